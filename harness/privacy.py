@@ -27,7 +27,8 @@ import re
 import socket
 import sys
 import unicodedata
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable, NamedTuple
 
 ERROR = "error"
 WARNING = "warning"
@@ -35,7 +36,8 @@ WARNING = "warning"
 # What to do about a finding, by its kind. A kind is also the word in `<redacted:kind>`.
 REMEDIES = {
     "key": "Take it out, and revoke it where it was made: whatever was pushed once stays public.",
-    "address": "Take the address out; say loopback, lan, vpn or public instead.",
+    "address": "Take the address out; say loopback, lan, vpn or public instead. Where it is a "
+    "version, write the word version before it.",
     "user": "Take the name out; write a path from the project's folder, or ~/.",
     "host": "Take the name out; the device tag names the machine.",
     "person": "Take it out; the handle is all that is published of you.",
@@ -80,9 +82,9 @@ class Pattern(NamedTuple):
     example: str
     near_miss: str
     keywords: tuple[str, ...] = ()
-    confirm: Optional[Callable[[re.Match[str]], bool]] = None
-    severity_disclosure: Optional[str] = ERROR
-    severity_answer: Optional[str] = WARNING
+    confirm: Callable[[re.Match[str]], bool] | None = None
+    severity_disclosure: str | None = ERROR
+    severity_answer: str | None = WARNING
 
 
 class Hit(NamedTuple):
@@ -251,7 +253,7 @@ _VPN = tuple(map(ipaddress.ip_network, ("100.64.0.0/10", "fd7a:115c:a1e0::/48"))
 _LAN = tuple(
     map(
         ipaddress.ip_network,
-        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"),
+        "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7 fe80::/10".split(),
     )
 )
 # Written out, since what `is_private` and `is_global` say has changed between Python versions.
@@ -265,7 +267,12 @@ _NOBODYS = tuple(
         ).split(),
     )
 )
-_WHOLE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
+_WHOLE_RANGES = tuple(str(net) for net in _VPN[:1] + _LAN) + ("2000::/3", "fd00::/8")
+
+
+def _is_whole_range(match: re.Match[str]) -> bool:
+    """A range that everybody shares ("10.0.0.0/8"), not an address in it."""
+    return match.string.startswith(_WHOLE_RANGES, match.start())
 
 
 def _within(address: Any, networks: Iterable[Any]) -> bool:
@@ -288,9 +295,7 @@ def _reads_as_version(match: re.Match[str]) -> bool:
 
 def _is_ipv4(match: re.Match[str]) -> bool:
     address = ipaddress.ip_address(match[0])
-    if _within(address, _NOBODYS):
-        return False
-    if match.string[match.start() : match.end() + 3].startswith(_WHOLE_RANGES):
+    if _within(address, _NOBODYS) or _is_whole_range(match):
         return False
     if _within(address, _VPN + _LAN) and not match[0].startswith("10."):
         return True
@@ -306,7 +311,7 @@ def _is_ipv6(match: re.Match[str]) -> bool:
     except ValueError:
         return False
     ours = _within(address, _LAN) or address in _GLOBAL_V6
-    return ours and not _within(address, _NOBODYS)
+    return ours and not _within(address, _NOBODYS) and not _is_whole_range(match)
 
 
 # --- the table -------------------------------------------------------------------------------
@@ -508,8 +513,9 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "id.env_user", "user", "dump of USER, HOSTNAME, COMPUTERNAME", "It holds a login or host.",
-        r"(?<![A-Za-z0-9_$])(?:USER|USERNAME|LOGNAME|SUDO_USER|HOSTNAME|COMPUTERNAME|USERDOMAIN)"
-        r"(?:=[\"']?|[\"']\s{0,3}:\s{0,3}[\"'])(?P<v>[A-Za-z0-9][A-Za-z0-9._-]{1,63})",
+        r"(?<![A-Za-z0-9_$])(?:(?:USER|USERNAME|LOGNAME|SUDO_USER|HOSTNAME|COMPUTERNAME|USERDOMAIN)"
+        r"=[\"']?|(?i:username|logname|hostname|computername|userdomain)[\"']\s{0,3}:\s{0,3}[\"'])"
+        r"(?P<v>[A-Za-z0-9][A-Za-z0-9._-]{1,63})",
         "USER=zaphod", "USER=runner", ("user", "logname", "hostname", "computername"),
         _is_named_person, severity_answer=None,
     ),
@@ -548,7 +554,8 @@ PATTERNS: tuple[Pattern, ...] = (
         _is_owned_device,
     ),
     Pattern(
-        "id.mac", "hardware-id", "MAC address or BSSID", "It follows a device, and maps to a place.",
+        "id.mac", "hardware-id", "MAC address or BSSID",
+        "It follows a device, and that of an access point maps to a place.",
         r"(?i)(?<![0-9a-f:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![0-9a-f:-])",
         "02:00:00:00:00:0a", "aa:bb:cc:dd:ee:ff", (), _is_real_mac,
     ),
@@ -558,13 +565,15 @@ PATTERNS: tuple[Pattern, ...] = (
         "GPU-" + _FAKE_UUID, "GPU-accelerated", ("gpu-", "mig-"),
     ),
     Pattern(
-        "id.machine_id", "hardware-id", "machine, board, boot or disk id", "It is unique to one machine.",
+        "id.machine_id", "hardware-id", "machine, board, boot or disk id",
+        "It is unique to one machine, and ties all its runs together.",
         r"(?i)(?<![a-z0-9])(?:machine|hardware|system|product|boot|disk|ioplatform)[_ -]?(?:uu)?id"
         r"[\"'\s:=]{1,6}(?P<v>[0-9a-f]{32}|[0-9a-f-]{36})(?![0-9a-f-])",
         "machine-id: " + "0a" * 16, "machine-id: " + "0" * 32, ("id",), _is_real_identifier,
     ),
     Pattern(
-        "id.uuid", "hardware-id", "UUID other than the run's own", "Most UUIDs name one thing for ever.",
+        "id.uuid", "hardware-id", "UUID other than the run's own",
+        "Most UUIDs name one thing for ever.",
         r"(?i)" + _left("0-9a-f-") + _UUID,
         _FAKE_UUID, "00000000-0000-0000-0000-000000000000", ("-",), _is_real_identifier,
         severity_answer=None,
@@ -586,16 +595,15 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "net.ipv4", "address", "IPv4 address (LAN, VPN, link-local, public)",
-        "It tells where a machine is, or how a private network is laid out; a version of four "
-        "small numbers is let pass, and so is one after the word version.",
+        "It tells where a machine is, or how a private network is laid out.",
         _left("A-Za-z0-9.") + rf"(?:{_BYTE}\.){{3}}{_BYTE}(?![A-Za-z0-9]|\.[0-9])",
         "192.168.1.20", "version 10.1.2.3", (".",), _is_ipv4,
     ),
     Pattern(
         "net.ipv6", "address", "IPv6 address (local, VPN, link-local, public)",
         "It tells where a machine is; many hold its MAC address.",
-        _left("0-9A-Za-z:.") + rf"[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}(?:%[A-Za-z0-9]{{1,15}})?"
-        r"(?![0-9A-Za-z:])",
+        _left("0-9A-Za-z:.") + rf"[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}"
+        r"(?:%[A-Za-z0-9]{1,15})?(?![0-9A-Za-z:])",
         "fe80::a0a0:1", "2001:db8::1", (":",), _is_ipv6,
     ),
 )
@@ -626,7 +634,7 @@ def _fold_character(character: str) -> str:
     return plain if len(plain) == 1 and plain.isascii() else _QUOTES.get(character, character)
 
 
-def _fold(text: str) -> tuple[str, Optional[list[int]]]:
+def _fold(text: str) -> tuple[str, list[int] | None]:
     """The text as a reader sees it, and where each of its characters stood (None: the same)."""
     if text.isascii():
         return text, None
@@ -657,9 +665,10 @@ def _name_patterns(names: tuple[MachineName, ...]) -> tuple[Pattern, ...]:
     """One pattern per kind of name; a value counts where no letter or digit touches it."""
     patterns = []
     for kind in sorted({name.kind for name in names}):
-        values = sorted({n.value for n in names if n.kind == kind and n.value}, key=len)[::-1]
+        values = {_fold(name.value)[0] for name in names if name.kind == kind} - {""}
         if values:
-            spelt = "|".join(re.escape(_fold(value)[0]) for value in values)
+            # The longest first: an alternation takes the first that fits.
+            spelt = "|".join(map(re.escape, sorted(values, key=lambda v: (-len(v), v))))
             why = "It is this machine's own."
             regex = rf"(?i)(?<![^\W_])(?:{spelt})(?![^\W_])"
             patterns.append(Pattern(f"machine.{kind}", kind, "own name", why, regex, "", ""))
@@ -760,7 +769,7 @@ _LAN_SUFFIXES = (
 )
 
 
-def _address(text: Optional[str]) -> Any:
+def _address(text: str | None) -> Any:
     """The address that a literal means, in brackets or with a zone or not; None for a name."""
     try:
         address = ipaddress.ip_address((text or "").strip("[]").partition("%")[0])
@@ -777,7 +786,7 @@ def _address_class(address: Any) -> str:
     return "lan" if _within(address, _LAN) else "public"
 
 
-def target_class(host: str, resolved_ip: Optional[str] = None) -> str:
+def target_class(host: str, resolved_ip: str | None = None) -> str:
     """How far away an endpoint is: "loopback", "lan", "vpn" or "public"; never where.
 
     A literal address and `localhost` tell it themselves; a name is told by `resolved_ip`, the
@@ -811,13 +820,14 @@ def _quoted(text: str) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..." + shown[0]
 
 
-def _slug(text: str, limit: int, fallback: str) -> str:
-    """The nearest name of lower-case letters, digits and single hyphens."""
+def safe_handle(text: str) -> str:
+    """The valid handle nearest to `text`; "your-login" where nothing of it is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub("[^a-z0-9]+", "-", plain)[:limit].strip("-") or fallback
+    near = re.sub("[^a-z0-9]+", "-", plain).strip("-")[:39].strip("-")
+    return "your-login" if not near or _DEVICE_FILES.match(near) else near
 
 
-def handle_problem(text: str) -> Optional[str]:
+def handle_problem(text: str) -> str | None:
     """What is wrong with a submitter handle, in one sentence; None where nothing is.
 
     A handle is a GitHub login in lower case: 1 to 39 of a-z and 0-9, single hyphens between.
@@ -827,16 +837,11 @@ def handle_problem(text: str) -> Optional[str]:
     return (
         f"handle {_quoted(text)} is not a GitHub login in lower case (1 to 39 of a-z, 0-9, single "
         f"hyphens between, not a reserved file name such as con): type --submitter-handle "
-        f"{_suggested(text, 39, 'your-login')}"
+        f"{safe_handle(text)}"
     )
 
 
-def _suggested(text: str, limit: int, fallback: str) -> str:
-    slug = _slug(text, limit, fallback)
-    return fallback if _DEVICE_FILES.match(slug) else slug
-
-
-def _tag_fault(text: str, names: Iterable[MachineName]) -> Optional[str]:
+def _tag_fault(text: str, names: Iterable[MachineName]) -> str | None:
     if not _HANDLE.match(text) or not 3 <= len(text) <= 48 or _DEVICE_FILES.match(text):
         return "is not 3 to 48 of a-z and 0-9 with single hyphens between"
     if scan(text, names=names):
@@ -844,7 +849,7 @@ def _tag_fault(text: str, names: Iterable[MachineName]) -> Optional[str]:
     return None
 
 
-def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> Optional[str]:
+def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> str | None:
     """What is wrong with a device tag, in one sentence; None where nothing is.
 
     A tag says what the machine is (mac-m1-8gb), in 3 to 48 of a-z, 0-9 and single hyphens, and not
@@ -859,7 +864,7 @@ def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> Optional
     )
 
 
-def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> Optional[str]:
+def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> str | None:
     """What is wrong with a cell-id prefix, in one sentence; None where nothing is.
 
     A prefix is `<node-tag>:<engine>`: a device tag, and an engine's name in 1 to 32 of
@@ -874,3 +879,153 @@ def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> Opti
         f"cell-id prefix {_quoted(text)} {what}: "
         "type for example --cell-id-prefix mac-m1-8gb:ollama"
     )
+
+
+# --- JSON documents --------------------------------------------------------------------------
+
+# Fields of a ledger line that hold what a model or a suite wrote, not what a contributor states.
+LEDGER_SCOPES: Mapping[str, str] = {
+    "response.text": "answer",
+    "response.reasoning_text": "answer",
+    "request.prompt": "answer",
+}
+_VERSION_WORDS = frozenset(("version", "driver", "build", "release", "firmware", "bios"))
+
+
+def _strings(document: Any) -> Iterable[tuple[str, str, str]]:
+    """(path, key, value) of every string in a JSON document, its keys too (with an empty key)."""
+    waiting: list[tuple[str, str, Any]] = [("", "", document)]
+    while waiting:  # a stack of our own: a hostile document may be deeper than Python's
+        path, key, value = waiting.pop()
+        if isinstance(value, str):
+            yield path, key, value
+        elif isinstance(value, list):
+            # Numbers are left here already: a call's times are lists of thousands.
+            kept = [(i, v) for i, v in enumerate(value) if isinstance(v, (str, list, dict))]
+            waiting += [(f"{path}[{i}]", key, v) for i, v in kept]
+        elif isinstance(value, dict):
+            for name, child in value.items():
+                below = f"{path}.{name}" if path else str(name)
+                waiting += [(below, "", str(name)), (below, str(name), child)]
+
+
+def _scan_field(key: str, value: str, scope: str, **known: Any) -> list[Hit]:
+    """The hits in one value; it is read together with its key, which may be what tells a secret
+    ({"serial": ...}), and without addresses where the key says that it is a version."""
+    before = f'"{key}": "' if key else ""
+    hits = []
+    for hit in scan(f'{before}{value}"' if key else value, scope, **known):
+        start = max(0, hit.start - len(before))
+        end = min(len(value), hit.end - len(before))
+        is_version = hit.pattern_id == "net.ipv4" and _VERSION_WORDS & set(key.lower().split("_"))
+        if end > start and not is_version:
+            hits.append(hit._replace(start=start, end=end))
+    return hits
+
+
+def scan_json(
+    document: Any,
+    scopes: Mapping[str, str] = LEDGER_SCOPES,
+    allowed: Iterable[str] = frozenset(),
+    names: Iterable[MachineName] = (),
+) -> list[JsonHit]:
+    """Everything private in a parsed JSON document, sorted by path.
+
+    `scopes` gives the scope of the fields (paths without list indexes) that are not disclosure.
+    Keys are scanned as well as values. Numbers are not: none of the table's forms is one.
+    `start` and `end` of a hit count in the field's own string.
+    """
+    known = {"allowed": frozenset(allowed), "names": tuple(names)}
+    found = []
+    for path, key, value in _strings(document):
+        scope = scopes.get(re.sub(r"\[\d+\]", "", path), "disclosure") if key else "disclosure"
+        found += [JsonHit(path, hit) for hit in _scan_field(key, value, scope, **known)]
+    return sorted(found)
+
+
+# --- this machine's own names ----------------------------------------------------------------
+
+
+def _or_nothing(read: Callable[[], Iterable[str]]) -> list[str]:
+    """What could be read; nothing where this system does not tell, which is no failure here."""
+    try:
+        return [value for value in read() if isinstance(value, str)]
+    except (ImportError, KeyError, OSError, ValueError, UnicodeError):
+        return []
+
+
+def _full_names() -> list[str]:
+    if sys.platform == "win32":
+        return []
+    import pwd  # not on Windows
+
+    return [pwd.getpwuid(os.getuid()).pw_gecos.split(",")[0]]
+
+
+def _host_names() -> list[str]:
+    # Not getfqdn(): it asks a name server, and nothing here may send a packet.
+    full = socket.gethostname()
+    return [full, full.split(".")[0]]
+
+
+def _fib_trie_addresses(text: str) -> list[str]:
+    """The machine's own IPv4 addresses in Linux's routing table (/proc/net/fib_trie)."""
+    return re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", text)
+
+
+def _if_inet6_addresses(text: str) -> list[str]:
+    """The machine's own IPv6 addresses: the first column of /proc/net/if_inet6, 32 hex digits."""
+    return [str(ipaddress.IPv6Address(int(row.split()[0], 16))) for row in text.splitlines()]
+
+
+def _read_start(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read(1 << 20)
+
+
+def _windows_addresses() -> list[str]:
+    # Only Windows answers for its own name without asking the network. On macOS the table's own
+    # patterns have to find addresses.
+    if sys.platform != "win32":
+        return []
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None)]
+
+
+def _identifies(name: MachineName) -> bool:
+    if name.kind == "address":
+        address = _address(name.value)
+        return address is not None and not _within(address, _NOBODYS) and not address.is_loopback
+    last = re.split(r"[\\/]", name.value.lower())[-1]  # of a home folder, the login
+    return len(last) >= 3 and last not in PLACEHOLDER_NAMES | ORDINARY_WORDS
+
+
+def this_machine() -> list[MachineName]:
+    """What this machine and its user are called, for exact matching; sorted, without repeats.
+
+    Login, full name, host name (whole, and its first part), home folder and local addresses, as
+    far as the system tells. Nothing is sent. Names that identify nobody (root, ubuntu, localhost),
+    ordinary words (max, test) and names under three characters are left out: they would be found
+    everywhere. Never written to a file.
+    """
+    sources: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
+        ("user", lambda: [getpass.getuser()]),
+        ("user", lambda: [os.path.expanduser("~")]),
+        ("person", _full_names),
+        ("host", _host_names),
+        ("address", lambda: _fib_trie_addresses(_read_start("/proc/net/fib_trie"))),
+        ("address", lambda: _if_inet6_addresses(_read_start("/proc/net/if_inet6"))),
+        ("address", _windows_addresses),
+    )
+    names = {
+        MachineName(kind, value.strip()) for kind, read in sources for value in _or_nothing(read)
+    }
+    return sorted(name for name in names if _identifies(name))
+
+
+# --- for the documents -----------------------------------------------------------------------
+
+
+def privacy_markdown() -> str:
+    """The table of patterns as Markdown: id, what it finds, why it must not be published."""
+    rows = [f"| `{p.id}` | {p.what} | {p.why} |" for p in PATTERNS]
+    return "\n".join(["| id | what | why |", "| --- | --- | --- |", *rows]) + "\n"
