@@ -1,7 +1,7 @@
 """gguf_to_f16.py IN OUT: the same model with its quantised tensors written as 16-bit floats.
 
-The 4-bit file that the registry carries makes llama.cpp answer nonsense; its F16 twin answers well, and is
-faster at prompts on a CPU.
+The 4-bit file that the registry carries makes llama.cpp answer nonsense; its F16 twin answers well,
+and is faster at prompts on a CPU.
 """
 
 from __future__ import annotations

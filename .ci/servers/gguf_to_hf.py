@@ -1,4 +1,4 @@
-"""gguf_to_hf.py IN FOLDER: SmolLM2 from GGUF to the folder (bf16) that vLLM, transformers and MLX load.
+"""gguf_to_hf.py IN FOLDER: SmolLM2 from GGUF to the bf16 folder for vLLM, transformers and MLX.
 
 Needs gguf, numpy and tokenizers only, and takes seconds: loading the GGUF with transformers would
 do the same with torch, in more than a minute.
@@ -18,6 +18,8 @@ from gguf import GGUFReader, dequantize
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 CONTROL_TOKEN = 3  # llama.cpp's token type of <|im_start|> and its like
+
+NamedTensor = tuple[str, tuple[int, ...], bytes]  # name, shape, bf16 data
 
 TENSOR_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -45,7 +47,7 @@ def hf_name(name: str) -> str:
 
 
 def rotary_order(weight: numpy.ndarray, heads: int) -> numpy.ndarray:
-    """Rows of a query or key matrix, from llama.cpp's interleaved pairs back to two halves per head."""
+    """A query or key matrix, from llama.cpp's interleaved rows back to two halves per head."""
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
     return pairs.swapaxes(1, 2).reshape(rows, columns)
@@ -53,13 +55,13 @@ def rotary_order(weight: numpy.ndarray, heads: int) -> numpy.ndarray:
 
 def bf16_bytes(values: numpy.ndarray) -> bytes:
     """Rounded to the nearest even, as torch does; numpy has no such type."""
-    bits = numpy.ascontiguousarray(values, dtype=numpy.float32).view(numpy.uint32).astype(numpy.uint64)
+    singles = numpy.ascontiguousarray(values, dtype=numpy.float32)
+    bits = singles.view(numpy.uint32).astype(numpy.uint64)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return rounded.astype(numpy.uint16).tobytes()
 
 
-def tensors(reader: GGUFReader, facts: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], bytes]]:
-    """(name, shape, bf16 bytes) of every tensor, as the folder's format wants them."""
+def tensors(reader: GGUFReader, facts: dict[str, Any]) -> Iterator[NamedTensor]:
     heads = {
         "attn_q": facts["llama.attention.head_count"],
         "attn_k": facts["llama.attention.head_count_kv"],
@@ -72,8 +74,8 @@ def tensors(reader: GGUFReader, facts: dict[str, Any]) -> Iterator[tuple[str, tu
         yield hf_name(tensor.name), values.shape, bf16_bytes(values)
 
 
-def write_safetensors(path: Path, found: Iterator[tuple[str, tuple[int, ...], bytes]]) -> None:
-    """By hand, since the library's call for raw bytes differs between its versions: length, index, data."""
+def write_safetensors(path: Path, found: Iterator[NamedTensor]) -> None:
+    """By hand, since the library's call for it changes with versions: length, index, data."""
     index: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blocks = []
     offset = 0

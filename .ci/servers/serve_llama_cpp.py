@@ -1,4 +1,4 @@
-"""llama.cpp's HTTP server from its Python binding, with the options that the checks need; runs until SIGTERM."""
+"""llama.cpp's HTTP server from its Python binding, with what the checks need; until SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="path of the GGUF file")
     parser.add_argument("--alias", required=True, help="the name it is served under")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--context", type=int, default=16384, help="tokens, shared out to the slots")
+    parser.add_argument("--context", type=int, default=16384, help="tokens of all slots")
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--api-key", default=None)

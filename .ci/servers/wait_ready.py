@@ -1,4 +1,7 @@
-"""wait_ready.py URL PID: returns once URL answers 200; fails when the process has gone, or after three minutes."""
+"""wait_ready.py URL PID: returns once URL answers 200.
+
+Fails when the process has gone, or after three minutes.
+"""
 
 from __future__ import annotations
 

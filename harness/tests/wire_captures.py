@@ -1,6 +1,6 @@
 """Reads the captured conversations with real servers in data/wire/<server>/<case>.txt.
 
-A capture holds one connection: the bytes sent, the bytes received, and the pieces in which they came.
+A capture holds one connection: the bytes sent, the bytes received, and the pieces they came in.
 The files are bytes, not text: their CR LF and UTF-8 stand as they came over the wire.
 """
 
