@@ -182,7 +182,11 @@ _SAMPLE_MAIL = re.compile(
 
 
 def _is_private_mail(match: re.Match[str]) -> bool:
-    return not _SAMPLE_MAIL.search(_value(match))
+    return not _SAMPLE_MAIL.search(match[0])
+
+
+def _is_private_author(match: re.Match[str]) -> bool:
+    return not _SAMPLE_MAIL.search(match["mail"])
 
 
 _STOCK_HOSTS = frozenset(
@@ -350,7 +354,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
         r"[A-Za-z0-9+/=\s\\]{0,8000}(?:-----END [A-Z0-9 ]{0,40}-----)?",
         "-----BEGIN " + "PRIVATE KEY-----\n" + "A" * 40 + "\n-----END " + "PRIVATE KEY-----",
-        "-----BEGIN PUBLIC KEY-----", ("private key",),
+        "-----BEGIN PUBLIC KEY----- beside a PRIVATE KEY", ("private key",),
     ),
     Pattern(
         "key.openai_style", "key", "OpenAI, Anthropic, OpenRouter or gateway key (sk-)",
@@ -366,7 +370,7 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "key.github", "key", "GitHub token", "It can push to its owner's repositories.",
         _L + r"(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})",
-        "ghp_" + "a" * 36, "ghp_short", ("gh", ),
+        "ghp_" + "a" * 36, "ghp_short", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     ),
     Pattern(
         "key.gitlab", "key", "GitLab token", "It opens its owner's repositories or runners.",
@@ -415,7 +419,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "It lets a stranger into a private network.",
         r"(?i)\b(?:private_?key|preshared_?key|wg[_-]?key)\b[\"'\s:=]{1,6}"
         r"(?P<v>[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=)",
-        "PrivateKey = " + "A" * 43 + "=", "PublicKey = " + "A" * 43 + "=",
+        "PrivateKey = " + "A" * 43 + "=", "PrivateKey = " + "A" * 20 + "=",
         ("privatekey", "private_key", "presharedkey", "preshared_key", "wg"),
     ),
     Pattern(
@@ -446,7 +450,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "key.flag_value", "key", "key after a command-line flag", "Commands are pasted with it.",
         r"(?i)(?<![\w-])--(?:api-key|token|hf-token|password|auth-token)[ =]{1,3}[\"']?"
         r"(?P<v>[^\s\"'-][^\s\"']{7,})",
-        "--api-key " + "a" * 12, "--api-key-env MY_SERVER_KEY", ("--",), _is_real_value,
+        "--api-key " + "a" * 12, "--api-key YOUR_API_KEY", ("--",), _is_real_value,
     ),
     Pattern(
         "key.named_value", "key", "value that is called a key, secret or password",
@@ -474,11 +478,11 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "id.git_author", "person", "author line of git", "It holds a name and an e-mail address.",
-        r"(?im)(?:^|(?<=[\"']))(?:author|committer|signed-off-by|co-authored-by)\s{0,3}:?\s{1,8}"
-        r"(?P<name>[^\n<>]{1,80})<(?P<v>[^>\s@]{1,64}@[^>\s@]{1,200})>",
+        r"(?i)" + _left("A-Za-z0-9") + r"(?:author|committer|signed-off-by|co-authored-by)"
+        r"\s{0,3}:?\s{1,8}(?P<v>[^\n<>]{1,80}<(?P<mail>[^>\s@]{1,64}@[^>\s@]{1,200})>)",
         "Signed-off-by: Some One <some.one" + "@fake-company.io>",
         "Signed-off-by: Some One <some.one@users.noreply.github.com>",
-        ("author", "committer", "signed-off-by"), _is_private_mail,
+        ("author", "committer", "signed-off-by"), _is_private_author,
     ),
     Pattern(
         "id.email", "person", "e-mail address", "It names a person and attracts spam.",
@@ -523,7 +527,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "id.unc", "host", "network share", "It holds the name of a server in somebody's net.",
         r"(?<![\\\w:.])(?:(?P<json>\\{4})|\\{2})(?P<v>[A-Za-z0-9][\w.-]{1,62})"
         r"(?(json)\\{2}|\\)[A-Za-z0-9][\w$.-]{0,62}",
-        "\\\\betelgeuse\\models", "C:\\\\models\\\\weights", ("\\\\",),
+        "\\\\betelgeuse\\models", "\\\\localhost\\models", ("\\\\",),
         _is_real_share,
     ),
     Pattern(
