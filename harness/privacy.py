@@ -214,7 +214,7 @@ def _is_default_host(match: re.Match[str]) -> bool:
     if suffix is None:
         return True
     minted = suffix.isupper() or any(c.isdigit() for c in suffix)
-    return minted and not _HARDWARE_WORD.match(suffix)
+    return minted and len(set(suffix)) > 1 and not _HARDWARE_WORD.match(suffix)
 
 
 # Words that stand before "-macbook" or "s-server" without being anybody's name.
@@ -271,7 +271,7 @@ _NOBODYS = tuple(
         ).split(),
     )
 )
-_WHOLE_RANGES = tuple(str(net) for net in _VPN[:1] + _LAN) + ("2000::/3", "fd00::/8")
+_WHOLE_RANGES = tuple(str(net) for net in _VPN + _LAN) + ("2000::/3", "fd00::/8")
 
 
 def _is_whole_range(match: re.Match[str]) -> bool:
@@ -543,7 +543,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "id.host_default", "host", "host name as Windows mints it", "It is unique to one machine.",
         r"(?i)" + _left("a-z0-9-") + r"(?:(?:desktop|laptop|win)-(?P<suffix>[a-z0-9]{7,11})"
         r"|ip-(?:\d{1,3}-){3}\d{1,3})(?![a-z0-9-])",
-        "DESKTOP-" + "0A" * 3 + "0", "desktop-rtx4090", ("desktop-", "laptop-", "win-", "ip-"),
+        "DESKTOP-" + "0A" * 3 + "0", "desktop-rtx4090 DESKTOP-XXXXXXX", ("desktop-", "laptop-", "win-", "ip-"),
         _is_default_host,
     ),
     Pattern(

@@ -29,7 +29,8 @@ v1.2.3.4, glibc 2.39, macOS 15.1.1, see sections 3.2.1.4 and 1.2.3.4 of the pape
 SHA-256: {"0123456789abcdef" * 4}
 fingerprint fp_44709d6fcb; PCI 0000:01:00.0; EXIF 2024:10:05 12:30:45; ratio 16:9; slots 1:2:3:4.
 Served on http://127.0.0.1:11434/v1 and http://localhost:8080, bound to 0.0.0.0, mask 255.255.255.0;
-for example 192.0.2.7 or 2001:db8::7; the private ranges are 10.0.0.0/8 and fe80::/10; ::1 is here.
+for example 192.0.2.7 or 2001:db8::7; the private ranges are 10.0.0.0/8,
+fe80::/10 and fd7a:115c:a1e0::/48; ::1 is here.
 Weights in ~/models and /opt/models, from https://huggingface.co/Qwen/Qwen2.5-7B-Instruct-GGUF,
 qwen2.5-coder:7b-instruct-q4_K_M, meta-llama/Llama-3.1-8B@main, hf_transfer, sk-learn, gsk, r8_x.
 max_tokens=2048, token/s: 41.2, key: value, secret sauce, password field, the authorization header,
@@ -326,8 +327,10 @@ class NamesTest(unittest.TestCase):
         def fails(*_: object) -> list[str]:
             raise OSError("not here")
 
-        sources = ("_read_start", "_full_names", "_host_names", "_windows_addresses")
-        with mock.patch.multiple(privacy, **dict.fromkeys(sources, fails)), mock.patch("getpass.getuser", fails), mock.patch("os.path.expanduser", lambda _: "~"):
+        with mock.patch.multiple(
+            privacy, _read_start=fails, _full_names=fails, _host_names=fails,
+            _windows_addresses=fails,
+        ), mock.patch("getpass.getuser", fails), mock.patch("os.path.expanduser", lambda _: "~"):
             self.assertEqual(privacy.this_machine(), [])
 
     def test_this_very_machine_answers_with_known_kinds(self) -> None:
