@@ -543,8 +543,8 @@ PATTERNS: tuple[Pattern, ...] = (
         "id.host_default", "host", "host name as Windows mints it", "It is unique to one machine.",
         r"(?i)" + _left("a-z0-9-") + r"(?:(?:desktop|laptop|win)-(?P<suffix>[a-z0-9]{7,11})"
         r"|ip-(?:\d{1,3}-){3}\d{1,3})(?![a-z0-9-])",
-        "DESKTOP-" + "0A" * 3 + "0", "desktop-rtx4090 DESKTOP-XXXXXXX", ("desktop-", "laptop-", "win-", "ip-"),
-        _is_default_host,
+        "DESKTOP-" + "0A" * 3 + "0", "desktop-rtx4090 DESKTOP-XXXXXXX",
+        ("desktop-", "laptop-", "win-", "ip-"), _is_default_host,
     ),
     Pattern(
         "id.host_owner", "host", "machine named after its owner", "It holds a person's name.",
@@ -611,7 +611,6 @@ PATTERNS: tuple[Pattern, ...] = (
         "fe80::a0a0:1", "2001:db8::1", (":",), _is_ipv6,
     ),
 )
-
 
 
 # --- looking ---------------------------------------------------------------------------------
