@@ -1,0 +1,943 @@
+"""Every number the project publishes, defined once.
+
+Pure functions over ledger lines (see ledger.py for their shapes). The runner's last table, metadata.json,
+the submission check and the comparison all call these; none of them computes a number of its own.
+
+    METRICS, FLAGS      what is published, in words; the documents are rendered from these tables
+    summarize           n, median, quartiles, exact interval and tails of some values
+    call_metrics        one call_finished line -> its numbers
+    summarize_run       a whole ledger -> cells (model x phase), flags of the run, the instrument
+    ratio_summary       two runs, question by question; `verdict` says which is faster
+
+Rules that hold for all of them:
+* What cannot be computed is None with a reason; never 0, never infinite.
+* A failed call never enters a metric. It stands in `failed` and `outcomes`.
+* Integer sums, or `fsum`; no logarithm, no power; published values have 6 significant digits. So any
+  Python on any machine gives the same numbers to the last digit.
+* Input is trusted as far as the schemas go. What a server wrote itself (usage, timings) is not.
+"""
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from math import fsum, isfinite, sqrt
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+Json = Dict[str, Any]
+Number = Union[int, float]
+
+SIGNIFICANT_DIGITS = 6
+MIN_QUARTILE_N = 4            # fewer values than quarters have no quartiles
+TAIL_FLOORS = {"p90": (90, 64), "p95": (95, 130), "p99": (99, 662)}  # MLPerf early stopping, 99 %
+MIN_DECODE_TOKENS = 32        # below, one late packet moves the rate by per cents
+MIN_PREFILL_TOKENS = 512      # below, queue and network outweigh the prompt
+MAX_FIRST_READ_ERROR = 0.05   # of a decode rate: tokens that came with the first read took no time
+CACHED_SHARE = 0.10           # of a prompt's tokens from a cache: its prefill was not measured
+MIN_RANKED_N = 6              # the exact interval of a median exists from here
+
+# Whether a server's own counts can be true. Words: no tokenizer in use packs three words into a token.
+MAX_WORDS_PER_TOKEN = 3
+SPARE_TOKENS = 16             # end marks and the tags around thinking count, and show no text
+LETTERS_PER_TOKEN = 3         # cautious: English has over 4, code 3
+MIN_HIDDEN_RATIO = 1.5        # tokens per chunk of text from which thinking may be hidden
+MIN_CONSTANT_CALLS = 5        # as many equal counts over different lengths are no count
+
+MIN_DRIFT_N = 12              # three values a quarter
+DRIFT_RATIO = 0.10
+OUTLIER_SIGMAS = 10.0         # hyperfine's bound
+OUTLIER_RATIO = 0.20          # where nearly all values are equal, 10 sigma are nothing
+UNSTABLE_IQR_RATIO = 0.10     # pyperf calls 10 % unstable
+UNSTABLE_LANES_IQR_RATIO = 0.25  # lanes run full and empty by design
+LAG_SHARE = 0.01              # of what is measured may be the client's own lag
+SATURATION_SHARE = 1 / 3
+SUSPENDED_US = 2_000_000
+COALESCED_SHARE = 0.20        # of a cell's chunks
+FAILED_SHARE = 0.05           # of a cell's calls
+OTHER_CPU_SHARE = 0.15        # of all CPUs, used by neither client nor server
+STEAL_SHARE = 0.05            # of all CPUs, taken by the hypervisor
+BUSY_SAMPLES_SHARE = 0.20
+DIFFERENT_RATIO = 1.05        # smaller gaps vanish in the spread between sessions
+
+ONE_LANE_PHASES = ("frozen", "5q", "20q")    # what lanes are compared with
+GROWING_PHASES = ("edge_append",)            # slower from turn to turn by design
+MIXED_PHASE = "parallel_mixed"
+CAP_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "n_predict")
+LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + b" \n"
+
+
+# --- what is published, in words ----------------------------------------------------------------------
+class Metric(NamedTuple):
+    """One published number. direction: "lower" or "higher" is better, or "none"."""
+
+    name: str
+    unit: str
+    formula: str
+    direction: str
+    source: str
+    text: str
+
+
+METRICS: Dict[str, Metric] = {metric.name: metric for metric in (
+    Metric("ttft_ms", "ms", "first_token_us / 1000", "lower",
+           "NVIDIA NIM, AIPerf, GuideLLM: TTFT",
+           "TTFT, time to first token: from the request's first byte to the first generated text, "
+           "reasoning included; role-only, empty and usage chunks do not count."),
+    Metric("ttfo_ms", "ms", "first_answer_us / 1000", "lower",
+           "AIPerf: TTFO; GuideLLM: TTFOT",
+           "TTFO, time to first output: to the first text that is not reasoning."),
+    Metric("tpot_ms", "ms/token", "(last_token_us - first_token_us) / (output_tokens - 1) / 1000",
+           "lower", "vLLM, MLPerf, genai-bench: TPOT",
+           "TPOT, time per output token after the first."),
+    Metric("decode_tokens_per_s", "tokens/s", "1000 / tpot_ms", "higher",
+           "AIPerf: output token throughput per user; llama-bench: tg",
+           f"Decode rate: how fast one answer grows. Null below {MIN_DECODE_TOKENS} output tokens."),
+    Metric("prefill_tokens_per_s", "tokens/s", "prompt_tokens / (first_token_us / 1e6)", "higher",
+           "AIPerf: prefill throughput; llama-bench: pp",
+           "Prefill rate as the client sees it; queue and network are inside. Null below "
+           f"{MIN_PREFILL_TOKENS} uncached prompt tokens and where a cache held over "
+           f"{CACHED_SHARE:.0%} of the prompt."),
+    Metric("icl_ms", "ms", "median of the gaps chunk_us[1:] / 1000, shared reads left out", "lower",
+           "AIPerf: ICL; vLLM, evalscope: ITL per chunk",
+           "ICL, inter-chunk latency: the call's median gap between two reads of text. A gap that ends "
+           "in a read shared by several chunks is left out, for such chunks have one stamp."),
+    Metric("icl_max_ms", "ms", "largest of the same gaps / 1000", "lower", "the same gaps as icl_ms",
+           "The longest pause inside the answer."),
+    Metric("e2el_ms", "ms", "last_token_us / 1000", "lower", "vLLM, AIPerf: E2EL, request latency",
+           "E2EL, end-to-end latency: to the last generated text, not to the usage chunk. Null where "
+           "the call did not end by itself."),
+    Metric("output_tokens", "tokens", "usage.completion_tokens, else the number of text chunks", "none",
+           "AIPerf: OSL", "Length of the answer, reasoning included."),
+    Metric("prompt_tokens", "tokens", "usage.prompt_tokens", "none", "AIPerf: ISL",
+           "Length of the prompt as the server counted it."),
+    Metric("cached_tokens", "tokens",
+           "usage.prompt_tokens_details.cached_tokens, else server_timings.cache_n", "none",
+           "OpenAI API, llama.cpp", "Prompt tokens that the server took from a cache."),
+    Metric("coalesced_ratio", "1", "chunks that share a read / chunks", "none", "timing.reads",
+           "Share of text chunks that arrived together with others and so have no time of their own."),
+    Metric("output_token_throughput_tokens_per_s", "tokens/s", "sum(output_tokens) / makespan", "higher",
+           "vLLM, AIPerf: output token throughput",
+           "What all lanes of a phase brought together, the waits for first tokens included. In "
+           f"{MIXED_PHASE}: this model's tokens over the makespan of all models."),
+    Metric("makespan_ms", "ms", "last end - first start of the phase's calls", "none",
+           "marks started_us and done_us", "Time a phase took; null where it was resumed in between."),
+    Metric("lane_efficiency_ratio", "1",
+           "output token throughput / (lanes x sum(output_tokens) / sum(e2el) on one lane)", "higher",
+           "this project",
+           "How much of ideal scaling the lanes reached: 1 where every lane is as fast as one lane "
+           "alone, 1/lanes where the server answers one after the other. One lane alone is "
+           f"{', '.join(ONE_LANE_PHASES)} of the same run and model, all their answers together."),
+    Metric("checks_passed", "answers", "checks passed / answers with a check", "higher",
+           "answer_checks.py", "Answers whose shape and markers were as asked. Shape, not truth."),
+    Metric("read_lag_us", "µs", "user stamp - kernel stamp of a read", "lower", "timing.read_lag_us",
+           "How late this client's reader was; stamps by the kernel do not suffer from it."),
+)}
+CALL_METRICS = ("ttft_ms", "ttfo_ms", "tpot_ms", "decode_tokens_per_s", "prefill_tokens_per_s",
+                "icl_ms", "icl_max_ms", "e2el_ms", "output_tokens", "prompt_tokens", "cached_tokens",
+                "coalesced_ratio")
+
+
+class Flag(NamedTuple):
+    """Something a reader must know of a cell or a run. unrankable: its numbers are not compared."""
+
+    name: str
+    text: str
+    remedy: str
+    unrankable: bool
+
+
+FLAGS: Dict[str, Flag] = {flag.name: flag for flag in (
+    Flag("truncated", "The server cut the prompt, so it did less work than was asked.",
+         "Give the server a context of at least the asked size and run the phase again.", True),
+    Flag("cached_prefill", "Prompts came out of a cache in part, so TTFT and prefill are too good.",
+         "Turn prefix caching off, or run with --prompt-cache avoid. In edge_append it is by design.",
+         True),
+    Flag("client_bound", "The measuring client was too slow for this server; the times are partly its "
+         "own.", "Close other programs, use fewer lanes, or measure from another machine.", True),
+    Flag("suspended", "The machine slept or starved for over 2 s during a call.",
+         "Keep the machine awake and run again with a new run id.", True),
+    Flag("clock_stepped", "The wall clock was set during a call; that call's times are by the "
+         "monotonic clock.", "None needed; let the time service settle before a run.", False),
+    Flag("unstable", "The decode rate varies too much between calls for one number.",
+         "Stop what else runs, let the machine cool, use --repeats, and run again.", True),
+    Flag("drifting", "The decode rate changed steadily from the first quarter to the last.",
+         "Let the machine cool or warm up to its steady state, then run again.", True),
+    Flag("outliers", "Single calls were far off the others.",
+         "Look at the calls in run.jsonl; medians are little touched.", False),
+    Flag("failures", f"Over {FAILED_SHARE:.0%} of the calls failed; only the rest was measured.",
+         "See `outcomes` for the kinds, mend the cause, and run with --retry-failed.", True),
+    Flag("few_samples", f"Fewer than {MIN_RANKED_N} calls: there is no interval of the median.",
+         "Use --repeats.", False),
+    Flag("hidden_reasoning", "The model thought without streaming it: TTFT holds the thinking, and "
+         "rates cannot be told.", "Let the server stream reasoning, or turn thinking off.", True),
+    Flag("reasoning_only", "Some answers are reasoning and nothing else.",
+         "Raise --num-predict, or turn thinking off.", False),
+    Flag("usage_implausible", "The server's token counts cannot be true.",
+         "Update the server, or a proxy in between.", True),
+    Flag("tokens_from_chunks", "Tokens were counted as chunks of text, for want of usable token counts.",
+         "Use a server that sends usage in streams.", True),
+    Flag("not_streamed", "Answers came in one piece, so there is no time to a first token.",
+         "Turn streaming on in the server or the proxy.", True),
+    Flag("coalesced", f"Over {COALESCED_SHARE:.0%} of the chunks arrived together with others.",
+         "None needed for rates; gaps stand on the rest. A proxy's buffering can cause it.", False),
+    Flag("model_mismatch", "The server answered with another model than was asked.",
+         "Serve the model under the name given in --models.", True),
+    Flag("context_differs", "The context in force is not the one asked for.",
+         "Set the context on the server; the run says how for known engines.", False),
+    Flag("queued", "The server has fewer slots than the run has lanes; TTFT holds waiting.",
+         "Give the server as many parallel slots as there are lanes.", False),
+    Flag("busy_host", "Other programs or virtual machines used the processors during the run.",
+         "Stop them and run again.", False),
+    Flag("throttled", "The machine slowed itself down because of heat or power.",
+         "Better cooling or mains power; or publish it as what this machine does.", False),
+    Flag("on_battery", "The machine ran on battery.", "Plug it in and run again.", False),
+    Flag("not_calibrated", "The client's own error was not measured.",
+         "Run without --no-calibration.", False),
+    Flag("unfinished", "The run did not reach its end.", "Go on with --run-id.", False),
+)}
+
+
+def metrics_markdown() -> str:
+    """METRICS as a Markdown table; the documents hold it byte for byte."""
+    rows = ["| metric | unit | better | formula | meaning | source |", "| --- | --- | --- | --- | --- | --- |"]
+    for m in METRICS.values():
+        rows.append(f"| `{m.name}` | {m.unit} | {m.direction} | `{m.formula}` | {m.text} | {m.source} |")
+    return "\n".join(rows) + "\n"
+
+
+def flags_markdown() -> str:
+    """FLAGS as a Markdown table; the documents hold it byte for byte."""
+    rows = ["| flag | meaning | what to do | ranked |", "| --- | --- | --- | --- |"]
+    for f in FLAGS.values():
+        rows.append(f"| `{f.name}` | {f.text} | {f.remedy} | {'no' if f.unrankable else 'yes'} |")
+    return "\n".join(rows) + "\n"
+
+
+def ordered_flags(names: Iterable[str]) -> List[str]:
+    """Known flags once each, in the order of FLAGS; others are left out."""
+    found = set(names)
+    return [name for name in FLAGS if name in found]
+
+
+# --- summaries ----------------------------------------------------------------------------------------
+def round_sig(x: Optional[Number], digits: int = SIGNIFICANT_DIGITS) -> Optional[float]:
+    """x with so many significant digits; None for None, NaN and infinities.
+
+    Goes by decimal text, which every CPython rounds correctly and alike.
+    """
+    if x is None or not isfinite(x):
+        return None
+    return float(f"{x:.{digits}g}")
+
+
+@lru_cache(maxsize=1024)
+def median_interval_ranks(n: int) -> Optional[Tuple[int, int]]:
+    """1-based ranks of the exact 95 % order-statistic interval of the median of n values.
+
+    The narrowest symmetric pair (k, n+1-k) with P(Binomial(n, 1/2) < k) <= 2.5 %, in integers; None
+    below n = 6, where even minimum to maximum covers less. Assumes nothing of the distribution.
+    """
+    rank, term, below = 0, 1, 1
+    while 40 * below <= 2 ** n:
+        rank += 1
+        term = term * (n - rank + 1) // rank
+        below += term
+    return (rank, n + 1 - rank) if rank else None
+
+
+def quartile(ordered: Sequence[Number], quarter: int) -> Number:
+    """Quartile 1, 2 (the median) or 3 of ascending values, by linear interpolation.
+
+    Type 7 of Hyndman and Fan, `inclusive` in `statistics.quantiles`: position (n - 1) * quarter / 4.
+    """
+    index, rest = divmod((len(ordered) - 1) * quarter, 4)
+    if not rest:
+        return ordered[index]
+    return (ordered[index] * (4 - rest) + ordered[index + 1] * rest) / 4
+
+
+def median(values: Iterable[Number]) -> Number:
+    """Median of one value or more."""
+    return quartile(sorted(values), 2)
+
+
+def summarize(values: Iterable[Optional[Number]]) -> Json:
+    """n, median, q1, q3, iqr, min, max, ci_low, ci_high, p90, p95, p99 in 6 significant digits.
+
+    None and non-finite values are left out, n too. Quartiles are null below n = 4, the median's
+    interval below 6, p90 / p95 / p99 (nearest rank) below 64 / 130 / 662.
+    """
+    ordered = sorted(v for v in values if v is not None and isfinite(v))
+    n = len(ordered)
+    ranks = median_interval_ranks(n)
+    q1, q3 = (quartile(ordered, q) if n >= MIN_QUARTILE_N else None for q in (1, 3))
+    found: Dict[str, Optional[Number]] = {
+        "median": quartile(ordered, 2) if n else None,
+        "q1": q1, "q3": q3, "iqr": None if q1 is None or q3 is None else q3 - q1,
+        "min": ordered[0] if n else None, "max": ordered[-1] if n else None,
+        "ci_low": ordered[ranks[0] - 1] if ranks else None,
+        "ci_high": ordered[ranks[1] - 1] if ranks else None}
+    for name, (percent, floor) in TAIL_FLOORS.items():
+        found[name] = ordered[-(-n * percent // 100) - 1] if n >= floor else None
+    return {"n": n, **{name: round_sig(value) for name, value in found.items()}}
+
+
+# --- one call: what the server says of it --------------------------------------------------------------
+def _count(value: Any) -> Optional[int]:
+    """A non-negative whole number that a float holds exactly, else None; True is no number."""
+    return value if type(value) is int and 0 <= value < 2 ** 53 else None
+
+
+def _part(holder: Any, key: str) -> Json:
+    """holder[key] where both are objects, else {}."""
+    value = holder.get(key) if isinstance(holder, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(call: Json) -> Tuple[str, str]:
+    response = _part(call, "response")
+    return response.get("text") or "", response.get("reasoning_text") or ""
+
+
+def _chunk_us(call: Json) -> List[int]:
+    return _part(call, "timing").get("chunk_us") or []
+
+
+def usage_problem(call: Json) -> Optional[str]:
+    """Why this call's usage cannot be true, or None (also where there is no usage at all).
+
+    The rules, and where an honest server could break them:
+    * completion_tokens is a whole number, not negative; 0 only without any text. (None known.)
+    * not under a third of the words seen, reasoning included. (A server that does not count the
+      reasoning it streams; its count does not fit the stream, so the rule is right to catch it.)
+    * more tokens than bytes of text, while nothing can be hidden: the reasoning was streamed, or the
+      count passes the call's own cap. (A server that bills a hidden prompt as output.)
+    """
+    usage = _part(call, "response").get("usage")
+    if not isinstance(usage, dict):
+        return None
+    tokens, text = _count(usage.get("completion_tokens")), "".join(_texts(call))
+    if tokens is None or (not tokens and text):
+        return "completion_tokens is no count"
+    if tokens * MAX_WORDS_PER_TOKEN < len(text.split()):
+        return "completion_tokens is less than a third of the words"
+    shown = tokens - (_stated_reasoning(usage) or 0)
+    if shown <= len(text.encode("utf-8", "replace")) + SPARE_TOKENS:
+        return None
+    options = _part(_part(call, "request"), "options")
+    caps = [cap for cap in (_count(options.get(field)) for field in CAP_FIELDS) if cap]
+    if caps and tokens > min(caps) + SPARE_TOKENS:
+        return "completion_tokens is more than the call allowed and more than the text has bytes"
+    if _part(call, "reasoning").get("mode") in ("streamed", "inline"):
+        return "completion_tokens is more than the text has bytes, and nothing is hidden"
+    return None
+
+
+def _stated_reasoning(usage: Json) -> Optional[int]:
+    return _count(_part(usage, "completion_tokens_details").get("reasoning_tokens"))
+
+
+def usage_is_usable(call: Json) -> bool:
+    """Whether output_tokens can be taken from this call's usage."""
+    return isinstance(_part(call, "response").get("usage"), dict) and usage_problem(call) is None
+
+
+def has_hidden_reasoning(call: Json) -> bool:
+    """Whether the server counted thinking that it did not stream; judged on usable usage.
+
+    Either the server or the runner says so, or the count is far above both what the text can hold (a
+    third of its letters and spaces, and every digit, sign and non-ASCII byte for itself) and the
+    chunks that came (1.5 times). Long columns of digits in chunks of several tokens may be mistaken
+    for it; thinking shorter than about half of the answer may be missed.
+    """
+    reasoning = _part(call, "reasoning")
+    if reasoning.get("mode") in ("streamed", "inline"):
+        return False
+    usage = _part(_part(call, "response"), "usage")
+    if reasoning.get("mode") == "hidden" or _stated_reasoning(usage):
+        return True
+    tokens, data = _count(usage.get("completion_tokens")), "".join(_texts(call)).encode("utf-8", "replace")
+    others = len(data.translate(None, LETTERS))
+    room = (len(data) - others) // LETTERS_PER_TOKEN + others
+    return (tokens is not None and tokens > room + SPARE_TOKENS
+            and tokens > MIN_HIDDEN_RATIO * len(_chunk_us(call)) + SPARE_TOKENS)
+
+
+def constant_usage(calls: Sequence[Json]) -> Optional[str]:
+    """Why the usage of one model's answered calls cannot be true when seen together, or None.
+
+    A count that is equal in five calls or more while the texts differ by over double counts nothing
+    (KoboldCpp once sent 100, 100, 200 whatever was said). Answers cut at the cap are left out: they
+    are equally long by design.
+    """
+    rows = [(_part(_part(c, "response"), "usage"), c) for c in calls
+            if _part(_part(c, "response"), "usage")]
+    whole = [(u, c) for u, c in rows if _part(c, "response").get("finish_reason") != "length"]
+    prompts = [(u, (_part(c, "request").get("messages_chars") or 0)) for u, c in rows]
+    answers = [(u, len("".join(_texts(c)))) for u, c in whole]
+    for field, pairs in (("completion_tokens", answers), ("prompt_tokens", prompts)):
+        counts, sizes = [_count(u.get(field)) for u, _ in pairs], [size for _, size in pairs]
+        if (len(pairs) >= MIN_CONSTANT_CALLS and len(set(counts)) == 1 and counts[0] is not None
+                and max(sizes) > 2 * min(sizes) + 200):
+            return f"{field} is {counts[0]} in every call, whatever was said"
+    return None
+
+
+def cached_tokens(call: Json) -> Optional[int]:
+    """Prompt tokens from a cache, as the server reported them; None where it tells nothing."""
+    response = _part(call, "response")
+    stated = _count(_part(_part(response, "usage"), "prompt_tokens_details").get("cached_tokens"))
+    return stated if stated is not None else _count(_part(response, "server_timings").get("cache_n"))
+
+
+def is_cached(call: Json) -> bool:
+    """Whether more than a tenth of the prompt came from a cache."""
+    prompt = _count(_part(_part(call, "response"), "usage").get("prompt_tokens"))
+    cached = cached_tokens(call)
+    return bool(prompt and cached and cached > CACHED_SHARE * prompt)
+
+
+# --- one call: its numbers -----------------------------------------------------------------------------
+Found = Tuple[Optional[Number], Optional[str]]      # a value, or None and the reason
+
+
+def call_metrics(call: Json, trust_usage: bool = True) -> Json:
+    """All of CALL_METRICS of one call_finished line, unrounded, with `output_tokens_source` and
+    `null_reasons` {metric: why it is None}.
+
+    trust_usage False counts chunks even where usage looks usable: other calls of the cell have none,
+    or it is the same in all of them. Works on failed calls too, as far as they came.
+    """
+    from_usage = trust_usage and usage_is_usable(call)
+    tokens = _output_tokens(call, from_usage)
+    hidden = from_usage and has_hidden_reasoning(call)
+    ttft = _mark_ms(call, "first_token_us")
+    tpot = _tpot_ms(call, tokens, hidden)
+    gaps = icl_gaps_us(call)
+    no_gaps = (None, ttft[1] or "no gap between reads of their own")
+    found: Dict[str, Found] = {
+        "ttft_ms": ttft,
+        "ttfo_ms": _mark_ms(call, "first_answer_us"),
+        "tpot_ms": tpot,
+        "decode_tokens_per_s": _decode_rate(tokens[0], tpot),
+        "prefill_tokens_per_s": _prefill_rate(call, ttft, hidden),
+        "icl_ms": (median(gaps) / 1000, None) if gaps else no_gaps,
+        "icl_max_ms": (max(gaps) / 1000, None) if gaps else no_gaps,
+        "e2el_ms": _e2el_ms(call),
+        "output_tokens": tokens,
+        "prompt_tokens": _prompt_tokens(call),
+        "cached_tokens": (cached_tokens(call), "the server tells nothing of a cache"),
+        "coalesced_ratio": _coalesced_ratio(call),
+    }
+    return {**{name: value for name, (value, _) in found.items()},
+            "output_tokens_source": None if tokens[0] is None else "usage" if from_usage else "chunks",
+            "null_reasons": {name: why for name, (value, why) in found.items() if value is None}}
+
+
+def _mark_ms(call: Json, name: str) -> Found:
+    timing = _part(call, "timing")
+    mark = _count(timing.get(name))
+    if mark is not None:
+        return mark / 1000, None
+    if not timing:
+        return None, "no request left"
+    if timing.get("first_token_us") is not None:
+        return None, "there is no text but reasoning"
+    return None, timing.get("ttft_null_reason") or "no text arrived"
+
+
+def _output_tokens(call: Json, from_usage: bool) -> Found:
+    chunks = len(_chunk_us(call))
+    if from_usage:
+        return _part(_part(call, "response"), "usage")["completion_tokens"], None
+    return (chunks, None) if chunks else (None, "no usable usage, and no chunks to count")
+
+
+def _prompt_tokens(call: Json) -> Found:
+    tokens = _count(_part(_part(call, "response"), "usage").get("prompt_tokens"))
+    return (tokens, None) if tokens else (None, "the server tells no prompt_tokens")
+
+
+def _window_us(call: Json) -> int:
+    timing = _part(call, "timing")
+    return (_count(timing.get("last_token_us")) or 0) - (_count(timing.get("first_token_us")) or 0)
+
+
+def _tpot_ms(call: Json, tokens: Found, hidden: bool) -> Found:
+    """Null, too, where the first read brought so much at once that the window says little.
+
+    Those tokens are counted, but were made before the window began. Their share is taken from the
+    chunks: the first read's chunks times the tokens of an average chunk.
+    """
+    first, window_us = _mark_ms(call, "first_token_us"), _window_us(call)
+    if first[0] is None or tokens[0] is None:
+        return None, first[1] or tokens[1]
+    if hidden:
+        return None, "hidden reasoning: tokens were counted that never came"
+    if tokens[0] < 2:
+        return None, "fewer than 2 output tokens"
+    if window_us <= 0:
+        return None, "all text came at one moment"
+    reads = _part(call, "timing").get("reads") or []
+    in_first = reads[0][1] if reads and reads[0][0] == 0 else 1
+    at_once = tokens[0] * in_first / len(_chunk_us(call))
+    if at_once - 1 > MAX_FIRST_READ_ERROR * (tokens[0] - 1):
+        return None, "too much of the text came with its first read"
+    return window_us / (tokens[0] - 1) / 1000, None
+
+
+def _decode_rate(tokens: Optional[Number], tpot: Found) -> Found:
+    if tpot[0] is None:
+        return tpot
+    if tokens is None or tokens < MIN_DECODE_TOKENS:
+        return None, f"fewer than {MIN_DECODE_TOKENS} output tokens"
+    return 1000 / tpot[0], None
+
+
+def _prefill_rate(call: Json, ttft: Found, hidden: bool) -> Found:
+    prompt, why = _prompt_tokens(call)
+    if not ttft[0] or prompt is None:
+        return None, ttft[1] or why or "the first token came in no time"
+    if is_cached(call):
+        return None, "cached"
+    if prompt - (cached_tokens(call) or 0) < MIN_PREFILL_TOKENS:
+        return None, f"fewer than {MIN_PREFILL_TOKENS} uncached prompt tokens"
+    if hidden:
+        return None, "hidden reasoning: TTFT holds the thinking"
+    return prompt * 1000 / ttft[0], None
+
+
+def _e2el_ms(call: Json) -> Found:
+    if call.get("outcome") != "ok":
+        return None, f"the call did not end by itself ({call.get('outcome')})"
+    return _mark_ms(call, "last_token_us")
+
+
+def icl_gaps_us(call: Json) -> List[int]:
+    """Gaps in µs between reads of text, in order.
+
+    Left out are gaps that end in a read with several chunks: its stamp is that of its last bytes, so
+    the gap to its first chunk is too long, and those inside it are 0.
+    """
+    chunk_us, gaps, at = _chunk_us(call), [], 1
+    for first, count in _part(call, "timing").get("reads") or []:
+        gaps += chunk_us[at:first]
+        at = max(at, first + count)
+    return gaps + chunk_us[at:]
+
+
+def _coalesced_ratio(call: Json) -> Found:
+    chunks = len(_chunk_us(call))
+    if not chunks:
+        return None, _mark_ms(call, "first_token_us")[1]
+    return sum(count for _, count in _part(call, "timing").get("reads") or []) / chunks, None
+
+
+# --- verdicts over some calls --------------------------------------------------------------------------
+def outliers(values: Sequence[Number]) -> Json:
+    """{"flagged", "count", "largest_sigmas"}: values 10 sigma and 20 % off the median.
+
+    Sigma is 1.4826 times the median absolute deviation (modified z-score). largest_sigmas is None
+    where that is 0; then only the 20 % count. Null below n = 6.
+    """
+    if len(values) < MIN_RANKED_N:
+        return {"flagged": None, "count": None, "largest_sigmas": None}
+    middle = median(values)
+    off = [abs(v - middle) for v in values]
+    sigma = 1.4826 * median(off)
+    count = sum(o > OUTLIER_SIGMAS * sigma and o > OUTLIER_RATIO * abs(middle) for o in off)
+    return {"flagged": count > 0, "count": count,
+            "largest_sigmas": round_sig(max(off) / sigma) if sigma else None}
+
+
+def drift(values: Sequence[Number]) -> Json:
+    """{"flagged", "ratio"}: median of the last quarter over that of the first, in the order given.
+
+    Flagged where they are over 10 % apart, either way. Null below n = 12.
+    """
+    quarter = len(values) // 4
+    if len(values) < MIN_DRIFT_N or not median(values[:quarter]):
+        return {"flagged": None, "ratio": None}
+    ratio = median(values[-quarter:]) / median(values[:quarter])
+    return {"flagged": not 1 / (1 + DRIFT_RATIO) <= ratio <= 1 + DRIFT_RATIO, "ratio": round_sig(ratio)}
+
+
+def instability(values: Sequence[Number], limit_ratio: float = UNSTABLE_IQR_RATIO) -> Json:
+    """{"flagged", "iqr_ratio"}: interquartile range over median against a limit. Null below n = 6.
+
+    For rates only: times to a first token differ from prompt to prompt by right.
+    """
+    ordered = sorted(values)
+    if len(ordered) < MIN_RANKED_N or not quartile(ordered, 2):
+        return {"flagged": None, "iqr_ratio": None}
+    ratio = (quartile(ordered, 3) - quartile(ordered, 1)) / quartile(ordered, 2)
+    return {"flagged": ratio > limit_ratio, "iqr_ratio": round_sig(ratio)}
+
+
+def _at_lanes(rows: Any, lanes: int) -> Json:
+    """The calibration's row with the fewest lanes that are enough, else with the most."""
+    rows = sorted((r for r in rows or []), key=lambda row: row["lanes"])
+    return next((r for r in rows if r["lanes"] >= lanes), rows[-1] if rows else {})
+
+
+def stamp_error_us(call: Json, calibration: Optional[Json], lanes: int) -> Tuple[Optional[int], str]:
+    """(p99 of how late this call's stamps are, where that is known from); None: "not calibrated".
+
+    User stamps are late by the reader's own lag: known best in this very call, else from the
+    calibration, else from how late a heartbeat wakes. Kernel stamps do not suffer from a slow reader;
+    their error is what the calibration found behind the server's send. Without one the reader's lag,
+    which is larger, stands for it.
+    """
+    timing, found = _part(call, "timing"), calibration or {}
+    own = _count(_part(timing, "read_lag_us").get("p99"))
+    calibrated = _count(_part(_at_lanes(found.get("lanes"), lanes), "lag_us").get("p99"))
+    if found.get("stamp") != timing.get("stamp"):
+        calibrated = None
+    heartbeat = _count(_part(found, "heartbeat_overshoot_us").get("p99"))
+    kernel = timing.get("stamp") == "kernel"
+    sources = [(calibrated, "calibration"), (own, "read_lag")]
+    for value, name in sources if kernel else [*sources[::-1], (heartbeat, "heartbeat")]:
+        if value is not None:
+            return value, name
+    return None, "not calibrated"
+
+
+def client_bound(calls: Sequence[Json], calibration: Optional[Json], lanes: int) -> Json:
+    """Whether the client itself shaped the numbers of a cell: {"flagged", "reasons", ...numbers}.
+
+    Judged on medians over the answered calls, as what is published is medians too. Three signs:
+    twice the stamps' p99 error over 1 % of the decode window (both its ends are stamps); that error
+    over 1 % of TTFT; all lanes' chunk rate over a third of what this client can take at so many
+    lanes. `flagged` is None where nothing is known of the error ("not calibrated").
+    """
+    timed = [c for c in calls if _chunk_us(c)]
+    known = [stamp_error_us(c, calibration, lanes) for c in timed]
+    errors = [e for e, _ in known if e is not None]
+    long = [c for c in timed if len(_chunk_us(c)) >= MIN_DECODE_TOKENS and _window_us(c) > 0]
+    error_us = median(errors) if errors else None
+    ttft_us = median([_chunk_us(c)[0] for c in timed]) if timed else None
+    window_us = median([_window_us(c) for c in long]) if long else None
+    rate = median([(len(_chunk_us(c)) - 1) * 1e6 / _window_us(c) for c in long]) * lanes if long else None
+    limit = _at_lanes((calibration or {}).get("saturation"), lanes).get("chunks_per_s")
+    reasons = []
+    if error_us is not None and window_us is not None and 2 * error_us > LAG_SHARE * window_us:
+        reasons.append("decode_window")
+    if error_us is not None and ttft_us is not None and error_us > LAG_SHARE * ttft_us:
+        reasons.append("ttft")
+    if limit and rate and rate > SATURATION_SHARE * limit:
+        reasons.append("saturation")
+    return {"flagged": None if error_us is None and not reasons else bool(reasons), "reasons": reasons,
+            "error_p99_us": round_sig(error_us),
+            "error_source": Counter(name for _, name in known).most_common(1)[0][0] if known else None,
+            "ttft_us": round_sig(ttft_us), "decode_window_us": round_sig(window_us),
+            "chunks_per_s": round_sig(rate), "saturation_chunks_per_s": round_sig(limit)}
+
+
+# --- one run -------------------------------------------------------------------------------------------
+def summarize_run(manifest: Json, events: Sequence[Json]) -> Json:
+    """{"cells", "run_flags", "counts", "instrument"} of a run's manifest and ledger lines.
+
+    A cell is one model in one phase, in the ledger's order. Of several call_finished lines of one
+    cell_id the last counts. `counts` is the number of calls per outcome.
+    """
+    finished = [e for e in events if e["event"] == "call_finished"]
+    last = {call["cell_id"]: call for call in finished}
+    calls = sorted(last.values(), key=lambda c: c["seq"])
+    groups: Dict[Tuple[str, str], List[Json]] = {(c["model"], c["phase"]): [] for c in finished}
+    for call in calls:
+        groups[call["model"], call["phase"]].append(call)
+    facts = _run_facts(manifest, events, calls)
+    cells = [_cell(facts, model, phase, group) for (model, phase), group in groups.items()]
+    _add_lane_efficiency(facts, cells, groups)
+    return {"cells": cells, "run_flags": _run_flags(facts, events),
+            "counts": dict(sorted(Counter(c["outcome"] for c in calls).items())),
+            "instrument": _instrument(facts.calibration, calls)}
+
+
+class _Facts(NamedTuple):
+    """What the cells of a run need to know of the rest of it."""
+
+    manifest: Json
+    calibration: Optional[Json]
+    endpoints: Dict[str, Json]               # the last endpoint_identified of each model
+    cached: frozenset[str]                   # models whose cache_probed says so
+    distrusted: Dict[str, Optional[str]]     # model: why its usage counts nothing
+    makespans_us: Dict[Tuple[Optional[str], str], Found]
+
+
+def _run_facts(manifest: Json, events: Sequence[Json], calls: Sequence[Json]) -> _Facts:
+    calibrations = [e for e in events if e["event"] == "instrument_calibrated"]
+    answered: Dict[str, List[Json]] = {}
+    spans: Dict[Tuple[Optional[str], str], List[Json]] = {}
+    for call in calls:
+        spans.setdefault(_span_key(call["model"], call["phase"]), []).append(call)
+        if call["outcome"] == "ok":
+            answered.setdefault(call["model"], []).append(call)
+    return _Facts(
+        manifest, calibrations[-1] if calibrations else None,
+        {e["model"]: e for e in events if e["event"] == "endpoint_identified"},
+        frozenset(e["model"] for e in events
+                  if e["event"] == "cache_probed" and e["verdict"] == "cached"),
+        {model: constant_usage(group) for model, group in answered.items()},
+        {key: _makespan_us(group) for key, group in spans.items()})
+
+
+def _span_key(model: str, phase: str) -> Tuple[Optional[str], str]:
+    return (None if phase == MIXED_PHASE else model), phase
+
+
+def _makespan_us(calls: Sequence[Json]) -> Found:
+    """From the first request to the last byte; a call without an end mark ends with its line."""
+    timed = [c for c in calls if c["timing"]]
+    if not timed:
+        return None, "no request left"
+    if len({c["segment"] for c in timed}) > 1:
+        return None, "the run was resumed within the phase"
+    begun = min(c["timing"]["started_us"] for c in timed)
+    ends = [c["t_us"] if c["timing"]["done_us"] is None
+            else c["timing"]["started_us"] + c["timing"]["done_us"] for c in timed]
+    return (max(ends) - begun, None) if max(ends) > begun else (None, "it took no time")
+
+
+def _lanes(manifest: Json, phase: str) -> int:
+    return next((p["lanes"] for p in manifest["plan"]["phases"] if p["phase"] == phase), 1)
+
+
+def _own_lanes(manifest: Json, model: str, phase: str) -> int:
+    """Lanes that ask this model: all, but where lanes are bound to the models in turn."""
+    lanes, models = _lanes(manifest, phase), manifest["models"]
+    if phase != MIXED_PHASE:
+        return lanes
+    return sum(models[lane % len(models)] == model for lane in range(lanes))
+
+
+def _planned(manifest: Json, model: str, phase: str, calls: Sequence[Json]) -> int:
+    """Planned calls of a cell; each resume adds a hello of its own, so those are counted."""
+    plan = next((p for p in manifest["plan"]["phases"] if p["phase"] == phase), None)
+    if phase == "hello" or plan is None:
+        return len(calls)
+    dealt: Iterable[int] = range(len(plan["question_ids"]))
+    if phase == MIXED_PHASE:
+        models = manifest["models"]
+        dealt = [i for i in dealt if models[i % plan["lanes"] % len(models)] == model]
+    return len(list(dealt)) * manifest["plan"]["repeats"]
+
+
+def _cell(facts: _Facts, model: str, phase: str, calls: Sequence[Json]) -> Json:
+    ok = [c for c in calls if c["outcome"] == "ok"]
+    trusted = not facts.distrusted.get(model) and all(map(usage_is_usable, ok))
+    numbers = [call_metrics(c, trusted) for c in ok]
+    rates = [m["decode_tokens_per_s"] for m in numbers if m["decode_tokens_per_s"] is not None]
+    lanes, cold = _lanes(facts.manifest, phase), all(c["cold"] for c in calls)
+    sources = {m["output_tokens_source"] for m in numbers} - {None}
+    makespan, throughput = _throughput(facts.makespans_us[_span_key(model, phase)], numbers)
+    verdicts = _verdicts(facts, phase, lanes, ok, rates)
+    reasons = _null_reasons(numbers)
+    reasons.update({name: why for name, (value, why) in (
+        ("makespan_ms", makespan), ("output_token_throughput_tokens_per_s", throughput)) if value is None})
+    return {
+        "model": model, "phase": phase, "lanes": lanes, "cold": cold,
+        "across_prompts": len({c["question_id"] for c in ok}) > 1,
+        "planned": _planned(facts.manifest, model, phase, calls),
+        "ok": len(ok), "failed": len(calls) - len(ok),
+        "outcomes": dict(sorted(Counter(c["outcome"] for c in calls).items())),
+        "output_tokens_source": sources.pop() if len(sources) == 1 else None,
+        "metrics": {name: summarize(m[name] for m in numbers) for name in CALL_METRICS},
+        "makespan_ms": round_sig(makespan[0]),
+        "output_token_throughput_tokens_per_s": round_sig(throughput[0]),
+        "lane_efficiency_ratio": None,
+        "checks": _checks(ok), "null_reasons": reasons, "verdicts": verdicts,
+        "flags": _cell_flags(facts, model, phase, calls, numbers, verdicts, trusted, cold)}
+
+
+def _throughput(makespan_us: Found, numbers: Sequence[Json]) -> Tuple[Found, Found]:
+    """(makespan in ms, tokens/s) with reasons."""
+    tokens = [m["output_tokens"] for m in numbers]
+    if makespan_us[0] is None:
+        return makespan_us, makespan_us
+    makespan: Found = (makespan_us[0] / 1000, None)
+    if not tokens or None in tokens:
+        return makespan, (None, "no answer" if not tokens else "an answer's tokens are unknown")
+    return makespan, (sum(tokens) * 1e6 / makespan_us[0], None)
+
+
+def _null_reasons(numbers: Sequence[Json]) -> Dict[str, str]:
+    """{metric: "k of n calls: commonest reason"} where a call's value is null."""
+    out = {}
+    for name in CALL_METRICS:
+        reasons = Counter(m["null_reasons"][name] for m in numbers if m[name] is None)
+        if reasons:
+            reason = min(reasons, key=lambda text: (-reasons[text], text))
+            out[name] = f"{sum(reasons.values())} of {len(numbers)} calls: {reason}"
+        elif not numbers:
+            out[name] = "no answer"
+    return out
+
+
+def _checks(ok: Sequence[Json]) -> Json:
+    """Answers that passed, of those with something to check; failed calls have no answer."""
+    judged = [c["checks"]["passed"] for c in ok if c["checks"] and c["checks"]["passed"] is not None]
+    return {"passed": sum(judged), "total": len(judged)}
+
+
+def _verdicts(facts: _Facts, phase: str, lanes: int, ok: Sequence[Json], rates: Sequence[float]) -> Json:
+    limit = UNSTABLE_IQR_RATIO if lanes == 1 else UNSTABLE_LANES_IQR_RATIO
+    judged = [] if phase in GROWING_PHASES else rates
+    return {"client_bound": client_bound(ok, facts.calibration, lanes),
+            "unstable": instability(judged, limit), "drifting": drift(judged),
+            "outliers": outliers(judged)}
+
+
+def _cell_flags(facts: _Facts, model: str, phase: str, calls: Sequence[Json], numbers: Sequence[Json],
+                verdicts: Json, trusted: bool, cold: bool) -> List[str]:
+    """What any call says, what the calls say together, and what is known of the model."""
+    ok = [c for c in calls if c["outcome"] == "ok"]
+    found = {flag for call in ok for flag in _call_flags(call, trusted)} - {"coalesced"}
+    found.update(name for name, verdict in verdicts.items() if verdict["flagged"])
+    failed = sum(c["outcome"] != "ok" and not (phase in GROWING_PHASES and c["outcome"] == "context_limit")
+                 for c in calls)
+    endpoint = facts.endpoints.get(model, {})
+    slots = _count(_part(endpoint, "slots").get("count"))
+    chunks = sum(len(_chunk_us(c)) for c in ok)
+    shared = sum(count for c in ok for _, count in c["timing"]["reads"])
+    found.update(name for name, holds in (
+        ("few_samples", not cold and len(ok) < MIN_RANKED_N),
+        ("failures", failed > FAILED_SHARE * len(calls)),
+        ("coalesced", shared > COALESCED_SHARE * chunks),
+        ("tokens_from_chunks", any(m["output_tokens_source"] == "chunks" for m in numbers)),
+        ("usage_implausible", facts.distrusted.get(model) or any(map(usage_problem, ok))),
+        ("cached_prefill", model in facts.cached and not cold),
+        ("queued", slots and slots < _own_lanes(facts.manifest, model, phase)),
+        ("context_differs", _context_differs(_part(endpoint, "context"))),
+    ) if holds)
+    return ordered_flags(found)
+
+
+def _call_flags(call: Json, trust_usage: bool) -> List[str]:
+    """Flags of one answered call: the runner's, and those that its record shows."""
+    timing, (text, thinking) = _part(call, "timing"), _texts(call)
+    step_us, shown = timing.get("clock_step_us") or 0, len(_chunk_us(call))
+    at_once = _window_us(call) <= 0 and shown != 1 and len(text) + len(thinking) > 200
+    return [*call["flags"], *(name for name, holds in (
+        ("truncated", _part(call, "truncated").get("verdict") == "yes"),
+        ("cached_prefill", is_cached(call)),
+        ("suspended", (timing.get("heartbeat_gap_us") or 0) > SUSPENDED_US or step_us > SUSPENDED_US),
+        ("clock_stepped", step_us != 0),
+        ("hidden_reasoning", trust_usage and has_hidden_reasoning(call)),
+        ("reasoning_only", bool(thinking) and not text.strip()),
+        ("not_streamed", at_once or (shown == 1 and len(text) + len(thinking) > 200)),
+    ) if holds)]
+
+
+def _context_differs(context: Json) -> bool:
+    asked, effective = context.get("requested_tokens"), context.get("effective_tokens")
+    return asked is not None and effective is not None and asked != effective
+
+
+def _add_lane_efficiency(facts: _Facts, cells: Sequence[Json],
+                         groups: Dict[Tuple[str, str], List[Json]]) -> None:
+    """Fills lane_efficiency_ratio of the cells with lanes, and its reason everywhere else."""
+    for cell in cells:
+        value, why = _lane_efficiency(facts, cell, cells, groups)
+        cell["lane_efficiency_ratio"] = round_sig(value)
+        if why:
+            cell["null_reasons"]["lane_efficiency_ratio"] = why
+
+
+def _lane_efficiency(facts: _Facts, cell: Json, cells: Sequence[Json],
+                     groups: Dict[Tuple[str, str], List[Json]]) -> Found:
+    rate, model = cell["output_token_throughput_tokens_per_s"], cell["model"]
+    if cell["lanes"] == 1:
+        return None, "one lane"
+    if rate is None:
+        return None, cell["null_reasons"]["output_token_throughput_tokens_per_s"]
+    alone = [c for c in cells if c["model"] == model and c["phase"] in ONE_LANE_PHASES and c["ok"]]
+    if not alone:
+        return None, f"no answer in a phase with one lane ({', '.join(ONE_LANE_PHASES)})"
+    if {c["output_tokens_source"] for c in alone} != {cell["output_tokens_source"]}:
+        return None, "tokens were counted in different ways"
+    from_usage = cell["output_tokens_source"] == "usage"
+    pairs = [(m["output_tokens"], m["e2el_ms"]) for c in alone for m in
+             (call_metrics(call, from_usage) for call in groups[model, c["phase"]]
+              if call["outcome"] == "ok") if m["output_tokens"] and m["e2el_ms"]]
+    if not pairs:
+        return None, "no measured answer in a phase with one lane"
+    single = sum(t for t, _ in pairs) * 1000 / fsum(ms for _, ms in pairs)
+    return rate / (_own_lanes(facts.manifest, model, cell["phase"]) * single), None
+
+
+def _run_flags(facts: _Facts, events: Sequence[Json]) -> List[str]:
+    samples = [e for e in events if e["event"] == "host_sampled"]
+    busy = [(s.get("other_cpu_busy_ratio") or 0) > OTHER_CPU_SHARE
+            or (s.get("cpu_steal_ratio") or 0) > STEAL_SHARE for s in samples]
+    calibration = facts.calibration or {}
+    return ordered_flags(name for name, holds in (
+        ("busy_host", sum(busy) > BUSY_SAMPLES_SHARE * len(busy)),
+        ("throttled", _throttled(samples)),
+        ("on_battery", any(s.get("power_source") == "battery" for s in samples)),
+        ("context_differs", any(_context_differs(_part(e, "context")) for e in facts.endpoints.values())),
+        ("cached_prefill", facts.cached),
+        ("usage_implausible", any(facts.distrusted.values())),
+        ("not_calibrated", not calibration.get("lanes")),
+        ("unfinished", not any(e["event"] == "run_finished" for e in events)),
+    ) if holds)
+
+
+def _throttled(samples: Sequence[Json]) -> bool:
+    """A card says so, or the processors' counter grew within a segment."""
+    if any(gpu.get("throttled") for s in samples for gpu in s.get("gpus") or []):
+        return True
+    counts: Dict[int, List[int]] = {}
+    for s in samples:
+        if s.get("cpu_throttle_count") is not None:
+            counts.setdefault(s["segment"], []).append(s["cpu_throttle_count"])
+    return any(c[-1] > c[0] for c in counts.values())
+
+
+def _instrument(calibration: Optional[Json], calls: Sequence[Json]) -> Json:
+    """What is known of the client's own error.
+
+    read_lag_us: over all calls that carry it, the median of their p50 and p99 and the largest max;
+    n is the number of those calls.
+    """
+    found = calibration or {"reason": "the instrument was not calibrated"}
+    lags = [c["timing"]["read_lag_us"] for c in calls if c["timing"] and c["timing"]["read_lag_us"]]
+    stamps = Counter(c["timing"]["stamp"] for c in calls if c["timing"])
+    return {
+        **{name: found.get(name) for name in ("stamp", "clock_resolution_ns", "lanes", "saturation",
+                                              "heartbeat_overshoot_us", "wall_ms", "reason")},
+        "stamps": dict(sorted(stamps.items())),
+        "read_lag_us": {"p50": round_sig(median([lag["p50"] for lag in lags])),
+                        "p99": round_sig(median([lag["p99"] for lag in lags])),
+                        "max": max(lag["max"] for lag in lags), "n": len(lags)} if lags else None}
+
+
+# --- two runs ------------------------------------------------------------------------------------------
+def ratio_summary(pairs: Iterable[Tuple[Optional[Number], Optional[Number]]]) -> Json:
+    """{"n", "left_out", "median", "ci_low", "ci_high"} of b / a over pairs (a, b) of one question each.
+
+    Pairs with a None or a value that is not positive are left out and counted. The middle of an even
+    number is the geometric mean of the two in the middle, so that swapping the runs inverts it.
+    """
+    all_pairs = list(pairs)
+    ratios = sorted(b / a for a, b in all_pairs if a and b and a > 0 and b > 0)
+    n = len(ratios)
+    ranks = median_interval_ranks(n)
+    middle = sqrt(ratios[(n - 1) // 2]) * sqrt(ratios[n // 2]) if n else None
+    return {"n": n, "left_out": len(all_pairs) - n,
+            "median": round_sig(ratios[n // 2] if n % 2 else middle),
+            "ci_low": round_sig(ratios[ranks[0] - 1]) if ranks else None,
+            "ci_high": round_sig(ratios[ranks[1] - 1]) if ranks else None}
+
+
+def verdict(ratios: Json, direction: str) -> str:
+    """"faster", "slower" or "cannot tell" of the second run of a ratio_summary.
+
+    direction: that of the metric. Told only where the interval leaves out 1 and the median is 5 % or
+    more away from it: smaller gaps appear between two sessions of one machine.
+    """
+    low, high, middle = ratios["ci_low"], ratios["ci_high"], ratios["median"]
+    if low is None or low <= 1 <= high or 1 / DIFFERENT_RATIO < middle < DIFFERENT_RATIO:
+        return "cannot tell"
+    if direction not in ("lower", "higher"):
+        return "cannot tell"
+    return "faster" if (middle > 1) == (direction == "higher") else "slower"
