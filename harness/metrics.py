@@ -1,7 +1,8 @@
 """Every number the project publishes, defined once.
 
-Pure functions over ledger lines (see ledger.py for their shapes). The runner's last table, metadata.json,
-the submission check and the comparison all call these; none of them computes a number of its own.
+Pure functions over ledger lines (see ledger.py for their shapes). The runner's last table,
+metadata.json, the submission check and the comparison all call these; none of them computes a
+number of its own.
 
     METRICS, FLAGS      what is published, in words; the documents are rendered from these tables
     summarize           n, median, quartiles, exact interval and tails of some values
@@ -12,8 +13,8 @@ the submission check and the comparison all call these; none of them computes a 
 Rules that hold for all of them:
 * What cannot be computed is None with a reason; never 0, never infinite.
 * A failed call never enters a metric. It stands in `failed` and `outcomes`.
-* Integer sums, or `fsum`; no logarithm, no power; published values have 6 significant digits. So any
-  Python on any machine gives the same numbers to the last digit.
+* Integer sums, or `fsum`; no logarithm, no power; published values have 6 significant digits. So
+  any Python on any machine gives the same numbers to the last digit.
 * Input is trusted as far as the schemas go. What a server wrote itself (usage, timings) is not.
 """
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache
 from math import fsum, isfinite, sqrt
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 Json = Dict[str, Any]
 Number = Union[int, float]
@@ -35,7 +36,7 @@ MAX_FIRST_READ_ERROR = 0.05   # of a decode rate: tokens that came with the firs
 CACHED_SHARE = 0.10           # of a prompt's tokens from a cache: its prefill was not measured
 MIN_RANKED_N = 6              # the exact interval of a median exists from here
 
-# Whether a server's own counts can be true. Words: no tokenizer in use packs three words into a token.
+# Whether a server's own counts can be true. No tokenizer in use packs three words into a token.
 MAX_WORDS_PER_TOKEN = 3
 SPARE_TOKENS = 16             # end marks and the tags around thinking count, and show no text
 LETTERS_PER_TOKEN = 3         # cautious: English has over 4, code 3
@@ -52,6 +53,7 @@ LAG_SHARE = 0.01              # of what is measured may be the client's own lag
 SATURATION_SHARE = 1 / 3
 SUSPENDED_US = 2_000_000
 COALESCED_SHARE = 0.20        # of a cell's chunks
+MIN_STREAMED_CHARACTERS = 200  # shorter answers may well come in one read
 FAILED_SHARE = 0.05           # of a cell's calls
 OTHER_CPU_SHARE = 0.15        # of all CPUs, used by neither client nor server
 STEAL_SHARE = 0.05            # of all CPUs, taken by the hypervisor
@@ -65,7 +67,7 @@ CAP_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "n_predict")
 LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + b" \n"
 
 
-# --- what is published, in words ----------------------------------------------------------------------
+# --- what is published, in words -----------------------------------------------------------------
 class Metric(NamedTuple):
     """One published number. direction: "lower" or "higher" is better, or "none"."""
 
@@ -90,7 +92,8 @@ METRICS: Dict[str, Metric] = {metric.name: metric for metric in (
            "TPOT, time per output token after the first."),
     Metric("decode_tokens_per_s", "tokens/s", "1000 / tpot_ms", "higher",
            "AIPerf: output token throughput per user; llama-bench: tg",
-           f"Decode rate: how fast one answer grows. Null below {MIN_DECODE_TOKENS} output tokens."),
+           "Decode rate: how fast one answer grows. Null below "
+           f"{MIN_DECODE_TOKENS} output tokens."),
     Metric("prefill_tokens_per_s", "tokens/s", "prompt_tokens / (first_token_us / 1e6)", "higher",
            "AIPerf: prefill throughput; llama-bench: pp",
            "Prefill rate as the client sees it; queue and network are inside. Null below "
@@ -98,42 +101,43 @@ METRICS: Dict[str, Metric] = {metric.name: metric for metric in (
            f"{CACHED_SHARE:.0%} of the prompt."),
     Metric("icl_ms", "ms", "median of the gaps chunk_us[1:] / 1000, shared reads left out", "lower",
            "AIPerf: ICL; vLLM, evalscope: ITL per chunk",
-           "ICL, inter-chunk latency: the call's median gap between two reads of text. A gap that ends "
-           "in a read shared by several chunks is left out, for such chunks have one stamp."),
-    Metric("icl_max_ms", "ms", "largest of the same gaps / 1000", "lower", "the same gaps as icl_ms",
+           "ICL, inter-chunk latency: the call's median gap between two reads of text. A gap that "
+           "ends in a read shared by several chunks is left out, for they have one stamp."),
+    Metric("icl_max_ms", "ms", "largest of the gaps of icl_ms / 1000", "lower", "as icl_ms",
            "The longest pause inside the answer."),
     Metric("e2el_ms", "ms", "last_token_us / 1000", "lower", "vLLM, AIPerf: E2EL, request latency",
-           "E2EL, end-to-end latency: to the last generated text, not to the usage chunk. Null where "
-           "the call did not end by itself."),
-    Metric("output_tokens", "tokens", "usage.completion_tokens, else the number of text chunks", "none",
-           "AIPerf: OSL", "Length of the answer, reasoning included."),
+           "E2EL, end-to-end latency: to the last generated text, not to the usage chunk. Null "
+           "where the call did not end by itself."),
+    Metric("output_tokens", "tokens", "usage.completion_tokens, else the count of text chunks",
+           "none", "AIPerf: OSL", "Length of the answer, reasoning included."),
     Metric("prompt_tokens", "tokens", "usage.prompt_tokens", "none", "AIPerf: ISL",
            "Length of the prompt as the server counted it."),
     Metric("cached_tokens", "tokens",
            "usage.prompt_tokens_details.cached_tokens, else server_timings.cache_n", "none",
            "OpenAI API, llama.cpp", "Prompt tokens that the server took from a cache."),
     Metric("coalesced_ratio", "1", "chunks that share a read / chunks", "none", "timing.reads",
-           "Share of text chunks that arrived together with others and so have no time of their own."),
-    Metric("output_token_throughput_tokens_per_s", "tokens/s", "sum(output_tokens) / makespan", "higher",
-           "vLLM, AIPerf: output token throughput",
+           "Share of text chunks that came together with others and so have no time of their own."),
+    Metric("output_token_throughput_tokens_per_s", "tokens/s", "sum(output_tokens) / makespan",
+           "higher", "vLLM, AIPerf: output token throughput",
            "What all lanes of a phase brought together, the waits for first tokens included. In "
            f"{MIXED_PHASE}: this model's tokens over the makespan of all models."),
     Metric("makespan_ms", "ms", "last end - first start of the phase's calls", "none",
-           "marks started_us and done_us", "Time a phase took; null where it was resumed in between."),
+           "marks started_us, done_us", "Time a phase took; null where it was resumed in between."),
     Metric("lane_efficiency_ratio", "1",
-           "output token throughput / (lanes x sum(output_tokens) / sum(e2el) on one lane)", "higher",
-           "this project",
+           "output token throughput / (lanes x sum(output_tokens) / sum(e2el) on one lane)",
+           "higher", "this project",
            "How much of ideal scaling the lanes reached: 1 where every lane is as fast as one lane "
            "alone, 1/lanes where the server answers one after the other. One lane alone is "
            f"{', '.join(ONE_LANE_PHASES)} of the same run and model, all their answers together."),
     Metric("checks_passed", "answers", "checks passed / answers with a check", "higher",
            "answer_checks.py", "Answers whose shape and markers were as asked. Shape, not truth."),
-    Metric("read_lag_us", "µs", "user stamp - kernel stamp of a read", "lower", "timing.read_lag_us",
+    Metric("read_lag_us", "µs", "user stamp - kernel stamp of a read", "lower",
+           "timing.read_lag_us",
            "How late this client's reader was; stamps by the kernel do not suffer from it."),
 )}
 CALL_METRICS = ("ttft_ms", "ttfo_ms", "tpot_ms", "decode_tokens_per_s", "prefill_tokens_per_s",
-                "icl_ms", "icl_max_ms", "e2el_ms", "output_tokens", "prompt_tokens", "cached_tokens",
-                "coalesced_ratio")
+                "icl_ms", "icl_max_ms", "e2el_ms", "output_tokens", "prompt_tokens",
+                "cached_tokens", "coalesced_ratio")
 
 
 class Flag(NamedTuple):
@@ -149,10 +153,11 @@ FLAGS: Dict[str, Flag] = {flag.name: flag for flag in (
     Flag("truncated", "The server cut the prompt, so it did less work than was asked.",
          "Give the server a context of at least the asked size and run the phase again.", True),
     Flag("cached_prefill", "Prompts came out of a cache in part, so TTFT and prefill are too good.",
-         "Turn prefix caching off, or run with --prompt-cache avoid. In edge_append it is by design.",
+         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append it is by design.",
          True),
-    Flag("client_bound", "The measuring client was too slow for this server; the times are partly its "
-         "own.", "Close other programs, use fewer lanes, or measure from another machine.", True),
+    Flag("client_bound",
+         "The measuring client was too slow for this server; the times are partly its own.",
+         "Close other programs, use fewer lanes, or measure from another machine.", True),
     Flag("suspended", "The machine slept or starved for over 2 s during a call.",
          "Keep the machine awake and run again with a new run id.", True),
     Flag("clock_stepped", "The wall clock was set during a call; that call's times are by the "
@@ -173,7 +178,7 @@ FLAGS: Dict[str, Flag] = {flag.name: flag for flag in (
          "Raise --num-predict, or turn thinking off.", False),
     Flag("usage_implausible", "The server's token counts cannot be true.",
          "Update the server, or a proxy in between.", True),
-    Flag("tokens_from_chunks", "Tokens were counted as chunks of text, for want of usable token counts.",
+    Flag("tokens_from_chunks", "Tokens were counted as chunks of text, for want of usable counts.",
          "Use a server that sends usage in streams.", True),
     Flag("not_streamed", "Answers came in one piece, so there is no time to a first token.",
          "Turn streaming on in the server or the proxy.", True),
@@ -198,18 +203,20 @@ FLAGS: Dict[str, Flag] = {flag.name: flag for flag in (
 
 def metrics_markdown() -> str:
     """METRICS as a Markdown table; the documents hold it byte for byte."""
-    rows = ["| metric | unit | better | formula | meaning | source |", "| --- | --- | --- | --- | --- | --- |"]
-    for m in METRICS.values():
-        rows.append(f"| `{m.name}` | {m.unit} | {m.direction} | `{m.formula}` | {m.text} | {m.source} |")
-    return "\n".join(rows) + "\n"
+    return _markdown(("metric", "unit", "better", "formula", "meaning", "source"), (
+        (f"`{m.name}`", m.unit, m.direction, f"`{m.formula}`", m.text, m.source)
+        for m in METRICS.values()))
 
 
 def flags_markdown() -> str:
     """FLAGS as a Markdown table; the documents hold it byte for byte."""
-    rows = ["| flag | meaning | what to do | ranked |", "| --- | --- | --- | --- |"]
-    for f in FLAGS.values():
-        rows.append(f"| `{f.name}` | {f.text} | {f.remedy} | {'no' if f.unrankable else 'yes'} |")
-    return "\n".join(rows) + "\n"
+    return _markdown(("flag", "meaning", "what to do", "still ranked"), (
+        (f"`{f.name}`", f.text, f.remedy, "no" if f.unrankable else "yes") for f in FLAGS.values()))
+
+
+def _markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def ordered_flags(names: Iterable[str]) -> List[str]:
@@ -218,7 +225,7 @@ def ordered_flags(names: Iterable[str]) -> List[str]:
     return [name for name in FLAGS if name in found]
 
 
-# --- summaries ----------------------------------------------------------------------------------------
+# --- summaries -----------------------------------------------------------------------------------
 def round_sig(x: Optional[Number], digits: int = SIGNIFICANT_DIGITS) -> Optional[float]:
     """x with so many significant digits; None for None, NaN and infinities.
 
@@ -247,7 +254,7 @@ def median_interval_ranks(n: int) -> Optional[Tuple[int, int]]:
 def quartile(ordered: Sequence[Number], quarter: int) -> Number:
     """Quartile 1, 2 (the median) or 3 of ascending values, by linear interpolation.
 
-    Type 7 of Hyndman and Fan, `inclusive` in `statistics.quantiles`: position (n - 1) * quarter / 4.
+    Hyndman and Fan's type 7, `inclusive` in `statistics.quantiles`: position (n - 1) * quarter / 4.
     """
     index, rest = divmod((len(ordered) - 1) * quarter, 4)
     if not rest:
@@ -281,7 +288,7 @@ def summarize(values: Iterable[Optional[Number]]) -> Json:
     return {"n": n, **{name: round_sig(value) for name, value in found.items()}}
 
 
-# --- one call: what the server says of it --------------------------------------------------------------
+# --- one call: what the server says of it --------------------------------------------------------
 def _count(value: Any) -> Optional[int]:
     """A non-negative whole number that a float holds exactly, else None; True is no number."""
     return value if type(value) is int and 0 <= value < 2 ** 53 else None
@@ -298,6 +305,10 @@ def _texts(call: Json) -> Tuple[str, str]:
     return response.get("text") or "", response.get("reasoning_text") or ""
 
 
+def _reads(call: Json) -> List[List[int]]:
+    return _part(call, "timing").get("reads") or []
+
+
 def _chunk_us(call: Json) -> List[int]:
     return _part(call, "timing").get("chunk_us") or []
 
@@ -309,8 +320,8 @@ def usage_problem(call: Json) -> Optional[str]:
     * completion_tokens is a whole number, not negative; 0 only without any text. (None known.)
     * not under a third of the words seen, reasoning included. (A server that does not count the
       reasoning it streams; its count does not fit the stream, so the rule is right to catch it.)
-    * more tokens than bytes of text, while nothing can be hidden: the reasoning was streamed, or the
-      count passes the call's own cap. (A server that bills a hidden prompt as output.)
+    * more tokens than bytes of text, while nothing can be hidden: the reasoning was streamed, or
+      the count passes the call's own cap. (A server that bills a hidden prompt as output.)
     """
     usage = _part(call, "response").get("usage")
     if not isinstance(usage, dict):
@@ -344,10 +355,10 @@ def usage_is_usable(call: Json) -> bool:
 def has_hidden_reasoning(call: Json) -> bool:
     """Whether the server counted thinking that it did not stream; judged on usable usage.
 
-    Either the server or the runner says so, or the count is far above both what the text can hold (a
-    third of its letters and spaces, and every digit, sign and non-ASCII byte for itself) and the
-    chunks that came (1.5 times). Long columns of digits in chunks of several tokens may be mistaken
-    for it; thinking shorter than about half of the answer may be missed.
+    Either the server or the runner says so, or the count is above both what the text can hold (a
+    third of its letters and spaces, and each digit, sign and non-ASCII byte) and 1.5 times the
+    chunks that came. Source code in few large chunks comes nearest to being mistaken for it;
+    thinking shorter than about half of the answer may be missed.
     """
     reasoning = _part(call, "reasoning")
     if reasoning.get("mode") in ("streamed", "inline"):
@@ -355,7 +366,8 @@ def has_hidden_reasoning(call: Json) -> bool:
     usage = _part(_part(call, "response"), "usage")
     if reasoning.get("mode") == "hidden" or _stated_reasoning(usage):
         return True
-    tokens, data = _count(usage.get("completion_tokens")), "".join(_texts(call)).encode("utf-8", "replace")
+    tokens = _count(usage.get("completion_tokens"))
+    data = "".join(_texts(call)).encode("utf-8", "replace")
     others = len(data.translate(None, LETTERS))
     room = (len(data) - others) // LETTERS_PER_TOKEN + others
     return (tokens is not None and tokens > room + SPARE_TOKENS
@@ -385,8 +397,11 @@ def constant_usage(calls: Sequence[Json]) -> Optional[str]:
 def cached_tokens(call: Json) -> Optional[int]:
     """Prompt tokens from a cache, as the server reported them; None where it tells nothing."""
     response = _part(call, "response")
-    stated = _count(_part(_part(response, "usage"), "prompt_tokens_details").get("cached_tokens"))
-    return stated if stated is not None else _count(_part(response, "server_timings").get("cache_n"))
+    details = _part(_part(response, "usage"), "prompt_tokens_details")
+    stated = _count(details.get("cached_tokens"))
+    if stated is not None:
+        return stated
+    return _count(_part(response, "server_timings").get("cache_n"))
 
 
 def is_cached(call: Json) -> bool:
@@ -396,7 +411,7 @@ def is_cached(call: Json) -> bool:
     return bool(prompt and cached and cached > CACHED_SHARE * prompt)
 
 
-# --- one call: its numbers -----------------------------------------------------------------------------
+# --- one call: its numbers -----------------------------------------------------------------------
 Found = Tuple[Optional[Number], Optional[str]]      # a value, or None and the reason
 
 
@@ -404,8 +419,8 @@ def call_metrics(call: Json, trust_usage: bool = True) -> Json:
     """All of CALL_METRICS of one call_finished line, unrounded, with `output_tokens_source` and
     `null_reasons` {metric: why it is None}.
 
-    trust_usage False counts chunks even where usage looks usable: other calls of the cell have none,
-    or it is the same in all of them. Works on failed calls too, as far as they came.
+    trust_usage False counts chunks even where usage looks usable: other calls of the cell have
+    none, or it is the same in all of them. Works on failed calls too, as far as they came.
     """
     from_usage = trust_usage and usage_is_usable(call)
     tokens = _output_tokens(call, from_usage)
@@ -428,8 +443,9 @@ def call_metrics(call: Json, trust_usage: bool = True) -> Json:
         "cached_tokens": (cached_tokens(call), "the server tells nothing of a cache"),
         "coalesced_ratio": _coalesced_ratio(call),
     }
+    source = "usage" if from_usage else "chunks"
     return {**{name: value for name, (value, _) in found.items()},
-            "output_tokens_source": None if tokens[0] is None else "usage" if from_usage else "chunks",
+            "output_tokens_source": None if tokens[0] is None else source,
             "null_reasons": {name: why for name, (value, why) in found.items() if value is None}}
 
 
@@ -477,9 +493,9 @@ def _tpot_ms(call: Json, tokens: Found, hidden: bool) -> Found:
         return None, "fewer than 2 output tokens"
     if window_us <= 0:
         return None, "all text came at one moment"
-    reads = _part(call, "timing").get("reads") or []
+    reads = _reads(call)
     in_first = reads[0][1] if reads and reads[0][0] == 0 else 1
-    at_once = tokens[0] * in_first / len(_chunk_us(call))
+    at_once = tokens[0] * in_first / max(len(_chunk_us(call)), 1)
     if at_once - 1 > MAX_FIRST_READ_ERROR * (tokens[0] - 1):
         return None, "too much of the text came with its first read"
     return window_us / (tokens[0] - 1) / 1000, None
@@ -515,11 +531,11 @@ def _e2el_ms(call: Json) -> Found:
 def icl_gaps_us(call: Json) -> List[int]:
     """Gaps in µs between reads of text, in order.
 
-    Left out are gaps that end in a read with several chunks: its stamp is that of its last bytes, so
-    the gap to its first chunk is too long, and those inside it are 0.
+    Left out are gaps that end in a read with several chunks: its stamp is that of its last bytes,
+    so the gap to its first chunk is too long, and those inside it are 0.
     """
     chunk_us, gaps, at = _chunk_us(call), [], 1
-    for first, count in _part(call, "timing").get("reads") or []:
+    for first, count in _reads(call):
         gaps += chunk_us[at:first]
         at = max(at, first + count)
     return gaps + chunk_us[at:]
@@ -529,10 +545,10 @@ def _coalesced_ratio(call: Json) -> Found:
     chunks = len(_chunk_us(call))
     if not chunks:
         return None, _mark_ms(call, "first_token_us")[1]
-    return sum(count for _, count in _part(call, "timing").get("reads") or []) / chunks, None
+    return sum(count for _, count in _reads(call)) / chunks, None
 
 
-# --- verdicts over some calls --------------------------------------------------------------------------
+# --- verdicts over some calls --------------------------------------------------------------------
 def outliers(values: Sequence[Number]) -> Json:
     """{"flagged", "count", "largest_sigmas"}: values 10 sigma and 20 % off the median.
 
@@ -558,7 +574,8 @@ def drift(values: Sequence[Number]) -> Json:
     if len(values) < MIN_DRIFT_N or not median(values[:quarter]):
         return {"flagged": None, "ratio": None}
     ratio = median(values[-quarter:]) / median(values[:quarter])
-    return {"flagged": not 1 / (1 + DRIFT_RATIO) <= ratio <= 1 + DRIFT_RATIO, "ratio": round_sig(ratio)}
+    steady = 1 / (1 + DRIFT_RATIO) <= ratio <= 1 + DRIFT_RATIO
+    return {"flagged": not steady, "ratio": round_sig(ratio)}
 
 
 def instability(values: Sequence[Number], limit_ratio: float = UNSTABLE_IQR_RATIO) -> Json:
@@ -579,13 +596,14 @@ def _at_lanes(rows: Any, lanes: int) -> Json:
     return next((r for r in rows if r["lanes"] >= lanes), rows[-1] if rows else {})
 
 
-def stamp_error_us(call: Json, calibration: Optional[Json], lanes: int) -> Tuple[Optional[int], str]:
+def stamp_error_us(call: Json, calibration: Optional[Json],
+                   lanes: int) -> Tuple[Optional[int], str]:
     """(p99 of how late this call's stamps are, where that is known from); None: "not calibrated".
 
     User stamps are late by the reader's own lag: known best in this very call, else from the
-    calibration, else from how late a heartbeat wakes. Kernel stamps do not suffer from a slow reader;
-    their error is what the calibration found behind the server's send. Without one the reader's lag,
-    which is larger, stands for it.
+    calibration, else from how late a heartbeat wakes. Kernel stamps do not suffer from a slow
+    reader; their error is what the calibration, if it was stamped so, found behind the server's
+    send. Without one the reader's lag, which is larger, stands for it.
     """
     timing, found = _part(call, "timing"), calibration or {}
     own = _count(_part(timing, "read_lag_us").get("p99"))
@@ -593,64 +611,78 @@ def stamp_error_us(call: Json, calibration: Optional[Json], lanes: int) -> Tuple
     if found.get("stamp") != timing.get("stamp"):
         calibrated = None
     heartbeat = _count(_part(found, "heartbeat_overshoot_us").get("p99"))
-    kernel = timing.get("stamp") == "kernel"
-    sources = [(calibrated, "calibration"), (own, "read_lag")]
-    for value, name in sources if kernel else [*sources[::-1], (heartbeat, "heartbeat")]:
-        if value is not None:
-            return value, name
-    return None, "not calibrated"
+    sources = [(own, "read_lag"), (calibrated, "calibration"), (heartbeat, "heartbeat")]
+    if timing.get("stamp") == "kernel":
+        sources = [(calibrated, "calibration"), (own, "read_lag")]
+    known = [source for source in sources if source[0] is not None]
+    return known[0] if known else (None, "not calibrated")
 
 
 def client_bound(calls: Sequence[Json], calibration: Optional[Json], lanes: int) -> Json:
     """Whether the client itself shaped the numbers of a cell: {"flagged", "reasons", ...numbers}.
 
     Judged on medians over the answered calls, as what is published is medians too. Three signs:
-    twice the stamps' p99 error over 1 % of the decode window (both its ends are stamps); that error
-    over 1 % of TTFT; all lanes' chunk rate over a third of what this client can take at so many
-    lanes. `flagged` is None where nothing is known of the error ("not calibrated").
+    "decode_window", twice the stamps' p99 error is over 1 % of it (both its ends are stamps);
+    "ttft", that error is over 1 % of TTFT; "saturation", the chunk rate of all lanes is over a
+    third of what this client can take at so many lanes. Windows and rates are those of answers
+    with 32 chunks or more. `flagged` is None where the error is not known and no sign is seen.
     """
     timed = [c for c in calls if _chunk_us(c)]
-    known = [stamp_error_us(c, calibration, lanes) for c in timed]
-    errors = [e for e, _ in known if e is not None]
     long = [c for c in timed if len(_chunk_us(c)) >= MIN_DECODE_TOKENS and _window_us(c) > 0]
-    error_us = median(errors) if errors else None
-    ttft_us = median([_chunk_us(c)[0] for c in timed]) if timed else None
-    window_us = median([_window_us(c) for c in long]) if long else None
-    rate = median([(len(_chunk_us(c)) - 1) * 1e6 / _window_us(c) for c in long]) * lanes if long else None
+    errors = [stamp_error_us(c, calibration, lanes) for c in timed]
+    error_us = _median_or_none(error for error, _ in errors if error is not None)
+    ttft_us = _median_or_none(_chunk_us(c)[0] for c in timed)
+    window_us = _median_or_none(_window_us(c) for c in long)
+    rate = _median_or_none((len(_chunk_us(c)) - 1) * lanes * 1e6 / _window_us(c) for c in long)
     limit = _at_lanes((calibration or {}).get("saturation"), lanes).get("chunks_per_s")
-    reasons = []
-    if error_us is not None and window_us is not None and 2 * error_us > LAG_SHARE * window_us:
-        reasons.append("decode_window")
-    if error_us is not None and ttft_us is not None and error_us > LAG_SHARE * ttft_us:
-        reasons.append("ttft")
-    if limit and rate and rate > SATURATION_SHARE * limit:
-        reasons.append("saturation")
-    return {"flagged": None if error_us is None and not reasons else bool(reasons), "reasons": reasons,
-            "error_p99_us": round_sig(error_us),
-            "error_source": Counter(name for _, name in known).most_common(1)[0][0] if known else None,
+    reasons = [name for name, part, whole, share in (
+        ("decode_window", error_us, window_us, LAG_SHARE / 2),
+        ("ttft", error_us, ttft_us, LAG_SHARE),
+        ("saturation", rate, limit, SATURATION_SHARE),
+    ) if part is not None and whole is not None and part > share * whole]
+    sources = Counter(source for _, source in errors).most_common(1)
+    return {"flagged": None if error_us is None and not reasons else bool(reasons),
+            "reasons": reasons, "error_p99_us": round_sig(error_us),
+            "error_source": sources[0][0] if sources else "no call with text",
             "ttft_us": round_sig(ttft_us), "decode_window_us": round_sig(window_us),
             "chunks_per_s": round_sig(rate), "saturation_chunks_per_s": round_sig(limit)}
 
 
-# --- one run -------------------------------------------------------------------------------------------
+def _median_or_none(values: Iterable[Number]) -> Optional[Number]:
+    found = sorted(values)
+    return quartile(found, 2) if found else None
+
+
+# --- one run -------------------------------------------------------------------------------------
 def summarize_run(manifest: Json, events: Sequence[Json]) -> Json:
     """{"cells", "run_flags", "counts", "instrument"} of a run's manifest and ledger lines.
 
     A cell is one model in one phase, in the ledger's order. Of several call_finished lines of one
-    cell_id the last counts. `counts` is the number of calls per outcome.
+    cell_id the last counts. `counts` is the number of calls per outcome. A cell holds:
+
+    model, phase, lanes, cold, across_prompts (its questions differ), planned, ok, failed, outcomes
+    metrics         {name of CALL_METRICS: summarize(...) over the answered calls}
+    output_tokens_source    "usage", "chunks" or None; one kind in all calls of a cell, never mixed
+    makespan_ms, output_token_throughput_tokens_per_s, lane_efficiency_ratio    as in METRICS
+    checks          {"passed", "total"}: of the answers that have something to check
+    null_reasons    {metric: why it is null, or for how many calls}
+    verdicts        {"client_bound", "unstable", "drifting", "outliers"} with their numbers
+    flags           names of FLAGS: what any answered call shows, and what they show together
     """
     finished = [e for e in events if e["event"] == "call_finished"]
-    last = {call["cell_id"]: call for call in finished}
-    calls = sorted(last.values(), key=lambda c: c["seq"])
-    groups: Dict[Tuple[str, str], List[Json]] = {(c["model"], c["phase"]): [] for c in finished}
+    calls = sorted({c["cell_id"]: c for c in finished}.values(), key=lambda c: c["seq"])
+    facts = _facts_of(manifest, events, calls)
+    groups: Dict[Key, List[Json]] = {(c["model"], c["phase"]): [] for c in finished}
     for call in calls:
         groups[call["model"], call["phase"]].append(call)
-    facts = _run_facts(manifest, events, calls)
-    cells = [_cell(facts, model, phase, group) for (model, phase), group in groups.items()]
-    _add_lane_efficiency(facts, cells, groups)
-    return {"cells": cells, "run_flags": _run_flags(facts, events),
-            "counts": dict(sorted(Counter(c["outcome"] for c in calls).items())),
+    measured = {key: _measure(group, facts) for key, group in groups.items()}
+    return {"cells": [_cell(facts, key, measured) for key in measured],
+            "run_flags": _run_flags(facts, events),
+            "counts": _counted(c["outcome"] for c in calls),
             "instrument": _instrument(facts.calibration, calls)}
+
+
+Key = Tuple[str, str]            # model, phase
 
 
 class _Facts(NamedTuple):
@@ -659,15 +691,24 @@ class _Facts(NamedTuple):
     manifest: Json
     calibration: Optional[Json]
     endpoints: Dict[str, Json]               # the last endpoint_identified of each model
-    cached: frozenset[str]                   # models whose cache_probed says so
+    cached: Set[str]                         # models whose cache_probed says so
     distrusted: Dict[str, Optional[str]]     # model: why its usage counts nothing
-    makespans_us: Dict[Tuple[Optional[str], str], Found]
+    makespans_us: Dict[Key, Found]           # the phases of MIXED_PHASE's models share one
 
 
-def _run_facts(manifest: Json, events: Sequence[Json], calls: Sequence[Json]) -> _Facts:
+class _Group(NamedTuple):
+    """The calls of one cell with their numbers."""
+
+    calls: List[Json]
+    ok: List[Json]
+    numbers: List[Json]                      # call_metrics of `ok`
+    trusted: bool                            # tokens are from usage
+
+
+def _facts_of(manifest: Json, events: Sequence[Json], calls: Sequence[Json]) -> _Facts:
     calibrations = [e for e in events if e["event"] == "instrument_calibrated"]
     answered: Dict[str, List[Json]] = {}
-    spans: Dict[Tuple[Optional[str], str], List[Json]] = {}
+    spans: Dict[Key, List[Json]] = {}
     for call in calls:
         spans.setdefault(_span_key(call["model"], call["phase"]), []).append(call)
         if call["outcome"] == "ok":
@@ -675,14 +716,13 @@ def _run_facts(manifest: Json, events: Sequence[Json], calls: Sequence[Json]) ->
     return _Facts(
         manifest, calibrations[-1] if calibrations else None,
         {e["model"]: e for e in events if e["event"] == "endpoint_identified"},
-        frozenset(e["model"] for e in events
-                  if e["event"] == "cache_probed" and e["verdict"] == "cached"),
+        {e["model"] for e in events if e["event"] == "cache_probed" and e["verdict"] == "cached"},
         {model: constant_usage(group) for model, group in answered.items()},
         {key: _makespan_us(group) for key, group in spans.items()})
 
 
-def _span_key(model: str, phase: str) -> Tuple[Optional[str], str]:
-    return (None if phase == MIXED_PHASE else model), phase
+def _span_key(model: str, phase: str) -> Key:
+    return ("" if phase == MIXED_PHASE else model), phase
 
 
 def _makespan_us(calls: Sequence[Json]) -> Found:
@@ -698,66 +738,103 @@ def _makespan_us(calls: Sequence[Json]) -> Found:
     return (max(ends) - begun, None) if max(ends) > begun else (None, "it took no time")
 
 
-def _lanes(manifest: Json, phase: str) -> int:
-    return next((p["lanes"] for p in manifest["plan"]["phases"] if p["phase"] == phase), 1)
+def _measure(calls: List[Json], facts: _Facts) -> _Group:
+    """One count of tokens for the whole cell: usage only where every answer has a usable one."""
+    ok = [c for c in calls if c["outcome"] == "ok"]
+    distrusted = bool(calls) and facts.distrusted.get(calls[0]["model"])
+    trusted = not distrusted and all(map(usage_is_usable, ok))
+    return _Group(calls, ok, [call_metrics(c, trusted) for c in ok], trusted)
 
 
-def _own_lanes(manifest: Json, model: str, phase: str) -> int:
-    """Lanes that ask this model: all, but where lanes are bound to the models in turn."""
-    lanes, models = _lanes(manifest, phase), manifest["models"]
+def _counted(outcomes: Iterable[str]) -> Dict[str, int]:
+    return dict(sorted(Counter(outcomes).items()))
+
+
+def _phase_plan(manifest: Json, phase: str) -> Json:
+    return next((p for p in manifest["plan"]["phases"] if p["phase"] == phase),
+                {"lanes": 1, "question_ids": []})
+
+
+def _own_lanes(manifest: Json, model: str, phase: str, count: int) -> int:
+    """How many of the first lanes are the model's: all, but where lanes are bound to models."""
+    models: List[str] = manifest["models"]
     if phase != MIXED_PHASE:
-        return lanes
-    return sum(models[lane % len(models)] == model for lane in range(lanes))
+        return count
+    return sum(models[lane % len(models)] == model for lane in range(count))
 
 
 def _planned(manifest: Json, model: str, phase: str, calls: Sequence[Json]) -> int:
     """Planned calls of a cell; each resume adds a hello of its own, so those are counted."""
-    plan = next((p for p in manifest["plan"]["phases"] if p["phase"] == phase), None)
-    if phase == "hello" or plan is None:
+    if phase == "hello":
         return len(calls)
-    dealt: Iterable[int] = range(len(plan["question_ids"]))
-    if phase == MIXED_PHASE:
-        models = manifest["models"]
-        dealt = [i for i in dealt if models[i % plan["lanes"] % len(models)] == model]
-    return len(list(dealt)) * manifest["plan"]["repeats"]
+    plan = _phase_plan(manifest, phase)
+    rounds, rest = divmod(len(plan["question_ids"]), plan["lanes"])
+    full, last = (_own_lanes(manifest, model, phase, count) for count in (plan["lanes"], rest))
+    return (rounds * full + last) * int(manifest["plan"]["repeats"])
 
 
-def _cell(facts: _Facts, model: str, phase: str, calls: Sequence[Json]) -> Json:
-    ok = [c for c in calls if c["outcome"] == "ok"]
-    trusted = not facts.distrusted.get(model) and all(map(usage_is_usable, ok))
-    numbers = [call_metrics(c, trusted) for c in ok]
-    rates = [m["decode_tokens_per_s"] for m in numbers if m["decode_tokens_per_s"] is not None]
-    lanes, cold = _lanes(facts.manifest, phase), all(c["cold"] for c in calls)
-    sources = {m["output_tokens_source"] for m in numbers} - {None}
-    makespan, throughput = _throughput(facts.makespans_us[_span_key(model, phase)], numbers)
-    verdicts = _verdicts(facts, phase, lanes, ok, rates)
-    reasons = _null_reasons(numbers)
-    reasons.update({name: why for name, (value, why) in (
-        ("makespan_ms", makespan), ("output_token_throughput_tokens_per_s", throughput)) if value is None})
+def _cell(facts: _Facts, key: Key, groups: Dict[Key, _Group]) -> Json:
+    model, phase = key
+    group = groups[key]
+    calls, ok, numbers = group.calls, group.ok, group.numbers
+    lanes, cold = _phase_plan(facts.manifest, phase)["lanes"], all(c["cold"] for c in calls)
+    totals = _totals(facts, key, groups)
+    verdicts = _verdicts(facts, phase, lanes, group)
     return {
         "model": model, "phase": phase, "lanes": lanes, "cold": cold,
         "across_prompts": len({c["question_id"] for c in ok}) > 1,
         "planned": _planned(facts.manifest, model, phase, calls),
         "ok": len(ok), "failed": len(calls) - len(ok),
-        "outcomes": dict(sorted(Counter(c["outcome"] for c in calls).items())),
-        "output_tokens_source": sources.pop() if len(sources) == 1 else None,
+        "outcomes": _counted(c["outcome"] for c in calls),
         "metrics": {name: summarize(m[name] for m in numbers) for name in CALL_METRICS},
-        "makespan_ms": round_sig(makespan[0]),
-        "output_token_throughput_tokens_per_s": round_sig(throughput[0]),
-        "lane_efficiency_ratio": None,
-        "checks": _checks(ok), "null_reasons": reasons, "verdicts": verdicts,
-        "flags": _cell_flags(facts, model, phase, calls, numbers, verdicts, trusted, cold)}
+        "output_tokens_source": _source(group),
+        **{name: round_sig(value) for name, (value, _) in totals.items()},
+        "checks": _checks(ok),
+        "null_reasons": {**_null_reasons(numbers),
+                         **{name: why for name, (_, why) in totals.items() if why}},
+        "verdicts": verdicts,
+        "flags": _cell_flags(facts, key, group, verdicts, cold)}
 
 
-def _throughput(makespan_us: Found, numbers: Sequence[Json]) -> Tuple[Found, Found]:
-    """(makespan in ms, tokens/s) with reasons."""
-    tokens = [m["output_tokens"] for m in numbers]
-    if makespan_us[0] is None:
-        return makespan_us, makespan_us
-    makespan: Found = (makespan_us[0] / 1000, None)
-    if not tokens or None in tokens:
-        return makespan, (None, "no answer" if not tokens else "an answer's tokens are unknown")
-    return makespan, (sum(tokens) * 1e6 / makespan_us[0], None)
+def _source(group: _Group) -> Optional[str]:
+    sources = (m["output_tokens_source"] for m in group.numbers)
+    return next((source for source in sources if source), None)
+
+
+def _totals(facts: _Facts, key: Key, groups: Dict[Key, _Group]) -> Dict[str, Found]:
+    """The numbers of a cell that are not summaries of its calls' numbers."""
+    makespan_us, why = facts.makespans_us[_span_key(*key)]
+    throughput = _throughput(groups[key], makespan_us, why)
+    return {"makespan_ms": (None if makespan_us is None else makespan_us / 1000, why),
+            "output_token_throughput_tokens_per_s": throughput,
+            "lane_efficiency_ratio": _lane_efficiency(facts, key, groups, throughput)}
+
+
+def _throughput(group: _Group, makespan_us: Optional[Number], why: Optional[str]) -> Found:
+    tokens = [m["output_tokens"] for m in group.numbers]
+    if makespan_us is None or not tokens:
+        return None, why or "no answer"
+    if None in tokens:
+        return None, "an answer's tokens are unknown"
+    return sum(tokens) * 1e6 / makespan_us, None
+
+
+def _lane_efficiency(facts: _Facts, key: Key, groups: Dict[Key, _Group],
+                     throughput: Found) -> Found:
+    """Against the model's own lanes, each as fast as its one-lane phases were while it answered."""
+    (model, phase), lanes = key, _phase_plan(facts.manifest, key[1])["lanes"]
+    if lanes == 1 or throughput[0] is None:
+        return None, "one lane" if lanes == 1 else throughput[1]
+    alone = [groups[model, name] for name in ONE_LANE_PHASES
+             if (model, name) in groups and groups[model, name].ok]
+    if any(_source(group) != _source(groups[key]) for group in alone):
+        return None, "tokens were counted in different ways"
+    pairs = [(m["output_tokens"], m["e2el_ms"]) for group in alone for m in group.numbers
+             if m["output_tokens"] and m["e2el_ms"]]
+    if not pairs:
+        return None, f"no answer on one lane ({', '.join(ONE_LANE_PHASES)})"
+    single = sum(tokens for tokens, _ in pairs) * 1000 / fsum(ms for _, ms in pairs)
+    return throughput[0] / (_own_lanes(facts.manifest, model, phase, lanes) * single), None
 
 
 def _null_reasons(numbers: Sequence[Json]) -> Dict[str, str]:
@@ -775,94 +852,74 @@ def _null_reasons(numbers: Sequence[Json]) -> Dict[str, str]:
 
 def _checks(ok: Sequence[Json]) -> Json:
     """Answers that passed, of those with something to check; failed calls have no answer."""
-    judged = [c["checks"]["passed"] for c in ok if c["checks"] and c["checks"]["passed"] is not None]
-    return {"passed": sum(judged), "total": len(judged)}
+    passed = [c["checks"]["passed"] for c in ok if c["checks"]]
+    return {"passed": passed.count(True), "total": len(passed) - passed.count(None)}
 
 
-def _verdicts(facts: _Facts, phase: str, lanes: int, ok: Sequence[Json], rates: Sequence[float]) -> Json:
+def _verdicts(facts: _Facts, phase: str, lanes: int, group: _Group) -> Json:
     limit = UNSTABLE_IQR_RATIO if lanes == 1 else UNSTABLE_LANES_IQR_RATIO
-    judged = [] if phase in GROWING_PHASES else rates
-    return {"client_bound": client_bound(ok, facts.calibration, lanes),
+    rates = [m["decode_tokens_per_s"] for m in group.numbers]
+    judged = [] if phase in GROWING_PHASES else [rate for rate in rates if rate is not None]
+    return {"client_bound": client_bound(group.ok, facts.calibration, lanes),
             "unstable": instability(judged, limit), "drifting": drift(judged),
             "outliers": outliers(judged)}
 
 
-def _cell_flags(facts: _Facts, model: str, phase: str, calls: Sequence[Json], numbers: Sequence[Json],
-                verdicts: Json, trusted: bool, cold: bool) -> List[str]:
-    """What any call says, what the calls say together, and what is known of the model."""
-    ok = [c for c in calls if c["outcome"] == "ok"]
-    found = {flag for call in ok for flag in _call_flags(call, trusted)} - {"coalesced"}
-    found.update(name for name, verdict in verdicts.items() if verdict["flagged"])
-    failed = sum(c["outcome"] != "ok" and not (phase in GROWING_PHASES and c["outcome"] == "context_limit")
-                 for c in calls)
+def _cell_flags(facts: _Facts, key: Key, group: _Group, verdicts: Json, cold: bool) -> List[str]:
+    """What any answered call shows, what they show together, and what is known of the model.
+
+    One call is enough for a flag that a call can have, for a phase is published as one thing;
+    `coalesced` and `failures` have shares of their own.
+    """
+    (model, phase), ok = key, group.ok
+    found = {name for call in ok for name in _call_flags(call, group.trusted)} - {"coalesced"}
     endpoint = facts.endpoints.get(model, {})
     slots = _count(_part(endpoint, "slots").get("count"))
-    chunks = sum(len(_chunk_us(c)) for c in ok)
-    shared = sum(count for c in ok for _, count in c["timing"]["reads"])
-    found.update(name for name, holds in (
+    return ordered_flags(found | {name for name, holds in (
+        *((name, verdict["flagged"]) for name, verdict in verdicts.items()),
         ("few_samples", not cold and len(ok) < MIN_RANKED_N),
-        ("failures", failed > FAILED_SHARE * len(calls)),
-        ("coalesced", shared > COALESCED_SHARE * chunks),
-        ("tokens_from_chunks", any(m["output_tokens_source"] == "chunks" for m in numbers)),
+        ("failures", _failures(group.calls, phase) > FAILED_SHARE * len(group.calls)),
+        ("coalesced", _coalesced_share(ok) > COALESCED_SHARE),
+        ("tokens_from_chunks", _source(group) == "chunks"),
         ("usage_implausible", facts.distrusted.get(model) or any(map(usage_problem, ok))),
         ("cached_prefill", model in facts.cached and not cold),
-        ("queued", slots and slots < _own_lanes(facts.manifest, model, phase)),
-        ("context_differs", _context_differs(_part(endpoint, "context"))),
-    ) if holds)
-    return ordered_flags(found)
+        ("queued", slots and slots < _own_lanes(
+            facts.manifest, model, phase, _phase_plan(facts.manifest, phase)["lanes"])),
+        ("context_differs", _context_differs(endpoint)),
+    ) if holds})
+
+
+def _failures(calls: Sequence[Json], phase: str) -> int:
+    """A growing conversation ends at the context's edge by design; that is no failure."""
+    by_design = ("ok", "context_limit") if phase in GROWING_PHASES else ("ok",)
+    return sum(c["outcome"] not in by_design for c in calls)
+
+
+def _coalesced_share(calls: Sequence[Json]) -> float:
+    shared = sum(count for c in calls for _, count in _reads(c))
+    return shared / max(sum(len(_chunk_us(c)) for c in calls), 1)
 
 
 def _call_flags(call: Json, trust_usage: bool) -> List[str]:
     """Flags of one answered call: the runner's, and those that its record shows."""
     timing, (text, thinking) = _part(call, "timing"), _texts(call)
-    step_us, shown = timing.get("clock_step_us") or 0, len(_chunk_us(call))
-    at_once = _window_us(call) <= 0 and shown != 1 and len(text) + len(thinking) > 200
+    step_us, characters = timing.get("clock_step_us") or 0, len(text) + len(thinking)
+    at_once = _window_us(call) <= 0 and characters > MIN_STREAMED_CHARACTERS
     return [*call["flags"], *(name for name, holds in (
         ("truncated", _part(call, "truncated").get("verdict") == "yes"),
         ("cached_prefill", is_cached(call)),
-        ("suspended", (timing.get("heartbeat_gap_us") or 0) > SUSPENDED_US or step_us > SUSPENDED_US),
+        ("suspended", max(timing.get("heartbeat_gap_us") or 0, step_us) > SUSPENDED_US),
         ("clock_stepped", step_us != 0),
         ("hidden_reasoning", trust_usage and has_hidden_reasoning(call)),
         ("reasoning_only", bool(thinking) and not text.strip()),
-        ("not_streamed", at_once or (shown == 1 and len(text) + len(thinking) > 200)),
+        ("not_streamed", at_once or (characters and not _chunk_us(call))),
     ) if holds)]
 
 
-def _context_differs(context: Json) -> bool:
-    asked, effective = context.get("requested_tokens"), context.get("effective_tokens")
-    return asked is not None and effective is not None and asked != effective
-
-
-def _add_lane_efficiency(facts: _Facts, cells: Sequence[Json],
-                         groups: Dict[Tuple[str, str], List[Json]]) -> None:
-    """Fills lane_efficiency_ratio of the cells with lanes, and its reason everywhere else."""
-    for cell in cells:
-        value, why = _lane_efficiency(facts, cell, cells, groups)
-        cell["lane_efficiency_ratio"] = round_sig(value)
-        if why:
-            cell["null_reasons"]["lane_efficiency_ratio"] = why
-
-
-def _lane_efficiency(facts: _Facts, cell: Json, cells: Sequence[Json],
-                     groups: Dict[Tuple[str, str], List[Json]]) -> Found:
-    rate, model = cell["output_token_throughput_tokens_per_s"], cell["model"]
-    if cell["lanes"] == 1:
-        return None, "one lane"
-    if rate is None:
-        return None, cell["null_reasons"]["output_token_throughput_tokens_per_s"]
-    alone = [c for c in cells if c["model"] == model and c["phase"] in ONE_LANE_PHASES and c["ok"]]
-    if not alone:
-        return None, f"no answer in a phase with one lane ({', '.join(ONE_LANE_PHASES)})"
-    if {c["output_tokens_source"] for c in alone} != {cell["output_tokens_source"]}:
-        return None, "tokens were counted in different ways"
-    from_usage = cell["output_tokens_source"] == "usage"
-    pairs = [(m["output_tokens"], m["e2el_ms"]) for c in alone for m in
-             (call_metrics(call, from_usage) for call in groups[model, c["phase"]]
-              if call["outcome"] == "ok") if m["output_tokens"] and m["e2el_ms"]]
-    if not pairs:
-        return None, "no measured answer in a phase with one lane"
-    single = sum(t for t, _ in pairs) * 1000 / fsum(ms for _, ms in pairs)
-    return rate / (_own_lanes(facts.manifest, model, cell["phase"]) * single), None
+def _context_differs(endpoint: Json) -> bool:
+    context = _part(endpoint, "context")
+    sizes = {context.get("requested_tokens"), context.get("effective_tokens")} - {None}
+    return len(sizes) > 1
 
 
 def _run_flags(facts: _Facts, events: Sequence[Json]) -> List[str]:
@@ -874,7 +931,7 @@ def _run_flags(facts: _Facts, events: Sequence[Json]) -> List[str]:
         ("busy_host", sum(busy) > BUSY_SAMPLES_SHARE * len(busy)),
         ("throttled", _throttled(samples)),
         ("on_battery", any(s.get("power_source") == "battery" for s in samples)),
-        ("context_differs", any(_context_differs(_part(e, "context")) for e in facts.endpoints.values())),
+        ("context_differs", any(map(_context_differs, facts.endpoints.values()))),
         ("cached_prefill", facts.cached),
         ("usage_implausible", any(facts.distrusted.values())),
         ("not_calibrated", not calibration.get("lanes")),
@@ -911,12 +968,13 @@ def _instrument(calibration: Optional[Json], calls: Sequence[Json]) -> Json:
                         "max": max(lag["max"] for lag in lags), "n": len(lags)} if lags else None}
 
 
-# --- two runs ------------------------------------------------------------------------------------------
+# --- two runs ------------------------------------------------------------------------------------
 def ratio_summary(pairs: Iterable[Tuple[Optional[Number], Optional[Number]]]) -> Json:
-    """{"n", "left_out", "median", "ci_low", "ci_high"} of b / a over pairs (a, b) of one question each.
+    """{"n", "left_out", "median", "ci_low", "ci_high"} of b / a over pairs (a, b), one a question.
 
-    Pairs with a None or a value that is not positive are left out and counted. The middle of an even
-    number is the geometric mean of the two in the middle, so that swapping the runs inverts it.
+    Pairs with a None or a value that is not positive are left out and counted. The middle of an
+    even number is the geometric mean of the two in the middle, so that swapping the runs inverts
+    it.
     """
     all_pairs = list(pairs)
     ratios = sorted(b / a for a, b in all_pairs if a and b and a > 0 and b > 0)
@@ -932,8 +990,8 @@ def ratio_summary(pairs: Iterable[Tuple[Optional[Number], Optional[Number]]]) ->
 def verdict(ratios: Json, direction: str) -> str:
     """"faster", "slower" or "cannot tell" of the second run of a ratio_summary.
 
-    direction: that of the metric. Told only where the interval leaves out 1 and the median is 5 % or
-    more away from it: smaller gaps appear between two sessions of one machine.
+    direction: that of the metric. Told only where the interval leaves out 1 and the median is 5 %
+    or more away from it: smaller gaps appear between two sessions of one machine.
     """
     low, high, middle = ratios["ci_low"], ratios["ci_high"], ratios["median"]
     if low is None or low <= 1 <= high or 1 / DIFFERENT_RATIO < middle < DIFFERENT_RATIO:
