@@ -238,7 +238,9 @@ def lanes_overlap(run: Run) -> Iterator[str]:
     """As many calls at once as planned, and none in a lane before its last one ended."""
     for phase in run.manifest["plan"]["phases"]:
         name, lanes = phase["phase"], phase["lanes"]
-        spans = sorted((*span(call), call["lane"]) for call in run.calls if call["phase"] == name)
+        spans = sorted(
+            (*span(call), call["lane"]) for call in run.answered if call["phase"] == name
+        )
         for lane in {lane for *_, lane in spans}:
             own = [one for one in spans if one[2] == lane]
             if any(earlier[1] > later[0] for earlier, later in zip(own, own[1:])):

@@ -1,0 +1,59 @@
+"""Summaries against the definitions, computed by other means."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import metrics
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+LEVELS = ("min", "q1", "median", "q3", "max")
+
+
+@given(st.lists(FINITE | st.none() | st.just(math.nan) | st.just(math.inf), max_size=700))
+def test_levels_are_in_order_finite_and_six_digits(values: list[float | None]) -> None:
+    found = metrics.summarize(values)
+    assert found["n"] == sum(v is not None and math.isfinite(v) for v in values)
+    for level in (*LEVELS, "ci_low", "ci_high", "p90", "p95", "p99"):
+        value = found[level]
+        assert value is None or (math.isfinite(value) and value == float(f"{value:.6g}"))
+    present = [found[level] for level in LEVELS if found[level] is not None]
+    assert present == sorted(present)
+    tails = [found[tail] for tail in ("median", "p90", "p95", "p99") if found[tail] is not None]
+    assert tails == sorted(tails)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=60), st.randoms())
+def test_order_of_the_values_does_not_matter(values: list[float], random: object) -> None:
+    shuffled = sorted(values, key=lambda _: random.random())  # type: ignore[attr-defined]
+    assert metrics.summarize(values) == metrics.summarize(shuffled)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=60))
+def test_the_median_is_the_librarys(values: list[float]) -> None:
+    expected = metrics.round_sig(statistics.median(values))
+    assert metrics.summarize(values)["median"] == expected
+
+
+@given(st.integers(min_value=0, max_value=400))
+def test_the_interval_covers_at_least_95_percent_and_is_the_tightest(n: int) -> None:
+    """Exact binomial coverage of [x(low), x(high)], in fractions."""
+
+    def coverage(low: int, high: int) -> Fraction:
+        return Fraction(sum(math.comb(n, k) for k in range(low, high)), 2**n)
+
+    ranks = metrics.median_interval_ranks(n)
+    if ranks is None:
+        assert n < 6
+        return
+    low, high = ranks
+    assert low == n + 1 - high
+    found = metrics.summarize(range(1, n + 1))
+    assert (found["ci_low"], found["ci_high"]) == (low, high)
+    assert coverage(low, high) >= Fraction(95, 100)
+    assert coverage(low + 1, high - 1) < Fraction(95, 100)

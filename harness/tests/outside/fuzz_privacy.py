@@ -1,0 +1,43 @@
+"""What leaves through `redact` holds nothing private any more, whatever went in."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import privacy
+
+# Pieces of what the patterns look for, so that random joins come near them.
+PIECES = st.sampled_from(
+    "http:// https:// 192.168.0.7 10.0.0.1:8080 fe80::1 /home/ /Users/ ann C:\\Users\\ Bearer "
+    "api_key= sk- token: @ example .local .lan 00:1b: <redacted: > -----BEGIN KEY ssh:// user: pass . : // "
+    'serial - _ = " \\\\ aaaaaaaaaaaaaaaaaaaaaaaa 000000000000'.split()
+    + [" ", "\n", "\u202e", "\u00a0"]
+)
+NEARLY_PRIVATE = st.lists(PIECES | st.text(max_size=6), max_size=14).map("".join)
+
+
+@given(NEARLY_PRIVATE)
+def test_nothing_is_found_after_redaction(text: str) -> None:
+    clean = privacy.redact(text)
+    assert privacy.scan(clean) == []
+    assert privacy.redact(clean) == clean
+
+
+@given(NEARLY_PRIVATE, st.sampled_from(["disclosure", "answer"]))
+def test_hits_lie_in_the_text_in_order_and_apart(text: str, scope: str) -> None:
+    hits = privacy.scan(text, scope)
+    edges = [edge for hit in hits for edge in (hit.start, hit.end)]
+    assert edges == sorted(edges)
+    assert all(0 <= hit.start < hit.end <= len(text) for hit in hits)
+
+
+@given(NEARLY_PRIVATE)
+def test_names_are_judged_without_raising(text: str) -> None:
+    for judge in (
+        privacy.handle_problem,
+        privacy.device_tag_problem,
+        privacy.cell_id_prefix_problem,
+    ):
+        assert judge(text) is None or isinstance(judge(text), str)
+    assert privacy.handle_problem(privacy.safe_handle(text)) is None
