@@ -995,8 +995,11 @@ def parse_lscpu(text: Optional[str]) -> dict[str, Optional[str]]:
 
 def parse_cpu_list(text: Optional[str]) -> set[int]:
     """"0-3,8" to {0, 1, 2, 3, 8}."""
+    if not re.fullmatch(r"\d{1,5}(?:-\d{1,5})?(?:,\d{1,5}(?:-\d{1,5})?)*", (text or "").strip()):
+        return set()
     found: set[int] = set()
-    for first, last in re.findall(r"(\d{1,5})(?:-(\d{1,5}))?", text or "", re.ASCII):
+    for part in (text or "").split(","):
+        first, _, last = part.partition("-")
         found.update(range(int(first), int(last or first) + 1))
     return found
 
@@ -1015,7 +1018,8 @@ def linux_cores(machine: Machine) -> dict[int, tuple[str, str]]:
 LITTLE_SHARE = 0.7                    # of the biggest core's capacity; below it a core is small
 
 
-def linux_core_kinds(machine: Machine, cores: dict[int, tuple[str, str]]) -> dict[str, int]:
+def linux_core_kinds(machine: Machine,
+                     cores: dict[int, tuple[str, str]]) -> dict[str, Optional[int]]:
     """Counts of performance and efficiency cores: Intel lists them, ARM gives capacities."""
     big = parse_cpu_list(machine.read("/sys/devices/cpu_core/cpus"))
     little = parse_cpu_list(machine.read("/sys/devices/cpu_atom/cpus"))
@@ -1027,8 +1031,8 @@ def linux_core_kinds(machine: Machine, cores: dict[int, tuple[str, str]]) -> dic
         big = capacity.keys() - little
     if not big or not little:
         return {}
-    return {"performance_cores_count": len({cores[cpu] for cpu in big if cpu in cores}),
-            "efficiency_cores_count": len({cores[cpu] for cpu in little if cpu in cores})}
+    return {"performance_cores_count": len({cores[cpu] for cpu in big if cpu in cores}) or None,
+            "efficiency_cores_count": len({cores[cpu] for cpu in little if cpu in cores}) or None}
 
 
 def parse_size_kib(text: Optional[str]) -> Optional[int]:
@@ -1059,9 +1063,9 @@ def parse_cgroups(text: Optional[str], controller: str) -> list[str]:
     """Folders whose limits hold for this process, from /proc/self/cgroup; the innermost first."""
     folders = []
     for line in (text or "").splitlines():
-        number_, _, rest = line.partition(":")
+        hierarchy, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
-        if number_ == "0" and not names:
+        if hierarchy == "0" and not names:
             root = "/sys/fs/cgroup"
         elif controller in names.split(","):
             root = f"/sys/fs/cgroup/{controller}"
@@ -1077,7 +1081,7 @@ def linux_memory_limit(machine: Machine) -> Optional[int]:
     limits = [whole(machine.read(f"{folder}/{name}"))
               for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "memory")
               for name in ("memory.max", "memory.limit_in_bytes")]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return min((limit for limit in limits if limit), default=None)
 
 
 def parse_cpu_quota(text: Optional[str]) -> Optional[float]:
@@ -1270,7 +1274,7 @@ def drm_card(machine: Machine, folder: str) -> dict[str, Any]:
     named = parse_lspci_name(machine.run(["lspci", "-mm", "-s", slot.group(1)])) if slot else None
     hwmon = next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
     return {
-        "model_name": named or f"{vendor} {device}", "vendor": vendor,
+        "model_name": named or clean(f"{vendor} {device}"), "vendor": vendor,
         "memory_bytes": whole(machine.read(f"{folder}/mem_info_vram_total")) or None,
         "power_limit_w": scaled(number(machine.read(f"{hwmon}/power1_cap")), 1e-6),
         "pcie_generation_current": pcie_generation(machine.read(f"{folder}/current_link_speed")),
@@ -1633,17 +1637,17 @@ def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> floa
 
 def assemble(probed: dict[str, Any]) -> dict[str, Any]:
     """hardware.json from values without sources: every field, null with a reason where none is."""
-    whole_: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+    document: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
     for section, fields in FIELDS.items():
         values = probed.get(section) or {}
-        whole_[section] = {name: leaf(values.get(name), why) for name, why in fields.items()}
+        document[section] = {name: leaf(values.get(name), why) for name, why in fields.items()}
     cards = probed.get("accelerators")
-    whole_["accelerators_count"] = leaf(None if cards is None else len(cards),
+    document["accelerators_count"] = leaf(None if cards is None else len(cards),
                                         "the system does not list its graphics cards")
-    whole_["accelerators"] = [
+    document["accelerators"] = [
         {name: leaf(card.get(name), why) for name, why in ACCELERATOR_FIELDS.items()}
         for card in cards or []]
-    return whole_
+    return document
 
 
 def inventory(machine: Optional[Machine] = None, measure: bool = True) -> dict[str, Any]:
@@ -1672,13 +1676,13 @@ def _no_inventory(machine: Machine) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- the command
 
-def describe(whole_: dict[str, Any]) -> str:
+def describe(document: dict[str, Any]) -> str:
     """The inventory as lines for people: field, value, or in brackets why there is none."""
     rows = [(f"{section}.{name}", item) for section in FIELDS
-            for name, item in whole_[section].items()]
-    rows.append(("accelerators_count", whole_["accelerators_count"]))
+            for name, item in document[section].items()]
+    rows.append(("accelerators_count", document["accelerators_count"]))
     rows += [(f"accelerators[{at}].{name}", item)
-             for at, card in enumerate(whole_["accelerators"]) for name, item in card.items()]
+             for at, card in enumerate(document["accelerators"]) for name, item in card.items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {_shown(name, item)}" for name, item in rows)
 
