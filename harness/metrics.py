@@ -53,7 +53,7 @@ LAG_SHARE = 0.01              # of what is measured may be the client's own lag
 SATURATION_SHARE = 1 / 3
 SUSPENDED_US = 2_000_000
 COALESCED_SHARE = 0.20        # of a cell's chunks
-MIN_STREAMED_CHARACTERS = 200  # shorter answers may well come in one read
+SHORT_CHARACTERS = 200        # texts so short may honestly come in one read, or count alike
 FAILED_SHARE = 0.05           # of a cell's calls
 OTHER_CPU_SHARE = 0.15        # of all CPUs, used by neither client nor server
 STEAL_SHARE = 0.05            # of all CPUs, taken by the hypervisor
@@ -321,7 +321,7 @@ def usage_problem(call: Json) -> Optional[str]:
     * not under a third of the words seen, reasoning included. (A server that does not count the
       reasoning it streams; its count does not fit the stream, so the rule is right to catch it.)
     * more tokens than bytes of text, while nothing can be hidden: the reasoning was streamed, or
-      the count passes the call's own cap. (A server that bills a hidden prompt as output.)
+      the count passes the call's own cap. (A server whose thinking has a budget beside the cap.)
     """
     usage = _part(call, "response").get("usage")
     if not isinstance(usage, dict):
@@ -361,7 +361,7 @@ def has_hidden_reasoning(call: Json) -> bool:
     thinking shorter than about half of the answer may be missed.
     """
     reasoning = _part(call, "reasoning")
-    if reasoning.get("mode") in ("streamed", "inline"):
+    if reasoning.get("mode") in ("streamed", "inline") or not usage_is_usable(call):
         return False
     usage = _part(_part(call, "response"), "usage")
     if reasoning.get("mode") == "hidden" or _stated_reasoning(usage):
@@ -377,21 +377,24 @@ def has_hidden_reasoning(call: Json) -> bool:
 def constant_usage(calls: Sequence[Json]) -> Optional[str]:
     """Why the usage of one model's answered calls cannot be true when seen together, or None.
 
-    A count that is equal in five calls or more while the texts differ by over double counts nothing
-    (KoboldCpp once sent 100, 100, 200 whatever was said). Answers cut at the cap are left out: they
-    are equally long by design.
+    A count that is equal in five calls or more counts nothing where the longest text is over twice
+    the shortest and 200 characters (an old KoboldCpp says 100 whatever it did). Answers cut at
+    their cap are left out: they are equally long by design.
     """
-    rows = [(_part(_part(c, "response"), "usage"), c) for c in calls
-            if _part(_part(c, "response"), "usage")]
-    whole = [(u, c) for u, c in rows if _part(c, "response").get("finish_reason") != "length"]
-    prompts = [(u, (_part(c, "request").get("messages_chars") or 0)) for u, c in rows]
-    answers = [(u, len("".join(_texts(c)))) for u, c in whole]
-    for field, pairs in (("completion_tokens", answers), ("prompt_tokens", prompts)):
-        counts, sizes = [_count(u.get(field)) for u, _ in pairs], [size for _, size in pairs]
-        if (len(pairs) >= MIN_CONSTANT_CALLS and len(set(counts)) == 1 and counts[0] is not None
-                and max(sizes) > 2 * min(sizes) + 200):
-            return f"{field} is {counts[0]} in every call, whatever was said"
-    return None
+    told = [c for c in calls if _part(_part(c, "response"), "usage")]
+    ended = [c for c in told if _part(c, "response").get("finish_reason") != "length"]
+    prompts = [_part(c, "request").get("messages_chars") or 0 for c in told]
+    return (_constant("completion_tokens", ended, [len("".join(_texts(c))) for c in ended])
+            or _constant("prompt_tokens", told, prompts))
+
+
+def _constant(field: str, calls: Sequence[Json], sizes: Sequence[int]) -> Optional[str]:
+    counts = {_count(_part(_part(c, "response"), "usage").get(field)) for c in calls}
+    if len(calls) < MIN_CONSTANT_CALLS or len(counts) > 1 or None in counts:
+        return None
+    if max(sizes) <= 2 * min(sizes) + SHORT_CHARACTERS:
+        return None
+    return f"{field} is {counts.pop()} in every call, whatever was said"
 
 
 def cached_tokens(call: Json) -> Optional[int]:
@@ -702,7 +705,6 @@ class _Group(NamedTuple):
     calls: List[Json]
     ok: List[Json]
     numbers: List[Json]                      # call_metrics of `ok`
-    trusted: bool                            # tokens are from usage
 
 
 def _facts_of(manifest: Json, events: Sequence[Json], calls: Sequence[Json]) -> _Facts:
@@ -741,9 +743,8 @@ def _makespan_us(calls: Sequence[Json]) -> Found:
 def _measure(calls: List[Json], facts: _Facts) -> _Group:
     """One count of tokens for the whole cell: usage only where every answer has a usable one."""
     ok = [c for c in calls if c["outcome"] == "ok"]
-    distrusted = bool(calls) and facts.distrusted.get(calls[0]["model"])
-    trusted = not distrusted and all(map(usage_is_usable, ok))
-    return _Group(calls, ok, [call_metrics(c, trusted) for c in ok], trusted)
+    trusted = all(not facts.distrusted.get(c["model"]) and usage_is_usable(c) for c in ok)
+    return _Group(calls, ok, [call_metrics(c, trusted) for c in ok])
 
 
 def _counted(outcomes: Iterable[str]) -> Dict[str, int]:
@@ -768,7 +769,7 @@ def _planned(manifest: Json, model: str, phase: str, calls: Sequence[Json]) -> i
     if phase == "hello":
         return len(calls)
     plan = _phase_plan(manifest, phase)
-    rounds, rest = divmod(len(plan["question_ids"]), plan["lanes"])
+    rounds, rest = divmod(len(plan["question_ids"]), int(plan["lanes"]))
     full, last = (_own_lanes(manifest, model, phase, count) for count in (plan["lanes"], rest))
     return (rounds * full + last) * int(manifest["plan"]["repeats"])
 
@@ -872,7 +873,8 @@ def _cell_flags(facts: _Facts, key: Key, group: _Group, verdicts: Json, cold: bo
     `coalesced` and `failures` have shares of their own.
     """
     (model, phase), ok = key, group.ok
-    found = {name for call in ok for name in _call_flags(call, group.trusted)} - {"coalesced"}
+    usage_lies = bool(facts.distrusted.get(model))
+    found = {name for call in ok for name in _call_flags(call, usage_lies)} - {"coalesced"}
     endpoint = facts.endpoints.get(model, {})
     slots = _count(_part(endpoint, "slots").get("count"))
     return ordered_flags(found | {name for name, holds in (
@@ -881,7 +883,7 @@ def _cell_flags(facts: _Facts, key: Key, group: _Group, verdicts: Json, cold: bo
         ("failures", _failures(group.calls, phase) > FAILED_SHARE * len(group.calls)),
         ("coalesced", _coalesced_share(ok) > COALESCED_SHARE),
         ("tokens_from_chunks", _source(group) == "chunks"),
-        ("usage_implausible", facts.distrusted.get(model) or any(map(usage_problem, ok))),
+        ("usage_implausible", usage_lies or any(map(usage_problem, ok))),
         ("cached_prefill", model in facts.cached and not cold),
         ("queued", slots and slots < _own_lanes(
             facts.manifest, model, phase, _phase_plan(facts.manifest, phase)["lanes"])),
@@ -900,17 +902,17 @@ def _coalesced_share(calls: Sequence[Json]) -> float:
     return shared / max(sum(len(_chunk_us(c)) for c in calls), 1)
 
 
-def _call_flags(call: Json, trust_usage: bool) -> List[str]:
+def _call_flags(call: Json, usage_lies: bool) -> List[str]:
     """Flags of one answered call: the runner's, and those that its record shows."""
     timing, (text, thinking) = _part(call, "timing"), _texts(call)
     step_us, characters = timing.get("clock_step_us") or 0, len(text) + len(thinking)
-    at_once = _window_us(call) <= 0 and characters > MIN_STREAMED_CHARACTERS
+    at_once = _window_us(call) <= 0 and characters > SHORT_CHARACTERS
     return [*call["flags"], *(name for name, holds in (
         ("truncated", _part(call, "truncated").get("verdict") == "yes"),
         ("cached_prefill", is_cached(call)),
         ("suspended", max(timing.get("heartbeat_gap_us") or 0, step_us) > SUSPENDED_US),
         ("clock_stepped", step_us != 0),
-        ("hidden_reasoning", trust_usage and has_hidden_reasoning(call)),
+        ("hidden_reasoning", not usage_lies and has_hidden_reasoning(call)),
         ("reasoning_only", bool(thinking) and not text.strip()),
         ("not_streamed", at_once or (characters and not _chunk_us(call))),
     ) if holds)]
