@@ -10,8 +10,8 @@ import privacy
 # Pieces of what the patterns look for, so that random joins come near them.
 PIECES = st.sampled_from(
     "http:// https:// 192.168.0.7 10.0.0.1:8080 fe80::1 /home/ /Users/ ann C:\\Users\\ Bearer "
-    "api_key= sk- token: @ example .local .lan 00:1b: <redacted: > -----BEGIN KEY ssh:// user: pass . : // "
-    'serial - _ = " \\\\ aaaaaaaaaaaaaaaaaaaaaaaa 000000000000'.split()
+    "api_key= sk- token: @ example .local .lan 00:1b: <redacted: > -----BEGIN KEY ssh:// user: "
+    'pass . : // serial - _ = " \\\\ aaaaaaaaaaaaaaaaaaaaaaaa 000000000000'.split()
     + [" ", "\n", "\u202e", "\u00a0"]
 )
 NEARLY_PRIVATE = st.lists(PIECES | st.text(max_size=6), max_size=14).map("".join)
