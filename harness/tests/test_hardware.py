@@ -314,9 +314,27 @@ class Parts(unittest.TestCase):
         before, after = {"a": (990, 1000), "b": (5, 9)}, {"a": (20, 1000)}
         self.assertEqual(hardware.energy_between(before, after), 30)
 
-    def test_copying_memory_is_measured_without_a_long_wait(self) -> None:
-        with mock.patch.object(hardware, "COPY_ROUND_S", 0.001):
-            self.assertGreater(hardware.copy_bandwidth_gb_per_s(2, 2 * hardware.MIB), 0.01)
+    def test_bytes_read_and_bytes_written_count_as_bandwidth(self) -> None:
+        clock = (at * 0.01 for at in range(100))           # every round takes 10 ms
+        with mock.patch.object(hardware, "COPY_ROUND_S", 0.01), \
+                mock.patch("time.perf_counter", lambda: next(clock)):
+            self.assertEqual(hardware.copy_bandwidth_gb_per_s(2, 10_000_000), 2.0)
+
+    def test_small_cores_are_told_by_their_capacity(self) -> None:
+        machine = RecordedMachine("linux_raspberry_pi")
+        folder = "/sys/devices/system/cpu/cpu"
+        for cpu, capacity in enumerate((530, 530, 530, 530, 900, 900, 1024)):
+            machine.files.update({
+                f"{folder}{cpu}/cpu_capacity": str(capacity), f"{folder}{cpu}/topology/core_id":
+                str(cpu), f"{folder}{cpu}/topology/physical_package_id": "0"})
+        found = known(hardware.inventory(machine))["cpu"]
+        self.assertEqual((found["performance_cores_count"], found["efficiency_cores_count"]),
+                         (3, 4))
+
+    def test_a_limit_above_the_memory_there_is_is_none(self) -> None:
+        machine = RecordedMachine("linux_container_cgroup2")
+        machine.files["/sys/fs/cgroup/memory.max"] = "99000000000"
+        self.assertNotIn("limit_bytes", known(hardware.inventory(machine))["memory"])
 
 
 LISTENING = "  sl  local_address\n   0: 0100007F:2CAA 00000000:0000 0A 0:0 0:0 0 {user} 0 777 1 0\n"
