@@ -74,7 +74,8 @@ class RecordedMachine(hardware.Machine):
     def run(self, argv: Any, limit_s: float = 0.0) -> Optional[str]:
         line = " ".join(argv)
         self.asked.append(line)
-        found = next((text for start, text in self.commands.items() if line.startswith(start)), None)
+        found = next((text for start, text in self.commands.items()
+                      if line.startswith(start)), None)
         return found.replace("\n", "\r\n") if found and self.system == "Windows" else found
 
     def watch(self, argv: Any) -> Any:
