@@ -107,6 +107,11 @@ class Summary(unittest.TestCase):
             "n": 5, "median": 30.0, "q1": 20.0, "q3": 40.0, "iqr": 20.0, "min": 10.0, "max": 50.0,
             "ci_low": None, "ci_high": None, **NO_TAILS})
 
+    def test_has_quartiles_from_four_values(self) -> None:
+        found = [metrics.summarize(range(1, n + 1)) for n in (3, 4)]
+        self.assertEqual([[f["q1"], f["q3"], f["iqr"]] for f in found],
+                         [[None] * 3, [1.75, 3.25, 1.5]])
+
     def test_of_six_values_has_an_interval_from_minimum_to_maximum(self) -> None:
         self.assertEqual(metrics.summarize([6, 1, 5, 2, 4, 3]), {
             "n": 6, "median": 3.5, "q1": 2.25, "q3": 4.75, "iqr": 2.5, "min": 1.0, "max": 6.0,
@@ -187,6 +192,24 @@ class OneCall(unittest.TestCase):
                 "prefill_tokens_per_s": "hidden reasoning: TTFT holds the thinking",
                 "cached_tokens": "the server tells nothing of a cache"}))
 
+    def test_hides_reasoning_where_tokens_exceed_both_text_and_chunks(self) -> None:
+        def hidden(text: str, tokens: int) -> bool:
+            return metrics.has_hidden_reasoning(call(
+                response__text=text, response__usage={"completion_tokens": tokens}))
+        letters, signs = "a" * 150, "a" * 270 + "1" * 30           # room for 50 and 120 tokens
+        found = [hidden(letters, 77), hidden(letters, 78), hidden(signs, 136), hidden(signs, 137)]
+        self.assertEqual(found, [False, True, False, True])          # 41 chunks leave room for 77.5
+
+    def test_with_stated_reasoning_may_count_that_much_more(self) -> None:
+        def problem(reasoning: int) -> Any:
+            return metrics.usage_problem(call(
+                response__text="a" * 100, request__options={"max_tokens": 200}, response__usage={
+                    "completion_tokens": 300,
+                    "completion_tokens_details": {"reasoning_tokens": reasoning}}))
+        self.assertEqual([problem(184), problem(183)], [
+            None,
+            "completion_tokens is more than the call allowed and more than the text has bytes"])
+
     def test_takes_chunks_of_several_tokens_for_no_hidden_reasoning(self) -> None:
         made = call(response__text="def f(x): return x + 1\n" * 40,
                     response__usage={"completion_tokens": 400})
@@ -233,6 +256,9 @@ class OneCall(unittest.TestCase):
         self.assertEqual((found["tpot_ms"], found["decode_tokens_per_s"],
                           found["null_reasons"]["decode_tokens_per_s"]),
                          (10.0, None, "fewer than 32 output tokens"))
+        made["timing"].update(chunk_us=[200_000] + [10_000] * 31, last_token_us=510_000)
+        made["response"]["usage"]["completion_tokens"] = 32
+        self.assertEqual(metrics.call_metrics(made)["decode_tokens_per_s"], 100.0)
 
     def test_of_one_token_has_no_time_per_further_token(self) -> None:
         made = call(response__text="Yes", response__usage={"completion_tokens": 1},
@@ -276,6 +302,10 @@ class OneCall(unittest.TestCase):
             call(response__usage={**told, "prompt_tokens_details": [7]},
                  response__server_timings={"cache_n": True}))]
         self.assertEqual(found, [7, 8, None, None])
+
+    def test_has_no_prefill_rate_where_its_first_token_took_no_time(self) -> None:
+        found = metrics.call_metrics(call(timing__first_token_us=0))
+        self.assertEqual((found["ttft_ms"], found["prefill_tokens_per_s"]), (0.0, None))
 
     def test_has_no_prefill_rate_where_over_a_tenth_was_cached(self) -> None:
         found = {cached: metrics.call_metrics(call(response__server_timings={"cache_n": cached}))
@@ -366,6 +396,13 @@ class TheClientItself(unittest.TestCase):
         tight = {**CALIBRATION, "saturation": [{"lanes": 4, "chunks_per_s": 1199.0}]}
         self.assertEqual(metrics.client_bound(calls_of(8, lanes=4), tight, 4)["reasons"],
                          ["saturation"])
+
+    def test_judges_windows_of_answers_with_32_chunks_or_more(self) -> None:
+        short = [call(timing__chunk_us=[200_000] + [1] * n, timing__last_token_us=200_000 + n)
+                 for n in (30, 31)]
+        found = [metrics.client_bound([made], CALIBRATION, 1) for made in short]
+        self.assertEqual([(f["reasons"], f["decode_window_us"]) for f in found],
+                         [([], None), (["decode_window", "saturation"], 31.0)])
 
     def test_unmeasured_is_neither_yes_nor_no(self) -> None:
         found = metrics.client_bound(calls_of(6, timing__read_lag_us=None), None, 1)
@@ -520,6 +557,28 @@ class OneRun(unittest.TestCase):
              ("n", 3, 3, 2650.0, metrics.round_sig(123 / 2.65)),
              ("o", 2, 2, 2650.0, metrics.round_sig(82 / 2.65))])
 
+    def test_repeats_of_one_question_are_not_across_prompts(self) -> None:
+        cell = the_cell(calls_of(6, question_id="q1"), planned=manifest(("20q", 1, 1), repeats=6))
+        self.assertEqual((cell["across_prompts"], cell["planned"]), (False, 6))
+
+    def test_hello_is_planned_once_a_segment(self) -> None:
+        cell = the_cell(calls_of(2, phase="hello", cold=True), planned=manifest(("hello", 1, 1)))
+        self.assertEqual((cell["cold"], cell["planned"]), (True, 2))
+
+    def test_lanes_may_vary_more_than_one_lane(self) -> None:
+        rates = [80.0, 90.0, 100.0, 100.0, 110.0, 120.0]             # interquartile range: 15 %
+        alone, lanes = with_tokens_per_s(rates), with_tokens_per_s(rates)
+        planned = manifest(("20q", 1, 6), ("parallel_same", 4, 6))
+        for made in lanes:
+            made.update(phase="parallel_same", cell_id="lane" + made["cell_id"])
+        cells = metrics.summarize_run(planned, [*alone, *lanes])["cells"]
+        self.assertEqual([c["flags"] for c in cells], [["unstable"], []])
+
+    def test_one_failure_of_twenty_is_borne(self) -> None:
+        events = calls_of(20)
+        events[7]["outcome"] = "http_error"
+        self.assertEqual([the_cell(e)["flags"] for e in (events, events[:19])], [[], ["failures"]])
+
     def test_cells_stand_in_the_order_of_the_ledger(self) -> None:
         events = [call(cell_id=f"{m}{p}", seq=i, model=m, phase=p, cold=p == "hello")
                   for i, (m, p) in enumerate([("b", "hello"), ("b", "20q"), ("a", "hello"),
@@ -580,6 +639,13 @@ class Flags(unittest.TestCase):
             "hidden": ["hidden_reasoning"], "thinking only": ["reasoning_only"],
             "at once": ["not_streamed"], "one body": ["not_streamed"],
             "runner": ["model_mismatch"], "lying": ["usage_implausible", "tokens_from_chunks"]})
+
+    def test_of_short_or_mixed_answers_are_none(self) -> None:
+        self.assertEqual(self.flags(
+            call(response__text="a" * 100 + " b" * 50, timing__last_token_us=200_000),
+            call(response__reasoning_text="word " * 9), call(timing__heartbeat_gap_us=2_000_000),
+            call(response__usage={"prompt_tokens": 1000, "completion_tokens": 41,
+                                  "prompt_tokens_details": {"cached_tokens": 100}})), [])
 
     def test_of_calls_together(self) -> None:
         self.assertEqual(
