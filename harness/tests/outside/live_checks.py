@@ -55,6 +55,13 @@ def completion_tokens(call: Json) -> int:
     return int((call["response"]["usage"] or {}).get("completion_tokens", -1))
 
 
+def cached_tokens(call: Json) -> int:
+    """Prompt tokens that the server says it had kept; 0 where it does not say."""
+    details = (call["response"]["usage"] or {}).get("prompt_tokens_details") or {}
+    timings = call["response"]["server_timings"] or {}
+    return int(timings.get("cache_n") or details.get("cached_tokens") or 0)
+
+
 # --- checks: each yields what is wrong; NoEvidence says why there is nothing to compare -----------
 
 
@@ -191,12 +198,9 @@ def no_prompt_was_cached(run: Run) -> Iterator[str]:
     if run.manifest["prompt_cache"]["policy"] != "avoid":
         raise NoEvidence("the run allowed the cache")
     for call in run.answered:
-        cached = (call["response"]["server_timings"] or {}).get("cache_n", 0)
-        if (
-            call["phase"] != "edge_append"
-            and cached > 0.1 * call["response"]["usage"]["prompt_tokens"]
-        ):
-            yield f"{call['cell_id']}: {cached} prompt tokens came from the cache"
+        cached, prompt = cached_tokens(call), (call["response"]["usage"] or {}).get("prompt_tokens")
+        if prompt is not None and call["phase"] != "edge_append" and cached > 0.1 * prompt:
+            yield f"{call['cell_id']}: {cached} of {prompt} prompt tokens came from the cache"
 
 
 def rates_agree(run: Run) -> Iterator[str]:
