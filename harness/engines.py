@@ -1,0 +1,910 @@
+"""What kind of server answers, and what it really does: pure functions over recorded answers.
+
+The runner GETs `PROBE_PATHS` (each relative to the server's root), keeps what came as
+`{path: Probe}` and asks the functions here.  Nothing in this file talks to anybody.
+
+Rules that all of it keeps:
+- An engine is named only by a mark that it alone leaves.  Several imitate others (KoboldCpp and
+  LocalAI answer Ollama's paths, LM Studio answers 200 to every path), so `ENGINES` is asked in
+  order, the most particular mark first, and "unknown" is an answer.
+- A fact is published only when the server told it.  What it did not tell is None, never a guess;
+  a quantisation read from a model's name counts as told, because the server told the name.
+- Facts are taken field by field.  Whole answers hold private things (SGLang's lists its API keys,
+  llama.cpp's a path), so nothing here passes an answer on.
+- Every function is total: whatever a server sends, the result is None or "unknown", never an error.
+
+Sources: the wire captures under `tests/data/engines/`, and the engines' own documentation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+
+# No path here starts work on a server.  Left out for that: litellm's /health (calls every upstream
+# model), llama.cpp's /slots (may show what other people asked), /health_generate of SGLang.
+PROBE_PATHS: Tuple[str, ...] = (
+    "/v1/models",
+    "/version",
+    "/props",
+    "/api/version",
+    "/api/tags",
+    "/api/ps",
+    "/api/v0/models",
+    "/api/v1/models",
+    "/api/extra/version",
+    "/api/extra/true_max_context_length",
+    "/system",
+    "/get_server_info",
+    "/info",
+    "/health/readiness",
+    "/load_model",
+)
+
+# engine -> (path, body for a model).  The answer belongs into the probes under that path; it is
+# about one model, so each model needs its own.  Only engines that answer without loading a model.
+EXTRA_POSTS: Dict[str, Tuple[str, Callable[[str], Dict[str, Any]]]] = {
+    "Ollama": ("/api/show", lambda model_id: {"model": model_id}),
+}
+
+USUAL_PORTS: Dict[int, Tuple[str, ...]] = {
+    11434: ("Ollama",),
+    8080: ("llama.cpp", "mlx-lm", "LocalAI"),
+    1234: ("LM Studio",),
+    8000: ("vLLM", "llama-cpp-python", "transformers serve"),
+    30000: ("SGLang",),
+    5001: ("KoboldCpp",),
+    1337: ("Jan",),
+}
+
+LARGEST_COUNT = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+LONGEST_VERSION = 60
+LONGEST_MESSAGE = 300
+LONGEST_BODY = 1 << 20
+LONGEST_MODEL_ID = 200
+
+
+class Probe(NamedTuple):
+    """One recorded answer.  `status` is None where none came; header names are lower case."""
+
+    status: Optional[int]
+    headers: Dict[str, str]
+    json: Any
+    text: str
+
+
+Probes = Mapping[str, Probe]
+Told = Tuple[Optional[int], Optional[str]]  # a number and where it was told, or twice None
+
+NO_PROBE = Probe(None, {}, None, "")
+NOT_TOLD: Told = (None, None)
+
+
+# --- Reading answers that may hold anything -------------------------------------------------
+
+
+def _probe(probes: Any, path: str) -> Probe:
+    found = probes.get(path) if isinstance(probes, dict) else None
+    return found if isinstance(found, Probe) else NO_PROBE
+
+
+def _answer(probes: Any, path: str) -> Any:
+    """The JSON that `path` answered with 200, else None."""
+    probe = _probe(probes, path)
+    return probe.json if probe.status == 200 else None
+
+
+def _field(value: Any, *names: str) -> Any:
+    """`value[name][name]...`, or None where that does not exist."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _objects(value: Any) -> List[Dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _count(value: Any) -> Optional[int]:
+    """A positive whole number that is worth publishing, else None."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_COUNT:
+        return value
+    return None
+
+
+def _plain(text: str) -> str:
+    """`text` on one line, without what a terminal or a UTF-8 file cannot take."""
+    # Categories C*: control, format (bidi marks among them), surrogates, private use, unassigned.
+    kept = (" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    return " ".join("".join(kept).split())
+
+
+def _word(value: Any) -> Optional[str]:
+    """A short name as engines tell it ("Q4_K_M", "llama", a digest), else None."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,79}", value):
+        return value
+    return None
+
+
+ADDRESS = re.compile(r"[/\\@]|\b(?:10|127|169|172|192)\.\d+\.\d+\.\d+|localhost", re.IGNORECASE)
+
+
+def _version(value: Any) -> Optional[str]:
+    """A version in printable ASCII, at most 60 characters; None where it looks like an address."""
+    if not isinstance(value, str) or ADDRESS.search(value):
+        return None
+    kept = "".join(c for c in value if " " <= c <= "~").strip()[:LONGEST_VERSION].strip()
+    return kept or None
+
+
+def _servers(probes: Any) -> List[str]:
+    """Every `Server:` header seen."""
+    found = [_probe(probes, path).headers for path in PROBE_PATHS]
+    values = [headers.get("server") for headers in found if isinstance(headers, dict)]
+    return [value for value in values if isinstance(value, str)]
+
+
+def _listed(probes: Any) -> List[Dict[str, Any]]:
+    """The entries of /v1/models."""
+    return _objects(_field(_answer(probes, "/v1/models"), "data"))
+
+
+def _owned_by(probes: Any, owner: str) -> Optional[str]:
+    owners = [entry.get("owned_by") for entry in _listed(probes)]
+    return f'/v1/models owned_by "{owner}"' if owner in owners else None
+
+
+def _same_model(entry: Dict[str, Any], model_id: Any) -> bool:
+    aliases = entry.get("aliases")
+    names = [entry.get(key) for key in ("id", "name", "model", "key")]
+    names += aliases if isinstance(aliases, list) else []
+    # Ollama reads a name without a tag as ":latest".
+    return isinstance(model_id, str) and any(n in (model_id, f"{model_id}:latest") for n in names)
+
+
+def _entry(entries: Any, model_id: Any) -> Dict[str, Any]:
+    """The entry of that model, or {}."""
+    return next((e for e in _objects(entries) if _same_model(e, model_id)), {})
+
+
+# GGUF file names, then the names that other formats use.
+QUANTIZATION = re.compile(
+    r"(?<![A-Za-z0-9])((?:UD-)?(?:IQ[1-4]_(?:XXS|XS|S|M|NL)|Q[1-8]_(?:K(?:_(?:XL|[SML]))?|[01])"
+    r"|TQ[12]_0|MXFP4(?:_MOE)?)|BF16|F(?:P)?16|F(?:P)?32|NVFP4|FP8|AWQ|GPTQ|[2-8]-?bit)"
+    r"(?![A-Za-z0-9_])",
+    re.IGNORECASE,
+)
+
+
+def quantization_in_name(name: Any) -> Optional[str]:
+    """The quantisation that a model's name or file name states ("Q4_K_M"), else None."""
+    found = QUANTIZATION.findall(name[:1000]) if isinstance(name, str) else []
+    if not found:
+        return None
+    last: str = found[-1]
+    return last.lower() if last[0].isdigit() else last.upper()
+
+
+# --- How each engine shows itself (the mark, or None) ------------------------------------------
+
+
+def _see_reference(probes: Probes) -> Optional[str]:
+    told = _field(_answer(probes, "/version"), "engine")
+    return "/version engine" if told == "reference-endpoint" else None
+
+
+def _see_koboldcpp(probes: Probes) -> Optional[str]:
+    # TabbyAPI and Aphrodite answer this path in KoboldCpp's name, but list their own as owner.
+    if _field(_answer(probes, "/api/extra/version"), "result") != "KoboldCpp":
+        return None
+    if _listed(probes) and not _owned_by(probes, "koboldcpp"):
+        return None
+    return "/api/extra/version"
+
+
+def _see_lm_studio(probes: Probes) -> Optional[str]:
+    entries = _objects(_field(_answer(probes, "/api/v0/models"), "data"))
+    if any("state" in e and "max_context_length" in e for e in entries):
+        return "/api/v0/models"
+    for path in PROBE_PATHS:
+        error = _field(_probe(probes, path).json, "error")
+        if isinstance(error, str) and error.startswith("Unexpected endpoint or method. (GET /"):
+            return "its answer to unknown paths"
+    return None
+
+
+def _see_localai(probes: Probes) -> Optional[str]:
+    system = _answer(probes, "/system")
+    if isinstance(system, dict) and "backends" in system and "loaded_models" in system:
+        return "/system"
+    return None
+
+
+def _see_sglang(probes: Probes) -> Optional[str]:
+    told = _answer(probes, "/get_server_info")
+    if _count(_field(told, "max_total_num_tokens")) or _field(told, "internal_states"):
+        return "/get_server_info"
+    return _owned_by(probes, "sglang")
+
+
+def _see_tgi(probes: Probes) -> Optional[str]:
+    told = _answer(probes, "/info")
+    named = _field(told, "router") == "text-generation-router"
+    shaped = _field(told, "model_id") and _field(told, "max_total_tokens")
+    return "/info" if named or (shaped and _field(told, "max_concurrent_requests")) else None
+
+
+def _see_llamafile(probes: Probes) -> Optional[str]:
+    return "Server header" if any(s.startswith("llamafile") for s in _servers(probes)) else None
+
+
+def _see_llama_cpp(probes: Probes) -> Optional[str]:
+    if "llama.cpp" in _servers(probes):
+        return "Server header"
+    told = _answer(probes, "/props")
+    if _field(told, "default_generation_settings") and _field(told, "total_slots"):
+        return "/props"
+    return _owned_by(probes, "llamacpp")
+
+
+def _see_ollama(probes: Probes) -> Optional[str]:
+    if not _version(_field(_answer(probes, "/api/version"), "version")):
+        return None
+    for path in ("/api/tags", "/api/ps"):
+        if isinstance(_answer(probes, path), dict) and "models" in _answer(probes, path):
+            return "/api/version"
+    return None
+
+
+def _see_vllm(probes: Probes) -> Optional[str]:
+    return _owned_by(probes, "vllm")
+
+
+def _see_llama_cpp_python(probes: Probes) -> Optional[str]:
+    entries = [e for e in _listed(probes) if e.get("owned_by") == "me" and "permissions" in e]
+    return '/v1/models owned_by "me"' if entries else None
+
+
+LITELLM_CREATED = 1677610602  # the same second for every model that litellm lists
+
+
+def _see_litellm(probes: Probes) -> Optional[str]:
+    told = _answer(probes, "/health/readiness")
+    if isinstance(_field(told, "litellm_version"), str):
+        return "/health/readiness"
+    dated = any(e.get("created") == LITELLM_CREATED for e in _listed(probes))
+    if dated and _field(told, "status") and "db" in told:
+        return "/health/readiness"
+    return None
+
+
+def _see_mlx_lm(probes: Probes) -> Optional[str]:
+    # Python's plain server, a bare "Not Found" to other paths, entries of three keys, or an
+    # empty 200 where there is no model cache to list.
+    python = any(server.startswith("BaseHTTP/") for server in _servers(probes))
+    other, models = _probe(probes, "/props"), _probe(probes, "/v1/models")
+    if not (python and other.status == 404 and other.text == "Not Found" and models.status == 200):
+        return None
+    plain = all(set(e) == {"id", "object", "created"} for e in _listed(probes))
+    return "Server header and /v1/models" if plain else None
+
+
+def _see_transformers(probes: Probes) -> Optional[str]:
+    # A path that only takes a POST: asking it with GET is refused, and says that it exists.
+    refused = _probe(probes, "/load_model").status == 405
+    return "/load_model" if refused and "uvicorn" in _servers(probes) else None
+
+
+# --- What each engine tells about itself: (version, build) ---------------------------------------
+
+Version = Tuple[Optional[str], Optional[str]]
+
+
+def _told_version(path: str, name: str = "version") -> Callable[[Probes], Version]:
+    return lambda probes: (_version(_field(_answer(probes, path), name)), None)
+
+
+def _version_untold(_: Probes) -> Version:
+    return None, None
+
+
+def _version_llama_cpp(probes: Probes) -> Version:
+    build = _version(_field(_answer(probes, "/props"), "build_info"))
+    number = re.match(r"b[1-9]\d*", build or "")  # "b0" is a build that does not know its number
+    return (number.group() if number else None), build
+
+
+def _version_tgi(probes: Probes) -> Version:
+    told = _answer(probes, "/info")
+    return _version(_field(told, "version")), _version(_field(told, "sha"))
+
+
+def _version_localai(probes: Probes) -> Version:
+    told = _version(_field(_answer(probes, "/version"), "version"))
+    parts = re.fullmatch(r"(\S+) \((\S+)\)", told or "")  # "v3.1.0 (commit)"
+    return (parts.group(1), parts.group(2)) if parts else (told, None)
+
+
+# --- Facts about one model -----------------------------------------------------------------------
+
+Facts = Dict[str, Any]
+FACT_NAMES = (
+    "quantization",
+    "parameters_count",
+    "file_bytes",
+    "digest",
+    "family",
+    "trained_context_tokens",
+)
+
+
+def _no_facts(_: Any, __: Probes) -> Facts:
+    return {}
+
+
+def _facts_llama_cpp(model_id: Any, probes: Probes) -> Facts:
+    meta = _field(_entry(_listed(probes), model_id), "meta")
+    props = _answer(probes, "/props")
+    file_name = published_model_id(_field(props, "model_path"))
+    return {
+        "quantization": _word(_field(meta, "ftype"))
+        or _word(_field(props, "model_ftype"))
+        or quantization_in_name(file_name),
+        "parameters_count": _count(_field(meta, "n_params")),
+        "file_bytes": _count(_field(meta, "size")),  # of all tensors: a little below the file's
+        "trained_context_tokens": _count(_field(meta, "n_ctx_train")),
+    }
+
+
+def _facts_ollama(model_id: Any, probes: Probes) -> Facts:
+    listed = _entry(_field(_answer(probes, "/api/tags"), "models"), model_id)
+    shown = _answer(probes, "/api/show")
+    details = _field(listed, "details") or _field(shown, "details")
+    info = _field(shown, "model_info")
+    architecture = _field(info, "general.architecture")
+    return {
+        "quantization": _word(_field(details, "quantization_level")),
+        "parameters_count": _count(_field(info, "general.parameter_count")),
+        "file_bytes": _count(listed.get("size")),
+        "digest": _word(listed.get("digest")),
+        "family": _word(_field(details, "family")),
+        "trained_context_tokens": _count(_field(info, f"{architecture}.context_length")),
+    }
+
+
+def _facts_lm_studio(model_id: Any, probes: Probes) -> Facts:
+    old = _entry(_field(_answer(probes, "/api/v0/models"), "data"), model_id)
+    new = _entry(_field(_answer(probes, "/api/v1/models"), "models"), model_id)
+    return {
+        "quantization": _word(old.get("quantization"))
+        or _word(_field(new, "quantization", "name")),
+        "file_bytes": _count(new.get("size_bytes")),
+        "family": _word(old.get("arch")) or _word(new.get("architecture")),
+        "trained_context_tokens": _count(old.get("max_context_length"))
+        or _count(new.get("max_context_length")),
+    }
+
+
+def _facts_sglang(_: Any, probes: Probes) -> Facts:
+    return {"quantization": _word(_field(_answer(probes, "/get_server_info"), "quantization"))}
+
+
+def _facts_tgi(_: Any, probes: Probes) -> Facts:
+    told = _answer(probes, "/info")
+    return {
+        "quantization": _word(_field(told, "quantize")),
+        "digest": _word(_field(told, "model_sha")),
+    }
+
+
+# --- The context that a request really gets -------------------------------------------------------
+
+
+def _context_listed(model_id: Any, probes: Probes) -> Told:
+    """`max_model_len`, which vLLM, SGLang and others list for each model."""
+    tokens = _count(_entry(_listed(probes), model_id).get("max_model_len"))
+    return (tokens, "/v1/models max_model_len") if tokens else NOT_TOLD
+
+
+def _context_llama_cpp(model_id: Any, probes: Probes) -> Told:
+    """Tokens of one slot: what one request gets, not the sum given with -c."""
+    tokens = _count(_field(_entry(_listed(probes), model_id), "meta", "n_ctx"))
+    if tokens:
+        return tokens, "/v1/models meta.n_ctx"
+    tokens = _count(_field(_answer(probes, "/props"), "default_generation_settings", "n_ctx"))
+    return (tokens, "/props n_ctx") if tokens else NOT_TOLD
+
+
+def _context_ollama(model_id: Any, probes: Probes) -> Told:
+    loaded = _entry(_field(_answer(probes, "/api/ps"), "models"), model_id)
+    tokens = _count(loaded.get("context_length"))
+    return (tokens, "/api/ps context_length") if tokens else NOT_TOLD
+
+
+def _context_lm_studio(model_id: Any, probes: Probes) -> Told:
+    loaded = _entry(_field(_answer(probes, "/api/v0/models"), "data"), model_id)
+    tokens = _count(loaded.get("loaded_context_length"))
+    if tokens:
+        return tokens, "/api/v0/models loaded_context_length"
+    tokens = _count(_field(_lm_studio_instance(model_id, probes), "config", "context_length"))
+    return (tokens, "/api/v1/models context_length") if tokens else NOT_TOLD
+
+
+def _lm_studio_instance(model_id: Any, probes: Probes) -> Any:
+    """The running instance of a model, where there is only one: else it is open which answers."""
+    model = _entry(_field(_answer(probes, "/api/v1/models"), "models"), model_id)
+    instances = _objects(model.get("loaded_instances"))
+    return instances[0] if len(instances) == 1 else None
+
+
+def _context_sglang(model_id: Any, probes: Probes) -> Told:
+    tokens = _count(_field(_answer(probes, "/get_server_info"), "context_length"))
+    listed = _context_listed(model_id, probes)
+    return (tokens, "/get_server_info context_length") if tokens and not listed[0] else listed
+
+
+def _context_tgi(_: Any, probes: Probes) -> Told:
+    tokens = _count(_field(_answer(probes, "/info"), "max_total_tokens"))
+    return (tokens, "/info max_total_tokens") if tokens else NOT_TOLD
+
+
+def _context_koboldcpp(_: Any, probes: Probes) -> Told:
+    path = "/api/extra/true_max_context_length"
+    tokens = _count(_field(_answer(probes, path), "value"))
+    return (tokens, path) if tokens else NOT_TOLD
+
+
+# --- How many requests run at once -----------------------------------------------------------------
+
+
+def _slots_untold(_: Probes) -> Told:
+    return NOT_TOLD
+
+
+def _slots_llama_cpp(probes: Probes) -> Told:
+    count = _count(_field(_answer(probes, "/props"), "total_slots"))
+    return (count, "/props total_slots") if count else NOT_TOLD
+
+
+def _slots_sglang(probes: Probes) -> Told:
+    told = _answer(probes, "/get_server_info")
+    states = _objects(_field(told, "internal_states")) + [told]
+    counts = [_count(_field(state, "max_running_requests")) for state in states]
+    count = next((c for c in counts if c), None)
+    return (count, "/get_server_info max_running_requests") if count else NOT_TOLD
+
+
+# --- The table ---------------------------------------------------------------------------------------
+
+
+class Engine(NamedTuple):
+    """All that is known of one engine.
+
+    `remedy` is a sentence with {tokens} (per request), {total} (for all slots), {slots}, {model};
+    `cache_field` the request field by which one request can leave the prompt cache alone.
+    """
+
+    recognise: Callable[[Probes], Optional[str]]
+    version: Callable[[Probes], Version] = _version_untold
+    facts: Callable[[Any, Probes], Facts] = _no_facts
+    context: Callable[[Any, Probes], Told] = _context_listed
+    slots: Callable[[Probes], Told] = _slots_untold
+    remedy: Optional[str] = None
+    cache_field: Optional[str] = None
+    start: str = ""
+
+
+UNKNOWN = Engine(lambda _: None)
+
+# Why the others have no cache_field: llama-cpp-python and mlx-lm ignore cache_prompt, a field that
+# transformers serve refuses; LM Studio, Ollama, KoboldCpp, LocalAI and SGLang of every version are
+# not known to read one in chat requests; behind litellm it is open who answers.  Ignored is worse
+# than not sent: the run would claim uncached prompts.  A line of salt works with all of them.
+ENGINES: Dict[str, Engine] = {
+    "reference-endpoint": Engine(
+        _see_reference,
+        version=_told_version("/version"),
+        remedy="Start the reference endpoint with a context of at least {tokens} tokens.",
+        start="python3 harness/run_benchmark.py --rehearse",
+    ),
+    "KoboldCpp": Engine(
+        _see_koboldcpp,
+        version=_told_version("/api/extra/version"),
+        context=_context_koboldcpp,
+        remedy="Start KoboldCpp with `--contextsize {tokens}`.",
+        start="koboldcpp --model MODEL.gguf --contextsize 4096",
+    ),
+    "LM Studio": Engine(
+        _see_lm_studio,
+        facts=_facts_lm_studio,
+        context=_context_lm_studio,
+        remedy="Load the model again with `lms load {model} --context-length {tokens}`.",
+        start="lms server start",
+    ),
+    "LocalAI": Engine(
+        _see_localai,
+        version=_version_localai,
+        remedy="Set `context_size: {tokens}` in the model's YAML file and restart LocalAI.",
+        start="local-ai run MODEL",
+    ),
+    "SGLang": Engine(
+        _see_sglang,
+        version=_told_version("/get_server_info"),
+        facts=_facts_sglang,
+        context=_context_sglang,
+        slots=_slots_sglang,
+        remedy="Start SGLang with `--context-length {tokens}`.",
+        start="python3 -m sglang.launch_server --model-path MODEL --port 30000",
+    ),
+    "TGI": Engine(
+        _see_tgi,
+        version=_version_tgi,
+        facts=_facts_tgi,
+        context=_context_tgi,
+        remedy="Start TGI with `--max-total-tokens {tokens}`.",
+        start="text-generation-launcher --model-id MODEL --port 8080",
+    ),
+    "llamafile": Engine(
+        _see_llamafile,
+        version=_version_llama_cpp,
+        facts=_facts_llama_cpp,
+        context=_context_llama_cpp,
+        slots=_slots_llama_cpp,
+        remedy="Start the llamafile with `-c {tokens}`.",
+        start="./MODEL.llamafile --server",
+    ),
+    "llama.cpp": Engine(
+        _see_llama_cpp,
+        version=_version_llama_cpp,
+        facts=_facts_llama_cpp,
+        context=_context_llama_cpp,
+        slots=_slots_llama_cpp,
+        remedy="Start llama-server with `-c {total} -np {slots}`, which gives each of its slots "
+        "{tokens} tokens.",
+        cache_field="cache_prompt",
+        start="llama-server -m MODEL.gguf -c 4096 -np 1",
+    ),
+    "Ollama": Engine(
+        _see_ollama,
+        version=_told_version("/api/version"),
+        facts=_facts_ollama,
+        context=_context_ollama,
+        remedy="Start Ollama with `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`, or put "
+        "`PARAMETER num_ctx {tokens}` into the model's Modelfile.",
+        start="OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
+    ),
+    "vLLM": Engine(
+        _see_vllm,
+        version=_told_version("/version"),
+        remedy="Start vLLM with `--max-model-len {tokens}`.",
+        cache_field="cache_salt",
+        start="vllm serve MODEL --max-model-len 4096",
+    ),
+    "llama-cpp-python": Engine(
+        _see_llama_cpp_python,
+        remedy="Start llama-cpp-python with `--n_ctx {tokens}`.",
+        start="python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096",
+    ),
+    "litellm": Engine(
+        _see_litellm,
+        version=_told_version("/health/readiness", "litellm_version"),
+        remedy="Set a context of {tokens} tokens on the server behind litellm.",
+        start="litellm --config CONFIG.yaml",
+    ),
+    "mlx-lm": Engine(
+        _see_mlx_lm,
+        start="mlx_lm.server --model MODEL --port 8080",
+    ),
+    "transformers serve": Engine(
+        _see_transformers,
+        start="transformers serve MODEL",
+    ),
+}
+
+
+def _engine(name: Any) -> Engine:
+    return ENGINES.get(name, UNKNOWN) if isinstance(name, str) else UNKNOWN
+
+
+# --- What the runner asks ----------------------------------------------------------------------------
+
+
+def identify(probes: Probes) -> Dict[str, Optional[str]]:
+    """`{"name", "version", "build", "recognised_by"}`; "unknown" and three nulls otherwise.
+
+    llama.cpp inside another program (xllamacpp, a llamafile since 0.10, Jan's own server process)
+    answers like llama-server and is named llama.cpp; Jan's front leaves no mark of its own.
+    """
+    for name, engine in ENGINES.items():
+        mark = engine.recognise(probes)
+        if mark:
+            version, build = engine.version(probes)
+            return {"name": name, "version": version, "build": build, "recognised_by": mark}
+    return {"name": "unknown", "version": None, "build": None, "recognised_by": None}
+
+
+# Conservative: a chat model wrongly left out is worse than an embedder that fails at its hello.
+NO_CHAT_NAME = re.compile(
+    r"(?:^|[^a-z])(?:(?:text-)?embed|rerank|whisper|bge-|minilm|stable-diffusion|tts[^a-z])",
+    re.IGNORECASE,
+)
+CHAT_TYPES = ("llm", "vlm")
+
+
+def _told_chat(model_id: str, probes: Any) -> Optional[bool]:
+    """Whether the engine itself says that the model chats; None where it does not say."""
+    studio = _entry(_field(_answer(probes, "/api/v0/models"), "data"), model_id)
+    if isinstance(studio.get("type"), str):
+        return studio["type"] in CHAT_TYPES
+    ollama = _entry(_field(_answer(probes, "/api/tags"), "models"), model_id)
+    if isinstance(ollama.get("capabilities"), list):
+        return "completion" in ollama["capabilities"]
+    families = _field(ollama, "details", "families")
+    if isinstance(families, list) and any("bert" in f for f in families if isinstance(f, str)):
+        return False
+    made = _field(_entry(_listed(probes), model_id), "architecture", "output_modalities")
+    return False if isinstance(made, list) and made and "text" not in made else None
+
+
+def served_models(probes: Probes) -> List[Dict[str, Any]]:
+    """`[{"id", "chat"}]` in the server's order, each id once and exactly as requests must name it."""
+    found: Dict[str, Dict[str, Any]] = {}
+    for entry in _listed(probes):
+        model_id = entry.get("id")
+        if isinstance(model_id, str) and model_id:
+            told = _told_chat(model_id, probes)
+            chat = not NO_CHAT_NAME.search(model_id) if told is None else told
+            found[model_id] = {"id": model_id, "chat": chat}
+    return list(found.values())
+
+
+def model_facts(engine_name: Any, model_id: Any, probes: Probes) -> Facts:
+    """The keys of `FACT_NAMES`; None where the engine does not tell.
+
+    `probes` must hold the engine's `EXTRA_POSTS` answer for this very model, if there is one.
+    """
+    told = _engine(engine_name).facts(model_id, probes)
+    facts = {name: told.get(name) for name in FACT_NAMES}
+    if facts["quantization"] is None:
+        root = _entry(_listed(probes), model_id).get("root")  # vLLM: the folder behind an alias
+        named = quantization_in_name(published_model_id(model_id))
+        facts["quantization"] = named or quantization_in_name(published_model_id(root))
+    return facts
+
+
+def slots(engine_name: Any, probes: Probes) -> Dict[str, Any]:
+    """`{"count", "source"}`: how many requests the server works on at once, if it tells."""
+    count, source = _engine(engine_name).slots(probes)
+    return {"count": count, "source": source}
+
+
+def context_in_force(
+    engine_name: Any, model_id: Any, probes: Probes, requested_tokens: Any
+) -> Dict[str, Any]:
+    """`{"requested_tokens", "effective_tokens", "source", "reason", "remedy"}` for one request.
+
+    Ollama and LM Studio tell it only of a loaded model: ask again after the model's first answer.
+    `remedy` is one sentence, only where the server gives less than was asked for.
+    """
+    tokens, source = _engine(engine_name).context(model_id, probes)
+    requested = _count(requested_tokens)
+    reason = remedy = None
+    if tokens is None:
+        reason = _untold_context(engine_name, model_id, probes, requested)
+    elif requested and tokens < requested:
+        reason = f"the server gives a request {tokens} tokens, {requested} were asked for"
+        remedy = _remedy(engine_name, model_id, probes, requested)
+    elif requested and tokens > requested:
+        reason = f"the server gives a request {tokens} tokens, more than was asked for"
+    return {
+        "requested_tokens": requested,
+        "effective_tokens": tokens,
+        "source": source,
+        "reason": reason,
+        "remedy": remedy,
+    }
+
+
+def _untold_context(
+    engine_name: Any, model_id: Any, probes: Probes, requested: Optional[int]
+) -> str:
+    if engine_name in ("Ollama", "LM Studio"):
+        return f"{engine_name} tells the context of a model only while it is loaded"
+    if engine_name not in ENGINES:
+        return "an unknown server, which does not tell the context in force"
+    sentence = _remedy(engine_name, model_id, probes, requested) if requested else None
+    told = f"{engine_name} does not tell the context in force"
+    return f"{told}; to be sure: {sentence}" if sentence else told
+
+
+def _remedy(engine_name: Any, model_id: Any, probes: Probes, requested: int) -> Optional[str]:
+    trained = model_facts(engine_name, model_id, probes)["trained_context_tokens"]
+    if trained and trained < requested:
+        return (
+            f"The model was trained for {trained} tokens: take one with a longer context, or ask "
+            f"for less with `--num-ctx {trained}`."
+        )
+    sentence = _engine(engine_name).remedy
+    count = slots(engine_name, probes)["count"] or 1
+    shown = published_model_id(model_id)
+    # The sentence holds a command to paste: no id may smuggle another command into it.
+    safe = shown if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*", shown) else "MODEL"
+    values = {"tokens": requested, "total": requested * count, "slots": count, "model": safe}
+    return sentence.format(**values) if sentence else None
+
+
+def cache_switch(engine_name: Any, policy: str, salt: Any) -> Tuple[str, Dict[str, Any]]:
+    """How the prompt cache is kept out: (method, request fields to add).
+
+    `policy` is "avoid" or "allow"; `salt` is random per conversation.  With "engine_switch" the
+    fields do it; with "salt" the caller puts a line of salt ahead of the first message.
+    """
+    if policy != "avoid":
+        return "none", {}
+    field = _engine(engine_name).cache_field
+    if field == "cache_prompt":
+        return "engine_switch", {field: False}
+    # vLLM takes at most 128 characters and none of @ / \ NUL.
+    value = re.sub(r"[^A-Za-z0-9_-]", "-", salt)[:128] if isinstance(salt, str) else ""
+    return ("engine_switch", {field: value}) if field and value else ("salt", {})
+
+
+# --- Errors -------------------------------------------------------------------------------------------
+
+
+def _parsed(body_text: Any) -> Any:
+    if not isinstance(body_text, str) or len(body_text) > LONGEST_BODY:
+        return None
+    try:
+        return json.loads(body_text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _detail_text(item: Any) -> str:
+    """One entry of FastAPI's `detail` list: where, then what; KoboldCpp's is a single object."""
+    if not isinstance(item, dict):
+        return item if isinstance(item, str) else ""
+    place = item.get("loc")
+    names = [str(part) for part in place] if isinstance(place, list) else []
+    what = item.get("msg") if isinstance(item.get("msg"), str) else ""
+    return f"{'.'.join(names)}: {what}" if names else str(what)
+
+
+def _error_text(body_text: Any) -> str:
+    """The server's own words, on one line, uncut."""
+    body = _parsed(body_text)
+    if not isinstance(body, dict):
+        return _plain(body_text[:LONGEST_BODY]) if isinstance(body_text, str) else ""
+    error, detail = body.get("error"), body.get("detail")
+    details = detail if isinstance(detail, list) else [detail]
+    told = [_field(error, "message"), error, "; ".join(filter(None, map(_detail_text, details)))]
+    told.append(body.get("message"))
+    return next((_plain(text) for text in told if isinstance(text, str) and text), "")
+
+
+def error_message(body_text: Any) -> str:
+    """What a server said about an error, at most 300 characters; "" where it said nothing.
+
+    error.message, a plain `error`, FastAPI's `detail` (text or list), else the body as text.  It
+    may hold addresses and paths: redact it before it is written.
+    """
+    return _error_text(body_text)[:LONGEST_MESSAGE]
+
+
+# Each engine's own words; the fixed names of llama.cpp, llama-cpp-python and vLLM come first.
+CONTEXT_ERROR = re.compile(
+    r"exceed_context_size|context_length_exceeded|input_tokens|ContextWindowExceeded"
+    r"|maximum context length|max_model_len"  # vLLM, SGLang, llama-cpp-python
+    r"|exceeds? the (?:available|model's) context|context (?:size|length) (?:has been )?exceeded"
+    r"|longer than the (?:model's )?context"  # Ollama, SGLang
+    r"|trying to keep the first|greater than the context length"  # LM Studio
+    r"|inputs` (?:tokens \+ `max_new_tokens` must be <=|must have less than)"  # TGI
+    r"|prompt is too long",
+    re.IGNORECASE,
+)
+NOT_ABOUT_CONTEXT = (401, 403, 404, 429)
+
+
+def _about_context(body_text: Any) -> bool:
+    error = _field(_parsed(body_text), "error")
+    named = [_field(error, key) for key in ("type", "code", "param")]
+    words = [name for name in named if isinstance(name, str)] + [_error_text(body_text)[:4000]]
+    return any(CONTEXT_ERROR.search(word) for word in words)
+
+
+def error_kind(status: Any, body_text: Any) -> str:
+    """The error kind of an answer that is no completion, by its status and its own words.
+
+    `status` 200 means an error that came inside a stream or a completion.
+    """
+    if not isinstance(status, int) or isinstance(status, bool):
+        return "bad_response"
+    if status not in NOT_ABOUT_CONTEXT and _about_context(body_text):
+        return "context_limit"
+    if status == 429:
+        return "rate_limited"
+    if status == 503:
+        return "server_busy"
+    if 300 <= status < 400:
+        return "bad_redirect"
+    if status >= 400:
+        return "http_error"
+    return "stream_error" if error_message(body_text) else "bad_response"
+
+
+# max_tokens stays: without it an answer could grow without end, and would not be the phase's.
+NEVER_DROPPED = frozenset(("model", "messages", "stream", "max_tokens"))
+REFUSAL = re.compile(
+    r"unexpected (?:field|key|parameter|argument|keyword)|unknown (?:field|name|param|arg|key)"
+    r"|unrecognized|extra (?:inputs|fields)|extra_forbidden|not (?:permitted|supported|allowed)"
+    r"|unsupported|does not support|additional properties|unavailable field",
+    re.IGNORECASE,
+)
+REFUSAL_REACH = 300  # characters around the refusal in which the field's name counts
+
+
+def refused_fields(status: Any, body_text: Any, sent_fields: Any) -> Set[str]:
+    """The sent fields that a 400 or 422 refuses by name: worth ONE try without them, else empty."""
+    if status not in (400, 422) or _about_context(body_text):
+        return set()
+    names = {n for n in sent_fields if isinstance(n, str)} if _iterable(sent_fields) else set()
+    names -= NEVER_DROPPED
+    blamed = _field(_parsed(body_text), "error", "param")
+    text = _error_text(body_text)[:LONGEST_BODY]
+    near = " ".join(
+        text[max(0, hit.start() - REFUSAL_REACH) : hit.end() + REFUSAL_REACH]
+        for hit in list(REFUSAL.finditer(text))[:20]
+    )
+    if near and isinstance(blamed, str) and blamed in names:
+        return {blamed}
+    return {n for n in names if re.search(rf"(?<![A-Za-z0-9_]){re.escape(n)}(?![A-Za-z0-9_])", near)}
+
+
+def _iterable(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple, set, frozenset))
+
+
+# --- For people ------------------------------------------------------------------------------------------
+
+
+def start_hint(engine_name: Optional[str] = None) -> str:
+    """The command that starts a server of that engine; without one, those of the usual engines."""
+    if engine_name in ENGINES:
+        return ENGINES[str(engine_name)].start
+    usual = ("Ollama", "llama.cpp", "LM Studio", "vLLM")
+    width = max(map(len, usual))
+    return "\n".join(f"{name:<{width}}  {ENGINES[name].start}" for name in usual)
+
+
+PATH_SHAPE = re.compile(r"[/~\\.]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]*://")
+HOME_PART = re.compile(r"(?:^|/)(?:home|users|root|mnt|media|volumes)/", re.IGNORECASE)
+HUB_FOLDER = re.compile(r"^models--([^-/][^/]*?)--([^/]+)$")
+
+
+def published_model_id(served_id: Any) -> str:
+    """The model id that may be published: of an id shaped like a path only its last part.
+
+    `user/model` and `name:tag` stay.  A snapshot in the Hugging Face cache is named by its
+    repository, because its last part is only a hash.  Characters that could disguise text become
+    "?"; an id without any text becomes "unnamed".
+    """
+    if not isinstance(served_id, str):
+        return "unnamed"
+    text = served_id.strip()[: 20 * LONGEST_MODEL_ID]
+    if PATH_SHAPE.match(text) or "\\" in text or HOME_PART.search(text):
+        text = _last_part(text.replace("\\", "/"))
+    shown = "".join("?" if unicodedata.category(c)[0] == "C" else c for c in text)
+    return shown.strip()[:LONGEST_MODEL_ID] or "unnamed"
+
+
+def _last_part(path: str) -> str:
+    parts = [part for part in path.split("/") if part not in ("", ".", "..", "~")]
+    hubs = [hub for hub in map(HUB_FOLDER.match, parts) if hub]
+    if hubs and "snapshots" in parts:
+        return f"{hubs[-1].group(1)}/{hubs[-1].group(2)}"
+    return parts[-1] if parts else ""
