@@ -21,11 +21,12 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, Optional
 
 # No path here starts work on a server.  Left out for that: litellm's /health (calls every upstream
 # model), llama.cpp's /slots (may show what other people asked), /health_generate of SGLang.
-PROBE_PATHS: Tuple[str, ...] = (
+PROBE_PATHS: tuple[str, ...] = (
     "/v1/models",
     "/version",
     "/props",
@@ -45,11 +46,11 @@ PROBE_PATHS: Tuple[str, ...] = (
 
 # engine -> (path, body for a model).  The answer belongs into the probes under that path; it is
 # about one model, so each model needs its own.  Only engines that answer without loading a model.
-EXTRA_POSTS: Dict[str, Tuple[str, Callable[[str], Dict[str, Any]]]] = {
+EXTRA_POSTS: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
     "Ollama": ("/api/show", lambda model_id: {"model": model_id}),
 }
 
-USUAL_PORTS: Dict[int, Tuple[str, ...]] = {
+USUAL_PORTS: dict[int, tuple[str, ...]] = {
     11434: ("Ollama",),
     8080: ("llama.cpp", "mlx-lm", "LocalAI"),
     1234: ("LM Studio",),
@@ -62,27 +63,28 @@ USUAL_PORTS: Dict[int, Tuple[str, ...]] = {
 LARGEST_COUNT = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 LONGEST_VERSION = 60
 LONGEST_MESSAGE = 300
-LONGEST_BODY = 1 << 20
+LONGEST_BODY = 1 << 20  # a longer error body is not parsed
+LONGEST_TEXT = 20_000  # of an error, where fields and reasons are looked for
 LONGEST_MODEL_ID = 200
 
 
 class Probe(NamedTuple):
     """One recorded answer.  `status` is None where none came; header names are lower case."""
 
-    status: Optional[int]
-    headers: Dict[str, str]
+    status: int | None
+    headers: dict[str, str]
     json: Any
     text: str
 
 
 Probes = Mapping[str, Probe]
-Told = Tuple[Optional[int], Optional[str]]  # a number and where it was told, or twice None
+Told = tuple[Optional[int], Optional[str]]  # a number and where it was told, or twice None
 
 NO_PROBE = Probe(None, {}, None, "")
 NOT_TOLD: Told = (None, None)
 
 
-# --- Reading answers that may hold anything -------------------------------------------------
+# --- Reading answers that may hold anything -----------------------------------------------------
 
 
 def _probe(probes: Any, path: str) -> Probe:
@@ -103,11 +105,11 @@ def _field(value: Any, *names: str) -> Any:
     return value
 
 
-def _objects(value: Any) -> List[Dict[str, Any]]:
+def _objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _count(value: Any) -> Optional[int]:
+def _count(value: Any) -> int | None:
     """A positive whole number that is worth publishing, else None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -123,7 +125,7 @@ def _plain(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _word(value: Any) -> Optional[str]:
+def _word(value: Any) -> str | None:
     """A short name as engines tell it ("Q4_K_M", "llama", a digest), else None."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,79}", value):
         return value
@@ -133,7 +135,7 @@ def _word(value: Any) -> Optional[str]:
 ADDRESS = re.compile(r"[/\\@]|\b(?:10|127|169|172|192)\.\d+\.\d+\.\d+|localhost", re.IGNORECASE)
 
 
-def _version(value: Any) -> Optional[str]:
+def _version(value: Any) -> str | None:
     """A version in printable ASCII, at most 60 characters; None where it looks like an address."""
     if not isinstance(value, str) or ADDRESS.search(value):
         return None
@@ -141,24 +143,24 @@ def _version(value: Any) -> Optional[str]:
     return kept or None
 
 
-def _servers(probes: Any) -> List[str]:
+def _servers(probes: Any) -> list[str]:
     """Every `Server:` header seen."""
     found = [_probe(probes, path).headers for path in PROBE_PATHS]
     values = [headers.get("server") for headers in found if isinstance(headers, dict)]
     return [value for value in values if isinstance(value, str)]
 
 
-def _listed(probes: Any) -> List[Dict[str, Any]]:
+def _listed(probes: Any) -> list[dict[str, Any]]:
     """The entries of /v1/models."""
     return _objects(_field(_answer(probes, "/v1/models"), "data"))
 
 
-def _owned_by(probes: Any, owner: str) -> Optional[str]:
+def _owned_by(probes: Any, owner: str) -> str | None:
     owners = [entry.get("owned_by") for entry in _listed(probes)]
     return f'/v1/models owned_by "{owner}"' if owner in owners else None
 
 
-def _same_model(entry: Dict[str, Any], model_id: Any) -> bool:
+def _same_model(entry: dict[str, Any], model_id: Any) -> bool:
     aliases = entry.get("aliases")
     names = [entry.get(key) for key in ("id", "name", "model", "key")]
     names += aliases if isinstance(aliases, list) else []
@@ -166,7 +168,7 @@ def _same_model(entry: Dict[str, Any], model_id: Any) -> bool:
     return isinstance(model_id, str) and any(n in (model_id, f"{model_id}:latest") for n in names)
 
 
-def _entry(entries: Any, model_id: Any) -> Dict[str, Any]:
+def _entry(entries: Any, model_id: Any) -> dict[str, Any]:
     """The entry of that model, or {}."""
     return next((e for e in _objects(entries) if _same_model(e, model_id)), {})
 
@@ -174,13 +176,13 @@ def _entry(entries: Any, model_id: Any) -> Dict[str, Any]:
 # GGUF file names, then the names that other formats use.
 QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])((?:UD-)?(?:IQ[1-4]_(?:XXS|XS|S|M|NL)|Q[1-8]_(?:K(?:_(?:XL|[SML]))?|[01])"
-    r"|TQ[12]_0|MXFP4(?:_MOE)?)|BF16|F(?:P)?16|F(?:P)?32|NVFP4|FP8|AWQ|GPTQ|[2-8]-?bit)"
+    r"|TQ[12]_0|MXFP4(?:_MOE)?)|BF16|F(?:P)?16|F(?:P)?32|NVFP4|FP8|AWQ|GPTQ|INT[48]|W[48]A(?:8|16)|[2-8]-?bit)"
     r"(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
 
 
-def quantization_in_name(name: Any) -> Optional[str]:
+def quantization_in_name(name: Any) -> str | None:
     """The quantisation that a model's name or file name states ("Q4_K_M"), else None."""
     found = QUANTIZATION.findall(name[:1000]) if isinstance(name, str) else []
     if not found:
@@ -189,15 +191,15 @@ def quantization_in_name(name: Any) -> Optional[str]:
     return last.lower() if last[0].isdigit() else last.upper()
 
 
-# --- How each engine shows itself (the mark, or None) ------------------------------------------
+# --- How each engine shows itself (the mark, or None) -------------------------------------------
 
 
-def _see_reference(probes: Probes) -> Optional[str]:
+def _see_reference(probes: Probes) -> str | None:
     told = _field(_answer(probes, "/version"), "engine")
     return "/version engine" if told == "reference-endpoint" else None
 
 
-def _see_koboldcpp(probes: Probes) -> Optional[str]:
+def _see_koboldcpp(probes: Probes) -> str | None:
     # TabbyAPI and Aphrodite answer this path in KoboldCpp's name, but list their own as owner.
     if _field(_answer(probes, "/api/extra/version"), "result") != "KoboldCpp":
         return None
@@ -206,7 +208,7 @@ def _see_koboldcpp(probes: Probes) -> Optional[str]:
     return "/api/extra/version"
 
 
-def _see_lm_studio(probes: Probes) -> Optional[str]:
+def _see_lm_studio(probes: Probes) -> str | None:
     entries = _objects(_field(_answer(probes, "/api/v0/models"), "data"))
     if any("state" in e and "max_context_length" in e for e in entries):
         return "/api/v0/models"
@@ -217,32 +219,32 @@ def _see_lm_studio(probes: Probes) -> Optional[str]:
     return None
 
 
-def _see_localai(probes: Probes) -> Optional[str]:
+def _see_localai(probes: Probes) -> str | None:
     system = _answer(probes, "/system")
     if isinstance(system, dict) and "backends" in system and "loaded_models" in system:
         return "/system"
     return None
 
 
-def _see_sglang(probes: Probes) -> Optional[str]:
+def _see_sglang(probes: Probes) -> str | None:
     told = _answer(probes, "/get_server_info")
     if _count(_field(told, "max_total_num_tokens")) or _field(told, "internal_states"):
         return "/get_server_info"
     return _owned_by(probes, "sglang")
 
 
-def _see_tgi(probes: Probes) -> Optional[str]:
+def _see_tgi(probes: Probes) -> str | None:
     told = _answer(probes, "/info")
     named = _field(told, "router") == "text-generation-router"
     shaped = _field(told, "model_id") and _field(told, "max_total_tokens")
     return "/info" if named or (shaped and _field(told, "max_concurrent_requests")) else None
 
 
-def _see_llamafile(probes: Probes) -> Optional[str]:
+def _see_llamafile(probes: Probes) -> str | None:
     return "Server header" if any(s.startswith("llamafile") for s in _servers(probes)) else None
 
 
-def _see_llama_cpp(probes: Probes) -> Optional[str]:
+def _see_llama_cpp(probes: Probes) -> str | None:
     if "llama.cpp" in _servers(probes):
         return "Server header"
     told = _answer(probes, "/props")
@@ -251,7 +253,7 @@ def _see_llama_cpp(probes: Probes) -> Optional[str]:
     return _owned_by(probes, "llamacpp")
 
 
-def _see_ollama(probes: Probes) -> Optional[str]:
+def _see_ollama(probes: Probes) -> str | None:
     if not _version(_field(_answer(probes, "/api/version"), "version")):
         return None
     for path in ("/api/tags", "/api/ps"):
@@ -260,11 +262,11 @@ def _see_ollama(probes: Probes) -> Optional[str]:
     return None
 
 
-def _see_vllm(probes: Probes) -> Optional[str]:
+def _see_vllm(probes: Probes) -> str | None:
     return _owned_by(probes, "vllm")
 
 
-def _see_llama_cpp_python(probes: Probes) -> Optional[str]:
+def _see_llama_cpp_python(probes: Probes) -> str | None:
     entries = [e for e in _listed(probes) if e.get("owned_by") == "me" and "permissions" in e]
     return '/v1/models owned_by "me"' if entries else None
 
@@ -272,7 +274,7 @@ def _see_llama_cpp_python(probes: Probes) -> Optional[str]:
 LITELLM_CREATED = 1677610602  # the same second for every model that litellm lists
 
 
-def _see_litellm(probes: Probes) -> Optional[str]:
+def _see_litellm(probes: Probes) -> str | None:
     told = _answer(probes, "/health/readiness")
     if isinstance(_field(told, "litellm_version"), str):
         return "/health/readiness"
@@ -282,26 +284,26 @@ def _see_litellm(probes: Probes) -> Optional[str]:
     return None
 
 
-def _see_mlx_lm(probes: Probes) -> Optional[str]:
-    # Python's plain server, a bare "Not Found" to other paths, entries of three keys, or an
-    # empty 200 where there is no model cache to list.
+def _see_mlx_lm(probes: Probes) -> str | None:
+    # Python's plain server, whose 404 is a bare "Not Found" labelled as JSON, and which lists
+    # entries of three keys, or nothing at all (an empty 200) where there is no model cache.
     python = any(server.startswith("BaseHTTP/") for server in _servers(probes))
     other, models = _probe(probes, "/props"), _probe(probes, "/v1/models")
-    if not (python and other.status == 404 and other.text == "Not Found" and models.status == 200):
-        return None
+    labelled = _field(other.headers, "content-type") == "application/json"
+    bare = other.status == 404 and other.text == "Not Found" and labelled
     plain = all(set(e) == {"id", "object", "created"} for e in _listed(probes))
-    return "Server header and /v1/models" if plain else None
+    return "its 404" if python and bare and models.status == 200 and plain else None
 
 
-def _see_transformers(probes: Probes) -> Optional[str]:
+def _see_transformers(probes: Probes) -> str | None:
     # A path that only takes a POST: asking it with GET is refused, and says that it exists.
     refused = _probe(probes, "/load_model").status == 405
     return "/load_model" if refused and "uvicorn" in _servers(probes) else None
 
 
-# --- What each engine tells about itself: (version, build) ---------------------------------------
+# --- What each engine tells about itself: (version, build) --------------------------------------
 
-Version = Tuple[Optional[str], Optional[str]]
+Version = tuple[Optional[str], Optional[str]]
 
 
 def _told_version(path: str, name: str = "version") -> Callable[[Probes], Version]:
@@ -329,9 +331,9 @@ def _version_localai(probes: Probes) -> Version:
     return (parts.group(1), parts.group(2)) if parts else (told, None)
 
 
-# --- Facts about one model -----------------------------------------------------------------------
+# --- Facts about one model ----------------------------------------------------------------------
 
-Facts = Dict[str, Any]
+Facts = dict[str, Any]
 FACT_NAMES = (
     "quantization",
     "parameters_count",
@@ -401,7 +403,7 @@ def _facts_tgi(_: Any, probes: Probes) -> Facts:
     }
 
 
-# --- The context that a request really gets -------------------------------------------------------
+# --- The context that a request really gets -----------------------------------------------------
 
 
 def _context_listed(model_id: Any, probes: Probes) -> Told:
@@ -458,7 +460,7 @@ def _context_koboldcpp(_: Any, probes: Probes) -> Told:
     return (tokens, path) if tokens else NOT_TOLD
 
 
-# --- How many requests run at once -----------------------------------------------------------------
+# --- How many requests run at once --------------------------------------------------------------
 
 
 def _slots_untold(_: Probes) -> Told:
@@ -478,7 +480,7 @@ def _slots_sglang(probes: Probes) -> Told:
     return (count, "/get_server_info max_running_requests") if count else NOT_TOLD
 
 
-# --- The table ---------------------------------------------------------------------------------------
+# --- The table ----------------------------------------------------------------------------------
 
 
 class Engine(NamedTuple):
@@ -488,13 +490,13 @@ class Engine(NamedTuple):
     `cache_field` the request field by which one request can leave the prompt cache alone.
     """
 
-    recognise: Callable[[Probes], Optional[str]]
+    recognise: Callable[[Probes], str | None]
     version: Callable[[Probes], Version] = _version_untold
     facts: Callable[[Any, Probes], Facts] = _no_facts
     context: Callable[[Any, Probes], Told] = _context_listed
     slots: Callable[[Probes], Told] = _slots_untold
-    remedy: Optional[str] = None
-    cache_field: Optional[str] = None
+    remedy: str | None = None
+    cache_field: str | None = None
     start: str = ""
 
 
@@ -504,7 +506,7 @@ UNKNOWN = Engine(lambda _: None)
 # transformers serve refuses; LM Studio, Ollama, KoboldCpp, LocalAI and SGLang of every version are
 # not known to read one in chat requests; behind litellm it is open who answers.  Ignored is worse
 # than not sent: the run would claim uncached prompts.  A line of salt works with all of them.
-ENGINES: Dict[str, Engine] = {
+ENGINES: dict[str, Engine] = {
     "reference-endpoint": Engine(
         _see_reference,
         version=_told_version("/version"),
@@ -610,10 +612,10 @@ def _engine(name: Any) -> Engine:
     return ENGINES.get(name, UNKNOWN) if isinstance(name, str) else UNKNOWN
 
 
-# --- What the runner asks ----------------------------------------------------------------------------
+# --- What the runner asks -----------------------------------------------------------------------
 
 
-def identify(probes: Probes) -> Dict[str, Optional[str]]:
+def identify(probes: Probes) -> dict[str, str | None]:
     """`{"name", "version", "build", "recognised_by"}`; "unknown" and three nulls otherwise.
 
     llama.cpp inside another program (xllamacpp, a llamafile since 0.10, Jan's own server process)
@@ -635,9 +637,11 @@ NO_CHAT_NAME = re.compile(
 CHAT_TYPES = ("llm", "vlm")
 
 
-def _told_chat(model_id: str, probes: Any) -> Optional[bool]:
+def _told_chat(model_id: str, probes: Any) -> bool | None:
     """Whether the engine itself says that the model chats; None where it does not say."""
     studio = _entry(_field(_answer(probes, "/api/v0/models"), "data"), model_id)
+    if not studio:
+        studio = _entry(_field(_answer(probes, "/api/v1/models"), "models"), model_id)
     if isinstance(studio.get("type"), str):
         return studio["type"] in CHAT_TYPES
     ollama = _entry(_field(_answer(probes, "/api/tags"), "models"), model_id)
@@ -650,9 +654,12 @@ def _told_chat(model_id: str, probes: Any) -> Optional[bool]:
     return False if isinstance(made, list) and made and "text" not in made else None
 
 
-def served_models(probes: Probes) -> List[Dict[str, Any]]:
-    """`[{"id", "chat"}]` in the server's order, each id once and exactly as requests must name it."""
-    found: Dict[str, Dict[str, Any]] = {}
+def served_models(probes: Probes) -> list[dict[str, Any]]:
+    """`[{"id", "chat"}]` in the server's order, each id once, exactly as requests must name it.
+
+    Empty where the server lists none: mlx-lm and transformers serve without a model cache.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for entry in _listed(probes):
         model_id = entry.get("id")
         if isinstance(model_id, str) and model_id:
@@ -676,7 +683,7 @@ def model_facts(engine_name: Any, model_id: Any, probes: Probes) -> Facts:
     return facts
 
 
-def slots(engine_name: Any, probes: Probes) -> Dict[str, Any]:
+def slots(engine_name: Any, probes: Probes) -> dict[str, Any]:
     """`{"count", "source"}`: how many requests the server works on at once, if it tells."""
     count, source = _engine(engine_name).slots(probes)
     return {"count": count, "source": source}
@@ -684,7 +691,7 @@ def slots(engine_name: Any, probes: Probes) -> Dict[str, Any]:
 
 def context_in_force(
     engine_name: Any, model_id: Any, probes: Probes, requested_tokens: Any
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """`{"requested_tokens", "effective_tokens", "source", "reason", "remedy"}` for one request.
 
     Ollama and LM Studio tell it only of a loaded model: ask again after the model's first answer.
@@ -709,19 +716,17 @@ def context_in_force(
     }
 
 
-def _untold_context(
-    engine_name: Any, model_id: Any, probes: Probes, requested: Optional[int]
-) -> str:
+def _untold_context(engine_name: Any, model_id: Any, probes: Probes, requested: int | None) -> str:
     if engine_name in ("Ollama", "LM Studio"):
         return f"{engine_name} tells the context of a model only while it is loaded"
-    if engine_name not in ENGINES:
+    if _engine(engine_name) is UNKNOWN:
         return "an unknown server, which does not tell the context in force"
     sentence = _remedy(engine_name, model_id, probes, requested) if requested else None
     told = f"{engine_name} does not tell the context in force"
     return f"{told}; to be sure: {sentence}" if sentence else told
 
 
-def _remedy(engine_name: Any, model_id: Any, probes: Probes, requested: int) -> Optional[str]:
+def _remedy(engine_name: Any, model_id: Any, probes: Probes, requested: int) -> str | None:
     trained = model_facts(engine_name, model_id, probes)["trained_context_tokens"]
     if trained and trained < requested:
         return (
@@ -737,7 +742,7 @@ def _remedy(engine_name: Any, model_id: Any, probes: Probes, requested: int) -> 
     return sentence.format(**values) if sentence else None
 
 
-def cache_switch(engine_name: Any, policy: str, salt: Any) -> Tuple[str, Dict[str, Any]]:
+def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[str, Any]]:
     """How the prompt cache is kept out: (method, request fields to add).
 
     `policy` is "avoid" or "allow"; `salt` is random per conversation.  With "engine_switch" the
@@ -753,7 +758,7 @@ def cache_switch(engine_name: Any, policy: str, salt: Any) -> Tuple[str, Dict[st
     return ("engine_switch", {field: value}) if field and value else ("salt", {})
 
 
-# --- Errors -------------------------------------------------------------------------------------------
+# --- Errors -------------------------------------------------------------------------------------
 
 
 def _parsed(body_text: Any) -> Any:
@@ -776,15 +781,16 @@ def _detail_text(item: Any) -> str:
 
 
 def _error_text(body_text: Any) -> str:
-    """The server's own words, on one line, uncut."""
+    """The server's own words, on one line."""
     body = _parsed(body_text)
     if not isinstance(body, dict):
-        return _plain(body_text[:LONGEST_BODY]) if isinstance(body_text, str) else ""
+        return _plain(body_text[:LONGEST_TEXT]) if isinstance(body_text, str) else ""
     error, detail = body.get("error"), body.get("detail")
     details = detail if isinstance(detail, list) else [detail]
     told = [_field(error, "message"), error, "; ".join(filter(None, map(_detail_text, details)))]
     told.append(body.get("message"))
-    return next((_plain(text) for text in told if isinstance(text, str) and text), "")
+    words = (_plain(text[:LONGEST_TEXT]) for text in told if isinstance(text, str))
+    return next(filter(None, words), "")
 
 
 def error_message(body_text: Any) -> str:
@@ -796,12 +802,14 @@ def error_message(body_text: Any) -> str:
     return _error_text(body_text)[:LONGEST_MESSAGE]
 
 
-# Each engine's own words; the fixed names of llama.cpp, llama-cpp-python and vLLM come first.
+# llama.cpp's type, llama-cpp-python's and OpenAI's code, vLLM's param.
+CONTEXT_NAMES = ("exceed_context_size_error", "context_length_exceeded", "input_tokens")
+# Each engine's own words.
 CONTEXT_ERROR = re.compile(
-    r"exceed_context_size|context_length_exceeded|input_tokens|ContextWindowExceeded"
-    r"|maximum context length|max_model_len"  # vLLM, SGLang, llama-cpp-python
-    r"|exceeds? the (?:available|model's) context|context (?:size|length) (?:has been )?exceeded"
-    r"|longer than the (?:model's )?context"  # Ollama, SGLang
+    r"maximum context length|max_model_len"  # vLLM, SGLang, llama-cpp-python
+    r"|exceeds? the available context|exceeds? context window|ContextWindowExceeded"  # llama.cpp
+    r"|longer than the (?:model's )?context|exceeds? the model's context"  # Ollama, SGLang
+    r"|context (?:size|length) (?:has been )?exceeded"
     r"|trying to keep the first|greater than the context length"  # LM Studio
     r"|inputs` (?:tokens \+ `max_new_tokens` must be <=|must have less than)"  # TGI
     r"|prompt is too long",
@@ -812,9 +820,8 @@ NOT_ABOUT_CONTEXT = (401, 403, 404, 429)
 
 def _about_context(body_text: Any) -> bool:
     error = _field(_parsed(body_text), "error")
-    named = [_field(error, key) for key in ("type", "code", "param")]
-    words = [name for name in named if isinstance(name, str)] + [_error_text(body_text)[:4000]]
-    return any(CONTEXT_ERROR.search(word) for word in words)
+    named = any(_field(error, key) in CONTEXT_NAMES for key in ("type", "code", "param"))
+    return named or bool(CONTEXT_ERROR.search(_error_text(body_text)))
 
 
 def error_kind(status: Any, body_text: Any) -> str:
@@ -848,41 +855,47 @@ REFUSAL = re.compile(
 REFUSAL_REACH = 300  # characters around the refusal in which the field's name counts
 
 
-def refused_fields(status: Any, body_text: Any, sent_fields: Any) -> Set[str]:
+def refused_fields(status: Any, body_text: Any, sent_fields: Any) -> set[str]:
     """The sent fields that a 400 or 422 refuses by name: worth ONE try without them, else empty."""
     if status not in (400, 422) or _about_context(body_text):
         return set()
     names = {n for n in sent_fields if isinstance(n, str)} if _iterable(sent_fields) else set()
     names -= NEVER_DROPPED
     blamed = _field(_parsed(body_text), "error", "param")
-    text = _error_text(body_text)[:LONGEST_BODY]
+    text = _error_text(body_text)
     near = " ".join(
         text[max(0, hit.start() - REFUSAL_REACH) : hit.end() + REFUSAL_REACH]
         for hit in list(REFUSAL.finditer(text))[:20]
     )
     if near and isinstance(blamed, str) and blamed in names:
         return {blamed}
-    return {n for n in names if re.search(rf"(?<![A-Za-z0-9_]){re.escape(n)}(?![A-Za-z0-9_])", near)}
+    return names & set(re.findall(r"[A-Za-z0-9_]+", near))
 
 
 def _iterable(value: Any) -> bool:
     return isinstance(value, (dict, list, tuple, set, frozenset))
 
 
-# --- For people ------------------------------------------------------------------------------------------
+# --- For people ---------------------------------------------------------------------------------
 
 
-def start_hint(engine_name: Optional[str] = None) -> str:
+def start_hint(engine_name: str | None = None) -> str:
     """The command that starts a server of that engine; without one, those of the usual engines."""
-    if engine_name in ENGINES:
-        return ENGINES[str(engine_name)].start
+    engine = _engine(engine_name)
+    if engine is not UNKNOWN:
+        return engine.start
     usual = ("Ollama", "llama.cpp", "LM Studio", "vLLM")
     width = max(map(len, usual))
     return "\n".join(f"{name:<{width}}  {ENGINES[name].start}" for name in usual)
 
 
-PATH_SHAPE = re.compile(r"[/~\\.]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]*://")
-HOME_PART = re.compile(r"(?:^|/)(?:home|users|root|mnt|media|volumes)/", re.IGNORECASE)
+# From a root, a home, a drive or a URL; through somebody's folder; or to a file ("models/x.gguf").
+PATH_SHAPE = re.compile(
+    r"^[/~.]|^[a-z]:/|^[a-z][a-z0-9+.-]*:/"
+    r"|(?:^|/)(?:home|users|root|mnt|media|volumes)/"
+    r"|/[^/:]*\.(?:gguf|bin|safetensors|pt|pth)$",
+    re.IGNORECASE,
+)
 HUB_FOLDER = re.compile(r"^models--([^-/][^/]*?)--([^/]+)$")
 
 
@@ -895,9 +908,10 @@ def published_model_id(served_id: Any) -> str:
     """
     if not isinstance(served_id, str):
         return "unnamed"
-    text = served_id.strip()[: 20 * LONGEST_MODEL_ID]
-    if PATH_SHAPE.match(text) or "\\" in text or HOME_PART.search(text):
-        text = _last_part(text.replace("\\", "/"))
+    text = served_id.strip()
+    path = text.replace("\\", "/")
+    if "\\" in text or PATH_SHAPE.search(path):
+        text = _last_part(path)
     shown = "".join("?" if unicodedata.category(c)[0] == "C" else c for c in text)
     return shown.strip()[:LONGEST_MODEL_ID] or "unnamed"
 
