@@ -1,37 +1,52 @@
 """What a model server put on the wire: bytes of a response body in, chunks of text out.
 
 Pure code. The runner keeps the raw bytes of every read with their time; after the stream has ended
-(or on another thread) it feeds them through here, read by read, so that each chunk of text knows the
-read that completed it. This is the only stream parser of the project.
+(or on another thread) it feeds them through here, read by read, so that each chunk of text knows
+the read that completed it. This is the only stream parser of the project.
 
     Body          undoes HTTP framing (chunked, Content-Length, or until the connection closes)
     StreamParser  server-sent events -> texts, usage, finish reason, server timings, errors
     timing_of     stamps of the reads + chunks -> the `timing` marks of a ledger line
+
+Total and linear: whatever bytes come, in whatever pieces, nothing here raises, and the time is in
+proportion to their number.
 """
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, Optional, Sequence
+import re
+from itertools import groupby
+from typing import Any, Iterator, Optional, Sequence
 
 MAX_KEPT_DEPTH = 6        # of a server's own usage and timings objects
 MAX_KEPT_ITEMS = 64       # so that a hostile usage object cannot swell the ledger
+MAX_KEPT_VALUES = 512     # in one object, all depths together
 MAX_KEPT_CHARACTERS = 200
+MAX_ERROR_CHARACTERS = 2000
+MAX_SIZE_LINE_BYTES = 4096
+MAX_INTEGER_DIGITS = 32   # int() of a long number is quadratic in old Pythons, an error in new ones
+
+BOM = b"\xef\xbb\xbf"
+SIZE_LINE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 
 
 class Body:
-    """HTTP framing undone, piece by piece.
+    """HTTP framing undone, piece by piece (RFC 9112).
 
     framing: "chunked", "length" or "close"; length_bytes: Content-Length where framing is "length".
-    `complete` tells whether the framing says that everything came; "close" never knows.
+    `complete` tells whether the framing says that everything came: with "chunked" from the chunk of
+    size 0 on; "close" never knows. `broken` tells of chunks that are none; what came before counts.
+    Chunk extensions, trailers and whatever follows the end are dropped; a lone LF ends a line, too.
     """
 
     def __init__(self, framing: str, length_bytes: int = 0) -> None:
         self.framing = framing
-        self.complete = framing == "length" and length_bytes == 0
+        self.complete = framing == "length" and length_bytes <= 0
         self.broken = False
-        self._left = length_bytes
-        self._pending = b""
+        self._left = max(length_bytes, 0) if framing == "length" else 0
+        self._chunk_ends = False          # the line end that closes a chunk is due
+        self._pending = b""               # a line of the framing that has not ended
 
     def feed(self, data: bytes) -> bytes:
         """The payload inside `data`; framing bytes are taken off."""
@@ -45,46 +60,61 @@ class Body:
 
     def _feed_chunked(self, data: bytes) -> bytes:
         data, at, out = self._pending + data, 0, []
-        while not (self.complete or self.broken):
-            if self._left > 0:
+        self._pending = b""
+        while at < len(data) and not (self.complete or self.broken):
+            if self._left:
                 piece = data[at:at + self._left]
                 out.append(piece)
                 at += len(piece)
                 self._left -= len(piece)
-                if self._left:
-                    break
-                self._left = -2                   # the line end that closes a chunk
-            if self._left < 0:
-                skip = min(-self._left, len(data) - at)
-                at += skip
-                self._left += skip
-                if self._left:
-                    break
-            line_end = data.find(b"\r\n", at)
-            if line_end < 0:
-                self.broken = len(data) - at > 4096
-                break
-            at = self._open_chunk(data[at:line_end], line_end + 2)
-        self._pending = data[at:]
+                self._chunk_ends = not self._left
+            else:
+                at = self._take_line(data, at)
         return b"".join(out)
 
-    def _open_chunk(self, size_line: bytes, after: int) -> int:
-        try:
-            self._left = int(size_line.split(b";", 1)[0].strip() or b"x", 16)
-        except ValueError:
-            self._left, self.broken = 0, True
-        self.broken = self.broken or self._left < 0
-        self.complete = not self.broken and self._left == 0
-        return after
+    def _take_line(self, data: bytes, at: int) -> int:
+        """Reads one line of the framing; returns where it ended."""
+        line_end = data.find(b"\n", at)
+        line = data[at:line_end if line_end >= 0 else None]
+        if len(line) > MAX_SIZE_LINE_BYTES:
+            self.broken = True
+        elif line_end < 0:
+            self._pending = line
+        elif self._chunk_ends:
+            self._chunk_ends, self.broken = False, line.strip(b"\r") != b""
+        else:
+            self._open_chunk(line.rstrip(b"\r"))
+        return line_end + 1 if line_end >= 0 else len(data)
+
+    def _open_chunk(self, size_line: bytes) -> None:
+        size = SIZE_LINE.fullmatch(size_line)
+        self.broken = size is None
+        self._left = int(size[1], 16) if size else 0
+        self.complete = size is not None and not self._left
+
+
+# Where servers put what the model thought; more than one may hold the same text (OpenRouter, and
+# vLLM while it renamed its field), so the first that holds any counts.
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details",
+                    "thinking_blocks")
+REASONING_PARTS = ("thinking", "reasoning")       # types of content parts (Mistral)
+TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+THINK_START, THINK_END = "<think>", "</think>"
 
 
 class StreamParser:
     """Server-sent events of a chat completion, in any cut, to what the model said.
 
-    After `close()`: `texts`, `kinds` ("r" reasoning, "a" answer) and `reads` (index of the read that
-    completed the chunk) run in parallel, one entry for every non-empty text; `usage`, `server_timings`,
-    `finish_reason`, `model`, `system_fingerprint` as the server gave them (last wins, model: first);
-    `error` is the body of an error inside the stream; `done` tells of `[DONE]`.
+    After `close()`: `texts`, `kinds` ("r" reasoning, "a" answer) and `reads` (index of the read
+    that completed the chunk) run in parallel, one entry for every non-empty text; `usage` (the last
+    that counts anything), `server_timings`, `finish_reason`, `system_fingerprint` (last wins) and
+    `model` (first wins) as the server gave them; `error` is the body of the first error, in
+    whatever shape; `done` tells of `[DONE]`; `streamed` is False where one JSON document came
+    instead of a stream. `events` counts what was understood, `bad_events` what was not.
+
+    A chunk belongs to the read that brought the end of its `data:` line, be it CR, LF or CR LF (of
+    which the CR alone is enough): from there on the text is known, though the empty line that
+    closes the event, or the LF of a CR LF, may come in a later packet.
     """
 
     def __init__(self) -> None:
@@ -101,104 +131,167 @@ class StreamParser:
         self.streamed = True
         self.events = 0
         self.bad_events = 0
-        self._parts: list[bytes] = []
-        self._data: list[str] = []
-        self._data_read = 0
-        self._other: list[str] = []
+        self._line_start = bytearray()            # of a line that has not ended, held once
+        self._after_cr = False                    # an LF that comes next belongs to that CR
+        self._at_start = True
+        self._event_name = b""
+        self._data: list[tuple[str, int]] = []    # lines of the event at hand, with their reads
+        self._deltas_came = False
+        self._other = bytearray()                 # lines that are no part of an event stream
+        self._other_ends: list[tuple[int, int]] = []       # (its length after a read, that read)
 
     def feed(self, payload: bytes, read: int) -> None:
-        """Take what read number `read` brought. A line without end costs one copy, not one a read."""
-        cut = payload.rfind(b"\n")
-        if cut < 0:
-            if payload:
-                self._parts.append(payload)
+        """Take what read number `read` brought."""
+        if self._after_cr and payload:
+            self._after_cr = False
+            payload = payload[payload[:1] == b"\n":]
+        if b"\n" not in payload and b"\r" not in payload:
+            self._line_start += payload           # amortised: costs one copy, not one a read
             return
-        self._parts.append(payload[:cut])
-        whole = b"".join(self._parts)
-        self._parts = [payload[cut + 1:]]
-        for line in whole.split(b"\n"):
-            self._line(line, read)
+        self._after_cr = payload.endswith(b"\r")
+        if self._line_start:
+            self._line_start += payload
+            payload, self._line_start = bytes(self._line_start), bytearray()
+        lines = payload.splitlines(keepends=True)
+        if not lines[-1].endswith((b"\n", b"\r")):
+            self._line_start += lines.pop()
+        for line in lines:
+            self._line(line.rstrip(b"\r\n"), read)
+        self._note_other(read)
 
     def close(self, read: int) -> StreamParser:
-        """The stream has ended: a last line without its newline counts (some servers never send it)."""
-        rest = b"".join(self._parts)
-        self._parts = []
+        """The stream has ended: a last line without its end counts (some servers never send it)."""
+        rest, self._line_start = bytes(self._line_start), bytearray()
         if rest:
-            for line in rest.split(b"\n"):
-                self._line(line, read)
+            self._line(rest, read)
         self._dispatch()
-        if not self.events and self._other:
-            self._plain_body("\n".join(self._other), read)
+        self._note_other(read)
+        if self._other:
+            self._read_other(read)
         return self
 
-    def _line(self, raw: bytes, read: int) -> None:
-        line = raw[:-1] if raw.endswith(b"\r") else raw
+    def _line(self, line: bytes, read: int) -> None:
+        if self._at_start:
+            self._at_start = False
+            line = line[len(BOM):] if line.startswith(BOM) else line
         if not line:
             self._dispatch()
         elif line.startswith(b"data:"):
             value = line[6:] if line[5:6] == b" " else line[5:]
-            self._data.append(value.decode("utf-8", "replace"))
-            self._data_read = read
-        elif not line.startswith((b":", b"event:", b"id:", b"retry:")) and len(self._other) < 10_000:
-            self._other.append(line.decode("utf-8", "replace"))
+            self._data.append((value.decode("utf-8", "replace"), read))
+        elif line.startswith(b"event:"):
+            self._event_name = line[6:].strip()
+        elif not line.startswith((b":", b"id:", b"retry:")):
+            self._other += line + b"\n"
+
+    def _note_other(self, read: int) -> None:
+        if len(self._other) > (self._other_ends[-1][0] if self._other_ends else 0):
+            self._other_ends.append((len(self._other), read))
 
     def _dispatch(self) -> None:
+        """An event has ended. Events that a server forgot to part are taken line by line."""
         lines, self._data = self._data, []
-        if not lines:
-            return
-        joined = "\n".join(lines)
-        # Events that a server forgot to part by an empty line are taken one by one.
-        for text in [joined] if len(lines) == 1 or _parse(joined) is not None else lines:
-            self._event(text, self._data_read)
+        name, self._event_name = self._event_name, b""
+        if len(lines) > 1 and _parse(lines[0][0]) is None:
+            joined = "\n".join(text for text, _ in lines)
+            if _parse(joined) is not None:
+                lines = [(joined, lines[-1][1])]
+        for text, read in lines:
+            self._event(text.strip(), read, name)
 
-    def _event(self, text: str, read: int) -> None:
-        if text.strip() == "[DONE]":
+    def _event(self, text: str, read: int, name: bytes) -> None:
+        if text == "[DONE]":
             self.events += 1
             self.done = True
             return
-        message = _parse(text)
-        if isinstance(message, dict):
+        value = _parse(text)
+        messages = _objects(value)
+        # transformers serve puts an error's words into JSON without escaping them.
+        if name == b"error" or (not messages and text.startswith('{"error"')):
             self.events += 1
-            self._message(message, read)
-        else:
+            told = next((e for e in map(_error_in, messages) if e is not None), value)
+            self._fail(text[:MAX_ERROR_CHARACTERS] if told is None else told)
+        elif messages:
+            self.events += 1
+            for message in messages:
+                self._message(message, read)
+        elif text and name in (b"", b"message"):      # events of other names are not for us
             self.bad_events += 1
 
-    def _plain_body(self, text: str, read: int) -> None:
-        """One JSON document instead of a stream: the server ignored `stream`, or reports an error."""
-        message = _parse(text)
-        if isinstance(message, dict):
-            self.streamed = False
-            self.events += 1
-            if "choices" not in message and "detail" in message:
-                self.error = message["detail"]
-            self._message(message, read)
+    def _read_other(self, read: int) -> None:
+        """Lines outside of events: the whole answer at once, lines of JSON, or no answer at all."""
+        raw, self._other = bytes(self._other), bytearray()
+        messages = _objects(_parse(raw.decode("utf-8", "replace")))
+        if self.events:                               # an error written bare into a stream
+            for message in messages:
+                self._fail(_error_in(message))
+        elif any(map(_tells, messages)):
+            self.events, self.streamed = 1, False
+            for message in messages:
+                self._message(message, read)
+        else:
+            self._read_json_lines(raw)
+
+    def _read_json_lines(self, raw: bytes) -> None:
+        """One JSON object a line instead of events, each with the read that brought its end."""
+        at, ends = 0, iter(self._other_ends)
+        end, read = next(ends)
+        for line in raw.split(b"\n"):
+            at += len(line) + 1
+            if at > end:
+                end, read = next(ends, (len(raw) + 1, read))
+            messages = _objects(_parse(line.decode("utf-8", "replace"))) if line[:1] == b"{" else []
+            for message in filter(_tells, messages):
+                self.events += 1
+                self._message(message, read)
+        self.bad_events += not self.events
+
+    def _fail(self, told: Any) -> None:
+        """The first error is the cause; what follows it is its consequence."""
+        if self.error is None:
+            self.error = told
 
     def _message(self, message: dict[str, Any], read: int) -> None:
-        if message.get("error"):
-            self.error = message["error"]
-        if isinstance(message.get("usage"), dict):
-            self.usage = message["usage"]
+        self._fail(_error_in(message))
+        choice = _first_choice(message.get("choices"))
+        for usage in (choice.get("usage"), message.get("usage")):     # in the choice: Moonshot
+            self._take_usage(usage)
         if isinstance(message.get("timings"), dict):
             self.server_timings = message["timings"]
-        if self.model is None and isinstance(message.get("model"), str):
-            self.model = message["model"]
-        if isinstance(message.get("system_fingerprint"), str):
-            self.system_fingerprint = message["system_fingerprint"]
-        choice = _first_choice(message.get("choices"))
-        if isinstance(choice.get("finish_reason"), str) and choice["finish_reason"]:
-            self.finish_reason = choice["finish_reason"]
-        delta = choice.get("delta") or choice.get("message") or {}
-        if isinstance(delta, dict):
-            self._take(delta.get("reasoning_content") or delta.get("reasoning"), "r", read)
-            self._take(delta.get("content"), "a", read)
-        self._take(choice.get("text"), "a", read)
+        # Azure's first frame names no model: "".
+        self.model = self.model or _text(message.get("model"))
+        fingerprint = _text(message.get("system_fingerprint"))
+        self.system_fingerprint = fingerprint or self.system_fingerprint
+        self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
+        self._take_choice(choice, read)
 
-    def _take(self, content: Any, kind: str, read: int) -> None:
-        if isinstance(content, list):       # content parts, as some gateways send them
-            content = "".join(part["text"] for part in content
-                              if isinstance(part, dict) and isinstance(part.get("text"), str))
-        if isinstance(content, str) and content:
-            self.texts.append(content)
+    def _take_usage(self, usage: Any) -> None:
+        """The last wins, but zeros (placeholders of some gateways) never hide counts."""
+        if isinstance(usage, dict) and (_counts(usage) or not _counts(self.usage or {})):
+            self.usage = usage
+
+    def _take_choice(self, choice: dict[str, Any], read: int) -> None:
+        delta, whole = choice.get("delta"), choice.get("message")
+        if isinstance(delta, dict) and delta:
+            self._deltas_came = self._take_delta(delta, read) or self._deltas_came
+        elif self._deltas_came:
+            pass             # the whole message once more, at the end of its stream (MiniMax)
+        elif isinstance(whole, dict):
+            self._take_delta(whole, read)
+        else:
+            self._take("a", _text(choice.get("text")), read)
+
+    def _take_delta(self, delta: dict[str, Any], read: int) -> bool:
+        before = len(self.texts)
+        thoughts = (_flat(delta.get(name)) for name in REASONING_FIELDS)
+        self._take("r", next(filter(None, thoughts), None), read)
+        for kind, parts in groupby(_content_parts(delta.get("content")), key=lambda part: part[0]):
+            self._take(kind, "".join(text for _, text in parts), read)
+        return len(self.texts) > before
+
+    def _take(self, kind: str, text: Optional[str], read: int) -> None:
+        if text:
+            self.texts.append(text)
             self.kinds.append(kind)
             self.reads.append(read)
 
@@ -207,47 +300,141 @@ class StreamParser:
         return "".join(t for t, k in zip(self.texts, self.kinds) if k == kind)
 
     def mark_inline_reasoning(self) -> bool:
-        """Chunks inside a leading `<think>...</think>` become reasoning; True where there were any."""
-        if "r" in self.kinds or not self.text_of("a").lstrip().startswith("<think>"):
+        """Thinking that leads the answer in `<think>` tags becomes reasoning; True where it does.
+
+        Where the chat template opened the block, only `</think>` is in the answer. The tags and the
+        blank between thinking and answer go with the thinking; a chunk that holds the end of one
+        and the start of the other becomes two, of one read. Call it before `timing_of`.
+        """
+        text = "" if "r" in self.kinds else "".join(self.texts)
+        end = text.find(THINK_END)
+        opened = text.lstrip().startswith(THINK_START)
+        if not opened and (end < 0 or THINK_START in text[:end]):
             return False
-        seen = ""
-        for i, text in enumerate(self.texts):
-            if "</think>" in seen:
-                break
-            self.kinds[i] = "r"
-            seen = seen[-8:] + text
+        answer = text[end + len(THINK_END):].lstrip() if end >= 0 else ""
+        self._split_at(len(text) - len(answer))
         return True
+
+    def _split_at(self, length: int) -> None:
+        """The first `length` characters become reasoning."""
+        for i, text in enumerate(self.texts):
+            if length <= 0:
+                return
+            self.kinds[i] = "r"
+            if length < len(text):
+                self.texts[i:i + 1] = [text[:length], text[length:]]
+                self.kinds.insert(i + 1, "a")
+                self.reads.insert(i + 1, self.reads[i])
+                return
+            length -= len(text)
+
+
+# --- Reading messages that may hold anything -----------------------------------------------------
+
+
+def _integer(digits: str) -> Optional[int]:
+    return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else None
+
+
+# Not strict: some servers leave control characters in strings as they are.
+_DECODER = json.JSONDecoder(strict=False, parse_int=_integer, parse_constant=lambda name: None)
 
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=lambda name: None)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The JSON objects of an event: itself, or those of a list (Gemini puts errors into one)."""
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _text(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) and value else None
 
 
 def _first_choice(choices: Any) -> dict[str, Any]:
     if isinstance(choices, list):
         for choice in choices:
-            if isinstance(choice, dict) and choice.get("index", 0) == 0:
+            if isinstance(choice, dict) and choice.get("index") in (None, 0):
                 return choice
     return {}
 
 
+def _error_in(message: dict[str, Any]) -> Any:
+    """The body of the error that a message tells of, None where it tells of none."""
+    error = message.get("error") or _first_choice(message.get("choices")).get("error")
+    if error or message.get("choices"):
+        return error or None
+    if message.get("error") in ("", {}, []):
+        return message["error"]
+    if message.get("detail"):                         # FastAPI
+        return message["detail"]
+    # Old vLLM's {"object": "error", "message": ...}, and gateways' {"code": 500, "msg": ...}.
+    told = isinstance(message.get("message"), str) or isinstance(message.get("msg"), str)
+    marked = "error" in (message.get("object"), message.get("type")) or "code" in message
+    return message if told and marked else None
+
+
+def _tells(message: dict[str, Any]) -> bool:
+    """Whether a message is of a completion, or of its failure."""
+    return "choices" in message or _error_in(message) is not None
+
+
+def _counts(usage: dict[str, Any]) -> bool:
+    counts = (usage.get(name) for name in TOKEN_COUNTS)
+    return any(isinstance(count, (int, float)) and count > 0 for count in counts)
+
+
+def _flat(value: Any, depth: int = 3) -> str:
+    """The text of a string, of a part that holds it under one of its usual names, or of a list."""
+    if isinstance(value, dict):
+        value = next((value[name] for name in ("text", "thinking", "summary", "content")
+                      if value.get(name)), None)
+    if isinstance(value, list) and depth:
+        return "".join(_flat(part, depth - 1) for part in value)
+    return value if isinstance(value, str) else ""
+
+
+def _content_parts(content: Any) -> Iterator[tuple[str, str]]:
+    """(kind, text) of a delta's content: a string, or parts as some gateways send them."""
+    for part in content if isinstance(content, list) else [content]:
+        thinks = isinstance(part, dict) and part.get("type") in REASONING_PARTS
+        yield "r" if thinks else "a", _flat(part)
+
+
+# --- What goes into the ledger -------------------------------------------------------------------
+
+
 def plain(value: Any, depth: int = MAX_KEPT_DEPTH) -> Any:
     """A server's own object, bounded in depth, items and lengths, without what JSON cannot hold."""
+    return _plain(value, depth, [MAX_KEPT_VALUES])
+
+
+def _plain(value: Any, depth: int, room: list[int]) -> Any:
+    """As `plain`; `room` holds how many values may still be kept."""
+    room[0] -= 1
     if isinstance(value, dict) and depth:
-        return {str(k)[:MAX_KEPT_CHARACTERS]: plain(v, depth - 1)
-                for k, v in list(value.items())[:MAX_KEPT_ITEMS]}
+        return {_kept(str(k)): _plain(v, depth - 1, room)
+                for k, v in list(value.items())[:MAX_KEPT_ITEMS] if room[0] > 0}
     if isinstance(value, list) and depth:
-        return [plain(v, depth - 1) for v in value[:MAX_KEPT_ITEMS]]
+        return [_plain(v, depth - 1, room) for v in value[:MAX_KEPT_ITEMS] if room[0] > 0]
     if isinstance(value, str):
-        return value[:MAX_KEPT_CHARACTERS]
+        return _kept(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return value if abs(value) < 2 ** 53 else None
     return value if isinstance(value, float) and math.isfinite(value) else None
+
+
+def _kept(text: str) -> str:
+    """Cut, and without halves of surrogate pairs, which UTF-8 cannot hold."""
+    return text[:MAX_KEPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
 
 
 def runs_of(kinds: Sequence[str]) -> Optional[str]:
@@ -291,10 +478,12 @@ def spread(values: Sequence[int]) -> Optional[dict[str, int]]:
 def timing_of(stream: StreamParser, us_of_read: Sequence[int]) -> dict[str, Any]:
     """The text marks of a call, in µs since its request was handed to the socket.
 
-    us_of_read: the stamp of each read of the body. Returns first_token_us, first_answer_us,
-    last_token_us, chunk_us, chunk_kinds, reads and ttft_null_reason.
+    us_of_read: the stamp of each read of the body; a read without one has the last. Returns
+    first_token_us, first_answer_us, last_token_us, chunk_us, chunk_kinds, reads, ttft_null_reason.
     """
-    marks = [us_of_read[r] for r in stream.reads] if stream.streamed else []
+    last = len(us_of_read) - 1
+    reads = stream.reads if stream.streamed and last >= 0 else []
+    marks = [us_of_read[min(read, last)] for read in reads]
     answers = [m for m, kind in zip(marks, stream.kinds) if kind == "a"]
     reason = None if marks else (
         "the server sent one JSON body instead of a stream" if not stream.streamed
@@ -305,6 +494,6 @@ def timing_of(stream: StreamParser, us_of_read: Sequence[int]) -> dict[str, Any]
         "last_token_us": marks[-1] if marks else None,
         "chunk_us": marks[:1] + [b - a for a, b in zip(marks, marks[1:])],
         "chunk_kinds": runs_of(stream.kinds) if marks else None,
-        "reads": shared_reads(stream.reads) if marks else [],
+        "reads": shared_reads(reads),
         "ttft_null_reason": reason,
     }
