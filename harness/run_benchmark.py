@@ -2,8 +2,8 @@
 """Benchmark a language model behind any OpenAI-compatible endpoint, with nothing but Python.
 
   python3 harness/run_benchmark.py --rehearse             try everything on the embedded endpoint
-  python3 harness/run_benchmark.py --probe                what serves here, one hello, nothing written
-  python3 harness/run_benchmark.py --models qwen2.5:7b    hello, 5q and 20q on the usual Ollama port
+  python3 harness/run_benchmark.py --probe                what serves here, one hello, no file
+  python3 harness/run_benchmark.py --models qwen2.5:7b    hello, 5q and 20q on Ollama's port
   python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --phases all --detach
 
 A run streams submissions/<handle>/<device-tag>/run-<uuid>/run.jsonl (evidence, one line a call, on
@@ -13,24 +13,26 @@ on at the next call with --run-id. Every number is computed later, by metrics.py
 Timed is what a client sees: from the moment the request is handed to the socket until each chunk
 arrives. Not timed: connecting (told apart as connect_us), reading suites, parsing, writing.
 
-exit codes: 0 all planned calls have an answer; 1 finished, some calls failed; 2 usage; 3 endpoint;
-4 storage; 5 (--wait) still running; 130/143 interrupted.
+exit codes:
+  0 all planned calls have an answer; 1 finished, some calls failed; 2 usage; 3 endpoint; 4 storage;
+  5 (--wait) still running; 130/143 interrupted.
 """
 from __future__ import annotations
 
 import argparse
 import array
 import base64
-import difflib
+import contextlib
+import datetime
 import functools
 import gc
+import glob
 import hashlib
 import http.client
-import io
 import json
 import os
-import platform
 import queue
+import re
 import signal
 import socket
 import struct
@@ -43,49 +45,55 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, NamedTuple, Optional
 
 if sys.version_info < (3, 9):
     sys.exit("run_benchmark needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import answer_checks
+import calls
 import engines
+import flags
 import hardware
 import ledger as ledgers
+import manifests
 import metrics
 import phases
 import privacy
+import releases
 import report
+import state
 import wire
 
-# --- version and knobs -----------------------------------------------------------------------------
+# --- version and knobs ---------------------------------------------------------------------------
 HARNESS_VERSION = "public-1"
-SCHEMA_VERSION = "1"
 CANONICAL_OPTIONS = {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}
-DEFAULT_URL = "http://127.0.0.1:11434"
-DEFAULT_TIMEOUT_S = 360.0
-DEFAULT_LANES = 4
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_OUT = os.path.join(os.path.dirname(HERE), "submissions")
 
 READ_BYTES = 16 * 1024            # 256 KiB a read costs more than parsing; 16 KiB halves the CPU
-BLOCK_BYTES = 64 * 1024           # raw bytes kept until they are parsed on the side: memory stays flat
+BLOCK_BYTES = 64 * 1024           # raw bytes kept until they are parsed on the side: flat memory
 BODY_CAP_BYTES = 64 * 1024 * 1024
+HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 READS_CAP = 4_000_000             # a body in one-byte reads must not fill memory with stamps either
 WAIT_TICK_S = 0.5                 # how often a silent read looks at its deadline
 DONE_GRACE_S = 0.25               # how long a stream may stay open after its [DONE]
 ASK_TIMEOUT_S = 5.0               # for each question about the server itself
+SCAN_TIMEOUT_S = 1.0              # for each usual port
 RETRY_STATUSES = (429, 503)
 RETRY_PAUSE_S = 1.0               # where the server names no Retry-After
 VANISHED_AFTER = 3                # calls in a row that found no server
-CLOCK_STEP_NS = 1_000_000         # a wall clock that moved by more makes kernel stamps useless
 HEARTBEAT_S = 0.1                 # notices a suspended machine
 HEARTBEAT_FINE_S = 0.01           # measures the reader's lag where the kernel gives no stamps
 SAMPLE_EVERY_S = 5.0              # host gauges
-CALIBRATION_CHUNKS = 700
+CALIBRATION = {"first_token_ms": 20, "gap_ms": 1, "tokens": 700}
 SATURATION_CHUNKS = 60_000
+DETACH_LOOK_S = 20.0              # how long a background run may take to write its first line
 SO_TIMESTAMPNS = 35               # Linux (asm-generic); the socket module does not name it
 TIMESPEC = struct.Struct("ll")
+
+Json = dict[str, Any]
 
 
 class Stop(Exception):
@@ -106,6 +114,14 @@ class StorageError(Stop):
     exit_code = 4
 
 
+class Interrupted(Stop):
+    """A signal ended the run."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
 class CallCut(Exception):
     """A call was ended by us: kind is timeout, body_too_large or client_stopped."""
 
@@ -118,43 +134,50 @@ class Ended(Exception):
     """The stream said [DONE] and then stayed open: read no further."""
 
 
-# --- one read: stamped before anything looks at it -------------------------------------------------
+# --- one read: stamped before anything looks at it -----------------------------------------------
 class Gate:
-    """The sockets in flight, so that an interrupt can drop them all from another thread."""
+    """The exchanges in flight, so that an interrupt can drop them all from another thread."""
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
-        self._sockets: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        self.finished_reads = 0
+        self._flying: set[Exchange] = set()
+        self._lock = threading.RLock()       # a signal's handler may meet its own thread in here
 
-    def enter(self, sock: socket.socket) -> None:
+    def enter(self, exchange: Exchange) -> None:
         with self._lock:
-            self._sockets.add(sock)
+            self._flying.add(exchange)
         if self.stopping.is_set():
             self.drop_all()
 
-    def leave(self, sock: socket.socket) -> None:
+    def leave(self, exchange: Exchange) -> None:
         with self._lock:
-            self._sockets.discard(sock)
+            if exchange in self._flying:
+                self._flying.discard(exchange)
+                self.finished_reads += len(exchange.user_ns)
 
     def drop_all(self) -> None:
         self.stopping.set()
         with self._lock:
-            for sock in self._sockets:
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+            for exchange in self._flying:
+                with contextlib.suppress(OSError):
+                    exchange.sock.shutdown(socket.SHUT_RDWR)
+
+    def reads(self) -> int:
+        """Reads so far, those in flight included: for the live display."""
+        with self._lock:
+            return self.finished_reads + sum(len(one.user_ns) for one in self._flying)
 
 
 class Exchange:
     """One request and its response: its deadline, its marks, every byte read and when.
 
     Nanoseconds on time.perf_counter_ns; `kernel_ns` holds the kernel's own receive time (on its
-    real-time clock, 0 where there is none), `ends` the bytes received up to and with each read.
+    real-time clock, 0 where there is none). `raw` and `ends` (bytes received up to and with a read)
+    are what the digest has not taken yet.
     """
 
-    def __init__(self, gate: Gate, timeout_s: float, addresses: dict[tuple[str, int], list[Any]]) -> None:
+    def __init__(self, gate: Gate, timeout_s: float, addresses: dict[Any, list[Any]]) -> None:
         self.gate, self.addresses = gate, addresses
         self.deadline_ns = time.perf_counter_ns() + int(timeout_s * 1e9)
         self.sock: Any = None
@@ -162,7 +185,7 @@ class Exchange:
         self.hold: Any = None
         self.connect_us: Optional[int] = None
         self.started_ns = self.sent_ns = self.quiet_ns = 0
-        self.header_reads = 0
+        self.header_reads, self.body_in_header = 0, False
         self.raw, self.cursor, self.total = bytearray(), 0, 0
         self.last = b""
         self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
@@ -193,21 +216,21 @@ class Exchange:
         raise error
 
     def _resolve(self, address: tuple[str, int]) -> list[Any]:
-        """Addresses of a host, looked up once a run; a look-up that hangs does not outlive the call."""
+        """A host's addresses, looked up once a run; a hanging look-up does not outlive the call."""
         if address not in self.addresses:
             box: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
             def look_up() -> None:
                 try:
                     box.put(socket.getaddrinfo(*address, 0, socket.SOCK_STREAM))
-                except (OSError, UnicodeError) as error:
-                    box.put(OSError(f"the host name cannot be resolved ({type(error).__name__})"))
+                except (OSError, UnicodeError):
+                    box.put(OSError(0, "the host name cannot be resolved"))
 
             threading.Thread(target=look_up, daemon=True).start()
-            try:
-                found = box.get(timeout=self.left_s())
-            except queue.Empty:
-                raise CallCut("timeout", "looking up the host name took too long") from None
+            found: Any = None
+            while found is None:
+                with contextlib.suppress(queue.Empty):
+                    found = box.get(timeout=min(self.left_s(), WAIT_TICK_S))
             if isinstance(found, OSError):
                 raise found
             self.addresses[address] = found
@@ -216,15 +239,10 @@ class Exchange:
     def hand_over(self, sock: Any, request: bytes) -> None:
         """Send the whole request in one piece; its first byte's moment is the zero of all marks."""
         self.sock = sock
-        self.gate.enter(sock)
+        self.gate.enter(self)
         sock.settimeout(self.left_s())
         plain = type(sock) is socket.socket
-        if plain and sys.platform == "linux":
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-                self.kernel = True
-            except OSError:
-                pass
+        self.kernel = plain and ask_for_stamps(sock)
         self.started_ns = time.perf_counter_ns()
         sock.sendall(request)
         self.sent_ns = time.perf_counter_ns()
@@ -232,7 +250,7 @@ class Exchange:
         self.kernel_wait = plain and os.name == "posix"
         if self.kernel_wait:
             sock.settimeout(None)
-        self._arm(WAIT_TICK_S)
+        self._arm(min(self.left_s(), WAIT_TICK_S))
 
     def _arm(self, wait_s: float) -> None:
         if self.kernel_wait:
@@ -267,7 +285,8 @@ class Exchange:
             seconds, nanoseconds = TIMESPEC.unpack(ancillary[0][2][:TIMESPEC.size])
             stamp_ns = seconds * 1_000_000_000 + nanoseconds
         if self.digest is not None and len(self.raw) > BLOCK_BYTES:
-            self.digest.pass_on(self)
+            self.digest.pass_on(bytes(self.raw), self.ends)
+            self.raw, self.ends = bytearray(), array.array("q")
         self.total += count
         self.user_ns.append(now_ns)
         self.kernel_ns.append(stamp_ns)
@@ -277,8 +296,8 @@ class Exchange:
         self.last = bytes(data[-24:]) if count >= 24 else (self.last + data)[-24:]
         if now_ns > self.deadline_ns:
             raise CallCut("timeout", "the call's time was up")
-        if self.total > BODY_CAP_BYTES or len(self.ends) > READS_CAP:
-            raise CallCut("body_too_large", f"the body passed {BODY_CAP_BYTES >> 20} MiB")
+        if self.total > BODY_CAP_BYTES or len(self.user_ns) > READS_CAP:
+            raise CallCut("body_too_large", f"the response passed {BODY_CAP_BYTES >> 20} MiB")
         return True
 
     def readline(self, limit: int = -1) -> bytes:
@@ -292,6 +311,14 @@ class Exchange:
                 self.cursor += len(line)
                 return line
 
+    def headers_done(self, response: http.client.HTTPResponse) -> tuple[str, int]:
+        """The header is complete: (framing, Content-Length) of the body."""
+        self.header_reads = len(self.user_ns)
+        self.body_in_header = self.cursor < self.total
+        if response.chunked:
+            return "chunked", 0
+        return ("close", 0) if response.length is None else ("length", response.length)
+
     def read_body(self, framing: str, length_bytes: int) -> None:
         """Read until the framing, a [DONE] that nothing follows, or the connection ends."""
         body_start = self.cursor
@@ -302,7 +329,10 @@ class Exchange:
             if framing == "chunked" and (self.last.endswith(b"\r\n0\r\n\r\n") or
                                          got == 5 and self.last.endswith(b"0\r\n\r\n")):
                 return
-            if self.last.rstrip().endswith(b"[DONE]") and got and not self.quiet_ns:
+            if self.quiet_ns:
+                if self.user_ns[-1] > self.quiet_ns:
+                    return
+            elif got and self.last.rstrip().endswith(b"[DONE]"):
                 self.quiet_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)
                 self._arm(DONE_GRACE_S)
             try:
@@ -315,11 +345,27 @@ class Exchange:
         """Part of what http.client asks of a file."""
 
     def close(self) -> None:
+        self.gate.leave(self)
         for file in (self.hold, self.sock):
             if file is not None:
                 file.close()
-        if self.sock is not None:
-            self.gate.leave(self.sock)
+
+    def arrivals(self) -> Optional[calls.Arrivals]:
+        """What stamps there are; None where no request left."""
+        if not self.started_ns:
+            return None
+        return calls.Arrivals(self.started_ns, self.sent_ns, self.connect_us, self.user_ns,
+                              self.kernel_ns, self.header_reads, self.body_in_header, self.total)
+
+
+def ask_for_stamps(sock: socket.socket) -> bool:
+    """Whether the kernel will stamp what this socket receives (Linux)."""
+    if sys.platform != "linux":
+        return False
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        return True
+    return False
 
 
 class StampedResponse(http.client.HTTPResponse):
@@ -328,19 +374,20 @@ class StampedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, exchange: Exchange, method: Optional[str] = None) -> None:
         super().__init__(sock, method=method)
         if exchange.started_ns:           # before that it is a proxy's answer to CONNECT
-            exchange.hold = self.fp       # never read; it keeps the socket open after urllib lets go
+            exchange.hold = self.fp       # never read; it keeps the socket open after urllib's end
             self.fp = exchange            # type: ignore[assignment]
 
 
 class StampedConnection(http.client.HTTPConnection):
-    """Connects first, then sends head and body in one piece, and hands the socket to the exchange."""
+    """Connects first, then sends head and body in one piece, through the exchange."""
 
     def __init__(self, host: str, exchange: Exchange, **options: Any) -> None:
         super().__init__(host, **options)
         self._create_connection = exchange.open
         self._exchange, self._held = exchange, bytearray()
         self._holding = False
-        self.response_class = functools.partial(StampedResponse, exchange=exchange)  # type: ignore
+        self.response_class = functools.partial(      # type: ignore[assignment]
+            StampedResponse, exchange=exchange)
 
     def request(self, *args: Any, **options: Any) -> None:
         self._holding = True
@@ -380,121 +427,40 @@ class TLSHandler(urllib.request.HTTPSHandler):
                             context=self._context)   # type: ignore[attr-defined]
 
 
-# --- one call --------------------------------------------------------------------------------------
-class Target(NamedTuple):
-    """Where the endpoint is; never published but for class, scheme, port and path."""
-
-    base: str
-    scheme: str
-    host: str
-    port: int
-    path: str
-
-    @classmethod
-    def parse(cls, text: str) -> Target:
-        """A base URL with or without `/v1` or a trailing slash; raises Stop."""
-        parts = urllib.parse.urlsplit(text if "://" in text else "http://" + text)
-        try:
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host, port = None, None
-        if parts.scheme not in ("http", "https") or not host:
-            raise Stop(f"--target-url {report.printable(text)}: not an http or https URL; "
-                       f"type something like {DEFAULT_URL}")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise Stop("--target-url: leave out user, password, query and fragment; a key goes into "
-                       "an environment variable named by --api-key-env")
-        path = parts.path.rstrip("/")
-        path = path[:-3] if path.endswith("/v1") else path
-        port = port or (443 if parts.scheme == "https" else 80)
-        name = f"[{host}]" if ":" in host else host
-        return cls(f"{parts.scheme}://{name}:{port}{path}", parts.scheme, host, port, path)
-
-
-class Reply(NamedTuple):
-    """What came back: failure is (kind, message) where the exchange itself failed."""
-
-    status: Optional[int]
-    headers: dict[str, str]
-    head: bytes
-    stream: wire.StreamParser
-    failure: Optional[tuple[str, str]]
-    exchange: Exchange
-
-    def json(self) -> Any:
-        try:
-            return json.loads(self.head)
-        except (ValueError, RecursionError):
-            return None
-
-
+# --- one call ------------------------------------------------------------------------------------
 class Side(threading.Thread):
-    """Parses on the side what long streams have brought so far, in slices that let lanes read."""
+    """Does on the side, one after the other, what lanes have no time for."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.start()
 
     def run(self) -> None:
         while True:
             self.work.get()()
 
 
-class Digest:
-    """Raw bytes of one body on their way to `sink(payload, read)`; keeps the first `keep` bytes."""
-
-    def __init__(self, exchange: Exchange, framing: str, length_bytes: int, side: Side,
-                 sink: Callable[[bytes, int], None], keep: int) -> None:
-        self.body, self.sink, self.keep, self.side = wire.Body(framing, length_bytes), sink, keep, side
-        self.at, self.base, self.head = exchange.cursor, 0, bytearray()
-        self.next_read = len(exchange.ends) - (exchange.cursor < exchange.total)
-
-    def pass_on(self, exchange: Exchange) -> None:
-        """Called by the lane: what it has read so far is parsed by the side thread."""
-        block, base = bytes(exchange.raw), self.base
-        first, ends = self.next_read, exchange.ends[self.next_read:]
-        exchange.raw, self.base, self.next_read = bytearray(), base + len(block), first + len(ends)
-        self.side.work.put(lambda: self._take(block, base, first, ends, 32))
-
-    def finish(self, exchange: Exchange) -> None:
-        """Called by the lane after the stream has ended: everything is parsed when this returns."""
-        if self.base:
-            done = threading.Event()
-            self.side.work.put(done.set)
-            done.wait()
-        self._take(exchange.raw, self.base, self.next_read, exchange.ends[self.next_read:], 0)
-
-    def _take(self, block: Any, base: int, first: int, ends: Any, slice_reads: int) -> None:
-        for read, end in enumerate(ends, first):
-            payload = self.body.feed(bytes(block[self.at - base:end - base]))
-            self.at = end
-            if len(self.head) < self.keep:
-                self.head += payload[:self.keep - len(self.head)]
-            self.sink(payload, read)
-            if slice_reads and not read % slice_reads:
-                time.sleep(0)          # gives the interpreter lock to a lane that waits with data
-
-
 class Client:
     """Speaks HTTP to one endpoint with urllib; a key goes to this origin and nowhere else."""
 
-    def __init__(self, target: Target, api_key: Optional[str] = None, gate: Optional[Gate] = None) -> None:
+    def __init__(self, target: flags.Target, api_key: Optional[str] = None,
+                 gate: Optional[Gate] = None) -> None:
         self.target, self.gate = target, gate or Gate()
         self.side = Side()
-        self.side.start()
-        self.addresses: dict[tuple[str, int], list[Any]] = {}
+        self.addresses: dict[Any, list[Any]] = {}
         self.headers = {"Content-Type": "application/json", "Accept": "*/*",
                         "User-Agent": f"run_benchmark/{HARNESS_VERSION}"}
         if api_key:
             self.headers["Authorization"] = "Bearer " + api_key
         self.opener = urllib.request.OpenerDirector()
-        for handler in [TLSHandler() if target.scheme == "https" else PlainHandler()] + (
-                [] if privacy.target_class(target.host) == "loopback" else [urllib.request.ProxyHandler()]):
-            self.opener.add_handler(handler)
+        self.opener.add_handler(TLSHandler() if target.scheme == "https" else PlainHandler())
+        if privacy.target_class(target.host) != "loopback":
+            self.opener.add_handler(urllib.request.ProxyHandler())
 
-    def send(self, method: str, path: str, body: Optional[dict[str, Any]], timeout_s: float,
-             sink: Optional[Callable[[bytes, int], None]] = None) -> Reply:
-        """One exchange; 307/308 to the same origin are sent again with the body, others refused."""
+    def send(self, method: str, path: str, body: Optional[Json], timeout_s: float,
+             sink: Optional[Callable[[bytes, int], None]] = None) -> calls.Reply:
+        """One exchange; 307/308 to the same origin are sent again, other redirects refused."""
         data = None if body is None else json.dumps(body).encode("ascii")
         url, until_ns = self.target.base + path, time.perf_counter_ns() + int(timeout_s * 1e9)
         for _ in range(4):
@@ -503,14 +469,15 @@ class Client:
             if reply.status not in (301, 302, 303, 307, 308):
                 return reply
             place = urllib.parse.urljoin(url, reply.headers.get("location", ""))
-            if reply.status < 307 or _origin(place) != _origin(url):
+            if reply.status < 307 or calls.origin(place) != calls.origin(url):
                 break
             url = place
-        return reply._replace(failure=("bad_redirect", f"the server redirects (HTTP {reply.status}) to "
-                                       "another place or method; name the final URL in --target-url"))
+        return reply._replace(failure=(
+            "bad_redirect", f"the server redirects (HTTP {reply.status}) to another place or "
+            "method; name the final URL in --target-url"))
 
     def _once(self, method: str, url: str, data: Optional[bytes], timeout_s: float,
-              sink: Optional[Callable[[bytes, int], None]]) -> Reply:
+              sink: Optional[Callable[[bytes, int], None]]) -> calls.Reply:
         exchange = Exchange(self.gate, timeout_s, self.addresses)
         request: Any = urllib.request.Request(url, data=data, method=method, headers=self.headers)
         request.exchange = exchange
@@ -519,45 +486,23 @@ class Client:
         try:
             response = self.opener.open(request, timeout=timeout_s)
             status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
-            exchange.header_reads = len(exchange.ends)
-            framing = ("chunked" if response.chunked else
-                       "close" if response.length is None else "length")
-            digest = exchange.digest = Digest(exchange, framing, response.length or 0, self.side,
-                                              sink or stream.feed, BODY_CAP_BYTES if data is None else 4096)
-            exchange.read_body(framing, response.length or 0)
+            framing, length_bytes = exchange.headers_done(response)
+            digest = exchange.digest = calls.Digest(
+                wire.Body(framing, length_bytes), sink or stream.feed,
+                BODY_CAP_BYTES if data is None else HEAD_BYTES, self.side.work.put,
+                exchange.cursor, exchange.header_reads - exchange.body_in_header)
+            exchange.read_body(framing, length_bytes)
         except CallCut as cut:
             failure = (cut.kind, str(cut))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            failure = _failure(error, exchange)
+            failure = calls.failure_of(error, bool(exchange.started_ns))
         finally:
             exchange.close()
         if digest:
-            digest.finish(exchange)
-        return Reply(status, headers, bytes(digest.head if digest else b""),
-                     stream.close(max(len(exchange.ends) - 1, 0)), failure, exchange)
-
-
-def _origin(url: str) -> tuple[str, Optional[str], Optional[int]]:
-    parts = urllib.parse.urlsplit(url)
-    try:
-        return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        return "", None, None
-
-
-def _failure(error: Exception, exchange: Exchange) -> tuple[str, str]:
-    """(kind, message) of what went wrong below HTTP; the message names no address."""
-    reason = getattr(error, "reason", error)
-    text = getattr(reason, "strerror", None) or type(reason).__name__
-    if exchange.gate.stopping.is_set():
-        return "client_stopped", "the run was stopped"
-    if isinstance(reason, socket.timeout):
-        return "timeout", "the call's time was up"
-    if not exchange.started_ns:
-        return "connect_failed", f"no connection: {text}"
-    if isinstance(reason, OSError):
-        return "connection_lost", f"the connection broke: {text}"
-    return "bad_response", f"not HTTP as anybody knows it: {text}"
+            digest.finish(bytes(exchange.raw), exchange.ends)
+        return calls.Reply(status, headers, bytes(digest.head if digest else b""),
+                           stream.close(max(len(exchange.user_ns) - 1, 0)), failure,
+                           exchange.arrivals())
 
 
 def wall_offset_ns() -> int:
@@ -569,83 +514,10 @@ def wall_offset_ns() -> int:
     return min(readings)[1]
 
 
-class Stamps(NamedTuple):
-    """When each read arrived, µs since the request was handed over, by the better of two clocks."""
-
-    us: list[int]
-    kind: str
-    lag_us: list[int]
-    step_us: int
-
-
-def stamps_of(exchange: Exchange, offset_before_ns: int, offset_after_ns: int) -> Stamps:
-    """The kernel's stamps where every read has one and the wall clock did not step, else ours."""
-    step_ns, begun = offset_after_ns - offset_before_ns, exchange.started_ns
-    lag_ns = [user - (kernel - offset_before_ns) for user, kernel in
-              zip(exchange.user_ns, exchange.kernel_ns)]
-    kernel = (exchange.kernel and all(exchange.kernel_ns) and abs(step_ns) < CLOCK_STEP_NS
-              and all(-CLOCK_STEP_NS < lag for lag in lag_ns))
-    us, latest = [], 0
-    for user, lag in zip(exchange.user_ns, lag_ns):
-        latest = max(latest, (user - (max(lag, 0) if kernel else 0) - begun) // 1000)
-        us.append(latest)
-    body = [max(lag, 0) // 1000 for lag in lag_ns[max(exchange.header_reads - 1, 0):]]
-    return Stamps(us, "kernel" if kernel else "user", body if kernel else [],
-                  step_ns // 1000 if abs(step_ns) >= CLOCK_STEP_NS else 0)
-
-
-def timing_of(reply: Reply, stamps: Stamps, zero_ns: int) -> Optional[dict[str, Any]]:
-    """The `timing` of a ledger line; None where no request left."""
-    exchange, first_body = reply.exchange, reply.exchange.header_reads
-    if not exchange.started_ns:
-        return None
-    us = stamps.us
-    body_us = us[first_body - 1:] if first_body and len(us) >= first_body else []
-    if first_body and exchange.cursor == exchange.ends[first_body - 1]:
-        body_us = body_us[1:]
-    return {"started_us": (exchange.started_ns - zero_ns) // 1000, "connect_us": exchange.connect_us,
-            "sent_us": max(exchange.sent_ns - exchange.started_ns, 0) // 1000,
-            "headers_us": us[first_body - 1] if first_body else None,
-            "first_chunk_us": body_us[0] if body_us else None,
-            "done_us": us[-1] if us else None,
-            **wire.timing_of(reply.stream, us), "bytes_received": exchange.total,
-            "stamp": stamps.kind, "read_lag_us": wire.spread(stamps.lag_us),
-            "clock_step_us": stamps.step_us}
-
-
-def outcome_of(reply: Reply) -> tuple[str, Optional[dict[str, Any]]]:
-    """("ok", None) or an error kind with what is told about it."""
-    body = reply.head.decode("utf-8", "replace")
-    stream = reply.stream
-
-    def error(kind: str, message: str) -> tuple[str, dict[str, Any]]:
-        return kind, {"kind": kind, "message": privacy.redact(message)[:300], "status": reply.status,
-                      "body_start": privacy.redact(body[:500]) or None}
-
-    if reply.failure and not (reply.failure[0] == "connection_lost" and stream.finish_reason):
-        return error(*reply.failure)
-    if reply.status != 200:
-        return error(engines.error_kind(reply.status, body), engines.error_message(body))
-    if stream.error is not None or stream.finish_reason == "error":
-        text = json.dumps({"error": wire.plain(stream.error)})
-        kind = engines.error_kind(200, text)
-        return error(kind if kind == "context_limit" else "stream_error", engines.error_message(text))
-    if not stream.events:
-        return error("no_events", "the server answered 200 and sent no event")
-    if not stream.finish_reason:
-        return error("interrupted_answer", "the stream ended without a finish_reason")
-    return "ok", None
-
-
-def reasoning_of(stream: wire.StreamParser) -> dict[str, Any]:
-    """How the model's thinking reached us: streamed apart, inline, hidden, or none."""
-    inline = stream.mark_inline_reasoning()
-    chunks = stream.kinds.count("r")
-    details = (stream.usage or {}).get("completion_tokens_details")
-    hidden = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    mode = ("inline" if inline else "streamed" if chunks else
-            "hidden" if isinstance(hidden, int) and hidden > 0 else "none")
-    return {"mode": mode, "chunks": chunks, "characters": len(stream.text_of("r"))}
+def utc_now() -> str:
+    """Now, as the ledger writes it: UTC to the millisecond."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
 
 
 class Heartbeat(threading.Thread):
@@ -653,20 +525,21 @@ class Heartbeat(threading.Thread):
 
     def __init__(self, period_s: float) -> None:
         super().__init__(daemon=True)
-        self.period_s, self.beats = period_s, array.array("q")       # pairs: when ns, overshoot µs
+        self.period_s, self.beats = period_s, array.array("q")   # pairs: when ns, overslept µs
         self.ended = threading.Event()
+        self.least_us = 0 if period_s < HEARTBEAT_S else 50_000
 
     def run(self) -> None:
         last_ns = time.perf_counter_ns()
         while not self.ended.wait(self.period_s):
             now_ns = time.perf_counter_ns()
-            overshoot_us = (now_ns - last_ns) // 1000 - int(self.period_s * 1e6)
-            if overshoot_us > 50_000 or self.period_s < HEARTBEAT_S:
-                self.beats.extend((now_ns, max(overshoot_us, 0)))
+            overslept_us = (now_ns - last_ns) // 1000 - int(self.period_s * 1e6)
+            if overslept_us >= self.least_us:
+                self.beats.extend((now_ns, max(overslept_us, 0)))
             last_ns = now_ns
 
     def between(self, from_ns: int, to_ns: int) -> list[int]:
-        """Overshoots in µs of the beats in a window."""
+        """Overslept µs of the beats whose sleep lay in a window, in part at least."""
         out = []
         for i in range(len(self.beats) - 2, -1, -2):
             if self.beats[i] < from_ns:
@@ -676,7 +549,7 @@ class Heartbeat(threading.Thread):
         return out
 
 
-# --- the ledger, written ---------------------------------------------------------------------------
+# --- the ledger, written -------------------------------------------------------------------------
 def flush_to_disk(fd: int) -> None:
     """The system's strongest flush."""
     if sys.platform == "darwin":
@@ -692,7 +565,7 @@ def lock_file(fd: int) -> bool:
         if os.name == "nt":
             import msvcrt
             os.lseek(fd, 1 << 40, os.SEEK_SET)        # a byte that no ledger reaches
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)    # type: ignore[attr-defined,unused-ignore]
         else:
             import fcntl
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -701,68 +574,79 @@ def lock_file(fd: int) -> bool:
     return True
 
 
+def open_ledger_file(path: str) -> int:
+    """A file descriptor for appending, without a lock."""
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """A file that is there whole or not at all, on disk when this returns."""
+    with open(path + ".part", "wb") as file:
+        file.write(data)
+        file.flush()
+        flush_to_disk(file.fileno())
+    os.replace(path + ".part", path)
+
+
 class Ledger:
     """run.jsonl: append-only, one write a line, on disk before `write` returns."""
 
-    def __init__(self, path: str, run_id: str) -> None:
-        self.path, self.run_id = path, run_id
+    def __init__(self, path: str, run_id: str, resume: str) -> None:
+        self.path, self.run_id, self.resume = path, run_id, resume
         self.seq = self.segment = 0
         self.zero_ns = time.perf_counter_ns()
         self.sha256, self.size = hashlib.sha256(), 0
         self._lock = threading.Lock()
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+            self._fd = open_ledger_file(path)
         except OSError as error:
-            raise StorageError(f"{path} cannot be opened ({error.strerror}); name another --out-dir") from None
+            raise StorageError(f"{path} cannot be opened ({error.strerror}); name another folder "
+                               "with --out-dir") from None
         if not lock_file(self._fd):
-            raise Stop(f"run {run_id} is being written by another process; follow it with "
-                       f"--wait 300 {run_id}")
+            raise Stop(f"run {run_id} is being written by another process; follow it: python3 "
+                       f"harness/run_benchmark.py --wait 100 {run_id}")
 
     def now_us(self) -> int:
         return (time.perf_counter_ns() - self.zero_ns) // 1000
 
-    def write(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> Json:
         """Append one event; raises StorageError and leaves a ledger that reads."""
         with self._lock:
-            line = ledgers.dump_line(ledgers.event_line(
-                event, seq=self.seq, run_id=self.run_id, segment=self.segment, at=report.utc_now(),
-                t_us=self.now_us(), **fields))
-            self._append(line)
+            made = ledgers.event_line(
+                event, seq=self.seq, run_id=self.run_id, segment=self.segment, at=utc_now(),
+                t_us=self.now_us(), **fields)
+            self._append(ledgers.dump_line(made))
             self.seq += 1
         try:
             flush_to_disk(self._fd)
         except OSError as error:
             raise self._full(error) from None
+        return made
 
     def _append(self, line: bytes) -> None:
         try:
-            written = os.write(self._fd, line)
-            if written < len(line):
+            if os.write(self._fd, line) < len(line):
                 raise OSError(28, "No space left on device")
         except OSError as error:
-            os.ftruncate(self._fd, self.size)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self.size)
             raise self._full(error) from None
         self.size += len(line)
         self.sha256.update(line)
 
     def _full(self, error: OSError) -> StorageError:
-        return StorageError(f"{self.path} cannot be written ({error.strerror}); the ledger is whole up to "
-                            "here. Make room, then resume with the same command and "
-                            f"--run-id {self.run_id}")
+        return StorageError(f"{self.path} cannot be written ({error.strerror}); the ledger is "
+                            f"whole up to here. Make room, then: {self.resume}")
 
-    def take_up(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def take_up(self) -> tuple[list[Json], Json]:
         """What an earlier process left: its events, and the fields of `run_resumed`.
 
         A torn last line is first saved beside, then cut off; the caller records it and then calls
         `forget_torn`, so that it is never lost.
         """
         state = ledgers.read_ledger(self.path)
-        os.lseek(self._fd, 0, os.SEEK_SET)
         if state.torn:
-            with open(self.path + ".torn", "wb") as file:
-                file.write(state.torn)
-                file.flush()
-                flush_to_disk(file.fileno())
+            write_whole(self.path + ".torn", state.torn)
             os.ftruncate(self._fd, state.whole_bytes)
         elif state.newline_missing:
             os.write(self._fd, b"\n")
@@ -774,7 +658,7 @@ class Ledger:
         if state.events:
             self.seq = state.events[-1]["seq"] + 1
             self.segment = state.events[-1]["segment"] + 1
-        return state.events, {"torn_bytes": len(saved), "newline_added": state.newline_missing,
+        return state.events, {"newline_added": state.newline_missing, "torn_bytes": len(saved),
                               "torn_base64": base64.b64encode(saved).decode() if saved else None}
 
     def _saved_torn(self) -> bytes:
@@ -786,193 +670,739 @@ class Ledger:
 
     def forget_torn(self) -> None:
         """The torn line stands in `run_resumed` now."""
-        if os.path.exists(self.path + ".torn"):
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path + ".torn")
 
-    def finish(self, counts: dict[str, int], exit_code: int) -> None:
-        self.write("run_finished", counts=counts, wall_us=self.now_us(), exit_code=exit_code,
-                   lines=self.seq, sha256=self.sha256.hexdigest())
 
-
-# --- a run -----------------------------------------------------------------------------------------
+# --- a run ---------------------------------------------------------------------------------------
 class Run:
-    """Phases and lanes over one endpoint into one ledger.
+    """Phases and lanes over one endpoint into one ledger."""
 
-    `served` maps published model ids to those the server knows; what a call needs of earlier calls
-    is kept small (`seen`), since the evidence itself is on disk.
-    """
-
-    def __init__(self, args: argparse.Namespace, client: Client, manifest: dict[str, Any],
-                 suites: dict[str, tuple[phases.Question, ...]], served: dict[str, str],
-                 ledger: Ledger, progress: report.Progress) -> None:
-        self.args, self.client, self.manifest, self.suites = args, client, manifest, suites
-        self.served, self.ledger, self.progress = served, ledger, progress
-        self.engine = manifest["engine"]["name"]
-        self.policy = manifest["prompt_cache"]["policy"]
-        self.outcomes: dict[str, str] = {}
-        self.finished: set[tuple[Optional[str], str]] = set()
-        self.seen: dict[str, list[tuple[str, int, int]]] = {m: [] for m in served}
-        self.longest: dict[str, tuple[int, int, phases.Cell]] = {}
-        self.turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
-        self.dropped: dict[str, set[str]] = {m: set() for m in served}
-        self.effective_tokens: dict[str, Optional[int]] = {}
-        self.heartbeat: Optional[Heartbeat] = None
+    def __init__(self, client: Client, known: state.State, ledger: Any, timeout_s: float,
+                 resume: str, progress: report.Progress) -> None:
+        self.client, self.known, self.ledger, self.timeout_s = client, known, ledger, timeout_s
+        self.resume, self.progress = resume, progress
+        self.heartbeat = Heartbeat(HEARTBEAT_S if sys.platform == "linux" else HEARTBEAT_FINE_S)
         self.in_flight: dict[int, str] = {}
-        self.misses = 0
+        self.shown = (0, time.monotonic())
+        self.misses = self.signal_number = 0
         self.fatal: Optional[Exception] = None
 
-    def recall(self, events: Sequence[dict[str, Any]]) -> None:
-        """Take up what an earlier process recorded."""
-        for event in events:
-            if event["event"] == "call_finished":
-                self._note(phases.Cell(*(event[k] for k in phases.Cell._fields)), event)
-            elif event["event"] == "phase_finished":
-                self.finished.add((event["model"], event["phase"]))
-
-    def _note(self, cell: phases.Cell, event: dict[str, Any]) -> None:
-        self.outcomes[cell.cell_id] = event["outcome"]
-        if event["outcome"] != "ok":
-            return
-        usage, kind = event["response"]["usage"] or {}, phases.PHASES[cell.phase].kind
-        chars, tokens = event["request"]["messages_chars"], usage.get("prompt_tokens")
-        if isinstance(tokens, int) and not isinstance(tokens, bool):
-            self.seen[cell.model].append((cell.phase, chars, tokens))
-        if kind == "append":
-            self.turns.setdefault((cell.model, cell.repeat), []).append(
-                (event["request"]["prompt"], answer_checks.strip_reasoning(event["response"]["text"])))
-        elif event["timing"]["first_token_us"] and chars > self.longest.get(cell.model, (0,))[0]:
-            self.longest[cell.model] = (chars, event["timing"]["first_token_us"], cell)
-
     # -- phases
-    def run_all(self) -> None:
-        """Every phase of every model, then the mixed phase, then nothing is left."""
-        names = [p["phase"] for p in self.manifest["plan"]["phases"]]
-        for model in self.served:
-            own = [n for n in names if phases.PHASES[n].kind != "mixed"]
-            if all(self._done(c) for n in own for c in self._cells(n, [model])):
-                continue
-            hello = self._cells("hello", [model])[0]
-            self._call(hello._replace(repeat=self.ledger.segment, cell_id=phases.cell_id_of(
-                self.manifest["cell_id_prefix"], model, "hello", "hello", self.ledger.segment)))
-            self._phase_finished(model, "hello", self.ledger.now_us(), [hello])
-            if not self.args.smoke:
-                self.identify(model, again=True)
-                self.progress.say(report.estimate_line(self._estimate(model, own)))
-            for name in own[1:]:
-                self._phase(name, [model])
-            if not self.args.smoke:
-                self._probe_cache(model)
-        for name in names:
+    def all(self) -> None:
+        """Every phase of every model, then the phase of all models."""
+        for model in self.known.served:
+            if not self.known.model_done(model):
+                self._model(model)
+        for name in self.known.names:
             if phases.PHASES[name].kind == "mixed":
-                self._phase(name, list(self.served))
+                self._phase(name, list(self.known.served))
 
-    def _cells(self, name: str, models: Sequence[str]) -> list[phases.Cell]:
-        return phases.cells_of(self.manifest["plan"], name, models, self.manifest["cell_id_prefix"])
-
-    def _done(self, cell: phases.Cell) -> bool:
-        outcome = self.outcomes.get(cell.cell_id)
-        return outcome == "ok" or outcome is not None and not self.args.retry_failed
+    def _model(self, model: str) -> None:
+        hello, begun_us = self.known.hello(model, self.ledger.segment), self.ledger.now_us()
+        greeted: list[Json] = []
+        self._on_lanes([[hello]], lambda cells: greeted.append(self.call(cells[0])))
+        self._phase_finished(model, "hello", begun_us, [hello])
+        if self.known.manifest["smoke"]:
+            return
+        self.identify(model, ask_server(self.client, self.known.engine, self.known.served[model]))
+        todo = [cell for cell in self.known.left(model) if cell.phase != "hello"]
+        if todo:
+            self.progress.say(report.estimate_line(report.estimate(
+                self.known.manifest, todo, greeted[0], self.timeout_s)))
+        for name in self.known.own_phases()[1:]:
+            self._phase(name, [model])
+        if len(self.known.own_phases()) > 1 and model not in self.known.probed:
+            self._on_lanes([[hello]], lambda _: self._probe_cache(model))
 
     def _phase(self, name: str, models: Sequence[str]) -> None:
-        kind = phases.PHASES[name].kind
+        kind, known = phases.PHASES[name].kind, self.known
         model = None if kind == "mixed" else models[0]
-        reason = phases.skip_reason(name, models, self.manifest["plan"]["lanes"])
-        if reason:
-            if (model, name) not in self.finished:
-                self.finished.add((model, name))
-                self.ledger.write("phase_skipped", model=model, phase=name, reason=reason)
-                self.progress.say(f"{name}: skipped; {reason}")
-            return
-        cells, begun_us = self._cells(name, models), self.ledger.now_us()
-        todo = [c for c in cells if not self._done(c)]
-        if todo or (model, name) not in self.finished:
-            work = self._append if kind == "append" else self._ask_each
-            self._on_lanes([[c for c in todo if c.lane == lane] for lane in
-                            sorted({c.lane for c in todo})], work)
+        reason = phases.skip_reason(name, models, known.manifest["plan"]["lanes"])
+        if reason and (model, name) not in known.finished:
+            known.finished.add((model, name))
+            self.ledger.write("phase_skipped", model=model, phase=name, reason=reason)
+            self.progress.say(f"{name}: skipped; {reason}")
+        cells, begun_us = known.cells(name, models), self.ledger.now_us()
+        todo = [cell for cell in cells if not known.done(cell)]
+        if not reason and (todo or (model, name) not in known.finished):
+            self._on_lanes([[cell for cell in todo if cell.lane == lane]
+                            for lane in sorted({cell.lane for cell in todo})],
+                           self._append if kind == "append" else self._ask_each)
             self._phase_finished(model, name, begun_us, cells)
 
     def _on_lanes(self, lanes: list[list[phases.Cell]],
-                  work: Callable[[list[phases.Cell]], None]) -> None:
-        """A thread a lane; signals reach the main thread between its waits."""
+                  work: Callable[[list[phases.Cell]], Any]) -> None:
+        """A thread a lane; the main thread shows progress and hears signals meanwhile."""
         def guarded(cells: list[phases.Cell]) -> None:
             try:
                 work(cells)
-            except Exception as error:      # a lane's failure is the run's: told once, by the main thread
+            except Exception as error:      # a lane's failure is the run's, told by the main thread
                 self.fatal = self.fatal or error
                 self.client.gate.drop_all()
 
+        gc.collect()                        # now, since it is off while calls are made
         threads = [threading.Thread(target=guarded, args=(cells,), daemon=True) for cells in lanes]
         for thread in threads:
             thread.start()
         for thread in threads:
             while thread.is_alive():
-                thread.join(0.2)
+                thread.join(report.LIVE_EVERY_S)
+                self._show()
         if self.fatal:
             raise self.fatal
 
+    def _show(self) -> None:
+        """The live line, where there is a terminal."""
+        now, now_s, known = self.client.gate.reads(), time.monotonic(), self.known
+        (reads, at_s), self.shown = self.shown, (now, now_s)
+        self.progress.show(lambda width: report.live_line(
+            width, len(known.outcomes), known.total, list(self.in_flight.values()),
+            (now - reads) / max(now_s - at_s, 1e-3), known.spent_us))
+
     def _ask_each(self, cells: list[phases.Cell]) -> None:
         for cell in cells:
-            if self.client.gate.stopping.is_set():
-                return
-            self._call(cell)
+            if not self.client.gate.stopping.is_set():
+                self.call(cell)
 
     def _append(self, cells: list[phases.Cell]) -> None:
         """One conversation a repeat; what lies beyond the context's edge is recorded, not asked."""
-        salt, edge = None, None
-        for before, cell in zip([None, *cells], cells):
+        edges: dict[int, str] = {}
+        for cell in cells:
             if self.client.gate.stopping.is_set():
                 return
-            if before is None or before.repeat != cell.repeat:
-                salt, edge = uuid.uuid4().hex[:16], None
-            if edge:
-                self._not_reached(cell, edge)
-            elif self._call(cell, salt)["outcome"] == "context_limit":
-                edge = cell.question_id
-
-    def _not_reached(self, cell: phases.Cell, edge: str) -> None:
-        message = f"not asked: the conversation met the context's edge at question {edge}"
-        question = self._question(cell)
-        self._record(cell, ledgers.unasked_call(cell, question.prompt, "context_limit", message))
+            if cell.repeat in edges:
+                self._record(cell, self.known.beyond_the_edge(cell, edges[cell.repeat]))
+            elif self.call(cell)["outcome"] == "context_limit":
+                edges[cell.repeat] = cell.question_id
 
     def _phase_finished(self, model: Optional[str], name: str, begun_us: int,
                         cells: list[phases.Cell]) -> None:
         if self.client.gate.stopping.is_set():
             return
-        ok = sum(self.outcomes.get(c.cell_id) == "ok" for c in cells)
-        if name == "hello":
-            ok = 1 if self.last_hello == "ok" else 0
-        self.finished.add((model, name))
+        ok = sum(self.known.outcomes.get(cell.cell_id) == "ok" for cell in cells)
+        self.known.finished.add((model, name))
         self.ledger.write("phase_finished", model=model, phase=name, planned=len(cells), ok=ok,
                           failed=len(cells) - ok, started_us=begun_us,
                           wall_us=self.ledger.now_us() - begun_us)
 
     # -- one call
-    def _question(self, cell: phases.Cell) -> phases.Question:
-        return next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
-
-    def _call(self, cell: phases.Cell, conversation_salt: Optional[str] = None) -> dict[str, Any]:
-        question = self._question(cell)
-        messages = phases.messages_of(cell.phase, question, self.suites[cell.phase],
-                                      self.turns.get((cell.model, cell.repeat), ()))
-        entry = next(p for p in self.manifest["plan"]["phases"] if p["phase"] == cell.phase)
+    def call(self, cell: phases.Cell) -> Json:
+        """Ask one cell and record it."""
+        messages = self.known.messages(cell)
         self.in_flight[cell.lane] = cell.cell_id
-        reply, asked, fields = self.ask(cell.model, messages, entry["max_tokens"], conversation_salt)
-        stream, outcome = reply.stream, wire_outcome(reply)
-        fields["reasoning"] = reasoning_of(stream)
-        timing = self._timing(reply, asked)
-        response = None if reply.status is None else {
-            "http_status": reply.status, "text": stream.text_of("a"), "reasoning_text": stream.text_of("r"),
-            **{k: wire.plain(getattr(stream, k)) for k in (
-                "finish_reason", "model", "system_fingerprint", "usage", "server_timings")}}
-        checks = answer_checks.check_answer(stream.text_of("a"), question.required_markers,
-                                            question.format_rule) if outcome[0] == "ok" else None
-        tokens = (stream.usage or {}).get("prompt_tokens")
-        found = all(m["found"] for m in checks["markers"]) if checks and checks["markers"] else None
-        fields["truncated"] = phases.truncation(
-            cell.phase, tokens, sum(len(m["content"]) for m in messages), self.seen[cell.model],
-            self.effective_tokens.get(cell.model), found) if outcome[0] == "ok" else {
-                "verdict": "unknown", "reason": "there is no answer"}
-        fields["request"] = {"prompt": question.prompt, **phases.fingerprint(messages), **fields["request"]}
-        return self._record(cell, {
-            **fields, "cold": cell.phase == "hello", "response": response, "timing": timing,
-            "checks": checks, "flags": self._flags(cell, reply), "outcome": outcome[0], "error": outcome[1]})
+        asked = self._ask(cell, messages, self.known.cap(cell),
+                          self.known.cache(cell, uuid.uuid4().hex[:16]))
+        if self.client.gate.stopping.is_set():        # dropped: the next segment asks it again
+            return {"outcome": "client_stopped"}
+        return self._record(cell, self.known.call_fields(cell, messages, *asked))
+
+    def _ask(self, cell: phases.Cell, messages: list[dict[str, str]], max_tokens: int,
+             cache: state.Cache) -> tuple[calls.Reply, Optional[Json], list[Json], Json]:
+        """One call with its repetitions, all inside its cap: reply, timing, attempts, request.
+
+        Repeated are 429 and 503, after Retry-After; and once a request whose fields the server
+        refuses, without them.
+        """
+        until_ns = time.perf_counter_ns() + int(self.timeout_s * 1e9)
+        dropped, attempts = self.known.dropped[cell.model], []
+        while True:
+            options = self.known.options(cell, max_tokens, cache)
+            body = {"model": self.known.served[cell.model],
+                    "messages": phases.salted(messages, cache[0]), **options}
+            begun_us, before_ns = self.ledger.now_us(), wall_offset_ns()
+            reply = self.client.send("POST", "/v1/chat/completions", body,
+                                     (until_ns - time.perf_counter_ns()) / 1e9)
+            after_ns = wall_offset_ns()
+            text = reply.head.decode("utf-8", "replace")
+            refused = engines.refused_fields(reply.status, text, options) - dropped
+            pause_s = 0.0 if refused else self._pause_s(reply, until_ns)
+            if pause_s is None:
+                break
+            dropped |= refused
+            attempts.append({"kind": "refused_fields" if refused else calls.outcome_of(reply)[0],
+                             "status": reply.status, "started_us": begun_us,
+                             "ended_us": self.ledger.now_us()})
+            self.client.gate.stopping.wait(pause_s)
+        self._watch_for_the_server(reply)
+        timing = calls.timing_of(reply, before_ns, after_ns, self.ledger.zero_ns,
+                                 self._heartbeat_gap(reply))
+        return reply, timing, attempts, {"salt": cache[0], "options": options,
+                                         "dropped_fields": sorted(dropped)}
+
+    def _pause_s(self, reply: calls.Reply, until_ns: int) -> Optional[float]:
+        """How long to wait before the next try; None for no further try."""
+        if reply.status not in RETRY_STATUSES or reply.failure:
+            return None
+        asked = reply.headers.get("retry-after", "")
+        pause_s = float(asked) if re.fullmatch(r"\d{1,6}", asked) else RETRY_PAUSE_S
+        left_s = (until_ns - time.perf_counter_ns()) / 1e9
+        return pause_s if pause_s < left_s and not self.client.gate.stopping.is_set() else None
+
+    def _watch_for_the_server(self, reply: calls.Reply) -> None:
+        """After a few calls in a row that met no server, the run stops instead of failing on."""
+        self.misses = self.misses + 1 if reply.status is None and reply.failure else 0
+        if self.misses >= VANISHED_AFTER and reply.failure:
+            self.fatal = self.fatal or EndpointError(
+                f"the server is gone: {self.misses} calls in a row met none ({reply.failure[1]}). "
+                f"Start it again, then: {self.resume} --retry-failed")
+
+    def _heartbeat_gap(self, reply: calls.Reply) -> Optional[int]:
+        if reply.arrivals is None or not self.heartbeat.is_alive():
+            return None
+        return max(self.heartbeat.between(reply.arrivals.started_ns, time.perf_counter_ns()),
+                   default=0)
+
+    def _record(self, cell: phases.Cell, fields: Json) -> Json:
+        """Write a call's line, on disk before this returns; stop where the run has to."""
+        event = self.ledger.write("call_finished", **cell._asdict(), **fields)
+        self.known.note_call(cell, event)
+        self.in_flight.pop(cell.lane, None)
+        self.progress.say(report.call_line(len(self.known.outcomes), self.known.total, event),
+                          bad=event["outcome"] != "ok")
+        if self.fatal:
+            raise self.fatal
+        return event
+
+    def identify(self, model: str, probes: engines.Probes) -> None:
+        """Record what the server tells of itself and one model; some tell only after its load."""
+        found = self.ledger.write("endpoint_identified", **self.known.identity(model, probes))
+        if found["context"]["remedy"]:
+            self.progress.say(report.context_line(found))
+
+    def _probe_cache(self, model: str) -> None:
+        """Ask the longest prompt of one lane twice more: as the run asks, then the same bytes."""
+        longest, probes = self.known.longest(model), []
+        if longest:
+            cell = longest[1]
+            messages = self.known.messages(cell)
+            cache = self.known.cache(cell, uuid.uuid4().hex[:16])
+            for kind in ("as_run", "identical"):
+                reply, timing, _, _ = self._ask(
+                    cell, messages, min(state.PROBE_MAX_TOKENS, self.known.cap(cell)), cache)
+                probes.append(calls.cache_probe(kind, reply, timing))
+        if not self.client.gate.stopping.is_set():
+            self.known.probed.add(model)
+            self.ledger.write("cache_probed", model=model, **calls.cache_verdicts(longest, probes))
+
+
+# --- the server, asked ---------------------------------------------------------------------------
+def ask_server(client: Client, engine: Optional[str] = None,
+               served_id: Optional[str] = None) -> engines.Probes:
+    """Everything that engines.py can read, and what an engine tells about one model only."""
+    asked: list[tuple[str, str, Optional[Json]]] = [("GET", p, None) for p in engines.PROBE_PATHS]
+    if engine in engines.EXTRA_POSTS and served_id is not None:
+        path, body = engines.EXTRA_POSTS[engine]
+        asked.append(("POST", path, body(served_id)))
+    probes = {}
+    for method, path, fields in asked:
+        reply = client.send(method, path, fields, ASK_TIMEOUT_S)
+        probes[path] = engines.Probe(reply.status, reply.headers, reply.json(),
+                                     reply.head.decode("utf-8", "replace"))
+    return probes
+
+
+def wait_for_server(client: Client, url: str, timeout_s: float, keyed: bool) -> None:
+    """Return when the endpoint answers; raises EndpointError that says what to do."""
+    until_s = time.monotonic() + timeout_s
+    while True:
+        reply = client.send("GET", "/v1/models", None, min(timeout_s, 30.0))
+        if reply.status != 503 or time.monotonic() + RETRY_PAUSE_S > until_s:
+            break
+        time.sleep(RETRY_PAUSE_S)                        # it says that it is loading
+    if reply.status is None:
+        near = [f"  {one['url']}  {one['engine']['name']}" for one in scan_ports()]
+        raise EndpointError("\n".join([
+            f"no endpoint at {report.printable(url)} ({reply.failure and reply.failure[1]})",
+            *(["found on this machine; type one of them behind --target-url:", *near] if near else
+              ["nothing answers at the usual ports of this machine either. To start a server:",
+               engines.start_hint()]),
+            "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
+    if reply.status in (401, 403):
+        raise EndpointError(f"the endpoint refuses the key (HTTP {reply.status}); look at the "
+                            "variable that --api-key-env names" if keyed else
+                            f"the endpoint wants a key (HTTP {reply.status}); put it into an "
+                            "environment variable and type --api-key-env NAME")
+
+
+def scan_ports() -> list[Json]:
+    """What answers at the usual loopback ports, as manifests.describe_server tells it."""
+    found = []
+    for port in engines.USUAL_PORTS:
+        url = f"http://127.0.0.1:{port}"
+        client = Client(flags.parse_target(url))
+        if client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S).status is not None:
+            found.append(describe(client, url))
+    return found
+
+
+def describe(client: Client, url: str) -> Json:
+    """Engine, models, facts and contexts of one endpoint."""
+    probes = ask_server(client)
+    name = engines.identify(probes)["name"]
+    return manifests.describe_server(url, probes, lambda model: probes_of(
+        client, name, model, probes), CANONICAL_OPTIONS["num_ctx"])
+
+
+def probes_of(client: Client, engine: Any, served_id: str,
+              probes: engines.Probes) -> engines.Probes:
+    """The server's answers, with those about one model where the engine gives such."""
+    return ask_server(client, engine, served_id) if engine in engines.EXTRA_POSTS else probes
+
+
+class Ready(NamedTuple):
+    """Everything that is known before the first call."""
+
+    client: Client
+    suites: dict[str, tuple[phases.Question, ...]]
+    served: dict[str, str]
+    skipped: list[str]
+    probes: dict[str, engines.Probes]
+    manifest: Json
+
+
+def prepare(args: argparse.Namespace, run_id: str, environment: Any, synthetic: bool) -> Ready:
+    """Look at flags, suites and server; args are settled. Raises Stop where a run cannot begin."""
+    manifests.refuse_names(args)
+    target = flags.parse_target(args.target_url)
+    client = Client(target, flags.api_key(args, environment))
+    suites = phases.load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
+    wait_for_server(client, args.target_url, args.timeout, bool(args.api_key_env))
+    probes = ask_server(client)
+    engine = engines.identify(probes)
+    served, skipped = manifests.choose_models(args.models, engines.served_models(probes))
+    own = {model: probes_of(client, engine["name"], i, probes) for model, i in served.items()}
+    address = next(iter(client.addresses.values()), None)
+    return Ready(client, suites, served, skipped, own, manifests.assemble(args, manifests.Found(
+        run_id, utc_now(), synthetic, target, address[0][4][0] if address else None, engine,
+        served, own, releases.current_hashes(), releases.git_state(), socket.gethostname(),
+    ), HARNESS_VERSION, CANONICAL_OPTIONS, suites))
+
+
+# --- the instrument ------------------------------------------------------------------------------
+@contextlib.contextmanager
+def reference_endpoint(*options: str) -> Iterator[flags.Target]:
+    """The embedded endpoint as a child process, which dies with us."""
+    child = subprocess.Popen(
+        [sys.executable, os.path.join(HERE, "reference_endpoint.py"), *options],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        told = json.loads(child.stdout.readline() or b"{}")      # type: ignore[union-attr]
+        if "port" not in told:
+            raise EndpointError("the embedded endpoint did not start; to see why: python3 "
+                                "harness/reference_endpoint.py")
+        yield flags.parse_target(f"http://127.0.0.1:{told['port']}")
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def calibrate(lanes: int) -> Json:
+    """The fields of `instrument_calibrated`: this client against chunks that say when they left."""
+    begun_ns, heartbeat = time.perf_counter_ns(), Heartbeat(HEARTBEAT_FINE_S)
+    heartbeat.start()
+    counts = sorted({1, lanes})
+    try:
+        with reference_endpoint("--slots", str(lanes)) as target:
+            client = Client(target)
+            offset_ns, bound_ns = calls.clock_offset_ns(clock_reading(client) for _ in range(20))
+            rows = [calls.calibration_row(streams(client, count, CALIBRATION), count,
+                                          CALIBRATION["gap_ms"] * 1000, offset_ns)
+                    for count in counts]
+            saturation = [{"lanes": n, "chunks_per_s": saturate(client, n)} for n in counts]
+    except (Stop, OSError, ValueError, LookupError, TypeError) as error:
+        return calls.calibration(f"the calibration failed: {type(error).__name__}")
+    finally:
+        heartbeat.ended.set()
+    now_ns = time.perf_counter_ns()
+    return calls.calibration(
+        None, stamp="kernel" if {kind for kind, _ in rows} == {"kernel"} else "user",
+        clock_resolution_ns=clock_resolution_ns(), lanes=[row for _, row in rows],
+        saturation=saturation, clock_offset_us=bound_ns / 1000,
+        heartbeat_overshoot_us=wire.spread(heartbeat.between(begun_ns, now_ns)),
+        wall_ms=(now_ns - begun_ns) // 1_000_000)
+
+
+def clock_reading(client: Client) -> tuple[int, int, int]:
+    """(our clock when we asked, the endpoint's, ours when the answer came) in ns."""
+    reply = client.send("GET", "/clock", None, ASK_TIMEOUT_S)
+    return reply.arrivals.started_ns, reply.json()["monotonic_ns"], reply.arrivals.user_ns[0]
+
+
+def streams(client: Client, lanes: int, schedule: Json) -> list[tuple[Any, Any, calls.Stamps]]:
+    """The same scheduled stream on so many lanes at once: (reply, sent stamps, stamps) each."""
+    out: list[tuple[Any, Any, calls.Stamps]] = []
+
+    def stream() -> None:
+        sent, before_ns = calls.SentStamps(), wall_offset_ns()
+        reply = client.send("POST", "/v1/chat/completions", {
+            "model": "reference-swift", "stream": True, "reference": schedule,
+            "messages": [{"role": "user", "content": "calibration"}]}, 20.0, sent.feed)
+        if reply.arrivals and not reply.failure:
+            out.append((reply, sent, calls.stamps_of(reply.arrivals, before_ns, wall_offset_ns())))
+
+    threads = [threading.Thread(target=stream, daemon=True) for _ in range(lanes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if len(out) < lanes:
+        raise ValueError("a stream broke off")
+    return out
+
+
+def saturate(client: Client, lanes: int) -> float:
+    """Chunks per second that this client takes when they come as fast as it reads."""
+    schedule = {"first_token_ms": 0, "gap_ms": 0, "tokens": SATURATION_CHUNKS // lanes}
+    begun_ns = time.perf_counter_ns()
+    chunks = sum(sent.count() for _, sent, _ in streams(client, lanes, schedule))
+    return metrics.round_sig(chunks * 1e9 / (time.perf_counter_ns() - begun_ns)) or 0.0
+
+
+def clock_resolution_ns() -> int:
+    """The smallest step seen between two readings of the clock."""
+    readings = [time.perf_counter_ns() for _ in range(2000)]
+    return min((b - a for a, b in zip(readings, readings[1:]) if b > a), default=1_000_000)
+
+
+@contextlib.contextmanager
+def quiet_interpreter() -> Iterator[None]:
+    """No garbage collection while calls are made (it is done between phases); put back after."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    keeper = socket.socket()            # while one socket wants stamps, the kernel is ready to stamp
+    ask_for_stamps(keeper)
+    try:
+        yield
+    finally:
+        keeper.close()
+        gc.unfreeze()
+        if was_on:
+            gc.enable()
+
+
+class HostWatch(threading.Thread):
+    """Writes the host's gauges into the ledger now and then."""
+
+    def __init__(self, ledger: Ledger, server_port: Optional[int]) -> None:
+        super().__init__(daemon=True)
+        self.ledger, self.ended = ledger, threading.Event()
+        self.sampler = hardware.Sampler(server_port)
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(StorageError):        # the lanes meet it, too, and tell of it
+            while not self.ended.wait(SAMPLE_EVERY_S):
+                self.ledger.write("host_sampled", **self.sampler.sample())
+
+    def close(self, last_sample: bool) -> None:
+        """End; a run that is short shall have a sample, too."""
+        self.ended.set()
+        self.join()
+        if last_sample:
+            self.ledger.write("host_sampled", **self.sampler.sample())
+        self.sampler.close()
+
+
+# --- a whole run ---------------------------------------------------------------------------------
+def find_run(out_dir: str, run: str) -> Optional[str]:
+    """The folder of a run, by its id or by its path; None where there is none."""
+    if os.path.isfile(os.path.join(run, ledgers.MANIFEST)):
+        return run
+    name = run if run.startswith("run-") else f"run-{run}"
+    found = glob.glob(os.path.join(glob.escape(out_dir), "*", "*", glob.escape(name)))
+    return found[0] if found else None
+
+
+def open_run(folder: str, manifest: Json, is_new: bool, resume: str) -> Ledger:
+    """The locked ledger; the manifest is written once, and never again."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        ledger = Ledger(os.path.join(folder, ledgers.LEDGER), manifest["run_id"], resume)
+        if is_new:
+            text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            write_whole(os.path.join(folder, ledgers.MANIFEST), text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); make room, or name "
+                           "another folder with --out-dir") from None
+    return ledger
+
+
+def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any,
+           synthetic: bool = False) -> int:
+    """A run, or the rest of one, and its table."""
+    run_id = args.run_id or str(uuid.uuid4())
+    folder = find_run(args.out_dir, run_id) if args.run_id else None
+    earlier = ledgers.read_manifest(folder) if folder else None
+    if earlier:
+        manifests.adopt(args, earlier)
+    flags.settle(args, CANONICAL_OPTIONS)
+    ready = prepare(args, run_id, environment, synthetic)
+    if earlier:
+        manifests.refuse_difference(earlier, ready.manifest)
+        ready = ready._replace(manifest=earlier)
+    folder = folder or os.path.join(args.out_dir, args.submitter_handle, args.device_tag,
+                                    f"run-{run_id}")
+    resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
+    ledger = open_run(folder, ready.manifest, earlier is None, resume)
+    events, resumed = ledger.take_up()
+    known = state.State(ready.manifest, ready.suites, ready.served, args.temperature, args.num_ctx,
+                        args.retry_failed)
+    known.recall(events)
+    run = Run(ready.client, known, ledger, args.timeout, resume, progress)
+    if not (events and events[-1]["event"] == "run_finished" and known.ended()):
+        begin_segment(ledger, events, resumed)
+        progress.say(f"run {run_id}: {known.total} calls planned")
+        with quiet_interpreter(), interruptible(run):
+            carry_out(run, ready, args.no_calibration, not events)
+        events = finish(run)
+    progress.end()
+    return tell_end(args, ready.manifest, events, folder)
+
+
+def begin_segment(ledger: Ledger, events: Sequence[Json], resumed: Json) -> None:
+    """`run_started`; in a later segment, or where a crash left something, `run_resumed`."""
+    with open(os.path.join(os.path.dirname(ledger.path), ledgers.MANIFEST), "rb") as file:
+        shared = {"clock_origin_ns": ledger.zero_ns,
+                  "manifest_sha256": hashlib.sha256(file.read()).hexdigest()}
+    if not events:
+        ledger.write("run_started", **shared)
+        ledger.segment += bool(resumed["torn_bytes"])
+    if events or resumed["torn_bytes"]:
+        ledger.write("run_resumed", **shared, **resumed)
+        ledger.forget_torn()
+
+
+def carry_out(run: Run, ready: Ready, no_calibration: bool, is_first: bool) -> None:
+    """Everything between the first and the last line of a segment; raises Stop."""
+    manifest, ledger, watch = ready.manifest, run.ledger, None
+    run.heartbeat.start()
+    try:
+        if not manifest["smoke"]:
+            lanes = max(entry["lanes"] for entry in manifest["plan"]["phases"])
+            run.progress.say("measuring this client's own error ..." if not no_calibration else
+                             "this client's own error is not measured (--no-calibration)")
+            ledger.write("instrument_calibrated", **(
+                calls.calibration("--no-calibration") if no_calibration else calibrate(lanes)))
+            watch = HostWatch(ledger, manifest["target"]["port"] if
+                              manifest["target"]["class"] == "loopback" else None)
+        for model, probes in ready.probes.items():
+            run.identify(model, probes)
+        for model in ready.skipped if is_first else ():
+            ledger.write("model_skipped", model=model, reason="it does not chat, as the engine "
+                         "says or its name does")
+        run.all()
+        if run.signal_number:
+            raise Interrupted(run.signal_number)
+    except Stop as stop:
+        if watch:
+            watch.close(last_sample=False)
+        if not isinstance(stop, StorageError):
+            ledger.write("run_interrupted", reason=privacy.redact(str(stop))[:300],
+                         exit_code=stop.exit_code, in_flight=sorted(run.in_flight.values()))
+        raise
+    if watch:
+        watch.close(last_sample=True)
+
+
+@contextlib.contextmanager
+def interruptible(run: Run) -> Iterator[None]:
+    """SIGINT and SIGTERM drop the calls in flight; a second one ends the program at once."""
+    def hear(number: int, _: Any) -> None:
+        run.signal_number = number
+        signal.signal(number, signal.SIG_DFL)
+        run.client.gate.drop_all()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, hear) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
+
+
+def finish(run: Run) -> list[Json]:
+    """Write the last line; all events of the run."""
+    events = ledgers.read_ledger(run.ledger.path).events
+    outcomes = [call["outcome"] for call in ledgers.latest_calls(events)]
+    last = run.ledger.write(
+        "run_finished", counts={kind: outcomes.count(kind) for kind in sorted(set(outcomes))},
+        wall_us=run.ledger.now_us(), exit_code=int(set(outcomes) != {"ok"}), lines=run.ledger.seq,
+        sha256=run.ledger.sha256.hexdigest())
+    return [*events, last]
+
+
+def tell_end(args: argparse.Namespace, manifest: Json, events: Sequence[Json],
+             folder: str) -> int:
+    """Print what a run came to; its exit code."""
+    last, run_id = events[-1] if events else None, manifest["run_id"]
+    resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
+    if last is None or last["event"] != "run_finished":
+        code, text = report.early_end(last, resume)
+        print(text)
+        return code
+    following = (f"{resume} --retry-failed" if last["exit_code"] else
+                 "python3 harness/run_benchmark.py --probe" if manifest["synthetic"] else
+                 f"python3 harness/complete_submission.py {os.path.relpath(folder)}")
+    summary = metrics.summarize_run(manifest, events)
+    print(json.dumps({"run_id": run_id, "folder": folder, "exit_code": last["exit_code"],
+                      "summary": summary, "next": following}) if args.json else
+          report.end_text(summary, folder, following))
+    return int(last["exit_code"])
+
+
+# --- what else the command line offers -----------------------------------------------------------
+def do_rehearse(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
+    """The main job with nothing installed: all phases against the embedded endpoint."""
+    with reference_endpoint() as target:
+        args.target_url, args.api_key_env = target.base, None
+        args.models, args.phases = args.models or "auto", args.phases or "all"
+        return do_run(args, progress, environment, synthetic=True)
+
+
+def hello_of(args: argparse.Namespace, environment: Any) -> tuple[Ready, state.State, Json]:
+    """One hello to the first model, recorded nowhere."""
+    flags.settle(args, CANONICAL_OPTIONS)
+    ready = prepare(args, str(uuid.UUID(int=0)), environment, False)
+    known = state.State(ready.manifest, ready.suites, ready.served, args.temperature, args.num_ctx,
+                        False)
+    run = Run(ready.client, known, NoLedger(), args.timeout, "", report.Progress(None, False, False))
+    return ready, known, run.call(known.hello(next(iter(ready.served)), 0))
+
+
+class NoLedger:
+    """Stands in for a ledger where nothing is written."""
+
+    segment = 0
+
+    def __init__(self) -> None:
+        self.zero_ns = time.perf_counter_ns()
+
+    def now_us(self) -> int:
+        return (time.perf_counter_ns() - self.zero_ns) // 1000
+
+    def write(self, event: str, **fields: Any) -> Json:
+        return {"event": event, **fields}
+
+
+def do_probe(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
+    """What is served, and one hello; writes nothing."""
+    found = [] if args.target_url != flags.DEFAULT_URL else scan_ports()
+    if len(found) <= 1:
+        args.target_url = found[0]["url"] if found else args.target_url
+        if not found:
+            client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
+            wait_for_server(client, args.target_url, ASK_TIMEOUT_S, bool(args.api_key_env))
+            found = [describe(client, args.target_url)]
+        args.models = args.models or ("auto" if found[0]["models"] else None)
+    hello = hello_of(args, environment)[2] if len(found) == 1 else None
+    print(json.dumps({"endpoints": found, "hello": hello}) if args.json else
+          report.probes_text(found, hello))
+    return int(hello is not None and hello["outcome"] != "ok")
+
+
+def do_plan(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
+    """What a run would ask, and after a hello how long it may take."""
+    ready, known, hello = hello_of(args, environment)
+    found = report.estimate(ready.manifest, phases.all_cells(ready.manifest), hello, args.timeout)
+    print(json.dumps({"manifest": ready.manifest, "calls": known.total, "hello": hello,
+                      "estimate": found and found._asdict()}) if args.json else
+          report.plan_text(ready.manifest, known.total, found))
+    return int(hello["outcome"] != "ok")
+
+
+def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
+    """The same run in a session of its own; returns when it has begun, or has failed to."""
+    run_id = args.run_id or str(uuid.uuid4())
+    argv = [word for word in words if word != "--detach"]
+    argv += [] if args.run_id else ["--run-id", run_id]
+    log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
+    apart: Json = ({"creationflags": 0x00000008 | 0x00000200} if os.name == "nt"
+                   else {"start_new_session": True})
+    with open(log_path, "wb") as log:
+        child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *argv],
+                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, **apart)
+    until_s, begun = time.monotonic() + DETACH_LOOK_S, False
+    while child.poll() is None and not begun and time.monotonic() < until_s:
+        folder = find_run(args.out_dir, run_id)
+        begun = folder is not None and is_held(os.path.join(folder, ledgers.LEDGER))
+        time.sleep(0.05)
+    if child.returncode not in (None, 0, 1):
+        with open(log_path, encoding="utf-8", errors="replace") as log_text:
+            sys.stderr.write(log_text.read()[-4000:])
+        return int(child.returncode)
+    print(f"run {run_id} goes on in the background\nlog: {log_path}\n"
+          f"next: {flags.wait_command(args, CANONICAL_OPTIONS, '100', run_id)}")
+    return 0
+
+
+def do_wait(args: argparse.Namespace, progress: report.Progress) -> int:
+    """Follow a run until it ends (its exit code) or the time is up (5)."""
+    until_s, run = time.monotonic() + flags.wait_seconds(args), args.wait[1]
+    folder = find_run(args.out_dir, run)
+    if folder is None:
+        raise Stop(f"--wait: no run {report.printable(run)} below {args.out_dir}; type its id or "
+                   "its folder, and its --out-dir where it has one")
+    path, told = os.path.join(folder, ledgers.LEDGER), 0
+    while True:
+        over = not is_held(path)         # asked first: a run that ends meanwhile is read whole
+        manifest, (events, *_) = ledgers.load_run(folder)
+        answered = ledgers.latest_calls(events)
+        total = max(len(phases.all_cells(manifest)), len(answered))
+        for number, call in enumerate(answered[told:], told + 1):
+            progress.say(report.call_line(number, total, call), bad=call["outcome"] != "ok")
+        told = len(answered)
+        if over:
+            return tell_end(args, manifest, events, folder)
+        if time.monotonic() >= until_s:
+            print(f"still running: {told} of {total} calls\nnext: "
+                  + flags.wait_command(args, CANONICAL_OPTIONS, args.wait[0], run))
+            return 5
+        time.sleep(0.2)
+
+
+def is_held(path: str) -> bool:
+    """Whether a process is writing this ledger."""
+    if not os.path.exists(path):
+        return False
+    fd = open_ledger_file(path)
+    try:
+        return not lock_file(fd)
+    finally:
+        os.close(fd)
+
+
+def build_parser() -> flags.Parser:
+    """The command line; its table stands in flags.py."""
+    return flags.build_parser(__doc__ or "", CANONICAL_OPTIONS)
+
+
+def main(argv: Optional[Sequence[str]] = None, environment: Any = os.environ) -> int:
+    """Run the program; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words)
+    args.out_dir_typed = args.out_dir is not None
+    args.out_dir = args.out_dir or (tempfile.mkdtemp(prefix="rehearsal-") if args.rehearse
+                                    else DEFAULT_OUT)
+    progress = report.Progress.on(sys.stderr, args.quiet, environment)
+    try:
+        if args.wait:
+            return do_wait(args, progress)
+        if args.detach:
+            return do_detach(args, words)
+        mode = (do_probe if args.probe else do_plan if args.plan else
+                do_rehearse if args.rehearse else do_run)
+        return mode(args, progress, environment)
+    except (Stop, flags.Refused, phases.SuiteError, ledgers.LedgerError) as stop:
+        progress.end()
+        print(f"run_benchmark: {stop}", file=sys.stderr)
+        return getattr(stop, "exit_code", 4 if isinstance(stop, ledgers.LedgerError) else 2)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

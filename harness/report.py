@@ -1,0 +1,298 @@
+"""What the runner tells people: lines, tables and estimates, as strings; and the progress display.
+
+Numbers come from metrics.py, words from its tables; nothing is computed or decided here. Whatever a
+server wrote passes `printable` before it is shown.
+"""
+from __future__ import annotations
+
+import os
+import threading
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, NamedTuple, Optional, TextIO
+
+import metrics
+import phases
+
+Json = dict[str, Any]
+
+LIVE_EVERY_S = 0.1
+TYPICAL_SHARE = 3                # answers mostly end at about a third of their cap
+RED, BOLD, PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
+CLEAR_LINE = "\r\x1b[2K"
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Text that may hold anything, as one line of harmless ASCII."""
+    cut = text if len(text) <= limit else text[:limit] + "..."
+    shown = "".join(c if unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in cut)
+    return shown.encode("ascii", "backslashreplace").decode()
+
+
+# --- numbers as text -----------------------------------------------------------------------------
+def digits(value: Optional[float]) -> str:
+    """Three significant digits, no exponent; "-" for null."""
+    if value is None:
+        return "-"
+    if value and abs(value) < 100:
+        return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.1e}"
+    return f"{value:.0f}"
+
+
+def with_interval(summary: Json) -> str:
+    """`84.1 [80.2-99]`: median with its interval, without one where there is none."""
+    if summary["ci_low"] is None:
+        return digits(summary["median"])
+    return f"{digits(summary['median'])} [{digits(summary['ci_low'])}-{digits(summary['ci_high'])}]"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """Rows with their columns aligned; `right` are columns of numbers."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numbers = set(right)
+    return ["  ".join(cell.rjust(width) if i in numbers else cell.ljust(width)
+                      for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
+            for row in rows]
+
+
+# --- one call ------------------------------------------------------------------------------------
+def call_line(number: int, total: int, call: Json) -> str:
+    """`12/38  5q  json-invoice  ok, 41 tokens, TTFT 84 ms, 81 tokens/s, checks passed`."""
+    head = f"{number}/{max(number, total)}  {call['phase']}  {printable(call['question_id'])}"
+    if call["repeat"] and call["phase"] != "hello":
+        head += f" again ({call['repeat']})"
+    if call["outcome"] != "ok":
+        return f"{head}  {call['outcome']}: {printable(call['error']['message'])}"
+    numbers = metrics.call_metrics(call)
+    parts = ["ok", f"{digits(numbers['output_tokens'])} tokens",
+             f"TTFT {digits(numbers['ttft_ms'])} ms"]
+    if numbers["decode_tokens_per_s"] is not None:
+        parts.append(f"{digits(numbers['decode_tokens_per_s'])} tokens/s")
+    if call["checks"] and call["checks"]["passed"] is not None:
+        parts.append("checks passed" if call["checks"]["passed"] else "checks not passed")
+    if call["truncated"]["verdict"] == "yes":
+        parts.append("prompt cut by the server")
+    return f"{head}  {', '.join(parts)}"
+
+
+# --- a whole run ---------------------------------------------------------------------------------
+TABLE_METRICS = (("TTFT ms", "ttft_ms"), ("TPOT ms", "tpot_ms"),
+                 ("decode tok/s", "decode_tokens_per_s"), ("prefill tok/s", "prefill_tokens_per_s"))
+
+
+def summary_table(summary: Json) -> str:
+    """Per model one table, a row a phase: calls, medians with their intervals, checks, flags."""
+    models = list(dict.fromkeys(cell["model"] for cell in summary["cells"]))
+    return "\n\n".join(_model_table(model, [c for c in summary["cells"] if c["model"] == model])
+                       for model in models)
+
+
+def _model_table(model: str, cells: Sequence[Json]) -> str:
+    header = ("phase", "calls", *(title for title, _ in TABLE_METRICS), "checks", "flags")
+    rows = [header, *map(_cell_row, cells)]
+    lines = columns(rows, right=(1, 6))
+    throughputs = [f"{c['phase']}: {digits(c['output_token_throughput_tokens_per_s'])} tokens/s on "
+                   f"{c['lanes']} lanes together, lane efficiency "
+                   f"{digits(c['lane_efficiency_ratio'])}" for c in cells if c["lanes"] > 1]
+    return "\n".join([printable(model), *lines, *throughputs])
+
+
+def _cell_row(cell: Json) -> tuple[str, ...]:
+    checks, asked = cell["checks"], cell["ok"] + cell["failed"]
+    return (cell["phase"] + (" (cold)" if cell["cold"] else ""), f"{cell['ok']}/{asked}",
+            *(with_interval(cell["metrics"][name]) for _, name in TABLE_METRICS),
+            f"{checks['passed']}/{checks['total']}" if checks["total"] else "",
+            ", ".join(cell["flags"]))
+
+
+def flags_explained(summary: Json) -> list[str]:
+    """A sentence and a remedy for every flag that stands somewhere in the run."""
+    seen = {flag for cell in summary["cells"] for flag in cell["flags"]} | set(summary["run_flags"])
+    return [f"{name}: {metrics.FLAGS[name].text} {metrics.FLAGS[name].remedy}"
+            for name in metrics.ordered_flags(seen)]
+
+
+def instrument_line(summary: Json) -> str:
+    """`instrument: median 0.02 ms, p99 0.1 ms at 4 lanes (kernel stamps)`."""
+    rows = summary["instrument"]["lanes"]
+    if not rows:
+        return f"instrument: not calibrated ({summary['instrument']['reason']})"
+    row = max(rows, key=lambda one: one["lanes"])
+    lag, lanes = row["lag_us"], "lane" if row["lanes"] == 1 else "lanes"
+    return (f"instrument: median {digits(lag['p50'] / 1000)} ms, p99 {digits(lag['p99'] / 1000)} ms "
+            f"at {row['lanes']} {lanes} ({summary['instrument']['stamp']} stamps)")
+
+
+def end_text(summary: Json, folder: str, next_command: str) -> str:
+    """The table at the end of a run, what its flags mean, its folder, and what to type next."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in summary["counts"].items())
+    flags = flags_explained(summary)
+    return "\n".join([
+        "", summary_table(summary), "",
+        "medians, with the exact 95 % interval of the median across prompts where there is one",
+        instrument_line(summary), f"calls: {counts or 'none'}",
+        *([""] + flags if flags else []), "", f"run folder: {folder}", f"next: {next_command}"])
+
+
+# --- before a run --------------------------------------------------------------------------------
+def plan_text(manifest: Json, calls_count: int, found: Optional[Estimate]) -> str:
+    """What would be asked, phase by phase, and how long it may take."""
+    rows: list[tuple[str, ...]] = [("phase", "calls", "lanes", "cap", "what")]
+    for entry in manifest["plan"]["phases"]:
+        name = entry["phase"]
+        skipped = phases.skip_reason(name, manifest["models"], manifest["plan"]["lanes"])
+        calls = len(phases.cells_of(manifest["plan"], name, manifest["models"][:1], "x"))
+        rows.append((name, "0" if skipped else str(calls), str(entry["lanes"]),
+                     f"{entry['max_tokens']} tokens", skipped or phases.PHASES[name].text))
+    models = ", ".join(map(printable, manifest["models"]))
+    return "\n".join([f"models: {models}", *columns(rows, right=(1, 2)),
+                      f"{calls_count} calls over all models; {estimate_line(found)}"])
+
+
+class Estimate(NamedTuple):
+    """Seconds that planned calls take: at most, by each answer's cap; and as a rule."""
+
+    most_s: float
+    typical_s: float
+
+
+def estimate(manifest: Json, cells: Iterable[phases.Cell], hello: Optional[Json],
+             timeout_s: float) -> Optional[Estimate]:
+    """From a hello's marks; None where it has none. Lanes are taken to share one speed fully."""
+    numbers = metrics.call_metrics(hello) if hello else {}
+    if not numbers.get("tpot_ms") or not numbers.get("ttft_ms"):
+        return None
+    entries = {entry["phase"]: entry for entry in manifest["plan"]["phases"]}
+    most = typical = 0.0
+    for cell in cells:
+        cap, lanes = entries[cell.phase]["max_tokens"], entries[cell.phase]["lanes"]
+        longest_s = (numbers["ttft_ms"] + cap * numbers["tpot_ms"]) / 1000
+        usual_s = (numbers["ttft_ms"] + cap / TYPICAL_SHARE * numbers["tpot_ms"]) / 1000
+        most += min(longest_s, timeout_s) / lanes
+        typical += min(usual_s, timeout_s) / lanes
+    return Estimate(most, typical)
+
+
+def estimate_line(found: Optional[Estimate]) -> str:
+    """The estimate as a sentence."""
+    if found is None:
+        return "how long it takes cannot be told from this hello"
+    return (f"by this hello's speed the calls that follow take about {duration(found.typical_s)}, "
+            f"and {duration(found.most_s)} at most")
+
+
+def probes_text(found: Sequence[Json], hello: Optional[Json]) -> str:
+    """What a probe found, and its hello where there was one endpoint only."""
+    last = call_line(1, 1, hello) if hello else "several endpoints: choose with --target-url URL"
+    return "\n".join([*map(probe_text, found), last])
+
+
+def context_line(identified: Json) -> str:
+    """What to do about a context that is not the one asked for."""
+    context = identified["context"]
+    return printable(f"{identified['model']}: {context['reason']}. {context['remedy']}", 700)
+
+
+def probe_text(found: Json) -> str:
+    """What a probe found at one URL."""
+    engine = found["engine"]
+    version = f" {printable(engine['version'])}" if engine["version"] else ""
+    lines = [f"{printable(found['url'])}: {printable(engine['name'])}{version}"]
+    for model in found["models"]:
+        facts, context = model["facts"], model["context"]
+        told = [printable(str(facts[name])) for name in ("quantization", "family") if facts[name]]
+        if context["effective_tokens"]:
+            told.append(f"context {context['effective_tokens']} tokens")
+        if not model["chat"]:
+            told.append("does not chat")
+        lines.append(f"  {printable(model['id'])}" + (f"  ({', '.join(told)})" if told else ""))
+        if context["remedy"]:
+            lines.append(f"    {printable(context['remedy'], 500)}")
+    if not found["models"]:
+        lines.append("  it lists no models; name one with --models")
+    return "\n".join(lines)
+
+
+# --- while it runs -------------------------------------------------------------------------------
+class Progress:
+    """Lines on standard error; on a terminal one more line that is alive.
+
+    stream: where to; live: a terminal that understands escapes; colour: it may be coloured.
+    Safe to be called from several threads.
+    """
+
+    def __init__(self, stream: Optional[TextIO], live: bool, colour: bool) -> None:
+        self._stream, self.live, self._colour = stream, live, colour
+        self._lock = threading.Lock()
+        self._shown = ""
+
+    @classmethod
+    def on(cls, stream: TextIO, quiet: bool, environment: Any) -> Progress:
+        """The progress display that fits a stream and the environment (NO_COLOR, TERM)."""
+        terminal = stream.isatty() and environment.get("TERM") != "dumb" and os.name == "posix"
+        return cls(None if quiet else stream, terminal and not quiet,
+                   terminal and not environment.get("NO_COLOR"))
+
+    def say(self, line: str, bad: bool = False) -> None:
+        """One line that stays."""
+        if self._stream is None:
+            return
+        text = f"{RED}{line}{PLAIN}" if bad and self._colour else line
+        with self._lock:
+            self._write((CLEAR_LINE if self._shown else "") + text + "\n" + self._shown)
+
+    def show(self, make: Callable[[int], str]) -> None:
+        """The live line, made for a width; nothing where there is no terminal."""
+        if not self.live or self._stream is None:
+            return
+        try:
+            width = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            width = 80
+        with self._lock:
+            self._shown = make(width)[:max(width - 1, 20)]
+            self._write(CLEAR_LINE + self._shown)
+
+    def end(self) -> None:
+        """Take the live line away."""
+        with self._lock:
+            if self._shown:
+                self._shown = ""
+                self._write(CLEAR_LINE)
+
+    def _write(self, text: str) -> None:
+        try:
+            assert self._stream is not None
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._stream = None              # nobody reads any more; the run goes on
+
+
+def live_line(width: int, done: int, total: int, cell_ids: Sequence[str], reads_per_s: float,
+              spent_us: Sequence[int]) -> str:
+    """`12/38  5q:json-invoice  83 reads/s  about 4 min left`, for a terminal's width.
+
+    spent_us: what the calls so far took; the rest is taken to go on like them.
+    """
+    what = printable(", ".join(":".join(i.split(":")[-2:]) for i in cell_ids), max(width - 50, 20))
+    left_s = sum(spent_us) / 1e6 / max(len(spent_us), 1) * max(total - done, 0)
+    left = f"  about {duration(left_s)} left" if len(spent_us) > 2 else ""
+    return f"{done}/{total}  {what}  {reads_per_s:.0f} reads/s{left}"
+
+
+# --- after a run ---------------------------------------------------------------------------------
+def early_end(last: Optional[Json], resume: str) -> tuple[int, str]:
+    """(exit code, text) of a run that nobody writes any more and that has no last line."""
+    if last is not None and last["event"] == "run_interrupted":
+        return int(last["exit_code"]), (f"the run was interrupted: {printable(last['reason'], 400)}"
+                                        f"\nnext: {resume}")
+    return 130, f"the run was killed before its end; nothing finished is lost\nnext: {resume}"

@@ -1,0 +1,210 @@
+"""What a run knows so far: pure state, built from the plan and from the ledger's own lines.
+
+The runner notes every line here that it writes or, after a resume, reads back. From that follow what
+is still to be asked, with which messages, and what a call's line says; nothing here is lost with the
+process, since all of it comes from the ledger again.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional
+
+import answer_checks
+import calls
+import engines
+import phases
+
+Json = dict[str, Any]
+Cache = tuple[Optional[str], Json]     # a line of salt, and request fields, that keep a cache out
+PROBE_MAX_TOKENS = 16                  # of the calls that only look for a cache
+
+
+class State:
+    """Plan, suites and models of a run, and what its calls came to.
+
+    served: published model id -> the id that the server knows. Kept small: the evidence is on disk.
+    """
+
+    def __init__(self, manifest: Json, suites: dict[str, tuple[phases.Question, ...]],
+                 served: dict[str, str], temperature: float, num_ctx: int,
+                 retry_failed: bool) -> None:
+        self.manifest, self.suites, self.served = manifest, suites, served
+        self.temperature, self.num_ctx, self.retry_failed = temperature, num_ctx, retry_failed
+        self.engine: str = manifest["engine"]["name"]
+        self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
+        self.total = len(phases.all_cells(manifest))
+        self.outcomes: dict[str, str] = {}
+        self.finished: set[tuple[Optional[str], str]] = set()
+        self.probed: set[str] = set()
+        self.dropped: dict[str, set[str]] = {model: set() for model in served}
+        self.effective_tokens: dict[str, Optional[int]] = {}
+        self.spent_us: list[int] = []
+        self._seen: dict[str, list[tuple[str, int, int]]] = {model: [] for model in served}
+        self._longest: dict[str, tuple[int, int, phases.Cell]] = {}
+        self._turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
+        self._salts: dict[tuple[str, int], str] = {}
+
+    # -- what the ledger says
+    def recall(self, events: Iterable[Json]) -> None:
+        """Take up lines that an earlier process wrote."""
+        for event in events:
+            if event["event"] == "call_finished":
+                self.note_call(phases.Cell(*(event[k] for k in phases.Cell._fields)), event)
+            elif event["event"] in ("phase_finished", "phase_skipped"):
+                self.finished.add((event["model"], event["phase"]))
+            elif event["event"] == "cache_probed":
+                self.probed.add(event["model"])
+
+    def note_call(self, cell: phases.Cell, event: Json) -> None:
+        """Keep what later calls need of this one."""
+        self.outcomes[cell.cell_id] = event["outcome"]
+        if event["timing"] and event["timing"]["done_us"]:
+            self.spent_us.append(event["timing"]["done_us"])
+        if event["outcome"] == "ok":
+            self._note_answer(cell, event)
+
+    def _note_answer(self, cell: phases.Cell, event: Json) -> None:
+        kind, chars = phases.PHASES[cell.phase].kind, event["request"]["messages_chars"]
+        tokens, first_us = calls.prompt_tokens_of(event["response"]["usage"]), event["timing"][
+            "first_token_us"]
+        if tokens:
+            self._seen[cell.model].append((cell.phase, chars, tokens))
+        if kind == "append":
+            answer = answer_checks.strip_reasoning(event["response"]["text"])
+            self._turns.setdefault((cell.model, cell.repeat), []).append(
+                (event["request"]["prompt"], answer))
+            if event["request"]["salt"]:
+                self._salts[cell.model, cell.repeat] = event["request"]["salt"]
+        # On parallel lanes TTFT holds waiting, and a cold one the load: not to be compared with.
+        elif kind in ("single", "suite_context") and first_us and not event["cold"]:
+            if chars > self._longest.get(cell.model, (0,))[0]:
+                self._longest[cell.model] = (chars, first_us, cell)
+
+    # -- what is to be asked
+    def cells(self, name: str, models: Sequence[str]) -> list[phases.Cell]:
+        """The planned calls of a phase."""
+        return phases.cells_of(self.manifest["plan"], name, models, self.manifest["cell_id_prefix"])
+
+    def done(self, cell: phases.Cell) -> bool:
+        """Whether a planned call is not to be made (again)."""
+        outcome = self.outcomes.get(cell.cell_id)
+        return outcome == "ok" or outcome is not None and not self.retry_failed
+
+    def own_phases(self) -> list[str]:
+        """Phases that each model goes through by itself."""
+        return [name for name in self.names if phases.PHASES[name].kind != "mixed"]
+
+    def left(self, model: str) -> list[phases.Cell]:
+        """What is still to be asked of a model, the mixed phase apart."""
+        return [cell for name in self.own_phases() for cell in self.cells(name, [model])
+                if not self.done(cell)]
+
+    def model_done(self, model: str) -> bool:
+        """Whether nothing is left to do with a model, the mixed phase apart."""
+        return not self.left(model) and (model in self.probed or self.own_phases() == ["hello"])
+
+    def ended(self) -> bool:
+        """Whether no planned call is left."""
+        mixed = [c for name in self.names if phases.PHASES[name].kind == "mixed"
+                 and not phases.skip_reason(name, list(self.served),
+                                            self.manifest["plan"]["lanes"])
+                 for c in self.cells(name, list(self.served))]
+        return all(map(self.model_done, self.served)) and all(map(self.done, mixed))
+
+    def hello(self, model: str, segment: int) -> phases.Cell:
+        """The hello of a model in a segment: each resume adds one of its own."""
+        cell = self.cells("hello", [model])[0]
+        if not segment:
+            return cell
+        return cell._replace(repeat=segment, cell_id=phases.cell_id_of(
+            self.manifest["cell_id_prefix"], model, "hello", "hello", segment))
+
+    def question(self, cell: phases.Cell) -> phases.Question:
+        """The question of a cell."""
+        return next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
+
+    def messages(self, cell: phases.Cell) -> list[dict[str, str]]:
+        """The messages of a cell as things stand, without salt."""
+        return phases.messages_of(cell.phase, self.question(cell), self.suites[cell.phase],
+                                  self._turns.get((cell.model, cell.repeat), ()))
+
+    def cap(self, cell: phases.Cell) -> int:
+        """max_tokens of a cell."""
+        entry = next(p for p in self.manifest["plan"]["phases"] if p["phase"] == cell.phase)
+        return int(entry["max_tokens"])
+
+    def cache(self, cell: phases.Cell, fresh: str) -> Cache:
+        """What keeps the server's prompt cache out of this call; fresh: a new random word.
+
+        A growing conversation lives on the cache by design; only its begin must be new.
+        """
+        policy = self.manifest["prompt_cache"]["policy"]
+        if policy != "avoid":
+            return None, {}
+        if phases.PHASES[cell.phase].kind == "append":
+            return self._salts.setdefault((cell.model, cell.repeat), fresh), {}
+        method, fields = engines.cache_switch(self.engine, policy, fresh)
+        fields = {k: v for k, v in fields.items() if k not in self.dropped[cell.model]}
+        return (None, fields) if method == "engine_switch" and fields else (fresh, {})
+
+    def options(self, cell: phases.Cell, max_tokens: int, cache: Cache) -> Json:
+        """Every field of the request but model and messages."""
+        wanted = {"temperature": self.temperature, "max_tokens": max_tokens, "stream": True,
+                  "stream_options": {"include_usage": True}, **cache[1]}
+        return {k: v for k, v in wanted.items() if k not in self.dropped[cell.model]}
+
+    def longest(self, model: str) -> Optional[tuple[int, phases.Cell]]:
+        """(time to first token in µs, cell) of the longest prompt asked on one lane."""
+        found = self._longest.get(model)
+        return found and found[1:]
+
+    # -- what a call came to
+    def call_fields(self, cell: phases.Cell, messages: list[dict[str, str]], reply: calls.Reply,
+                    timing: Optional[Json], attempts: list[Json], request: Json) -> Json:
+        """The fields of `call_finished` but for those of the cell."""
+        question, (kind, error) = self.question(cell), calls.outcome_of(reply)
+        reasoning, response = calls.reasoning_of(reply.stream), calls.response_of(reply)
+        checks = answer_checks.check_answer(
+            response["text"], question.required_markers, question.format_rule
+        ) if kind == "ok" and response else None
+        return {"cold": cell.phase == "hello", "attempts": attempts,
+                "request": {"prompt": question.prompt, **phases.fingerprint(messages), **request},
+                "response": response, "timing": timing, "reasoning": reasoning,
+                "truncated": self._truncated(cell, messages, response, checks, kind),
+                "checks": checks, "flags": calls.call_flags(reply, self.served[cell.model]),
+                "outcome": kind, "error": error}
+
+    def _truncated(self, cell: phases.Cell, messages: list[dict[str, str]],
+                   response: Optional[Json], checks: Optional[Json], kind: str) -> Json:
+        if kind != "ok" or response is None:
+            return {"verdict": "unknown", "reason": "there is no answer"}
+        found = (all(m["found"] for m in checks["markers"])
+                 if checks and checks["markers"] else None)
+        return phases.truncation(
+            cell.phase, calls.prompt_tokens_of(response["usage"]),
+            sum(len(m["content"]) for m in messages), self._seen[cell.model],
+            self.effective_tokens.get(cell.model), found)
+
+    def beyond_the_edge(self, cell: phases.Cell, edge: str) -> Json:
+        """The same for a turn that was not asked, since question `edge` met the context's edge."""
+        message = f"not asked: the conversation met the context's edge at question {edge}"
+        return {"cold": False, "attempts": [],
+                "request": {"prompt": self.question(cell).prompt,
+                            **phases.fingerprint(self.messages(cell)), "salt": None, "options": {},
+                            "dropped_fields": []},
+                "response": None, "timing": None,
+                "reasoning": {"mode": "none", "chunks": 0, "characters": 0},
+                "truncated": {"verdict": "unknown", "reason": "there is no answer"},
+                "checks": None, "flags": [], "outcome": "context_limit",
+                "error": {"kind": "context_limit", "message": message, "status": None,
+                          "body_start": None}}
+
+    def identity(self, model: str, probes: engines.Probes) -> Json:
+        """The fields of `endpoint_identified`."""
+        served = self.served[model]
+        context = engines.context_in_force(self.engine, served, probes, self.num_ctx)
+        self.effective_tokens[model] = context["effective_tokens"]
+        return {"model": model, "engine": engines.identify(probes),
+                "facts": engines.model_facts(self.engine, served, probes), "context": context,
+                "slots": engines.slots(self.engine, probes),
+                "prompt_cache_method": self.manifest["prompt_cache"]["method"]}
