@@ -64,9 +64,9 @@ def delta(finish_reason=None, **fields):
     return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish_reason}]}
 
 
-def text(content, **others):
+def text(content, ends=b"\n\n", **others):
     """An event with one text."""
-    return event({**delta(content=content), **others})
+    return event({**delta(content=content), **others}, ends)
 
 
 STOP = event(delta("stop"))
@@ -256,6 +256,8 @@ class Framing(unittest.TestCase):
                 self.assertEqual(unchunked(framed), expected)
                 pieces = [framed[i : i + 1] for i in range(len(framed))]
                 self.assertEqual(unchunked(*pieces), expected)
+                for cut in range(1, len(framed)):
+                    self.assertEqual(unchunked(framed[:cut], framed[cut:]), expected, cut)
 
     def test_a_content_length_ends_the_body(self):
         body = wire.Body("length", 5)
@@ -317,6 +319,10 @@ class Lines(unittest.TestCase):
         # Else the two data lines of one event would be two events.
         stream = listen(b'data: {"choices": [{"delta":\r', b'\ndata: {"content": "a"}}]}\r\n\r\n')
         self.assertEqual(said(stream), {"events": 1, "texts": ["a"], "reads": [1]})
+
+    def test_a_cr_counts_only_for_the_byte_that_follows(self):
+        stream = listen(text("a", ends=b"\r\r"), b"data: {", b"\n", b"data: }\n\n")
+        self.assertEqual(said(stream), {"events": 2, "texts": ["a"], "reads": [0]})
 
     def test_dialects_of_the_data_line(self):
         one = json.dumps(delta(content="a")).encode()
@@ -381,9 +387,9 @@ class Lines(unittest.TestCase):
         for bad in (b"{", b'{"choices": [', b"now", b"7", b"null", b'"text"', b"[" * 100_000,
                     b'{"a": ' + b"1" * 5000 + b"}}"):
             with self.subTest(bad[:20]):
-                told = said(listen(text("a") + b"data: " + bad + b"\n\n" + text("b")))
+                told = said(listen(text("a") + (b"data: " + bad + b"\n\n") * 2 + text("b")))
                 self.assertEqual(
-                    told, {"events": 2, "bad_events": 1, "texts": ["a", "b"], "reads": [0, 0]}
+                    told, {"events": 2, "bad_events": 2, "texts": ["a", "b"], "reads": [0, 0]}
                 )
 
     def test_numbers_that_no_reader_holds_do_not_spoil_their_event(self):
@@ -403,6 +409,8 @@ class Messages(unittest.TestCase):
             ("no delta", {"choices": [{"index": 0}]}),
             ("delta null", {"choices": [{"index": 0, "delta": None}]}),
             ("empty delta", delta()),
+            ("delta of another type", {"choices": [{"delta": "a"}]}),
+            ("model of another type", {"choices": [], "model": 7}),
             ("role", delta(role="assistant")),
             ("content null", delta(role="assistant", content=None)),
             ("content empty", delta(role="assistant", content="")),
@@ -468,6 +476,10 @@ class Messages(unittest.TestCase):
             {"events": 2, "texts": ["ab"], "reads": [1], "finish_reason": "stop"},
         )
 
+    def test_a_message_beside_an_empty_delta(self):
+        choice = {"delta": {}, "message": {"content": "ab"}, "finish_reason": "stop"}
+        self.assertEqual(listen(event({"choices": [choice]})).texts, ["ab"])
+
     def test_of_several_choices_the_first_counts(self):
         both = {"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"},
                             {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
@@ -513,6 +525,7 @@ class Usage(unittest.TestCase):
             ("zeros alone are told", (zeros,), zeros),
             ("the last of zeros", ({"total_tokens": 0}, zeros), zeros),
             ("counts that are none hide nothing", (USAGE, {"total_tokens": "9"}), USAGE),
+            ("one token counts", (USAGE, {"total_tokens": 1}), {"total_tokens": 1}),
         ):
             with self.subTest(name):
                 self.assertEqual(self.usage_of(*usages), expected)
@@ -658,6 +671,12 @@ class Bodies(unittest.TestCase):
         )
         self.assertEqual(timing(stream)["chunk_us"], [1000, 1000, 1000])
 
+    def test_many_lines_of_json_in_a_read_have_that_read(self):
+        lines = [json.dumps(delta(content=c)).encode() + b"\n" for c in "abcdefg"]
+        reads = [lines[0:3], [], lines[3:4], lines[4:6], lines[6:7]]
+        stream = listen(*map(b"".join, reads))
+        self.assertEqual(stream.reads, [0, 0, 0, 2, 3, 3, 4])
+
     def test_bodies_that_are_no_answer(self):
         for name, body, expected in (
             ("nothing", b"", {}),
@@ -670,6 +689,7 @@ class Bodies(unittest.TestCase):
              b'{"message": {"content": ""}, "done": true}\n', {"bad_events": 1}),
             ("torn JSON", b'{"choices": [{"message": {"content": "a"', {"bad_events": 1}),
             ("bytes", bytes(range(256)), {"bad_events": 1}),
+            ("text beside a bad event", b"data: {\n\nInternal Server Error", {"bad_events": 2}),
         ):
             with self.subTest(name):
                 stream = listen(body)
@@ -966,6 +986,8 @@ class InlineReasoning(unittest.TestCase):
              (True, "<think>\n\n</think>\n\n", "a", [0, 0])),
             ("tags again in the answer", ("<think>t</think>", "a <think>b</think>"),
              (True, "<think>t</think>", "a <think>b</think>", [0, 1])),
+            ("the template opened and closed it", ("</think>", "a"),
+             (True, "</think>", "a", [0, 1])),
             ("no thinking", ("a", "b"), (False, "", "ab", [0, 1])),
             ("tags inside the answer", ("a <think>", "b</think>"),
              (False, "", "a <think>b</think>", [0, 1])),
@@ -1024,6 +1046,7 @@ class Marks(unittest.TestCase):
     def test_reads_without_a_stamp_have_the_last(self):
         stream = listen(text("a"), text("b"), text("c"))
         self.assertEqual(wire.timing_of(stream, [500, 700])["chunk_us"], [500, 200, 0])
+        self.assertEqual(wire.timing_of(stream, [500])["chunk_us"], [500, 0, 0])
         self.assertEqual(wire.timing_of(stream, [])["ttft_null_reason"], "no text arrived")
 
     def test_runs_of_kinds(self):
@@ -1070,13 +1093,17 @@ class Plain(unittest.TestCase):
             with self.subTest(repr(value)[:40]):
                 self.assertEqual(wire.plain(value), kept)
 
-    def test_a_wide_and_deep_object_is_bounded_in_all(self):
-        value = 1
-        for _ in range(6):
-            value = [value] * 64
-        kept = json.dumps(wire.plain(value))
-        self.assertLessEqual(kept.count("1"), wire.MAX_KEPT_VALUES)
-        self.assertLess(len(kept), 4000)
+    def test_a_wide_object_is_bounded_in_all(self):
+        # 512 values: the list, then lists of 64 with their items, until there is no room.
+        self.assertEqual(wire.plain([[1] * 64] * 64), [[1] * 64] * 7 + [[1] * 55])
+
+    def test_a_deep_object_is_bounded(self):
+        value, kept = "x", None
+        for _ in range(10):
+            value = {"k": value}
+        for _ in range(wire.MAX_KEPT_DEPTH):
+            kept = {"k": kept}
+        self.assertEqual(wire.plain(value), kept)
 
 
 # --- Total and linear ----------------------------------------------------------------------------
