@@ -1,16 +1,19 @@
 """Markers and format rules over an answer's text: pure functions that never execute anything.
 
 They flag shape, not truth. A marker is a lower-case substring that a right answer can hardly do
-without; a format rule says whether the text is what was asked for (a JSON object, five bullets, code
-that parses). An answer can pass all of them and be wrong, so the counts are a guard against broken
-set-ups (cut context, wrong template, hopeless quantisation), not a ranking of intelligence.
+without; a format rule says whether the text is what was asked for (a JSON object, five bullets,
+code that parses). An answer can pass all of them and be wrong, so the counts are a guard against
+broken set-ups (cut context, wrong template, hopeless quantisation), not a ranking of intelligence.
 
-What a person would accept is accepted: code in a fence with a sentence around it, bold step numbers,
-nested bullets. Python is judged by the grammar of 3.9 wherever the checking Python can be told so,
-to let a re-score on another Python agree; what newer versions relaxed inside f-strings remains.
+What a person would accept is accepted: code in a fence with a sentence around it, bold step
+numbers, nested bullets. Python is judged by the grammar of 3.9, on every Python alike, so that a
+re-score on another machine agrees: what newer grammars let through is refused by hand where the
+parser cannot be told so. (Not caught, and never met in an answer: a blank behind `!r`, and a format
+in the format of a format, inside an f-string.)
 
-Answers come from strangers' servers. Everything here takes linear time, and nothing that is longer
-than MAX_PARSED_CHARS reaches a parser, because some parsers go as deep as their input is long.
+Answers come from strangers' servers. Everything here takes linear time. Nothing that is longer than
+MAX_PARSED_CHARS reaches a parser, because some parsers go as deep as their input is long, and what
+is nested deeper than MAX_DEPTH is refused, because how deep a parser goes depends on its version.
 
     >>> check_answer("- one\\n- two", ("two",), "five_bullets")["passed"]
     False
@@ -18,30 +21,36 @@ than MAX_PARSED_CHARS reaches a parser, because some parsers go as deep as their
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import textwrap
 import threading
+import tokenize
 import warnings
 from typing import Any, Callable, Iterable, Optional
 
 # An answer of 2,048 tokens has about 8,000 characters. Python before 3.9.10 overflows its own stack
 # on code with some ten thousand operators in a chain; twenty thousand characters stay below that.
 MAX_PARSED_CHARS = 20_000
+MAX_DEPTH = 200               # every Python from 3.9 to 3.13 parses this deep, none needs it
 PYTHON_GRAMMAR = (3, 9)
 
 PYTHON_TAGS = ("python", "py", "python3")
 SHELL_TAGS = ("bash", "sh", "shell", "zsh", "console", "shell-session")
 JSON_TAGS = ("json",)
+TEXT_TAGS = ("", "markdown", "md", "text", "txt", "plaintext")
 
 _PARSE_LOCK = threading.Lock()    # catch_warnings changes the whole process, and lanes are threads
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-_STEP = re.compile(r"([ \t]*)(?:#{1,6} )?(?:\*\*|__)?(?:step )?(\d{1,3})(?:\*\*|__)?[.):]"
+_STEP = re.compile(r"([ \t]*)(?:#{1,6} )?(?:\*\*|__)?(?:step )?(\d{1,3})(?:\*\*|__)?[.):](?!\d)"
                    r"[ \t*_]*[^\s*_]", re.IGNORECASE)
-_BULLET = re.compile(r"([ \t]*)[-*+\u2022\u2013][ \t]+\S")
+_BULLET = re.compile(r"([ \t]*)[-*+\u2022\u2013\u25cf][ \t]+\S")
 _DIVIDER = re.compile(r"[ \t]*(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,})$")
 _COMMAND = re.compile(r"(?:[A-Za-z_]\w*=\S*[ \t]+)*(?:[A-Za-z_]\w*=|"
                       r"[a-z0-9_.~/$\"({\[][\w.~/+$\"(){}\[-]*(?:[ \t;|&<>=]|$))")
+_CODE_SPAN = re.compile(r"^`([^`]+)`$")
 _NUMBERED = re.compile(r"\d+[.)][ \t]")
 _SENTENCE_START = re.compile(r"[ \t]*[A-Z][a-z]+,? [a-z]")
 _SENTENCE_END = re.compile(r"[a-z]{2}[:.!?]$")
@@ -49,6 +58,9 @@ _SHELL_TEXT = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"|(?<!\S)#[^\n]*", re.
 _HEREDOC = re.compile(r"(?<!<)<<-?[ \t]*[\"'\\]?([A-Za-z_]\w*)")
 _NOT_SHELL = re.compile(r"def \w+\(|class \w+.*:$|from [\w.]+ import |import \w+$|print\(")
 _SHELL_PAIRS = (("if", "fi"), ("do", "done"), ("case", "esac"))
+_TAG = re.compile(r"[\w+-]*")
+_FSTRING_START, _FSTRING_MIDDLE, _FSTRING_END = (
+    getattr(tokenize, f"FSTRING_{part}", None) for part in ("START", "MIDDLE", "END"))
 
 
 def strip_reasoning(text: str) -> str:
@@ -83,14 +95,19 @@ def is_python_code(text: str) -> bool:
 
 
 def is_pytest_code(text: str) -> bool:
-    """Python code with a `test_` function, plain or in a `Test` class, that asserts or expects."""
+    """Python code with a `test_` function, plain or in a `Test` class, that asserts or expects.
+
+    An assertion in a function of the same block that the test calls counts, too.
+    """
     nodes = _python_statements(text)
     for node in list(nodes):
         if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
             nodes += node.body
-    return any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-               and node.name.startswith("test_")
-               and any(_is_expectation(part) for part in ast.walk(node)) for node in nodes)
+    checking = {f.name for f in nodes if isinstance(f, _FUNCTIONS)
+                and any(_is_expectation(part) for part in ast.walk(f))}
+    return any(isinstance(f, _FUNCTIONS) and f.name.startswith("test_")
+               and (f.name in checking or any(_name_of(part) in checking for part in ast.walk(f)))
+               for f in nodes)
 
 
 def is_bash_code(text: str) -> bool:
@@ -102,15 +119,15 @@ def is_bash_code(text: str) -> bool:
     bare = _SHELL_TEXT.sub(_stand_in, "\n".join(lines))
     words = [word for word in re.split(r"[\s;|&()<>]+", bare) if word]
     return (bool(words) and "'" not in bare and '"' not in bare
-            and not any(_NOT_SHELL.match(line) for line in lines)
-            and not any(_SENTENCE_START.match(line) for line in bare.split("\n"))
+            and not any(_NOT_SHELL.match(line) or _SENTENCE_START.match(line)
+                        for line in bare.split("\n"))
             and all(words.count(start) == words.count(end) for start, end in _SHELL_PAIRS))
 
 
 def is_shell_lines(text: str) -> bool:
-    """Commands, one a line; comments, blank lines and a `$` prompt are let through, prose is not."""
+    """Commands, one a line; comments, blank lines and a `$` prompt are let through, no prose."""
     code, fenced = _code(text, SHELL_TAGS)
-    lines = [line.strip() for line in code.replace("\\\n", " ").split("\n")]
+    lines = [_CODE_SPAN.sub(r"\1", line.strip()) for line in code.replace("\\\n", " ").split("\n")]
     commands = [line[2:] if line.startswith("$ ") else line
                 for line in lines if line and not line.startswith("#")]
     return fenced < 2 and bool(commands) and all(map(_is_command, commands))
@@ -132,10 +149,11 @@ def is_json_dict(text: str) -> bool:
     if len(code) > MAX_PARSED_CHARS:
         return False
     try:
-        value = json.loads(code, parse_constant=_refuse_constant)
+        # A number's value is of no interest, and how long an integer may be depends on the Python.
+        value = json.loads(code, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
     except (ValueError, RecursionError, MemoryError):
         return False
-    return isinstance(value, dict) and bool(value)
+    return isinstance(value, dict) and bool(value) and not _too_deep(value, _json_children)
 
 
 FORMAT_RULES: dict[str, Callable[[str], bool]] = {
@@ -150,7 +168,7 @@ FORMAT_RULES: dict[str, Callable[[str], bool]] = {
 
 
 def _split_fences(text: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Lines outside of any fence, and (tag, content) of every fence; an open one runs to the end."""
+    """Lines outside of fences, and (tag, content) of every fence; an open one runs to the end."""
     prose: list[str] = []
     fences: list[tuple[str, list[str]]] = []
     mark = ""
@@ -163,10 +181,16 @@ def _split_fences(text: str) -> tuple[list[str], list[tuple[str, str]]]:
         elif bare.startswith(("```", "~~~")) and "`" not in bare.lstrip("`"):
             info = bare.lstrip(bare[0])
             mark = bare[:len(bare) - len(info)]
-            fences.append(((info.split() or [""])[0].lower(), []))
+            fences.append((_tag(info), []))
         else:
             prose.append(line)
     return prose, [(tag, "\n".join(lines)) for tag, lines in fences]
+
+
+def _tag(info: str) -> str:
+    """The language after an opening fence: `python`, `{.python}`, `Python3.9`, `python title=x`."""
+    match = _TAG.match(info.strip().lstrip("{."))
+    return match[0].lower() if match else ""
 
 
 def _code(text: str, tags: tuple[str, ...]) -> tuple[str, int]:
@@ -182,8 +206,14 @@ def _code(text: str, tags: tuple[str, ...]) -> tuple[str, int]:
 
 
 def _outer_items(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    """The matches no further right than the first one; what stands in a fence is no item."""
-    found = [match for match in map(pattern.match, _split_fences(text)[0])
+    """The matches no further right than the first one; what stands in a fence is no item.
+
+    A text that is one fence of plain text as a whole is taken out of it first.
+    """
+    lines, fences = _split_fences(text)
+    if len(fences) == 1 and fences[0][0] in TEXT_TAGS and not "".join(lines).strip():
+        lines = fences[0][1].split("\n")
+    found = [match for match in map(pattern.match, lines)
              if match and not _DIVIDER.match(match.string)]
     return [match for match in found if len(match[1]) <= len(found[0][1])]
 
@@ -196,19 +226,79 @@ def _python_statements(text: str) -> list[ast.stmt]:
     try:
         with _PARSE_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(code, feature_version=PYTHON_GRAMMAR).body
+            tree = ast.parse(code, feature_version=PYTHON_GRAMMAR)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
+    newer = (_too_deep(tree, ast.iter_child_nodes) or any(map(_is_newer_syntax, ast.walk(tree)))
+             or _has_newer_fstring(code))
+    return [] if newer else tree.body
+
+
+def _too_deep(root: Any, children_of: Callable[[Any], Iterable[Any]]) -> bool:
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in children_of(node)]
+        if not level:
+            return False
+    return True
+
+
+def _json_children(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _is_newer_syntax(node: ast.AST) -> bool:
+    """What 3.10 and 3.11 brought and no parser can be told to refuse: `x[*a]`, `x[y := 1]`.
+
+    With brackets around, 3.9 takes these, and they look the same here; that is refused as well.
+    """
+    if isinstance(node, ast.Subscript):
+        parts = getattr(node.slice, "elts", [node.slice])
+        return any(isinstance(part, (ast.Starred, ast.NamedExpr)) for part in parts)
+    inner = getattr(node, "annotation", None) or getattr(node, "value", None)
+    return isinstance(node, (ast.arg, ast.FormattedValue)) and isinstance(inner, ast.Starred)
+
+
+def _has_newer_fstring(code: str) -> bool:
+    """Whether a replacement field holds what 3.12 first allowed there: its own quote, `\\` or `#`.
+
+    Before 3.12 there are no tokens inside f-strings, and the parser itself has refused.
+    """
+    quotes: list[str] = []
+    for token in _tokens(code) if _FSTRING_START else ():
+        if token.type == _FSTRING_END:
+            quotes.pop()
+        if quotes and not (token.type == _FSTRING_MIDDLE and len(quotes) == 1):
+            banned = ["\\", *quotes] + ["\n"] * (min(map(len, quotes)) == 1)
+            if token.type == tokenize.COMMENT or any(mark in token.string for mark in banned):
+                return True
+        if token.type == _FSTRING_START:
+            quotes.append(token.string.lstrip("rRfF"))
+    return False
+
+
+def _tokens(code: str) -> Iterable[tokenize.TokenInfo]:
+    try:
+        yield from tokenize.generate_tokens(io.StringIO(code).readline)
+    except (tokenize.TokenError, SyntaxError):
+        return                        # the parser has accepted it; what came so far must do
 
 
 def _does_something(node: ast.stmt) -> bool:
-    """A lone word or number parses as Python, too; a call or any real statement is code."""
-    return not isinstance(node, ast.Expr) or isinstance(node.value, (ast.Call, ast.Await))
+    """Lone words and numbers parse as Python, too; a call or a statement is code."""
+    return not isinstance(node, ast.Expr) or any(
+        isinstance(part, (ast.Call, ast.Await, ast.Yield, ast.comprehension))
+        for part in ast.walk(node))
+
+
+def _name_of(node: ast.AST) -> Optional[str]:
+    return getattr(node, "attr", getattr(node, "id", None))
 
 
 def _is_expectation(node: ast.AST) -> bool:
-    name = getattr(node, "attr", getattr(node, "id", None))
-    return isinstance(node, ast.Assert) or name in ("raises", "warns")
+    name = _name_of(node) or ""
+    return (isinstance(node, ast.Assert) or name in ("raises", "warns", "fail")
+            or name.startswith("assert_"))
 
 
 def _without_heredocs(code: str) -> list[str]:
