@@ -144,13 +144,14 @@ def is_five_bullets(text: str) -> bool:
 
 
 def is_json_dict(text: str) -> bool:
-    """One JSON object that is not empty, as the whole text or in a fence; NaN is not JSON."""
+    """One JSON object that is not empty, as the whole text or in a fence; no NaN, no key twice."""
     code, _ = _code(text, JSON_TAGS)
     if len(code) > MAX_PARSED_CHARS:
         return False
     try:
         # A number's value is of no interest, and how long an integer may be depends on the Python.
-        value = json.loads(code, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
+        value = json.loads(code, parse_constant=_refuse_constant, parse_int=str, parse_float=str,
+                           object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError, MemoryError):
         return False
     return isinstance(value, dict) and bool(value) and not _too_deep(value, _json_children)
@@ -328,3 +329,10 @@ def _is_command(line: str) -> bool:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return found
