@@ -288,8 +288,7 @@ def _tokens(code: str) -> Iterable[tokenize.TokenInfo]:
 def _does_something(node: ast.stmt) -> bool:
     """Lone words and numbers parse as Python, too; a call or a statement is code."""
     return not isinstance(node, ast.Expr) or any(
-        isinstance(part, (ast.Call, ast.Await, ast.Yield, ast.comprehension))
-        for part in ast.walk(node))
+        isinstance(part, (ast.Call, ast.comprehension)) for part in ast.walk(node))
 
 
 def _name_of(node: ast.AST) -> Optional[str]:

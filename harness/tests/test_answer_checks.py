@@ -13,7 +13,7 @@ import unittest
 from unittest import mock
 
 import answer_checks
-from answer_checks import FORMAT_RULES, MAX_DEPTH, MAX_PARSED_CHARS, check_answer, strip_reasoning
+from answer_checks import FORMAT_RULES, check_answer, strip_reasoning
 
 
 def fence(code: str, tag: str = "") -> str:
@@ -54,13 +54,14 @@ GOLDEN = {
         "a language in braces": fence(FUNCTION, "{.python}"),
         "tildes": f"~~~python\n{FUNCTION}\n~~~",
         "four backticks around three": f"````python\nTEXT = '''\n```\n'''\n{FUNCTION}\n````",
-        "indented below a list item": "- so:\n\n  ```python\n  def f():\n      return 1\n  ```",
-        "Windows line ends": fence(FUNCTION, "python").replace("\n", "\r\n"),
+        "indented below a list item": "- so:\n\n  ```python\n  x = 1\n  y = 2\n  ```",
+        "Windows line ends": f"{fence(FUNCTION, 'py')}\nIt doubles x.".replace("\n", "\r\n"),
         "cut by the limit behind a whole line": f"```python\n{FUNCTION}",
-        "the broken code quoted first": f"{fence('def f(:', 'text')}\n{fence(FUNCTION, 'python')}",
+        "the broken code quoted first": f"{fence('def f(:', 'py')}\n{fence(FUNCTION, 'py')}",
         "a shell command beside it": f"{fence('pip install x', 'sh')}\n{fence(FUNCTION, 'py')}",
         "one call": fence("print(sum(range(10)))", "python"),
-        "one comprehension": fence("[x * x for x in range(10)]", "python"),
+        "one comprehension": fence("[x * x for x in items]", "python"),
+        "as long as what is parsed": "x = 1\n" * 3_333,
         "an f-string with other quotes": fence("""x = f"{d['a']:>{width}} {'#' + b!r}\\n" """),
         "a triple f-string": fence('x = f"""\n{d["a"]}\n{b + \n c}"""'),
         "brackets around two contexts": fence("with (open(a) as b, open(c) as d):\n    pass"),
@@ -76,6 +77,7 @@ GOLDEN = {
         "prose inside of the fence": fence("Here is the function:\n" + FUNCTION, "python"),
         "a prompt before every line": fence(">>> double(2)\n4", "python"),
         "another language": fence("function double(x) { return 2 * x; }", "javascript"),
+        "another language in braces": fence("x = 1", "{.javascript}"),
         "a shell command": fence("pip install double", "bash"),
         "typographic quotes": fence("x = \u201ca\u201d", "python"),
         "cut in the middle of a line": "```python\ndef double(x):\n    return 2 * (x +",
@@ -91,7 +93,7 @@ GOLDEN = {
         "a backslash in a nested f-string": fence("x = f\"{f'{a}\\n'}\"", "python"),
         "a comment in an f-string's field": fence('x = f"""{\na  # the first\n}"""', "python"),
         "a line end in a short f-string's field": fence('x = f"{\na}"', "python"),
-        "longer than what is parsed": "x = 1\n" * (MAX_PARSED_CHARS // 6 + 1),
+        "longer than what is parsed": "x = 1\n" * 3_334,
     }),
     "pytest_code": ({
         "one test": fence(TEST, "python"),
@@ -131,6 +133,7 @@ GOLDEN = {
         "a fence named sh": fence("set -e\ntar czf a.tgz b", "sh"),
         "a fence without a language": fence("set -e\ntar czf a.tgz b"),
         "a sentence on either side": f"Use this:\n{fence('ls', 'bash')}\nIt lists files.",
+        "$# is no comment": fence("for i in $(seq $#); do\n  echo $i\ndone", "bash"),
         "dd's own if=": fence("dd if=/dev/zero of=x bs=1 count=1", "bash"),
         "Python in quotes": fence("python3 -c '\nimport sys\nprint(sys.argv)\n'", "bash"),
         "Python in a here-document": fence("python3 <<'PY'\nimport os\ndef f():\n  pass\nPY", "sh"),
@@ -166,6 +169,7 @@ GOLDEN = {
         "numbered with brackets": "1) git switch -c x",
         "bulleted": "- git switch -c x\n- git push",
         "explained": "git switch -c x\nThis makes a new branch.",
+        "prose behind prompts": "$ This makes a branch\n$ git switch -c x",
         "explained in lower case": "git push\nthen you should check that it is there.",
         "prose": "First switch to a new branch, then push it.",
         "a fence for each": f"{fence('git switch -c x', 'bash')}\n{fence('git push', 'bash')}",
@@ -209,6 +213,7 @@ GOLDEN = {
         "bold titles": "- **a**: x\n- **b**: y\n- **c**: z\n- **d**: v\n- **e**: w",
         "deeper bullets": "- a\n  - x\n  - y\n- b\n- c\n- d\n- e",
         "a line that goes on": "- a is\n  long\n- b\n- c\n- d\n- e",
+        "inline code in three backticks": "```x``` is weak:\n- a\n- b\n- c\n- d\n- e",
         "a ruler is no bullet": "- a\n- b\n- c\n- d\n- e\n\n- - -\nEnd.",
         "as a whole in a fence": fence("- a\n- b\n- c\n- d\n- e"),
     }, {
@@ -231,7 +236,7 @@ GOLDEN = {
         "over several lines": '{\n  "a": {\n    "b": "c"\n  }\n}',
         "escapes": '{"a": "\\u00e9\\n\\ud800"}',
         "a number of any length": '{"a": ' + "9" * 10_000 + "}",
-        "deep enough": '{"a": ' + "[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2) + "}",
+        "deep enough": '{"a": ' + "[" * 198 + "]" * 198 + "}",
     }, {
         "nothing": "",
         "an empty object": "{}",
@@ -251,7 +256,7 @@ GOLDEN = {
         "a key twice further in": '{"a": {"b": 1, "b": 2}}',
         "cut in the middle": '{"a": 1, "b": "tw',
         "a line end in a text": '{"a": "b\nc"}',
-        "too deep": '{"a": ' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}",
+        "too deep": '{"a": ' + "[" * 200 + "]" * 200 + "}",
         "a table": "| a | 1 |",
     }),
 }
@@ -322,6 +327,7 @@ class Reasoning(unittest.TestCase):
         "a</think>answer": "answer",
         "a</think>b</think>answer": "answer",
         "<think>never closed, answer": "",
+        "one <think>\nnever closed,\nanswer": "one",
         "<think>a</think>answer<think>b": "answer",
         "<think>a</think>": "",
         "": "",
@@ -352,6 +358,7 @@ class HostileAnswers(unittest.TestCase):
         deep = {"-" * 5000 + "1": False, "1" + "+1" * 5000: False, "f" + "()" * 5000: False,
                 "x" + ".a" * 5000: False, "not " * 4000 + "x": False, "(" * 9000: False,
                 "x = " + "[" * 150 + "]" * 150: True, "x = 1" + "+1" * 150: True,
+                "x = 1" + "+1" * 250: False,
                 "if x:\n f()\n" + "elif x:\n f()\n" * 1400: False}
         verdicts = {}
 
