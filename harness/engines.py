@@ -4,9 +4,9 @@ The runner GETs `PROBE_PATHS` (each relative to the server's root), keeps what c
 `{path: Probe}` and asks the functions here.  Nothing in this file talks to anybody.
 
 Rules that all of it keeps:
-- An engine is named only by a mark that it alone leaves.  Several imitate others (KoboldCpp and
-  LocalAI answer Ollama's paths, LM Studio answers 200 to every path), so `ENGINES` is asked in
-  order, the most particular mark first, and "unknown" is an answer.
+- An engine is named only by a mark that it alone leaves.  Several imitate others (KoboldCpp,
+  LocalAI and many small programs answer Ollama's paths, LM Studio answers 200 to every path), so
+  `ENGINES` is asked in order, the most particular mark first, and "unknown" is an answer.
 - A fact is published only when the server told it.  What it did not tell is None, never a guess;
   a quantisation read from a model's name counts as told, because the server told the name.
 - Facts are taken field by field.  Whole answers hold private things (SGLang's lists its API keys,
@@ -38,6 +38,7 @@ PROBE_PATHS: tuple[str, ...] = (
     "/api/extra/version",
     "/api/extra/true_max_context_length",
     "/system",
+    "/server_info",
     "/get_server_info",
     "/info",
     "/health/readiness",
@@ -48,6 +49,7 @@ PROBE_PATHS: tuple[str, ...] = (
 # about one model, so each model needs its own.  Only engines that answer without loading a model.
 EXTRA_POSTS: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
     "Ollama": ("/api/show", lambda model_id: {"model": model_id}),
+    "LocalAI": ("/api/show", lambda model_id: {"model": model_id}),
 }
 
 USUAL_PORTS: dict[int, tuple[str, ...]] = {
@@ -63,9 +65,10 @@ USUAL_PORTS: dict[int, tuple[str, ...]] = {
 LARGEST_COUNT = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 LONGEST_VERSION = 60
 LONGEST_MESSAGE = 300
-LONGEST_BODY = 1 << 20  # a longer error body is not parsed
+LONGEST_BODY = 1 << 18  # a longer error body is not parsed
 LONGEST_TEXT = 20_000  # of an error, where fields and reasons are looked for
 LONGEST_MODEL_ID = 200
+NO_NAME = "unnamed"  # a model whose id holds nothing that may be published
 
 
 class Probe(NamedTuple):
@@ -132,6 +135,12 @@ def _word(value: Any) -> str | None:
     return None
 
 
+def _known(value: Any) -> str | None:
+    """`_word`, where it is not one of the words for not knowing."""
+    word = _word(value)
+    return None if word and word.lower() in ("unknown", "none", "null") else word
+
+
 ADDRESS = re.compile(r"[/\\@]|\b(?:10|127|169|172|192)\.\d+\.\d+\.\d+|localhost", re.IGNORECASE)
 
 
@@ -160,12 +169,20 @@ def _owned_by(probes: Any, owner: str) -> str | None:
     return f'/v1/models owned_by "{owner}"' if owner in owners else None
 
 
-def _same_model(entry: dict[str, Any], model_id: Any) -> bool:
+def _names(entry: dict[str, Any]) -> list[str]:
+    """Every name under which a request may ask for the model of an entry."""
     aliases = entry.get("aliases")
     names = [entry.get(key) for key in ("id", "name", "model", "key")]
     names += aliases if isinstance(aliases, list) else []
+    names += [instance.get("id") for instance in _objects(entry.get("loaded_instances"))]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _same_model(entry: dict[str, Any], model_id: Any) -> bool:
     # Ollama reads a name without a tag as ":latest".
-    return isinstance(model_id, str) and any(n in (model_id, f"{model_id}:latest") for n in names)
+    return isinstance(model_id, str) and any(
+        name in (model_id, f"{model_id}:latest") for name in _names(entry)
+    )
 
 
 def _entry(entries: Any, model_id: Any) -> dict[str, Any]:
@@ -212,6 +229,9 @@ def _see_lm_studio(probes: Probes) -> str | None:
     entries = _objects(_field(_answer(probes, "/api/v0/models"), "data"))
     if any("state" in e and "max_context_length" in e for e in entries):
         return "/api/v0/models"
+    entries = _objects(_field(_answer(probes, "/api/v1/models"), "models"))
+    if any("key" in e and "loaded_instances" in e for e in entries):
+        return "/api/v1/models"
     for path in PROBE_PATHS:
         error = _field(_probe(probes, path).json, "error")
         if isinstance(error, str) and error.startswith("Unexpected endpoint or method. (GET /"):
@@ -226,11 +246,17 @@ def _see_localai(probes: Probes) -> str | None:
     return None
 
 
+def _sglang_info(probes: Probes) -> tuple[Any, str]:
+    """What SGLang tells of itself, and where; the second path is the older one."""
+    for path in ("/server_info", "/get_server_info"):
+        told = _answer(probes, path)
+        if _count(_field(told, "max_total_num_tokens")) or _field(told, "internal_states"):
+            return told, path
+    return None, ""
+
+
 def _see_sglang(probes: Probes) -> str | None:
-    told = _answer(probes, "/get_server_info")
-    if _count(_field(told, "max_total_num_tokens")) or _field(told, "internal_states"):
-        return "/get_server_info"
-    return _owned_by(probes, "sglang")
+    return _sglang_info(probes)[1] or _owned_by(probes, "sglang")
 
 
 def _see_tgi(probes: Probes) -> str | None:
@@ -241,7 +267,9 @@ def _see_tgi(probes: Probes) -> str | None:
 
 
 def _see_llamafile(probes: Probes) -> str | None:
-    return "Server header" if any(s.startswith("llamafile") for s in _servers(probes)) else None
+    if any(server.startswith("llamafile") for server in _servers(probes)):
+        return "Server header"
+    return _owned_by(probes, "llamafile")
 
 
 def _see_llama_cpp(probes: Probes) -> str | None:
@@ -256,10 +284,18 @@ def _see_llama_cpp(probes: Probes) -> str | None:
 def _see_ollama(probes: Probes) -> str | None:
     if not _version(_field(_answer(probes, "/api/version"), "version")):
         return None
-    for path in ("/api/tags", "/api/ps"):
-        if isinstance(_answer(probes, path), dict) and "models" in _answer(probes, path):
-            return "/api/version"
-    return None
+    answers = [_answer(probes, path) for path in ("/api/tags", "/api/ps")]
+    if not any(isinstance(answer, dict) and "models" in answer for answer in answers):
+        return None
+    return "/api/version" if all(map(_named_by_ollama, _listed(probes))) else None
+
+
+def _named_by_ollama(entry: dict[str, Any]) -> bool:
+    """Ollama alone gives the namespace of a model's name as its owner, else "library"."""
+    owner, model_id = entry.get("owned_by"), entry.get("id")
+    if not isinstance(owner, str) or not isinstance(model_id, str):
+        return False
+    return owner == "library" or bool(owner) and f"{owner}/" in model_id
 
 
 def _see_vllm(probes: Probes) -> str | None:
@@ -295,6 +331,29 @@ def _see_mlx_lm(probes: Probes) -> str | None:
     return "its 404" if python and bare and models.status == 200 and plain else None
 
 
+def _see_openrouter(probes: Probes) -> str | None:
+    marks = {"canonical_slug", "top_provider", "pricing"}
+    return "/v1/models top_provider" if any(marks <= set(e) for e in _listed(probes)) else None
+
+
+def _see_azure(probes: Probes) -> str | None:
+    for entry in _listed(probes):
+        told = _field(entry, "capabilities", "chat_completion")
+        if "lifecycle_status" in entry and isinstance(told, bool):
+            return "/v1/models lifecycle_status"
+    return None
+
+
+JAN_ENTRY = {"object": "model", "created": 1, "owned_by": "user"}  # beside the id, for every model
+
+
+def _see_jan(probes: Probes) -> str | None:
+    other, entries = _probe(probes, "/props"), _listed(probes)
+    bare = other.status == 404 and other.text == "Not Found" and not _servers(probes)
+    plain = all(e == {**JAN_ENTRY, "id": e.get("id")} for e in entries)
+    return '/v1/models created 1, owned_by "user"' if bare and entries and plain else None
+
+
 def _see_transformers(probes: Probes) -> str | None:
     # A path that only takes a POST: asking it with GET is refused, and says that it exists.
     refused = _probe(probes, "/load_model").status == 405
@@ -318,6 +377,15 @@ def _version_llama_cpp(probes: Probes) -> Version:
     build = _version(_field(_answer(probes, "/props"), "build_info"))
     number = re.match(r"b[1-9]\d*", build or "")  # "b0" is a build that does not know its number
     return (number.group() if number else None), build
+
+
+def _version_llamafile(probes: Probes) -> Version:
+    headers = (re.match(r"llamafile/([^\s/]{1,60})", server) for server in _servers(probes))
+    return next((_version(h.group(1)) for h in headers if h), None), None
+
+
+def _version_sglang(probes: Probes) -> Version:
+    return _version(_field(_sglang_info(probes)[0], "version")), None
 
 
 def _version_tgi(probes: Probes) -> Version:
@@ -348,13 +416,31 @@ def _no_facts(_: Any, __: Probes) -> Facts:
     return {}
 
 
+# llama.cpp's own words for a file's type: "Q4_K - Medium", "IQ4_XS - 4.25 bpw", "MXFP4 MoE".
+FILE_TYPE = re.compile(
+    r"(?:all )?([A-Z]+[0-9]+(?:_[A-Z0-9]+)*)( MoE)?"
+    r"(?: - (?:(Small|Medium|Large)|[0-9.]+ bpw(?: ternary)?))?(?: \(guessed\))?"
+)
+
+
+def _file_type(value: Any) -> str | None:
+    """A file type as the names of files write it: "Q4_K - Medium" is Q4_K_M."""
+    told = FILE_TYPE.fullmatch(value) if isinstance(value, str) else None
+    if told is None:
+        return None
+    name, moe, size = told.groups()
+    if name == "Q2_K" and size == "Medium":  # the one whose files do not say so
+        return name
+    return name + ("_MOE" if moe else "") + (f"_{size[0]}" if size else "")
+
+
 def _facts_llama_cpp(model_id: Any, probes: Probes) -> Facts:
     meta = _field(_entry(_listed(probes), model_id), "meta")
     props = _answer(probes, "/props")
     file_name = published_model_id(_field(props, "model_path"))
     return {
-        "quantization": _word(_field(meta, "ftype"))
-        or _word(_field(props, "model_ftype"))
+        "quantization": _file_type(_field(meta, "ftype"))
+        or _file_type(_field(props, "model_ftype"))
         or quantization_in_name(file_name),
         "parameters_count": _count(_field(meta, "n_params")),
         "file_bytes": _count(_field(meta, "size")),  # of all tensors: a little below the file's
@@ -369,7 +455,7 @@ def _facts_ollama(model_id: Any, probes: Probes) -> Facts:
     info = _field(shown, "model_info")
     architecture = _field(info, "general.architecture")
     return {
-        "quantization": _word(_field(details, "quantization_level")),
+        "quantization": _known(_field(details, "quantization_level")),
         "parameters_count": _count(_field(info, "general.parameter_count")),
         "file_bytes": _count(listed.get("size")),
         "digest": _word(listed.get("digest")),
@@ -382,8 +468,8 @@ def _facts_lm_studio(model_id: Any, probes: Probes) -> Facts:
     old = _entry(_field(_answer(probes, "/api/v0/models"), "data"), model_id)
     new = _entry(_field(_answer(probes, "/api/v1/models"), "models"), model_id)
     return {
-        "quantization": _word(old.get("quantization"))
-        or _word(_field(new, "quantization", "name")),
+        "quantization": _known(old.get("quantization"))
+        or _known(_field(new, "quantization", "name")),
         "file_bytes": _count(new.get("size_bytes")),
         "family": _word(old.get("arch")) or _word(new.get("architecture")),
         "trained_context_tokens": _count(old.get("max_context_length"))
@@ -391,14 +477,19 @@ def _facts_lm_studio(model_id: Any, probes: Probes) -> Facts:
     }
 
 
+def _facts_localai(_: Any, probes: Probes) -> Facts:
+    told = _field(_answer(probes, "/api/show"), "details", "quantization_level")
+    return {"quantization": _known(told)}
+
+
 def _facts_sglang(_: Any, probes: Probes) -> Facts:
-    return {"quantization": _word(_field(_answer(probes, "/get_server_info"), "quantization"))}
+    return {"quantization": _known(_field(_sglang_info(probes)[0], "quantization"))}
 
 
 def _facts_tgi(_: Any, probes: Probes) -> Facts:
     told = _answer(probes, "/info")
     return {
-        "quantization": _word(_field(told, "quantize")),
+        "quantization": _known(_field(told, "quantize")),
         "digest": _word(_field(told, "model_sha")),
     }
 
@@ -437,21 +528,35 @@ def _context_lm_studio(model_id: Any, probes: Probes) -> Told:
 
 
 def _lm_studio_instance(model_id: Any, probes: Probes) -> Any:
-    """The running instance of a model, where there is only one: else it is open which answers."""
+    """The running instance of that name, or the only one: else it is open which answers."""
     model = _entry(_field(_answer(probes, "/api/v1/models"), "models"), model_id)
     instances = _objects(model.get("loaded_instances"))
-    return instances[0] if len(instances) == 1 else None
+    named = [instance for instance in instances if instance.get("id") == model_id]
+    return (named or instances)[0] if named or len(instances) == 1 else None
 
 
 def _context_sglang(model_id: Any, probes: Probes) -> Told:
-    tokens = _count(_field(_answer(probes, "/get_server_info"), "context_length"))
-    listed = _context_listed(model_id, probes)
-    return (tokens, "/get_server_info context_length") if tokens and not listed[0] else listed
+    told, path = _sglang_info(probes)
+    tokens, listed = _count(_field(told, "context_length")), _context_listed(model_id, probes)
+    return (tokens, f"{path} context_length") if tokens and not listed[0] else listed
+
+
+def _context_openrouter(model_id: Any, probes: Probes) -> Told:
+    """What the first of the model's providers gives; which one answers is only known afterwards."""
+    tokens = _count(_field(_entry(_listed(probes), model_id), "top_provider", "context_length"))
+    return (tokens, "/v1/models top_provider.context_length") if tokens else NOT_TOLD
 
 
 def _context_tgi(_: Any, probes: Probes) -> Told:
     tokens = _count(_field(_answer(probes, "/info"), "max_total_tokens"))
     return (tokens, "/info max_total_tokens") if tokens else NOT_TOLD
+
+
+def _context_localai(_: Any, probes: Probes) -> Told:
+    """As the model's YAML file says; where it says nothing, LocalAI does not either."""
+    info = _field(_answer(probes, "/api/show"), "model_info")
+    tokens = _count(_field(info, "general.context_length"))
+    return (tokens, "/api/show general.context_length") if tokens else NOT_TOLD
 
 
 def _context_koboldcpp(_: Any, probes: Probes) -> Told:
@@ -473,11 +578,12 @@ def _slots_llama_cpp(probes: Probes) -> Told:
 
 
 def _slots_sglang(probes: Probes) -> Told:
-    told = _answer(probes, "/get_server_info")
+    told, path = _sglang_info(probes)
+    # What the scheduler really uses stands in its state; the flag beside it may be null.
     states = _objects(_field(told, "internal_states")) + [told]
     counts = [_count(_field(state, "max_running_requests")) for state in states]
     count = next((c for c in counts if c), None)
-    return (count, "/get_server_info max_running_requests") if count else NOT_TOLD
+    return (count, f"{path} max_running_requests") if count else NOT_TOLD
 
 
 # --- The table ----------------------------------------------------------------------------------
@@ -513,6 +619,13 @@ ENGINES: dict[str, Engine] = {
         remedy="Start the reference endpoint with a context of at least {tokens} tokens.",
         start="python3 harness/run_benchmark.py --rehearse",
     ),
+    # A front before those that may stand behind it and shine through.
+    "litellm": Engine(
+        _see_litellm,
+        version=_told_version("/health/readiness", "litellm_version"),
+        remedy="Set a context of {tokens} tokens on the server behind litellm.",
+        start="litellm --config CONFIG.yaml",
+    ),
     "KoboldCpp": Engine(
         _see_koboldcpp,
         version=_told_version("/api/extra/version"),
@@ -524,18 +637,21 @@ ENGINES: dict[str, Engine] = {
         _see_lm_studio,
         facts=_facts_lm_studio,
         context=_context_lm_studio,
-        remedy="Load the model again with `lms load {model} --context-length {tokens}`.",
-        start="lms server start",
+        remedy="Load the model again with `lms unload {model}` and then "
+        "`lms load {model} --context-length {tokens}`.",
+        start="lms load MODEL --context-length 4096 && lms server start",
     ),
     "LocalAI": Engine(
         _see_localai,
         version=_version_localai,
+        facts=_facts_localai,
+        context=_context_localai,
         remedy="Set `context_size: {tokens}` in the model's YAML file and restart LocalAI.",
         start="local-ai run MODEL",
     ),
     "SGLang": Engine(
         _see_sglang,
-        version=_told_version("/get_server_info"),
+        version=_version_sglang,
         facts=_facts_sglang,
         context=_context_sglang,
         slots=_slots_sglang,
@@ -552,12 +668,12 @@ ENGINES: dict[str, Engine] = {
     ),
     "llamafile": Engine(
         _see_llamafile,
-        version=_version_llama_cpp,
+        version=_version_llamafile,
         facts=_facts_llama_cpp,
         context=_context_llama_cpp,
         slots=_slots_llama_cpp,
-        remedy="Start the llamafile with `-c {tokens}`.",
-        start="./MODEL.llamafile --server",
+        remedy="Start the llamafile with `-c {total}`.",
+        start="./MODEL.llamafile --server -c 4096",
     ),
     "llama.cpp": Engine(
         _see_llama_cpp,
@@ -591,11 +707,17 @@ ENGINES: dict[str, Engine] = {
         remedy="Start llama-cpp-python with `--n_ctx {tokens}`.",
         start="python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096",
     ),
-    "litellm": Engine(
-        _see_litellm,
-        version=_told_version("/health/readiness", "litellm_version"),
-        remedy="Set a context of {tokens} tokens on the server behind litellm.",
-        start="litellm --config CONFIG.yaml",
+    "OpenRouter": Engine(
+        _see_openrouter,
+        context=_context_openrouter,
+        remedy="Take a model, or a provider of it, with a context of {tokens} tokens.",
+    ),
+    "Azure OpenAI": Engine(_see_azure),
+    "Jan": Engine(
+        _see_jan,
+        remedy="Set the model's context size to {tokens} in Jan's model settings, then start the "
+        "model again.",
+        start="jan serve MODEL --port 1337",
     ),
     "mlx-lm": Engine(
         _see_mlx_lm,
@@ -618,8 +740,8 @@ def _engine(name: Any) -> Engine:
 def identify(probes: Probes) -> dict[str, str | None]:
     """`{"name", "version", "build", "recognised_by"}`; "unknown" and three nulls otherwise.
 
-    llama.cpp inside another program (xllamacpp, a llamafile since 0.10, Jan's own server process)
-    answers like llama-server and is named llama.cpp; Jan's front leaves no mark of its own.
+    llama.cpp inside another program (xllamacpp, a llamafile since 0.10, `jan serve`) answers like
+    llama-server and is named llama.cpp.
     """
     for name, engine in ENGINES.items():
         mark = engine.recognise(probes)
@@ -637,21 +759,32 @@ NO_CHAT_NAME = re.compile(
 CHAT_TYPES = ("llm", "vlm")
 
 
-def _told_chat(model_id: str, probes: Any) -> bool | None:
-    """Whether the engine itself says that the model chats; None where it does not say."""
-    studio = _entry(_field(_answer(probes, "/api/v0/models"), "data"), model_id)
-    if not studio:
-        studio = _entry(_field(_answer(probes, "/api/v1/models"), "models"), model_id)
-    if isinstance(studio.get("type"), str):
-        return studio["type"] in CHAT_TYPES
-    ollama = _entry(_field(_answer(probes, "/api/tags"), "models"), model_id)
-    if isinstance(ollama.get("capabilities"), list):
-        return "completion" in ollama["capabilities"]
-    families = _field(ollama, "details", "families")
+def _told_chat(entry: dict[str, Any]) -> bool | None:
+    """Whether an entry of any server's list says that its model chats; None where it does not."""
+    told = entry.get("capabilities")
+    if isinstance(told, list):  # Ollama
+        return "completion" in told
+    if isinstance(_field(told, "chat_completion"), bool):  # Azure
+        return bool(_field(told, "chat_completion"))
+    families = _field(entry, "details", "families")
     if isinstance(families, list) and any("bert" in f for f in families if isinstance(f, str)):
         return False
-    made = _field(_entry(_listed(probes), model_id), "architecture", "output_modalities")
+    made = _field(entry, "architecture", "output_modalities")  # llama.cpp, OpenRouter
     return False if isinstance(made, list) and made and "text" not in made else None
+
+
+def _chats(probes: Any) -> dict[str, bool]:
+    """Model name -> whether the server says that it chats; LM Studio's own word counts most."""
+    told: dict[str, bool] = {}
+    for entry in _listed(probes) + _objects(_field(_answer(probes, "/api/tags"), "models")):
+        chat = _told_chat(entry)
+        told.update(dict.fromkeys(_names(entry), chat) if chat is not None else {})
+    studio = _objects(_field(_answer(probes, "/api/v1/models"), "models"))
+    studio += _objects(_field(_answer(probes, "/api/v0/models"), "data"))
+    for entry in studio:
+        if isinstance(entry.get("type"), str):
+            told.update(dict.fromkeys(_names(entry), entry["type"] in CHAT_TYPES))
+    return told
 
 
 def served_models(probes: Probes) -> list[dict[str, Any]]:
@@ -659,14 +792,10 @@ def served_models(probes: Probes) -> list[dict[str, Any]]:
 
     Empty where the server lists none: mlx-lm and transformers serve without a model cache.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for entry in _listed(probes):
-        model_id = entry.get("id")
-        if isinstance(model_id, str) and model_id:
-            told = _told_chat(model_id, probes)
-            chat = not NO_CHAT_NAME.search(model_id) if told is None else told
-            found[model_id] = {"id": model_id, "chat": chat}
-    return list(found.values())
+    ids = (entry.get("id") for entry in _listed(probes))
+    named = dict.fromkeys(i for i in ids if isinstance(i, str) and i)
+    told = _chats(probes)
+    return [{"id": i, "chat": told.get(i, not NO_CHAT_NAME.search(i))} for i in named]
 
 
 def model_facts(engine_name: Any, model_id: Any, probes: Probes) -> Facts:
@@ -717,7 +846,8 @@ def context_in_force(
 
 
 def _untold_context(engine_name: Any, model_id: Any, probes: Probes, requested: int | None) -> str:
-    if engine_name in ("Ollama", "LM Studio"):
+    loaded = _entry(_field(_answer(probes, "/api/ps"), "models"), model_id)
+    if engine_name in ("Ollama", "LM Studio") and not loaded:
         return f"{engine_name} tells the context of a model only while it is loaded"
     if _engine(engine_name) is UNKNOWN:
         return "an unknown server, which does not tell the context in force"
@@ -737,8 +867,9 @@ def _remedy(engine_name: Any, model_id: Any, probes: Probes, requested: int) -> 
     count = slots(engine_name, probes)["count"] or 1
     shown = published_model_id(model_id)
     # The sentence holds a command to paste: no id may smuggle another command into it.
-    safe = shown if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*", shown) else "MODEL"
-    values = {"tokens": requested, "total": requested * count, "slots": count, "model": safe}
+    safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*", shown) and shown != NO_NAME
+    model = shown if safe else "MODEL"
+    values = {"tokens": requested, "total": requested * count, "slots": count, "model": model}
     return sentence.format(**values) if sentence else None
 
 
@@ -761,6 +892,10 @@ def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[st
 # --- Errors -------------------------------------------------------------------------------------
 
 
+# Where the words of an error stand, the most telling first: KoboldCpp's are in detail.msg.
+ERROR_FIELDS = ("message", "error", "errors", "detail", "msg")
+
+
 def _parsed(body_text: Any) -> Any:
     if not isinstance(body_text, str) or len(body_text) > LONGEST_BODY:
         return None
@@ -770,27 +905,22 @@ def _parsed(body_text: Any) -> Any:
         return None
 
 
-def _detail_text(item: Any) -> str:
-    """One entry of FastAPI's `detail` list: where, then what; KoboldCpp's is a single object."""
-    if not isinstance(item, dict):
-        return item if isinstance(item, str) else ""
-    place = item.get("loc")
-    names = [str(part) for part in place] if isinstance(place, list) else []
-    what = item.get("msg") if isinstance(item.get("msg"), str) else ""
-    return f"{'.'.join(names)}: {what}" if names else str(what)
+def _told_text(item: Any, depth: int = 3) -> str:
+    """The words of an error in whatever shape it came: text, an object, a list of either."""
+    if isinstance(item, list) and depth:
+        return "; ".join(filter(None, (_told_text(part, depth - 1) for part in item[:20])))
+    if isinstance(item, dict) and depth:
+        words = (_told_text(item.get(name), depth - 1) for name in ERROR_FIELDS)
+        place = item.get("loc")  # FastAPI: where, then what
+        where = ".".join(map(str, place[:20])) + ": " if isinstance(place, list) and place else ""
+        return where + next(filter(None, words), "")
+    return _plain(item[:LONGEST_TEXT]) if isinstance(item, str) else ""
 
 
 def _error_text(body_text: Any) -> str:
     """The server's own words, on one line."""
     body = _parsed(body_text)
-    if not isinstance(body, dict):
-        return _plain(body_text[:LONGEST_TEXT]) if isinstance(body_text, str) else ""
-    error, detail = body.get("error"), body.get("detail")
-    details = detail if isinstance(detail, list) else [detail]
-    told = [_field(error, "message"), error, "; ".join(filter(None, map(_detail_text, details)))]
-    told.append(body.get("message"))
-    words = (_plain(text[:LONGEST_TEXT]) for text in told if isinstance(text, str))
-    return next(filter(None, words), "")
+    return _told_text(body if isinstance(body, (dict, list)) else body_text)[:LONGEST_TEXT]
 
 
 def error_message(body_text: Any) -> str:
@@ -806,7 +936,7 @@ def error_message(body_text: Any) -> str:
 CONTEXT_NAMES = ("exceed_context_size_error", "context_length_exceeded", "input_tokens")
 # Each engine's own words.
 CONTEXT_ERROR = re.compile(
-    r"maximum context length|max_model_len"  # vLLM, SGLang, llama-cpp-python
+    r"maximum (?:context|model) length|max_model_len"  # vLLM, SGLang, llama-cpp-python
     r"|exceeds? the available context|exceeds? context window|ContextWindowExceeded"  # llama.cpp
     r"|longer than the (?:model's )?context|exceeds? the model's context"  # Ollama, SGLang
     r"|context (?:size|length) (?:has been )?exceeded"
@@ -818,8 +948,16 @@ CONTEXT_ERROR = re.compile(
 NOT_ABOUT_CONTEXT = (401, 403, 404, 429)
 
 
+def _error_object(body_text: Any) -> Any:
+    """The object that holds type, code and param: `error`, or the body itself (old vLLM)."""
+    body = _parsed(body_text)
+    body = body[0] if isinstance(body, list) and body else body
+    error = _field(body, "error")
+    return error if isinstance(error, dict) else body
+
+
 def _about_context(body_text: Any) -> bool:
-    error = _field(_parsed(body_text), "error")
+    error = _error_object(body_text)
     named = any(_field(error, key) in CONTEXT_NAMES for key in ("type", "code", "param"))
     return named or bool(CONTEXT_ERROR.search(_error_text(body_text)))
 
@@ -827,15 +965,19 @@ def _about_context(body_text: Any) -> bool:
 def error_kind(status: Any, body_text: Any) -> str:
     """The error kind of an answer that is no completion, by its status and its own words.
 
-    `status` 200 means an error that came inside a stream or a completion.
+    `status` 200 means an error that came inside a stream or a completion; 429 and 503 count there,
+    too, since routers tell them as the error's code.
     """
     if not isinstance(status, int) or isinstance(status, bool):
         return "bad_response"
     if status not in NOT_ABOUT_CONTEXT and _about_context(body_text):
         return "context_limit"
-    if status == 429:
+    told = [status]
+    if status == 200:
+        told += [_field(_error_object(body_text), key) for key in ("code", "http_status_code")]
+    if 429 in told:
         return "rate_limited"
-    if status == 503:
+    if 503 in told:
         return "server_busy"
     if 300 <= status < 400:
         return "bad_redirect"
@@ -861,7 +1003,7 @@ def refused_fields(status: Any, body_text: Any, sent_fields: Any) -> set[str]:
         return set()
     names = {n for n in sent_fields if isinstance(n, str)} if _iterable(sent_fields) else set()
     names -= NEVER_DROPPED
-    blamed = _field(_parsed(body_text), "error", "param")
+    blamed = _field(_error_object(body_text), "param")
     text = _error_text(body_text)
     near = " ".join(
         text[max(0, hit.start() - REFUSAL_REACH) : hit.end() + REFUSAL_REACH]
@@ -882,43 +1024,61 @@ def _iterable(value: Any) -> bool:
 def start_hint(engine_name: str | None = None) -> str:
     """The command that starts a server of that engine; without one, those of the usual engines."""
     engine = _engine(engine_name)
-    if engine is not UNKNOWN:
+    if engine.start:
         return engine.start
     usual = ("Ollama", "llama.cpp", "LM Studio", "vLLM")
     width = max(map(len, usual))
     return "\n".join(f"{name:<{width}}  {ENGINES[name].start}" for name in usual)
 
 
-# From a root, a home, a drive or a URL; through somebody's folder; or to a file ("models/x.gguf").
+# What stands for "/", so that no path gets by in disguise.
+SLASH = re.compile(r"\\|%2f|%5c|[\u2044\u2215\u29f8\u29f9\ufe68\uff0f\uff3c]", re.IGNORECASE)
+# From a root, a home, a variable, a drive or a URL; from a host; through a hidden folder or
+# somebody's; a path inside of other text; or a file ("models/x.gguf").
 PATH_SHAPE = re.compile(
-    r"^[/~.]|^[a-z]:/|^[a-z][a-z0-9+.-]*:/"
-    r"|(?:^|/)(?:home|users|root|mnt|media|volumes)/"
+    r"^[/$%]|:/|(?:^|/)[.~]|^[^/]*:\d+/|^(?:localhost|\d+\.\d+\.\d+\.\d+|\[[^/]*\])/"
+    r"|(?:^|/)(?:home|users|root|mnt|media|volumes|documents|desktop|downloads|appdata)/"
+    r"|[\s=,;|<>(){}\[\]'\"]/"
     r"|/[^/:]*\.(?:gguf|bin|safetensors|pt|pth)$",
     re.IGNORECASE,
 )
 HUB_FOLDER = re.compile(r"^models--([^-/][^/]*?)--([^/]+)$")
+MODEL_FILE = re.compile(r"\.(?:gguf|bin|safetensors|pt|pth|llamafile)$", re.IGNORECASE)
+# What no model is called: nothing, a variable, a home, a drive or the scheme of a URL.
+PLACE = re.compile(r"|\.\.?|[~$%].*|[a-z][a-z0-9+.-]*:", re.IGNORECASE | re.DOTALL)
+HOST = re.compile(
+    r"^(?:(?:[a-z][a-z0-9+.-]*:)?//[^/]*|[^/:]+:\d+(?=/)|(?:localhost|\d+\.\d+\.\d+\.\d+)(?=/)"
+    r"|\[[^/]*\](?::\d+)?(?=/))",
+    re.IGNORECASE,
+)
+# Folders whose folders are named after people or their disks.
+HOMES = ("home", "users", "media", "volumes", "documents and settings")
 
 
 def published_model_id(served_id: Any) -> str:
     """The model id that may be published: of an id shaped like a path only its last part.
 
     `user/model` and `name:tag` stay.  A snapshot in the Hugging Face cache is named by its
-    repository, because its last part is only a hash.  Characters that could disguise text become
-    "?"; an id without any text becomes "unnamed".
+    repository, because its last part is only a hash; a home folder names nobody.  Characters that
+    could disguise text become "?"; an id without any text becomes `NO_NAME`.
     """
     if not isinstance(served_id, str):
-        return "unnamed"
+        return NO_NAME
     text = served_id.strip()
-    path = text.replace("\\", "/")
-    if "\\" in text or PATH_SHAPE.search(path):
+    path = SLASH.sub("/", text)
+    if path != text or PATH_SHAPE.search(path):
         text = _last_part(path)
-    shown = "".join("?" if unicodedata.category(c)[0] == "C" else c for c in text)
-    return shown.strip()[:LONGEST_MODEL_ID] or "unnamed"
+    disguised = ("C", "Zl", "Zp")
+    shown = "".join("?" if unicodedata.category(c).startswith(disguised) else c for c in text)
+    return shown.strip()[:LONGEST_MODEL_ID].strip() or NO_NAME
 
 
 def _last_part(path: str) -> str:
-    parts = [part for part in path.split("/") if part not in ("", ".", "..", "~")]
+    parts = [part.strip() for part in HOST.sub("", path).split("/")]
+    parts = [part for part in parts if not PLACE.fullmatch(part)]
     hubs = [hub for hub in map(HUB_FOLDER.match, parts) if hub]
     if hubs and "snapshots" in parts:
         return f"{hubs[-1].group(1)}/{hubs[-1].group(2)}"
-    return parts[-1] if parts else ""
+    last, above = (["", ""] + parts)[:-3:-1]
+    somebody = last.lower() in (*HOMES, "root") or above.lower() in HOMES
+    return "" if somebody and not MODEL_FILE.search(last) else last
