@@ -13,6 +13,7 @@ from unittest import mock
 
 import answer_checks
 import phases
+import privacy
 import prompts
 import releases
 
@@ -237,6 +238,14 @@ class Answers(unittest.TestCase):
                          "Sure! Here is what you asked for:\n\n1. \n2. \n", "<think>" * 3):
                 with self.subTest(question["id"], text=text):
                     self.assertNotEqual(failed_checks(question, text), [])
+
+    def test_nothing_in_prompts_or_answers_is_taken_for_private(self):
+        texts = dict(prompts.PROMPTS)
+        for _, question, answers in every_question():
+            bad = [answer["text"] for answer in answers["bad"]]
+            texts[question["id"]] = "\n".join([question["prompt"], *answers["good"], *bad])
+        self.assertEqual({name: privacy.scan(text) for name, text in texts.items()},
+                         {name: [] for name in texts})
 
     def test_answers_of_the_edge_phases_fit_their_limit(self):
         for phase, question, answers in every_question():
