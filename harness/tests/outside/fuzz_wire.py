@@ -72,7 +72,7 @@ def test_chunked_framing_gives_back_what_was_framed(blocks: list[bytes], where: 
 texts = st.lists(st.text(min_size=1, max_size=12), max_size=8)
 
 
-@given(texts, places, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.booleans())
+@given(texts, places, st.sampled_from([b"\n", b"\r\n", b"\r"]), st.booleans(), st.booleans())
 def test_texts_arrive_unchanged_in_any_cut_and_dialect(
     parts: list[str], where: list[int], newline: bytes, space: bool, escaped: bool
 ) -> None:
@@ -93,12 +93,14 @@ def test_texts_arrive_unchanged_in_any_cut_and_dialect(
     assert sum(timing["chunk_us"]) == (timing["last_token_us"] or 0)
 
 
-@given(texts, st.sampled_from(["\n", "\r\n"]))
-def test_a_text_belongs_to_the_read_that_completed_its_event(
-    parts: list[str], newline: str
+@given(texts, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_a_text_belongs_to_the_read_that_completed_its_line(
+    parts: list[str], newline: str, late: bool
 ) -> None:
     messages = [json.dumps({"choices": [{"delta": {"content": part}}]}) for part in parts]
-    reads = [f"data: {message}{newline * 2}".encode() for message in messages]
+    # The empty line that closes an event may come with the next one.
+    head, tail = (newline, "") if late else ("", newline)
+    reads = [f"{head}data: {message}{newline}{tail}".encode() for message in messages]
     _, stream = heard(reads, "close")
     assert stream.reads == list(range(len(parts)))
 
@@ -123,6 +125,53 @@ def test_no_stream_makes_it_raise(lines: list[bytes]) -> None:
             _, stream = heard([payload], framing)
             assert all(isinstance(text, str) and text for text in stream.texts)
             assert len(stream.texts) == len(stream.kinds) == len(stream.reads)
+
+
+PIECES = (
+    b"data: ", b"data:", b"event: error", b"event: x", b":", b"id: 1", b"\r", b"\n",
+    b"\r\n", b"\n\n", b"[DONE]", b"{", b"}", b"[", b"]", b'"', b"\0", b"\xff", b"\xef\xbb\xbf",
+    b"\xf0\x9f", b"text",
+    b'{"choices": [{"delta": {"content": "<think>a</think>b"}}]}', b'{"choices": []}',
+    b'{"choices": [{"message": {"content": "c"}, "finish_reason": "stop"}]}',
+    b'{"error": "e"}', b'{"error": "', b'{"usage": {"total_tokens": 1}}', b'{"detail": [1]}',
+)  # fmt: skip
+garbage = st.lists(st.sampled_from(PIECES), max_size=24).map(b"".join)
+
+
+@given(garbage, places)
+def test_whatever_comes_it_is_heard_alike_in_any_cut(payload: bytes, where: list[int]) -> None:
+    _, whole = heard([payload], "close")
+    _, in_pieces = heard(cut(payload, where), "close")
+    assert told(in_pieces) == told(whole)
+    assert in_pieces.reads == sorted(in_pieces.reads)
+
+
+FRAMING = b"3 a 0 ff ;x abc".split() + [b" ", b"\r", b"\n", b"\r\n", b"0\r\n\r\n", b"3\r\nabc\r\n"]
+
+
+@given(st.lists(st.sampled_from(FRAMING), max_size=20).map(b"".join), places)
+def test_whatever_framing_comes_it_is_undone_alike_in_any_cut(
+    framed: bytes, where: list[int]
+) -> None:
+    whole, in_pieces = wire.Body("chunked"), wire.Body("chunked")
+    payload = whole.feed(framed)
+    assert b"".join(in_pieces.feed(read) for read in cut(framed, where)) == payload
+    assert (in_pieces.complete, in_pieces.broken) == (whole.complete, whole.broken)
+
+
+THINKING = ["<think>", "</think>", "<th", "ink>", "a", " ", "\n"]
+
+
+@given(st.lists(st.sampled_from(THINKING), max_size=9))
+def test_marking_reasoning_moves_no_text(parts: list[str]) -> None:
+    messages = [json.dumps({"choices": [{"delta": {"content": part}}]}) for part in parts]
+    _, stream = heard([f"data: {message}\n\n".encode() for message in messages], "close")
+    marked = stream.mark_inline_reasoning()
+    assert "".join(stream.texts) == "".join(parts)
+    assert "".join(stream.kinds).lstrip("r").rstrip("a") == ""
+    assert marked == ("r" in stream.kinds)
+    assert len(stream.texts) == len(stream.kinds) == len(stream.reads)
+    assert stream.reads == sorted(stream.reads)
 
 
 @given(json_values)
