@@ -13,6 +13,7 @@ with their keys in the schema's order, and reads a run's folder back:
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import os
@@ -382,6 +383,16 @@ def read_manifest(folder: str) -> Optional[dict[str, Any]]:
         raise LedgerError(f"{path}: {wrong[0].path}: {wrong[0].message}; take it from a backup, or "
                           "begin a new run")
     return dict(found)
+
+
+def manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    """What ties a ledger to its manifest: SHA-256 of the manifest as compact JSON with sorted keys.
+
+    The host name counts as null: it is the one value that a contributor may take out afterwards.
+    """
+    text = json.dumps({**manifest, "host_hostname_short": None}, sort_keys=True,
+                      separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def load_run(folder: str) -> tuple[dict[str, Any], LedgerState]:

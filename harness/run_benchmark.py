@@ -1153,7 +1153,7 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     known.recall(events)
     run = Run(ready.client, known, ledger, args.timeout, resume, progress)
     if not (events and events[-1]["event"] == "run_finished" and known.ended()):
-        begin_segment(ledger, events, resumed)
+        begin_segment(ledger, ready.manifest, events, resumed)
         progress.say(f"run {run_id}: {known.total} calls planned")
         with quiet_interpreter(), interruptible(run):
             carry_out(run, ready, args.no_calibration, not events)
@@ -1162,11 +1162,10 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     return tell_end(args, ready.manifest, events, folder)
 
 
-def begin_segment(ledger: Ledger, events: Sequence[Json], resumed: Json) -> None:
+def begin_segment(ledger: Ledger, manifest: Json, events: Sequence[Json], resumed: Json) -> None:
     """`run_started`; in a later segment, or where a crash left something, `run_resumed`."""
-    with open(os.path.join(os.path.dirname(ledger.path), ledgers.MANIFEST), "rb") as file:
-        shared = {"clock_origin_ns": ledger.zero_ns,
-                  "manifest_sha256": hashlib.sha256(file.read()).hexdigest()}
+    shared = {"clock_origin_ns": ledger.zero_ns,
+              "manifest_sha256": ledgers.manifest_sha256(manifest)}
     if not events:
         ledger.write("run_started", **shared)
         ledger.segment += bool(resumed["torn_bytes"])

@@ -458,6 +458,100 @@ class Imitators(unittest.TestCase):
                 self.assertEqual(engines.identify(probes)["name"], "unknown")
 
 
+class Marks(unittest.TestCase):
+    """Each mark alone names its engine; with a part of it missing, nobody is named."""
+
+    def seen(self, **answers):
+        """What is recognised by these JSON answers alone; `_` in a name stands for "/"."""
+        return engines.identify(
+            {"/" + path.replace("_", "/"): probe(200, {}, json.dumps(body))
+             for path, body in answers.items()}
+        )
+
+    def test_marks_alone(self):
+        info = {"model_id": "m", "max_total_tokens": 9, "max_concurrent_requests": 9}
+        for expected, answers in (
+            (told("LM Studio", by="its answer to unknown paths"),
+             {"props": {"error": "Unexpected endpoint or method. (GET /props)"}}),
+            (told("LM Studio", by="/api/v0/models"),
+             {"api_v0_models": {"data": [{"state": "loaded", "max_context_length": 9}]}}),
+            (told("LM Studio", by="/api/v1/models"),
+             {"api_v1_models": {"models": [{"key": "m", "loaded_instances": []}]}}),
+            (told("SGLang", by='/v1/models owned_by "sglang"'),
+             {"v1_models": {"data": [{"id": "m", "owned_by": "sglang"}]}}),
+            (told("TGI", by="/info"), {"info": info}),
+            (told("TGI", by="/info"), {"info": {"router": "text-generation-router"}}),
+            (told("llamafile", by='/v1/models owned_by "llamafile"'),
+             {"v1_models": {"data": [{"id": "m", "owned_by": "llamafile"}]}}),
+            (told("llama.cpp", by="/props"),
+             {"props": {"default_generation_settings": {"n_ctx": 9}, "total_slots": 1}}),
+            (told("KoboldCpp", "1.9", by="/api/extra/version"),
+             {"api_extra_version": {"result": "KoboldCpp", "version": "1.9"}}),
+            (told("LocalAI", by="/system"), {"system": {"backends": [], "loaded_models": None}}),
+            (told("Ollama", "0.3", by="/api/version"),
+             {"api_version": {"version": "0.3"}, "api_ps": {"models": None}}),
+            (told("OpenRouter", by="/v1/models top_provider"),
+             {"v1_models": {"data": [{"canonical_slug": "", "top_provider": {}, "pricing": {}}]}}),
+        ):
+            with self.subTest(expected["name"], answers=answers):
+                self.assertEqual(self.seen(**answers), expected)
+
+    def test_parts_of_marks(self):
+        for answers in (
+            {"props": {"error": "Unexpected"}},
+            {"props": {"error": {"message": "Unexpected endpoint or method. (GET /props)"}}},
+            {"api_v0_models": {"data": [{"state": "loaded"}]}},
+            {"api_v0_models": {"data": [{"max_context_length": 9}]}},
+            {"api_v1_models": {"models": [{"key": "m"}]}},
+            {"api_v1_models": {"models": [{"loaded_instances": []}]}},
+            {"server/info": {"version": "1"}},
+            {"info": {"model_id": "m", "max_total_tokens": 9}},
+            {"info": {"model_id": "m", "max_concurrent_requests": 9}},
+            {"info": {"max_total_tokens": 9, "max_concurrent_requests": 9}},
+            {"props": {"default_generation_settings": {"n_ctx": 9}}},
+            {"props": {"total_slots": 1}},
+            {"system": {"backends": []}},
+            {"system": {"loaded_models": []}},
+            {"api_extra_version": {"result": "Kobold"}},
+            {"api_version": {"version": "0.3"}},
+            {"api_version": {"version": "0.3"}, "api_tags": {}},
+            {"api_version": {"version": "0.3"}, "api_tags": ["models"]},
+            {"api_tags": {"models": []}, "api_ps": {"models": []}},
+            {"v1_models": {"data": [{"created": engines.LITELLM_CREATED}]}},
+            {"health_readiness": {"status": "healthy", "db": "connected"}},
+            {"v1_models": {"data": [{"created": engines.LITELLM_CREATED}]},
+             "health_readiness": {"status": "healthy"}},
+            {"v1_models": {"data": [{"canonical_slug": "", "pricing": {}}]}},
+            {"v1_models": {"data": [{"lifecycle_status": "x"}]}},
+            {"v1_models": {"data": [{"lifecycle_status": "x", "capabilities": ["chat"]}]}},
+            {"v1_models": {"data": [{"capabilities": {"chat_completion": True}}]}},
+            {"v1_models": {"data": [{"owned_by": "me"}]}},
+            {"v1_models": {"data": [{"permissions": []}]}},
+            {"version": {"version": "1", "engine": "x"}},
+        ):
+            with self.subTest(answers):
+                self.assertEqual(self.seen(**answers), told("unknown"))
+
+    def test_refusals_that_name_their_server_by_every_part(self):
+        for name, part in (
+            ("mlx-lm", {"status": 500}), ("mlx-lm", {"text": "File not found"}),
+            ("mlx-lm", {"headers": {"content-type": "text/html", "server": "BaseHTTP/0.6"}}),
+            ("jan", {"status": 500}), ("jan", {"text": "not here"}),
+            ("jan", {"headers": {"server": "nginx"}}),
+        ):
+            spoilt = {**recorded(name), "/props": recorded(name)["/props"]._replace(**part)}
+            with self.subTest(name, **part):
+                self.assertEqual(engines.identify(spoilt), told("unknown"))
+        refusal = recorded("transformers")["/load_model"]
+        for name, part in (("another status", {"status": 404}), ("another server", {"headers": {}})):
+            probes = {"/load_model": refusal._replace(**part)}
+            with self.subTest(name):
+                self.assertEqual(engines.identify(probes), told("unknown"))
+        models = recorded("mlx-lm")["/v1/models"]._replace(status=500)
+        probes = {**recorded("mlx-lm"), "/v1/models": models}
+        self.assertEqual(engines.identify(probes), told("unknown"))
+
+
 class Versions(unittest.TestCase):
     def version(self, told_version, name="vllm"):
         return engines.identify(changed(name, version={"version": told_version}))["version"]
@@ -543,7 +637,7 @@ class Facts(unittest.TestCase):
                 self.assertEqual(got, NOTHING)
 
     def test_counts_that_are_none(self):
-        for value, expected in ((7, 7), (7.0, 7), (2**53 - 1, 2**53 - 1), (0, None), (-1, None),
+        for value, expected in ((1, 1), (7, 7), (7.0, 7), (2**53 - 1, 2**53 - 1), (0, None), (-1, None),
                                 (7.5, None), (2**53, None), (True, None), ("7", None),
                                 (None, None), (1e300, None), ([7], None)):
             listed = {"data": [{"id": "x", "owned_by": "vllm", "max_model_len": value}]}
@@ -559,6 +653,41 @@ class Facts(unittest.TestCase):
         data = [{"id": i} for i in ids]
         served = engines.served_models(changed("unknown", v1_models={"data": data}))
         self.assertEqual({m["id"]: m["chat"] for m in served}, ids)
+
+    def test_what_a_server_says_of_chat_counts_more_than_a_name(self):
+        def old(**entry):
+            return {"api_v0_models": {"data": [entry]}}
+
+        def new(**entry):
+            return {"api_v1_models": {"models": [entry]}}
+
+        def tags(**entry):
+            return {"api_tags": {"models": [entry]}}
+
+        for answers, chat in (
+            (old(id="embed-m", type="llm"), True), (old(id="embed-m", type="vlm"), True),
+            (old(id="m", type="embeddings"), False), (old(id="m", type=7), True),
+            (new(key="embed-m", type="llm"), True), (new(key="m", type="embedding"), False),
+            ({**new(key="m", type="embedding"), **old(id="m", type="llm")}, True),
+            ({**tags(name="m", capabilities=["embedding"]), **new(key="m", type="llm")}, True),
+            (tags(name="embed-m", capabilities=["completion", "tools"]), True),
+            (tags(name="m", model="x", capabilities=["embedding"]), False),
+            (tags(name="x", model="m", details={"families": ["nomic-bert"]}), False),
+            (tags(name="m", details={"families": ["llama"]}), True),
+        ):
+            model_id = "embed-m" if "embed-m" in json.dumps(answers) else "m"
+            probes = changed("unknown", v1_models={"data": [{"id": model_id}]}, **answers)
+            with self.subTest(answers):
+                self.assertEqual(
+                    engines.served_models(probes), [{"id": model_id, "chat": chat}]
+                )
+        for own, chat in (
+            ({"capabilities": {"chat_completion": True}}, True),
+            ({"capabilities": {"chat_completion": False}}, False),
+            ({"architecture": {"output_modalities": ["image"]}}, False),
+        ):
+            probes = changed("unknown", v1_models={"data": [{"id": "x", **own}]})
+            self.assertEqual(engines.served_models(probes), [{"id": "x", "chat": chat}])
 
     def test_each_model_is_listed_once(self):
         data = [{"id": "a"}, {"id": ""}, {"id": 7}, {}, "x", {"id": "b"}, {"id": "a"}]
@@ -634,6 +763,19 @@ class Contexts(unittest.TestCase):
         for requested in (None, 0, -1, "4096", True, 1.5):
             got = engines.context_in_force("vLLM", "smollm2-135m", recorded("vllm"), requested)
             self.assertEqual(got, context(4096, "/v1/models max_model_len", requested=None))
+
+    def test_a_model_is_found_by_its_aliases(self):
+        entry = {"id": "m.gguf", "aliases": ["chat", 7], "meta": {"n_ctx": 512}}
+        probes = changed("llama.cpp", v1_models={"data": [entry]})
+        for model_id in ("m.gguf", "chat"):
+            got = engines.context_in_force("llama.cpp", model_id, probes, 512)
+            self.assertEqual(got, context(512, "/v1/models meta.n_ctx", requested=512))
+
+    def test_sglang_lists_a_models_context_before_its_own(self):
+        listed = {"data": [{"id": "m", "owned_by": "sglang", "max_model_len": 4096}]}
+        probes = changed("sglang-old", v1_models=listed)
+        got = engines.context_in_force("SGLang", "m", probes, 4096)
+        self.assertEqual(got, context(4096, "/v1/models max_model_len"))
 
     def test_llama_cpp_without_a_listing_tells_one_slots_context(self):
         probes = dict(recorded("llama.cpp"))
@@ -728,6 +870,9 @@ class ErrorMessages(unittest.TestCase):
             ("wrapped", '{"error": {"error": {"message": "m"}}}', "m"),
             ("empty object", '{"error": {}}', ""),
             ("no words", '{"error": {"message": 7}}', ""),
+            ("nested too deep", '{"error": [[[["m"]]]]}', ""),
+            ("objects too deep", '{"error": {"error": {"error": {"error": "m"}}}}', ""),
+            ("a place that is none", '{"detail": [{"loc": "x", "msg": "m"}]}', "m"),
             ("text", "Internal Server Error", "Internal Server Error"),
             ("broken JSON", '{"error": "m', '{"error": "m'),
             ("lines and controls", '{"error": "a\\n\\u001b[31m b\\u202e\\t c"}', "a [31m b c"),
@@ -787,6 +932,8 @@ class ErrorKinds(unittest.TestCase):
                       {"param": "input_tokens"}):
             self.assertEqual(engines.error_kind(400, json.dumps({"error": error})), "context_limit")
             self.assertEqual(engines.error_kind(400, json.dumps(error)), "context_limit")
+            body = json.dumps([{"error": error}])
+            self.assertEqual(engines.error_kind(400, body), "context_limit")
 
     def test_kinds_by_status(self):
         for status, body, kind in (
