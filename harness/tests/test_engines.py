@@ -504,7 +504,6 @@ class Marks(unittest.TestCase):
             {"api_v0_models": {"data": [{"max_context_length": 9}]}},
             {"api_v1_models": {"models": [{"key": "m"}]}},
             {"api_v1_models": {"models": [{"loaded_instances": []}]}},
-            {"server/info": {"version": "1"}},
             {"info": {"model_id": "m", "max_total_tokens": 9}},
             {"info": {"model_id": "m", "max_concurrent_requests": 9}},
             {"info": {"max_total_tokens": 9, "max_concurrent_requests": 9}},
@@ -543,9 +542,9 @@ class Marks(unittest.TestCase):
             with self.subTest(name, **part):
                 self.assertEqual(engines.identify(spoilt), told("unknown"))
         refusal = recorded("transformers")["/load_model"]
-        for name, part in (("another status", {"status": 404}), ("another server", {"headers": {}})):
+        for part in ({"status": 404}, {"headers": {}}):
             probes = {"/load_model": refusal._replace(**part)}
-            with self.subTest(name):
+            with self.subTest("transformers", **part):
                 self.assertEqual(engines.identify(probes), told("unknown"))
         models = recorded("mlx-lm")["/v1/models"]._replace(status=500)
         probes = {**recorded("mlx-lm"), "/v1/models": models}
@@ -637,8 +636,8 @@ class Facts(unittest.TestCase):
                 self.assertEqual(got, NOTHING)
 
     def test_counts_that_are_none(self):
-        for value, expected in ((1, 1), (7, 7), (7.0, 7), (2**53 - 1, 2**53 - 1), (0, None), (-1, None),
-                                (7.5, None), (2**53, None), (True, None), ("7", None),
+        for value, expected in ((1, 1), (7, 7), (7.0, 7), (2**53 - 1, 2**53 - 1), (0, None),
+                                (-1, None), (7.5, None), (2**53, None), (True, None), ("7", None),
                                 (None, None), (1e300, None), ([7], None)):
             listed = {"data": [{"id": "x", "owned_by": "vllm", "max_model_len": value}]}
             probes = changed("vllm", v1_models=listed)
@@ -942,7 +941,7 @@ class ErrorKinds(unittest.TestCase):
             (503, '{"detail": {"msg": "Server is busy; please try again later."}}', "server_busy"),
             (503, '{"error": "server busy, please try again.  maximum pending requests exceeded"}',
              "server_busy"),
-            (301, "", "bad_redirect"), (308, "", "bad_redirect"),
+            (300, "", "bad_redirect"), (301, "", "bad_redirect"), (308, "", "bad_redirect"),
             (400, '{"error": "bad"}', "http_error"), (401, '{"error": "no"}', "http_error"),
             (404, "", "http_error"), (500, "Internal Server Error", "http_error"),
             (502, "<html>", "http_error"),
@@ -979,6 +978,7 @@ class RefusedFields(unittest.TestCase):
              '\'temperature\' does not support 0.1 with this model."}}', {"temperature"}),
             ("never dropped", 400, '{"error": {"message": "Unsupported parameter: \'max_tokens\' '
              'is not supported with this model.", "param": "max_tokens"}}', set()),
+            ("at the very start", 400, "num_ctx: unknown field", {"num_ctx"}),
             ("nobody named", 400, '{"error": "unknown field"}', set()),
             ("a name without a refusal", 400, '{"error": "temperature must be a number"}', set()),
             ("a name far from the refusal", 400,
@@ -1082,6 +1082,7 @@ class PublishedModelIds(unittest.TestCase):
             ("/home/jane/.cache/huggingface/hub/models--org--name/snapshots/0a1b/m.gguf",
              "org/name"),
             ("models--org--name", "models--org--name"),
+            ("/hub/models--org--name/refs", "refs"), ("/srv/snapshots/m", "m"),
         ):
             with self.subTest(model_id):
                 self.assertEqual(engines.published_model_id(model_id), expected)
