@@ -22,7 +22,7 @@ from typing import Any, Optional, Sequence
 RELEASES: dict[str, dict[str, str]] = {
     "public-1": {
         "harness/prompts.py":
-            "198dab5a8a7b99e02b5172db5d543ad6097eaa116915f5f3b4af2caed0dbc7c0",
+            "170fdffbeea8a7b395cbafa5bb8aae2a8c1479ed29a95ee592fbdbb1edfbf882",
         "harness/suites/parallel_qwen_mixed_model_20q_suite.json":
             "658817a6f77f49e45f1fa3730f8db1312ff71bd91b11de19dd48e8bc94866764",
         "harness/suites/parallel_qwen_same_model_20q_suite.json":
