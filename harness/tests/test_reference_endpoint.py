@@ -1,0 +1,869 @@
+"""Judges the reference endpoint from outside, as a child process over real loopback."""
+from __future__ import annotations
+
+import ast
+import http.client
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import answer_checks
+import prompts
+import reference_endpoint
+
+HARNESS = Path(reference_endpoint.__file__).resolve().parent
+PROGRAM = str(HARNESS / "reference_endpoint.py")
+PATH = "/v1/chat/completions"
+LIMIT_S = 20                  # for one answer: far beyond what a test needs on a busy machine
+MS = 1_000_000                # ns
+
+
+class Answer(NamedTuple):
+    """What came back: JSON bodies parsed, streams as the list of their events' data."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Reference:
+    """The endpoint in a child process, and a keep-alive connection to it.
+
+    bounds: constants of the program that a test wants smaller.
+    """
+
+    def __init__(self, *flags: str, env: Optional[dict[str, str]] = None,
+                 bounds: Optional[dict[str, int]] = None) -> None:
+        program = [PROGRAM]
+        if bounds:
+            program = ["-c", "import sys, reference_endpoint as program\n"
+                       f"vars(program).update({bounds!r})\nsys.exit(program.main())"]
+        self.process = subprocess.Popen(
+            [sys.executable, *program, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, cwd=HARNESS, env={**os.environ, **(env or {})})
+        self.told = json.loads(self.process.stdout.readline())
+        self.client = http.client.HTTPConnection("127.0.0.1", self.told["port"], timeout=LIMIT_S)
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.stdin.close()
+        self.process.wait(LIMIT_S)
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.told["port"]), LIMIT_S)
+
+    def ask(self, method: str, path: str, body: Any = None, key: Optional[str] = None) -> Answer:
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client.request(method, path, data, headers)
+        return answer_of(self.client.getresponse())
+
+    def log(self, after: int = 0) -> list[dict[str, Any]]:
+        return self.ask("GET", f"/log?after={after}").body["requests"]
+
+    def moment(self) -> int:
+        """A reading of its clock, after everything that had been sent before was read."""
+        for _ in range(2):                  # turns of its loop: one to accept, one to read
+            self.ask("GET", "/clock")
+        return self.ask("GET", "/clock").body["monotonic_ns"]
+
+    def last(self) -> int:
+        return self.ask("GET", "/log").body["last"]
+
+
+def answer_of(response: http.client.HTTPResponse) -> Answer:
+    """Reads a response to its end."""
+    data = response.read()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    if headers["content-type"] == "application/json":
+        return Answer(response.status, headers, json.loads(data))
+    return Answer(response.status, headers, events_of(data))
+
+
+def events_of(data: bytes) -> list[Any]:
+    *events, rest = data.decode("utf-8").split("\n\n")
+    assert rest == "" and all(event.startswith("data: ") for event in events), data[-200:]
+    return [event[6:] if event == "data: [DONE]" else json.loads(event[6:]) for event in events]
+
+
+def chat(text: str = "Say hello.", **more: Any) -> dict[str, Any]:
+    return {"model": "reference-swift", "messages": [{"role": "user", "content": text}], **more}
+
+
+def post_bytes(body: dict[str, Any], *fields: str) -> bytes:
+    data = json.dumps(body).encode()
+    lines = [f"POST {PATH} HTTP/1.1", "Host: x", f"Content-Length: {len(data)}", *fields, "", ""]
+    return "\r\n".join(lines).encode() + data
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything until the other side closes; a reset ends it, too."""
+    pieces = []
+    try:
+        while True:
+            data = sock.recv(1 << 16)
+            if not data:
+                break
+            pieces.append(data)
+    except ConnectionError:
+        pass
+    return b"".join(pieces)
+
+
+def texts_of(events: list[Any]) -> list[str]:
+    return [event["choices"][0]["delta"]["content"] for event in events
+            if isinstance(event, dict) and "sent_ns" in event]
+
+
+def quarter(values_ns: list[int]) -> int:
+    """The lower quartile: a noisy machine delays some sends, a wrong schedule all of them."""
+    return sorted(values_ns)[len(values_ns) // 4]
+
+
+def error(status: int, message: str, kind: str = "invalid_request_error", **more: int) -> Any:
+    return {"error": {"code": status, "message": message, "type": kind, **more}}
+
+
+class WithReference(unittest.TestCase):
+    """One child for all tests of a class."""
+
+    flags: tuple[str, ...] = ("--first-token-ms", "1", "--pace-tokens-per-s", "5000")
+    env: dict[str, str] = {}
+    bounds: dict[str, int] = {}
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.reference = Reference(*cls.flags, env=cls.env, bounds=cls.bounds)
+        cls.addClassCleanup(cls.reference.close)
+
+    def post(self, body: Any, key: Optional[str] = None) -> Answer:
+        return self.reference.ask("POST", PATH, body, key)
+
+    def get(self, path: str) -> Answer:
+        return self.reference.ask("GET", path)
+
+
+class Routes(WithReference):
+    def test_the_first_line_tells_where_it_listens(self) -> None:
+        told = self.reference.told
+        self.assertEqual(told, {"port": told["port"], "pid": self.reference.process.pid,
+                                "clock": "perf_counter_ns",
+                                "models": ["reference-swift", "reference-steady"]})
+
+    def test_a_whole_answer_with_its_headers(self) -> None:
+        self.assertEqual(self.get("/version"), Answer(200, {
+            "server": "reference-endpoint", "content-type": "application/json",
+            "content-length": "70", "connection": "keep-alive"}, {
+                "engine": "reference-endpoint", "version": "1", "slots": 64, "cache": False}))
+
+    def test_health(self) -> None:
+        self.assertEqual(self.get("/health").body, {"status": "ok"})
+
+    def test_models_are_listed_with_their_context(self) -> None:
+        model = {"object": "model", "created": 0, "owned_by": "reference-endpoint",
+                 "max_model_len": 4096}
+        self.assertEqual(self.get("/v1/models").body, {"object": "list", "data": [
+            {"id": "reference-swift", **model}, {"id": "reference-steady", **model}]})
+
+    def test_what_is_not_there_is_404_and_what_is_not_meant_so_is_405(self) -> None:
+        missing = error(404, "there is no such path", "not_found_error")
+        refused = error(405, "this path does not take that method")
+        answers = [self.get(path)[::2] for path in ("/props", "/api/version", "/", PATH)]
+        answers.append(self.reference.ask("POST", "/version", {})[::2])
+        self.assertEqual(answers, [(404, missing)] * 3 + [(405, refused)] * 2)
+
+    def test_the_clock_goes_on_between_two_readings(self) -> None:
+        before_ns = time.time_ns()
+        first, second = self.get("/clock").body, self.get("/clock").body
+        self.assertEqual(list(first), ["received_ns", "monotonic_ns", "wall_ns"])
+        times = [first["received_ns"], first["monotonic_ns"], second["received_ns"],
+                 second["monotonic_ns"]]
+        self.assertEqual(times, sorted(set(times)))
+        self.assertLess(abs(first["wall_ns"] - before_ns), 5_000 * MS)
+
+    def test_the_log_tells_what_came_after_a_line(self) -> None:
+        last = self.reference.last()
+        self.post(chat(reference={"tokens": 3}))
+        self.post(b"{")
+        entries = self.reference.log(last)
+        answered, refused = entries
+        times = [answered[key] for key in ("received_ns", "request_end_ns", "start_ns")]
+        times += [*answered["sent_ns"], answered["end_ns"]]
+        self.assertEqual(times, sorted(times))
+        self.assertEqual(answered, {**answered, "seq": last + 1, "outcome": "finished",
+                                    "status": 200, "running": 1, "model": "reference-swift",
+                                    "stream": False, "prompt_tokens": 6, "tokens": 3})
+        self.assertEqual(refused, {
+            "seq": last + 2, "id": answered["id"] + 1, "outcome": "refused", "status": 400,
+            "sent_ns": [], "received_ns": refused["received_ns"],
+            "request_end_ns": refused["request_end_ns"], "end_ns": refused["end_ns"]})
+        self.assertEqual(self.reference.log(last + 1), [refused])
+        self.assertEqual(self.get("/log?after=x")[::2],
+                         (400, error(400, "the query must be after=NUMBER, or nothing")))
+
+
+class Completions(WithReference):
+    def test_a_whole_stream(self) -> None:
+        last = self.reference.last()
+        prompt = "Write a Python 3.9 function median(values) for a list of numbers."
+        answer = self.post(chat(prompt, stream=True, stream_options={"include_usage": True}))
+        self.assertEqual(answer.headers, {
+            "server": "reference-endpoint", "content-type": "text/event-stream",
+            "cache-control": "no-cache", "transfer-encoding": "chunked",
+            "connection": "keep-alive"})
+        text = reference_endpoint.answer_to("reference-swift", (("user", prompt),))
+        tokens = reference_endpoint.tokens_of(text)
+        entry = self.reference.log(last)[0]
+        base = {"id": f"chatcmpl-{entry['id']}", "object": "chat.completion.chunk",
+                "created": answer.body[0]["created"], "model": "reference-swift"}
+
+        def choice(delta: dict[str, str], reason: Optional[str] = None) -> dict[str, Any]:
+            return {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+        prompt_tokens = 3 + len(reference_endpoint.tokens_of(prompt))
+        self.assertEqual(answer.body, [
+            choice({"role": "assistant", "content": ""}),
+            *({**choice({"content": token}), "sent_ns": sent_ns}
+              for token, sent_ns in zip(tokens, entry["sent_ns"])),
+            choice({}, "stop"),
+            {**base, "choices": [], "usage": {
+                "prompt_tokens": prompt_tokens, "completion_tokens": len(tokens),
+                "total_tokens": prompt_tokens + len(tokens),
+                "prompt_tokens_details": {"cached_tokens": 0}}},
+            "[DONE]"])
+        self.assertEqual((len(entry["sent_ns"]), entry["stream"]), (len(tokens), True))
+
+    def test_a_whole_answer_without_stream_has_the_same_text(self) -> None:
+        last = self.reference.last()
+        streamed = self.post(chat(stream=True)).body
+        answer = self.post(chat()).body
+        entry = self.reference.log(last)[1]
+        text = "".join(texts_of(streamed))
+        count = len(texts_of(streamed))
+        self.assertEqual(answer, {
+            "id": f"chatcmpl-{entry['id']}", "object": "chat.completion",
+            "created": answer["created"], "model": "reference-swift", "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": text},
+                 "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 6, "completion_tokens": count, "total_tokens": 6 + count,
+                      "prompt_tokens_details": {"cached_tokens": 0}},
+            "sent_ns": entry["sent_ns"][0]})
+
+    def test_usage_comes_only_when_it_is_asked_for(self) -> None:
+        for options in (None, {}, {"include_usage": False}):
+            events = self.post(chat(stream=True, stream_options=options)).body
+            self.assertEqual([e for e in events if "usage" in e], [])
+
+    def test_an_answer_is_cut_at_the_tokens_allowed(self) -> None:
+        for limits in ({"max_tokens": 4}, {"max_completion_tokens": 4},
+                       {"max_tokens": 4, "max_completion_tokens": 9}):
+            events = self.post(chat(stream=True, **limits)).body
+            whole = self.post(chat()).body["choices"][0]["message"]["content"]
+            self.assertEqual(texts_of(events), reference_endpoint.tokens_of(whole)[:4])
+            self.assertEqual(events[-2]["choices"][0]["finish_reason"], "length")
+
+    def test_models_answer_with_different_texts(self) -> None:
+        texts = {self.post({**chat(), "model": model}).body["choices"][0]["message"]["content"]
+                 for model in self.reference.told["models"]}
+        self.assertEqual(len(texts), 2)
+
+    def test_a_text_in_parts_and_half_a_surrogate_pair_are_taken(self) -> None:
+        parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]
+        message = {"role": "user", "content": parts}
+        self.assertEqual(self.post({**chat(), "messages": [message]}).body["choices"],
+                         self.post(chat()).body["choices"])
+        self.assertEqual(self.post(chat("a \ud800 b")).status, 200)
+
+
+class Schedule(WithReference):
+    def entry(self, schedule: dict[str, Any], **more: Any) -> dict[str, Any]:
+        last = self.reference.last()
+        answer = self.post(chat(stream=True, reference=schedule, **more))
+        self.assertEqual(answer.body[-1], "[DONE]")
+        (entry,) = self.reference.log(last)
+        return {**entry, "events": answer.body}
+
+    def test_tokens_come_at_their_moments(self) -> None:
+        entry = self.entry({"first_token_ms": 30, "gap_ms": 4, "tokens": 50})
+        due_ns = [entry["request_end_ns"] + (30 + 4 * i) * MS for i in range(51)]
+        late_ns = [at - due for at, due in zip([*entry["sent_ns"], entry["end_ns"]], due_ns)]
+        self.assertEqual(len(entry["sent_ns"]), 50)
+        self.assertGreaterEqual(min(late_ns), 0)
+        self.assertLess(quarter(late_ns), 5 * MS)
+
+    def test_what_is_late_does_not_delay_the_rest(self) -> None:
+        entry = self.entry({"first_token_ms": 1, "gap_ms": 0.5, "tokens": 200})
+        late_ns = [at - entry["request_end_ns"] - MS - i * MS // 2
+                   for i, at in enumerate(entry["sent_ns"])]
+        # Late by 0.1 ms each, they would add up to 15 ms and more.
+        self.assertLess(quarter(late_ns[150:]), 10 * MS)
+
+    def test_a_burst_goes_out_in_one_send(self) -> None:
+        entry = self.entry({"first_token_ms": 2, "gap_ms": 3, "tokens": 7, "burst": 3})
+        a, b, c = sorted(set(entry["sent_ns"]))
+        self.assertEqual(entry["sent_ns"], [a, a, a, b, b, b, c])
+        self.assertGreaterEqual(c - entry["request_end_ns"], 8 * MS)
+
+    def test_more_tokens_than_the_answer_has_repeat_it_beyond_the_context(self) -> None:
+        entry = self.entry({"first_token_ms": 0, "gap_ms": 0, "tokens": 25_000})
+        texts, cycle = texts_of(entry["events"]), reference_endpoint.tokens_of(
+            reference_endpoint.answer_to("reference-swift", (("user", "Say hello."),)))
+        self.assertEqual(texts, (cycle * (25_000 // len(cycle) + 1))[:25_000])
+        self.assertEqual(entry["events"][-2]["choices"][0]["finish_reason"], "stop")
+        stamps_ns = [event["sent_ns"] for event in entry["events"][1:-2]]
+        self.assertEqual(stamps_ns, sorted(stamps_ns))
+        self.assertEqual(entry["sent_ns"], stamps_ns[:20_000])
+
+    def test_a_reader_that_is_slow_to_begin_gets_everything(self) -> None:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+            sock.settimeout(LIMIT_S)
+            sock.connect(("127.0.0.1", self.reference.told["port"]))
+            sock.sendall(post_bytes(chat(stream=True, reference={"gap_ms": 0, "tokens": 30_000})))
+            # By now the socket is full; other clients are served all the same.
+            self.assertEqual([self.get("/health").status for _ in range(50)], [200] * 50)
+            response = http.client.HTTPResponse(sock)
+            response.begin()
+            self.assertEqual(len(texts_of(answer_of(response).body)), 30_000)
+
+    def test_max_tokens_holds_for_a_schedule_too(self) -> None:
+        entry = self.entry({"gap_ms": 0, "tokens": 1000}, max_tokens=10)
+        self.assertEqual(len(texts_of(entry["events"])), 10)
+        self.assertEqual(entry["events"][-2]["choices"][0]["finish_reason"], "length")
+
+    def test_sixteen_streams_keep_their_schedules(self) -> None:
+        last = self.reference.last()
+        body = chat(stream=True, reference={"first_token_ms": 20, "gap_ms": 5, "tokens": 20})
+        socks = [self.reference.connect() for _ in range(16)]
+        for sock in socks:
+            sock.sendall(post_bytes(body, "Connection: close"))
+        for sock in socks:
+            read_all(sock)
+            sock.close()
+        entries = self.reference.log(last)
+        late_ns = [at - entry["request_end_ns"] - (20 + 5 * i) * MS
+                   for entry in entries for i, at in enumerate(entry["sent_ns"])]
+        self.assertEqual((len(entries), len(late_ns)), (16, 320))
+        self.assertEqual(max(entry["running"] for entry in entries), 16)
+        self.assertGreaterEqual(min(late_ns), 0)
+        self.assertLess(quarter(late_ns), 5 * MS)
+
+
+class OneSlot(WithReference):
+    flags = ("--slots", "1", "--first-token-ms", "1", "--pace-tokens-per-s", "5000")
+
+    def wait_for_end(self, last: int) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + LIMIT_S
+        entries: list[dict[str, Any]] = []
+        while not entries and time.monotonic() < deadline:
+            entries = self.reference.log(last)
+        return entries
+
+    def test_a_second_request_waits_for_the_end_of_the_first(self) -> None:
+        last = self.reference.last()
+        body = chat(stream=True, reference={"first_token_ms": 10, "gap_ms": 1, "tokens": 30})
+        with self.reference.connect() as first, self.reference.connect() as second:
+            for sock in (first, second):
+                sock.sendall(post_bytes(body, "Connection: close"))
+            read_all(first)
+            read_all(second)
+        a, b = self.reference.log(last)
+        self.assertGreaterEqual(b["start_ns"], a["end_ns"])
+        self.assertLess(b["request_end_ns"], a["end_ns"])
+        self.assertGreaterEqual(b["sent_ns"][0] - b["start_ns"], 10 * MS)
+        self.assertEqual((a["running"], b["running"]), (1, 1))
+
+    @unittest.skipUnless(os.name == "posix", "signals")
+    def test_of_two_requests_that_arrive_together_one_waits(self) -> None:
+        last = self.reference.last()
+        body = chat(stream=True, reference={"first_token_ms": 20, "gap_ms": 0, "tokens": 5})
+        with self.reference.connect() as first, self.reference.connect() as second:
+            for sock in (first, second):
+                sock.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+                sock.recv(4096)
+            self.reference.process.send_signal(signal.SIGSTOP)
+            for sock in (first, second):
+                sock.sendall(post_bytes(body, "Connection: close"))
+            self.reference.process.send_signal(signal.SIGCONT)
+            read_all(first)
+            read_all(second)
+        _, b = self.reference.log(last)
+        self.assertGreaterEqual(b["sent_ns"][0] - b["start_ns"], 20 * MS)
+
+    def test_a_client_that_hangs_up_frees_its_slot(self) -> None:
+        last = self.reference.last()
+        with self.reference.connect() as sock:
+            sock.sendall(post_bytes(chat(stream=True, reference={"first_token_ms": 600_000})))
+            self.assertIn(b'"role":"assistant"', sock.recv(4096))
+        self.assertEqual(self.post(chat()).status, 200)
+        gone, answered = self.reference.log(last)
+        self.assertEqual([gone["outcome"], gone["sent_ns"], answered["outcome"]],
+                         ["aborted", [], "finished"])
+
+    def test_a_client_that_hangs_up_while_it_waits_never_gets_a_slot(self) -> None:
+        last = self.reference.last()
+        long = post_bytes(chat(stream=True, reference={"first_token_ms": 600_000}))
+        with self.reference.connect() as first:
+            first.sendall(long)
+            first.recv(4096)
+            with self.reference.connect() as second:
+                second.sendall(long)
+            (gone,) = self.wait_for_end(last)
+        self.assertEqual([gone["outcome"], gone["start_ns"], gone["running"]], ["aborted", None, 0])
+        self.assertEqual(self.post(chat()).status, 200)
+
+
+class ContextAndCache(WithReference):
+    flags = ("--context", "400", "--cache", "--first-token-ms", "0", "--pace-tokens-per-s", "5000",
+             "--prefill-tokens-per-s", "1000", "--models", "swift,steady:4000,tag:v1")
+
+    def ask(self, *texts: str, **more: Any) -> Answer:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+        return self.post({"model": "swift", "messages": messages, **more})
+
+    def cached(self, *texts: str, **more: Any) -> int:
+        usage = self.ask(*texts, max_tokens=1, **more).body["usage"]
+        return usage["prompt_tokens_details"]["cached_tokens"]
+
+    def test_a_tag_that_is_no_number_stays_in_the_name(self) -> None:
+        self.assertEqual(self.reference.told["models"], ["swift", "steady", "tag:v1"])
+
+    def test_a_prompt_beyond_the_context_is_refused_as_llama_cpp_does(self) -> None:
+        self.assertEqual(self.ask("word " * 399)[::2], (400, error(
+            400, "request (403 tokens) exceeds the available context size (400 tokens)",
+            "exceed_context_size_error", n_prompt_tokens=403, n_ctx=400)))
+        self.assertEqual(self.ask("word " * 396).status, 400)
+
+    def test_an_answer_that_meets_the_context_ends_there(self) -> None:
+        body = self.ask("word " * 391).body
+        self.assertEqual([body["choices"][0]["finish_reason"], body["usage"]["prompt_tokens"],
+                          body["usage"]["completion_tokens"]], ["length", 395, 5])
+
+    def test_what_was_seen_before_counts_as_cached(self) -> None:
+        first, answer, more = "one " * 50, "two " * 20, "three"
+        tokens = 3 + len(reference_endpoint.tokens_of(first))
+        self.assertEqual([
+            self.cached(first),
+            self.cached(first),
+            self.cached(first, answer, more),
+            self.cached(first, answer, "other"),
+            self.cached(first, cache_prompt=False),
+            self.cached("x" + first),
+            self.cached(first, model="steady")],
+            [0, tokens - 1, tokens, tokens + 3 + 21, 0, 0, 0])
+
+    def test_what_is_cached_takes_no_time(self) -> None:
+        last = self.reference.last()
+        for _ in range(2):
+            self.ask("again " * 250, max_tokens=1, stream=True)
+        cold_ns, warm_ns = (entry["sent_ns"][0] - entry["request_end_ns"]
+                            for entry in self.reference.log(last))
+        self.assertGreaterEqual(cold_ns, 250 * MS)
+        self.assertLess(warm_ns, 200 * MS)
+
+
+class Refusals(WithReference):
+    flags = ("--api-key-env", "REFERENCE_KEY", "--first-token-ms", "0")
+    env = {"REFERENCE_KEY": "k-1"}
+
+    def test_only_the_right_key_opens_v1(self) -> None:
+        wrong = error(401, "a wrong API key, or none", "authentication_error")
+        for key in (None, "k-2", "K-1"):
+            self.assertEqual(self.post(chat(), key)[::2], (401, wrong))
+        self.assertEqual(self.get("/v1/models")[::2], (401, wrong))
+        self.assertEqual(self.post(chat(max_tokens=1), "k-1").status, 200)
+        self.assertEqual([self.get(path).status for path in ("/version", "/health", "/log")],
+                         [200, 200, 200])
+
+    def test_a_body_that_cannot_be_meant_gets_its_reason(self) -> None:
+        number = "'temperature' must be a number from 0 to 2"
+        whole = "must be an integer from 1 to"
+        messages = "'messages' must be a list of objects with role and content, at least one"
+        keys = ("'reference' must be an object with nothing but first_token_ms, gap_ms, tokens, "
+                "burst")
+        cases: list[tuple[Any, str]] = [
+            (b"", "the body is no JSON: Expecting value: line 1 column 1 (char 0)"),
+            (b"[]", "the body must be a JSON object"),
+            ({"messages": chat()["messages"]}, "'model' is required"),
+            ({"model": "reference-swift"}, "'messages' is required"),
+            (chat(model=7), "'model' must be a text"),
+            (chat(messages=[]), messages), (chat(messages=["hello"]), messages),
+            (chat(messages=[{"role": "user"}]), messages),
+            (chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]), messages),
+            (chat(stream="yes"), "'stream' must be true or false"),
+            (chat(cache_prompt=0), "'cache_prompt' must be true or false"),
+            (chat(stream_options=[]), "'stream_options' must be an object"),
+            (chat(stream_options={"include_usage": 1}), "'include_usage' must be true or false"),
+            (chat(temperature="hot"), number), (chat(temperature=True), number),
+            (chat(temperature=float("nan")), number),
+            (chat(max_tokens=0), f"'max_tokens' {whole} 9007199254740992"),
+            (chat(max_completion_tokens=1.5), f"'max_completion_tokens' {whole} 9007199254740992"),
+            (chat(reference={"gap": 1}), keys), (chat(reference=[]), keys),
+            (chat(reference={"gap_ms": -1}), "'gap_ms' must be a number from 0 to 600000"),
+            (chat(reference={"tokens": 0}), f"'tokens' {whole} 10000000"),
+            (chat(reference={"burst": 2.0}), f"'burst' {whole} 4096")]
+        for body, message in cases:
+            with self.subTest(message, body=body):
+                self.assertEqual(self.post(body, "k-1")[::2], (400, error(400, message)))
+
+    def test_bytes_that_no_parser_takes_are_no_json(self) -> None:
+        for body in (b"\xff", b"[" * 200_000, b'{"a": ' + b"9" * 5000 + b"x"):
+            answer = self.post(body, "k-1")
+            self.assertEqual(answer.status, 400)
+            self.assertIn("the body is no JSON: ", answer.body["error"]["message"])
+
+    def test_an_unknown_model_is_404_and_the_answer_lists_the_others(self) -> None:
+        self.assertEqual(self.post(chat(model="gpt"), "k-1")[::2], (404, error(
+            404, "no such model; served: reference-swift, reference-steady", "not_found_error")))
+
+
+class Bounds(WithReference):
+    flags = ("--cache", "--first-token-ms", "0", "--pace-tokens-per-s", "100000")
+    bounds = {"LOG_REQUESTS": 6, "LOG_STAMPS": 20, "LOG_ALL_STAMPS": 50, "CACHE_ENTRIES": 3,
+              "CONNECTIONS": 4, "HEAD_BYTES": 1024, "BODY_BYTES": 4096, "READ_BYTES": 1024}
+
+    def test_the_log_keeps_so_many_requests(self) -> None:
+        for _ in range(8):
+            self.post({})
+        body = self.get("/log").body
+        self.assertEqual([entry["seq"] for entry in body["requests"]],
+                         list(range(body["last"] - 5, body["last"] + 1)))
+
+    def test_the_log_keeps_so_many_stamps(self) -> None:
+        for tokens in (25, 15, 18):
+            self.post(chat(stream=True, reference={"gap_ms": 0, "tokens": tokens}))
+        self.assertEqual([len(entry["sent_ns"]) for entry in self.reference.log()], [15, 18])
+        self.post(chat(stream=True, reference={"gap_ms": 0, "tokens": 25}))
+        self.assertEqual([len(entry["sent_ns"]) for entry in self.reference.log()], [18, 20])
+
+    def test_the_cache_keeps_so_many_beginnings(self) -> None:
+        cached = [self.post(chat(text, max_tokens=1)).body["usage"]["prompt_tokens_details"]
+                  ["cached_tokens"] for text in ("a", "b", "a", "c", "d", "a", "b")]
+        self.assertEqual(cached, [0, 0, 3, 0, 0, 3, 0])
+
+    def test_one_connection_too_many_is_closed(self) -> None:
+        self.get("/health")             # the first of the four
+        socks = [self.reference.connect() for _ in range(3)]
+        with self.reference.connect() as sock:
+            self.assertEqual(read_all(sock), b"")
+        for sock in socks:
+            sock.close()
+        self.assertEqual(self.get("/health").status, 200)
+
+    def test_a_client_that_sends_ahead_without_end_is_cut_off(self) -> None:
+        last = self.reference.last()
+        with self.reference.connect() as sock:
+            sock.sendall(post_bytes(chat(stream=True, reference={"first_token_ms": 600_000})))
+            with self.assertRaises(ConnectionError):
+                for _ in range(100):
+                    sock.sendall(b"a" * (1 << 20))
+        (entry,) = self.reference.log(last)
+        self.assertEqual(entry["outcome"], "aborted")
+
+
+class Wire(WithReference):
+    def refused(self, data: bytes) -> tuple[int, str, bool]:
+        """Status, message, and whether the endpoint closed its side, after sending these bytes."""
+        with self.reference.connect() as sock:
+            sock.sendall(data)
+            response = http.client.HTTPResponse(sock)
+            response.begin()
+            answer = answer_of(response)
+            return (answer.status, answer.body["error"]["message"],
+                    answer.headers["connection"] == "close" and read_all(sock) == b"")
+
+    def test_what_cannot_be_framed_is_refused_at_once(self) -> None:
+        head = f"POST {PATH} HTTP/1.1\r\n".encode()
+        cases = {
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n":
+                (411, "send the body with a Content-Length"),
+            b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n":
+                (417, "send the body at once, without Expect"),
+            b"Content-Length: -1\r\n\r\n": (400, "Content-Length is no number"),
+            b"Content-Length: 16777217\r\n\r\n{": (413, "the body has more than 16777216 bytes")}
+        for fields, (status, message) in cases.items():
+            with self.subTest(message):
+                self.assertEqual(self.refused(head + fields), (status, message, True))
+        spoken = "only HTTP/1.1 is spoken here"
+        self.assertEqual(self.refused(b"GET / HTTP/1.0\r\n\r\n"), (505, spoken, True))
+        self.assertEqual(self.refused(b"\x16\x03\x01 tls\r\n\r\n"), (400, spoken, True))
+
+    def test_a_large_body_in_flight_does_not_hide_the_refusal(self) -> None:
+        head = f"POST {PATH} HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n".encode()
+        self.assertEqual(self.refused(head + b"x" * (2 << 20))[0], 413)
+
+    def test_a_body_of_the_largest_size_is_taken(self) -> None:
+        answer = self.post(json.dumps(chat(" " * (16_700_000))).encode())
+        self.assertEqual([answer.status, answer.body["error"]["type"]],
+                         [400, "exceed_context_size_error"])
+
+    @unittest.skipUnless(os.path.exists("/proc/self/status"), "reads /proc")
+    def test_a_head_without_end_does_not_fill_the_memory(self) -> None:
+        def resident_kib() -> int:
+            status = Path(f"/proc/{self.reference.told['pid']}/status").read_text(encoding="ascii")
+            return int(status.partition("VmRSS:")[2].split()[0])
+
+        before_kib = resident_kib()
+        with self.reference.connect() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nX: ")
+            for _ in range(40):
+                sock.sendall(b"a" * (1 << 20))
+            response = http.client.HTTPResponse(sock)
+            response.begin()
+            self.assertEqual(response.status, 431)
+            self.assertLess(resident_kib() - before_kib, 8 << 10)
+
+    def test_a_client_that_goes_on_after_a_refusal_is_cut_off(self) -> None:
+        with self.reference.connect() as sock, self.assertRaises(ConnectionError):
+            for _ in range(200):
+                sock.sendall(b"a" * (1 << 20))
+
+    def test_requests_sent_ahead_are_answered_in_their_order(self) -> None:
+        last = self.reference.last()
+        sent = [post_bytes(chat(f"Question {i}.", reference={"tokens": 2})) for i in range(3)]
+        with self.reference.connect() as sock:
+            sock.sendall(sent[0][:9])
+            between_ns = self.reference.moment()
+            sock.sendall(b"".join(sent)[9:]
+                         + b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+            answers = [json.loads(part.partition(b"\r\n\r\n")[2])
+                       for part in read_all(sock).split(b"HTTP/1.1 200 OK\r\n")[1:]]
+        ids = [int(answer["id"].partition("-")[2]) for answer in answers[:3]]
+        self.assertEqual(ids, [ids[0], ids[0] + 1, ids[0] + 2])
+        self.assertEqual(answers[3], {"status": "ok"})
+        first, second, _ = self.reference.log(last)
+        self.assertLess(first["received_ns"], between_ns)
+        self.assertGreater(first["request_end_ns"], between_ns)
+        self.assertEqual(second["received_ns"], first["request_end_ns"])
+
+    def test_a_request_may_come_byte_by_byte(self) -> None:
+        last = self.reference.last()
+        data = post_bytes(chat(reference={"tokens": 2}), "Connection: close")
+        with self.reference.connect() as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for i in range(len(data) - 1):
+                sock.sendall(data[i:i + 1])
+            between_ns = self.reference.moment()
+            sock.sendall(data[-1:])
+            self.assertIn(b'"finish_reason":"stop"', read_all(sock))
+        (entry,) = self.reference.log(last)
+        self.assertLess(entry["received_ns"], between_ns)
+        self.assertGreater(entry["request_end_ns"], between_ns)
+
+    def test_one_connection_serves_many_requests(self) -> None:
+        self.reference.ask("GET", "/health")
+        sock = self.reference.client.sock
+        for path in ("/health", "/nothing", "/log?after=x", "/version"):
+            self.get(path)
+        self.post(chat(stream=True, reference={"tokens": 2}))
+        self.post(b"{")
+        self.assertIs(self.reference.client.sock, sock)
+
+    def test_a_stream_ends_with_its_connection_where_that_is_asked_for(self) -> None:
+        with self.reference.connect() as sock:
+            sock.sendall(post_bytes(chat(stream=True, reference={"tokens": 2}),
+                                    "Connection: close"))
+            data = read_all(sock)
+        self.assertIn(b"\r\nConnection: close\r\n", data)
+        self.assertTrue(data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"))
+
+    def test_every_event_is_an_http_chunk_of_its_own(self) -> None:
+        with self.reference.connect() as sock:
+            sock.sendall(post_bytes(chat(stream=True, reference={"tokens": 5, "burst": 5}),
+                                    "Connection: close"))
+            body = read_all(sock).partition(b"\r\n\r\n")[2]
+        chunks = []
+        while body:
+            size, _, rest = body.partition(b"\r\n")
+            chunks.append(rest[:int(size, 16)])
+            self.assertEqual(rest[int(size, 16):int(size, 16) + 2], b"\r\n")
+            body = rest[int(size, 16) + 2:]
+        self.assertEqual([len(events_of(chunk)) for chunk in chunks], [1] * 8 + [0])
+
+
+class Process(unittest.TestCase):
+    def start(self, *flags: str) -> Reference:
+        reference = Reference(*flags)
+        self.addCleanup(reference.close)
+        self.addCleanup(reference.process.kill)
+        return reference
+
+    def test_it_ends_with_its_standard_input(self) -> None:
+        reference = self.start()
+        reference.process.stdin.close()
+        self.assertEqual(reference.process.wait(LIMIT_S), 0)
+
+    @unittest.skipUnless(os.name == "posix", "signals")
+    def test_with_keep_it_ends_on_a_signal_only(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            reference = self.start("--keep")
+            reference.process.stdin.close()
+            self.assertEqual(reference.ask("GET", "/health").status, 200)
+            reference.process.send_signal(number)
+            self.assertEqual(reference.process.wait(LIMIT_S), 0)
+
+    @unittest.skipUnless(os.name == "posix", "kill -9")
+    def test_it_dies_with_a_parent_that_is_killed(self) -> None:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", "import subprocess, sys, time\n"
+             f"child = subprocess.Popen([sys.executable, {PROGRAM!r}], stdin=subprocess.PIPE)\n"
+             "time.sleep(60)"], stdout=subprocess.PIPE)
+        with parent:
+            json.loads(parent.stdout.readline())
+            parent.kill()
+            # The child holds the other end of this pipe: it ends with the child.
+            self.assertEqual(parent.stdout.read(), b"")
+
+    def run_with(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, PROGRAM, *flags], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=LIMIT_S)
+
+    def test_without_standard_input_it_says_why_it_ends(self) -> None:
+        ended = self.run_with()
+        self.assertEqual((ended.returncode, ended.stderr), (
+            0, "reference_endpoint.py: ended, since standard input has ended; "
+               "--keep goes on without\n"))
+
+    def test_a_bad_value_gets_one_line_and_exit_2(self) -> None:
+        cases = {
+            ("--port", "70000"): "argument --port: '70000' is not a number from 0 to 65535",
+            ("--slots", "0"): "argument --slots: '0' is not a number from 1 to 200",
+            ("--context", "many"): "argument --context: 'many' is not a number from 16 to 10000000",
+            ("--first-token-ms", "nan"):
+                "argument --first-token-ms: 'nan' is not a number from 0 to 600000.0",
+            ("--models", "a,a"): "argument --models: 'a,a': every name is given once",
+            ("--models", "a:0"): "argument --models: '0' is not a number from 0.1 to 10000000.0",
+            ("--api-key-env", "NO_SUCH_KEY"):
+                "--api-key-env: the variable 'NO_SUCH_KEY' is not set, or empty",
+            ("--b\nad\u202e",): "unrecognized arguments: --b\\nad\\u202e"}
+        for flags, message in cases.items():
+            with self.subTest(message):
+                ended = self.run_with(*flags)
+                self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (
+                    2, "", f"reference_endpoint.py: {message}; --help tells what is allowed\n"))
+
+    def test_a_port_in_use_gets_one_line_and_exit_3(self) -> None:
+        port = str(self.start().told["port"])
+        ended = self.run_with("--port", port)
+        self.assertEqual((ended.returncode, ended.stdout), (3, ""))
+        self.assertRegex(ended.stderr, rf"\Areference_endpoint.py: port {port} cannot be had "
+                                       r"\([^\n]+\); --port 0 takes a free one\n\Z")
+
+    def test_help_names_every_flag_and_key(self) -> None:
+        ended = self.run_with("--help")
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        for word in ("--port", "--models", "--slots", "--context", "--pace-tokens-per-s",
+                     "--prefill-tokens-per-s", "--first-token-ms", "--cache", "--api-key-env",
+                     "--keep", "first_token_ms", "gap_ms", "tokens", "burst", "/clock", "/log"):
+            self.assertIn(word, ended.stdout)
+
+
+def asked_questions() -> list[tuple[str, list[tuple[str, str]], dict[str, Any]]]:
+    """(suite, messages, question) as a run asks them; edge_append with answers of this endpoint."""
+    asked = [("prompts", [("user", text)], {})
+             for text in (prompts.HELLO_PROMPT, *prompts.PROMPTS.values())]
+    for path in sorted((HARNESS / "suites").glob("*.json")):
+        questions = json.loads(path.read_text(encoding="utf-8"))["questions"]
+        history: list[tuple[str, str]] = []
+        together = "\n\n".join(f"[{q['id']}] {q['prompt']}" for q in questions)
+        for question in questions:
+            content = question["prompt"]
+            if "suite_only" in path.name:
+                content = f"{together}\n\nAnswer only the question [{question['id']}]."
+            messages = [*history, ("user", content)]
+            asked.append((path.stem, messages, question))
+            if "append" in path.name:
+                text = reference_endpoint.answer_to("reference-swift", tuple(messages))
+                history = [*messages, ("assistant", text)]
+    return asked
+
+
+class Answers(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.asked = asked_questions()
+        cls.answers = {model.name: [reference_endpoint.answer_to(model.name, tuple(messages))
+                                    for _, messages, _ in cls.asked]
+                       for model in reference_endpoint.MODELS}
+
+    def test_no_two_answers_are_the_same(self) -> None:
+        texts = [text for answers in self.answers.values() for text in answers]
+        self.assertEqual(len(texts), 2 * len(self.asked))
+        self.assertEqual(len(set(texts)), len(texts))
+
+    def test_the_same_prompt_gets_the_same_answer_in_another_process(self) -> None:
+        _, messages, _ = self.asked[-1]
+        script = ("import json, sys, reference_endpoint as r\n"
+                  "print(json.dumps(r.answer_to('reference-steady', "
+                  "tuple(map(tuple, json.load(sys.stdin))))))")
+        out = subprocess.run([sys.executable, "-c", script], cwd=HARNESS, text=True, check=True,
+                             input=json.dumps(messages), capture_output=True, timeout=LIMIT_S,
+                             env={**os.environ, "PYTHONHASHSEED": "7"}).stdout
+        self.assertEqual(json.loads(out), self.answers["reference-steady"][-1])
+
+    def test_answers_have_the_form_that_was_asked_for_and_some_pass_all_checks(self) -> None:
+        for model, answers in self.answers.items():
+            checks = [answer_checks.check_answer(text, question["required_markers"],
+                                                 question.get("format_rule"))
+                      for text, (_, _, question) in zip(answers, self.asked) if question]
+            formed = [check["format_ok"] for check in checks if check["format_rule"]]
+            passed = [check["passed"] for check in checks]
+            with self.subTest(model):
+                self.assertGreaterEqual(sum(formed) / len(formed), 0.9)
+                self.assertGreaterEqual(sum(passed), 8)
+                self.assertLess(sum(passed), len(passed))
+
+    def test_the_planted_names_of_the_edge_suite_are_found(self) -> None:
+        for answers in self.answers.values():
+            for text, (suite, _, _) in zip(answers, self.asked):
+                if "suite_only" in suite:
+                    for name in ("BRAMBLETIDE", "SORRELWAY", "QUILLROOK", "GANNETSTORE"):
+                        self.assertIn(name, text)
+
+    def test_answers_are_short_enough_for_a_rehearsal_and_long_enough_for_a_rate(self) -> None:
+        for answers in self.answers.values():
+            counts = [len(reference_endpoint.tokens_of(text)) for text in answers[1:]]
+            self.assertGreaterEqual(statistics.quantiles(counts, n=20)[0], 32)
+            self.assertLess(max(counts), 140)
+
+    def test_a_greeting_gets_one_short_sentence(self) -> None:
+        for answers in self.answers.values():
+            self.assertLess(len(reference_endpoint.tokens_of(answers[0])), 32)
+
+    def test_tokens_join_to_the_text_and_have_about_four_characters(self) -> None:
+        texts = [messages[-1][1] for _, messages, _ in self.asked] + ["", " \n\t ", "ä€😀 x" * 9]
+        counts = [len(reference_endpoint.tokens_of(text)) for text in texts]
+        for text in texts:
+            self.assertEqual("".join(reference_endpoint.tokens_of(text)), text)
+        self.assertAlmostEqual(sum(map(len, texts)) / sum(counts), 4, delta=0.5)
+
+    def test_every_prompt_of_a_run_leaves_room_in_the_default_context(self) -> None:
+        longest = max(sum(3 + len(reference_endpoint.tokens_of(text)) for _, text in messages)
+                      for _, messages, _ in self.asked)
+        self.assertLess(longest + 140, reference_endpoint.CONTEXT_TOKENS)
+
+
+class Independence(unittest.TestCase):
+    def test_it_imports_nothing_of_ours(self) -> None:
+        tree = ast.parse(Path(PROGRAM).read_text(encoding="utf-8"))
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+                 for alias in node.names}
+        names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        siblings = {path.stem for path in HARNESS.glob("*.py")} | {"tests"}
+        self.assertEqual({name.partition(".")[0] for name in names} & siblings, set())
+
+
+if __name__ == "__main__":
+    unittest.main()
