@@ -486,7 +486,8 @@ def timing_of(stream: StreamParser, us_of_read: Sequence[int]) -> dict[str, Any]
     marks = [us_of_read[min(read, last)] for read in reads]
     answers = [m for m, kind in zip(marks, stream.kinds) if kind == "a"]
     reason = None if marks else (
-        "the server sent one JSON body instead of a stream" if not stream.streamed
+        "the server sent one JSON body instead of a stream"
+        if not stream.streamed and stream.error is None
         else "the answer has no text" if stream.finish_reason else "no text arrived")
     return {
         "first_token_us": marks[0] if marks else None,

@@ -657,9 +657,11 @@ class Bodies(unittest.TestCase):
             ("Gemini", b'[{"error": {"message": "m"}}]', {"message": "m"}),
         ):
             with self.subTest(name):
+                stream = listen(body)
                 self.assertEqual(
-                    said(listen(body)), {"streamed": False, "events": 1, "error": error}
+                    said(stream), {"streamed": False, "events": 1, "error": error}
                 )
+                self.assertEqual(timing(stream)["ttft_null_reason"], "no text arrived")
 
     def test_lines_of_json_with_choices_are_a_stream(self):
         lines = [json.dumps(delta(content=c)).encode() + b"\n" for c in "abc"]
