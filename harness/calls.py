@@ -1,13 +1,14 @@
-"""What one exchange with the server came to: pure functions from bytes and stamps to ledger fields.
+"""What one exchange with the server came to: from bytes and stamps to the fields of a ledger line.
 
-The runner reads and stamps; after a response has ended it hands what it has to these functions. Here
-is decided which clock's stamps count, what the marks of a call are, whether it is an answer or which
-kind of failure, and what the calibration says of the client's own error.
+The runner reads and stamps; after a response has ended it hands what it has to these functions.
+Here is decided which clock's stamps count, what the marks of a call are, whether it is an answer or
+which kind of failure, and what the calibration says of the client's own error.
 """
 from __future__ import annotations
 
 import bisect
 import json
+import queue
 import re
 import socket
 import threading
@@ -31,8 +32,8 @@ Json = dict[str, Any]
 class Arrivals(NamedTuple):
     """When one response came: nanoseconds of the monotonic clock.
 
-    kernel_ns is on the wall clock, 0 where the kernel gave no stamp. header_reads: how many reads it
-    took until the header was complete; body_in_header: whether the last of them brought body, too.
+    kernel_ns is on the wall clock, 0 where the kernel gave no stamp. header_reads: how many reads
+    it took until the header was complete; body_in_header: whether the last brought body, too.
     """
 
     started_ns: int
@@ -204,9 +205,9 @@ def call_flags(reply: Reply, asked_model: str) -> list[str]:
 
 
 def _same_model(told: str, asked: str) -> bool:
-    """`qwen` and `qwen:latest`, a path and its last part, another case: the same model."""
+    """`qwen` and `qwen:latest` or `qwen@main`, a path and its last part, another case: the same."""
     names = [engines.published_model_id(name).lower() for name in (told, asked)]
-    plain = [re.sub(r":latest$", "", name) for name in names]
+    plain = [re.sub(r":latest$|@[^/@]*$", "", name) for name in names]
     return plain[0] == plain[1] or plain[0].rpartition("/")[2] == plain[1].rpartition("/")[2]
 
 
@@ -217,8 +218,8 @@ _SENT = re.compile(rb'"sent_ns": *(\d+)')
 class SentStamps:
     """Takes the payload of a stream whose chunks say when they were sent.
 
-    `feed` fits where a parser's would; `pairs` gives (read, sent_ns) of the last chunk of each read,
-    since a read that brought several has one stamp, that of its last bytes.
+    `feed` fits where a parser's would; `pairs` gives (read, sent_ns) of the last chunk of each
+    read, since a read that brought several has one stamp, that of its last bytes.
     """
 
     def __init__(self) -> None:
@@ -333,6 +334,19 @@ def _cache_verdict(run_us: Optional[int], probe: Json) -> tuple[str, str]:
     return "not_cached", f"its first token came after {first_us} us, in the run after {run_us} us"
 
 
+# --- what to do about it -------------------------------------------------------------------------
+RETRY_STATUSES = (429, 503)
+RETRY_PAUSE_S = 1.0           # where the server names no Retry-After
+
+
+def retry_pause_s(reply: Reply) -> Optional[float]:
+    """How long to wait before the call is tried again; None where it is not to be tried again."""
+    if reply.status not in RETRY_STATUSES or reply.failure:
+        return None
+    asked = reply.headers.get("retry-after", "")
+    return float(asked) if re.fullmatch(r"\d{1,6}", asked) else RETRY_PAUSE_S
+
+
 # --- what went wrong below HTTP ------------------------------------------------------------------
 def origin(url: str) -> tuple[str, Optional[str], Optional[int]]:
     """(scheme, host, port) of a URL; nothing fits ("", None, None), which a broken one has."""
@@ -358,6 +372,20 @@ def failure_of(error: BaseException, sent: bool) -> tuple[str, str]:
 
 
 # --- bytes on their way to the parser ------------------------------------------------------------
+class Side(threading.Thread):
+    """Does on the side, one after the other, what lanes have no time for."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.start()
+
+    def run(self) -> None:
+        """Takes functions from `work` for as long as the program lives."""
+        while True:
+            self.work.get()()
+
+
 class Digest:
     """Raw bytes of one body on their way to `sink(payload, read)`; keeps the first of them.
 

@@ -1,6 +1,6 @@
 """The runner's command line: every flag with its default, its unit and what it is for.
 
-One table, KNOBS, from which the parser, its help, the manifest's `flags`, the resume command and the
+One table, from which the parser, its help, the manifest's `flags`, the resume command and the
 documents' table are made. Pure: nothing here looks at the machine or talks to a server.
 """
 from __future__ import annotations
@@ -10,18 +10,14 @@ import re
 import shlex
 import urllib.parse
 import uuid
-from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 import phases
 from report import printable
+from stops import Stop
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 WIDEST_HELP = 100
-
-
-class Refused(Exception):
-    """A run that cannot begin or go on like this: a usage error, in one sentence."""
 
 
 class Target(NamedTuple):
@@ -129,8 +125,9 @@ def _url(text: str) -> str:
 # --- the table -----------------------------------------------------------------------------------
 def knobs(canonical: dict[str, Any]) -> tuple[Knob, ...]:
     """Every flag; canonical: the runner's CANONICAL_OPTIONS, which are defaults here."""
-    what, how, where, modes, out = ("what is asked", "how it is asked", "whose run it is, and where "
-                                    "it goes", "instead of a run", "what is shown")
+    what, how, modes, out = ("what is asked", "how it is asked", "instead of a run",
+                             "what is shown")
+    where = "whose run it is, and where it goes"
     return (
         Knob("--target-url", what, "URL", DEFAULT_URL, "", _url,
              "base URL of the endpoint, with or without /v1", private=True),
@@ -217,8 +214,8 @@ def build_parser(description: str, canonical: dict[str, Any]) -> Parser:
     """The parser; flags that a manifest keeps are None unless they were typed (see `settle`)."""
     usage = "python3 harness/run_benchmark.py [flags]"
     about, _, codes = description.partition("\nexit codes:")
-    parser = Parser(prog="run_benchmark", usage=usage, description=about.strip(), allow_abbrev=False,
-                    epilog=f"exit codes:{codes}" if codes else None,
+    parser = Parser(prog="run_benchmark", usage=usage, description=about.strip(),
+                    allow_abbrev=False, epilog=f"exit codes:{codes}" if codes else None,
                     formatter_class=_Plain)
     groups: dict[str, Any] = {}
     for knob in knobs(canonical):
@@ -249,23 +246,35 @@ class _Plain(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=WIDEST_HELP)
 
 
+def refuse_combinations(args: argparse.Namespace) -> None:
+    """Flags that exclude each other; raises Stop."""
+    modes = [flag for flag in ("--probe", "--plan", "--rehearse", "--smoke", "--wait")
+             if getattr(args, flag[2:])]
+    if len(modes) > 1 and modes != ["--rehearse", "--smoke"]:
+        raise Stop(f"{' and '.join(modes)} exclude each other; type one of them")
+    if args.detach and modes and modes[0] in ("--probe", "--plan", "--wait"):
+        raise Stop(f"--detach is for runs; type {modes[0]} without it")
+    if args.retry_failed and not args.run_id:
+        raise Stop("--retry-failed goes on with a run; type its id behind --run-id")
+
+
 def api_key(args: argparse.Namespace, environment: Any) -> Optional[str]:
-    """The key that --api-key-env names, None without one; raises Refused."""
+    """The key that --api-key-env names, None without one; raises Stop."""
     if not args.api_key_env:
         return None
     key = str(environment.get(args.api_key_env, ""))
     if not re.fullmatch(r"[\x21-\x7e]+", key):
         what = "holds a space or another character that no key has" if key else "is not set"
-        raise Refused(f"--api-key-env {args.api_key_env}: that variable {what}")
+        raise Stop(f"--api-key-env {args.api_key_env}: that variable {what}")
     return key
 
 
 def wait_seconds(args: argparse.Namespace) -> float:
-    """SECONDS of --wait; raises Refused."""
+    """SECONDS of --wait; raises Stop."""
     try:
         return float(_number(0, 86400, False, "--wait 100 RUN")(args.wait[0]))
     except argparse.ArgumentTypeError as error:
-        raise Refused(f"--wait: {error}") from None
+        raise Stop(f"--wait: {error}") from None
 
 
 # --- settled arguments ---------------------------------------------------------------------------
@@ -301,8 +310,7 @@ def resume_command(args: argparse.Namespace, canonical: dict[str, Any], run_id: 
     return shlex.join(words + ["--retry-failed"] * retry_failed)
 
 
-def wait_command(args: argparse.Namespace, canonical: dict[str, Any], seconds: str,
-                 run: str) -> str:
+def wait_command(args: argparse.Namespace, seconds: str, run: str) -> str:
     """What to type to follow a run."""
     words = ["python3", "harness/run_benchmark.py", "--wait", seconds, run]
     return shlex.join(words + ["--out-dir", args.out_dir] * args.out_dir_typed)
@@ -315,7 +323,8 @@ def flags_markdown(canonical: dict[str, Any]) -> str:
         metavar = " ".join(knob.metavar) if isinstance(knob.metavar, tuple) else knob.metavar
         name = f"`{knob.flag} {metavar}`" if metavar else f"`{knob.flag}`"
         shown = knob.default if metavar and knob.default is not None else ""
-        default = f"`{shown:g}`" if isinstance(shown, float) else f"`{shown}`" if shown != "" else ""
+        text = f"{shown:g}" if isinstance(shown, float) else str(shown)
+        default = f"`{text}`" if text else ""
         rows.append(f"| {name} | {default} | {knob.unit} | {knob.text} |")
     return "\n".join(rows) + "\n"
 

@@ -19,6 +19,8 @@ recorded one. ctypes is imported where it is used: a Python built without it can
 from __future__ import annotations
 
 import argparse
+import array
+import contextlib
 import functools
 import json
 import os
@@ -31,6 +33,8 @@ import threading
 import time
 from concurrent import futures
 from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence
+
+from stops import StorageError
 
 COMMAND_LIMIT_S = 10.0            # a driver that hangs must not hang the program
 WINDOWS_LIMIT_S = 40.0            # a first PowerShell of the day is slow
@@ -752,6 +756,68 @@ class Sampler:
                 self._quietly("close", watch.close)
                 self._rests_until.pop("close", None)
         self._nvidia = self._iostat = None
+
+
+SAMPLE_EVERY_S = 5.0
+
+
+class Patrol(threading.Thread):
+    """Samples the gauges every SAMPLE_EVERY_S and hands them to `tell`.
+
+    Ends when `tell` raises: the disk is full then, which the lanes meet, too, and tell of.
+    """
+
+    def __init__(self, server_port: Optional[int], tell: Callable[[dict[str, Any]], Any]) -> None:
+        super().__init__(daemon=True)
+        self._tell, self._ended, self._sampler = tell, threading.Event(), Sampler(server_port)
+        self.start()
+
+    def run(self) -> None:
+        """Until `close`."""
+        with contextlib.suppress(StorageError):
+            while not self._ended.wait(SAMPLE_EVERY_S):
+                self._tell(self._sampler.sample())
+
+    def close(self, tell: bool) -> None:
+        """End; with `tell` after a last sample, since a short run shall have one, too."""
+        self._ended.set()
+        self.join()
+        if tell:
+            self._tell(self._sampler.sample())
+        self._sampler.close()
+
+
+HEARTBEAT_S = 0.1                     # notices a suspended machine
+HEARTBEAT_FINE_S = 0.01               # stands for a reader's lag where the kernel gives no stamps
+
+
+class Heartbeat(threading.Thread):
+    """Sleeps and looks at the clock: oversleeping is a suspended or starved machine."""
+
+    def __init__(self, period_s: float) -> None:
+        super().__init__(daemon=True)
+        self.period_s, self.beats = period_s, array.array("q")   # pairs: when ns, overslept µs
+        self.ended = threading.Event()
+        self.least_us = 0 if period_s < HEARTBEAT_S else 50_000
+
+    def run(self) -> None:
+        last_ns = time.perf_counter_ns()
+        while not self.ended.wait(self.period_s):
+            now_ns = time.perf_counter_ns()
+            overslept_us = (now_ns - last_ns) // 1000 - int(self.period_s * 1e6)
+            if overslept_us >= self.least_us:
+                self.beats.extend((now_ns, max(overslept_us, 0)))
+            last_ns = now_ns
+
+    def between(self, from_ns: int, to_ns: int) -> list[int]:
+        """Overslept µs of the beats whose sleep lay in a window, in part at least."""
+        out = []
+        for i in range(len(self.beats) - 2, -1, -2):
+            if self.beats[i] < from_ns:
+                break
+            if self.beats[i] - self.beats[i + 1] * 1000 <= to_ns:
+                out.append(self.beats[i + 1])
+        return out
 
 
 # ---------------------------------------------------------------- the inventory: its fields

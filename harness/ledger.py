@@ -13,6 +13,7 @@ with their keys in the schema's order, and reads a run's folder back:
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import json
 import math
@@ -20,6 +21,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, NamedTuple, Optional
+
+from stops import StorageError
 
 SCHEMA_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schemas")
 MAX_DEPTH = 32                # of any document of a submission; ours reach 8
@@ -48,7 +51,7 @@ OUTCOMES = {
 }
 
 
-class LedgerError(Exception):
+class LedgerError(StorageError):
     """A run folder that cannot be read; the message says what, where, and what to do."""
 
 
@@ -312,6 +315,18 @@ def dump_line(line: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "replace") + b"\n"
 
 
+def dump_document(document: Mapping[str, Any]) -> bytes:
+    """One of a submission's JSON files, for people to read, too."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace") + b"\n"
+
+
+def counts(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Calls per outcome, by the line of each cell that counts."""
+    outcomes = [call["outcome"] for call in latest_calls(events)]
+    return {kind: outcomes.count(kind) for kind in sorted(set(outcomes))}
+
+
 def latest_calls(events: Iterable[Mapping[str, Any]]) -> list[Any]:
     """The call_finished lines that count, in order: of several of one cell the last."""
     last = {e["cell_id"]: e for e in events if e["event"] == "call_finished"}
@@ -319,6 +334,22 @@ def latest_calls(events: Iterable[Mapping[str, Any]]) -> list[Any]:
 
 
 # --- reading a run back --------------------------------------------------------------------------
+def find_run(out_dir: str, run: str) -> Optional[str]:
+    """The folder of a run below `out_dir`, by its id or by its path; None where there is none."""
+    if os.path.isfile(os.path.join(run, MANIFEST)):
+        return run
+    name = run if run.startswith("run-") else f"run-{run}"
+    found = glob.glob(os.path.join(glob.escape(out_dir), "*", "*", glob.escape(name)))
+    return found[0] if found else None
+
+
+def has_begun(out_dir: str, run: str) -> bool:
+    """Whether a run has written a line."""
+    folder = find_run(out_dir, run)
+    path = os.path.join(folder or "", LEDGER)
+    return folder is not None and os.path.exists(path) and os.path.getsize(path) > 0
+
+
 class LedgerState(NamedTuple):
     """What a ledger file holds: whole events, and what a crash left behind them.
 
@@ -385,6 +416,38 @@ def read_manifest(folder: str) -> Optional[dict[str, Any]]:
     return dict(found)
 
 
+def manifest_of(folder: str) -> dict[str, Any]:
+    """manifest.json of a run folder; raises LedgerError, also where there is none."""
+    found = read_manifest(folder)
+    if found is None:
+        raise LedgerError(f"{folder} holds no {MANIFEST}: name the folder of a run, "
+                          "submissions/<handle>/<device-tag>/run-<uuid>")
+    return found
+
+
+class Tail:
+    """Reads a ledger that is being written, each line once; `events` are all so far."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._at = path, 0
+        self.events: list[dict[str, Any]] = []
+
+    def new_events(self) -> list[dict[str, Any]]:
+        """The whole lines that came since the last call; raises LedgerError."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._at)
+                whole = file.read().rpartition(b"\n")[0]
+        except OSError as error:
+            raise LedgerError(f"{self._path} cannot be read ({error.strerror})") from None
+        lines = whole.split(b"\n") if whole else []
+        self._at += len(whole) + bool(whole)
+        found = [_whole_event(self._path, number, line)
+                 for number, line in enumerate(lines, len(self.events))]
+        self.events += found
+        return found
+
+
 def manifest_sha256(manifest: Mapping[str, Any]) -> str:
     """What ties a ledger to its manifest: SHA-256 of the manifest as compact JSON with sorted keys.
 
@@ -397,10 +460,7 @@ def manifest_sha256(manifest: Mapping[str, Any]) -> str:
 
 def load_run(folder: str) -> tuple[dict[str, Any], LedgerState]:
     """Manifest and ledger of a run folder; raises LedgerError where one lacks or is broken."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise LedgerError(f"{folder} holds no {MANIFEST}: name the folder of a run, "
-                          "submissions/<handle>/<device-tag>/run-<uuid>")
+    manifest = manifest_of(folder)
     state = read_ledger(os.path.join(folder, LEDGER))
     for number, event in enumerate(state.events):
         wrong = validate_line(event)

@@ -8,7 +8,7 @@ import argparse
 import difflib
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import engines
@@ -16,8 +16,8 @@ import flags
 import ledger
 import phases
 import privacy
-from flags import Refused
 from report import printable
+from stops import Stop
 
 Json = dict[str, Any]
 SCHEMA_VERSION = "1"
@@ -30,33 +30,36 @@ MUST_AGREE = ("harness_version", "files_sha256", "submitter_handle", "device_tag
 
 
 class Found(NamedTuple):
-    """What the runner learned of its surroundings before the first call."""
+    """What the runner knows before it asks the server what it is."""
 
     run_id: str
+    harness_version: str
+    canonical_options: Json
+    suites: dict[str, tuple[phases.Question, ...]]
     started_at: str
     synthetic: bool
     target: flags.Target
     resolved_ip: Optional[str]
-    engine: Json
-    served: dict[str, str]
-    probes: Mapping[str, engines.Probes]        # by published model id
-    files_sha256: dict[str, str]
-    git: Json
     host_name: str
 
 
-def assemble(args: argparse.Namespace, found: Found, version: str, canonical: Json,
-             suites: dict[str, tuple[phases.Question, ...]]) -> Json:
-    """manifest.json of a run with settled flags."""
-    name, target = found.engine["name"], found.target
+def assemble(args: argparse.Namespace, found: Found, engine: Json, served: dict[str, str],
+             probes: Mapping[str, engines.Probes], files_sha256: dict[str, str],
+             git: Json) -> Json:
+    """manifest.json of a run with settled flags.
+
+    served: published model id -> served id; probes: the server's answers by published model id.
+    """
+    name, target, canonical = engine["name"], found.target, found.canonical_options
     options = {key: getattr(args, key) for key in canonical}
     tag = "local" if args.device_tag == "unnamed-device" else args.device_tag
     return {
-        "schema_version": SCHEMA_VERSION, "harness_version": version, "run_id": found.run_id,
+        "schema_version": SCHEMA_VERSION, "harness_version": found.harness_version,
+        "run_id": found.run_id,
         "submitter_handle": args.submitter_handle, "device_tag": args.device_tag,
         "cell_id_prefix": args.cell_id_prefix or f"{tag}:{plain_engine(name)}",
         "started_at": found.started_at, "synthetic": found.synthetic, "smoke": bool(args.smoke),
-        "files_sha256": found.files_sha256, "git": found.git,
+        "files_sha256": files_sha256, "git": git,
         "python": {"version": platform.python_version(),
                    "implementation": platform.python_implementation()},
         "os": {"system": platform.system(), "machine": platform.machine() or None},
@@ -65,12 +68,11 @@ def assemble(args: argparse.Namespace, found: Found, version: str, canonical: Js
         "target": {"class": privacy.target_class(target.host, found.resolved_ip),
                    "scheme": target.scheme, "port": target.port,
                    "path": privacy.redact(target.path)[:200] or None},
-        "engine": found.engine, "models": list(found.served),
+        "engine": engine, "models": list(served),
         "contexts": [{"model": model, **engines.context_in_force(
-            name, served_id, found.probes[model], args.num_ctx)}
-            for model, served_id in found.served.items()],
-        "plan": phases.plan_of(phases.parse_phases(args.phases), suites, args.lanes, args.repeats,
-                               args.num_predict, bool(args.smoke)),
+            name, served_id, probes[model], args.num_ctx)} for model, served_id in served.items()],
+        "plan": phases.plan_of(phases.parse_phases(args.phases), found.suites, args.lanes,
+                               args.repeats, args.num_predict, bool(args.smoke)),
         "canonical_options": canonical,
         "canonical_options_overrides": {k: v for k, v in options.items() if v != canonical[k]},
         "prompt_cache": {"policy": args.prompt_cache,
@@ -100,7 +102,7 @@ def adopt(args: argparse.Namespace, manifest: Json) -> None:
 
 
 def refuse_difference(earlier: Json, now: Json) -> None:
-    """A run goes on as it began, or not at all; raises Refused naming what differs."""
+    """A run goes on as it began, or not at all; raises Stop naming what differs."""
     names = [name for name in MUST_AGREE if earlier[name] != now[name]]
     was, is_now = {**earlier, "engine": earlier["engine"]["name"]}, {
         **now, "engine": now["engine"]["name"]}
@@ -108,45 +110,45 @@ def refuse_difference(earlier: Json, now: Json) -> None:
     if names:
         before, after = ledger.difference(names[0], was[names[0]], is_now[names[0]])
         more = f" ({', '.join(names)} differ)" if len(names) > 1 else ""
-        raise Refused(f"run {now['run_id']} cannot go on like this: {before}, now it is {after}"
+        raise Stop(f"run {now['run_id']} cannot go on like this: {before}, now it is {after}"
                       f"{more}. Resume it with the flags and files it was begun with, or leave "
                       "--run-id out for a new run")
 
 
 def refuse_names(args: argparse.Namespace) -> None:
-    """Handle, tag and prefix are looked at before anything is sent or written; raises Refused."""
+    """Handle, tag and prefix are looked at before anything is sent or written; raises Stop."""
     names = privacy.this_machine()
     problems = [privacy.handle_problem(args.submitter_handle),
                 privacy.device_tag_problem(args.device_tag, names)]
     if args.cell_id_prefix:
         problems.append(privacy.cell_id_prefix_problem(args.cell_id_prefix, names))
     for problem in filter(None, problems):
-        raise Refused(problem)
+        raise Stop(problem)
 
 
 # --- models --------------------------------------------------------------------------------------
 def choose_models(asked: Optional[str], listed: Sequence[Json]) -> tuple[dict[str, str], list[str]]:
     """({published id: served id} in running order, published ids left out since they do not chat).
 
-    asked: the value of --models; listed: engines.served_models. Raises Refused.
+    asked: the value of --models; listed: engines.served_models. Raises Stop.
     """
     ids = [model["id"] for model in listed]
     shown = ", ".join(printable(engines.published_model_id(i)) for i in ids) or "none"
     if asked == "auto":
         chosen = [model["id"] for model in listed if model["chat"]]
         if not chosen:
-            raise Refused(f"--models auto: the endpoint lists no model that chats (it lists: {shown})")
+            raise Stop(f"--models auto: the endpoint lists no model that chats (it lists: {shown})")
     elif asked is not None:
         chosen = [_named(name.strip(), ids, shown) for name in asked.split(",") if name.strip()]
         if not chosen:
-            raise Refused(f"--models names none; served: {shown}")
+            raise Stop(f"--models names none; served: {shown}")
     elif len(ids) == 1:
         chosen = ids
     elif ids:
-        raise Refused(f"the endpoint serves several models; name some with --models, or type "
+        raise Stop(f"the endpoint serves several models; name some with --models, or type "
                       f"--models auto for all that chat: {shown}")
     else:
-        raise Refused("the endpoint lists no models; type --models NAME")
+        raise Stop("the endpoint lists no models; type --models NAME")
     skipped = [engines.published_model_id(m["id"]) for m in listed if not m["chat"]]
     return _published(chosen), skipped if asked == "auto" else []
 
@@ -156,7 +158,7 @@ def _published(chosen: Sequence[str]) -> dict[str, str]:
     for served_id in dict.fromkeys(chosen):
         name = engines.published_model_id(served_id)
         if name in found:
-            raise Refused(f"two models would both be published as {printable(name)}; serve one of "
+            raise Stop(f"two models would both be published as {printable(name)}; serve one of "
                           "them under another name")
         found[name] = served_id
     return found
@@ -164,25 +166,11 @@ def _published(chosen: Sequence[str]) -> dict[str, str]:
 
 def _named(name: str, ids: Sequence[str], shown: str) -> str:
     for served_id in ids:
-        if name in (served_id, engines.published_model_id(served_id)) or f"{name}:latest" == served_id:
+        published = engines.published_model_id(served_id)
+        if name in (served_id, published) or f"{name}:latest" == served_id:
             return served_id
     if not ids:
         return name                      # some servers list nothing and serve all the same
     near = difflib.get_close_matches(name, ids, len(ids), 0.0)
     ordered = ", ".join(printable(engines.published_model_id(i)) for i in near) or shown
-    raise Refused(f"--models {printable(name)}: the endpoint does not serve it; it serves: {ordered}")
-
-
-def describe_server(url: str, probes: engines.Probes,
-                    probes_of: Callable[[str], engines.Probes], num_ctx: int) -> Json:
-    """Engine, models, facts and contexts of one endpoint, as --probe tells them."""
-    engine = engines.identify(probes)
-    models = []
-    for model in engines.served_models(probes):
-        own = probes_of(model["id"])
-        models.append({
-            "id": engines.published_model_id(model["id"]), "chat": model["chat"],
-            "facts": engines.model_facts(engine["name"], model["id"], own),
-            "context": engines.context_in_force(engine["name"], model["id"], own, num_ctx)})
-    return {"url": url, "engine": engine, "models": models,
-            "slots": engines.slots(engine["name"], probes)}
+    raise Stop(f"--models {printable(name)}: the endpoint does not serve it; it serves: {ordered}")

@@ -1,7 +1,8 @@
 """What a run asks: the phases, their suites, the plan, and the messages of every call.
 
-Pure code but for reading the suite files. The runner asks by it; the submission check builds the same
-plan and the same messages again from the released suites, and so knows what a run must have asked.
+Pure code but for reading the suite files. The runner asks by it; the submission check builds the
+same plan and the same messages again from the released suites, and so knows what a run must have
+asked.
 """
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import os
 from typing import Any, Iterable, NamedTuple, Optional, Sequence
 
 import prompts
+from stops import Stop
 
 HELLO_MAX_TOKENS = 32         # a hello is short: it stands for the load, not for speed
 EDGE_MAX_TOKENS = 512         # with 2,048 the edge phases could not fit a context of 4,096
@@ -19,7 +21,7 @@ ADVISORY_FIELDS = ("suite_name", "version", "purpose", "models", "run_mode", "la
 QUESTION_FIELDS = ("id", "prompt", "required_markers", "format_rule")
 
 
-class SuiteError(Exception):
+class SuiteError(Stop):
     """A suite file that cannot be used; the message says what and where."""
 
 
@@ -91,7 +93,8 @@ def _read_suite(path: str, rules: frozenset[str]) -> tuple[Question, ...]:
         if not isinstance(questions, list) or not questions:
             raise SuiteError(f"suite {name}: questions[] is empty")
     except OSError as error:
-        raise SuiteError(f"suite {name}: {error.strerror}; take it again from the repository") from None
+        raise SuiteError(f"suite {name}: {error.strerror}; take it again from the "
+                         "repository") from None
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise SuiteError(f"suite {name} cannot be read ({type(error).__name__}: {error}); "
                          "take it again from the repository") from None
@@ -225,7 +228,8 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
             return {"verdict": "no", "reason": "the planted facts were named"}
         return {"verdict": "unknown", "reason": "the server tells no prompt_tokens"}
     turn = [e for e in earlier if e[0] == phase]
-    if PHASES[phase].kind == "append" and turn and chars > turn[-1][1] and prompt_tokens <= turn[-1][2]:
+    grew = PHASES[phase].kind == "append" and turn and chars > turn[-1][1]
+    if grew and prompt_tokens <= turn[-1][2]:
         return {"verdict": "yes", "reason": f"the conversation grew, prompt_tokens did not "
                 f"({turn[-1][2]} -> {prompt_tokens})"}
     samples = sorted(c / t for _, c, t in earlier if t > 0 and c >= 200)
@@ -234,6 +238,6 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
     expected = chars / samples[len(samples) // 2]
     if expected > 500 and prompt_tokens < 0.6 * expected:
         half = effective_tokens and abs(prompt_tokens - effective_tokens / 2) <= 8
-        return {"verdict": "yes", "reason": f"prompt_tokens is {prompt_tokens}, about {expected:.0f} "
-                "were sent" + (": half the window" if half else "")}
+        return {"verdict": "yes", "reason": f"prompt_tokens is {prompt_tokens}, about "
+                f"{expected:.0f} were sent" + (": half the window" if half else "")}
     return {"verdict": "no", "reason": None}

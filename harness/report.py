@@ -6,11 +6,14 @@ server wrote passes `printable` before it is shown.
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional, TextIO
 
+import engines
 import metrics
 import phases
 
@@ -27,6 +30,15 @@ def printable(text: str, limit: int = 200) -> str:
     cut = text if len(text) <= limit else text[:limit] + "..."
     shown = "".join(c if unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in cut)
     return shown.encode("ascii", "backslashreplace").decode()
+
+
+def out(text: str) -> None:
+    """Print on standard output; whoever has stopped reading it does not end the program."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- numbers as text -----------------------------------------------------------------------------
@@ -127,7 +139,8 @@ def instrument_line(summary: Json) -> str:
         return f"instrument: not calibrated ({summary['instrument']['reason']})"
     row = max(rows, key=lambda one: one["lanes"])
     lag, lanes = row["lag_us"], "lane" if row["lanes"] == 1 else "lanes"
-    return (f"instrument: median {digits(lag['p50'] / 1000)} ms, p99 {digits(lag['p99'] / 1000)} ms "
+    p50, p99 = digits(lag["p50"] / 1000), digits(lag["p99"] / 1000)
+    return (f"instrument: median {p50} ms, p99 {p99} ms "
             f"at {row['lanes']} {lanes} ({summary['instrument']['stamp']} stamps)")
 
 
@@ -164,14 +177,14 @@ class Estimate(NamedTuple):
     typical_s: float
 
 
-def estimate(manifest: Json, cells: Iterable[phases.Cell], hello: Optional[Json],
-             timeout_s: float) -> Optional[Estimate]:
+def estimate(manifest: Json, cells: Iterable[phases.Cell],
+             hello: Optional[Json]) -> Optional[Estimate]:
     """From a hello's marks; None where it has none. Lanes are taken to share one speed fully."""
     numbers = metrics.call_metrics(hello) if hello else {}
     if not numbers.get("tpot_ms") or not numbers.get("ttft_ms"):
         return None
     entries = {entry["phase"]: entry for entry in manifest["plan"]["phases"]}
-    most = typical = 0.0
+    timeout_s, most, typical = manifest["timeout_s"], 0.0, 0.0
     for cell in cells:
         cap, lanes = entries[cell.phase]["max_tokens"], entries[cell.phase]["lanes"]
         longest_s = (numbers["ttft_ms"] + cap * numbers["tpot_ms"]) / 1000
@@ -187,6 +200,26 @@ def estimate_line(found: Optional[Estimate]) -> str:
         return "how long it takes cannot be told from this hello"
     return (f"by this hello's speed the calls that follow take about {duration(found.typical_s)}, "
             f"and {duration(found.most_s)} at most")
+
+
+def no_endpoint(url: str, failure: Any, found: Sequence[Json]) -> str:
+    """What to do where nothing listens. found: what answers at this machine's usual ports."""
+    near = [f"  {one['url']}  {printable(one['engine']['name'])}" for one in found]
+    return "\n".join([
+        f"no endpoint at {printable(url)} ({failure[1] if failure else 'no answer'})",
+        *(["found on this machine; type one of them behind --target-url:", *near] if near else
+          ["nothing answers at the usual ports of this machine either. To start a server:",
+           engines.start_hint()]),
+        "to see everything without a server: python3 harness/run_benchmark.py --rehearse"])
+
+
+def refused_key(status: int, keyed: bool) -> str:
+    """What to do where the endpoint wants a key, or another one."""
+    if keyed:
+        return (f"the endpoint refuses the key (HTTP {status}); look at the variable that "
+                "--api-key-env names")
+    return (f"the endpoint wants a key (HTTP {status}); put it into an environment variable and "
+            "type --api-key-env NAME")
 
 
 def probes_text(found: Sequence[Json], hello: Optional[Json]) -> str:
@@ -289,7 +322,35 @@ def live_line(width: int, done: int, total: int, cell_ids: Sequence[str], reads_
     return f"{done}/{total}  {what}  {reads_per_s:.0f} reads/s{left}"
 
 
+class Follower:
+    """Tells the calls of a run that another process makes, as its lines come."""
+
+    def __init__(self, progress: Progress, planned: int) -> None:
+        self._progress, self._planned, self._asked = progress, planned, 0
+
+    def tell(self, events: Iterable[Json]) -> None:
+        """A line for each new call."""
+        for event in events:
+            if event["event"] == "call_finished":
+                self._asked += 1
+                self._progress.say(call_line(self._asked, self._planned, event),
+                                   bad=event["outcome"] != "ok")
+
+    def text(self) -> str:
+        """`12 of 38 calls`."""
+        return f"{self._asked} of {max(self._planned, self._asked)} calls"
+
+
 # --- after a run ---------------------------------------------------------------------------------
+def following(exit_code: int, synthetic: bool, resume: str, folder: str) -> str:
+    """What to type after a run that has ended."""
+    if exit_code:
+        return f"{resume} --retry-failed"
+    if synthetic:
+        return "python3 harness/run_benchmark.py --probe"
+    return f"python3 harness/complete_submission.py {shlex.quote(folder)}"
+
+
 def early_end(last: Optional[Json], resume: str) -> tuple[int, str]:
     """(exit code, text) of a run that nobody writes any more and that has no last line."""
     if last is not None and last["event"] == "run_interrupted":

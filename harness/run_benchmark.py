@@ -26,13 +26,11 @@ import contextlib
 import datetime
 import functools
 import gc
-import glob
 import hashlib
 import http.client
 import json
 import os
 import queue
-import re
 import signal
 import socket
 import struct
@@ -46,7 +44,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional
 
 if sys.version_info < (3, 9):
     sys.exit("run_benchmark needs Python 3.9 or newer; this is " + sys.version.split()[0])
@@ -54,17 +52,20 @@ if sys.version_info < (3, 9):
 import answer_checks
 import calls
 import engines
+import files
 import flags
 import hardware
+import instrument
 import ledger as ledgers
 import manifests
 import metrics
 import phases
 import privacy
-import releases
 import report
 import state
+import survey
 import wire
+from stops import EndpointError, Interrupted, Stop, StorageError
 
 # --- version and knobs ---------------------------------------------------------------------------
 HARNESS_VERSION = "public-1"
@@ -79,16 +80,10 @@ HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 READS_CAP = 4_000_000             # a body in one-byte reads must not fill memory with stamps either
 WAIT_TICK_S = 0.5                 # how often a silent read looks at its deadline
 DONE_GRACE_S = 0.25               # how long a stream may stay open after its [DONE]
-ASK_TIMEOUT_S = 5.0               # for each question about the server itself
 SCAN_TIMEOUT_S = 1.0              # for each usual port
-RETRY_STATUSES = (429, 503)
-RETRY_PAUSE_S = 1.0               # where the server names no Retry-After
+LOADING_PAUSE_S = 1.0             # between two looks at a server that is loading
 VANISHED_AFTER = 3                # calls in a row that found no server
-HEARTBEAT_S = 0.1                 # notices a suspended machine
-HEARTBEAT_FINE_S = 0.01           # measures the reader's lag where the kernel gives no stamps
-SAMPLE_EVERY_S = 5.0              # host gauges
-CALIBRATION = {"first_token_ms": 20, "gap_ms": 1, "tokens": 700}
-SATURATION_CHUNKS = 60_000
+LOCK_PATIENCE_S = 1.0             # somebody may just be looking whether it is held
 DETACH_LOOK_S = 20.0              # how long a background run may take to write its first line
 SO_TIMESTAMPNS = 35               # Linux (asm-generic); the socket module does not name it
 TIMESPEC = struct.Struct("ll")
@@ -96,42 +91,9 @@ TIMESPEC = struct.Struct("ll")
 Json = dict[str, Any]
 
 
-class Stop(Exception):
-    """Ends the program with one line on stderr and an exit code."""
-
-    exit_code = 2
-
-
-class EndpointError(Stop):
-    """The endpoint cannot be used (any more)."""
-
-    exit_code = 3
-
-
-class StorageError(Stop):
-    """A file cannot be written (any more)."""
-
-    exit_code = 4
-
-
-class Interrupted(Stop):
-    """A signal ended the run."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
-
-
 class CallCut(Exception):
-    """A call was ended by us: kind is timeout, body_too_large or client_stopped."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-class Ended(Exception):
-    """The stream said [DONE] and then stayed open: read no further."""
+    """A call was ended by us: (kind, message); kind is timeout, body_too_large, client_stopped, or
+    ended: the stream said [DONE] and then stayed open."""
 
 
 # --- one read: stamped before anything looks at it -----------------------------------------------
@@ -262,7 +224,7 @@ class Exchange:
     def _waited(self) -> None:
         left_s = self.left_s()
         if self.quiet_ns and time.perf_counter_ns() > self.quiet_ns:
-            raise Ended
+            raise CallCut("ended", "")
         self._arm(min(left_s, DONE_GRACE_S if self.quiet_ns else WAIT_TICK_S))
 
     def receive(self) -> bool:
@@ -335,10 +297,7 @@ class Exchange:
             elif got and self.last.rstrip().endswith(b"[DONE]"):
                 self.quiet_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)
                 self._arm(DONE_GRACE_S)
-            try:
-                if not self.receive():
-                    return
-            except Ended:
+            if not self.receive():
                 return
 
     def flush(self) -> None:
@@ -412,49 +371,35 @@ class StampedTLSConnection(StampedConnection, http.client.HTTPSConnection):
     """The same over TLS; stamped in user space, since a TLS socket has no recvmsg."""
 
 
-class PlainHandler(urllib.request.HTTPHandler):
-    """urllib's handler for http; the exchange rides on the request."""
+class StampedHandler(urllib.request.AbstractHTTPHandler):
+    """urllib's handler for http and https; the exchange rides on the request."""
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
     def http_open(self, request: Any) -> Any:
-        return self.do_open(StampedConnection, request, exchange=request.exchange)
-
-
-class TLSHandler(urllib.request.HTTPSHandler):
-    """urllib's handler for https."""
+        connection: Any = StampedConnection
+        return self.do_open(connection, request, exchange=request.exchange)
 
     def https_open(self, request: Any) -> Any:
-        return self.do_open(StampedTLSConnection, request, exchange=request.exchange,
-                            context=self._context)   # type: ignore[attr-defined]
+        connection: Any = StampedTLSConnection
+        return self.do_open(connection, request, exchange=request.exchange)
 
 
 # --- one call ------------------------------------------------------------------------------------
-class Side(threading.Thread):
-    """Does on the side, one after the other, what lanes have no time for."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.start()
-
-    def run(self) -> None:
-        while True:
-            self.work.get()()
-
-
 class Client:
     """Speaks HTTP to one endpoint with urllib; a key goes to this origin and nowhere else."""
 
     def __init__(self, target: flags.Target, api_key: Optional[str] = None,
                  gate: Optional[Gate] = None) -> None:
         self.target, self.gate = target, gate or Gate()
-        self.side = Side()
+        self.side = calls.Side()
         self.addresses: dict[Any, list[Any]] = {}
         self.headers = {"Content-Type": "application/json", "Accept": "*/*",
                         "User-Agent": f"run_benchmark/{HARNESS_VERSION}"}
         if api_key:
             self.headers["Authorization"] = "Bearer " + api_key
         self.opener = urllib.request.OpenerDirector()
-        self.opener.add_handler(TLSHandler() if target.scheme == "https" else PlainHandler())
+        self.opener.add_handler(StampedHandler())
         if privacy.target_class(target.host) != "loopback":
             self.opener.add_handler(urllib.request.ProxyHandler())
 
@@ -493,7 +438,7 @@ class Client:
                 exchange.cursor, exchange.header_reads - exchange.body_in_header)
             exchange.read_body(framing, length_bytes)
         except CallCut as cut:
-            failure = (cut.kind, str(cut))
+            failure = None if cut.args[0] == "ended" else cut.args
         except (OSError, http.client.HTTPException, ValueError) as error:
             failure = calls.failure_of(error, bool(exchange.started_ns))
         finally:
@@ -520,74 +465,7 @@ def utc_now() -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
 
 
-class Heartbeat(threading.Thread):
-    """Sleeps and looks at the clock: oversleeping is a suspended or starved machine."""
-
-    def __init__(self, period_s: float) -> None:
-        super().__init__(daemon=True)
-        self.period_s, self.beats = period_s, array.array("q")   # pairs: when ns, overslept µs
-        self.ended = threading.Event()
-        self.least_us = 0 if period_s < HEARTBEAT_S else 50_000
-
-    def run(self) -> None:
-        last_ns = time.perf_counter_ns()
-        while not self.ended.wait(self.period_s):
-            now_ns = time.perf_counter_ns()
-            overslept_us = (now_ns - last_ns) // 1000 - int(self.period_s * 1e6)
-            if overslept_us >= self.least_us:
-                self.beats.extend((now_ns, max(overslept_us, 0)))
-            last_ns = now_ns
-
-    def between(self, from_ns: int, to_ns: int) -> list[int]:
-        """Overslept µs of the beats whose sleep lay in a window, in part at least."""
-        out = []
-        for i in range(len(self.beats) - 2, -1, -2):
-            if self.beats[i] < from_ns:
-                break
-            if self.beats[i] - self.beats[i + 1] * 1000 <= to_ns:
-                out.append(self.beats[i + 1])
-        return out
-
-
 # --- the ledger, written -------------------------------------------------------------------------
-def flush_to_disk(fd: int) -> None:
-    """The system's strongest flush."""
-    if sys.platform == "darwin":
-        import fcntl
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(fd)
-
-
-def lock_file(fd: int) -> bool:
-    """Take the system's own lock, which dies with its process; False where another holds it."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-            os.lseek(fd, 1 << 40, os.SEEK_SET)        # a byte that no ledger reaches
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)    # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def open_ledger_file(path: str) -> int:
-    """A file descriptor for appending, without a lock."""
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-
-
-def write_whole(path: str, data: bytes) -> None:
-    """A file that is there whole or not at all, on disk when this returns."""
-    with open(path + ".part", "wb") as file:
-        file.write(data)
-        file.flush()
-        flush_to_disk(file.fileno())
-    os.replace(path + ".part", path)
-
-
 class Ledger:
     """run.jsonl: append-only, one write a line, on disk before `write` returns."""
 
@@ -597,12 +475,11 @@ class Ledger:
         self.zero_ns = time.perf_counter_ns()
         self.sha256, self.size = hashlib.sha256(), 0
         self._lock = threading.Lock()
-        try:
-            self._fd = open_ledger_file(path)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be opened ({error.strerror}); name another folder "
-                               "with --out-dir") from None
-        if not lock_file(self._fd):
+        self._fd, until_s = files.open_to_append(path), time.monotonic() + LOCK_PATIENCE_S
+        while not files.lock(self._fd):
+            if time.monotonic() < until_s:
+                time.sleep(0.05)
+                continue
             raise Stop(f"run {run_id} is being written by another process; follow it: python3 "
                        f"harness/run_benchmark.py --wait 100 {run_id}")
 
@@ -618,7 +495,7 @@ class Ledger:
             self._append(ledgers.dump_line(made))
             self.seq += 1
         try:
-            flush_to_disk(self._fd)
+            files.flush_to_disk(self._fd)
         except OSError as error:
             raise self._full(error) from None
         return made
@@ -644,29 +521,19 @@ class Ledger:
         A torn last line is first saved beside, then cut off; the caller records it and then calls
         `forget_torn`, so that it is never lost.
         """
-        state = ledgers.read_ledger(self.path)
-        if state.torn:
-            write_whole(self.path + ".torn", state.torn)
-            os.ftruncate(self._fd, state.whole_bytes)
-        elif state.newline_missing:
+        found, torn_path = ledgers.read_ledger(self.path), self.path + ".torn"
+        if found.torn:
+            files.write_whole(torn_path, found.torn)
+            os.ftruncate(self._fd, found.whole_bytes)
+        elif found.newline_missing:
             os.write(self._fd, b"\n")
-        with open(self.path, "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                self.sha256.update(block)
-                self.size += len(block)
-        saved = state.torn or self._saved_torn()
-        if state.events:
-            self.seq = state.events[-1]["seq"] + 1
-            self.segment = state.events[-1]["segment"] + 1
-        return state.events, {"newline_added": state.newline_missing, "torn_bytes": len(saved),
-                              "torn_base64": base64.b64encode(saved).decode() if saved else None}
-
-    def _saved_torn(self) -> bytes:
-        try:
-            with open(self.path + ".torn", "rb") as file:
-                return file.read()
-        except OSError:
-            return b""
+        whole, torn = files.read(self.path), files.read(torn_path)
+        self.sha256, self.size = hashlib.sha256(whole), len(whole)
+        if found.events:
+            self.seq = found.events[-1]["seq"] + 1
+            self.segment = found.events[-1]["segment"] + 1
+        return found.events, {"newline_added": found.newline_missing, "torn_bytes": len(torn),
+                              "torn_base64": base64.b64encode(torn).decode() if torn else None}
 
     def forget_torn(self) -> None:
         """The torn line stands in `run_resumed` now."""
@@ -678,11 +545,11 @@ class Ledger:
 class Run:
     """Phases and lanes over one endpoint into one ledger."""
 
-    def __init__(self, client: Client, known: state.State, ledger: Any, timeout_s: float,
-                 resume: str, progress: report.Progress) -> None:
-        self.client, self.known, self.ledger, self.timeout_s = client, known, ledger, timeout_s
-        self.resume, self.progress = resume, progress
-        self.heartbeat = Heartbeat(HEARTBEAT_S if sys.platform == "linux" else HEARTBEAT_FINE_S)
+    def __init__(self, client: Client, known: state.State, ledger: Any, resume: str,
+                 progress: report.Progress) -> None:
+        self.client, self.known, self.ledger = client, known, ledger
+        self.resume, self.progress, self.timeout_s = resume, progress, known.manifest["timeout_s"]
+        self.heartbeat = hardware.Heartbeat(hardware.HEARTBEAT_S)
         self.in_flight: dict[int, str] = {}
         self.shown = (0, time.monotonic())
         self.misses = self.signal_number = 0
@@ -705,11 +572,12 @@ class Run:
         self._phase_finished(model, "hello", begun_us, [hello])
         if self.known.manifest["smoke"]:
             return
-        self.identify(model, ask_server(self.client, self.known.engine, self.known.served[model]))
+        self.identify(model, survey.ask(self.client.send, self.known.engine,
+                                        self.known.served[model]))
         todo = [cell for cell in self.known.left(model) if cell.phase != "hello"]
         if todo:
             self.progress.say(report.estimate_line(report.estimate(
-                self.known.manifest, todo, greeted[0], self.timeout_s)))
+                self.known.manifest, todo, greeted[0])))
         for name in self.known.own_phases()[1:]:
             self._phase(name, [model])
         if len(self.known.own_phases()) > 1 and model not in self.known.probed:
@@ -749,8 +617,8 @@ class Run:
             while thread.is_alive():
                 thread.join(report.LIVE_EVERY_S)
                 self._show()
-        if self.fatal:
-            raise self.fatal
+        if self.fatal or self.signal_number:
+            raise self.fatal or Interrupted(self.signal_number)
 
     def _show(self) -> None:
         """The live line, where there is a terminal."""
@@ -761,6 +629,7 @@ class Run:
             (now - reads) / max(now_s - at_s, 1e-3), known.spent_us))
 
     def _ask_each(self, cells: list[phases.Cell]) -> None:
+        """One after the other."""
         for cell in cells:
             if not self.client.gate.stopping.is_set():
                 self.call(cell)
@@ -816,10 +685,12 @@ class Run:
             after_ns = wall_offset_ns()
             text = reply.head.decode("utf-8", "replace")
             refused = engines.refused_fields(reply.status, text, options) - dropped
-            pause_s = 0.0 if refused else self._pause_s(reply, until_ns)
-            if pause_s is None:
+            left_s = (until_ns - time.perf_counter_ns()) / 1e9
+            pause_s = 0.0 if refused else calls.retry_pause_s(reply)
+            if pause_s is None or pause_s >= left_s or self.client.gate.stopping.is_set():
                 break
             dropped |= refused
+            cache = self.known.cache(cell, uuid.uuid4().hex[:16]) if refused else cache
             attempts.append({"kind": "refused_fields" if refused else calls.outcome_of(reply)[0],
                              "status": reply.status, "started_us": begun_us,
                              "ended_us": self.ledger.now_us()})
@@ -829,15 +700,6 @@ class Run:
                                  self._heartbeat_gap(reply))
         return reply, timing, attempts, {"salt": cache[0], "options": options,
                                          "dropped_fields": sorted(dropped)}
-
-    def _pause_s(self, reply: calls.Reply, until_ns: int) -> Optional[float]:
-        """How long to wait before the next try; None for no further try."""
-        if reply.status not in RETRY_STATUSES or reply.failure:
-            return None
-        asked = reply.headers.get("retry-after", "")
-        pause_s = float(asked) if re.fullmatch(r"\d{1,6}", asked) else RETRY_PAUSE_S
-        left_s = (until_ns - time.perf_counter_ns()) / 1e9
-        return pause_s if pause_s < left_s and not self.client.gate.stopping.is_set() else None
 
     def _watch_for_the_server(self, reply: calls.Reply) -> None:
         """After a few calls in a row that met no server, the run stops instead of failing on."""
@@ -855,7 +717,7 @@ class Run:
 
     def _record(self, cell: phases.Cell, fields: Json) -> Json:
         """Write a call's line, on disk before this returns; stop where the run has to."""
-        event = self.ledger.write("call_finished", **cell._asdict(), **fields)
+        event: Json = self.ledger.write("call_finished", **cell._asdict(), **fields)
         self.known.note_call(cell, event)
         self.in_flight.pop(cell.lane, None)
         self.progress.say(report.call_line(len(self.known.outcomes), self.known.total, event),
@@ -887,96 +749,41 @@ class Run:
 
 
 # --- the server, asked ---------------------------------------------------------------------------
-def ask_server(client: Client, engine: Optional[str] = None,
-               served_id: Optional[str] = None) -> engines.Probes:
-    """Everything that engines.py can read, and what an engine tells about one model only."""
-    asked: list[tuple[str, str, Optional[Json]]] = [("GET", p, None) for p in engines.PROBE_PATHS]
-    if engine in engines.EXTRA_POSTS and served_id is not None:
-        path, body = engines.EXTRA_POSTS[engine]
-        asked.append(("POST", path, body(served_id)))
-    probes = {}
-    for method, path, fields in asked:
-        reply = client.send(method, path, fields, ASK_TIMEOUT_S)
-        probes[path] = engines.Probe(reply.status, reply.headers, reply.json(),
-                                     reply.head.decode("utf-8", "replace"))
-    return probes
-
-
 def wait_for_server(client: Client, url: str, timeout_s: float, keyed: bool) -> None:
     """Return when the endpoint answers; raises EndpointError that says what to do."""
     until_s = time.monotonic() + timeout_s
     while True:
         reply = client.send("GET", "/v1/models", None, min(timeout_s, 30.0))
-        if reply.status != 503 or time.monotonic() + RETRY_PAUSE_S > until_s:
+        if reply.status != 503 or time.monotonic() + LOADING_PAUSE_S > until_s:
             break
-        time.sleep(RETRY_PAUSE_S)                        # it says that it is loading
+        time.sleep(LOADING_PAUSE_S)                        # it says that it is loading
     if reply.status is None:
-        near = [f"  {one['url']}  {one['engine']['name']}" for one in scan_ports()]
-        raise EndpointError("\n".join([
-            f"no endpoint at {report.printable(url)} ({reply.failure and reply.failure[1]})",
-            *(["found on this machine; type one of them behind --target-url:", *near] if near else
-              ["nothing answers at the usual ports of this machine either. To start a server:",
-               engines.start_hint()]),
-            "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
+        raise EndpointError(report.no_endpoint(url, reply.failure, scan_ports()))
     if reply.status in (401, 403):
-        raise EndpointError(f"the endpoint refuses the key (HTTP {reply.status}); look at the "
-                            "variable that --api-key-env names" if keyed else
-                            f"the endpoint wants a key (HTTP {reply.status}); put it into an "
-                            "environment variable and type --api-key-env NAME")
+        raise EndpointError(report.refused_key(reply.status, keyed))
 
 
 def scan_ports() -> list[Json]:
-    """What answers at the usual loopback ports, as manifests.describe_server tells it."""
+    """What answers at the usual loopback ports, as survey.describe tells it."""
     found = []
     for port in engines.USUAL_PORTS:
-        url = f"http://127.0.0.1:{port}"
-        client = Client(flags.parse_target(url))
+        client = Client(flags.parse_target(f"127.0.0.1:{port}"))
         if client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S).status is not None:
-            found.append(describe(client, url))
+            found.append(survey.describe(client.send, client.target.base, CANONICAL_OPTIONS))
     return found
 
 
-def describe(client: Client, url: str) -> Json:
-    """Engine, models, facts and contexts of one endpoint."""
-    probes = ask_server(client)
-    name = engines.identify(probes)["name"]
-    return manifests.describe_server(url, probes, lambda model: probes_of(
-        client, name, model, probes), CANONICAL_OPTIONS["num_ctx"])
-
-
-def probes_of(client: Client, engine: Any, served_id: str,
-              probes: engines.Probes) -> engines.Probes:
-    """The server's answers, with those about one model where the engine gives such."""
-    return ask_server(client, engine, served_id) if engine in engines.EXTRA_POSTS else probes
-
-
-class Ready(NamedTuple):
-    """Everything that is known before the first call."""
-
-    client: Client
-    suites: dict[str, tuple[phases.Question, ...]]
-    served: dict[str, str]
-    skipped: list[str]
-    probes: dict[str, engines.Probes]
-    manifest: Json
-
-
-def prepare(args: argparse.Namespace, run_id: str, environment: Any, synthetic: bool) -> Ready:
+def prepare(args: argparse.Namespace, run_id: str, environment: Any,
+            synthetic: bool) -> tuple[Client, survey.Ready]:
     """Look at flags, suites and server; args are settled. Raises Stop where a run cannot begin."""
     manifests.refuse_names(args)
-    target = flags.parse_target(args.target_url)
-    client = Client(target, flags.api_key(args, environment))
+    client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
     suites = phases.load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
     wait_for_server(client, args.target_url, args.timeout, bool(args.api_key_env))
-    probes = ask_server(client)
-    engine = engines.identify(probes)
-    served, skipped = manifests.choose_models(args.models, engines.served_models(probes))
-    own = {model: probes_of(client, engine["name"], i, probes) for model, i in served.items()}
     address = next(iter(client.addresses.values()), None)
-    return Ready(client, suites, served, skipped, own, manifests.assemble(args, manifests.Found(
-        run_id, utc_now(), synthetic, target, address[0][4][0] if address else None, engine,
-        served, own, releases.current_hashes(), releases.git_state(), socket.gethostname(),
-    ), HARNESS_VERSION, CANONICAL_OPTIONS, suites))
+    return client, survey.prepare(client.send, args, manifests.Found(
+        run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
+        address[0][4][0] if address else None, socket.gethostname()))
 
 
 # --- the instrument ------------------------------------------------------------------------------
@@ -998,71 +805,17 @@ def reference_endpoint(*options: str) -> Iterator[flags.Target]:
 
 
 def calibrate(lanes: int) -> Json:
-    """The fields of `instrument_calibrated`: this client against chunks that say when they left."""
-    begun_ns, heartbeat = time.perf_counter_ns(), Heartbeat(HEARTBEAT_FINE_S)
+    """The fields of `instrument_calibrated`, measured with the embedded endpoint."""
+    heartbeat = hardware.Heartbeat(hardware.HEARTBEAT_FINE_S)
     heartbeat.start()
-    counts = sorted({1, lanes})
     try:
         with reference_endpoint("--slots", str(lanes)) as target:
-            client = Client(target)
-            offset_ns, bound_ns = calls.clock_offset_ns(clock_reading(client) for _ in range(20))
-            rows = [calls.calibration_row(streams(client, count, CALIBRATION), count,
-                                          CALIBRATION["gap_ms"] * 1000, offset_ns)
-                    for count in counts]
-            saturation = [{"lanes": n, "chunks_per_s": saturate(client, n)} for n in counts]
-    except (Stop, OSError, ValueError, LookupError, TypeError) as error:
+            return instrument.calibrate(Client(target).send, instrument.Clocks(
+                time.perf_counter_ns, wall_offset_ns), lanes, heartbeat.between)
+    except (Stop, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         return calls.calibration(f"the calibration failed: {type(error).__name__}")
     finally:
         heartbeat.ended.set()
-    now_ns = time.perf_counter_ns()
-    return calls.calibration(
-        None, stamp="kernel" if {kind for kind, _ in rows} == {"kernel"} else "user",
-        clock_resolution_ns=clock_resolution_ns(), lanes=[row for _, row in rows],
-        saturation=saturation, clock_offset_us=bound_ns / 1000,
-        heartbeat_overshoot_us=wire.spread(heartbeat.between(begun_ns, now_ns)),
-        wall_ms=(now_ns - begun_ns) // 1_000_000)
-
-
-def clock_reading(client: Client) -> tuple[int, int, int]:
-    """(our clock when we asked, the endpoint's, ours when the answer came) in ns."""
-    reply = client.send("GET", "/clock", None, ASK_TIMEOUT_S)
-    return reply.arrivals.started_ns, reply.json()["monotonic_ns"], reply.arrivals.user_ns[0]
-
-
-def streams(client: Client, lanes: int, schedule: Json) -> list[tuple[Any, Any, calls.Stamps]]:
-    """The same scheduled stream on so many lanes at once: (reply, sent stamps, stamps) each."""
-    out: list[tuple[Any, Any, calls.Stamps]] = []
-
-    def stream() -> None:
-        sent, before_ns = calls.SentStamps(), wall_offset_ns()
-        reply = client.send("POST", "/v1/chat/completions", {
-            "model": "reference-swift", "stream": True, "reference": schedule,
-            "messages": [{"role": "user", "content": "calibration"}]}, 20.0, sent.feed)
-        if reply.arrivals and not reply.failure:
-            out.append((reply, sent, calls.stamps_of(reply.arrivals, before_ns, wall_offset_ns())))
-
-    threads = [threading.Thread(target=stream, daemon=True) for _ in range(lanes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(out) < lanes:
-        raise ValueError("a stream broke off")
-    return out
-
-
-def saturate(client: Client, lanes: int) -> float:
-    """Chunks per second that this client takes when they come as fast as it reads."""
-    schedule = {"first_token_ms": 0, "gap_ms": 0, "tokens": SATURATION_CHUNKS // lanes}
-    begun_ns = time.perf_counter_ns()
-    chunks = sum(sent.count() for _, sent, _ in streams(client, lanes, schedule))
-    return metrics.round_sig(chunks * 1e9 / (time.perf_counter_ns() - begun_ns)) or 0.0
-
-
-def clock_resolution_ns() -> int:
-    """The smallest step seen between two readings of the clock."""
-    readings = [time.perf_counter_ns() for _ in range(2000)]
-    return min((b - a for a, b in zip(readings, readings[1:]) if b > a), default=1_000_000)
 
 
 @contextlib.contextmanager
@@ -1072,7 +825,7 @@ def quiet_interpreter() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     gc.disable()
-    keeper = socket.socket()            # while one socket wants stamps, the kernel is ready to stamp
+    keeper = socket.socket()             # while one socket wants stamps, the kernel stays ready
     ask_for_stamps(keeper)
     try:
         yield
@@ -1083,47 +836,17 @@ def quiet_interpreter() -> Iterator[None]:
             gc.enable()
 
 
-class HostWatch(threading.Thread):
-    """Writes the host's gauges into the ledger now and then."""
-
-    def __init__(self, ledger: Ledger, server_port: Optional[int]) -> None:
-        super().__init__(daemon=True)
-        self.ledger, self.ended = ledger, threading.Event()
-        self.sampler = hardware.Sampler(server_port)
-        self.start()
-
-    def run(self) -> None:
-        with contextlib.suppress(StorageError):        # the lanes meet it, too, and tell of it
-            while not self.ended.wait(SAMPLE_EVERY_S):
-                self.ledger.write("host_sampled", **self.sampler.sample())
-
-    def close(self, last_sample: bool) -> None:
-        """End; a run that is short shall have a sample, too."""
-        self.ended.set()
-        self.join()
-        if last_sample:
-            self.ledger.write("host_sampled", **self.sampler.sample())
-        self.sampler.close()
-
-
 # --- a whole run ---------------------------------------------------------------------------------
-def find_run(out_dir: str, run: str) -> Optional[str]:
-    """The folder of a run, by its id or by its path; None where there is none."""
-    if os.path.isfile(os.path.join(run, ledgers.MANIFEST)):
-        return run
-    name = run if run.startswith("run-") else f"run-{run}"
-    found = glob.glob(os.path.join(glob.escape(out_dir), "*", "*", glob.escape(name)))
-    return found[0] if found else None
-
-
 def open_run(folder: str, manifest: Json, is_new: bool, resume: str) -> Ledger:
     """The locked ledger; the manifest is written once, and never again."""
+    path = os.path.join(folder, ledgers.MANIFEST)
     try:
         os.makedirs(folder, exist_ok=True)
         ledger = Ledger(os.path.join(folder, ledgers.LEDGER), manifest["run_id"], resume)
+        if is_new and os.path.exists(path):
+            raise Stop(f"another process has just begun this run; go on with it: {resume}")
         if is_new:
-            text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            write_whole(os.path.join(folder, ledgers.MANIFEST), text.encode("utf-8", "replace"))
+            files.write_whole(path, ledgers.dump_document(manifest))
     except OSError as error:
         raise StorageError(f"{folder} cannot be written ({error.strerror}); make room, or name "
                            "another folder with --out-dir") from None
@@ -1134,12 +857,12 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
            synthetic: bool = False) -> int:
     """A run, or the rest of one, and its table."""
     run_id = args.run_id or str(uuid.uuid4())
-    folder = find_run(args.out_dir, run_id) if args.run_id else None
+    folder = ledgers.find_run(args.out_dir, run_id) if args.run_id else None
     earlier = ledgers.read_manifest(folder) if folder else None
     if earlier:
         manifests.adopt(args, earlier)
     flags.settle(args, CANONICAL_OPTIONS)
-    ready = prepare(args, run_id, environment, synthetic)
+    client, ready = prepare(args, run_id, environment, synthetic)
     if earlier:
         manifests.refuse_difference(earlier, ready.manifest)
         ready = ready._replace(manifest=earlier)
@@ -1148,13 +871,13 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
     ledger = open_run(folder, ready.manifest, earlier is None, resume)
     events, resumed = ledger.take_up()
-    known = state.State(ready.manifest, ready.suites, ready.served, args.temperature, args.num_ctx,
-                        args.retry_failed)
+    known = state.State(ready.manifest, ready.suites, ready.served, args.retry_failed)
     known.recall(events)
-    run = Run(ready.client, known, ledger, args.timeout, resume, progress)
+    run = Run(client, known, ledger, resume, progress)
     if not (events and events[-1]["event"] == "run_finished" and known.ended()):
         begin_segment(ledger, ready.manifest, events, resumed)
-        progress.say(f"run {run_id}: {known.total} calls planned")
+        progress.say(f"run {run_id}: {known.total} calls planned" + (
+            "" if args.no_calibration or args.smoke else "; first this client's own error (3 s)"))
         with quiet_interpreter(), interruptible(run):
             carry_out(run, ready, args.no_calibration, not events)
         events = finish(run)
@@ -1168,42 +891,38 @@ def begin_segment(ledger: Ledger, manifest: Json, events: Sequence[Json], resume
               "manifest_sha256": ledgers.manifest_sha256(manifest)}
     if not events:
         ledger.write("run_started", **shared)
-        ledger.segment += bool(resumed["torn_bytes"])
     if events or resumed["torn_bytes"]:
+        ledger.segment = max(ledger.segment, 1)
         ledger.write("run_resumed", **shared, **resumed)
         ledger.forget_torn()
 
 
-def carry_out(run: Run, ready: Ready, no_calibration: bool, is_first: bool) -> None:
+def carry_out(run: Run, ready: survey.Ready, no_calibration: bool, is_first: bool) -> None:
     """Everything between the first and the last line of a segment; raises Stop."""
-    manifest, ledger, watch = ready.manifest, run.ledger, None
+    target, ledger, patrol = ready.manifest["target"], run.ledger, None
     run.heartbeat.start()
     try:
-        if not manifest["smoke"]:
-            lanes = max(entry["lanes"] for entry in manifest["plan"]["phases"])
-            run.progress.say("measuring this client's own error ..." if not no_calibration else
-                             "this client's own error is not measured (--no-calibration)")
+        if not ready.manifest["smoke"]:
             ledger.write("instrument_calibrated", **(
-                calls.calibration("--no-calibration") if no_calibration else calibrate(lanes)))
-            watch = HostWatch(ledger, manifest["target"]["port"] if
-                              manifest["target"]["class"] == "loopback" else None)
+                calls.calibration("--no-calibration") if no_calibration else
+                calibrate(max(p["lanes"] for p in ready.manifest["plan"]["phases"]))))
+            patrol = hardware.Patrol(target["port"] if target["class"] == "loopback" else None,
+                                     lambda found: ledger.write("host_sampled", **found))
         for model, probes in ready.probes.items():
             run.identify(model, probes)
         for model in ready.skipped if is_first else ():
-            ledger.write("model_skipped", model=model, reason="it does not chat, as the engine "
-                         "says or its name does")
+            ledger.write("model_skipped", model=model,
+                         reason="it does not chat, as the engine says or its name does")
         run.all()
-        if run.signal_number:
-            raise Interrupted(run.signal_number)
     except Stop as stop:
-        if watch:
-            watch.close(last_sample=False)
+        if patrol:
+            patrol.close(tell=False)
         if not isinstance(stop, StorageError):
             ledger.write("run_interrupted", reason=privacy.redact(str(stop))[:300],
                          exit_code=stop.exit_code, in_flight=sorted(run.in_flight.values()))
         raise
-    if watch:
-        watch.close(last_sample=True)
+    if patrol:
+        patrol.close(tell=True)
 
 
 @contextlib.contextmanager
@@ -1225,13 +944,11 @@ def interruptible(run: Run) -> Iterator[None]:
 
 def finish(run: Run) -> list[Json]:
     """Write the last line; all events of the run."""
-    events = ledgers.read_ledger(run.ledger.path).events
-    outcomes = [call["outcome"] for call in ledgers.latest_calls(events)]
-    last = run.ledger.write(
-        "run_finished", counts={kind: outcomes.count(kind) for kind in sorted(set(outcomes))},
-        wall_us=run.ledger.now_us(), exit_code=int(set(outcomes) != {"ok"}), lines=run.ledger.seq,
-        sha256=run.ledger.sha256.hexdigest())
-    return [*events, last]
+    events, ledger = ledgers.read_ledger(run.ledger.path).events, run.ledger
+    counts = ledgers.counts(events)
+    return [*events, ledger.write(
+        "run_finished", counts=counts, wall_us=ledger.now_us(), lines=ledger.seq,
+        exit_code=int(set(counts) != {"ok"}), sha256=ledger.sha256.hexdigest())]
 
 
 def tell_end(args: argparse.Namespace, manifest: Json, events: Sequence[Json],
@@ -1241,13 +958,12 @@ def tell_end(args: argparse.Namespace, manifest: Json, events: Sequence[Json],
     resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
     if last is None or last["event"] != "run_finished":
         code, text = report.early_end(last, resume)
-        print(text)
+        report.out(text)
         return code
-    following = (f"{resume} --retry-failed" if last["exit_code"] else
-                 "python3 harness/run_benchmark.py --probe" if manifest["synthetic"] else
-                 f"python3 harness/complete_submission.py {os.path.relpath(folder)}")
+    following = report.following(last["exit_code"], manifest["synthetic"], resume,
+                                 os.path.relpath(folder))
     summary = metrics.summarize_run(manifest, events)
-    print(json.dumps({"run_id": run_id, "folder": folder, "exit_code": last["exit_code"],
+    report.out(json.dumps({"run_id": run_id, "folder": folder, "exit_code": last["exit_code"],
                       "summary": summary, "next": following}) if args.json else
           report.end_text(summary, folder, following))
     return int(last["exit_code"])
@@ -1262,29 +978,25 @@ def do_rehearse(args: argparse.Namespace, progress: report.Progress, environment
         return do_run(args, progress, environment, synthetic=True)
 
 
-def hello_of(args: argparse.Namespace, environment: Any) -> tuple[Ready, state.State, Json]:
-    """One hello to the first model, recorded nowhere."""
-    flags.settle(args, CANONICAL_OPTIONS)
-    ready = prepare(args, str(uuid.UUID(int=0)), environment, False)
-    known = state.State(ready.manifest, ready.suites, ready.served, args.temperature, args.num_ctx,
-                        False)
-    run = Run(ready.client, known, NoLedger(), args.timeout, "", report.Progress(None, False, False))
-    return ready, known, run.call(known.hello(next(iter(ready.served)), 0))
-
-
 class NoLedger:
     """Stands in for a ledger where nothing is written."""
 
-    segment = 0
-
-    def __init__(self) -> None:
-        self.zero_ns = time.perf_counter_ns()
+    segment, zero_ns = 0, time.perf_counter_ns()
 
     def now_us(self) -> int:
         return (time.perf_counter_ns() - self.zero_ns) // 1000
 
     def write(self, event: str, **fields: Any) -> Json:
         return {"event": event, **fields}
+
+
+def hello_of(args: argparse.Namespace, environment: Any) -> tuple[Json, Json]:
+    """(manifest of the run that is not made, one hello to its first model, recorded nowhere)."""
+    flags.settle(args, CANONICAL_OPTIONS)
+    client, ready = prepare(args, str(uuid.UUID(int=0)), environment, False)
+    known = state.State(ready.manifest, ready.suites, ready.served, False)
+    run = Run(client, known, NoLedger(), "", report.Progress(None, False, False))
+    return ready.manifest, run.call(known.hello(next(iter(ready.served)), 0))
 
 
 def do_probe(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
@@ -1294,30 +1006,32 @@ def do_probe(args: argparse.Namespace, progress: report.Progress, environment: A
         args.target_url = found[0]["url"] if found else args.target_url
         if not found:
             client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
-            wait_for_server(client, args.target_url, ASK_TIMEOUT_S, bool(args.api_key_env))
-            found = [describe(client, args.target_url)]
+            wait_for_server(client, args.target_url, survey.ASK_TIMEOUT_S, bool(args.api_key_env))
+            found = [survey.describe(client.send, args.target_url, CANONICAL_OPTIONS)]
         args.models = args.models or ("auto" if found[0]["models"] else None)
-    hello = hello_of(args, environment)[2] if len(found) == 1 else None
-    print(json.dumps({"endpoints": found, "hello": hello}) if args.json else
+    hello = hello_of(args, environment)[1] if len(found) == 1 else None
+    report.out(json.dumps({"endpoints": found, "hello": hello}) if args.json else
           report.probes_text(found, hello))
     return int(hello is not None and hello["outcome"] != "ok")
 
 
 def do_plan(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
     """What a run would ask, and after a hello how long it may take."""
-    ready, known, hello = hello_of(args, environment)
-    found = report.estimate(ready.manifest, phases.all_cells(ready.manifest), hello, args.timeout)
-    print(json.dumps({"manifest": ready.manifest, "calls": known.total, "hello": hello,
+    manifest, hello = hello_of(args, environment)
+    cells = phases.all_cells(manifest)
+    found = report.estimate(manifest, cells, hello)
+    report.out(json.dumps({"manifest": manifest, "calls": len(cells), "hello": hello,
                       "estimate": found and found._asdict()}) if args.json else
-          report.plan_text(ready.manifest, known.total, found))
+          report.plan_text(manifest, len(cells), found))
     return int(hello["outcome"] != "ok")
 
 
 def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
     """The same run in a session of its own; returns when it has begun, or has failed to."""
     run_id = args.run_id or str(uuid.uuid4())
-    argv = [word for word in words if word != "--detach"]
-    argv += [] if args.run_id else ["--run-id", run_id]
+    argv = [word for word in words if word != "--detach"] + (
+        [] if args.run_id else ["--run-id", run_id]) + (
+        [] if args.out_dir_typed else ["--out-dir", args.out_dir])
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
     apart: Json = ({"creationflags": 0x00000008 | 0x00000200} if os.name == "nt"
                    else {"start_new_session": True})
@@ -1326,52 +1040,36 @@ def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
                                  stdin=subprocess.DEVNULL, stdout=log, stderr=log, **apart)
     until_s, begun = time.monotonic() + DETACH_LOOK_S, False
     while child.poll() is None and not begun and time.monotonic() < until_s:
-        folder = find_run(args.out_dir, run_id)
-        begun = folder is not None and is_held(os.path.join(folder, ledgers.LEDGER))
         time.sleep(0.05)
+        begun = ledgers.has_begun(args.out_dir, run_id)
     if child.returncode not in (None, 0, 1):
-        with open(log_path, encoding="utf-8", errors="replace") as log_text:
-            sys.stderr.write(log_text.read()[-4000:])
+        sys.stderr.write(files.read(log_path).decode("ascii", "backslashreplace")[-4000:])
         return int(child.returncode)
-    print(f"run {run_id} goes on in the background\nlog: {log_path}\n"
-          f"next: {flags.wait_command(args, CANONICAL_OPTIONS, '100', run_id)}")
+    report.out(f"run {run_id} goes on in the background\nlog: {log_path}\n"
+          f"next: {flags.wait_command(args, '100', run_id)}")
     return 0
 
 
 def do_wait(args: argparse.Namespace, progress: report.Progress) -> int:
     """Follow a run until it ends (its exit code) or the time is up (5)."""
     until_s, run = time.monotonic() + flags.wait_seconds(args), args.wait[1]
-    folder = find_run(args.out_dir, run)
+    folder = ledgers.find_run(args.out_dir, run)
     if folder is None:
         raise Stop(f"--wait: no run {report.printable(run)} below {args.out_dir}; type its id or "
-                   "its folder, and its --out-dir where it has one")
-    path, told = os.path.join(folder, ledgers.LEDGER), 0
+                   "its folder, and --out-dir where it had one")
+    path = os.path.join(folder, ledgers.LEDGER)
+    manifest, tail = ledgers.manifest_of(folder), ledgers.Tail(path)
+    follower = report.Follower(progress, len(phases.all_cells(manifest)))
     while True:
-        over = not is_held(path)         # asked first: a run that ends meanwhile is read whole
-        manifest, (events, *_) = ledgers.load_run(folder)
-        answered = ledgers.latest_calls(events)
-        total = max(len(phases.all_cells(manifest)), len(answered))
-        for number, call in enumerate(answered[told:], told + 1):
-            progress.say(report.call_line(number, total, call), bad=call["outcome"] != "ok")
-        told = len(answered)
+        over = not files.is_locked(path)     # asked first: what ends meanwhile is read whole
+        follower.tell(tail.new_events())
         if over:
-            return tell_end(args, manifest, events, folder)
+            return tell_end(args, manifest, tail.events, folder)
         if time.monotonic() >= until_s:
-            print(f"still running: {told} of {total} calls\nnext: "
-                  + flags.wait_command(args, CANONICAL_OPTIONS, args.wait[0], run))
+            report.out(f"still running: {follower.text()}\nnext: "
+                  + flags.wait_command(args, args.wait[0], run))
             return 5
-        time.sleep(0.2)
-
-
-def is_held(path: str) -> bool:
-    """Whether a process is writing this ledger."""
-    if not os.path.exists(path):
-        return False
-    fd = open_ledger_file(path)
-    try:
-        return not lock_file(fd)
-    finally:
-        os.close(fd)
+        time.sleep(WAIT_TICK_S)
 
 
 def build_parser() -> flags.Parser:
@@ -1383,11 +1081,12 @@ def main(argv: Optional[Sequence[str]] = None, environment: Any = os.environ) ->
     """Run the program; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
-    args.out_dir_typed = args.out_dir is not None
-    args.out_dir = args.out_dir or (tempfile.mkdtemp(prefix="rehearsal-") if args.rehearse
-                                    else DEFAULT_OUT)
     progress = report.Progress.on(sys.stderr, args.quiet, environment)
     try:
+        flags.refuse_combinations(args)
+        args.out_dir_typed = args.out_dir is not None
+        args.out_dir = args.out_dir or (tempfile.mkdtemp(prefix="rehearsal-") if args.rehearse
+                                        else DEFAULT_OUT)
         if args.wait:
             return do_wait(args, progress)
         if args.detach:
@@ -1395,10 +1094,10 @@ def main(argv: Optional[Sequence[str]] = None, environment: Any = os.environ) ->
         mode = (do_probe if args.probe else do_plan if args.plan else
                 do_rehearse if args.rehearse else do_run)
         return mode(args, progress, environment)
-    except (Stop, flags.Refused, phases.SuiteError, ledgers.LedgerError) as stop:
+    except Stop as stop:
         progress.end()
         print(f"run_benchmark: {stop}", file=sys.stderr)
-        return getattr(stop, "exit_code", 4 if isinstance(stop, ledgers.LedgerError) else 2)
+        return stop.exit_code
     except KeyboardInterrupt:
         return 130
 

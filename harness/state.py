@@ -1,8 +1,8 @@
 """What a run knows so far: pure state, built from the plan and from the ledger's own lines.
 
-The runner notes every line here that it writes or, after a resume, reads back. From that follow what
-is still to be asked, with which messages, and what a call's line says; nothing here is lost with the
-process, since all of it comes from the ledger again.
+The runner notes every line here that it writes or, after a resume, reads back. From that follow
+what is still to be asked, with which messages, and what a call's line says; nothing here is lost
+with the process, since all of it comes from the ledger again.
 """
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class State:
     """
 
     def __init__(self, manifest: Json, suites: dict[str, tuple[phases.Question, ...]],
-                 served: dict[str, str], temperature: float, num_ctx: int,
-                 retry_failed: bool) -> None:
+                 served: dict[str, str], retry_failed: bool) -> None:
         self.manifest, self.suites, self.served = manifest, suites, served
-        self.temperature, self.num_ctx, self.retry_failed = temperature, num_ctx, retry_failed
+        self.retry_failed = retry_failed
+        chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+        self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
         self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
         self.total = len(phases.all_cells(manifest))
@@ -125,8 +126,9 @@ class State:
 
     def messages(self, cell: phases.Cell) -> list[dict[str, str]]:
         """The messages of a cell as things stand, without salt."""
-        return phases.messages_of(cell.phase, self.question(cell), self.suites[cell.phase],
-                                  self._turns.get((cell.model, cell.repeat), ()))
+        grows = phases.PHASES[cell.phase].kind == "append"
+        history = self._turns.get((cell.model, cell.repeat), ()) if grows else ()
+        return phases.messages_of(cell.phase, self.question(cell), self.suites[cell.phase], history)
 
     def cap(self, cell: phases.Cell) -> int:
         """max_tokens of a cell."""
