@@ -636,14 +636,14 @@ class Run:
 
     def _append(self, cells: list[phases.Cell]) -> None:
         """One conversation a repeat; what lies beyond the context's edge is recorded, not asked."""
-        edges: dict[int, str] = {}
         for cell in cells:
             if self.client.gate.stopping.is_set():
                 return
-            if cell.repeat in edges:
-                self._record(cell, self.known.beyond_the_edge(cell, edges[cell.repeat]))
-            elif self.call(cell)["outcome"] == "context_limit":
-                edges[cell.repeat] = cell.question_id
+            edge = self.known.edge(cell)
+            if edge:
+                self._record(cell, self.known.beyond_the_edge(cell, edge))
+            else:
+                self.call(cell)
 
     def _phase_finished(self, model: Optional[str], name: str, begun_us: int,
                         cells: list[phases.Cell]) -> None:
@@ -703,6 +703,8 @@ class Run:
 
     def _watch_for_the_server(self, reply: calls.Reply) -> None:
         """After a few calls in a row that met no server, the run stops instead of failing on."""
+        if self.client.gate.stopping.is_set():
+            return                            # it is us who dropped these calls
         self.misses = self.misses + 1 if reply.status is None and reply.failure else 0
         if self.misses >= VANISHED_AFTER and reply.failure:
             self.fatal = self.fatal or EndpointError(
@@ -728,6 +730,8 @@ class Run:
 
     def identify(self, model: str, probes: engines.Probes) -> None:
         """Record what the server tells of itself and one model; some tell only after its load."""
+        if self.client.gate.stopping.is_set():
+            return                            # the answers are those of a dropped connection
         found = self.ledger.write("endpoint_identified", **self.known.identity(model, probes))
         if found["context"]["remedy"]:
             self.progress.say(report.context_line(found))
@@ -945,10 +949,9 @@ def interruptible(run: Run) -> Iterator[None]:
 def finish(run: Run) -> list[Json]:
     """Write the last line; all events of the run."""
     events, ledger = ledgers.read_ledger(run.ledger.path).events, run.ledger
-    counts = ledgers.counts(events)
     return [*events, ledger.write(
-        "run_finished", counts=counts, wall_us=ledger.now_us(), lines=ledger.seq,
-        exit_code=int(set(counts) != {"ok"}), sha256=ledger.sha256.hexdigest())]
+        "run_finished", counts=ledgers.counts(events), wall_us=ledger.now_us(), lines=ledger.seq,
+        exit_code=int(not run.known.all_answered()), sha256=ledger.sha256.hexdigest())]
 
 
 def tell_end(args: argparse.Namespace, manifest: Json, events: Sequence[Json],

@@ -33,7 +33,8 @@ class State:
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
         self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
-        self.total = len(phases.all_cells(manifest))
+        self.planned = phases.all_cells(manifest)
+        self.total = len(self.planned)
         self.outcomes: dict[str, str] = {}
         self.finished: set[tuple[Optional[str], str]] = set()
         self.probed: set[str] = set()
@@ -44,6 +45,7 @@ class State:
         self._longest: dict[str, tuple[int, int, phases.Cell]] = {}
         self._turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
         self._salts: dict[tuple[str, int], str] = {}
+        self._edges: dict[tuple[str, int], str] = {}
 
     # -- what the ledger says
     def recall(self, events: Iterable[Json]) -> None:
@@ -63,6 +65,8 @@ class State:
             self.spent_us.append(event["timing"]["done_us"])
         if event["outcome"] == "ok":
             self._note_answer(cell, event)
+        elif event["outcome"] == "context_limit" and event["timing"]:      # asked, and refused
+            self._edges[cell.model, cell.repeat] = cell.question_id
 
     def _note_answer(self, cell: phases.Cell, event: Json) -> None:
         kind, chars = phases.PHASES[cell.phase].kind, event["request"]["messages_chars"]
@@ -76,6 +80,8 @@ class State:
                 (event["request"]["prompt"], answer))
             if event["request"]["salt"]:
                 self._salts[cell.model, cell.repeat] = event["request"]["salt"]
+            if self._edges.get((cell.model, cell.repeat)) == cell.question_id:
+                del self._edges[cell.model, cell.repeat]
         # On parallel lanes TTFT holds waiting, and a cold one the load: not to be compared with.
         elif kind in ("single", "suite_context") and first_us and not event["cold"]:
             if chars > self._longest.get(cell.model, (0,))[0]:
@@ -102,20 +108,21 @@ class State:
 
     def model_done(self, model: str) -> bool:
         """Whether nothing is left to do with a model, the mixed phase apart."""
-        return not self.left(model) and (model in self.probed or self.own_phases() == ["hello"])
+        return not self.left(model) and (model in self.probed or self.own_phases() == ["hello"]
+                                         and (model, "hello") in self.finished)
 
     def ended(self) -> bool:
-        """Whether no planned call is left."""
-        mixed = [c for name in self.names if phases.PHASES[name].kind == "mixed"
-                 and not phases.skip_reason(name, list(self.served),
-                                            self.manifest["plan"]["lanes"])
-                 for c in self.cells(name, list(self.served))]
-        return all(map(self.model_done, self.served)) and all(map(self.done, mixed))
+        """Whether nothing is left to do."""
+        return all(map(self.model_done, self.served)) and all(map(self.done, self.planned))
+
+    def all_answered(self) -> bool:
+        """Whether every planned call has an answer; hellos that a resume added do not count."""
+        return all(self.outcomes.get(cell.cell_id) == "ok" for cell in self.planned)
 
     def hello(self, model: str, segment: int) -> phases.Cell:
-        """The hello of a model in a segment: each resume adds one of its own."""
+        """A model's hello in a segment: the planned one, and once that is done, one a resume."""
         cell = self.cells("hello", [model])[0]
-        if not segment:
+        if not segment or not self.done(cell):
             return cell
         return cell._replace(repeat=segment, cell_id=phases.cell_id_of(
             self.manifest["cell_id_prefix"], model, "hello", "hello", segment))
@@ -187,8 +194,14 @@ class State:
             sum(len(m["content"]) for m in messages), self._seen[cell.model],
             self.effective_tokens.get(cell.model), found)
 
+    def edge(self, cell: phases.Cell) -> Optional[str]:
+        """The question before this one at which its conversation met the context's edge."""
+        edge, ids = self._edges.get((cell.model, cell.repeat)), [
+            q.id for q in self.suites[cell.phase]]
+        return edge if edge and ids.index(edge) < ids.index(cell.question_id) else None
+
     def beyond_the_edge(self, cell: phases.Cell, edge: str) -> Json:
-        """The same for a turn that was not asked, since question `edge` met the context's edge."""
+        """As `call_fields`, for a turn that is not asked, since question `edge` met the edge."""
         message = f"not asked: the conversation met the context's edge at question {edge}"
         return {"cold": False, "attempts": [],
                 "request": {"prompt": self.question(cell).prompt,
