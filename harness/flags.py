@@ -10,6 +10,7 @@ import re
 import shlex
 import urllib.parse
 import uuid
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 import phases
@@ -130,7 +131,7 @@ def knobs(canonical: dict[str, Any]) -> tuple[Knob, ...]:
     where = "whose run it is, and where it goes"
     return (
         Knob("--target-url", what, "URL", DEFAULT_URL, "", _url,
-             "base URL of the endpoint, with or without /v1", private=True),
+             "base URL of the endpoint, with or without /v1", kept=True, private=True),
         Knob("--models", what, "LIST", None, "", None,
              "model ids with commas between, or auto for all that chat; default: the only model "
              "served", kept=True),
@@ -217,6 +218,7 @@ def build_parser(description: str, canonical: dict[str, Any]) -> Parser:
     parser = Parser(prog="run_benchmark", usage=usage, description=about.strip(),
                     allow_abbrev=False, epilog=f"exit codes:{codes}" if codes else None,
                     formatter_class=_Plain)
+    parser.set_defaults(out_dir_typed=False)
     groups: dict[str, Any] = {}
     for knob in knobs(canonical):
         group = groups.setdefault(knob.group, None) or parser.add_argument_group(knob.group)
@@ -254,6 +256,8 @@ def refuse_combinations(args: argparse.Namespace) -> None:
         raise Stop(f"{' and '.join(modes)} exclude each other; type one of them")
     if args.detach and modes and modes[0] in ("--probe", "--plan", "--wait"):
         raise Stop(f"--detach is for runs; type {modes[0]} without it")
+    if args.rehearse and args.target_url:
+        raise Stop("--rehearse asks its own endpoint; type it without --target-url")
     if args.retry_failed and not args.run_id:
         raise Stop("--retry-failed goes on with a run; type its id behind --run-id")
 
@@ -287,8 +291,10 @@ def settle(args: argparse.Namespace, canonical: dict[str, Any]) -> None:
 
 def typed(args: argparse.Namespace, canonical: dict[str, Any]) -> list[tuple[Knob, Any]]:
     """The flags that stand at something else than their default, with their values."""
-    return [(knob, getattr(args, knob.dest)) for knob in knobs(canonical)
-            if getattr(args, knob.dest) not in (None, False, knob.default)]
+    values = [(knob, getattr(args, knob.dest)) for knob in knobs(canonical)]
+    return [(knob, value) for knob, value in values
+            if value is not None and value is not False and value != knob.default
+            and (knob.dest != "out_dir" or args.out_dir_typed)]
 
 
 def published_flags(args: argparse.Namespace, canonical: dict[str, Any]) -> list[str]:
@@ -304,10 +310,17 @@ def resume_command(args: argparse.Namespace, canonical: dict[str, Any], run_id: 
                    retry_failed: bool = False) -> str:
     """What to type to go on with a run: its id, and what its manifest does not hold."""
     words = ["python3", "harness/run_benchmark.py", "--run-id", run_id]
+    wanted = ["--rehearse"] if args.rehearse else ["--target-url", "--api-key-env"]
     for knob, value in typed(args, canonical):
-        if knob.flag in ("--target-url", "--api-key-env", "--out-dir", "--no-calibration"):
+        if knob.flag in (*wanted, "--out-dir", "--no-calibration"):
             words += [knob.flag] if knob.metavar is None else [knob.flag, str(value)]
     return shlex.join(words + ["--retry-failed"] * retry_failed)
+
+
+def detached_words(args: argparse.Namespace, words: Sequence[str], run_id: str) -> list[str]:
+    """The command line of the same run in the background."""
+    return [word for word in words if word != "--detach"] + ["--run-id", run_id] + [
+        "--out-dir", args.out_dir] * args.out_dir_typed
 
 
 def wait_command(args: argparse.Namespace, seconds: str, run: str) -> str:

@@ -12,6 +12,7 @@ with their keys in the schema's order, and reads a run's folder back:
 """
 from __future__ import annotations
 
+import base64
 import functools
 import glob
 import hashlib
@@ -346,8 +347,12 @@ def find_run(out_dir: str, run: str) -> Optional[str]:
 def has_begun(out_dir: str, run: str) -> bool:
     """Whether a run has written a line."""
     folder = find_run(out_dir, run)
-    path = os.path.join(folder or "", LEDGER)
-    return folder is not None and os.path.exists(path) and os.path.getsize(path) > 0
+    return folder is not None and _has_lines(folder)
+
+
+def _has_lines(folder: str) -> bool:
+    path = os.path.join(folder, LEDGER)
+    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 class LedgerState(NamedTuple):
@@ -381,6 +386,17 @@ def read_ledger(path: str) -> LedgerState:
     return LedgerState(events, len(data) - len(rest), rest, False)
 
 
+def untold_torn(found: LedgerState, kept: bytes) -> bytes:
+    """Torn bytes that no `run_resumed` tells yet. kept: what an earlier resume laid beside.
+
+    A crash may come between laying beside and cutting off, and between telling and taking away.
+    """
+    if found.torn:
+        return kept if kept.endswith(found.torn) else kept + found.torn
+    told = [event["torn_base64"] for event in found.events if event["event"] == "run_resumed"]
+    return b"" if base64.b64encode(kept).decode("ascii") in told else kept
+
+
 def _event_of(line: bytes) -> Optional[dict[str, Any]]:
     try:
         found = json.loads(line)
@@ -404,7 +420,10 @@ def read_manifest(folder: str) -> Optional[dict[str, Any]]:
         with open(path, "rb") as file:
             found = strict_json(file.read())
     except FileNotFoundError:
-        return None
+        if not _has_lines(folder):
+            return None
+        raise LedgerError(f"{path} is missing, and the {LEDGER} beside it has lines; take it from "
+                          "a backup, or begin a new run") from None
     except OSError as error:
         raise LedgerError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -461,13 +480,27 @@ def manifest_sha256(manifest: Mapping[str, Any]) -> str:
 def load_run(folder: str) -> tuple[dict[str, Any], LedgerState]:
     """Manifest and ledger of a run folder; raises LedgerError where one lacks or is broken."""
     manifest = manifest_of(folder)
-    state = read_ledger(os.path.join(folder, LEDGER))
-    for number, event in enumerate(state.events):
+    path = os.path.join(folder, LEDGER)
+    state = read_ledger(path)
+    refuse_foreign(path, manifest, state.events)
+    return manifest, state
+
+
+def refuse_foreign(path: str, manifest: Mapping[str, Any],
+                   events: Iterable[Mapping[str, Any]]) -> None:
+    """Raises LedgerError at the first line that no run of this manifest has written."""
+    run_id, tie = manifest["run_id"], manifest_sha256(manifest)
+    for number, event in enumerate(events, 1):
         wrong = validate_line(event)
         if wrong:
-            raise LedgerError(f"{folder}, {LEDGER} line {number + 1}: {wrong[0].path}: "
-                              f"{wrong[0].message}")
-    return manifest, state
+            raise LedgerError(f"{path}, line {number}: {wrong[0].path}: {wrong[0].message}; take "
+                              "it from a backup, or begin a new run")
+        if event["run_id"] != run_id or (event["event"] == "run_started") != (number == 1):
+            raise LedgerError(f"{path}, line {number}: not a line of run {run_id}; take the file "
+                              "from a backup, or begin a new run")
+        if event.get("manifest_sha256", tie) != tie:
+            raise LedgerError(f"{path}, line {number}: {MANIFEST} was another one then; take that "
+                              "from a backup, or begin a new run")
 
 
 def difference(name: str, was: Any, now: Any) -> tuple[str, str]:

@@ -95,14 +95,25 @@ def adopt(args: argparse.Namespace, manifest: Json) -> None:
             "timeout": manifest["timeout_s"], "prompt_cache": manifest["prompt_cache"]["policy"],
             "submitter_handle": manifest["submitter_handle"], "device_tag": manifest["device_tag"],
             "cell_id_prefix": manifest["cell_id_prefix"], "smoke": manifest["smoke"],
-            "no_hostname": manifest["host_hostname_short"] is None}
+            "no_hostname": manifest["host_hostname_short"] is None,
+            "rehearse": manifest["synthetic"], "target_url": _own_url(manifest)}
     for name, value in kept.items():
-        if getattr(args, name) is None:
+        if getattr(args, name) is None or getattr(args, name) is False:
             setattr(args, name, value)
+
+
+def _own_url(manifest: Json) -> Optional[str]:
+    """The URL of an endpoint on this machine; where another one is, a manifest does not tell."""
+    target = manifest["target"]
+    if target["class"] != "loopback" or manifest["synthetic"]:
+        return None
+    return f"{target['scheme']}://127.0.0.1:{target['port']}{target['path'] or ''}"
 
 
 def refuse_difference(earlier: Json, now: Json) -> None:
     """A run goes on as it began, or not at all; raises Stop naming what differs."""
+    if earlier["synthetic"] and now["synthetic"]:      # the embedded endpoint has another port
+        now = {**now, "target": earlier["target"]}
     names = [name for name in MUST_AGREE if earlier[name] != now[name]]
     was, is_now = {**earlier, "engine": earlier["engine"]["name"]}, {
         **now, "engine": now["engine"]["name"]}

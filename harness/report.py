@@ -5,6 +5,7 @@ server wrote passes `printable` before it is shown.
 """
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -351,9 +352,53 @@ def following(exit_code: int, synthetic: bool, resume: str, folder: str) -> str:
     return f"python3 harness/complete_submission.py {shlex.quote(folder)}"
 
 
+def tell_end(manifest: Json, events: Sequence[Json], folder: str, resume: str,
+             as_json: bool) -> int:
+    """Print what a run has come to, and what to type next; its exit code."""
+    last, summary = events[-1] if events else None, None
+    if last is None or last["event"] != "run_finished":
+        code, text = early_end(last, resume)
+        command = going_on(code, resume)
+    else:
+        summary, code = metrics.summarize_run(manifest, events), int(last["exit_code"])
+        command = following(code, manifest["synthetic"], resume, nearby(folder))
+        text = end_text(summary, folder, command)
+    out(json.dumps({"run_id": manifest["run_id"], "folder": folder, "exit_code": code,
+                    "summary": summary, "next": command}) if as_json else text)
+    return code
+
+
+def nearby(path: str) -> str:
+    """A path as it may be typed here: relative where it lies below the current folder."""
+    here = os.path.join(os.getcwd(), "")
+    return path[len(here):] if path.startswith(here) else path
+
+
+def begun_text(begun: bool, run_id: str, log: str, command: str, as_json: bool) -> str:
+    """What is told of a run that was put into the background."""
+    if as_json:
+        return json.dumps({"run_id": run_id, "begun": begun, "log": log, "next": command})
+    state = "goes on in the background" if begun else "has not begun yet; its log tells why"
+    return f"run {run_id} {state}\nlog: {log}\nnext: {command}"
+
+
+def stopped_text(error: Exception) -> str:
+    """One line on standard error for what ended the program; OSError: the system's own words."""
+    if isinstance(error, OSError):
+        told = (error.filename, error.strerror or type(error).__name__)
+        return ": ".join(printable(str(part)) for part in told if part)
+    return str(error)
+
+
+def going_on(exit_code: int, resume: str) -> str:
+    """What to type after a run that has stopped; calls that met no server are asked again."""
+    return resume + " --retry-failed" * (exit_code == 3)
+
+
 def early_end(last: Optional[Json], resume: str) -> tuple[int, str]:
     """(exit code, text) of a run that nobody writes any more and that has no last line."""
     if last is not None and last["event"] == "run_interrupted":
-        return int(last["exit_code"]), (f"the run was interrupted: {printable(last['reason'], 400)}"
-                                        f"\nnext: {resume}")
+        code = int(last["exit_code"])
+        return code, (f"the run was interrupted: {printable(last['reason'], 400)}\n"
+                      f"next: {going_on(code, resume)}")
     return 130, f"the run was killed before its end; nothing finished is lost\nnext: {resume}"

@@ -54,11 +54,11 @@ import calls
 import engines
 import files
 import flags
+import follow
 import hardware
 import instrument
 import ledger as ledgers
 import manifests
-import metrics
 import phases
 import privacy
 import report
@@ -80,6 +80,9 @@ HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 READS_CAP = 4_000_000             # a body in one-byte reads must not fill memory with stamps either
 WAIT_TICK_S = 0.5                 # how often a silent read looks at its deadline
 DONE_GRACE_S = 0.25               # how long a stream may stay open after its [DONE]
+DONE_ENDS = tuple(b"[DONE]" + blank for blank in (
+    b"", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\n\r\n", b"\n\n\r\n", b"\r\n\r\n\r\n"))
+TAIL_BYTES = 24                   # longer than any of them
 SCAN_TIMEOUT_S = 1.0              # for each usual port
 LOADING_PAUSE_S = 1.0             # between two looks at a server that is loading
 VANISHED_AFTER = 3                # calls in a row that found no server
@@ -149,7 +152,7 @@ class Exchange:
         self.started_ns = self.sent_ns = self.quiet_ns = 0
         self.header_reads, self.body_in_header = 0, False
         self.raw, self.cursor, self.total = bytearray(), 0, 0
-        self.last = b""
+        self.tail = b""
         self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
         self.digest: Any = None
         self._buffer = memoryview(bytearray(READ_BYTES))
@@ -244,18 +247,17 @@ class Exchange:
             return False
         stamp_ns = 0
         if ancillary:
-            seconds, nanoseconds = TIMESPEC.unpack(ancillary[0][2][:TIMESPEC.size])
+            seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
             stamp_ns = seconds * 1_000_000_000 + nanoseconds
         if self.digest is not None and len(self.raw) > BLOCK_BYTES:
             self.digest.pass_on(bytes(self.raw), self.ends)
+            self.tail = bytes(self.raw[-TAIL_BYTES:])
             self.raw, self.ends = bytearray(), array.array("q")
         self.total += count
         self.user_ns.append(now_ns)
         self.kernel_ns.append(stamp_ns)
         self.ends.append(self.total)
-        data = self._buffer[:count]
-        self.raw += data
-        self.last = bytes(data[-24:]) if count >= 24 else (self.last + data)[-24:]
+        self.raw += self._buffer[:count]
         if now_ns > self.deadline_ns:
             raise CallCut("timeout", "the call's time was up")
         if self.total > BODY_CAP_BYTES or len(self.user_ns) > READS_CAP:
@@ -283,18 +285,20 @@ class Exchange:
 
     def read_body(self, framing: str, length_bytes: int) -> None:
         """Read until the framing, a [DONE] that nothing follows, or the connection ends."""
-        body_start = self.cursor
+        body_start, chunked = self.cursor, framing == "chunked"
         while True:
-            got = self.total - body_start
+            got, raw = self.total - body_start, self.raw
+            if len(raw) < TAIL_BYTES:          # an end may have been cut by what was passed on
+                raw = bytearray(self.tail) + raw
             if framing == "length" and got >= length_bytes:
                 return
-            if framing == "chunked" and (self.last.endswith(b"\r\n0\r\n\r\n") or
-                                         got == 5 and self.last.endswith(b"0\r\n\r\n")):
+            if chunked and (raw.endswith(b"\r\n0\r\n\r\n") or
+                            got == 5 and raw.endswith(b"0\r\n\r\n")):
                 return
             if self.quiet_ns:
                 if self.user_ns[-1] > self.quiet_ns:
                     return
-            elif got and self.last.rstrip().endswith(b"[DONE]"):
+            elif got and raw.endswith(DONE_ENDS):
                 self.quiet_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)
                 self._arm(DONE_GRACE_S)
             if not self.receive():
@@ -515,19 +519,24 @@ class Ledger:
         return StorageError(f"{self.path} cannot be written ({error.strerror}); the ledger is "
                             f"whole up to here. Make room, then: {self.resume}")
 
-    def take_up(self) -> tuple[list[Json], Json]:
+    def take_up(self, manifest: Json) -> tuple[list[Json], Json]:
         """What an earlier process left: its events, and the fields of `run_resumed`.
 
         A torn last line is first saved beside, then cut off; the caller records it and then calls
         `forget_torn`, so that it is never lost.
         """
         found, torn_path = ledgers.read_ledger(self.path), self.path + ".torn"
-        if found.torn:
-            files.write_whole(torn_path, found.torn)
-            os.ftruncate(self._fd, found.whole_bytes)
-        elif found.newline_missing:
-            os.write(self._fd, b"\n")
-        whole, torn = files.read(self.path), files.read(torn_path)
+        ledgers.refuse_foreign(self.path, manifest, found.events)
+        torn = ledgers.untold_torn(found, files.read(torn_path))
+        try:
+            if found.torn:
+                files.write_whole(torn_path, torn)
+                os.ftruncate(self._fd, found.whole_bytes)
+            elif found.newline_missing:
+                os.write(self._fd, b"\n")
+        except OSError as error:
+            raise self._full(error) from None
+        whole = files.read(self.path)
         self.sha256, self.size = hashlib.sha256(whole), len(whole)
         if found.events:
             self.seq = found.events[-1]["seq"] + 1
@@ -708,8 +717,8 @@ class Run:
         self.misses = self.misses + 1 if reply.status is None and reply.failure else 0
         if self.misses >= VANISHED_AFTER and reply.failure:
             self.fatal = self.fatal or EndpointError(
-                f"the server is gone: {self.misses} calls in a row met none ({reply.failure[1]}). "
-                f"Start it again, then: {self.resume} --retry-failed")
+                f"the server is gone: {self.misses} calls in a row met none ({reply.failure[1]}); "
+                "start it again")
 
     def _heartbeat_gap(self, reply: calls.Reply) -> Optional[int]:
         if reply.arrivals is None or not self.heartbeat.is_alive():
@@ -865,16 +874,18 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     earlier = ledgers.read_manifest(folder) if folder else None
     if earlier:
         manifests.adopt(args, earlier)
+    if synthetic:
+        args.models, args.phases = args.models or "auto", args.phases or "all"
     flags.settle(args, CANONICAL_OPTIONS)
     client, ready = prepare(args, run_id, environment, synthetic)
     if earlier:
         manifests.refuse_difference(earlier, ready.manifest)
         ready = ready._replace(manifest=earlier)
-    folder = folder or os.path.join(args.out_dir, args.submitter_handle, args.device_tag,
-                                    f"run-{run_id}")
+    if not earlier or not folder:
+        folder = os.path.join(args.out_dir, args.submitter_handle, args.device_tag, f"run-{run_id}")
     resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
     ledger = open_run(folder, ready.manifest, earlier is None, resume)
-    events, resumed = ledger.take_up()
+    events, resumed = ledger.take_up(ready.manifest)
     known = state.State(ready.manifest, ready.suites, ready.served, args.retry_failed)
     known.recall(events)
     run = Run(client, known, ledger, resume, progress)
@@ -886,7 +897,7 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
             carry_out(run, ready, args.no_calibration, not events)
         events = finish(run)
     progress.end()
-    return tell_end(args, ready.manifest, events, folder)
+    return report.tell_end(ready.manifest, events, folder, resume, args.json)
 
 
 def begin_segment(ledger: Ledger, manifest: Json, events: Sequence[Json], resumed: Json) -> None:
@@ -924,6 +935,7 @@ def carry_out(run: Run, ready: survey.Ready, no_calibration: bool, is_first: boo
         if not isinstance(stop, StorageError):
             ledger.write("run_interrupted", reason=privacy.redact(str(stop))[:300],
                          exit_code=stop.exit_code, in_flight=sorted(run.in_flight.values()))
+            stop.args = (f"{stop}\nnext: {report.going_on(stop.exit_code, run.resume)}",)
         raise
     if patrol:
         patrol.close(tell=True)
@@ -954,30 +966,11 @@ def finish(run: Run) -> list[Json]:
         exit_code=int(not run.known.all_answered()), sha256=ledger.sha256.hexdigest())]
 
 
-def tell_end(args: argparse.Namespace, manifest: Json, events: Sequence[Json],
-             folder: str) -> int:
-    """Print what a run came to; its exit code."""
-    last, run_id = events[-1] if events else None, manifest["run_id"]
-    resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
-    if last is None or last["event"] != "run_finished":
-        code, text = report.early_end(last, resume)
-        report.out(text)
-        return code
-    following = report.following(last["exit_code"], manifest["synthetic"], resume,
-                                 os.path.relpath(folder))
-    summary = metrics.summarize_run(manifest, events)
-    report.out(json.dumps({"run_id": run_id, "folder": folder, "exit_code": last["exit_code"],
-                      "summary": summary, "next": following}) if args.json else
-          report.end_text(summary, folder, following))
-    return int(last["exit_code"])
-
-
 # --- what else the command line offers -----------------------------------------------------------
 def do_rehearse(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
     """The main job with nothing installed: all phases against the embedded endpoint."""
     with reference_endpoint() as target:
         args.target_url, args.api_key_env = target.base, None
-        args.models, args.phases = args.models or "auto", args.phases or "all"
         return do_run(args, progress, environment, synthetic=True)
 
 
@@ -1004,9 +997,9 @@ def hello_of(args: argparse.Namespace, environment: Any) -> tuple[Json, Json]:
 
 def do_probe(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
     """What is served, and one hello; writes nothing."""
-    found = [] if args.target_url != flags.DEFAULT_URL else scan_ports()
+    found = [] if args.target_url else scan_ports()
     if len(found) <= 1:
-        args.target_url = found[0]["url"] if found else args.target_url
+        args.target_url = found[0]["url"] if found else args.target_url or flags.DEFAULT_URL
         if not found:
             client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
             wait_for_server(client, args.target_url, survey.ASK_TIMEOUT_S, bool(args.api_key_env))
@@ -1032,9 +1025,7 @@ def do_plan(args: argparse.Namespace, progress: report.Progress, environment: An
 def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
     """The same run in a session of its own; returns when it has begun, or has failed to."""
     run_id = args.run_id or str(uuid.uuid4())
-    argv = [word for word in words if word != "--detach"] + (
-        [] if args.run_id else ["--run-id", run_id]) + (
-        [] if args.out_dir_typed else ["--out-dir", args.out_dir])
+    argv = flags.detached_words(args, words, run_id)
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
     apart: Json = ({"creationflags": 0x00000008 | 0x00000200} if os.name == "nt"
                    else {"start_new_session": True})
@@ -1048,31 +1039,9 @@ def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
     if child.returncode not in (None, 0, 1):
         sys.stderr.write(files.read(log_path).decode("ascii", "backslashreplace")[-4000:])
         return int(child.returncode)
-    report.out(f"run {run_id} goes on in the background\nlog: {log_path}\n"
-          f"next: {flags.wait_command(args, '100', run_id)}")
+    report.out(report.begun_text(begun, run_id, log_path,
+                                 flags.wait_command(args, "100", run_id), args.json))
     return 0
-
-
-def do_wait(args: argparse.Namespace, progress: report.Progress) -> int:
-    """Follow a run until it ends (its exit code) or the time is up (5)."""
-    until_s, run = time.monotonic() + flags.wait_seconds(args), args.wait[1]
-    folder = ledgers.find_run(args.out_dir, run)
-    if folder is None:
-        raise Stop(f"--wait: no run {report.printable(run)} below {args.out_dir}; type its id or "
-                   "its folder, and --out-dir where it had one")
-    path = os.path.join(folder, ledgers.LEDGER)
-    manifest, tail = ledgers.manifest_of(folder), ledgers.Tail(path)
-    follower = report.Follower(progress, len(phases.all_cells(manifest)))
-    while True:
-        over = not files.is_locked(path)     # asked first: what ends meanwhile is read whole
-        follower.tell(tail.new_events())
-        if over:
-            return tell_end(args, manifest, tail.events, folder)
-        if time.monotonic() >= until_s:
-            report.out(f"still running: {follower.text()}\nnext: "
-                  + flags.wait_command(args, args.wait[0], run))
-            return 5
-        time.sleep(WAIT_TICK_S)
 
 
 def build_parser() -> flags.Parser:
@@ -1087,20 +1056,20 @@ def main(argv: Optional[Sequence[str]] = None, environment: Any = os.environ) ->
     progress = report.Progress.on(sys.stderr, args.quiet, environment)
     try:
         flags.refuse_combinations(args)
-        args.out_dir_typed = args.out_dir is not None
+        args.out_dir_typed = args.out_dir is not None or args.rehearse
         args.out_dir = args.out_dir or (tempfile.mkdtemp(prefix="rehearsal-") if args.rehearse
                                         else DEFAULT_OUT)
         if args.wait:
-            return do_wait(args, progress)
+            return follow.follow(args, progress, CANONICAL_OPTIONS)
         if args.detach:
             return do_detach(args, words)
         mode = (do_probe if args.probe else do_plan if args.plan else
                 do_rehearse if args.rehearse else do_run)
         return mode(args, progress, environment)
-    except Stop as stop:
+    except (Stop, OSError) as error:
         progress.end()
-        print(f"run_benchmark: {stop}", file=sys.stderr)
-        return stop.exit_code
+        print(f"run_benchmark: {report.stopped_text(error)}", file=sys.stderr)
+        return getattr(error, "exit_code", StorageError.exit_code)
     except KeyboardInterrupt:
         return 130
 
