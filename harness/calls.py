@@ -213,6 +213,7 @@ def _same_model(told: str, asked: str) -> bool:
 
 # --- the calibration -----------------------------------------------------------------------------
 _SENT = re.compile(rb'"sent_ns": *(\d+)')
+_CALL_ID = re.compile(rb'"id": *"chatcmpl-(\d+)"')
 
 
 class SentStamps:
@@ -241,6 +242,11 @@ class SentStamps:
         for match in _SENT.finditer(b"".join(self._pieces)):
             last[self._reads[bisect.bisect_left(self._ends, match.end())]] = int(match[1])
         return sorted(last.items())
+
+    def call_id(self) -> int:
+        """The number that the endpoint gave this call, 0 where it gave none."""
+        found = _CALL_ID.search(b"".join(self._pieces[:4]))
+        return int(found[1]) if found else 0
 
     def count(self) -> int:
         """How many chunks came."""

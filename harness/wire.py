@@ -59,6 +59,10 @@ class Body:
         return data
 
     def _feed_chunked(self, data: bytes) -> bytes:
+        if not (self._left or self._pending or self._chunk_ends or self.complete or self.broken):
+            whole = _whole_chunk(data)
+            if whole is not None:
+                return whole
         data, at, out = self._pending + data, 0, []
         self._pending = b""
         while at < len(data) and not (self.complete or self.broken):
@@ -91,6 +95,23 @@ class Body:
         self.broken = size is None
         self._left = int(size[1], 16) if size else 0
         self.complete = size is not None and not self._left
+
+
+def _whole_chunk(data: bytes) -> Optional[bytes]:
+    """The payload of data that is just one chunk, as nearly every read of a stream is, else None.
+
+    What it does not take the slow way takes; it halves the cost of a chunk.
+    """
+    end = data.find(b"\r\n", 0, 10)
+    head = data[:end]
+    if end < 1 or not head.isalnum() or head[1:2] in (b"x", b"X"):
+        return None
+    try:
+        size = int(head, 16)
+    except ValueError:
+        return None
+    whole = size and len(data) == end + size + 4 and data.endswith(b"\r\n")
+    return data[end + 2:-2] if whole else None
 
 
 # Where servers put what the model thought; more than one may hold the same text (OpenRouter, and
@@ -142,6 +163,11 @@ class StreamParser:
 
     def feed(self, payload: bytes, read: int) -> None:
         """Take what read number `read` brought."""
+        if payload.startswith(b"data: ") and payload.endswith(b"\n\n") and not (
+                self._line_start or self._data or self._after_cr or self._event_name
+                or b"\r" in payload):
+            self._whole_events(payload, read)
+            return
         if self._after_cr and payload:
             self._after_cr = False
             payload = payload[payload[:1] == b"\n":]
@@ -157,6 +183,18 @@ class StreamParser:
             self._line_start += lines.pop()
         for line in lines:
             self._line(line.rstrip(b"\r\n"), read)
+        self._note_other(read)
+
+    def _whole_events(self, payload: bytes, read: int) -> None:
+        """Whole events in the usual dialect, as nearly every read brings them: the same, cheaper."""
+        self._at_start = False
+        for event in payload[:-2].split(b"\n\n"):
+            if event.startswith(b"data: ") and b"\n" not in event:
+                self._event(event[6:].decode("utf-8", "replace").strip(), read, b"")
+            else:
+                for line in event.split(b"\n"):
+                    self._line(line, read)
+                self._dispatch()
         self._note_other(read)
 
     def close(self, read: int) -> StreamParser:
@@ -252,6 +290,11 @@ class StreamParser:
             self.error = told
 
     def _message(self, message: dict[str, Any], read: int) -> None:
+        text = self._plain_text(message)
+        if text:
+            self._take("a", text, read)
+            self._deltas_came = True
+            return
         self._fail(_error_in(message))
         choice = _first_choice(message.get("choices"))
         for usage in (choice.get("usage"), message.get("usage")):     # in the choice: Moonshot
@@ -264,6 +307,23 @@ class StreamParser:
         self.system_fingerprint = fingerprint or self.system_fingerprint
         self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
         self._take_choice(choice, read)
+
+    def _plain_text(self, message: dict[str, Any]) -> Optional[str]:
+        """The text of a message that brings an answer's next text and nothing else, else None."""
+        choices = message.get("choices")
+        if not (self.model and type(choices) is list and len(choices) == 1
+                and type(choices[0]) is dict):
+            return None
+        choice = choices[0]
+        delta = choice.get("delta")
+        if not (type(delta) is dict and len(delta) == 1 and choice.get("index") in (None, 0)
+                and choice.get("finish_reason") is None and not choice.get("error")
+                and not choice.get("usage") and not message.get("error")
+                and not message.get("usage") and "timings" not in message
+                and message.get("system_fingerprint") in (None, self.system_fingerprint)):
+            return None
+        text = delta.get("content")
+        return text if type(text) is str else None
 
     def _take_usage(self, usage: Any) -> None:
         """The last wins, but zeros (placeholders of some gateways) never hide counts."""
@@ -342,7 +402,8 @@ _DECODER = json.JSONDecoder(strict=False, parse_int=_integer, parse_constant=lam
 
 def _parse(text: str) -> Any:
     try:
-        return _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(text)        # cheaper than decode, blanks apart
+        return value if end == len(text) else _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
