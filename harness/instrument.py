@@ -75,8 +75,13 @@ def _streams(send: Callable[..., calls.Reply], clocks: Clocks, lanes: int,
             "messages": [{"role": "user", "content": "calibration"}]}
 
     def stream() -> None:
-        sent, before_ns = calls.SentStamps(), clocks.wall_offset_ns()
-        reply = send("POST", "/v1/chat/completions", body, STREAM_TIMEOUT_S, sent.feed)
+        sent, before_ns, parser = calls.SentStamps(), clocks.wall_offset_ns(), wire.StreamParser()
+
+        def sink(payload: bytes, read: int) -> None:
+            sent.feed(payload, read)
+            parser.feed(payload, read)         # a real call is parsed, too
+
+        reply = send("POST", "/v1/chat/completions", body, STREAM_TIMEOUT_S, sink)
         if reply.arrivals and not reply.failure:
             stamps = calls.stamps_of(reply.arrivals, before_ns, clocks.wall_offset_ns())
             out.append(Stream(reply, sent, stamps))

@@ -74,7 +74,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_OUT = os.path.join(os.path.dirname(HERE), "submissions")
 
 READ_BYTES = 16 * 1024            # 256 KiB a read costs more than parsing; 16 KiB halves the CPU
-BLOCK_BYTES = 64 * 1024           # raw bytes kept until they are parsed on the side: flat memory
+# Raw bytes are parsed on the side a block at a time, so that memory stays flat; of a stream that is
+# fast, only when a block is large, since the parsing takes the interpreter lock from the reading.
+BLOCK_BYTES, BLOCK_NS, LARGEST_BLOCK_BYTES = 64 * 1024, 1_000_000_000, 32 * 1024 * 1024
 BODY_CAP_BYTES = 64 * 1024 * 1024
 HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 READS_CAP = 4_000_000             # a body in one-byte reads must not fill memory with stamps either
@@ -149,7 +151,7 @@ class Exchange:
         self.kernel = self.kernel_wait = False
         self.hold: Any = None
         self.connect_us: Optional[int] = None
-        self.started_ns = self.sent_ns = self.quiet_ns = 0
+        self.started_ns = self.sent_ns = self.quiet_ns = self.passed_ns = 0
         self.header_reads, self.body_in_header = 0, False
         self.raw, self.cursor, self.total = bytearray(), 0, 0
         self.tail = b""
@@ -249,9 +251,10 @@ class Exchange:
         if ancillary:
             seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
             stamp_ns = seconds * 1_000_000_000 + nanoseconds
-        if self.digest is not None and len(self.raw) > BLOCK_BYTES:
-            self.digest.pass_on(bytes(self.raw), self.ends)
-            self.tail = bytes(self.raw[-TAIL_BYTES:])
+        if len(self.raw) > BLOCK_BYTES and self.digest is not None and (
+                now_ns - self.passed_ns > BLOCK_NS or len(self.raw) > LARGEST_BLOCK_BYTES):
+            self.digest.pass_on(self.raw, self.ends)
+            self.tail, self.passed_ns = bytes(self.raw[-TAIL_BYTES:]), now_ns
             self.raw, self.ends = bytearray(), array.array("q")
         self.total += count
         self.user_ns.append(now_ns)
@@ -277,7 +280,7 @@ class Exchange:
 
     def headers_done(self, response: http.client.HTTPResponse) -> tuple[str, int]:
         """The header is complete: (framing, Content-Length) of the body."""
-        self.header_reads = len(self.user_ns)
+        self.header_reads, self.passed_ns = len(self.user_ns), self.user_ns[-1]
         self.body_in_header = self.cursor < self.total
         if response.chunked:
             return "chunked", 0
@@ -448,7 +451,7 @@ class Client:
         finally:
             exchange.close()
         if digest:
-            digest.finish(bytes(exchange.raw), exchange.ends)
+            digest.finish(exchange.raw, exchange.ends)
         return calls.Reply(status, headers, bytes(digest.head if digest else b""),
                            stream.close(max(len(exchange.user_ns) - 1, 0)), failure,
                            exchange.arrivals())
