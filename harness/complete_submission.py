@@ -1,0 +1,445 @@
+#!/usr/bin/env python3
+"""Make a finished run a submission: hardware.json, metadata.json and run.md beside its ledger.
+
+  python3 harness/complete_submission.py RUN_DIR
+  python3 harness/complete_submission.py RUN_DIR --set backend=cuda --set gpu_offload_ratio=1
+  python3 harness/complete_submission.py RUN_DIR --set hardware.memory.type=DDR5 --json
+
+Numbers are computed from run.jsonl, the machine is probed once and kept, and what the server told
+is taken from the ledger. What only you can tell is listed, each with where to find it and what to
+type. Run it as often as you like: what you declared and wrote is kept, the rest is computed anew.
+
+--set takes a value by its key in hardware.json or metadata.json, or by the key's end where no other
+key ends so; null takes a value out. --set host_hostname_short=null takes this machine's name out of
+manifest.json, the one change that a manifest allows. In run.md, write between the marks only.
+
+Where the server runs on another machine than this one, nothing is probed: describe that machine
+with --set hardware.*. Where a loopback address leads there through a tunnel, say so with
+--set same_machine=false; where a LAN address is this very machine's, with --set same_machine=true.
+
+exit codes:
+  0 written, nothing that matters for the ranking is missing; 1 written, but something is;
+  2 usage, nothing written; 4 storage, nothing written.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+if sys.version_info < (3, 9):
+    sys.exit("complete_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
+
+import disclosures
+import files
+import flags
+import hardware
+import ledger
+import metadata
+import privacy
+import run_page
+from report import printable
+from stops import Stop, StorageError
+
+Json = dict[str, Any]
+HERE = os.path.dirname(os.path.abspath(__file__))
+SUBMISSIONS = os.path.join(os.path.dirname(HERE), "submissions")
+HARDWARE, METADATA, PAGE = "hardware.json", "metadata.json", "run.md"
+STAGED = ".new"
+
+
+class Evidence(NamedTuple):
+    """What the runner left: the two files that are never made anew."""
+
+    folder: str
+    manifest: Json
+    events: list[Json]
+    sha256: str
+    torn_bytes: int
+
+
+class Earlier(NamedTuple):
+    """What an earlier call of this program left; null where there is none."""
+
+    hardware: Optional[Json]
+    metadata: Optional[Json]
+    words: dict[str, str]
+
+
+class Made(NamedTuple):
+    """A submission's files as they are to be written."""
+
+    manifest: Json
+    hardware: Json
+    metadata: Json
+    page: str
+
+
+# --- reading -------------------------------------------------------------------------------------
+def read_evidence(folder: str, partial: bool) -> Evidence:
+    """Manifest and ledger of a run that nobody writes any more; raises Stop and StorageError."""
+    path = os.path.join(folder, ledger.LEDGER)
+    if not os.path.isfile(os.path.join(folder, ledger.MANIFEST)):
+        raise Stop(f"{printable(folder)} is no run: it holds no {ledger.MANIFEST}. Name the folder "
+                   "of a run, submissions/<handle>/<device-tag>/run-<uuid>")
+    if not os.path.isfile(path):
+        raise Stop(f"{printable(folder)} holds no {ledger.LEDGER}: the run never began")
+    try:
+        writing = files.is_locked(path)
+    except OSError as error:
+        raise StorageError(f"{printable(path)} cannot be opened ({error.strerror})") from None
+    manifest, state = ledger.load_run(folder)
+    if writing:
+        raise Stop(f"run {manifest['run_id']} is still being written; wait for its end: python3 "
+                   f"harness/run_benchmark.py --wait 100 {shlex.quote(printable(folder))}")
+    with open(path, "rb") as file:
+        data = file.read()
+    _refuse_changed(path, state.events, data)
+    _refuse_unfinished(folder, manifest, state.events, partial)
+    return Evidence(folder, manifest, state.events, hashlib.sha256(data).hexdigest(),
+                    len(state.torn))
+
+
+def _refuse_changed(path: str, events: Sequence[Json], data: bytes) -> None:
+    """A ledger that its own seal does not fit is no evidence."""
+    before = data[:data.rstrip(b"\n").rfind(b"\n") + 1]
+    if metadata.is_finished(events) and hashlib.sha256(before).hexdigest() != events[-1]["sha256"]:
+        raise StorageError(f"{printable(path)} was changed after the run: its last line tells "
+                           "another SHA-256. Take it from a backup, or begin a new run")
+
+
+def _refuse_unfinished(folder: str, manifest: Json, events: Sequence[Json], partial: bool) -> None:
+    if not events:
+        raise Stop(f"run {manifest['run_id']} has not written a line; begin it: "
+                   + resume_command(folder, manifest))
+    missing = len(metadata.missing_cells(manifest, events))
+    if metadata.run_class(manifest, events) == "partial" and not partial:
+        what = "has not ended" if not metadata.is_finished(events) else "did not ask everything"
+        raise Stop(f"run {manifest['run_id']} {what} ({missing} planned calls are missing). Go on "
+                   f"with it: {resume_command(folder, manifest)} -- or add --partial to complete "
+                   "it as it is")
+
+
+def resume_command(folder: str, manifest: Json) -> str:
+    """What to type to go on with a run. Addresses of other machines are not kept, hence the URL."""
+    words = ["python3", "harness/run_benchmark.py", "--run-id", manifest["run_id"]]
+    given = {flag.partition(" ")[0] for flag in manifest["flags"]}
+    if manifest["target"]["class"] != "loopback":
+        words += ["--target-url", "URL"]
+    words += ["--api-key-env", "NAME"] if "--api-key-env" in given else []
+    out_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(folder))))
+    words += ["--out-dir", out_dir] if out_dir != SUBMISSIONS else []
+    return printable(shlex.join(words), 1000)
+
+
+def read_earlier(folder: str) -> Earlier:
+    """What an earlier call left; raises StorageError where it was broken since."""
+    return Earlier(_read_json(folder, HARDWARE), _read_json(folder, METADATA), _read_words(folder))
+
+
+def _read_bytes(path: str) -> Optional[bytes]:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
+
+
+def _read_json(folder: str, name: str) -> Optional[Json]:
+    path = os.path.join(folder, name)
+    data = _read_bytes(path)
+    if data is None:
+        return None
+    remedy = "mend it, or delete it to have it made anew (what was declared in it is lost)"
+    try:
+        found = ledger.strict_json(data)
+    except ValueError as error:
+        raise StorageError(f"{printable(path)} {error}; {remedy}") from None
+    wrong = ledger.validate(found, name.partition(".")[0])
+    if wrong:
+        raise StorageError(f"{printable(path)}: {printable(wrong[0].path)}: {wrong[0].message}; "
+                           f"{remedy}")
+    return dict(found)
+
+
+def _read_words(folder: str) -> dict[str, str]:
+    path = os.path.join(folder, PAGE)
+    data = _read_bytes(path)
+    try:
+        return {} if data is None else run_page.read_words(data.decode("utf-8"))
+    except ValueError as error:
+        raise StorageError(f"{printable(path)}: {printable(str(error))}; put it back, or delete "
+                           "the file to have it made anew (your words in it are lost)") from None
+
+
+# --- privacy -------------------------------------------------------------------------------------
+Names = Sequence[privacy.MachineName]
+
+
+class Private(NamedTuple):
+    """Something that must not be published, where it stands, and what to do."""
+
+    where: str
+    what: str
+
+
+def guard_hardware(document: Json, names: Names) -> None:
+    """Take out what was probed and is private; raises Stop where it was declared."""
+    for key, item, hit in _private(document, (), names):
+        if item["source"] == "declared":
+            raise Stop(f"hardware.{key}: {_about(hit)}")
+        item.update(metadata.unknown(disclosures.PRIVATE))
+
+
+def guard_metadata(document: Json, names: Names) -> list[Private]:
+    """What is private and stands in the run's own files, too; raises Stop where it was declared."""
+    found = []
+    for key, item, hit in _private(document, {document["run_id"]}, names):
+        if item.get("source") == "declared":
+            raise Stop(f"metadata.{key}: {_about(hit)}")
+        found.append(Private(f"metadata.{printable(key)}", _about(hit) + " The run's own files "
+                             "hold it, too: serve the model under another name, and run again."))
+    return found
+
+
+def _private(document: Json, allowed: Iterable[str],
+             names: Names) -> Iterator[tuple[str, Json, privacy.Hit]]:
+    """(dotted key, its value or {}, what was found) for all that is private in a document."""
+    values = dict(metadata.values(document))
+    for path, hit in privacy.scan_json(document, allowed=allowed, names=names):
+        place = re.sub(r"\[(\d+)\]", r".\1", path)
+        key = place.rpartition(".")[0]
+        yield (key, values[key], hit) if key in values else (place, {}, hit)
+
+
+def guard_words(words: Mapping[str, str], run_id: str, names: Names) -> None:
+    """Raises Stop where the contributor's words in run.md hold something private."""
+    for name, text in words.items():
+        for hit in privacy.scan(text, allowed={run_id}, names=names):
+            raise Stop(f"{PAGE}, words:{name}: {_about(hit)}")
+
+
+def _about(hit: privacy.Hit) -> str:
+    return (f"{printable(hit.excerpt)} must not be published ({hit.pattern_id}). {hit.why} "
+            f"{privacy.REMEDIES[hit.kind]}")
+
+
+# --- making --------------------------------------------------------------------------------------
+def read_settings(words: Sequence[str], models: int) -> tuple[dict[str, Any], bool]:
+    """({key: value, None for null}, whether the host name is to be taken out); raises Stop."""
+    said: dict[str, Any] = {}
+    no_host_name = False
+    for word in words:
+        typed, equals, text = word.partition("=")
+        if not equals:
+            raise Stop(f"--set {printable(word, 80)}: type KEY=VALUE")
+        if typed in (disclosures.HOST_NAME, "manifest." + disclosures.HOST_NAME):
+            if text != "null":
+                raise Stop(f"--set {disclosures.HOST_NAME}: a manifest allows one change, to take "
+                           f"the name out; type --set {disclosures.HOST_NAME}=null")
+            no_host_name = True
+            continue
+        key = disclosures.resolve(typed, models)
+        said[key] = disclosures.parse(key, text)
+    return said, no_host_name
+
+
+def make(evidence: Evidence, earlier: Earlier, said: Mapping[str, Any], no_host_name: bool,
+         machine: hardware.Machine, reprobe: bool, names: Names) -> tuple[Made, list[Private]]:
+    """The files of a submission, and what in them is private and came from the run; raises Stop."""
+    manifest = {**evidence.manifest}
+    if no_host_name:
+        manifest[disclosures.HOST_NAME] = None
+    declared = disclosures.add(metadata.declared_in(earlier.metadata),
+                               disclosures.of_file(said, "metadata"))
+    here = bool(metadata.endpoint_of(manifest, declared)["same_machine"]["value"])
+    host = make_hardware(manifest, earlier, here, machine, reprobe)
+    host = disclosures.declare(host, disclosures.of_file(said, "hardware"))
+    guard_hardware(host, names)
+    found = metadata.build(manifest, evidence.events, evidence.sha256, host, declared)
+    private = guard_metadata(found, names)
+    guard_words(earlier.words, manifest["run_id"], names)
+    page = run_page.render_run_md(manifest, found, host, earlier.words, evidence.events)
+    return Made(manifest, host, found, page), private
+
+
+def make_hardware(manifest: Json, earlier: Earlier, here: bool, machine: hardware.Machine,
+                  reprobe: bool) -> Json:
+    """hardware.json before new declarations: kept, or probed where the server runs on this machine.
+
+    What was probed on one machine never stands for another: with a server elsewhere it is left out.
+    """
+    was_here = earlier.metadata is None or bool(
+        earlier.metadata["endpoint"]["same_machine"]["value"])
+    if earlier.hardware is not None and was_here == here and not reprobe:
+        return earlier.hardware
+    if here and (machine.system, machine.architecture) != (
+            manifest["os"]["system"], manifest["os"]["machine"]):
+        there = printable(f"{manifest['os']['system']} {manifest['os']['machine']}")
+        raise Stop(f"this run was made on another machine ({there}) than this one "
+                   f"({machine.system} {machine.architecture}): complete it there, or type --set "
+                   "same_machine=false and describe the server's machine with --set hardware.*")
+    fresh = hardware.inventory(machine) if here else disclosures.elsewhere(manifest["python"])
+    return disclosures.declare(fresh, metadata.declared_in(earlier.hardware))
+
+
+# --- writing -------------------------------------------------------------------------------------
+def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
+    """Files that are all there or, where one cannot be written, none; raises StorageError."""
+    paths = {os.path.join(folder, name): data for name, data in contents.items()}
+    try:
+        for path, data in paths.items():
+            files.write_whole(path + STAGED, data)
+        for path in paths:
+            os.replace(path + STAGED, path)
+    except OSError as error:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path + STAGED)
+        raise StorageError(f"{printable(folder)} cannot be written ({error.strerror}); make room, "
+                           "or look at its permissions") from None
+
+
+def contents_of(made: Made, no_host_name: bool) -> dict[str, bytes]:
+    """The bytes of the files to write; the manifest only where its host name is taken out."""
+    contents = {HARDWARE: ledger.dump_document(made.hardware),
+                METADATA: ledger.dump_document(made.metadata), PAGE: made.page.encode("utf-8")}
+    if no_host_name:
+        contents[ledger.MANIFEST] = ledger.dump_document(made.manifest)
+    return contents
+
+
+# --- telling -------------------------------------------------------------------------------------
+class Told(NamedTuple):
+    """What a call came to."""
+
+    folder: str
+    run_class: str
+    written: list[str]
+    asks: list[disclosures.Ask]
+    private: list[Private]
+    notes: list[str]
+    following: str
+
+    @property
+    def exit_code(self) -> int:
+        """1 where something important is missing or private."""
+        return int(bool(self.private) or any(ask.important for ask in self.asks))
+
+
+def tell(evidence: Evidence, made: Made, written: list[str], private: list[Private]) -> Told:
+    """What was written, what is missing, what to type next."""
+    shown = shlex.quote(printable(_short(evidence.folder), 1000))
+    asks = disclosures.asks(made.metadata, made.hardware)
+    words, notes = run_page.read_words(made.page), []
+    if made.manifest[disclosures.HOST_NAME] is not None:
+        notes.append(f"manifest.json publishes this machine's name; to take it out: --set "
+                     f"{disclosures.HOST_NAME}=null")
+    if evidence.torn_bytes:
+        notes.append(f"{ledger.LEDGER} ends in {evidence.torn_bytes} bytes of a torn line; going "
+                     "on with the run sets them aside")
+    unwritten = [name for name in ("deviations", "notes") if run_page.is_unwritten(words, name)]
+    if unwritten or run_page.open_statements(words):
+        notes.append(f"{PAGE} waits for your words ({', '.join([*unwritten, 'attestation'])}): "
+                     "write between the marks, tick what is true")
+    needed = [ask for ask in asks if ask.important]
+    wanted = " ".join(ask.form for ask in needed)
+    following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
+                 f"python3 harness/check_submission.py {shown}")
+    return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private, notes,
+                following)
+
+
+def _short(folder: str) -> str:
+    try:
+        return os.path.relpath(folder)
+    except ValueError:               # on Windows, another drive
+        return os.path.abspath(folder)
+
+
+def as_text(told: Told) -> str:
+    """For people."""
+    lines = [f"written: {', '.join(told.written)} in {printable(told.folder, 1000)}",
+             f"class: {told.run_class}"]
+    for important, title in ((True, "Missing, and the run is not ranked without:"),
+                             (False, "Only you can tell; leave out what you do not know:")):
+        chosen = [ask for ask in told.asks if ask.important == important]
+        lines += ["", title] if chosen else []
+        for ask in chosen:
+            lines += [f"  {ask.form}   {ask.takes}", f"      {ask.what}. Look at: {ask.how}"]
+    lines += ["", "Must not be published:"] if told.private else []
+    lines += [f"  {found.where}: {found.what}" for found in told.private]
+    return "\n".join([*lines, "", *(f"note: {note}" for note in told.notes),
+                      f"next: {told.following}"])
+
+
+def as_json(told: Told, made: Made) -> str:
+    """For programs: one document."""
+    return json.dumps({
+        "run_id": made.manifest["run_id"], "folder": told.folder, "class": told.run_class,
+        "exit_code": told.exit_code, "written": told.written,
+        "missing": [ask.key for ask in told.asks if ask.important],
+        "asks": [{**ask._asdict(), "set": ask.form} for ask in told.asks],
+        "private": [found._asdict() for found in told.private], "notes": told.notes,
+        "next": told.following})
+
+
+# --- the command ---------------------------------------------------------------------------------
+def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
+             reprobe: bool = False, machine: Optional[hardware.Machine] = None,
+             names: Optional[Names] = None) -> tuple[Told, Made]:
+    """Write the three files of a run's folder; raises Stop and StorageError, then nothing changed.
+
+    machine, names: this machine and what it is called, unless a test hands in others.
+    """
+    evidence = read_evidence(folder, partial)
+    said, no_host_name = read_settings(settings, len(evidence.manifest["models"]))
+    earlier = read_earlier(folder)
+    made, private = make(evidence, earlier, said, no_host_name, machine or hardware.Machine(),
+                         reprobe, privacy.this_machine() if names is None else names)
+    contents = contents_of(made, no_host_name)
+    write_all(folder, contents)
+    return tell(evidence, made, sorted(contents), private), made
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    about, _, codes = (__doc__ or "").partition("\nexit codes:")
+    parser = flags.Parser(prog="complete_submission", allow_abbrev=False, description=about.strip(),
+                          usage="python3 harness/complete_submission.py RUN_DIR [flags]",
+                          epilog=f"exit codes:{codes}",
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="RUN_DIR", help="folder of a finished run")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
+                        help="declare a value, or take it out with null; may be repeated")
+    parser.add_argument("--partial", action="store_true",
+                        help="complete a run that has not ended, as class partial")
+    parser.add_argument("--reprobe", action="store_true",
+                        help="probe this machine again; what was declared stays")
+    parser.add_argument("--json", action="store_true",
+                        help="print one JSON document on standard output")
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        told, made = complete(args.folder, args.settings, args.partial, args.reprobe)
+    except Stop as stop:
+        print(f"complete_submission: {stop}", file=sys.stderr)
+        return stop.exit_code
+    print(as_json(told, made) if args.json else as_text(told))
+    return told.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
