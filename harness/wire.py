@@ -13,6 +13,7 @@ proportion to their number.
 """
 from __future__ import annotations
 
+import array
 import json
 import math
 import re
@@ -123,6 +124,75 @@ TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 THINK_START, THINK_END = "<think>", "</think>"
 
 
+class Chunks:
+    """Chunks of text in the order they came: about ten bytes each besides their text.
+
+    As lists of Python's own objects they would be 130, which over an hour of many lanes is memory
+    that a run has no use for.
+    """
+
+    JOINED = 512
+
+    def __init__(self) -> None:
+        self._blocks: list[str] = []
+        self._recent: list[str] = []
+        self._lengths, self._reads = array.array("I"), array.array("I")
+        self._kinds = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._reads)
+
+    def add(self, kind: str, text: str, read: int) -> None:
+        """One more chunk, of a kind of one letter."""
+        self._recent.append(text)
+        self._lengths.append(len(text))
+        self._kinds += kind.encode()
+        self._reads.append(read)
+        if len(self._recent) == self.JOINED:
+            self._blocks.append("".join(self._recent))
+            self._recent.clear()
+
+    def whole(self) -> str:
+        """All text joined."""
+        return "".join(self._blocks + self._recent)
+
+    def texts(self) -> list[str]:
+        """The text of each chunk."""
+        whole, at, out = self.whole(), 0, []
+        for length in self._lengths:
+            out.append(whole[at:at + length])
+            at += length
+        return out
+
+    def kinds(self) -> str:
+        """The kind of each chunk, a letter each."""
+        return self._kinds.decode()
+
+    def reads(self) -> list[int]:
+        """The read of each chunk."""
+        return self._reads.tolist()
+
+    def of_kind(self, kind: str) -> str:
+        """All text of one kind, joined."""
+        kinds = self.kinds()
+        if kinds.count(kind) in (0, len(kinds)):
+            return self.whole() if kind in kinds else ""
+        return "".join(text for text, k in zip(self.texts(), kinds) if k == kind)
+
+    def mark_start(self, length: int, kind: str) -> None:
+        """The first `length` characters become of a kind; a chunk across the edge becomes two."""
+        for i, size in enumerate(self._lengths):
+            if length <= 0:
+                return
+            if length < size:
+                self._lengths[i] = length
+                self._lengths.insert(i + 1, size - length)
+                self._kinds.insert(i + 1, self._kinds[i])
+                self._reads.insert(i + 1, self._reads[i])
+            self._kinds[i] = ord(kind)
+            length -= size
+
+
 class StreamParser:
     """Server-sent events of a chat completion, in any cut, to what the model said.
 
@@ -139,9 +209,7 @@ class StreamParser:
     """
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.kinds: list[str] = []
-        self.reads: list[int] = []
+        self.chunks = Chunks()
         self.usage: Optional[dict[str, Any]] = None
         self.server_timings: Optional[dict[str, Any]] = None
         self.finish_reason: Optional[str] = None
@@ -342,22 +410,35 @@ class StreamParser:
             self._take("a", _text(choice.get("text")), read)
 
     def _take_delta(self, delta: dict[str, Any], read: int) -> bool:
-        before = len(self.texts)
+        before = len(self.chunks)
         thoughts = (_flat(delta.get(name)) for name in REASONING_FIELDS)
         self._take("r", next(filter(None, thoughts), None), read)
         for kind, parts in groupby(_content_parts(delta.get("content")), key=lambda part: part[0]):
             self._take(kind, "".join(text for _, text in parts), read)
-        return len(self.texts) > before
+        return len(self.chunks) > before
 
     def _take(self, kind: str, text: Optional[str], read: int) -> None:
         if text:
-            self.texts.append(text)
-            self.kinds.append(kind)
-            self.reads.append(read)
+            self.chunks.add(kind, text, read)
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each chunk."""
+        return self.chunks.texts()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of each chunk."""
+        return list(self.chunks.kinds())
+
+    @property
+    def reads(self) -> list[int]:
+        """The read of each chunk."""
+        return self.chunks.reads()
 
     def text_of(self, kind: str) -> str:
         """All text of one kind, joined."""
-        return "".join(t for t, k in zip(self.texts, self.kinds) if k == kind)
+        return self.chunks.of_kind(kind)
 
     def mark_inline_reasoning(self) -> bool:
         """Thinking that leads the answer in `<think>` tags becomes reasoning; True where it does.
@@ -366,27 +447,14 @@ class StreamParser:
         blank between thinking and answer go with the thinking; a chunk that holds the end of one
         and the start of the other becomes two, of one read. Call it before `timing_of`.
         """
-        text = "" if "r" in self.kinds else "".join(self.texts)
+        text = "" if "r" in self.chunks.kinds() else self.chunks.whole()
         end = text.find(THINK_END)
         opened = text.lstrip().startswith(THINK_START)
         if not opened and (end < 0 or THINK_START in text[:end]):
             return False
         answer = text[end + len(THINK_END):].lstrip() if end >= 0 else ""
-        self._split_at(len(text) - len(answer))
+        self.chunks.mark_start(len(text) - len(answer), "r")
         return True
-
-    def _split_at(self, length: int) -> None:
-        """The first `length` characters become reasoning."""
-        for i, text in enumerate(self.texts):
-            if length <= 0:
-                return
-            self.kinds[i] = "r"
-            if length < len(text):
-                self.texts[i:i + 1] = [text[:length], text[length:]]
-                self.kinds.insert(i + 1, "a")
-                self.reads.insert(i + 1, self.reads[i])
-                return
-            length -= len(text)
 
 
 # --- Reading messages that may hold anything -----------------------------------------------------
