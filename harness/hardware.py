@@ -809,6 +809,10 @@ class Heartbeat(threading.Thread):
                 self.beats.extend((now_ns, max(overslept_us, 0)))
             last_ns = now_ns
 
+    def longest_gap_us(self, from_ns: int, to_ns: int) -> int:
+        """Longest time between two beats in a window; the period where none was late."""
+        return int(self.period_s * 1e6) + max(self.between(from_ns, to_ns), default=0)
+
     def between(self, from_ns: int, to_ns: int) -> list[int]:
         """Overslept µs of the beats whose sleep lay in a window, in part at least."""
         out = []
