@@ -13,6 +13,7 @@ import re
 import socket
 import threading
 import time
+import urllib.error
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
@@ -343,22 +344,58 @@ def _cache_verdict(run_us: Optional[int], probe: Json) -> tuple[str, str]:
 
 # --- what to do about it -------------------------------------------------------------------------
 RETRY_STATUSES = (429, 503)
-RETRY_PAUSE_S = 1.0           # where the server names no Retry-After
+RETRY_PAUSE_S = 1.0           # at least, also where the server names no Retry-After, or 0
+MAX_ATTEMPTS = 1000           # as many as a ledger line holds
 
 
-def retry_pause_s(reply: Reply) -> Optional[float]:
-    """How long to wait before the call is tried again; None where it is not to be tried again."""
-    if reply.status not in RETRY_STATUSES or reply.failure:
+def retry_pause_s(reply: Reply, attempts: int) -> Optional[float]:
+    """How long to wait before the call is tried again, after so many `attempts` before this one;
+    None where it is not to be tried again."""
+    if reply.status not in RETRY_STATUSES or reply.failure or attempts >= MAX_ATTEMPTS:
         return None
     asked = reply.headers.get("retry-after", "")
-    return float(asked) if re.fullmatch(r"\d{1,6}", asked) else RETRY_PAUSE_S
+    return max(float(asked) if re.fullmatch(r"\d{1,6}", asked) else 0.0, RETRY_PAUSE_S)
+
+
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def redirected(url: str, reply: Reply) -> Optional[str]:
+    """Where the same request is to be sent again.
+
+    None where it must not go: the redirect turns it into a GET, leads to another origin (which
+    would get the key), or to no URL at all.
+    """
+    place = reply.headers.get("location", "")
+    if reply.status not in (307, 308) or not re.fullmatch(r"[\x21-\x7e]+", place):
+        return None
+    try:
+        place = urllib.parse.urljoin(url, place)
+    except ValueError:
+        return None
+    return place if origin(place) == origin(url) else None
+
+
+def bad_redirect(status: Optional[int]) -> tuple[str, str]:
+    """The failure of a call that was redirected where it must not go, or too often."""
+    return "bad_redirect", (f"the server redirects (HTTP {status}) to another place or method, or "
+                            "in a circle; name the final URL in --target-url")
+
+
+def met_no_server(reply: Reply) -> bool:
+    """Whether a call found nobody: no connection, or one that was closed without a byte, as by a
+    forwarder whose server is gone. A server that is silent until the time is up is still there."""
+    if reply.failure is None or reply.status is not None:
+        return False
+    return reply.arrivals is None or (reply.failure[0] == "connection_lost"
+                                      and not reply.arrivals.bytes_received)
 
 
 # --- what went wrong below HTTP ------------------------------------------------------------------
 def origin(url: str) -> tuple[str, Optional[str], Optional[int]]:
     """(scheme, host, port) of a URL; nothing fits ("", None, None), which a broken one has."""
-    parts = urllib.parse.urlsplit(url)
     try:
+        parts = urllib.parse.urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
         return "", None, None
@@ -367,10 +404,13 @@ def origin(url: str) -> tuple[str, Optional[str], Optional[int]]:
 
 def failure_of(error: BaseException, sent: bool) -> tuple[str, str]:
     """(kind, message) of an exception while a request was made; the message names no address."""
-    reason = getattr(error, "reason", error)
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
     text = getattr(reason, "strerror", None) or type(reason).__name__
+    refused = re.match(r"Tunnel connection failed: (\d{3})", str(reason))
     if isinstance(reason, socket.timeout):
         return "timeout", "the call's time was up"
+    if refused:
+        return "connect_failed", f"no connection: the proxy refuses it (HTTP {refused[1]})"
     if not sent:
         return "connect_failed", f"no connection: {text}"
     if isinstance(reason, OSError):

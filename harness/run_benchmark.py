@@ -415,21 +415,20 @@ class Client:
         """One exchange; 307/308 to the same origin are sent again, other redirects refused."""
         data = None if body is None else json.dumps(body).encode("ascii")
         url, until_ns = self.target.base + path, time.perf_counter_ns() + int(timeout_s * 1e9)
+        keep_bytes = HEAD_BYTES if body and body.get("stream") else BODY_CAP_BYTES
         for _ in range(4):
             left_s = (until_ns - time.perf_counter_ns()) / 1e9
-            reply = self._once(method, url, data, left_s, sink)
-            if reply.status not in (301, 302, 303, 307, 308):
+            reply = self._once(method, url, data, left_s, sink, keep_bytes)
+            if reply.status not in calls.REDIRECTS:
                 return reply
-            place = urllib.parse.urljoin(url, reply.headers.get("location", ""))
-            if reply.status < 307 or calls.origin(place) != calls.origin(url):
+            place = calls.redirected(url, reply)
+            if place is None:
                 break
             url = place
-        return reply._replace(failure=(
-            "bad_redirect", f"the server redirects (HTTP {reply.status}) to another place or "
-            "method; name the final URL in --target-url"))
+        return reply._replace(failure=calls.bad_redirect(reply.status))
 
     def _once(self, method: str, url: str, data: Optional[bytes], timeout_s: float,
-              sink: Optional[Callable[[bytes, int], None]]) -> calls.Reply:
+              sink: Optional[Callable[[bytes, int], None]], keep_bytes: int) -> calls.Reply:
         exchange = Exchange(self.gate, timeout_s, self.addresses)
         request: Any = urllib.request.Request(url, data=data, method=method, headers=self.headers)
         request.exchange = exchange
@@ -440,9 +439,9 @@ class Client:
             status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
             framing, length_bytes = exchange.headers_done(response)
             digest = exchange.digest = calls.Digest(
-                wire.Body(framing, length_bytes), sink or stream.feed,
-                BODY_CAP_BYTES if data is None else HEAD_BYTES, self.side.work.put,
-                exchange.cursor, exchange.header_reads - exchange.body_in_header)
+                wire.Body(framing, length_bytes), sink or stream.feed, keep_bytes,
+                self.side.work.put, exchange.cursor,
+                exchange.header_reads - exchange.body_in_header)
             exchange.read_body(framing, length_bytes)
         except CallCut as cut:
             failure = None if cut.args[0] == "ended" else cut.args
@@ -698,7 +697,7 @@ class Run:
             text = reply.head.decode("utf-8", "replace")
             refused = engines.refused_fields(reply.status, text, options) - dropped
             left_s = (until_ns - time.perf_counter_ns()) / 1e9
-            pause_s = 0.0 if refused else calls.retry_pause_s(reply)
+            pause_s = 0.0 if refused else calls.retry_pause_s(reply, len(attempts))
             if pause_s is None or pause_s >= left_s or self.client.gate.stopping.is_set():
                 break
             dropped |= refused
@@ -717,7 +716,7 @@ class Run:
         """After a few calls in a row that met no server, the run stops instead of failing on."""
         if self.client.gate.stopping.is_set():
             return                            # it is us who dropped these calls
-        self.misses = self.misses + 1 if reply.status is None and reply.failure else 0
+        self.misses = self.misses + 1 if calls.met_no_server(reply) else 0
         if self.misses >= VANISHED_AFTER and reply.failure:
             self.fatal = self.fatal or EndpointError(
                 f"the server is gone: {self.misses} calls in a row met none ({reply.failure[1]}); "
