@@ -82,7 +82,8 @@ HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 READS_CAP = 4_000_000             # a body in one-byte reads must not fill memory with stamps either
 WAIT_TICK_S = 0.5                 # how often a silent read looks at its deadline
 DONE_GRACE_S = 0.25               # how long a stream may stay open after its [DONE]
-DONE_ENDS = tuple(b"[DONE]" + blank for blank in (
+DROP_GRACE_S = 2.0                # how long dropped calls that hang may hold up the end of a run
+DONE_ENDS = tuple(start + b"[DONE]" + blank for start in (b"\ndata: ", b"\ndata:") for blank in (
     b"", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\n\r\n", b"\n\n\r\n", b"\r\n\r\n\r\n"))
 TAIL_BYTES = 24                   # longer than any of them
 SCAN_TIMEOUT_S = 1.0              # for each usual port
@@ -107,7 +108,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
-        self.finished_reads = 0
+        self.finished_reads, self.patience_s = 0, float("inf")
         self._flying: set[Exchange] = set()
         self._lock = threading.RLock()       # a signal's handler may meet its own thread in here
 
@@ -125,6 +126,7 @@ class Gate:
 
     def drop_all(self) -> None:
         self.stopping.set()
+        self.patience_s = min(self.patience_s, time.monotonic() + DROP_GRACE_S)
         with self._lock:
             for exchange in self._flying:
                 with contextlib.suppress(OSError):
@@ -171,15 +173,15 @@ class Exchange:
         """Connect inside the deadline; stands in for socket.create_connection."""
         error = OSError("no address")
         for family, kind, protocol, _, place in self._resolve(address):
-            sock = socket.socket(family, kind, protocol)
             try:
-                sock.settimeout(self.left_s())
-                sock.connect(place)
+                self.sock = socket.socket(family, kind, protocol)
+                self.sock.settimeout(self.left_s())
+                self.gate.enter(self)
+                self.sock.connect(place)
+                return self.sock
             except OSError as failed:
-                sock.close()
                 error = failed
-                continue
-            return sock
+                self.end()
         raise error
 
     def _resolve(self, address: tuple[str, int]) -> list[Any]:
@@ -206,7 +208,8 @@ class Exchange:
     def hand_over(self, sock: Any, request: bytes) -> None:
         """Send the whole request in one piece; its first byte's moment is the zero of all marks."""
         self.sock = sock
-        self.gate.enter(self)
+        self.raw, self.cursor, self.total = bytearray(), 0, 0     # those of a CONNECT
+        self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
         sock.settimeout(self.left_s())
         plain = type(sock) is socket.socket
         self.kernel = plain and ask_for_stamps(sock)
@@ -308,9 +311,11 @@ class Exchange:
                 return
 
     def flush(self) -> None:
-        """Part of what http.client asks of a file."""
+        """Part of what http.client asks of a file, as is `close`."""
 
-    def close(self) -> None:
+    close = flush
+
+    def end(self) -> None:
         self.gate.leave(self)
         for file in (self.hold, self.sock):
             if file is not None:
@@ -339,9 +344,8 @@ class StampedResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: Any, exchange: Exchange, method: Optional[str] = None) -> None:
         super().__init__(sock, method=method)
-        if exchange.started_ns:           # before that it is a proxy's answer to CONNECT
-            exchange.hold = self.fp       # never read; it keeps the socket open after urllib's end
-            self.fp = exchange            # type: ignore[assignment]
+        exchange.hold = self.fp           # never read; it keeps the socket open after urllib's end
+        self.fp = exchange                # type: ignore[assignment]
 
 
 class StampedConnection(http.client.HTTPConnection):
@@ -448,7 +452,7 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             failure = calls.failure_of(error, bool(exchange.started_ns))
         finally:
-            exchange.close()
+            exchange.end()
         if digest:
             digest.finish(exchange.raw, exchange.ends)
         return calls.Reply(status, headers, bytes(digest.head if digest else b""),
@@ -625,7 +629,7 @@ class Run:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():
+            while thread.is_alive() and time.monotonic() < self.client.gate.patience_s:
                 thread.join(report.LIVE_EVERY_S)
                 self._show()
         if self.fatal or self.signal_number:
