@@ -128,9 +128,9 @@ def timing_of(reply: Reply, offset_before_ns: int, offset_after_ns: int, zero_ns
 
 
 # --- what was answered ---------------------------------------------------------------------------
-def outcome_of(reply: Reply) -> tuple[str, Optional[Json]]:
-    """("ok", None), or an error kind with what is told about it (no address in it)."""
-    body, stream = reply.head.decode("utf-8", "replace"), reply.stream
+def outcome_of(reply: Reply, secret: Optional[str] = None) -> tuple[str, Optional[Json]]:
+    """("ok", None), or an error kind with what is told about it: no address, no `secret` in it."""
+    body, stream = without(secret, reply.head.decode("utf-8", "replace")), reply.stream
 
     def error(kind: str, message: str) -> tuple[str, Json]:
         start = privacy.redact(body[:MAX_BODY_START])[:MAX_BODY_START]
@@ -142,12 +142,13 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[Json]]:
     if reply.failure and not (reply.failure[0] == "connection_lost" and whole):
         return error(*reply.failure)
     if reply.status != 200:
-        return error(engines.error_kind(reply.status, body), engines.error_message(body))
+        return error(engines.error_kind(reply.status, body),
+                     engines.error_message(body) or f"HTTP {reply.status}, without a word why")
     if stream.error is not None or stream.finish_reason == "error":
-        text = json.dumps({"error": wire.plain(stream.error)})
+        text = json.dumps({"error": wire.plain(without(secret, stream.error))})
         about_context = engines.error_kind(200, text) == "context_limit"
         return error("context_limit" if about_context else "stream_error",
-                     engines.error_message(text))
+                     engines.error_message(text) or "an error in the stream, without a word why")
     if not stream.events:
         return (error("no_events", "the server answered 200 and sent no event")
                 if not body.strip() else
@@ -171,8 +172,8 @@ def reasoning_of(stream: wire.StreamParser) -> Json:
     return {"mode": mode, "chunks": chunks, "characters": len(stream.text_of("r"))}
 
 
-def response_of(reply: Reply) -> Optional[Json]:
-    """The `response` of a ledger line; None where no response came."""
+def response_of(reply: Reply, secret: Optional[str] = None) -> Optional[Json]:
+    """The `response` of a ledger line, `secret` taken out; None where no response came."""
     if reply.status is None:
         return None
     stream = reply.stream
@@ -180,8 +181,23 @@ def response_of(reply: Reply) -> Optional[Json]:
         "finish_reason", "model", "system_fingerprint", "usage", "server_timings")}
     if told["model"] is not None:
         told["model"] = engines.published_model_id(told["model"])
-    return {"http_status": reply.status, "text": whole_text(stream.text_of("a")),
-            "reasoning_text": whole_text(stream.text_of("r")), **told}
+    found: Json = without(secret, {
+        "http_status": reply.status, "text": whole_text(stream.text_of("a")),
+        "reasoning_text": whole_text(stream.text_of("r")), **told})
+    return found
+
+
+def without(secret: Optional[str], value: Any) -> Any:
+    """Any JSON value with `secret` (a key that a server repeats) taken out of all its texts."""
+    if not secret:
+        return value
+    if isinstance(value, str):
+        return value.replace(secret, "<redacted:key>")
+    if isinstance(value, list):
+        return [without(secret, item) for item in value]
+    if isinstance(value, dict):
+        return {without(secret, name): without(secret, held) for name, held in value.items()}
+    return value
 
 
 def whole_text(text: str) -> str:

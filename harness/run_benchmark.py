@@ -400,9 +400,8 @@ class StampedHandler(urllib.request.AbstractHTTPHandler):
 class Client:
     """Speaks HTTP to one endpoint with urllib; a key goes to this origin and nowhere else."""
 
-    def __init__(self, target: flags.Target, api_key: Optional[str] = None,
-                 gate: Optional[Gate] = None) -> None:
-        self.target, self.gate = target, gate or Gate()
+    def __init__(self, target: flags.Target, api_key: Optional[str] = None) -> None:
+        self.target, self.key, self.gate = target, api_key, Gate()
         self.side = calls.Side()
         self.addresses: dict[Any, list[Any]] = {}
         self.headers = {"Content-Type": "application/json", "Accept": "*/*",
@@ -1008,7 +1007,7 @@ def do_probe(args: argparse.Namespace, progress: report.Progress, environment: A
         args.target_url = found[0]["url"] if found else args.target_url or flags.DEFAULT_URL
         if not found:
             client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
-            wait_for_server(client, args.target_url, survey.ASK_TIMEOUT_S, bool(args.api_key_env))
+            wait_for_server(client, args.target_url, survey.ASK_TIMEOUT_S)
             found = [survey.describe(client.send, args.target_url, CANONICAL_OPTIONS)]
         args.models = args.models or ("auto" if found[0]["models"] else None)
     hello = hello_of(args, environment)[1] if len(found) == 1 else None

@@ -29,6 +29,7 @@ class State:
                  served: dict[str, str], retry_failed: bool) -> None:
         self.manifest, self.suites, self.served = manifest, suites, served
         self.retry_failed = retry_failed
+        self.secret: Optional[str] = None     # the endpoint's key, which a server may repeat
         chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
@@ -171,17 +172,27 @@ class State:
     def call_fields(self, cell: phases.Cell, messages: list[dict[str, str]], reply: calls.Reply,
                     timing: Optional[Json], attempts: list[Json], request: Json) -> Json:
         """The fields of `call_finished` but for those of the cell."""
-        question, (kind, error) = self.question(cell), calls.outcome_of(reply)
-        reasoning, response = calls.reasoning_of(reply.stream), calls.response_of(reply)
-        checks = answer_checks.check_answer(
-            response["text"], question.required_markers, question.format_rule
-        ) if kind == "ok" and response else None
+        kind, error = calls.outcome_of(reply, self.secret)
+        reasoning = calls.reasoning_of(reply.stream)
+        response = calls.response_of(reply, self.secret)
+        checks = self.checks(cell, response) if kind == "ok" and response else None
         return {"cold": cell.phase == "hello", "attempts": attempts,
-                "request": {"prompt": question.prompt, **phases.fingerprint(messages), **request},
+                "request": {"prompt": self.question(cell).prompt, **phases.fingerprint(messages),
+                            **request},
                 "response": response, "timing": timing, "reasoning": reasoning,
                 "truncated": self._truncated(cell, messages, response, checks, kind),
                 "checks": checks, "flags": calls.call_flags(reply, self.served[cell.model]),
                 "outcome": kind, "error": error}
+
+    def checks(self, cell: phases.Cell, response: Json) -> Optional[Json]:
+        """The checks of an answered call; None where its whole budget went into thinking, so that
+        there is no answer whose shape could be wrong."""
+        thought = response["reasoning_text"] and not response["text"].strip()
+        if thought and response["finish_reason"] == "length":
+            return None
+        question = self.question(cell)
+        return answer_checks.check_answer(response["text"], question.required_markers,
+                                          question.format_rule)
 
     def _truncated(self, cell: phases.Cell, messages: list[dict[str, str]],
                    response: Optional[Json], checks: Optional[Json], kind: str) -> Json:
