@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional, TextIO
 import engines
 import metrics
 import phases
+from stops import Stop, StorageError
 
 Json = dict[str, Any]
 
@@ -83,7 +84,9 @@ def call_line(number: int, total: int, call: Json) -> str:
     if call["repeat"] and call["phase"] != "hello":
         head += f" again ({call['repeat']})"
     if call["outcome"] != "ok":
-        return f"{head}  {call['outcome']}: {printable(call['error']['message'])}"
+        status = call["error"]["status"]
+        shown = call["outcome"] + (f" (HTTP {status})" if status not in (None, 200) else "")
+        return f"{head}  {shown}: {printable(call['error']['message'])}"
     numbers = metrics.call_metrics(call)
     parts = ["ok", f"{digits(numbers['output_tokens'])} tokens",
              f"TTFT {digits(numbers['ttft_ms'])} ms"]
@@ -212,6 +215,14 @@ def no_endpoint(url: str, failure: Any, found: Sequence[Json]) -> str:
           ["nothing answers at the usual ports of this machine either. To start a server:",
            engines.start_hint()]),
         "to see everything without a server: python3 harness/run_benchmark.py --rehearse"])
+
+
+def unwritable(folder: str, error: OSError) -> Stop:
+    """What to raise where a run's folder cannot be written: a wrong --out-dir, or a full disk."""
+    wrong = isinstance(error, (FileExistsError, NotADirectoryError, PermissionError))
+    told = f"{printable(folder)} cannot be written ({error.strerror})"
+    return (Stop(f"--out-dir: {told}; name another folder") if wrong else
+            StorageError(f"{told}; make room, or name another folder with --out-dir"))
 
 
 def refused_key(status: int, keyed: bool) -> str:

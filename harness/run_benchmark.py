@@ -584,6 +584,7 @@ class Run:
         greeted: list[Json] = []
         self._on_lanes([[hello]], lambda cells: greeted.append(self.call(cells[0])))
         self._phase_finished(model, "hello", begun_us, [hello])
+        survey.refuse_key(greeted[0], bool(self.client.key))
         if self.known.manifest["smoke"]:
             return
         self.identify(model, survey.ask(self.client.send, self.known.engine,
@@ -767,7 +768,7 @@ class Run:
 
 
 # --- the server, asked ---------------------------------------------------------------------------
-def wait_for_server(client: Client, url: str, timeout_s: float, keyed: bool) -> None:
+def wait_for_server(client: Client, url: str, timeout_s: float) -> None:
     """Return when the endpoint answers; raises EndpointError that says what to do."""
     until_s = time.monotonic() + timeout_s
     while True:
@@ -775,10 +776,7 @@ def wait_for_server(client: Client, url: str, timeout_s: float, keyed: bool) -> 
         if reply.status != 503 or time.monotonic() + LOADING_PAUSE_S > until_s:
             break
         time.sleep(LOADING_PAUSE_S)                        # it says that it is loading
-    if reply.status is None:
-        raise EndpointError(report.no_endpoint(url, reply.failure, scan_ports()))
-    if reply.status in (401, 403):
-        raise EndpointError(report.refused_key(reply.status, keyed))
+    survey.refuse(reply, url, bool(client.key), scan_ports)
 
 
 def scan_ports() -> list[Json]:
@@ -797,8 +795,8 @@ def prepare(args: argparse.Namespace, run_id: str, environment: Any,
     manifests.refuse_names(args)
     client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
     suites = phases.load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
-    wait_for_server(client, args.target_url, args.timeout, bool(args.api_key_env))
-    address = next(iter(client.addresses.values()), None)
+    wait_for_server(client, args.target_url, args.timeout)
+    address = client.addresses.get((client.target.host, client.target.port))
     return client, survey.prepare(client.send, args, manifests.Found(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
         address[0][4][0] if address else None, socket.gethostname()))
@@ -866,8 +864,7 @@ def open_run(folder: str, manifest: Json, is_new: bool, resume: str) -> Ledger:
         if is_new:
             files.write_whole(path, ledgers.dump_document(manifest))
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written ({error.strerror}); make room, or name "
-                           "another folder with --out-dir") from None
+        raise report.unwritable(folder, error) from None
     return ledger
 
 
@@ -892,6 +889,7 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     ledger = open_run(folder, ready.manifest, earlier is None, resume)
     events, resumed = ledger.take_up(ready.manifest)
     known = state.State(ready.manifest, ready.suites, ready.served, args.retry_failed)
+    known.secret = client.key
     known.recall(events)
     run = Run(client, known, ledger, resume, progress)
     if not (events and events[-1]["event"] == "run_finished" and known.ended()):
@@ -942,6 +940,8 @@ def carry_out(run: Run, ready: survey.Ready, no_calibration: bool, is_first: boo
                          exit_code=stop.exit_code, in_flight=sorted(run.in_flight.values()))
             stop.args = (f"{stop}\nnext: {report.going_on(stop.exit_code, run.resume)}",)
         raise
+    finally:
+        run.heartbeat.ended.set()
     if patrol:
         patrol.close(tell=True)
 

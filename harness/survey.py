@@ -12,10 +12,13 @@ import engines
 import manifests
 import phases
 import releases
+import report
+from stops import EndpointError
 
 Json = dict[str, Any]
 Send = Callable[..., calls.Reply]
 ASK_TIMEOUT_S = 5.0               # for each question
+ASK_AGAIN_TIMEOUT_S = 1.0         # once a server has left one unanswered: there are many
 
 
 def ask(send: Send, engine: Optional[str] = None, served_id: Optional[str] = None
@@ -25,9 +28,11 @@ def ask(send: Send, engine: Optional[str] = None, served_id: Optional[str] = Non
     if engine in engines.EXTRA_POSTS and served_id is not None:
         path, body_of = engines.EXTRA_POSTS[engine]
         asked.append(("POST", path, body_of(served_id)))
-    probes = {}
+    probes, timeout_s = {}, ASK_TIMEOUT_S
     for method, path, body in asked:
-        reply = send(method, path, body, ASK_TIMEOUT_S)
+        reply = send(method, path, body, timeout_s)
+        if reply.failure and reply.failure[0] == "timeout":
+            timeout_s = ASK_AGAIN_TIMEOUT_S
         probes[path] = engines.Probe(reply.status, reply.headers, reply.json(),
                                      reply.head.decode("utf-8", "replace"))
     return probes
@@ -36,6 +41,26 @@ def ask(send: Send, engine: Optional[str] = None, served_id: Optional[str] = Non
 def about(send: Send, engine: str, served_id: str, probes: engines.Probes) -> engines.Probes:
     """The answers `probes` again, with those about one model where the engine gives such."""
     return ask(send, engine, served_id) if engine in engines.EXTRA_POSTS else probes
+
+
+def refuse(reply: calls.Reply, url: str, keyed: bool, scan: Callable[[], Any]) -> None:
+    """Raise EndpointError where the answer to /v1/models says that nothing can be asked here.
+
+    keyed: whether a key was sent; scan: what answers at the usual ports of this machine.
+    """
+    if reply.status is None:
+        raise EndpointError(report.no_endpoint(url, reply.failure, scan()))
+    if reply.status in calls.REDIRECTS and reply.failure:
+        raise EndpointError(f"{report.printable(url)}: {reply.failure[1]}")
+    if reply.status in (401, 403):
+        raise EndpointError(report.refused_key(reply.status, keyed))
+
+
+def refuse_key(hello: Json, keyed: bool) -> None:
+    """Raise EndpointError where a hello was refused for want of a key: all calls would be. Some
+    servers list their models to everybody."""
+    if hello["error"] and hello["error"]["status"] == 401:
+        raise EndpointError(report.refused_key(401, keyed))
 
 
 def describe(send: Send, url: str, canonical_options: Json) -> Json:
