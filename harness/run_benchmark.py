@@ -892,7 +892,7 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     known.secret = client.key
     known.recall(events)
     run = Run(client, known, ledger, resume, progress)
-    if not (events and events[-1]["event"] == "run_finished" and known.ended()):
+    if resumed["torn_bytes"] or not known.ended(events):
         begin_segment(ledger, ready.manifest, events, resumed)
         progress.say(f"run {run_id}: {known.total} calls planned" + (
             "" if args.no_calibration or args.smoke else "; first this client's own error (3 s)"))

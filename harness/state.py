@@ -112,9 +112,10 @@ class State:
         return not self.left(model) and (model in self.probed or self.own_phases() == ["hello"]
                                          and (model, "hello") in self.finished)
 
-    def ended(self) -> bool:
-        """Whether nothing is left to do."""
-        return all(map(self.model_done, self.served)) and all(map(self.done, self.planned))
+    def ended(self, events: Sequence[Json]) -> bool:
+        """Whether the ledger has its last line, and nothing is left to do."""
+        return (bool(events) and events[-1]["event"] == "run_finished"
+                and all(map(self.model_done, self.served)) and all(map(self.done, self.planned)))
 
     def all_answered(self) -> bool:
         """Whether every planned call has an answer; hellos that a resume added do not count."""
