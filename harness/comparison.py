@@ -9,11 +9,11 @@ Pure functions over parsed manifest.json, metadata.json and hardware.json; no le
 
 One device is: the device tag, the system's name, the processor, the threads that the run could use,
 the memory (as it is sold: a system keeps some of it for itself), the accelerators with their power
-limits, the power mode, and whether it ran on battery. Equal facts are one device whoever owns it;
-another tag is another device, since a tag may tell what no probe sees, such as a cooler. A row's
-number is the median over all runs of that device with one runtime, version and backend, one model
-and one quantisation: never the best one. Runs that may not be ranked stand in rows of their own, so
-that a median never mixes the two.
+limits, the power mode, whether it ran on battery, and whether it was reached over a network. Equal
+facts are one device whoever owns it; another tag is another device, since a tag may tell what no
+probe sees, such as a cooler. A row's number is the median over all runs of that device with one
+runtime, version and backend, one model and one quantisation: never the best one. Runs that may not
+be ranked stand in rows of their own, so that a median never mixes the two.
 
 Ranks are given within one model and phase. Rows share a rank where the intervals overlap or the
 values are less than 5 % apart: nothing tells them apart.
@@ -93,6 +93,7 @@ class Device(NamedTuple):
     accelerators: tuple[str, ...]
     power_mode: Optional[str]
     on_battery: bool
+    reached: str
 
 
 class Runtime(NamedTuple):
@@ -112,8 +113,6 @@ class Submission(NamedTuple):
     device: Device
     runtime: Runtime
     asked: Json
-    endpoint_class: str
-    same_machine: Optional[bool]
     synthetic: bool
     completeness: str
     run_flags: tuple[str, ...]
@@ -195,13 +194,11 @@ def read_submission(manifest: Any, metadata: Any, hardware: Any) -> Submission:
     told = {_text(model, "model"): model for model in _list(metadata, "models")}
     return Submission(
         run_id, _text(metadata, "submitter_handle"), _text(metadata, "run.started_at"),
-        _device(_text(metadata, "device_tag"), hardware),
+        _device(metadata, hardware),
         Runtime(_fact(metadata, "runtime.name", _text) or
                 _text(metadata, "endpoint.engine.name"), *(_fact(metadata, f"runtime.{name}", _text)
                                                             for name in ("version", "backend"))),
-        _asked(manifest),
-        _text(metadata, "endpoint.class"), _fact(metadata, "endpoint.same_machine", _bool),
-        _bool(metadata, "synthetic"), _text(metadata, "run.class"),
+        _asked(manifest), _bool(metadata, "synthetic"), _text(metadata, "run.class"),
         _flags(metadata, "run_flags"),
         tuple(_entry(cell, told) for cell in _list(metadata, "cells")))
 
@@ -251,19 +248,20 @@ def _asked(manifest: Any) -> Json:
 
 
 # --- one device ----------------------------------------------------------------------------------
-def _device(tag: str, hardware: Any) -> Device:
+def _device(metadata: Any, hardware: Any) -> Device:
     capacity = _fact(hardware, "memory.capacity_bytes", _count)
     limit = _fact(hardware, "memory.limit_bytes", _count)
     known = [size for size in (capacity, limit) if size]
     cards = [_card(card) for card in _list(hardware, "accelerators")]
     return Device(
-        tag, _fact(hardware, "system.model_name", _text), _name(hardware, "cpu.model_name"),
+        _text(metadata, "device_tag"), _fact(hardware, "system.model_name", _text),
+        _name(hardware, "cpu.model_name"),
         _fact(hardware, "cpu.usable_threads_count", _number),
         size_as_sold_gib(min(known)) if known else None,
         tuple(f"{cards.count(card)} x {card}" if cards.count(card) > 1 else card
               for card in sorted(set(cards))),
         _fact(hardware, "power.mode", _text),
-        _fact(hardware, "power.source", _text) == "battery")
+        _fact(hardware, "power.source", _text) == "battery", _text(metadata, "endpoint.class"))
 
 
 def _name(document: Any, path: str) -> Optional[str]:
@@ -310,6 +308,15 @@ def device_text(device: Device) -> str:
     return " + ".join(filter(None, (*apart, cpu, *named))) or "unknown"
 
 
+def device_notes(device: Device) -> str:
+    """What else makes it this device: `MacBook Air, power mode low_power, on battery`."""
+    return ", ".join(filter(None, (
+        device.system, f"power mode {device.power_mode}" if device.power_mode else "",
+        "on battery" if device.on_battery else "",
+        {"loopback": "", "public": "hosted endpoint"}.get(
+            device.reached, f"reached over {device.reached}"))))
+
+
 def runtime_text(runtime: Runtime) -> str:
     """`llama.cpp b4567 cuda`."""
     return " ".join(filter(None, runtime))
@@ -329,20 +336,15 @@ def refusals(submission: Submission, entry: Entry) -> tuple[str, ...]:
     """Why this cell's numbers stand outside the ranking; empty where they do not."""
     return tuple(reason for reason in (
         "synthetic: no model answered" if submission.synthetic else None,
-        *_place(submission), *_asked_otherwise(submission, entry),
+        "hosted endpoint, no machine of the contributor's"
+        if submission.device.reached == "public" else None,
+        *_asked_otherwise(submission, entry),
         None if submission.completeness == "complete" else
         f"{submission.completeness} run",
         f"{entry.asked} of {entry.planned} calls made" if entry.asked < entry.planned else None,
         "cold: its time holds the model's load" if entry.cold else None,
         *(flag for flag in entry.flags if metrics.FLAGS[flag].unrankable),
     ) if reason)
-
-
-def _place(submission: Submission) -> Iterator[str]:
-    if submission.endpoint_class == "public":
-        yield "hosted endpoint: its speed is not this machine's"
-    elif submission.same_machine is False:
-        yield f"served from another machine ({submission.endpoint_class})"
 
 
 def _asked_otherwise(submission: Submission, entry: Entry) -> Iterator[str]:
@@ -518,7 +520,8 @@ def can_be_told(a: Spread, b: Spread) -> bool:
 FILTERS: dict[str, Callable[[Row], str]] = {
     "model": lambda row: row.model,
     "runtime": lambda row: runtime_text(row.runtime),
-    "hardware": lambda row: f"{row.device.tag} {row.device.system or ''} {device_text(row.device)}",
+    "hardware": lambda row: f"{row.device.tag} {device_text(row.device)} "
+                            f"{device_notes(row.device)}",
     "phase": lambda row: row.phase,
     "quantisation": lambda row: row.quantization or "",
 }
@@ -533,6 +536,13 @@ def matching(rows: Iterable[Row], wanted: dict[str, Optional[str]]) -> list[Row]
             and (asked.get("phase") or row.phase != "hello")]
 
 
+def only(blocks: Iterable[Sequence[Place]], wanted: Iterable[Row]) -> list[list[Place]]:
+    """Blocks without the rows that are not wanted; ranks stay what they are among all."""
+    kept = {id(row) for row in wanted}
+    found = ([place for place in block if id(place.row) in kept] for block in blocks)
+    return [block for block in found if block]
+
+
 # --- for programs --------------------------------------------------------------------------------
 def row_json(place: Place) -> Json:
     """A row as --json publishes it; values in 6 significant digits, units in the names."""
@@ -542,7 +552,7 @@ def row_json(place: Place) -> Json:
         "device_tag": device.tag, "system": device.system, "cpu": device.cpu,
         "threads": device.threads, "memory_gib": device.memory_gib,
         "accelerators": list(device.accelerators), "power_mode": device.power_mode,
-        "on_battery": device.on_battery, "runtime": row.runtime.name,
+        "on_battery": device.on_battery, "reached": device.reached, "runtime": row.runtime.name,
         "runtime_version": row.runtime.version, "backend": row.runtime.backend, "model": row.model,
         "quantization": row.quantization, "phase": row.phase, "lanes": row.lanes,
         **{name: _spread_json(row.numbers.get(name)) for name in NUMBERS},

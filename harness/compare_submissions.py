@@ -1,0 +1,404 @@
+#!/usr/bin/env python3
+"""Many submissions as one table or one page; two runs question by question.
+
+  python3 harness/compare_submissions.py                           all of submissions/
+  python3 harness/compare_submissions.py --model qwen --phase 20q --sort ttft
+  python3 harness/compare_submissions.py --html page.html          one file, opens anywhere
+  python3 harness/compare_submissions.py --vs RUN_A RUN_B          which of two runs is faster
+  python3 harness/compare_submissions.py --vs RUN1,RUN2,RUN3 FOLDER_OF_RUNS
+
+A row is one device with one runtime, model and quantisation in one phase: the median over all its
+runs, never the best of them, with an interval behind it in brackets: for a single run the exact
+95 % interval of the median across prompts; for 2 to 5 runs the lowest and the highest run; from 6
+runs on the exact 95 % interval over runs. Ranks are given within one model and phase; `=` shares a
+rank, since nothing tells the rows apart. What is not comparable stands below, with the reason.
+
+Read are manifest.json, metadata.json and hardware.json of every folder below PATH that holds a
+metadata.json; ledgers (run.jsonl) are read for --vs and for the details of --html alone. A
+submission that cannot be read is left out with one warning on standard error.
+
+A side of --vs is a run's folder, a folder of several runs, or some of these with commas between.
+
+exit codes:
+  0 all submissions were read; 1 some were left out (see the warnings), or --vs could tell nothing
+  since the two sides have no model in common; 2 usage, or nothing to compare; 4 storage.
+"""
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Optional
+
+if sys.version_info < (3, 9):
+    sys.exit("compare_submissions needs Python 3.9 or newer; this is " + sys.version.split()[0])
+
+import comparison
+import files
+import flags
+import ledger as ledgers
+import metrics
+import pages
+import report
+import tables
+import versus
+from comparison import Place, Row, Submission
+from stops import Stop, StorageError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
+DOCUMENTS = ("manifest.json", "metadata.json", "hardware.json")
+MAX_DOCUMENT_BYTES = 8 * 1024 * 1024     # 20 models in 8 phases take 0.6 MiB
+MAX_LEDGER_BYTES = 512 * 1024 * 1024
+
+Json = dict[str, Any]
+
+
+# --- reading -------------------------------------------------------------------------------------
+class Found(NamedTuple):
+    """Submissions that were read, each with its folder, and the rest as (path, what is wrong)."""
+
+    submissions: list[tuple[Submission, str]]
+    broken: list[tuple[str, str]]
+
+
+def read_all(paths: Iterable[str]) -> Found:
+    """Every submission below some folders, in the order of their paths; raises Stop."""
+    found = Found([], [])
+    seen: dict[str, str] = {}
+    for folder in submission_folders(paths):
+        try:
+            submission = comparison.read_submission(*(read_document(folder, name)
+                                                      for name in DOCUMENTS))
+            if seen.setdefault(submission.run_id, folder) != folder:
+                raise comparison.BrokenSubmission(f"the same run as {seen[submission.run_id]}")
+            found.submissions.append((submission, folder))
+        except comparison.BrokenSubmission as error:
+            found.broken.append((folder, str(error)))
+    return found
+
+
+def submission_folders(paths: Iterable[str]) -> Iterator[str]:
+    """Folders that hold a metadata.json, sorted; links to folders are not followed."""
+    for path in paths:
+        if not os.path.isdir(path):
+            raise Stop(f"{report.printable(path)}: no such folder; type the folder of a submission "
+                       "or one above it")
+        for folder, names, held in os.walk(path):
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            if "metadata.json" in held:
+                yield folder
+
+
+def read_document(folder: str, name: str) -> Any:
+    """A parsed document of a submission; raises BrokenSubmission. NaN and infinity are no JSON."""
+    try:
+        return json.loads(read_bytes(os.path.join(folder, name), MAX_DOCUMENT_BYTES),
+                          parse_constant=_no_constant)
+    except OSError as error:
+        raise comparison.BrokenSubmission(f"{name}: {error.strerror or error}") from None
+    except RecursionError:
+        raise comparison.BrokenSubmission(f"{name}: nested too deep") from None
+    except ValueError as error:
+        raise comparison.BrokenSubmission(f"{name}: {error}") from None
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def read_bytes(path: str, limit: int) -> bytes:
+    """A plain file's bytes; OSError for links, pipes, devices and what is larger than `limit`."""
+    found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(0, "is no plain file")
+    if found.st_size > limit:
+        raise OSError(0, f"is larger than {limit} bytes")
+    return files.read(path)
+
+
+# --- the table -----------------------------------------------------------------------------------
+COLUMNS = (
+    tables.Column("#", True), tables.Column("device", False, 12),
+    tables.Column("hardware", False, 16, 7), tables.Column("memory", True, None, 8),
+    tables.Column("runtime", False, 12, 3), tables.Column("model", False, 12),
+    tables.Column("quant", False, 6, 4), tables.Column("phase"),
+    *(tables.Column(title, False, None, rank) for title, rank in zip(
+        [comparison.NUMBERS[name] for name in list(comparison.NUMBERS)[:5]], (0, 9, 2, 10, 11))),
+    tables.Column("runs", True, None, 1), tables.Column("checks", True, None, 6),
+    tables.Column("flags", False, 12, 5))
+SHOWN = tuple(comparison.NUMBERS)[:5]
+REASON = tables.Column("not ranked, because", False, 24)
+REST = (REASON, COLUMNS[1], *(column._replace(rank=column.rank + 1) for column in COLUMNS[2:-1]))
+LEGEND = ("medians over all runs of a device; in brackets for a single run the exact 95 % interval "
+          "across prompts, for 2 to 5 runs the lowest and the highest, from 6 on the exact 95 % "
+          "interval over runs. Rows with = share a rank: nothing tells them apart.")
+
+
+@functools.lru_cache(maxsize=65536)
+def plain(text: str) -> str:
+    """report.printable, remembered: most texts of a table stand in many rows."""
+    return report.printable(text)
+
+
+def table_text(blocks: Sequence[Sequence[Place]], found: Found, width: int) -> str:
+    """Ranked rows, then the others with their reasons, then what flags and brackets mean."""
+    places = [place for block in blocks for place in block]
+    able = [place for place in places if place.rank is not None]
+    rest = [place for place in places if place.rank is None]
+    lines = tables.fitted(COLUMNS, [cells(place) for place in able], width) if able else []
+    if rest:
+        lines += [""] * bool(able) + tables.fitted(
+            REST, [(why_not(place.row), *cells(place)[1:-1]) for place in rest], width)
+    if not places:
+        lines.append("no row matches; without --hardware, --model and the like all are shown")
+    names = {flag for place in able for flag in place.row.flags}
+    notes = [f"{found_text(found)}; {LEGEND}", *(
+        f"{flag}: {metrics.FLAGS[flag].text} {metrics.FLAGS[flag].remedy}"
+        for flag in metrics.ordered_flags(names))]
+    return "\n".join([*lines, "", *(line for note in notes
+                                    for line in tables.wrapped(note, width, "  "))])
+
+
+def found_text(found: Found) -> str:
+    """`12 submissions, 1 left out`."""
+    count = len(found.submissions)
+    text = f"{count} submission{'' if count == 1 else 's'}"
+    return text + (f", {len(found.broken)} left out" if found.broken else "")
+
+
+def why_not(row: Row) -> str:
+    """Why a row has no rank."""
+    return plain("; ".join(row.reasons) or "lacks the number that ranks")
+
+
+def cells(place: Place) -> tuple[str, ...]:
+    """A row's cells as text, in the order of COLUMNS."""
+    row, device = place.row, place.row.device
+    rank = "" if place.rank is None else f"{place.rank}{'=' if place.tied else ''}"
+    return (rank, plain(device.tag), plain(comparison.device_text(device)),
+            f"{device.memory_gib:g} GiB" if device.memory_gib else "",
+            plain(comparison.runtime_text(row.runtime)), plain(row.model),
+            plain(row.quantization or ""), row.phase,
+            *(spread_text(row.numbers.get(name)) for name in SHOWN),
+            f"{len(row.runs)}" + (f" of {len(row.runs) + row.left_out}" if row.left_out else ""),
+            f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
+
+
+def spread_text(spread: Optional[comparison.Spread]) -> str:
+    """`84.1 [80.2-99]`."""
+    if spread is None:
+        return ""
+    return report.with_interval({"median": spread.value, "ci_low": spread.low,
+                                 "ci_high": spread.high})
+
+
+# --- for other programs --------------------------------------------------------------------------
+def markdown_text(blocks: Sequence[Sequence[Place]], found: Found) -> str:
+    """The table with all its columns and one for the reason, and what its brackets mean."""
+    titles = [*(column.title for column in COLUMNS), REASON.title]
+    rows = []
+    for place in (place for block in blocks for place in block):
+        line = cells(place)
+        spans = [tables.code_span(text) if 1 <= i <= 6 and i != 3 else text
+                 for i, text in enumerate(line)]
+        rows.append([*spans, "" if place.rank else tables.code_span(why_not(place.row))])
+    return f"{tables.markdown(titles, rows, (0, 3, 13, 14))}\n{found_text(found)}; {LEGEND}"
+
+
+def csv_text(blocks: Sequence[Sequence[Place]]) -> str:
+    """A line a row; a number has three columns: its median, and the ends of its interval."""
+    rows = [flat(comparison.row_json(place)) for block in blocks for place in block]
+    titles = list(rows[0]) if rows else []
+    return tables.csv_text(titles, ([row[title] for title in titles] for row in rows))
+
+
+def flat(row: Json) -> dict[str, tables.Cell]:
+    """A row's JSON without nesting: `ttft_ms`, `ttft_ms_low`, ...; lists joined by semicolons."""
+    out: dict[str, tables.Cell] = {}
+    for name, value in row.items():
+        if name in comparison.NUMBERS:
+            spread = value or dict.fromkeys(("median", "low", "high", "interval_of"))
+            out[name] = spread["median"]
+            out.update({f"{name}_{part}": spread[part] for part in ("low", "high", "interval_of")})
+        elif isinstance(value, dict):
+            out.update({f"{name}_{part}": held for part, held in value.items()})
+        elif isinstance(value, list):
+            out[name] = "; ".join(value)
+        else:
+            out[name] = str(value).lower() if isinstance(value, bool) else value
+    return out
+
+
+def json_text(blocks: Sequence[Sequence[Place]], found: Found) -> str:
+    """{"submissions", "left_out", "rows"}; rows as comparison.row_json makes them."""
+    return json.dumps({
+        "submissions": len(found.submissions),
+        "left_out": [{"path": path, "reason": reason} for path, reason in found.broken],
+        "rows": [comparison.row_json(place) for block in blocks for place in block]}, indent=1)
+
+
+# --- two runs ------------------------------------------------------------------------------------
+def read_side(text: str) -> list[versus.Run]:
+    """The runs of one side of --vs; raises Stop."""
+    paths = [text] if os.path.exists(text) else text.split(",")
+    folders = [folder for path in paths for folder in run_folders(path)]
+    twice = [folder for folder in folders if folders.count(folder) > 1]
+    if twice:
+        raise Stop(f"--vs: {report.printable(twice[0])} stands twice on one side; name it once")
+    return [read_run(folder) for folder in folders]
+
+
+def run_folders(path: str) -> list[str]:
+    """The run's folder, or all folders below that hold a manifest.json; raises Stop."""
+    shown = report.printable(path) or "(nothing)"
+    if not os.path.isdir(path):
+        raise Stop(f"--vs: {shown}: no such folder; type a run's folder, such as "
+                   "submissions/<handle>/<device-tag>/run-<uuid>, or several with commas between")
+    found = [folder for folder, _, held in os.walk(path) if ledgers.MANIFEST in held]
+    if not found:
+        raise Stop(f"--vs: {shown} holds no run; a run's folder has a {ledgers.MANIFEST}")
+    return sorted(os.path.realpath(folder) for folder in found)
+
+
+def read_run(folder: str) -> versus.Run:
+    """A run's manifest and ledger, held to their schemas; raises Stop."""
+    try:
+        for name, limit in ((ledgers.MANIFEST, MAX_DOCUMENT_BYTES),
+                            (ledgers.LEDGER, MAX_LEDGER_BYTES)):
+            read_bytes(os.path.join(folder, name), limit)
+        manifest, state = ledgers.load_run(folder)
+    except OSError as error:
+        raise Stop(f"{report.printable(os.path.join(folder, name))}: "
+                   f"{error.strerror or error}") from None
+    except ledgers.LedgerError as error:
+        raise Stop(report.printable(str(error), 600)) from None
+    return versus.run_of(manifest, state.events, ledgers.latest_calls(state.events))
+
+
+def do_vs(args: argparse.Namespace) -> int:
+    """Compare two sides; the exit code."""
+    a, b = (read_side(text) for text in args.vs)
+    both = {run.manifest["run_id"] for run in a} & {run.manifest["run_id"] for run in b}
+    if both:
+        raise Stop(f"--vs: run {sorted(both)[0]} stands on both sides; name it on one")
+    try:
+        found = versus.compare_sides(a, b)
+    except versus.PairingError as error:
+        print(f"compare_submissions: --vs: {error}", file=sys.stderr)
+        return 1
+    report.out(json.dumps(found, indent=1) if args.json else
+               versus.render_sides(found, terminal_width()))
+    return 0
+
+
+# --- the program ---------------------------------------------------------------------------------
+def terminal_width() -> int:
+    """Columns of the terminal; of a file or pipe 100, unless COLUMNS says otherwise."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+        return tables.WIDE
+    return max(shutil.get_terminal_size((tables.WIDE, 24)).columns, tables.NARROWEST)
+
+
+def warn(broken: Iterable[tuple[str, str]]) -> None:
+    """One line on standard error for each submission that was left out."""
+    for path, what in broken:
+        print(f"compare_submissions: left out {report.printable(path)}: "
+              f"{report.printable(what, 400)}", file=sys.stderr)
+
+
+def do_table(args: argparse.Namespace) -> int:
+    """Read, rank, print; the exit code."""
+    found = read_all(args.paths or [DEFAULT_PATH])
+    warn(found.broken)
+    if not found.submissions:
+        raise Stop("nothing to compare: no submission could be read; a submission is a folder with "
+                   f"{', '.join(DOCUMENTS)}, which complete_submission.py makes of a run")
+    rows = comparison.make_rows(submission for submission, _ in found.submissions)
+    wanted = comparison.matching(rows, {name: getattr(args, name) for name in comparison.FILTERS})
+    if args.html:
+        write_page(args.html, rows, wanted, found)
+    else:
+        print_table(args, comparison.only(comparison.ranked(rows, args.sort), wanted), found)
+    return 1 if found.broken else 0
+
+
+def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[Place]], found: Found) -> None:
+    """The rows in the form asked for, on standard output."""
+    report.out(json_text(blocks, found) if args.json else
+               csv_text(blocks).removesuffix("\r\n") if args.csv else
+               markdown_text(blocks, found) if args.markdown else
+               table_text(blocks, found, terminal_width()))
+
+
+def write_page(path: str, rows: Sequence[Row], wanted: Sequence[Row], found: Found) -> None:
+    """The page as one file; raises StorageError."""
+    folders = {submission.run_id: folder for submission, folder in found.submissions}
+    page = pages.make_page(rows, wanted, folders, read_detail, len(found.broken))
+    warn(page.broken)
+    try:
+        files.write_whole(path, page.data)
+    except OSError as error:
+        raise StorageError(f"--html {report.printable(path)}: {error.strerror}; type a file in a "
+                           "folder that can be written") from None
+    print(f"compare_submissions: {report.printable(path)}: {len(page.data) / 1e6:.1f} MB, "
+          f"{page.note}", file=sys.stderr)
+
+
+def read_detail(folder: str) -> tuple[Json, Json, Json, list[Json]]:
+    """Metadata, hardware, manifest and ledger lines of one submission, for the page's details."""
+    run = ledgers.load_run(folder)
+    return (read_document(folder, "metadata.json"), read_document(folder, "hardware.json"),
+            run[0], run[1].events)
+
+
+def build_parser() -> flags.Parser:
+    """The command line."""
+    about, _, codes = (__doc__ or "").partition("\nexit codes:")
+    parser = flags.Parser(
+        prog="compare_submissions",
+        usage="python3 harness/compare_submissions.py [flags] [PATH...]",
+        description=about.strip(), epilog=f"exit codes:{codes}", allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, 28, width=100))
+    parser.add_argument("paths", nargs="*", metavar="PATH",
+                        help="folders with submissions in them (default submissions/)")
+    for name in comparison.FILTERS:
+        parser.add_argument(f"--{name}", metavar="TEXT", help=f"only rows whose {name} holds this "
+                            "text, capitals or not")
+    parser.add_argument("--sort", metavar="COLUMN", choices=comparison.SORTS, default="decode",
+                        help="order and rank rows by this: " + ", ".join(comparison.SORTS) +
+                        " (default decode); ranks stay by decode where it is no speed")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="a Markdown table, all columns")
+    form.add_argument("--csv", action="store_true", help="CSV, all columns, for spreadsheets")
+    form.add_argument("--json", action="store_true", help="JSON, all columns, for programs")
+    form.add_argument("--html", metavar="FILE", help="write one self-contained page to this file")
+    parser.add_argument("--vs", nargs=2, metavar=("RUN_A", "RUN_B"),
+                        help="compare two runs, or two sides of several runs, by their ledgers")
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the program; the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        if not args.vs:
+            return do_table(args)
+        others = [f"--{name}" for name in ("markdown", "csv", "html", *comparison.FILTERS)
+                  if getattr(args, name)]
+        if args.paths or others:
+            raise Stop(f"--vs goes without {others[0] if others else 'PATH'}; type --vs RUN_A "
+                       "RUN_B, with --json if you like")
+        return do_vs(args)
+    except Stop as stop:
+        print(f"compare_submissions: {stop}", file=sys.stderr)
+        return stop.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
