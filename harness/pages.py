@@ -273,7 +273,8 @@ class TimeAxis:
 
     def ms(self, segment: int, t_us: float) -> float:
         """Where a moment of a segment is drawn."""
-        return _drawn(self._begins[segment] + t_us / 1000)
+        drawn: float = _drawn(self._begins[segment] + t_us / 1000)
+        return drawn
 
 
 def _ms_between(a: Json, b: Json) -> float:

@@ -41,6 +41,13 @@ const h = (name, attributes, ...children) =>
 const s = (name, attributes, ...children) =>
   fill(document.createElementNS(SVG, name), attributes, children);
 
+/** What the page shows below its head, instead of what it showed. */
+const show = (...parts) => {
+  const main = document.getElementById("main");
+  main.replaceChildren();
+  fill(main, {}, parts);
+};
+
 /** Three significant digits, as the program's own tables have them. */
 function digits(value) {
   if (value === null || value === undefined) return "–";
@@ -67,8 +74,9 @@ const dateOf = (at) => at.slice(0, 10);
 /** {at(value) -> 0..100, ticks}: from 0, or logarithmic where values are far apart. */
 function scaleOf(values) {
   const told = values.filter((value) => value > 0);
-  const most = Math.max(...told, 1e-9);
-  const least = Math.min(...told, most);
+  if (!told.length) return { at: () => 0, ticks: [], log: false };
+  const most = Math.max(...told);
+  const least = Math.min(...told);
   if (most / least > LOG_FROM_RATIO) {
     const low = Math.floor(Math.log10(least));
     const high = Math.ceil(Math.log10(most) + 1e-9);
@@ -90,7 +98,7 @@ function axisOf(scale) {
     scale.ticks.map((tick, i) => [
       s("line", { class: "axis", x1: percent(scale.at(tick)), x2: percent(scale.at(tick)), y1: 13,
         y2: 17 }),
-      s("text", { x: percent(scale.at(tick)), y: 9,
+      s("text", { class: i % 2 ? "between" : null, x: percent(scale.at(tick)), y: 9,
         "text-anchor": i === 0 ? "start" : i === scale.ticks.length - 1 ? "end" : "middle" },
       digits(tick))]));
 }
@@ -105,7 +113,7 @@ function spreadWords(sort, spread) {
   if (!spread) return `${DATA.sorts[sort][0]}: not known`;
   const [value, low, high, of] = spread;
   const ends = low === null ? "" : `, ${digits(low)} to ${digits(high)} (${OF[of]})`;
-  return `${DATA.sorts[sort][0]}: ${digits(value)} ${unitOf(sort)}${ends}`;
+  return `${DATA.sorts[sort][0]}: ${digits(value)}${unitOf(sort) && ` ${unitOf(sort)}`}${ends}`;
 }
 
 // --- the address --------------------------------------------------------------------------------
@@ -376,7 +384,7 @@ function drawRanking() {
   const main = document.getElementById("main");
   if (!filters || !filters.isConnected) {
     filters = filtersOf(now);
-    main.replaceChildren(h("h1", { tabindex: -1 }, "Ranking"), guide(), filters,
+    show(h("h1", { tabindex: -1 }, "Ranking"), guide(), filters,
       h("p", { class: "count", role: "status" }), h("div", { class: "results" }));
   } else {
     // The field somebody is typing in stays as it is; the others follow the address.
@@ -439,8 +447,7 @@ function drawRow(id) {
   const row = ROWS.find((one) => one.id === id);
   if (!row) return missing(`No row ${id} is on this page.`);
   const handles = new Set(row.runs.map((run) => run[1]));
-  const main = document.getElementById("main");
-  main.replaceChildren(backLink(), h("h1", { tabindex: -1 }, row.device[0]),
+  show(backLink(), h("h1", { tabindex: -1 }, row.device[0]),
     h("p", { class: "lead" }, h("strong", {}, row.model), ` ${row.quantization}, ${row.phase}, on `,
       h("strong", {}, row.runtime), `. ${row.device[1]}. ${plural(row.runs.length, "run")} by `,
       `${plural(handles.size, "contributor")}${row.leftOut ? `; ${row.leftOut} more not ranked` :
@@ -556,18 +563,19 @@ function questionParts(detail, calls) {
 function timeScale(detail) {
   const length = Math.max(detail.length_ms, 1);
   const steps = [1e3, 2e3, 5e3, 1e4, 2e4, 3e4, 6e4, 12e4, 3e5, 6e5, 12e5, 18e5, 36e5, 72e5, 144e5];
-  const step = steps.find((size) => length / size <= 6) || length / 5;
+  const step = steps.find((size) => length / size <= 6) || 36e5 * Math.ceil(length / 36e5 / 6);
   const ticks = [];
   for (let at = 0; at <= length; at += step) ticks.push(at);
   return { at: (ms) => (ms / length) * 100, ticks, step };
 }
 
 function timeAxis(time) {
+  const unit = time.step < 6e4 ? [1e3, "s"] : time.step < 36e5 ? [6e4, "min"] : [36e5, "h"];
   return s("svg", { height: 18, "aria-hidden": "true" },
     time.ticks.map((tick) => [s("line", { class: "axis", x1: percent(time.at(tick)),
       x2: percent(time.at(tick)), y1: 0, y2: 4 }),
     s("text", { x: percent(time.at(tick)), y: 15, "text-anchor": tick ? "middle" : "start" },
-      tick ? duration(tick) : "0")]));
+      tick ? `${tick / unit[0]} ${unit[1]}` : "0")]));
 }
 
 const pausesOf = (detail, time, height) => detail.pauses.map(([at]) => s("line", { class: "pause",
@@ -630,7 +638,7 @@ function gaugeOf(detail, time, [title, unit, values]) {
   const told = values.filter((value) => value !== null);
   const most = Math.max(...told);
   const least = Math.min(...told);
-  const low = unit === "%" || least >= 0 && least < most / 2 ? 0 : least - (most - least || 1) * 0.2;
+  const low = unit === "%" || (least >= 0 && (least < most / 2 || least === most)) ? 0 : least - (most - least || 1) * 0.2;
   const high = unit === "%" ? Math.max(100, most) : most + (most - low || 1) * 0.05;
   const point = (i) => `${(time.at(detail.host.t[i]) * 10).toFixed(1)},` +
     `${(38 - ((values[i] - low) / (high - low || 1)) * 36).toFixed(1)}`;
@@ -762,34 +770,31 @@ function drawRun(id) {
   const [, handle, started, device, runtime] = run;
   const [tag, hardware, memory, notes] = DATA.devices[device];
   const detail = DATA.details[id];
-  const main = document.getElementById("main");
   const head = [backLink(), h("h1", { tabindex: -1 }, tag),
     h("p", { class: "lead" }, [hardware, memory ? `${memory} GiB` : "", notes].filter(Boolean)
       .join(" · "), h("br"), h("strong", {}, DATA.runtimes[runtime]), `, ${dateOf(started)} ` +
       `${started.slice(11, 16)} UTC, by ${DATA.handles[handle]}, run `, h("code", {}, id))];
   document.title = `${tag}: run ${id.slice(0, 8)}`;
   if (!detail) {
-    main.replaceChildren(...head, h("p", {}, "The details of this run were left out to keep the page " +
+    show(head, h("p", {}, "The details of this run were left out to keep the page " +
       "small. A page of its own has them:"), h("p", {}, h("code", {},
       "python3 harness/compare_submissions.py " +
       `submissions/${DATA.handles[handle]}/${tag}/run-${id} --html run.html`)));
     return true;
   }
   const calls = detail.calls.map(callOf);
-  main.replaceChildren(...[...head, notesOf(flagsOfRun(detail)),
+  show(head, notesOf(flagsOfRun(detail)),
     h("h2", {}, "Numbers by phase"),
     h("p", { class: "small soft" }, "Medians; below them the exact 95 % interval of the median across " +
       "prompts where there are six answers or more."),
     cellsTable(detail), nullParts(detail),
     h("h2", {}, "Question by question"), questionParts(detail, calls),
-    timeParts(detail, calls), gapParts(detail), factParts(detail.facts)].flat(Infinity)
-    .filter(Boolean));
+    timeParts(detail, calls), gapParts(detail), factParts(detail.facts));
   return true;
 }
 
 function missing(text) {
-  document.getElementById("main").replaceChildren(backLink(), h("h1", { tabindex: -1 },
-    "Not on this page"), h("p", {}, text));
+  show(backLink(), h("h1", { tabindex: -1 }, "Not on this page"), h("p", {}, text));
   return true;
 }
 

@@ -1,0 +1,181 @@
+"""Runs the recipes of submissions/README.md in DuckDB, on generated submissions and on the real
+ones, and holds every median they give to metrics.py and comparison.py, to the last digit.
+
+    python duckdb_recipes.py        needs the package duckdb; PYTHONPATH=harness
+
+Exit codes: 0 all equal; 1 a recipe fails or differs, with a line for each difference.
+"""
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from typing import Any, Iterator
+
+import comparison
+import compare_submissions
+import duckdb
+import ledger
+import metrics
+from tests import made_submissions
+from tests.made_submissions import Spec
+
+Json = dict[str, Any]
+Rows = list[Json]
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__)))))
+README = os.path.join(REPOSITORY, "submissions", "README.md")
+SECTION = "Questions for DuckDB"
+RECIPES = ("What the others build on", "Which device is fastest",
+           "How fast is each question answered", "How long do answers pause between chunks",
+           "Does memory bandwidth decide the decode rate")
+UNCOUNTED = {"hidden_reasoning", "usage_implausible", "tokens_from_chunks"}
+
+
+def recipes(text: str) -> dict[str, str]:
+    """{heading: SQL} of the section's fenced blocks."""
+    section = re.split(r"^## ", text, flags=re.MULTILINE)
+    [found] = [part for part in section if part.startswith(SECTION)]
+    parts = re.split(r"^### ", found, flags=re.MULTILINE)[1:]
+    return {part.split("\n", 1)[0]: "\n".join(re.findall(r"^```sql\n(.*?)^```", part,
+                                                         re.MULTILINE | re.DOTALL))
+            for part in parts}
+
+
+def answers(sql: dict[str, str], folder: str) -> dict[str, Rows]:
+    """Each recipe's rows, in a database of its own with `folder` as the place it is typed at."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        with duckdb.connect() as database:
+            return {name: _rows(database.execute(text)) for name, text in sql.items()}
+    finally:
+        os.chdir(before)
+
+
+def _rows(cursor: Any) -> Rows:
+    names = [column[0] for column in cursor.description or []]
+    return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+
+def generate(folder: str) -> None:
+    """Submissions with what recipes must get right: several runs, models and repeats, short
+    answers, shared reads, failed and repeated calls, and runs that are not ranked."""
+    specs = [Spec(seed=seed, day=seed) for seed in range(3)]
+    specs += [Spec(seed=9, tag="desktop-rtx4090", handle="bob", probed=made_submissions.DESKTOP,
+                   models=("smollm2-135m", "qwen2.5-0.5b"), repeats=2, tokens=20,
+                   decode_ms_per_token=2.7, prefill_ms_per_token=0.3),
+              Spec(seed=10, handle="carol", overrides={"num_predict": 64}),
+              Spec(seed=11, handle="dave", noise=0.5), Spec(seed=12, handle="erin", synthetic=True),
+              Spec(seed=13, handle="frank", target_class="public")]
+    for spec in specs:
+        manifest = made_submissions.make_manifest(spec)
+        events = _disturbed(made_submissions.make_events(spec, manifest), spec.seed)
+        made = made_submissions.complete(manifest, events, spec.probed)
+        made_submissions.write(os.path.join(folder, "submissions"), made)
+
+
+def _disturbed(events: list[Json], seed: int) -> list[Json]:
+    """Some calls share reads, some have failed, and some were asked again after that."""
+    out: list[Json] = []
+    for i, event in enumerate(events):
+        turn = (i + seed) % 7 if event["event"] == "call_finished" else None
+        if turn in (0, 1):
+            reads = [[3, 2], [9, 4]] if turn == 0 else [[0, 9]]
+            event = {**event, "timing": {**event["timing"], "reads": reads}}
+        if turn == 2:
+            marks = {**event["timing"], "first_token_us": 1, "first_answer_us": 1}
+            out.append({**event, "timing": marks})
+        if turn in (3, 4):
+            out.append({**event, "outcome": "interrupted_answer", "checks": None, "error": {
+                "kind": "interrupted_answer", "message": "the stream ended without a reason why",
+                "status": None, "body_start": None}})
+        if turn != 4 or seed % 2:
+            out.append(event)
+    return [{**event, "seq": seq} for seq, event in enumerate(out)]
+
+
+# --- what must come out --------------------------------------------------------------------------
+def run_folders(root: str) -> list[str]:
+    return list(compare_submissions.submission_folders([os.path.join(root, "submissions")]))
+
+
+def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
+    """(run, model, phase) -> the cell as metrics.py has it."""
+    out = {}
+    for folder in folders:
+        manifest, state = ledger.load_run(folder)
+        for cell in metrics.summarize_run(manifest, state.events)["cells"]:
+            out[manifest["run_id"], cell["model"], cell["phase"]] = cell
+    return out
+
+
+def expected_ranking(root: str) -> dict[tuple[Any, ...], Json]:
+    """(phase, model, tag, quantisation, runtime) -> medians, as the comparison ranks them."""
+    found = compare_submissions.read_all([os.path.join(root, "submissions")])
+    rows = comparison.make_rows(submission for submission, _ in found.submissions)
+    return {(row.phase, row.model, row.device.tag, row.quantization,
+             comparison.runtime_text(row.runtime)): {
+                 "runs": len(row.runs), **{name: row.numbers[name].value
+                                           for name in ("decode_tokens_per_s", "ttft_ms")}}
+            for block in comparison.ranked(rows) for row, rank, _ in block if rank is not None}
+
+
+def differences(found: dict[str, Rows], root: str) -> Iterator[str]:
+    """A line for every number that is not ours.
+
+    Of cells whose tokens cannot be counted the recipes say nothing, and so is nothing asked here.
+    """
+    cells = expected_cells(run_folders(root))
+    ranking = {(r["phase"], r["model"], r["device_tag"], r["quantization"], r["runtime"]): {
+        name: r[name] for name in ("runs", "decode_tokens_per_s", "ttft_ms")}
+        for r in found[RECIPES[1]]}
+    yield from _unlike("ranking", ranking, expected_ranking(root))
+    usable = {key: cell for key, cell in cells.items()
+              if cell["ok"] and not UNCOUNTED.intersection(cell["flags"])}
+    for name, columns in ((RECIPES[2], ("decode_tokens_per_s", "ttft_ms")),
+                          (RECIPES[3], ("icl_ms", "icl_max_ms"))):
+        rows = {(r["run_id"], r["model"], r["phase"]): {c: r[c] for c in columns}
+                for r in found[name] if (r["run_id"], r["model"], r["phase"]) in usable}
+        yield from _unlike(name, rows, {key: {c: cell["metrics"][c]["median"] for c in columns}
+                                        for key, cell in usable.items()})
+    joined = {(r["run_id"], r["model"], r["phase"]): r["decode_tokens_per_s"]
+              for r in found[RECIPES[4]] if (r["run_id"], r["model"], r["phase"]) in usable}
+    yield from _unlike(RECIPES[4], joined, {
+        key: cell["metrics"]["decode_tokens_per_s"]["median"] for key, cell in usable.items()
+        if key[2] in ("frozen", "5q", "20q") and cell["metrics"]["decode_tokens_per_s"]["n"]})
+
+
+def _unlike(name: str, found: dict[Any, Any], expected: dict[Any, Any]) -> Iterator[str]:
+    for key in sorted(found.keys() | expected.keys(), key=str):
+        if found.get(key) != expected.get(key):
+            yield f"{name}, {key}: DuckDB {found.get(key)}, ours {expected.get(key)}"
+
+
+def main() -> int:
+    with open(README, encoding="utf-8") as file:
+        sql = recipes(file.read())
+    if tuple(sql) != RECIPES:
+        print(f"the section holds {list(sql)}, expected are {list(RECIPES)}")
+        return 1
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        generate(folder)
+        if not expected_ranking(folder) or not expected_cells(run_folders(folder)):
+            wrong.append("there is nothing to compare with")
+        places = {"generated": folder}
+        if any("/EXAMPLE/" not in f.replace(os.sep, "/") for f in run_folders(REPOSITORY)):
+            places["real"] = REPOSITORY
+        for name, root in places.items():
+            found = answers(sql, root)
+            lines = list(differences(found, root))
+            wrong += lines
+            counts = ", ".join(f"{len(rows)} rows" for rows in list(found.values())[1:])
+            print("\n".join([f"{name}: {counts}; {len(lines)} differ", *lines]))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
