@@ -844,9 +844,9 @@ def handle_problem(text: str) -> str | None:
     )
 
 
-def _tag_fault(text: str, names: Iterable[MachineName]) -> str | None:
-    if not _HANDLE.match(text) or not 3 <= len(text) <= 48 or _DEVICE_FILES.match(text):
-        return "is not 3 to 48 of a-z and 0-9 with single hyphens between"
+def _tag_fault(text: str, names: Iterable[MachineName], shortest: int) -> str | None:
+    if not _HANDLE.match(text) or not shortest <= len(text) <= 48 or _DEVICE_FILES.match(text):
+        return f"is not {shortest} to 48 of a-z and 0-9 with single hyphens between"
     if scan(text, names=names):
         return "looks like the name of a person or of a machine"
     return None
@@ -858,7 +858,7 @@ def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> str | No
     A tag says what the machine is (mac-m1-8gb), in 3 to 48 of a-z, 0-9 and single hyphens, and not
     what it is called: host names, and `names` of this machine, are refused.
     """
-    fault = _tag_fault(text, names)
+    fault = _tag_fault(text, names, 3)
     if fault is None:
         return None
     return (
@@ -870,11 +870,11 @@ def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> str | No
 def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> str | None:
     """What is wrong with a cell-id prefix, in one sentence; None where nothing is.
 
-    A prefix is `<node-tag>:<engine>`: a device tag, and an engine's name in 1 to 32 of
-    a-z, 0-9, dot, underscore and hyphen.
+    A prefix is `<node-tag>:<engine>`: a tag, which may be shorter than a device's, and an engine's
+    name in 1 to 32 of a-z, 0-9, dot, underscore and hyphen.
     """
     node, colon, engine = text.partition(":")
-    fault = _tag_fault(node, names)
+    fault = _tag_fault(node, names, 1)
     if colon and _ENGINE.match(engine) and fault is None:
         return None
     what = f"has a node tag that {fault}" if colon and fault else "is not <node-tag>:<engine>"
