@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""Check submissions without running or trusting anything in them.
+
+  python3 harness/check_submission.py submissions/you/mac-m1-8gb/run-...    one submission
+  python3 harness/check_submission.py submissions                          all of them
+  python3 harness/check_submission.py --privacy submissions/you            the grep before the push
+  git diff origin/main... | python3 harness/check_submission.py --privacy -
+  python3 harness/check_submission.py --base origin/main --head HEAD --handle you
+
+Everything that follows from something is made again and compared: hashes of the harness, the plan,
+every request, every check and verdict, times that contain each other, metadata.json and run.md to
+the last digit. Physics and signs of invention are warnings. What a careful forger makes up whole,
+no check of files can tell from a run; that is what second runs are for.
+
+With --base and --head the submissions are those that the commits between them add. They are read
+from git's objects: nothing is checked out, and no program of the change is run.
+
+exit codes: 0 no error; 1 errors; 2 usage.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, Optional
+
+if sys.version_info < (3, 9):
+    sys.exit("check_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
+
+import copies
+import evidence
+import intake
+import leaks
+import plausibility
+import privacy
+import provenance
+import releases
+import sources
+import statements
+from findings import Notes, Report
+from report import printable
+from sources import Submission
+from stops import Stop
+
+Json = dict[str, Any]
+MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
+ALL_KEPT = 10_000             # of the grep's findings, each a line
+
+
+class Settings(NamedTuple):
+    """What a check depends on besides the files. handle: whose folder it has to be."""
+
+    released: provenance.Releases
+    allow_synthetic: bool = False
+    handle: Optional[str] = None
+    now_s: float = 0.0
+
+
+class Parsed(NamedTuple):
+    """The five files as far as they could be read."""
+
+    manifest: Optional[Json]
+    hardware: Optional[Json]
+    metadata: Optional[Json]
+    page: Optional[str]
+    ledger: Optional[intake.Ledger]
+
+
+# --- one submission ------------------------------------------------------------------------------
+def check(submission: Submission, settings: Settings, index: copies.Index, report: Report) -> None:
+    """Put everything that is wrong with a submission into the report; never raises."""
+    notes = Notes(report, submission.path)
+    try:
+        _check(submission, settings, index, notes)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        notes.add("check-broken", f"{type(error).__name__} at {os.path.basename(last.filename)}:"
+                                  f"{last.lineno}")
+
+
+def _check(submission: Submission, settings: Settings, index: copies.Index, notes: Notes) -> None:
+    handle = submission.parts[0]
+    if settings.handle is not None and handle != settings.handle.lower():
+        notes.add("handle-not-author", f"{handle} is not {settings.handle.lower()}")
+    parsed = _parse(submission, notes)
+    if parsed.manifest is not None:
+        provenance.check_manifest(parsed.manifest, submission, settings.released,
+                                  settings.allow_synthetic, notes.of("manifest.json"))
+        statements.check_host_name(parsed.manifest, notes.of("manifest.json"))
+        if parsed.ledger is not None:
+            _check_run(parsed.manifest, parsed.ledger, parsed, settings, notes)
+            _check_copy(submission, parsed.manifest, parsed.ledger.events, index, notes)
+    _check_texts(parsed, notes)
+
+
+def _parse(submission: Submission, notes: Notes) -> Parsed:
+    def document(name: str) -> Optional[Json]:
+        blob = submission.files.get(f"{name}.json")
+        return blob and intake.document(blob, name, notes.of(f"{name}.json"))
+
+    page, lines = submission.files.get("run.md"), submission.files.get("run.jsonl")
+    return Parsed(document("manifest"), document("hardware"), document("metadata"),
+                  page and intake.page(page, notes.of("run.md")),
+                  lines and intake.read_ledger(lines, notes.of("run.jsonl")))
+
+
+def _check_run(manifest: Json, ledger: intake.Ledger, parsed: Parsed, settings: Settings,
+               notes: Notes) -> None:
+    suites = provenance.suites_of(manifest)
+    problem = provenance.plan_problem(manifest, suites)
+    if problem:
+        notes.of("manifest.json").add(*problem)
+        return
+    if suites is None:
+        notes.of("manifest.json").add("suite-not-here", "their hashes are others")
+    evidence.walk(manifest, ledger.events, ledger.seals, suites, notes.of("run.jsonl"))
+    evidence.clocks(manifest, ledger.events, settings.now_s, notes.of("run.jsonl"))
+    hardware, metadata = parsed.hardware, parsed.metadata
+    if hardware is None:
+        return
+    statements.check_hardware(manifest, hardware, notes.of("hardware.json"))
+    statements.check_declared(hardware, notes.of("hardware.json"))
+    if metadata is None:
+        return
+    statements.check_declared(metadata, notes.of("metadata.json"))
+    statements.check_metadata(manifest, (ledger.events, ledger.sha256), hardware, metadata,
+                              notes.of("metadata.json"))
+    if parsed.page is not None:
+        statements.check_page(manifest, metadata, hardware, ledger.events, parsed.page,
+                              notes.of("run.md"))
+    if [model["model"] for model in metadata["models"]] == manifest["models"]:
+        for code, what in plausibility.problems(ledger.events, metadata, hardware):
+            notes.of("run.jsonl").add(code, what)
+
+
+def _check_copy(submission: Submission, manifest: Json, events: Sequence[Json],
+                index: copies.Index, notes: Notes) -> None:
+    sketch = copies.sketch(submission.path, submission.parts[0], manifest, events)
+    for code, what in index.problems(sketch):
+        notes.of("run.jsonl").add(code, what)
+    index.add(sketch)
+
+
+def _check_texts(parsed: Parsed, notes: Notes) -> None:
+    """Characters that hide and values that are private, in whatever could be read."""
+    run_id = str((parsed.manifest or {}).get("run_id"))
+    for name in ("manifest", "hardware", "metadata"):
+        document, own = getattr(parsed, name), notes.of(f"{name}.json")
+        if document is not None:
+            statements.check_document(document, run_id, own)
+    if parsed.page is not None:
+        statements.check_page_text(parsed.page, run_id, notes.of("run.md"))
+    known = {question.prompt for suite in provenance.suites_here().values() for question in suite}
+    statements.check_lines(parsed.ledger.events if parsed.ledger else (), known, run_id,
+                           notes.of("run.jsonl"))
+
+
+# --- many ----------------------------------------------------------------------------------------
+def check_all(submissions: Iterable[Submission], settings: Settings, index: copies.Index,
+              report: Report) -> int:
+    """Check one after the other; how many there were."""
+    count = 0
+    for submission in submissions:
+        check(submission, settings, index, report)
+        count += 1
+    if not count:
+        report.add("no-submission", ".", "nothing was found to check")
+    return count
+
+
+def check_changes(repository: sources.Repository, base: str, head: str, settings: Settings,
+                  report: Report) -> int:
+    """Check what the commits from base to head add; how many submissions. Raises Stop."""
+    base_id, head_id = repository.commit(base), repository.commit(head)
+    fork = repository.merge_base(base_id, head_id)
+    changes = repository.changes(fork, head_id)
+    if not any(change.path.startswith("submissions/") for change in changes):
+        report.add("no-submission", ".", f"none of {len(changes)} changed paths is of one")
+        return 0
+    if len(changes) > MAX_CHANGED_FILES:
+        report.add("too-many-files", ".", f"{len(changes)} are changed, {MAX_CHANGED_FILES} are "
+                                          "allowed")
+        return 0
+    found = list(sources.of_changes(repository, changes, report))
+    return check_all(found, settings, _merged(repository, base_id, report), report) if found else 0
+
+
+def _merged(repository: sources.Repository, base: str, report: Report) -> copies.Index:
+    """Every ledger that was merged already."""
+    index = copies.Index()
+    files = [(path, sha) for path, sha in repository.files(base, "submissions")
+             if path.endswith("/run.jsonl")]
+    sizes = repository.sizes_bytes([sha for _, sha in files])
+    for path, sha in files:
+        if sizes.get(sha, 0) <= sources.LIMITS_BYTES["run.jsonl"] and sha in sizes:
+            index.add(copies.sketch_of_bytes(path, repository.read(sha)))
+    return index
+
+
+def grep(paths: Sequence[str], report: Report) -> int:
+    """--privacy: how many paths were looked at. Raises Stop."""
+    searcher = leaks.Grep(report, privacy.this_machine())
+    for path in paths:
+        if path == "-":
+            searcher.stream("-", sys.stdin.buffer)
+        else:
+            searcher.path(path)
+    return len(paths)
+
+
+# --- command line --------------------------------------------------------------------------------
+class Parser(argparse.ArgumentParser):
+    """argparse, but for errors: one line, nothing unescaped, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"check_submission: {printable(message, 400)}; --help tells all flags\n")
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    about, _, codes = (__doc__ or "").partition("\nexit codes:")
+    parser = Parser(prog="check_submission", allow_abbrev=False, description=about.strip(),
+                    usage="python3 harness/check_submission.py [flags] [PATH ...]",
+                    epilog=f"exit codes:{codes}",
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH",
+        help="folder of a submission, or one with submissions below it")
+    add("--base", metavar="GITREF", help="commit into which a change is to be merged")
+    add("--head", metavar="GITREF", help="last commit of the change")
+    add("--git-dir", metavar="DIR",
+        help="folder of the repository's objects (default: that of the current folder)")
+    add("--handle", metavar="LOGIN",
+        help="login whose submissions these have to be (default: anybody's)")
+    add("--privacy", nargs="+", metavar="PATH",
+        help="look for private values alone, in files, folders, or - for standard input; also for "
+             "what this very machine and its user are called")
+    add("--allow-synthetic", action="store_true",
+        help="let a rehearsal pass (default: it is an error)")
+    add("--json", action="store_true", help="print one JSON document (default: a line a finding)")
+    return parser
+
+
+def refuse_combinations(args: argparse.Namespace) -> None:
+    """Flags that exclude or need each other; raises Stop."""
+    if (args.base is None) != (args.head is None):
+        raise Stop("--base and --head belong together; type both")
+    if args.git_dir and args.base is None:
+        raise Stop("--git-dir is for --base and --head; type them, too")
+    asked = [bool(args.paths), args.base is not None, args.privacy is not None]
+    if sum(asked) != 1:
+        raise Stop("type folders to check, or --base and --head, or --privacy and where to look")
+
+
+def run(args: argparse.Namespace, released: Mapping[str, Mapping[str, str]],
+        now_s: float) -> tuple[Report, int]:
+    """The report on what the flags ask for, and how many were checked; raises Stop."""
+    refuse_combinations(args)
+    settings = Settings(released, args.allow_synthetic, args.handle, now_s)
+    if args.privacy is not None:
+        report = Report(ALL_KEPT)
+        return report, grep(args.privacy, report)
+    report = Report()
+    if args.base is None:
+        return report, check_all(sources.of_paths(args.paths, report), settings, copies.Index(),
+                                 report)
+    repository = sources.Repository(args.git_dir)
+    try:
+        return report, check_changes(repository, args.base, args.head, settings, report)
+    finally:
+        repository.close()
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the program; the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        report, checked = run(args, releases.RELEASES, time.time())
+    except Stop as stop:
+        print(f"check_submission: {stop}", file=sys.stderr)
+        return 2
+    noun = "place" if args.privacy is not None else "submission"
+    print(report.json(checked) if args.json else report.text(checked, noun))
+    return report.exit_code()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
