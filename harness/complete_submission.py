@@ -11,7 +11,10 @@ type. Run it as often as you like: what you declared and wrote is kept, the rest
 
 --set takes a value by its key in hardware.json or metadata.json, or by the key's end where no other
 key ends so; null takes a value out. --set host_hostname_short=null takes this machine's name out of
-manifest.json, the one change that a manifest allows. In run.md, write between the marks only.
+manifest.json, the one change that a manifest allows.
+
+run.md is for your own words, too: between its marks, which are kept, or by --set words.deviations=,
+--set words.notes= and, once you have read all five files, --set words.attestation=true.
 
 Where the server runs on another machine than this one, nothing is probed: describe that machine
 with --set hardware.*. Where a loopback address leads there through a tunnel, say so with
@@ -234,41 +237,63 @@ def _about(hit: privacy.Hit) -> str:
 
 
 # --- making --------------------------------------------------------------------------------------
-def read_settings(words: Sequence[str], models: int) -> tuple[dict[str, Any], bool]:
-    """({key: value, None for null}, whether the host name is to be taken out); raises Stop."""
-    said: dict[str, Any] = {}
+class Settings(NamedTuple):
+    """What --set said. values: {key: value, None for null}; words: for run.md, by their names."""
+
+    values: dict[str, Any]
+    words: dict[str, str]
+    no_host_name: bool
+
+
+def read_settings(typed: Sequence[str], models: int) -> Settings:
+    """Every KEY=VALUE; raises Stop."""
+    values: dict[str, Any] = {}
+    words: dict[str, str] = {}
     no_host_name = False
-    for word in words:
-        typed, equals, text = word.partition("=")
+    for word in typed:
+        key, equals, text = word.partition("=")
         if not equals:
             raise Stop(f"--set {printable(word, 80)}: type KEY=VALUE")
-        if typed in (disclosures.HOST_NAME, "manifest." + disclosures.HOST_NAME):
+        if key in (disclosures.HOST_NAME, "manifest." + disclosures.HOST_NAME):
             if text != "null":
                 raise Stop(f"--set {disclosures.HOST_NAME}: a manifest allows one change, to take "
                            f"the name out; type --set {disclosures.HOST_NAME}=null")
             no_host_name = True
-            continue
-        key = disclosures.resolve(typed, models)
-        said[key] = disclosures.parse(key, text)
-    return said, no_host_name
+        elif key.startswith("words."):
+            words.update(_said_word(key, text))
+        else:
+            found = disclosures.resolve(key, models)
+            values[found] = disclosures.parse(found, text)
+    return Settings(values, words, no_host_name)
 
 
-def make(evidence: Evidence, earlier: Earlier, said: Mapping[str, Any], no_host_name: bool,
-         machine: hardware.Machine, reprobe: bool, names: Names) -> tuple[Made, list[Private]]:
+def _said_word(key: str, text: str) -> dict[str, str]:
+    name = key.partition(".")[2]
+    if name not in run_page.WORDS:
+        raise Stop(f"--set {printable(key)}: {PAGE} has places for "
+                   + ", ".join(f"words.{place}" for place in run_page.WORDS))
+    try:
+        return {name: run_page.say(name, text)}
+    except ValueError as error:
+        raise Stop(f"--set {key}: {error}") from None
+
+
+def make(evidence: Evidence, earlier: Earlier, said: Settings, machine: hardware.Machine,
+         reprobe: bool, names: Names) -> tuple[Made, list[Private]]:
     """The files of a submission, and what in them is private and came from the run; raises Stop."""
-    manifest = {**evidence.manifest}
-    if no_host_name:
+    manifest, words = {**evidence.manifest}, {**earlier.words, **said.words}
+    if said.no_host_name:
         manifest[disclosures.HOST_NAME] = None
     declared = disclosures.add(metadata.declared_in(earlier.metadata),
-                               disclosures.of_file(said, "metadata"))
+                               disclosures.of_file(said.values, "metadata"))
     here = bool(metadata.endpoint_of(manifest, declared)["same_machine"]["value"])
     host = make_hardware(manifest, earlier, here, machine, reprobe)
-    host = disclosures.declare(host, disclosures.of_file(said, "hardware"))
+    host = disclosures.declare(host, disclosures.of_file(said.values, "hardware"))
     guard_hardware(host, names)
     found = metadata.build(manifest, evidence.events, evidence.sha256, host, declared)
     private = guard_metadata(found, names)
-    guard_words(earlier.words, manifest["run_id"], names)
-    page = run_page.render_run_md(manifest, found, host, earlier.words, evidence.events)
+    guard_words(words, manifest["run_id"], names)
+    page = run_page.render_run_md(manifest, found, host, words, evidence.events)
     return Made(manifest, host, found, page), private
 
 
@@ -350,7 +375,8 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     unwritten = [name for name in ("deviations", "notes") if run_page.is_unwritten(words, name)]
     if unwritten or run_page.open_statements(words):
         notes.append(f"{PAGE} waits for your words ({', '.join([*unwritten, 'attestation'])}): "
-                     "write between the marks, tick what is true")
+                     "write between its marks and tick what is true, or type --set words.NAME=TEXT "
+                     "and, once you have read all five files, --set words.attestation=true")
     needed = [ask for ask in asks if ask.important]
     wanted = " ".join(ask.form for ask in needed)
     following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
@@ -402,11 +428,10 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
     machine, names: this machine and what it is called, unless a test hands in others.
     """
     evidence = read_evidence(folder, partial)
-    said, no_host_name = read_settings(settings, len(evidence.manifest["models"]))
-    earlier = read_earlier(folder)
-    made, private = make(evidence, earlier, said, no_host_name, machine or hardware.Machine(),
+    said = read_settings(settings, len(evidence.manifest["models"]))
+    made, private = make(evidence, read_earlier(folder), said, machine or hardware.Machine(),
                          reprobe, privacy.this_machine() if names is None else names)
-    contents = contents_of(made, no_host_name)
+    contents = contents_of(made, said.no_host_name)
     write_all(folder, contents)
     return tell(evidence, made, sorted(contents), private), made
 

@@ -84,6 +84,23 @@ def read_words(page: str) -> dict[str, str]:
     return found
 
 
+def say(name: str, text: str) -> str:
+    """What to put between the marks of a name; raises ValueError where it cannot stand there.
+
+    null: what stood there at first. attestation takes true, which ticks every statement.
+    """
+    if text == "null":
+        return WORDS[name]
+    if name == "attestation":
+        if text != "true":
+            raise ValueError("it takes true, which ticks every statement, or null")
+        return WORDS[name].replace("- [ ]", "- [x]")
+    plain = text.strip().replace("\r\n", "\n")
+    if not plain or "<!-- words:" in plain or not plain.replace("\n", "").isprintable():
+        raise ValueError("it takes printable text without the page's own marks, or null")
+    return plain
+
+
 def is_unwritten(words: Mapping[str, str], name: str) -> bool:
     """Whether a place still holds what stood there at first, or nothing."""
     return words.get(name, "").strip() in ("", WORDS[name])
@@ -248,7 +265,8 @@ def _bars(numbers: Sequence[Optional[Json]], name: str) -> str:
     there = [value for value in values if value is not None]
     bars = "".join(_bar(value, max(there)) if value is not None else
                    NO_BAR if any(group) else FAILED_BAR for value, group in zip(values, groups))
-    return f"{bars} {digits(min(there))} to {digits(max(there))}" if there else bars
+    ends = dict.fromkeys(map(digits, (min(there), max(there)))) if there else ()
+    return f"{bars} {' to '.join(ends)}".rstrip()
 
 
 def _bar(value: float, largest: float) -> str:
@@ -322,12 +340,13 @@ def _banner(manifest: Json) -> str:
 def _summary(manifest: Json, found: Json) -> str:
     run, engine = found["run"], found["endpoint"]["engine"]
     counts = ", ".join(f"{count} {code(kind)}" for kind, count in found["counts"].items())
+    asked = sum(found["counts"].values())
     version = engine["version"] or engine["build"]
     segments = "" if run["segments_count"] == 1 else f" in {run['segments_count']} segments"
     return (
         f"Run {code(manifest['run_id'])} by {code(manifest['submitter_handle'])}, harness "
         f"{code(manifest['harness_version'])}, from {run['started_at']} to {run['ended_at']}: "
-        f"{sum(found['counts'].values())} calls ({counts or 'none'}) to {code(engine['name'])}"
+        f"{asked} call{'' if asked == 1 else 's'} ({counts or 'none'}) to {code(engine['name'])}"
         f"{' ' + code(version) if version else ''} ({found['endpoint']['class']}), "
         f"{report.duration(run['wall_s'])}{segments}. Class: {run['class']}.")
 
