@@ -97,9 +97,10 @@ def submission_folders(paths: Iterable[str]) -> Iterator[str]:
 
 def read_document(folder: str, name: str) -> Any:
     """A parsed document of a submission; raises BrokenSubmission. NaN and infinity are no JSON."""
+    path = os.path.join(folder, name)
     try:
-        return json.loads(read_bytes(os.path.join(folder, name), MAX_DOCUMENT_BYTES),
-                          parse_constant=_no_constant)
+        refuse_odd_file(path, MAX_DOCUMENT_BYTES)
+        return json.loads(files.read(path), parse_constant=_no_constant)
     except OSError as error:
         raise comparison.BrokenSubmission(f"{name}: {error.strerror or error}") from None
     except RecursionError:
@@ -112,21 +113,20 @@ def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
-def read_bytes(path: str, limit: int) -> bytes:
-    """A plain file's bytes; OSError for links, pipes, devices and what is larger than `limit`."""
+def refuse_odd_file(path: str, limit: int) -> None:
+    """Raises OSError for what is missing, a link, a pipe, a device, or larger than `limit`."""
     found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(0, "is no plain file")
     if found.st_size > limit:
         raise OSError(0, f"is larger than {limit} bytes")
-    return files.read(path)
 
 
 # --- the table -----------------------------------------------------------------------------------
 COLUMNS = (
-    tables.Column("#", True), tables.Column("device", False, 12),
+    tables.Column("#", True), tables.Column("device", False, 16),
     tables.Column("hardware", False, 16, 7), tables.Column("memory", True, None, 8),
-    tables.Column("runtime", False, 12, 3), tables.Column("model", False, 12),
+    tables.Column("runtime", False, 12, 3), tables.Column("model", False, 14),
     tables.Column("quant", False, 6, 4), tables.Column("phase"),
     *(tables.Column(title, False, None, rank) for title, rank in zip(
         [comparison.NUMBERS[name] for name in list(comparison.NUMBERS)[:5]], (0, 9, 2, 10, 11))),
@@ -271,7 +271,7 @@ def read_run(folder: str) -> versus.Run:
     try:
         for name, limit in ((ledgers.MANIFEST, MAX_DOCUMENT_BYTES),
                             (ledgers.LEDGER, MAX_LEDGER_BYTES)):
-            read_bytes(os.path.join(folder, name), limit)
+            refuse_odd_file(os.path.join(folder, name), limit)
         manifest, state = ledgers.load_run(folder)
     except OSError as error:
         raise Stop(f"{report.printable(os.path.join(folder, name))}: "
@@ -352,9 +352,13 @@ def write_page(path: str, rows: Sequence[Row], wanted: Sequence[Row], found: Fou
 
 def read_detail(folder: str) -> tuple[Json, Json, Json, list[Json]]:
     """Metadata, hardware, manifest and ledger lines of one submission, for the page's details."""
-    run = ledgers.load_run(folder)
+    try:
+        refuse_odd_file(os.path.join(folder, ledgers.LEDGER), MAX_LEDGER_BYTES)
+    except OSError as error:
+        raise comparison.BrokenSubmission(f"{ledgers.LEDGER}: {error.strerror or error}") from None
+    manifest, state = ledgers.load_run(folder)
     return (read_document(folder, "metadata.json"), read_document(folder, "hardware.json"),
-            run[0], run[1].events)
+            manifest, state.events)
 
 
 def build_parser() -> flags.Parser:

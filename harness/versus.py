@@ -298,10 +298,13 @@ def _line(row: Json) -> tuple[str, ...]:
 
 
 def _untold(rows: Sequence[Json]) -> list[str]:
-    """`5q: cannot tell (5 pairs, an interval needs 6): TTFT ms, TPOT ms`."""
+    """`5q: cannot tell (5 pairs, an interval needs 6): TTFT ms, TPOT ms`. A metric that a phase
+    does not have, as short prompts have no prefill rate, is passed over."""
     found: dict[tuple[str, str], list[str]] = {}
+    paired = {row["phase"] for row in rows if row["ratio"]["n"]}
     for row in filter(_is_open, rows):
-        found.setdefault((row["phase"], row["reason"]), []).append(TITLES[row["metric"]])
+        if row["ratio"]["n"] or row["phase"] not in paired:
+            found.setdefault((row["phase"], row["reason"]), []).append(TITLES[row["metric"]])
     return [f"{phase}: cannot tell ({reason}): {', '.join(titles)}"
             for (phase, reason), titles in found.items()]
 

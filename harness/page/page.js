@@ -6,7 +6,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SORTS = Object.keys(DATA.sorts);
 const PHASES = Object.keys(DATA.phases);
-const PAGE_ROWS = 150;                       // more are drawn when asked for
+const PAGE_ROWS = 100;                       // more are drawn when asked for
 const LOG_FROM_RATIO = 30;                   // values further apart are drawn on a logarithmic scale
 const OF = ["", "95 % interval across prompts", "lowest and highest run", "95 % interval over runs"];
 const RATIO_OF_TEXT = { device: 1, hardware: 1, runtime: 1, runs: 1, checks: 1 };
@@ -299,9 +299,9 @@ function blockOf(block, now, columns, room, flagged) {
   return [shown.length, h("tbody", { role: "rowgroup" },
     h("tr", { class: "block", role: "row" },
       h("th", { colspan: 3, scope: "rowgroup", role: "rowheader" }, block[0].model,
-        h("span", { class: "phase-text" }, `${block[0].phase}: ${DATA.phases[block[0].phase]}`)),
-      h("td", { role: "cell" }, spreads.length ? axisOf(scale) : null,
-        scale.log ? h("span", { class: "hidden-name" }, "logarithmic scale") : null),
+        h("span", { class: "phase-text" }, `${block[0].phase}: ${DATA.phases[block[0].phase]}` +
+          (scale.log ? "; drawn on a logarithmic scale" : ""))),
+      h("td", { role: "cell" }, spreads.length ? axisOf(scale) : null),
       h("td", { class: "about", colspan: wide, role: "cell" })), rows)];
 }
 

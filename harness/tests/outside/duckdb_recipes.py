@@ -13,9 +13,10 @@ import sys
 import tempfile
 from typing import Any, Iterator
 
-import comparison
-import compare_submissions
 import duckdb
+
+import compare_submissions
+import comparison
 import ledger
 import metrics
 from tests import made_submissions
