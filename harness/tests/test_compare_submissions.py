@@ -108,6 +108,12 @@ class Table(Case):
         self.put_three()
         self.assertIn("no row matches", run_program(self.root, "--model", "llama")[1])
 
+    def test_a_filter_changes_no_rank(self) -> None:
+        self.put_three()
+        [line] = [line for line in run_program(self.root, "--hardware", "m1-8gb")[1].split("\n")
+                  if "100 [99-101]" in line]
+        self.assertEqual(line.split()[:2], ["2", "mac-m1-8gb"])
+
     def test_an_order_is_taken_by_its_name_and_another_refused(self) -> None:
         self.put_three()
         _, out, _ = run_program(self.root, "--sort", "device")
@@ -256,6 +262,13 @@ class Hostile(Case):
         self.assertEqual((code, out), (2, ""))
         self.assertTrue(all(line.isascii() and line.isprintable() for line in err.split("\n")))
         self.assertEqual(err.count("\n"), 2)             # the warning, and that nothing is left
+
+    def test_a_warning_of_a_broken_ledger_is_one_printable_line(self) -> None:
+        folder = self.put(*documents(), lines=b"{}\n")
+        os.rename(folder, folder + "\n\x1b[2J")
+        _, _, err = run_program(self.root, "--html", os.path.join(self.root, "page.html"))
+        self.assertEqual(err.count("\n"), 2)             # the warning, and what was written
+        self.assertTrue(all(line.isprintable() for line in err.split("\n")))
 
     def test_the_page_shows_it_and_runs_none_of_it(self) -> None:
         self.put_hostile()
@@ -454,10 +467,10 @@ class PageFile(Case):
         self.code, _, self.err = run_program(self.root, "--html", path, *words)
         return Page(path)
 
-    def put_runs(self, count: int = 3, **spec: Any) -> list[Json]:
+    def put_runs(self, count: int = 3, day: int = 0, **spec: Any) -> list[Json]:
         out = []
         for i in range(count):
-            made = made_submissions.make(Spec(i, day=i, phases="5q,parallel_same", **spec))
+            made = made_submissions.make(Spec(i, day=day + i, phases="5q,parallel_same", **spec))
             made_submissions.write(self.root, made)
             out.append(made.manifest["run_id"])
         return out
@@ -529,7 +542,7 @@ class PageFile(Case):
             for call in ledger.latest_calls(state.events)])
 
     def test_cuts_details_to_what_fits_newest_of_each_device_first(self) -> None:
-        ids = self.put_runs(3) + self.put_runs(3, tag="box-1")
+        ids = self.put_runs(3) + self.put_runs(3, 10, tag="box-1")
         whole = len(self.page().text.encode())
         one = len(pages.script_json({ids[0]: self.page().data["details"][ids[0]]}))
         with mock.patch.object(pages, "MAX_PAGE_BYTES", whole - int(3.5 * one)):
@@ -538,6 +551,30 @@ class PageFile(Case):
         self.assertEqual(set(page.data["details"]), {ids[2], ids[5]})
         self.assertEqual(len(page.data["runs"]), 6)
         self.assertIn("details of 2 of 6 runs", self.err)
+
+    def test_ranks_each_row_by_each_number(self) -> None:
+        self.put_runs(1)
+        self.put_runs(1, tag="box-1", decode_ms_per_token=20, prefill_ms_per_token=1)
+        page = self.page("--phase", "parallel_same")
+        names = list(page.data["sorts"])
+        ranks = {page.data["devices"][row[1]][0]: dict(zip(names, row[6]))
+                 for row in page.data["rows"]}
+        self.assertEqual({tag: (found["decode"], found["ttft"]) for tag, found in ranks.items()},
+                         {"mac-m1-8gb": ("1", "2"), "box-1": ("2", "1")})
+
+    def test_counts_tokens_in_one_way_in_a_whole_phase(self) -> None:
+        spec = Spec(phases="5q")
+        manifest = made_submissions.make_manifest(spec)
+        events = made_submissions.make_events(spec, manifest)
+        calls = [e for e in events if e["event"] == "call_finished" and e["phase"] == "5q"]
+        plain = [metrics.round_sig(metrics.call_metrics(call, False)["decode_tokens_per_s"], 5)
+                 for call in calls]
+        for call in calls[1:]:
+            call["response"]["usage"]["completion_tokens"] += 8
+        calls[0]["response"]["usage"] = None
+        made = made_submissions.complete(manifest, events, spec.probed)
+        found = pages.run_detail(made.metadata, made.hardware, manifest, events)
+        self.assertEqual([call[8] for call in found["calls"] if call[1] == 2], plain)
 
     def test_a_detail_that_cannot_be_read_is_a_warning(self) -> None:
         [run_id] = self.put_runs(1)

@@ -110,6 +110,7 @@ class Refusing(unittest.TestCase):
 
     def test_other_lanes_are_another_task_where_lanes_are_parallel(self) -> None:
         self.assertEqual(self.reasons(cell("parallel_same", lanes=2)), ["2 lanes, not 4"])
+        self.assertEqual(self.reasons(cell("parallel_mixed", lanes=8)), ["8 lanes, not 4"])
         self.assertEqual(self.reasons(cell("parallel_mixed", lanes=4)), [])
         self.assertEqual(self.reasons(cell("20q", lanes=1)), [])
 

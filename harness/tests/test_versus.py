@@ -144,6 +144,7 @@ class NotComparable(unittest.TestCase):
     def test_a_side_that_is_not_one_thing_is_named(self) -> None:
         mixed = [run(2), run(3, overrides={"temperature": 0.7})]
         self.assertEqual(told(run(), mixed)[2], "temperature is 0.1 in A, 0.1 and 0.7 in B")
+        self.assertEqual(told(mixed, mixed)[2], "temperature is 0.1 and 0.7 in A, 0.1 and 0.7 in B")
 
     def test_other_lanes_are_another_task_in_their_phase_alone(self) -> None:
         a, b = run(phases="20q,parallel_same"), run(2, phases="20q,parallel_same", lanes=2)
@@ -204,6 +205,17 @@ class Pairing(unittest.TestCase):
     def test_repeats_are_one_value_a_question(self) -> None:
         row = rows_of(run(repeats=3), run(2, repeats=3))["ttft_ms"]
         self.assertEqual((row["ratio"]["n"], row["ratio"]["left_out"]), (20, 0))
+
+    def test_tokens_are_counted_in_one_way_in_a_whole_phase(self) -> None:
+        def miscount(call: Json) -> None:
+            told_tokens = call["response"]["usage"]["completion_tokens"]
+            call["response"]["usage"] = None if call["question_id"] == "sum-a-csv" else {
+                "completion_tokens": told_tokens + 8, "prompt_tokens": 100}
+
+        found = run(change=with_calls(miscount))
+        cell = next(cell for cell in found.summary["cells"] if cell["phase"] == "20q")
+        self.assertEqual(versus.question_values(found, cell)["find-a-leak"]["tpot_ms"],
+                         versus.question_values(run(), cell)["find-a-leak"]["tpot_ms"])
 
     def test_the_cold_call_is_never_compared(self) -> None:
         found = versus.compare_sides([run()], [run(2)])
