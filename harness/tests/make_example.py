@@ -74,7 +74,6 @@ class Call(NamedTuple):
     gaps_us: Sequence[int]
     text: str
     outcome: str = "ok"
-    prompt_tokens: int = 36
 
 
 def manifest_of(asked: Sequence[str], models: Sequence[str] = (MODEL,), **changed: Any) -> Json:
@@ -168,7 +167,7 @@ def call_of(cell: phases.Cell, call: Call, started_us: int, max_tokens: int) -> 
         "request": {"prompt": question.prompt, **phases.fingerprint(messages), "salt": _salt(cell),
                     "options": {"temperature": 0.1, "max_tokens": max_tokens, "stream": True,
                                 "stream_options": {"include_usage": True}}, "dropped_fields": []},
-        "response": _response(cell.model, call, tokens) if ok else None,
+        "response": _response(cell.model, call, tokens, messages) if ok else None,
         "timing": {"started_us": started_us, "connect_us": CONNECT_US, "sent_us": 31, **marks,
                    "done_us": last_us + 900,
                    "chunk_us": [call.first_us, *call.gaps_us] if ok else [],
@@ -191,11 +190,12 @@ def _salt(cell: phases.Cell) -> str:
     return hashlib.sha256(cell.cell_id.encode()).hexdigest()[:16]
 
 
-def _response(model: str, call: Call, tokens: int) -> Json:
+def _response(model: str, call: Call, tokens: int, messages: Sequence[Json]) -> Json:
+    prompt_tokens = sum(len(message["content"]) for message in messages) // 4 + 28
     return {"http_status": 200, "text": call.text, "reasoning_text": "", "finish_reason": "stop",
             "model": model, "system_fingerprint": "fp_ollama",
-            "usage": {"prompt_tokens": call.prompt_tokens, "completion_tokens": tokens,
-                      "total_tokens": call.prompt_tokens + tokens},
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens,
+                      "total_tokens": prompt_tokens + tokens},
             "server_timings": None}
 
 
