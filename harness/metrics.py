@@ -34,6 +34,7 @@ MIN_DECODE_TOKENS = 32        # below, one late packet moves the rate by per cen
 MIN_PREFILL_TOKENS = 512      # below, queue and network outweigh the prompt
 MAX_FIRST_READ_ERROR = 0.05   # of a decode rate: tokens that came with the first read took no time
 CACHED_SHARE = 0.10           # of a prompt's tokens from a cache: its prefill was not measured
+CACHED_FLOOR_TOKENS = 64      # a chat template's own beginning, which no salt can stand before
 MIN_RANKED_N = 6              # the exact interval of a median exists from here
 
 # Whether a server's own counts can be true. No tokenizer in use packs three words into a token.
@@ -98,7 +99,7 @@ METRICS: Dict[str, Metric] = {metric.name: metric for metric in (
            "AIPerf: prefill throughput; llama-bench: pp",
            "Prefill rate as the client sees it; queue and network are inside. Null below "
            f"{MIN_PREFILL_TOKENS} uncached prompt tokens and where a cache held over "
-           f"{CACHED_SHARE:.0%} of the prompt."),
+           f"{CACHED_SHARE:.0%} of the prompt and {CACHED_FLOOR_TOKENS} tokens."),
     Metric("icl_ms", "ms", "median of the gaps chunk_us[1:] / 1000, shared reads left out", "lower",
            "AIPerf: ICL; vLLM, evalscope: ITL per chunk",
            "ICL, inter-chunk latency: the call's median gap between two reads of text. A gap that "
@@ -408,10 +409,14 @@ def cached_tokens(call: Json) -> Optional[int]:
 
 
 def is_cached(call: Json) -> bool:
-    """Whether more than a tenth of the prompt came from a cache."""
+    """Whether so much of the prompt came from a cache that its prefill was not measured."""
     prompt = _count(_part(_part(call, "response"), "usage").get("prompt_tokens"))
-    cached = cached_tokens(call)
-    return bool(prompt and cached and cached > CACHED_SHARE * prompt)
+    return counts_as_cached(cached_tokens(call), prompt)
+
+
+def counts_as_cached(cached: Optional[int], prompt: Optional[int]) -> bool:
+    """Whether these tokens of a prompt are more than a tenth, and than a template's beginning."""
+    return bool(prompt and cached and cached > max(CACHED_SHARE * prompt, CACHED_FLOOR_TOKENS))
 
 
 # --- one call: its numbers -----------------------------------------------------------------------

@@ -314,6 +314,11 @@ class OneCall(unittest.TestCase):
                           found[101]["null_reasons"]), (5000.0, None,
                                                         {"prefill_tokens_per_s": "cached"}))
 
+    def test_calls_no_prompt_cached_of_which_only_the_templates_beginning_was(self) -> None:
+        found = [metrics.counts_as_cached(cached, prompt) for cached, prompt in (
+            (64, 140), (65, 140), (65, 650), (66, 650), (65, 649), (None, 140), (65, None))]
+        self.assertEqual(found, [False, True, False, True, True, False, False])
+
     def test_has_no_prefill_rate_below_512_uncached_tokens(self) -> None:
         def rate(prompt: int, cached: int) -> Any:
             return metrics.call_metrics(call(
