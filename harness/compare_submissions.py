@@ -156,7 +156,7 @@ def table_text(blocks: Sequence[Sequence[Place]], found: Found, width: int) -> s
         lines += [""] * bool(able) + tables.fitted(
             REST, [(why_not(place.row), *cells(place)[1:-1]) for place in rest], width)
     if not places:
-        lines.append("no row matches; without --hardware, --model and the like all are shown")
+        lines.append("no row matches; leave --model, --hardware and the like out to see all")
     names = {flag for place in able for flag in place.row.flags}
     notes = [f"{found_text(found)}; {LEGEND}", *(
         f"{flag}: {metrics.FLAGS[flag].text} {metrics.FLAGS[flag].remedy}"
@@ -368,7 +368,8 @@ def build_parser() -> flags.Parser:
         prog="compare_submissions",
         usage="python3 harness/compare_submissions.py [flags] [PATH...]",
         description=about.strip(), epilog=f"exit codes:{codes}", allow_abbrev=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, 28, width=100))
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter,
+                                          max_help_position=24, width=100))
     parser.add_argument("paths", nargs="*", metavar="PATH",
                         help="folders with submissions in them (default submissions/)")
     for name in comparison.FILTERS:

@@ -528,12 +528,15 @@ FILTERS: dict[str, Callable[[Row], str]] = {
 
 
 def matching(rows: Iterable[Row], wanted: dict[str, Optional[str]]) -> list[Row]:
-    """Rows that hold every text asked for, capitals or not. Without a phase, `hello` is left out:
-    one cold call a run."""
+    """Rows that hold every text asked for, capitals or not.
+
+    `hello`, one cold call a run, is left out unless it is asked for or all there is.
+    """
     asked = {name: text.casefold() for name, text in wanted.items() if text}
-    return [row for row in rows
-            if all(text in FILTERS[name](row).casefold() for name, text in asked.items())
-            and (asked.get("phase") or row.phase != "hello")]
+    found = [row for row in rows
+             if all(text in FILTERS[name](row).casefold() for name, text in asked.items())]
+    warm = [row for row in found if row.phase != "hello"]
+    return found if asked.get("phase") else warm or found
 
 
 def only(blocks: Iterable[Sequence[Place]], wanted: Iterable[Row]) -> list[list[Place]]:

@@ -153,7 +153,8 @@ def _about(run: Run) -> Json:
     manifest = run.manifest
     return {name: manifest[name] for name in ("run_id", "submitter_handle", "device_tag",
                                               "started_at", "models", "synthetic")} | {
-        "engine": manifest["engine"]["name"], "engine_version": manifest["engine"]["version"]}
+        "engine": manifest["engine"]["name"], "engine_version": manifest["engine"]["version"],
+        "run_flags": run.summary["run_flags"]}
 
 
 def _model_rows(a: Sequence[Run], b: Sequence[Run], pair: tuple[str, str],
@@ -257,6 +258,9 @@ LEGEND = ("B / A is the median of the questions' ratios with its exact 95 % inte
 def render_sides(found: Json, width: int) -> str:
     """The comparison for a terminal of `width` columns: what was compared, rows, what they mean."""
     lines = [_side_line(name, run) for name in ("a", "b") for run in found[name]]
+    names = {flag for name in ("a", "b") for run in found[name] for flag in run["run_flags"]}
+    lines += [f"{flag}: {metrics.FLAGS[flag].text} {metrics.FLAGS[flag].remedy}"
+              for flag in metrics.ordered_flags(names)]
     lines += [f"not comparable: {printable(text, 500)}" for text in found["differences"]]
     pairs = dict.fromkeys((row["model_a"], row["model_b"]) for row in found["rows"])
     for left, right in pairs:
@@ -273,7 +277,8 @@ def _side_line(name: str, run: Json) -> str:
     version = f" {printable(run['engine_version'])}" if run["engine_version"] else ""
     return (f"{name.upper()}  run {run['run_id'][:8]}  {run['started_at'][:16]}Z  "
             f"{printable(run['submitter_handle'])}/{printable(run['device_tag'])}  "
-            f"{printable(run['engine'])}{version}{'  synthetic' if run['synthetic'] else ''}")
+            f"{printable(run['engine'])}{version}{'  synthetic' if run['synthetic'] else ''}"
+            f"{''.join(f'  {flag}' for flag in run['run_flags'])}")
 
 
 def _is_open(row: Json) -> bool:

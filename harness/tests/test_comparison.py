@@ -328,9 +328,10 @@ class Filtering(unittest.TestCase):
         self.assertEqual({case: len(comparison.matching(rows, dict([case]))) for case in cases},
                          cases)
 
-    def test_the_cold_call_is_left_out_unless_asked_for(self) -> None:
+    def test_the_cold_call_is_left_out_unless_asked_for_or_all_there_is(self) -> None:
         rows = comparison.make_rows([submission(cell(), cell("hello", cold=True))])
         self.assertEqual([row.phase for row in comparison.matching(rows, {})], ["20q"])
+        self.assertEqual([row.phase for row in comparison.matching(rows[1:], {})], ["hello"])
 
 
 class Reading(unittest.TestCase):

@@ -252,6 +252,15 @@ class Text(unittest.TestCase):
                 self.assertLessEqual(max(map(len, lines)), width)
                 self.assertTrue(all(line.isprintable() for line in lines))
 
+    def test_what_a_run_as_a_whole_suffered_from_stands_beside_it(self) -> None:
+        def busy(manifest: Json, events: list[Json]) -> None:
+            for event in events:
+                if event["event"] == "host_sampled":
+                    event["other_cpu_busy_ratio"] = 0.9
+
+        text = versus.render_sides(versus.compare_sides([run()], [run(2, change=busy)]), 200)
+        self.assertRegex(text, r"B  run .*llama.cpp b6800  busy_host\nbusy_host: Other programs")
+
     def test_no_common_phase_is_said(self) -> None:
         text = versus.render_sides(versus.compare_sides([run(phases="5q")],
                                                         [run(phases="frozen")]), 100)
