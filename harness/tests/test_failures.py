@@ -1,0 +1,940 @@
+"""What a user gets when things go wrong: each row of the table, through the real runner.
+
+The server is scripted (scripted_endpoint.py), so that it fails at the very byte that is meant.
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import calls
+import engines
+import phases
+import prompts
+import run_benchmark
+import survey
+
+from tests.scripted_endpoint import (
+    ANSWER,
+    CHAT,
+    DONE,
+    END,
+    GONE,
+    HANG,
+    LIMIT_S,
+    NOT_FOUND,
+    STREAM,
+    Json,
+    Request,
+    Script,
+    ScriptedEndpoint,
+    closed_port,
+    deaf_port,
+    drip,
+    event,
+    make_certificate,
+    models,
+    recorded,
+    response,
+    says,
+)
+from tests.scripted_runs import Failures, Row, answer, failure, played, run, told
+
+CAP_S = 1.0                   # of calls that are meant to be cut
+KEY = "tok-live-0123456789abcdefXYZ"
+CONTROL = re.compile(r"[^\x20-\x7e\n]")
+linux_only = unittest.skipUnless(sys.platform == "linux", "the queue of connections is Linux's")
+
+
+# --- before the first call -----------------------------------------------------------------------
+class NothingCanBeAsked(Failures):
+    def test_where_nothing_listens_it_says_what_to_start(self):
+        port = closed_port()
+        with mock.patch.object(engines, "USUAL_PORTS", {port: ("Ollama",)}):
+            ran = run(f"http://127.0.0.1:{port}")
+        self.assert_refused(ran, 3, "\n".join([
+            f"no endpoint at http://127.0.0.1:{port} (no connection: Connection refused)",
+            "nothing answers at the usual ports of this machine either. To start a server:",
+            engines.start_hint(),
+            "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
+
+    def test_what_answers_at_a_usual_port_is_named(self):
+        port = closed_port()
+        with ScriptedEndpoint(get=recorded("ollama")) as other:
+            with mock.patch.object(engines, "USUAL_PORTS", {other.port: ("Ollama",), port: ()}):
+                ran = run(f"http://127.0.0.1:{port}")
+        self.assert_refused(ran, 3, "\n".join([
+            f"no endpoint at http://127.0.0.1:{port} (no connection: Connection refused)",
+            "found on this machine; type one of them behind --target-url:",
+            f"  {other.url}  Ollama",
+            "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
+
+    def test_what_speaks_no_http_is_no_endpoint(self):
+        with mock.patch.object(engines, "USUAL_PORTS", {}), \
+                ScriptedEndpoint(get={"/v1/models": (b"220 mail.example ESMTP\r\n",)}) as endpoint:
+            ran = run(endpoint)
+        self.assertEqual((ran.code, ran.files), (3, {}))
+        self.assertIn(f"no endpoint at {endpoint.url} (not HTTP as anybody knows it: "
+                      "BadStatusLine)\n", ran.err)
+
+    def test_a_host_that_has_no_address_is_no_endpoint(self):
+        for host in ("model.invalid", "a" * 80 + ".example"):
+            with self.subTest(host), mock.patch.object(engines, "USUAL_PORTS", {}), \
+                    mock.patch.object(socket, "getaddrinfo", side_effect=socket.gaierror(-2, "x")):
+                ran = run(f"http://{host}")
+                self.assertEqual((ran.code, ran.files), (3, {}))
+                self.assertIn("(no connection: the host name cannot be resolved)", ran.err)
+
+    def test_a_look_up_that_hangs_ends_at_the_cap(self):
+        for_good = threading.Event()
+        self.addCleanup(for_good.set)
+        with mock.patch.object(engines, "USUAL_PORTS", {}), \
+                mock.patch.object(socket, "getaddrinfo", lambda *_: for_good.wait(LIMIT_S)):
+            begun_s = time.monotonic()
+            ran = run("http://model.example", timeout_s=0.2)
+        self.assertEqual((ran.code, ran.files), (3, {}))
+        self.assertIn("no endpoint at http://model.example (the call's time was up)", ran.err)
+        self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+
+    @linux_only
+    def test_a_connection_that_hangs_ends_at_the_cap(self):
+        with mock.patch.object(engines, "USUAL_PORTS", {}), deaf_port() as port:
+            begun_s = time.monotonic()
+            ran = run(f"http://127.0.0.1:{port}", timeout_s=0.2)
+        self.assertEqual((ran.code, ran.files), (3, {}))
+        self.assertIn(f"no endpoint at http://127.0.0.1:{port} (the call's time was up)", ran.err)
+        self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+
+    def test_an_address_of_a_family_that_this_machine_lacks_is_passed_over(self):
+        with ScriptedEndpoint() as endpoint:
+            lacking = (4711, socket.SOCK_STREAM, 0, "", ("::1", endpoint.port))
+            own = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", endpoint.port))
+            with mock.patch.object(socket, "getaddrinfo", lambda *_: [lacking, own]):
+                ran = run(f"http://localhost:{endpoint.port}", phases="hello")
+        self.assertEqual((ran.code, [told(call) for call in ran.calls]), (0, [answer()]))
+
+    def test_a_server_that_loads_is_waited_for(self):
+        loading = response(b'{"error":{"message":"Loading model"}}', "503 Service Unavailable")
+        looks = [(loading,), (loading,)]
+        listed = models("m")["/v1/models"]
+        with ScriptedEndpoint(get={
+                "/v1/models": lambda _: looks.pop() if looks else listed}) as endpoint:
+            ran = run(endpoint, phases="hello")
+        self.assertEqual((ran.code, looks), (0, []))
+
+    def test_a_server_that_loads_for_longer_than_the_cap_is_told_so(self):
+        with ScriptedEndpoint(get={"/v1/models": (response(b"", "503 Loading"),)}) as endpoint:
+            ran = run(endpoint, timeout_s=0.1)
+        self.assert_refused(ran, 3, f"{endpoint.url} still answers HTTP 503 (loading, or too busy) "
+                            "after --timeout; wait for it, then type the same command again")
+
+    def test_a_redirected_list_is_told_as_a_redirect(self):
+        with ScriptedEndpoint() as other, ScriptedEndpoint(get={"/v1/models": (
+                response(b"", "302 Found", Location=other.url + "/v1/models"),)}) as endpoint:
+            ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
+        self.assert_refused(ran, 3, f"{endpoint.url}: {calls.bad_redirect(302)[1]}")
+        self.assertEqual(other.requests, [])
+
+    def test_a_server_that_leaves_questions_unanswered_is_asked_with_less_patience(self):
+        waits_s = []
+
+        def send(_: str, path: str, __: Any, timeout_s: float) -> calls.Reply:
+            waits_s.append(timeout_s)
+            silent = path == "/props"
+            return calls.Reply(None if silent else 404, {}, b"", mock.sentinel.stream,
+                               ("timeout", "the call's time was up") if silent else None, None)
+
+        survey.ask(send)
+        at = engines.PROBE_PATHS.index("/props") + 1
+        self.assertEqual(waits_s, [5.0] * at + [1.0] * (len(engines.PROBE_PATHS) - at))
+
+
+class Models(Failures):
+    NAMES = ("llama3.2:latest", "qwen2.5:7b", "gemma3:27b")
+
+    def test_an_unknown_model_is_refused_with_the_nearest_first(self):
+        with ScriptedEndpoint(get=models(*self.NAMES)) as endpoint:
+            ran = run(endpoint, "--models", "qwen2.5:3b")
+        self.assert_refused(ran, 2, "--models qwen2.5:3b: the endpoint does not serve it; it "
+                            "serves: qwen2.5:7b, gemma3:27b, llama3.2:latest")
+        self.assertEqual(endpoint.chats, [])
+
+    def test_of_several_models_one_has_to_be_named(self):
+        with ScriptedEndpoint(get=models(*self.NAMES)) as endpoint:
+            ran = run(endpoint)
+        self.assert_refused(ran, 2, "the endpoint serves several models; name some with --models, "
+                            "or type --models auto for all that chat: llama3.2:latest, qwen2.5:7b, "
+                            "gemma3:27b")
+        self.assertEqual(endpoint.chats, [])
+
+    def test_an_endpoint_without_a_list_is_believed_what_is_typed(self):
+        with ScriptedEndpoint(get={}) as endpoint:
+            self.assert_refused(run(endpoint), 2,
+                                "the endpoint lists no models; type --models NAME")
+            ran = run(endpoint, "--models", "whatever", phases="hello")
+        self.assertEqual((ran.code, endpoint.chats[0]["model"]), (0, "whatever"))
+
+    def test_a_name_that_would_play_with_the_terminal_is_shown_harmlessly(self):
+        name = "evil\x1b[2J\u202e\x07\u00e9-7b"
+        with ScriptedEndpoint(get=models(name)) as endpoint:
+            for flags in ((), ("--probe",), ("--json",), ("--models", "other")):
+                with self.subTest(flags):
+                    ran = run(endpoint, *flags, phases=None if flags == ("--probe",) else "hello")
+                    self.assertEqual(CONTROL.findall(ran.out + ran.err), [])
+        self.assertEqual(endpoint.chats[0]["model"], name)
+
+    def test_the_models_last_words_are_shown_harmlessly_too(self):
+        for error in (response(b'{"error":"\\u001b[2J\\u009b\\ud800 \\u202eno"}', "500 No"),
+                      response(b"\x1b]0;owned\x07\xff\x00", "400 \x1b[31mBad", "text/plain"),
+                      STREAM + b'data: {"error":{"message":"\x1b[31m\\u0000\xc2\x9b"}}\n\n',
+                      STREAM + says("a") + event({}, "\x1b[2J", model="m\x1b[2J") + DONE):
+            with self.subTest(error), ScriptedEndpoint(then=(error,)) as endpoint:
+                ran = run(endpoint, phases="hello")
+                self.assertEqual(len(ran.calls), 1)
+                self.assertEqual(CONTROL.findall(ran.out + ran.err), [])
+
+
+class WrongUsage(Failures):
+    def assert_nothing_asked(self, line: str, *flags: str, **options: Any) -> None:
+        with ScriptedEndpoint() as endpoint:
+            self.assert_refused(run(endpoint, *flags, **options), 2, line)
+        self.assertEqual(endpoint.requests, [])
+
+    def test_a_bad_value_is_told_with_its_flag_and_what_is_allowed(self):
+        help_ = "; --help tells all flags"
+        for flags, line in (
+            (("--timeout", "soon"), "--timeout: 'soon' is not a number from 0.1 to 86400; type for "
+             "example --timeout 360" + help_),
+            (("--repeats", "0"), "--repeats: '0' is not a whole number from 1 to 1000; type for "
+             "example --repeats 3" + help_),
+            (("--temperature", "nan"), "--temperature: 'nan' is not a number from 0 to 2; type for "
+             "example --temperature 0.1" + help_),
+            (("--phases", "6q"), "--phases: '6q': a phase is one of hello, frozen, 5q, 20q, "
+             "parallel_same, parallel_mixed, edge_append, edge_suite, or all" + help_),
+            (("--run-id", "../x"), "--run-id: '../x' is no run id; type one such as "
+             "00000000-0000-0000-0000-000000000000, or leave the flag out for a new run" + help_),
+            (("--target-url", "ftp://x"), "--target-url: 'ftp://x' is no http or https URL; type "
+             "something like http://127.0.0.1:11434" + help_),
+            (("--target-url", f"http://me:{KEY}@x"), "--target-url: leave out user, password, "
+             "query and fragment; a key goes into an environment variable that --api-key-env names"
+             + help_),
+            (("--api-key-env", KEY), "--api-key-env: that is not the name of an environment "
+             "variable; type the variable's name, never the key itself" + help_),
+            (("--wibble\x1b[2J",), "unrecognized arguments: --wibble\\x1b[2J" + help_),
+        ):
+            with self.subTest(flags):
+                self.assert_nothing_asked(line, *flags)
+
+    def test_names_that_cannot_be_published_are_refused(self):
+        for flag, value in (("--submitter-handle", "Not A Login"), ("--device-tag", "../../etc"),
+                            ("--cell-id-prefix", "no-colon")):
+            with self.subTest(flag), ScriptedEndpoint() as endpoint:
+                ran = run(endpoint, flag, value)
+                self.assertEqual((ran.code, ran.files, ran.err.count("\n")), (2, {}, 1))
+                self.assertIn(flag, ran.err)
+                self.assertEqual(endpoint.requests, [])
+
+    def test_a_key_that_is_not_there_is_told_by_its_variables_name(self):
+        self.assert_nothing_asked("--api-key-env K: that variable is not set",
+                                  "--api-key-env", "K")
+        self.assert_nothing_asked("--api-key-env K: that variable holds a space or another "
+                                  "character that no key has", "--api-key-env", "K",
+                                  environment={"K": KEY + "\n"})
+
+    def test_a_broken_suite_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(Path(run_benchmark.HERE) / "suites", Path(folder) / "suites")
+            name = phases.PHASES["5q"].suite_file
+            for content, line in (
+                (b'{"questions": [', f"suite {name} cannot be read (JSONDecodeError: Expecting "
+                 "value: line 1 column 16 (char 15)); take it again from the repository"),
+                (b'{"questions": [{"id": "a"}]}', f"suite {name}, question 0: it needs an id and a "
+                 "prompt"),
+                (b'{"questions": [{"id": "a", "prompt": "b", "format_rule": "x"}]}',
+                 f"suite {name}, question 0: format_rule 'x' is not one of bash_code, "
+                 "five_bullets, four_numbered_steps, json_dict, pytest_code, python_code, "
+                 "shell_lines"),
+            ):
+                (Path(folder) / "suites" / name).write_bytes(content)
+                with self.subTest(line), mock.patch.object(run_benchmark, "HERE", folder):
+                    self.assert_nothing_asked(line)
+
+    def test_an_out_dir_that_is_no_folder_is_wrong_usage(self):
+        with tempfile.NamedTemporaryFile() as file, ScriptedEndpoint() as endpoint:
+            ran = run(endpoint, "--out-dir", file.name)
+            run_folder = re.escape(os.path.join(file.name, "unnamed", "unnamed-device", "run-"))
+        self.assertRegex(ran.err, f"^run_benchmark: --out-dir: {run_folder}[0-9a-f-]{{36}} cannot "
+                         r"be written \((Not a directory|File exists)\); name another folder\n$")
+        self.assertEqual((ran.code, ran.out, endpoint.chats), (2, "", []))
+
+
+class Keys(Failures):
+    WANTED = ("the endpoint wants a key (HTTP 401); put it into an environment variable and type "
+              "--api-key-env NAME")
+    REFUSED = ("the endpoint refuses the key (HTTP 401); look at the variable that --api-key-env "
+               "names")
+    UNAUTHORIZED = (response(b'{"error":"Unauthorized"}', "401 Unauthorized"),)
+
+    def test_an_endpoint_that_wants_a_key_says_how_to_give_it(self):
+        with ScriptedEndpoint(get={"/v1/models": self.UNAUTHORIZED}) as endpoint:
+            self.assert_refused(run(endpoint), 3, self.WANTED)
+            ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
+            self.assert_refused(ran, 3, self.REFUSED)
+
+    def test_a_hello_that_is_refused_ends_the_run_before_all_other_calls_fail(self):
+        with ScriptedEndpoint(then=self.UNAUTHORIZED) as endpoint:
+            ran = run(endpoint)
+        resume = (f"python3 harness/run_benchmark.py --run-id {ran.manifest['run_id']} "
+                  f"--target-url {endpoint.url} ")
+        self.assertEqual((ran.code, len(endpoint.chats)), (3, 1))
+        self.assertIn(f"run_benchmark: {self.WANTED}\nnext: {resume}", ran.err)
+        last = ran.events[-1]
+        self.assertEqual((last["event"], last["reason"], last["exit_code"]),
+                         ("run_interrupted", self.WANTED, 3))
+
+    def test_a_key_that_the_server_repeats_reaches_no_file_and_no_screen(self):
+        rows = {
+            "body": (response(b'{"error":{"message":"' + b"x" * 285 + KEY.encode() + b'"}}',
+                              "400 Bad"),),
+            "stream": (STREAM + says("a") + b'data: {"error":"Bearer ' + KEY.encode() + b'"}\n\n',),
+            "text": (STREAM + says(KEY[:9], KEY[9:]) + event(
+                {}, "stop", model=KEY, system_fingerprint=KEY, usage={KEY: [KEY]}) + DONE,),
+            "thought": (STREAM + says(KEY, field="reasoning") + says("x") + END,),
+            "header": (response(KEY.encode(), f"500 {KEY}", KEY, Server=KEY),),
+        }
+        with mock.patch.object(subprocess, "Popen", side_effect=OSError) as started:
+            ran, found = played(rows, "--api-key-env", "K", "--json", environment={"K": KEY})
+        self.assertEqual([row["outcome"] for row in found.values()],
+                         ["http_error", "stream_error", "ok", "ok", "http_error"])
+        self.assertEqual(found["text"]["text"], "<redacted:key>")
+        told_of = {**ran.files, "out": ran.out.encode(), "err": ran.err.encode(),
+                   "processes": repr(started.mock_calls).encode()}
+        self.assertEqual([name for name, data in told_of.items() if KEY[:16].encode() in data], [])
+
+    def test_a_key_in_the_environment_is_sent_only_where_its_variable_is_named(self):
+        environment = {"K": KEY, "OPENAI_API_KEY": KEY}
+        with ScriptedEndpoint() as endpoint:
+            run(endpoint, phases="hello", environment=environment)
+            self.assertEqual({r.headers.get("authorization") for r in endpoint.requests}, {None})
+            del endpoint.requests[:]
+            run(endpoint, "--api-key-env", "K", phases="hello", environment=environment)
+            self.assertEqual({r.headers.get("authorization") for r in endpoint.requests},
+                             {f"Bearer {KEY}"})
+
+
+# --- one call ------------------------------------------------------------------------------------
+class HttpErrors(Failures):
+    def test_an_error_is_recorded_with_the_servers_own_words_in_every_dialect(self):
+        spoken = {
+            "OpenAI": ("400 Bad Request", b'{"error":{"message":"no","code":400}}', "no"),
+            "vLLM, old": ("404 Not Found", b'{"object":"error","message":"no such model"}',
+                          "no such model"),
+            "mlx-lm": ("404 Not Found", b'{"error":"no such model"}', "no such model"),
+            "FastAPI": ("400 Bad Request", b'{"detail":"no"}', "no"),
+            "FastAPI's list": ("422 Unprocessable", b'{"detail":[{"loc":["body","stop"],"msg":"bad"'
+                               b',"type":"t"}]}', "body.stop: bad"),
+            "KoboldCpp": ("500 No", b'{"detail":{"msg":"broken","type":"x"}}', "broken"),
+            "TGI": ("422 Unprocessable", b'{"error":"bad","error_type":"validation"}', "bad"),
+            "text": ("500 Internal Server Error", b"Internal Server Error",
+                     "Internal Server Error"),
+            "nothing": ("502 Bad Gateway", b"", "HTTP 502, without a word why"),
+            "an empty object": ("500 No", b'{"error":{}}', "HTTP 500, without a word why"),
+            "an address": ("500 No", b'{"error":"10.20.30.40 is down"}', None),
+        }
+        rows = {name: (response(body, status),) for name, (status, body, _) in spoken.items()}
+        expected = {name: failure("http_error", message or "", int(status[:3]), body)
+                    for name, (status, body, message) in spoken.items()}
+        error = expected["an address"]["error"]
+        error["message"] = "<redacted:address> is down"
+        error["body_start"] = '{"error":"<redacted:address> is down"}'
+        self.assert_rows(rows, expected)
+
+    def test_a_prompt_that_does_not_fit_is_its_own_kind(self):
+        bodies = json.loads((Path(__file__).parent / "data/engines/errors.json").read_text("utf-8"))
+        names = [name for name in bodies if name.endswith("/ctx_overflow")]
+        self.assertEqual(len(names), 4)
+        _, found = played({name: (response(bodies[name]["text"].encode(), "400 Bad Request"),)
+                           for name in names})
+        self.assertEqual({name: row["outcome"] for name, row in found.items()},
+                         dict.fromkeys(names, "context_limit"))
+
+    def test_what_went_wrong_is_shown_with_its_status(self):
+        with ScriptedEndpoint(then=(response(b'{"error":"no"}', "418 Teapot"),)) as endpoint:
+            ran = run(endpoint, phases="hello")
+        self.assertIn("1/1  hello  hello  http_error (HTTP 418): no\n", ran.err)
+
+
+class Retries(Failures):
+    BUSY = response(b'{"error":"busy"}', "503 Service Unavailable")
+
+    def test_a_busy_server_is_asked_again_and_the_attempts_are_told(self):
+        slow = response(b'{"error":"slow down"}', "429 Too Many Requests", Retry_After="0")
+        dated = response(b"", "429 No", Retry_After="Wed, 21 Oct 2099 07:28:00 GMT")
+        self.assert_rows(
+            {"429": [(slow,), (slow,), ANSWER], "503": [(self.BUSY,), ANSWER],
+             "both": [(self.BUSY,), (slow,), (dated,), ANSWER]},
+            {"429": answer(attempts=[("rate_limited", 429)] * 2),
+             "503": answer(attempts=[("server_busy", 503)]),
+             "both": answer(attempts=[("server_busy", 503), ("rate_limited", 429),
+                                      ("rate_limited", 429)])})
+
+    def test_a_retry_after_is_waited_for(self):
+        slow = response(b"", "429 No", Retry_After="1")
+        ran, found = played({"429": [(slow,), ANSWER]})
+        self.assertEqual(found, {"429": answer(attempts=[("rate_limited", 429)])})
+        call = next(call for call in ran.calls if call["attempts"])
+        waited_us = call["timing"]["started_us"] - call["attempts"][0]["ended_us"]
+        self.assertGreaterEqual(waited_us, 1_000_000)
+
+    def test_what_would_outlast_the_cap_is_not_waited_for(self):
+        body = b'{"error":"come back tomorrow"}'
+        begun_s = time.monotonic()
+        self.assert_rows(
+            {"429": [(response(body, "429 No", Retry_After="86400"),)]},
+            {"429": failure("rate_limited", "come back tomorrow", 429, body)})
+        self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+
+    def test_a_server_that_stays_busy_is_told_as_busy_when_the_cap_is_reached(self):
+        with mock.patch.object(calls, "MAX_ATTEMPTS", 3), \
+                ScriptedEndpoint(then=(self.BUSY,)) as endpoint:
+            ran = run(endpoint, phases="hello")
+        self.assertEqual([told(call) for call in ran.calls], [failure(
+            "server_busy", "busy", 503, b'{"error":"busy"}', attempts=[("server_busy", 503)] * 3)])
+        self.assertEqual(len(endpoint.chats), 4)
+
+    def test_a_server_that_wants_no_pause_gets_one_all_the_same(self):
+        for header in ("", "0", "-5", "soon", "1e9"):
+            reply = calls.Reply(429, {"retry-after": header}, b"", mock.sentinel.stream, None, None)
+            with self.subTest(header):
+                self.assertEqual(calls.retry_pause_s(reply, 0), 1.0)
+
+
+class RefusedFields(Failures):
+    def test_a_field_that_is_refused_by_name_is_left_out_and_the_call_made_once_more(self):
+        def strict(request: Request) -> Script:
+            known = {"model", "messages", "temperature", "max_tokens", "stream"}
+            extra = sorted(set(request.json) - known)
+            told_ = json.dumps({"detail": f"Unexpected fields in the request: {set(extra)}"})
+            return (response(told_.encode(), "422 Unprocessable Entity"),) if extra else ANSWER
+
+        with ScriptedEndpoint(then=strict) as endpoint:
+            ran = run(endpoint)
+        self.assertEqual([told(call) for call in ran.calls],
+                         [answer(attempts=[("refused_fields", 422)]), answer(), answer(), answer()])
+        self.assertEqual([call["request"]["dropped_fields"] for call in ran.calls],
+                         [["stream_options"]] * 4)
+        self.assertEqual(["stream_options" in body for body in endpoint.chats],
+                         [True, False, False, False, False, False, False])
+
+    def test_a_refused_cache_switch_gives_way_to_a_line_of_salt(self):
+        body = b'{"error":{"message":"Unknown field: cache_prompt","code":400}}'
+        with ScriptedEndpoint((response(body, "400 Bad Request"),),
+                              get=recorded("llama.cpp")) as endpoint:
+            ran = run(endpoint, phases="hello")
+        (call,) = ran.calls
+        self.assertEqual(told(call), answer(attempts=[("refused_fields", 400)]))
+        self.assertEqual(call["request"]["dropped_fields"], ["cache_prompt"])
+        salt, (first, second) = call["request"]["salt"], endpoint.chats
+        plain = {"role": "user", "content": prompts.HELLO_PROMPT}
+        salted = {"role": "user", "content": f"[{salt}]\n{prompts.HELLO_PROMPT}"}
+        self.assertEqual((first["cache_prompt"], first["messages"]), (False, [plain]))
+        self.assertEqual(("cache_prompt" in second, second["messages"]), (False, [salted]))
+
+    def test_a_refusal_that_names_no_sent_field_is_an_error(self):
+        body = b'{"error":{"message":"Unexpected fields in the request: {\'wibble\'}"}}'
+        self.assert_rows({"it": (response(body, "400 Bad Request"),)}, {"it": failure(
+            "http_error", "Unexpected fields in the request: {'wibble'}", 400, body)})
+
+    def test_a_field_that_is_refused_again_is_not_asked_for_ever(self):
+        body = b'{"detail":"Unexpected fields in the request: {\'stream_options\'}"}'
+        with ScriptedEndpoint(then=(response(body, "422 No"),)) as endpoint:
+            ran = run(endpoint, phases="hello")
+        self.assertEqual((told(ran.calls[0]), len(endpoint.chats)), (failure(
+            "http_error", "Unexpected fields in the request: {'stream_options'}", 422, body,
+            attempts=[("refused_fields", 422)]), 2))
+
+
+class Cap(Failures):
+    """What never ends is cut by the wall clock; all at once, so that the cap is waited for once."""
+
+    def test_drips_and_stalls_end_at_the_cap_and_what_came_is_kept(self):
+        up, text = "the call's time was up", says("a", "b")
+        stalls: dict[str, tuple[Row, Json]] = {
+            "a body that stalls": (
+                (STREAM + text, HANG),
+                failure("timeout", up, 200, text, text="ab", chunks=2)),
+            "a body that drips": (
+                (STREAM + text, drip(b":", 0.02)),
+                failure("timeout", up, 200, text, text="ab", chunks=2)),
+            "an event that drips": (
+                (STREAM + text + b'data: {"choices":[{"delta":{"content":"', drip(b"z", 0.02)),
+                failure("timeout", up, 200, text, text="ab", chunks=2)),
+            "an answer that never closes": (
+                (STREAM + text + event({}, "stop"), drip(b": ping\n\n", 0.02)),
+                failure("timeout", up, 200, text, text="ab", chunks=2, finish="stop")),
+            "chunked": (
+                (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n"
+                 % (len(text), text), HANG),
+                failure("timeout", up, 200, text, text="ab", chunks=2)),
+            "talk right behind the end": (
+                (STREAM + says("a") + END + b": ping\n\n", HANG), answer("a", 1)),
+            "no header": ((HANG,), failure("timeout", up, None)),
+            "half a header": (
+                (b"HTTP/1.1 200 OK\r\nX-Y", HANG), failure("timeout", up, None)),
+            "a header that drips": (
+                (b"HTTP/1.1 200 OK\r\nX: ", drip(b"y", 0.02)), failure("timeout", up, None)),
+            "a header without end": (
+                (b"HTTP/1.1 200 OK\r\n", drip(b"X: y\r\n", 0.02)), failure("timeout", up, None)),
+            "a promise without end": (
+                (drip(b"HTTP/1.1 100 Continue\r\n\r\n", 0.02),), failure("timeout", up, None)),
+        }
+        begun_s = time.monotonic()
+        ran, found = played({name: row for name, (row, _) in stalls.items()}, lanes=len(stalls),
+                            timeout_s=CAP_S)
+        for name, (_, expected) in stalls.items():    # how far a drip came is the clock's affair
+            start = expected["error"] and expected["error"]["body_start"]
+            if start and found[name]["error"]["body_start"].startswith(start):
+                found[name]["error"]["body_start"] = start
+        self.assertEqual(found, {name: row for name, (_, row) in stalls.items()})
+        self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"ok": 11, "timeout": 10}))
+
+    def test_a_stream_that_stays_open_after_done_is_left_after_a_grace(self):
+        with mock.patch.object(run_benchmark, "DONE_GRACE_S", 0.05):
+            self.assert_rows(
+                {"silent": (STREAM + says("a") + END, HANG),
+                 "talking": (STREAM + says("a") + END, 0.01, drip(b": still here\n\n", 0.01)),
+                 "chunked": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                             + b"".join(b"%x\r\n%b\r\n" % (len(part), part)
+                                        for part in (says("a"), END)), HANG)},
+                dict.fromkeys(("silent", "talking", "chunked"), answer("a", 1)), timeout_s=5.0)
+
+    def test_done_inside_an_answer_does_not_end_it(self):
+        with mock.patch.object(run_benchmark, "DONE_GRACE_S", 0.01):
+            head, tail = says("it ends with data: [DONE] then").split(b" then")
+            self.assert_rows({"cut": (STREAM + head, 0.1, b" then" + tail + END)},
+                             {"cut": answer("it ends with data: [DONE] then", 1)})
+
+
+class TooMuch(Failures):
+    """What has no end in bytes; the cap of 64 MiB is lowered, so that it is soon reached."""
+
+    def setUp(self):
+        self.cap_bytes = 1 << 20
+        patch = mock.patch.object(run_benchmark, "BODY_CAP_BYTES", self.cap_bytes)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_bodies_without_end_are_cut_and_what_came_is_kept(self):
+        said = says("x" * 1000)
+        rows = {"a line without end": (STREAM + says("a") + b"data: ", drip(b"z" * 60000, 0)),
+                "a field without end": (STREAM + says("a"), drip(b"z" * 60000, 0)),
+                "events without end": (STREAM, drip(said * 10, 0)),
+                "comments without end": (STREAM + says("a"), drip(b": zzz\n\n" * 1000, 0)),
+                "one chunk without end": (
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7fffffffffff\r\n"
+                    + says("a"), drip(b"z" * 60000, 0)),
+                "a size without end": (
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", drip(b"0" * 999, 0)),
+                "promises without end": (drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 0),)}
+        ran, found = played(rows)
+        self.assertEqual({row["outcome"] for row in found.values()}, {"body_too_large"})
+        self.assertEqual({row["error"]["message"] for row in found.values()},
+                         {"the response passed 1 MiB"})
+        texts = {name: row["text"] for name, row in found.items()}
+        events = texts.pop("events without end")
+        self.assertEqual(texts, {
+            "a line without end": "a", "a field without end": "a", "comments without end": "a",
+            "one chunk without end": "a", "a size without end": "", "promises without end": None})
+        self.assertEqual(set(events), {"x"})
+        self.assertAlmostEqual(len(events), self.cap_bytes * 1000 // len(said), delta=70_000)
+        self.assertEqual((ran.code, ran.events[-1]["event"]), (1, "run_finished"))
+
+    def test_a_header_line_without_end_is_no_http(self):
+        self.assert_rows(
+            {"line": (b"HTTP/1.1 200 OK\r\nX: ", drip(b"y" * 10000, 0)),
+             "status": (drip(b"H" * 10000, 0),),
+             "lines": (b"HTTP/1.1 200 OK\r\n", drip(b"X: y\r\n" * 1000, 0))},
+            {"line": failure("bad_response", "not HTTP as anybody knows it: LineTooLong", None),
+             "status": failure("bad_response", "not HTTP as anybody knows it: LineTooLong", None),
+             "lines": failure("bad_response", "not HTTP as anybody knows it: HTTPException", None)})
+
+    def test_the_memory_for_stamps_is_bounded_too(self):
+        with mock.patch.object(run_benchmark, "READS_CAP", 20):
+            ran, found = played({"drip": (STREAM, drip(b":", 0.001))})
+        self.assertEqual([row["outcome"] for row in found.values()], ["body_too_large"])
+        self.assertEqual(ran.events[-1]["event"], "run_finished")
+
+
+# --- redirects and proxies -----------------------------------------------------------------------
+class Redirects(Failures):
+    def test_a_redirect_to_the_same_origin_is_posted_again_with_its_body(self):
+        def elsewhere(status: str) -> Script:
+            return (response(b"", status, Location="/elsewhere?x=1"),)
+
+        get = {**models("m"), "/elsewhere": ANSWER}
+        with ScriptedEndpoint(elsewhere("307 Temporary Redirect"),
+                              elsewhere("308 Permanent Redirect"), get=get) as endpoint:
+            ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
+        self.assertEqual([told(call) for call in ran.calls], [answer()] * 4)
+        posts = [r for r in endpoint.requests if r.method == "POST"]
+        self.assertEqual([r.target for r in posts[:4]],
+                         ["/v1/chat/completions", "/elsewhere?x=1"] * 2)
+        self.assertEqual([posts[0].body, posts[2].body], [posts[1].body, posts[3].body])
+        self.assertEqual({r.headers["authorization"] for r in posts}, {f"Bearer {KEY}"})
+
+    def test_every_other_redirect_is_an_error_and_the_key_stays(self):
+        with ScriptedEndpoint() as other:
+            places = {
+                "301": ("301 Moved Permanently", "/elsewhere"),
+                "302": ("302 Found", "/elsewhere"),
+                "303": ("303 See Other", "/elsewhere"),
+                "another port": ("307 Temporary Redirect", other.url + "/v1/chat/completions"),
+                "another host": ("308 Permanent Redirect", "http://model.example/v1"),
+                "another scheme": ("307 Temporary Redirect", "https://127.0.0.1/v1"),
+                "no scheme": ("307 Temporary Redirect", f"//localhost:{other.port}/v1"),
+                "a file": ("307 Temporary Redirect", "file:///etc/passwd"),
+                "nowhere": ("307 Temporary Redirect", ""),
+                "no URL": ("307 Temporary Redirect", "http://[::1"),
+                "no port": ("307 Temporary Redirect", "http://127.0.0.1:99999/"),
+                "no ASCII": ("307 Temporary Redirect", "/\xe4 \x01"),
+                "a circle": ("307 Temporary Redirect", "/v1/chat/completions"),
+            }
+            rows: dict[str, Row] = {
+                name: (response(b"", status, Location=place),)
+                for name, (status, place) in places.items()}
+            self.assert_rows(rows, {
+                name: failure(*calls.bad_redirect(int(status[:3])), int(status[:3]))
+                for name, (status, _) in places.items()},
+                "--api-key-env", "K", environment={"K": KEY})
+            self.assertEqual(other.requests, [])
+
+
+class Proxies(Failures):
+    NAMES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
+    def set_proxy(self, url: str, **more: str) -> None:
+        patch = mock.patch.dict(os.environ, {**dict.fromkeys(self.NAMES, url), **more})
+        patch.start()
+        self.addCleanup(patch.stop)
+        for name in ("no_proxy", "NO_PROXY"):
+            os.environ.pop(name, None)
+
+    def test_loopback_never_goes_through_a_proxy(self):
+        with ScriptedEndpoint() as proxy, ScriptedEndpoint() as endpoint:
+            self.set_proxy(proxy.url)
+            for url in (endpoint.url, f"http://localhost:{endpoint.port}"):
+                with self.subTest(url):
+                    self.assertEqual(run(url, phases="hello").code, 0)
+        self.assertEqual(proxy.requests, [])
+
+    def test_another_host_is_asked_through_the_proxy(self):
+        with ScriptedEndpoint() as proxy, mock.patch.object(
+                socket, "getaddrinfo", side_effect=socket.getaddrinfo) as looked_up:
+            self.set_proxy(proxy.url)
+            ran = run("http://model.example:8000", phases="hello")
+        self.assertEqual((ran.code, [told(call) for call in ran.calls]), (0, [answer()]))
+        self.assertEqual([r.target for r in proxy.requests if r.path == CHAT],
+                         ["http://model.example:8000/v1/chat/completions"])
+        self.assertEqual({call.args[0] for call in looked_up.mock_calls}, {"127.0.0.1"})
+        # Where the proxy stands says nothing of where the model does.
+        self.assertEqual(ran.manifest["target"], {
+            "class": "public", "scheme": "http", "port": 8000, "path": None})
+
+    def test_a_proxys_password_reaches_no_file_and_no_screen(self):
+        with ScriptedEndpoint() as proxy:
+            self.set_proxy(proxy.url.replace("//", "//me:hunter2secret@"))
+            ran = run("http://model.example", phases="hello")
+            refused = run("http://model.example", phases="hello", timeout_s=0.2)
+        self.assertIn("proxy-authorization", proxy.requests[0].headers)
+        self.assertEqual(ran.code, 0)
+        everything = b"".join([*ran.files.values(), ran.out.encode(), ran.err.encode(),
+                               refused.err.encode()])
+        self.assertNotIn(b"hunter2secret", everything)
+
+    def test_a_proxy_that_refuses_is_told_with_its_status(self):
+        with ScriptedEndpoint(get={"CONNECT": (response(b"", "407 \x1b[2JNo"),)}) as proxy, \
+                mock.patch.object(engines, "USUAL_PORTS", {}):
+            self.set_proxy(proxy.url)
+            ran = run("https://model.example")
+        self.assertEqual((ran.code, ran.files), (3, {}))
+        self.assertIn("no endpoint at https://model.example (no connection: the proxy refuses it "
+                      "(HTTP 407))\n", ran.err)
+
+    def test_a_proxy_that_drips_ends_at_the_cap(self):
+        dripping = (b"HTTP/1.1 200 Connection ", drip(b"e", 0.01))
+        with ScriptedEndpoint(get={"CONNECT": dripping}) as proxy, \
+                mock.patch.object(engines, "USUAL_PORTS", {}):
+            self.set_proxy(proxy.url)
+            begun_s = time.monotonic()
+            ran = run("https://model.example", timeout_s=0.2)
+        self.assertEqual((ran.code, ran.files), (3, {}))
+        self.assertIn("(the call's time was up)", ran.err)
+        self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+
+
+class Tls(Failures):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.certificate = make_certificate(folder.name)
+        if cls.certificate is None:
+            raise unittest.SkipTest("there is no openssl to make a certificate with")
+
+    def trusted(self) -> Any:
+        return mock.patch.dict(os.environ, {"SSL_CERT_FILE": self.certificate})
+
+    def test_an_endpoint_over_tls_is_measured_like_any_other(self):
+        with self.trusted(), ScriptedEndpoint(certificate=self.certificate) as endpoint:
+            ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
+        self.assertEqual([told(call) for call in ran.calls], [answer()] * 4)
+        self.assertEqual({call["timing"]["stamp"] for call in ran.calls}, {"user"})
+
+    def test_stalls_end_at_the_cap_over_tls_too(self):
+        with self.trusted(), ScriptedEndpoint((STREAM + says("a"), HANG),
+                                              certificate=self.certificate) as endpoint:
+            ran = run(endpoint, phases="hello", timeout_s=CAP_S)
+        self.assertEqual([told(call) for call in ran.calls], [failure(
+            "timeout", "the call's time was up", 200, says("a"), text="a", chunks=1)])
+
+    def test_a_certificate_that_nobody_vouches_for_is_refused(self):
+        with mock.patch.object(engines, "USUAL_PORTS", {}), \
+                ScriptedEndpoint(certificate=self.certificate) as endpoint:
+            ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
+        self.assertEqual((ran.code, ran.files, endpoint.requests), (3, {}, []))
+        self.assertIn("no connection: [SSL: CERTIFICATE_VERIFY_FAILED]", ran.err)
+
+    def test_what_speaks_no_tls_is_no_endpoint(self):
+        def shut(connection: socket.socket) -> None:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            raise ConnectionError
+
+        with mock.patch.object(engines, "USUAL_PORTS", {}), mock.patch(
+                "tests.scripted_endpoint.read_request", side_effect=shut), \
+                ScriptedEndpoint() as endpoint:
+            ran = run(endpoint.url.replace("http", "https"))
+        self.assertEqual((ran.code, ran.files), (3, {}))
+        self.assertRegex(ran.err, r"no endpoint at https://127.0.0.1:\d+ \(no connection: ")
+
+    def test_through_a_proxys_tunnel_only_the_endpoint_sees_the_key(self):
+        with self.trusted(), ScriptedEndpoint(certificate=self.certificate,
+                                              tunnels=True) as proxy, \
+                mock.patch.dict(os.environ, {"https_proxy": proxy.url}):
+            os.environ.pop("no_proxy", None)
+            os.environ.pop("NO_PROXY", None)
+            ran = run("https://model.example", "--api-key-env", "K", phases="hello",
+                      environment={"K": KEY})
+        self.assertEqual([told(call) for call in ran.calls], [answer()])
+        inside = [r for r in proxy.requests if r.method != "CONNECT"]
+        outside = [r for r in proxy.requests if r.method == "CONNECT"]
+        self.assertEqual({r.target for r in outside}, {"model.example:443"})
+        self.assertEqual({r.headers["authorization"] for r in inside}, {f"Bearer {KEY}"})
+        self.assertEqual({"authorization" in r.headers for r in outside}, {False})
+
+
+# --- the server over a whole run -----------------------------------------------------------------
+class VanishedServer(Failures):
+    def test_a_server_that_is_gone_stops_the_run_after_three_calls_and_tells_how_to_go_on(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with ScriptedEndpoint(ANSWER, ANSWER) as endpoint:
+                def die(_: socket.socket) -> None:
+                    endpoint.vanish()
+                endpoint.script_next(ANSWER, (STREAM + says("a"), die))
+                ran = run(endpoint, phases="5q", out_dir=folder)
+            self.assertEqual(ran.code, 3)
+            self.assertEqual([call["outcome"] for call in ran.calls],
+                             ["ok", "interrupted_answer", "connect_failed", "connect_failed",
+                              "connect_failed"])
+            reason = ("the server is gone: 3 calls in a row met none (no connection: Connection "
+                      "refused); start it again")
+            resume = (f"python3 harness/run_benchmark.py --run-id {ran.manifest['run_id']} "
+                      f"--target-url {endpoint.url} --out-dir {folder} --no-calibration "
+                      "--retry-failed")
+            self.assertTrue(ran.err.endswith(f"\nrun_benchmark: {reason}\nnext: {resume}\n"))
+            last = ran.events[-1]
+            self.assertEqual((last["event"], last["reason"], last["exit_code"]),
+                             ("run_interrupted", reason, 3))
+            with ScriptedEndpoint(port=endpoint.port) as endpoint:
+                again = run(endpoint, "--run-id", ran.manifest["run_id"], "--retry-failed",
+                            phases=None, out_dir=folder)
+            self.assertEqual((again.code, again.events[-1]["counts"]), (0, {"ok": 7}))
+
+    def test_a_forwarder_whose_server_is_gone_counts_as_gone(self):
+        with ScriptedEndpoint(ANSWER, then=GONE) as endpoint:
+            ran = run(endpoint, phases="5q")
+        lost = failure("connection_lost", "the connection broke: RemoteDisconnected", None)
+        self.assertEqual((ran.code, [told(call) for call in ran.calls]),
+                         (3, [answer(), lost, lost, lost]))
+
+    def test_a_server_that_answers_in_between_is_not_gone(self):
+        self.assert_rows(
+            {name: GONE if name in "abde" else ANSWER for name in "abcdef"},
+            {name: failure("connection_lost", "the connection broke: RemoteDisconnected", None)
+             if name in "abde" else answer() for name in "abcdef"})
+
+    def test_a_server_that_is_silent_until_the_cap_is_not_gone(self):
+        with ScriptedEndpoint(then=(HANG,)) as endpoint:
+            ran = run(endpoint, timeout_s=0.1)
+        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"timeout": 4}))
+
+    def test_a_server_that_speaks_something_else_is_not_gone(self):
+        with ScriptedEndpoint(then=(b"+OK ready\r\n",)) as endpoint:
+            ran = run(endpoint)
+        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"bad_response": 4}))
+
+    @linux_only
+    def test_an_interrupt_does_not_wait_for_a_connection_that_hangs(self):
+        with ScriptedEndpoint() as endpoint, tempfile.TemporaryDirectory() as folder:
+            last = engines.PROBE_PATHS[-1]
+            endpoint.get[last] = (lambda _: endpoint.go_deaf(), *NOT_FOUND)
+            child = subprocess.Popen(
+                [sys.executable, run_benchmark.__file__, "--target-url", endpoint.url, "--smoke",
+                 "--out-dir", folder], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            self.addCleanup(child.kill)
+            wait_for_connecting(child, endpoint.port)
+            begun_s = time.monotonic()
+            child.send_signal(signal.SIGINT)
+            _, err = child.communicate(timeout=LIMIT_S)
+            (path,) = Path(folder).rglob("run.jsonl")
+            last_event = json.loads(path.read_bytes().splitlines()[-1])
+        self.assertEqual((child.returncode, last_event["event"], last_event["exit_code"]),
+                         (130, "run_interrupted", 130))
+        self.assertIn(b"run_benchmark: stopped by SIGINT\nnext: python3 ", err)
+        self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+
+
+def wait_for_connecting(child: Any, port: int) -> None:
+    """Until a connection to this port hangs (Linux: SYN_SENT, not one of ours)."""
+    ours = Path(f"/proc/{child.pid}/fd")
+    until_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < until_s and child.poll() is None:
+        table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        rows = [line.split() for line in table]
+        inodes = {row[9] for row in rows if row[3] == "02" and row[2].endswith(f":{port:04X}")}
+        for link in ours.iterdir():
+            try:
+                if re.sub(r"\D", "", os.readlink(link)) in inodes:
+                    return
+            except OSError:
+                pass
+        time.sleep(0.01)
+    raise AssertionError("no connection hung")
+
+
+class Lanes(Failures):
+    def test_parallel_lanes_really_overlap(self):
+        together = threading.Barrier(4)
+
+        def meet(_: socket.socket) -> None:
+            together.wait(LIMIT_S)
+
+        hello = [ANSWER]
+        with ScriptedEndpoint(then=lambda _: hello.pop() if hello else (meet, *ANSWER)) as endpoint:
+            ran = run(endpoint, phases="parallel_same")
+        self.assertEqual((ran.code, ran.events[-1]["counts"]), (0, {"ok": 21}))
+        self.assertFalse(together.broken)
+
+    def test_mixed_lanes_keep_to_their_models(self):
+        with ScriptedEndpoint(get=models("a", "b")) as endpoint:
+            ran = run(endpoint, "--models", "a,b", "--lanes", "3", phases="parallel_mixed")
+        suite = phases.load_suites(str(Path(run_benchmark.HERE) / "suites"), RULES)
+        questions = suite["parallel_mixed"]
+        asked = {body["messages"][0]["content"].partition("]\n")[2]: body["model"]
+                 for body in endpoint.chats}
+        del asked[prompts.HELLO_PROMPT]
+        expected = {q.prompt: "aba"[i % 3] for i, q in enumerate(questions)}
+        self.assertEqual(asked, expected)
+        self.assertEqual({c["request"]["prompt"]: c["model"] for c in ran.calls
+                          if c["phase"] == "parallel_mixed"}, expected)
+        self.assertEqual({(c["lane"], c["model"]) for c in ran.calls
+                          if c["phase"] == "parallel_mixed"}, {(0, "a"), (1, "b"), (2, "a")})
+
+    def test_fewer_slots_than_lanes_are_flagged(self):
+        get = recorded("llama.cpp")
+        for slots, flagged in ((1, True), (4, False)):
+            get["/props"] = (response(json.dumps({
+                "total_slots": slots, "default_generation_settings": {"n_ctx": 4096}}).encode()),)
+            with self.subTest(slots), ScriptedEndpoint(get=get) as endpoint:
+                ran = run(endpoint, "--json", phases="parallel_same")
+                self.assertEqual("queued" in ran.flags["parallel_same"], flagged)
+
+    def test_another_model_than_was_asked_is_noticed(self):
+        def as_(name: str) -> Script:
+            return (STREAM + event({"content": "One two."}, model=name) + END,)
+
+        one = {"text": "One two.", "chunks": 1}
+        self.assert_rows(
+            {"other": as_("gpt-3"), "same": as_("m"), "latest": as_("m:latest"),
+             "path": as_("/models/m"), "none": as_("")},
+            {"other": answer(**one, flags=["model_mismatch"]), "same": answer(**one),
+             "latest": answer(**one), "path": answer(**one), "none": answer(**one)})
+
+
+RULES = ("bash_code", "python_code", "shell_lines", "four_numbered_steps", "five_bullets",
+         "json_dict", "pytest_code")
+
+
+class GrowingConversation(Failures):
+    OVERFLOW = json.loads((Path(__file__).parent / "data/engines/errors.json").read_text("utf-8"))[
+        "llama-server/ctx_overflow"]["text"].encode()
+
+    def test_every_turn_carries_all_turns_before_it(self):
+        turns = iter(range(100))
+
+        def answer_(_: Request) -> Script:
+            return (STREAM + says("<think>hm</think>", f"Answer {next(turns)}.") + END,)
+
+        with ScriptedEndpoint(then=answer_) as endpoint:
+            ran = run(endpoint, phases="edge_append")
+        asked = [c for c in ran.calls if c["phase"] == "edge_append"]
+        history: list[Json] = []
+        salts = {call["request"]["salt"] for call in asked}
+        self.assertEqual((len(asked), len(salts)), (9, 1))
+        for turn, (call, body) in enumerate(zip(asked, endpoint.chats[1:]), 1):
+            history.append({"role": "user", "content": call["request"]["prompt"]})
+            salted = [{**history[0], "content": f"[{salts.copy().pop()}]\n{history[0]['content']}"},
+                      *history[1:]]
+            self.assertEqual(body["messages"], salted)
+            history.append({"role": "assistant", "content": f"Answer {turn}."})
+
+    def test_the_contexts_edge_ends_it_as_data(self):
+        edge = (response(self.OVERFLOW, "400 Bad Request"),)
+        with ScriptedEndpoint(ANSWER, ANSWER, ANSWER, edge) as endpoint:
+            ran = run(endpoint, "--json", phases="edge_append")
+        asked = [c for c in ran.calls if c["phase"] == "edge_append"]
+        self.assertEqual([c["outcome"] for c in asked], ["ok"] * 2 + ["context_limit"] * 7)
+        self.assertEqual(told(asked[2]), failure(
+            "context_limit", "request (1464 tokens) exceeds the available context size (1024 "
+            "tokens), try increasing it", 400, self.OVERFLOW))
+        self.assertEqual([c["error"]["message"] for c in asked[3:]], [
+            "not asked: the conversation met the context's edge at question turn-3-incident"] * 6)
+        self.assertEqual([c["timing"] for c in asked[3:]], [None] * 6)
+        self.assertEqual((ran.code, ran.events[-1]["event"]), (1, "run_finished"))
+        self.assertNotIn("failures", ran.flags["edge_append"])
+        self.assertEqual(len(endpoint.chats), 4)
+
+    def test_a_turn_that_fails_otherwise_is_left_out_of_the_conversation(self):
+        broken = (response(b"", "500 No"),)
+        with ScriptedEndpoint(ANSWER, ANSWER, broken) as endpoint:
+            ran = run(endpoint, phases="edge_append")
+        self.assertEqual(ran.events[-1]["counts"], {"http_error": 1, "ok": 9})
+        self.assertEqual([len(body["messages"]) for body in endpoint.chats[1:]],
+                         [1, 3, 3, 5, 7, 9, 11, 13, 15])
+
+
+if __name__ == "__main__":
+    unittest.main()
