@@ -137,9 +137,9 @@ def outcome_of(reply: Reply, secret: Optional[str] = None) -> tuple[str, Optiona
         return kind, {"kind": kind, "message": privacy.redact(message)[:MAX_MESSAGE],
                       "status": reply.status, "body_start": start or None}
 
-    # Some servers break the connection instead of closing it after a whole answer.
+    # Some servers break the connection after a whole answer instead of closing it, or never do.
     whole = reply.status == 200 and stream.error is None and stream.finish_reason
-    if reply.failure and not (reply.failure[0] == "connection_lost" and whole):
+    if reply.failure and not (whole and (stream.done or reply.failure[0] == "connection_lost")):
         return error(*reply.failure)
     if reply.status != 200:
         return error(engines.error_kind(reply.status, body),

@@ -206,6 +206,12 @@ def estimate_line(found: Optional[Estimate]) -> str:
             f"and {duration(found.most_s)} at most")
 
 
+def begin_line(run_id: str, planned: int, uncalibrated: bool) -> str:
+    """What a run says before its first call."""
+    return f"run {run_id}: {planned} calls planned" + (
+        "" if uncalibrated else "; first this client's own error (3 s)")
+
+
 def no_endpoint(url: str, failure: Any, found: Sequence[Json]) -> str:
     """What to do where nothing listens. found: what answers at this machine's usual ports."""
     near = [f"  {one['url']}  {printable(one['engine']['name'])}" for one in found]

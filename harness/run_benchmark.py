@@ -509,6 +509,9 @@ class Ledger:
             raise self._full(error) from None
         return made
 
+    def close(self) -> None:
+        os.close(self._fd)
+
     def _append(self, line: bytes) -> None:
         try:
             if os.write(self._fd, line) < len(line):
@@ -894,11 +897,10 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     run = Run(client, known, ledger, resume, progress)
     if resumed["torn_bytes"] or not known.ended(events):
         begin_segment(ledger, ready.manifest, events, resumed)
-        progress.say(f"run {run_id}: {known.total} calls planned" + (
-            "" if args.no_calibration or args.smoke else "; first this client's own error (3 s)"))
-        with quiet_interpreter(), interruptible(run):
+        progress.say(report.begin_line(run_id, known.total, args.no_calibration or args.smoke))
+        with contextlib.closing(ledger), quiet_interpreter(), interruptible(run):
             carry_out(run, ready, args.no_calibration, not events)
-        events = finish(run)
+            events = finish(run)
     progress.end()
     return report.tell_end(ready.manifest, events, folder, resume, args.json)
 
