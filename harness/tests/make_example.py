@@ -110,7 +110,7 @@ def ledger_of(manifest: Json, calls: Iterable[Call], facts: Json = FACTS,
                                t_us=t_us, **fields)
              for seq, (t_us, name, fields) in enumerate(
                  _bodies(manifest, iter(calls), facts, context))]
-    counts, t_us = ledger.counts(lines), lines[-1]["t_us"] + 300
+    counts, t_us = ledger.counts(lines), lines[-1]["t_us"] + 3_000
     seal = hashlib.sha256(b"".join(map(ledger.dump_line, lines))).hexdigest()
     return [*lines, ledger.event_line(
         "run_finished", seq=len(lines), run_id=manifest["run_id"], segment=0, at=at(t_us),

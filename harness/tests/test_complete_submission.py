@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Optional
 from unittest import mock
 
 import complete_submission
@@ -78,10 +78,10 @@ class Case(unittest.TestCase):
         self.manifest = manifest_of(("5q",), synthetic=False)
         self.write()
 
-    def write(self, calls: Optional[Sequence[Call]] = None, **changed: Any) -> None:
+    def write(self, facts: Json = make_example.FACTS, **changed: Any) -> None:
         """The raw files, in place of what is there."""
         self.manifest = {**self.manifest, **changed}
-        self.events = ledger_of(self.manifest, calls or five())
+        self.events = ledger_of(self.manifest, five(), facts)
         shutil.rmtree(self.folder, ignore_errors=True)
         write_raw(self.folder, self.manifest, self.events)
 
@@ -231,10 +231,26 @@ class WhatIsWritten(Case):
             self.assertEqual(missing(reason),
                              self.read("metadata.json")["models"][0]["bits_per_weight"])
 
+    def test_the_server_as_it_showed_itself_last_is_the_one_that_counts(self) -> None:
+        updated = {**make_example.ENGINE, "version": "0.13.0"}
+        events = [{**event, "engine": updated} if event["event"] == "endpoint_identified" else event
+                  for event in self.events]
+        found = metadata.build(self.manifest, events, "0" * 64, hardware_of(Mac()), {})
+        self.assertEqual((updated, known("0.13.0", "server")),
+                         (found["endpoint"]["engine"], found["runtime"]["version"]))
+
+    def test_a_quantization_that_nobody_tells_is_missing(self) -> None:
+        self.write(facts={**make_example.FACTS, "quantization": None})
+        told = self.complete("backend=cpu")
+        self.assertEqual((1, ["metadata.models.0.quantization"]),
+                         (told.exit_code, [ask.key for ask in told.asks if ask.important]))
+        self.assertEqual(0, self.complete("quantization=Q8_0").exit_code)
+
     def test_declared_sizes_give_bits(self) -> None:
-        self.complete("parameters_count=1972123784")
-        self.assertEqual(known(4.0, "computed"),
-                         self.read("metadata.json")["models"][0]["bits_per_weight"])
+        for count, bits in ((1972123784, 4.0), (123257736, 64.0)):
+            self.complete(f"parameters_count={count}", "file_bytes=986061888")
+            self.assertEqual(known(bits, "computed"),
+                             self.read("metadata.json")["models"][0]["bits_per_weight"])
 
 
 class WithoutAGraphicsCard(Case):
@@ -250,6 +266,7 @@ class WithoutAGraphicsCard(Case):
             found["runtime"]["backend"], found["runtime"]["accelerators_used_count"],
             found["models"][0]["gpu_offload_ratio"]))
         self.assertEqual(0, told.exit_code)
+        self.assertNotIn("hardware.memory.unified", [ask.key for ask in told.asks])
 
     def test_a_contributor_may_know_better(self) -> None:
         self.complete("backend=vulkan", machine=Bare())
@@ -395,6 +412,7 @@ class AServerElsewhere(Case):
     def test_accelerators_are_counted_as_listed(self) -> None:
         self.refused("nothing is said of it", "accelerators.1.model_name=A")
         self.complete("accelerators.0.model_name=A")
+        self.assertEqual(known(1, "declared"), self.read("hardware.json")["accelerators_count"])
         self.refused("1 are listed", "accelerators_count=0")
         self.complete("accelerators_count=8")
         self.complete("accelerators.0.model_name=null")
@@ -635,6 +653,8 @@ class TheCommand(Case):
             "when it starts (MLX is metal, a card of NVIDIA mostly cuda)",
             "  --set metadata.models.0.gpu_offload_ratio=VALUE   a number from 0 to 1"],
             out.split("\n")[3:7])
+        self.assertIn("\n\nOnly you can tell; leave out what you do not know:\n  --set "
+                      "hardware.memory.speed_mts=VALUE   a whole number from 1\n", out)
         self.assertTrue(out.endswith(
             "--set metadata.runtime.backend=VALUE --set metadata.models.0.gpu_offload_ratio=VALUE"
             "\n"))
@@ -712,6 +732,10 @@ class Keys(unittest.TestCase):
             found = {f"{name}.{key}" for key, _ in metadata.values(document)}
             self.assertTrue(found)
             self.assertEqual(set(), found - keys)
+
+    def test_as_many_accelerators_as_the_schema_allows(self) -> None:
+        self.assertEqual(ledger.schema("hardware")["properties"]["accelerators"]["maxItems"],
+                         disclosures.MAX_ACCELERATORS)
 
     def test_the_end_of_a_key_is_enough_where_no_other_ends_so(self) -> None:
         for typed, models, key in (
@@ -838,6 +862,17 @@ class ThePage(Case):
             with self.assertRaisesRegex(ValueError, "words:notes:"):
                 run_page.read_words(changed)
 
+    def test_words_that_were_never_written_are_known_as_such(self) -> None:
+        for text, unwritten in ((run_page.WORDS["notes"], True), ("", True), (" \n", True),
+                                ("none", False)):
+            self.assertEqual(unwritten, run_page.is_unwritten({"notes": text}, "notes"))
+        self.complete("words.notes=mine", "words.deviations=none", "words.attestation=true")
+        told = self.complete("words.notes=null")
+        self.assertIn("run.md waits for your words (notes, attestation)", told.notes[0])
+        self.assertEqual({**run_page.WORDS, "deviations": "none",
+                          "attestation": run_page.say("attestation", "true")},
+                         run_page.read_words(self.read("run.md")))
+
     def test_statements_count_only_as_they_stand(self) -> None:
         first = run_page.STATEMENTS[0]
         ticked = {"attestation": run_page.say("attestation", "true")}
@@ -864,9 +899,23 @@ class ThePage(Case):
         lines = run_page.chart(events)
         self.assertEqual(run_page.CHART_LINES, len(lines))
         self.assertEqual("... and 82 lines more", lines[-1])
+        manifest = manifest_of(("5q",), models=[f"m{i}" for i in range(13)])
+        lines = run_page.chart(ledger_of(manifest, five() * 13))
+        self.assertEqual((40, "m12"), (len(lines), lines[-3]))
         many = manifest_of(("20q",), plan=phases.plan_of(("20q",), make_example.SUITES, 4, 5, 64))
         line = run_page.chart(ledger_of(many, [answer()] * 101))[3]
         self.assertEqual(["20q", "\u2588" * 34, "40", "\u2588" * 34, "210"], line.split())
+
+    def test_the_instruments_error_is_told_in_milliseconds(self) -> None:
+        lag = {"p50": 1500, "p99": 2500, "max": 3000, "n": 40}
+        events = copy.deepcopy(self.events)
+        for event in events:
+            if event["event"] == "call_finished":
+                event["timing"].update(stamp="kernel", read_lag_us=lag)
+        self.assertIn("\n```text\ninstrument: not calibrated (the instrument was not calibrated)\n"
+                      "in the run's own calls: read 1.5 ms after the kernel had the bytes "
+                      "(median), 2.5 ms (p99), 3 ms at most, over 6 calls\n```\n",
+                      self.made(self.manifest, events))
 
     def test_deviations_are_computed(self) -> None:
         manifest = manifest_of(
