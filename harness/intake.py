@@ -6,6 +6,7 @@ that its schema says, and the other checks rely on that.
 """
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sources import LIMITS_BYTES, MIB, Blob
 
 Json = dict[str, Any]
 
+SCHEMAS = ("manifest", "ledger", "hardware", "metadata")
 LINE_LIMIT_BYTES = 4 * MIB
 MAX_LINE_VALUES = 500_000     # commas of one ledger line; a call of 100,000 tokens has 110,000
 MAX_LEDGER_VALUES = 2_500_000
@@ -194,24 +196,43 @@ def _event(line: bytes, max_values: int, max_nests: int, notes: Notes, number: i
 
 
 # --- texts ---------------------------------------------------------------------------------------
-def strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(path, text) of every text in a document, keys included."""
+def strings(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, str]]:
+    """(path, key, text) of every text in a document. Keys that no schema names are texts, too, and
+    have no key."""
     if isinstance(value, str):
-        yield path, value
+        yield path, key, value
     elif isinstance(value, dict):
         for name, held in value.items():
-            yield path, name
-            yield from strings(held, f"{path}.{name}" if path else name)
+            below = f"{path}.{name}" if path else name
+            if name not in known_keys():
+                yield below, "", name
+            if isinstance(held, (str, dict, list)):
+                yield from strings(held, below, name)
     elif isinstance(value, list):
         for i, held in enumerate(value):
             if isinstance(held, (str, dict, list)):
-                yield from strings(held, f"{path}[{i}]")
+                yield from strings(held, f"{path}[{i}]", key)
+
+
+@functools.cache
+def known_keys() -> frozenset[str]:
+    """Every key that a schema names."""
+    found: set[str] = set()
+    waiting: list[Any] = [ledger.schema(name) for name in SCHEMAS]
+    while waiting:
+        held = waiting.pop()
+        if isinstance(held, dict):
+            found.update(held.get("properties", ()))
+            waiting += held.values()
+        elif isinstance(held, list):
+            waiting += held
+    return frozenset(found)
 
 
 def invisible(value: Any, is_line: bool = False) -> Iterator[tuple[str, str, str]]:
     """(code, path, what) of characters that are not seen: an error in what is stated, a warning in
     what a model or a server wrote into a ledger's line."""
-    for path, text in strings(value):
+    for path, _, text in strings(value):
         if text.isascii() and text.isprintable():
             continue
         answer = is_line and path.startswith(ANSWER_FIELDS)

@@ -1,8 +1,8 @@
 """The grep before the push: everything private in files, folders or a diff, with file and line.
 
 Besides the patterns of privacy.py it knows what this machine and its user are called, and looks
-for exactly that. A ledger's lines are read as what they are, so that what a model wrote is a warning
-and what is stated an error; everything else is read as text.
+for exactly that. A ledger's lines are read as what they are, so that what a model wrote is a
+warning and what is stated an error; everything else is read as text.
 """
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ that, a check can only find what is left open, cannot be, or should not be there
 """
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -29,6 +30,7 @@ PLACEHOLDER = re.compile(r"<[^<>]{1,40}>|\b(?:todo|tbd|fixme|xxx+)\b|\binsert\b.
 # What a rendered page hides: HTML and its comments, images, definitions of links.
 HIDING = re.compile(r"<[a-zA-Z/!?]|!\[|^\s{0,3}\[[^\]]*\]:", re.MULTILINE)
 VERSION_WORDS = frozenset(("version", "driver", "build", "release", "kernel", "python"))
+KEPT_CHARACTERS = 200         # of a text whose hits are remembered
 HOST_NAME = "host_hostname_short"
 
 
@@ -170,13 +172,26 @@ def _private(event: Json, run_id: str) -> Iterator[tuple[str, str, str]]:
 
 def private_in(value: Any, allowed: Collection[str],
                names: Collection[privacy.MachineName] = ()) -> Iterator[privacy.JsonHit]:
-    """The hits of privacy.scan_json that are meant: a version of four parts is no address, and the
-    host name has a finding of its own."""
-    for found in privacy.scan_json(value, allowed=allowed, names=names):
-        words = set(re.split(r"[^a-z]+", found.path))
-        if found.path == HOST_NAME or found.hit.pattern_id == "net.ipv4" and words & VERSION_WORDS:
+    """What privacy.scan_json finds in a document, each text looked at once; a version of four parts
+    is no address, and the host name has a finding of its own."""
+    for path, key, text in intake.strings(value):
+        if path == HOST_NAME:
             continue
-        yield found
+        scope = privacy.LEDGER_SCOPES.get(path, "disclosure")
+        look = _hits_in if len(text) <= KEPT_CHARACTERS else _hits_in.__wrapped__
+        for hit in look(key, text, scope, tuple(names)):
+            version = hit.pattern_id == "net.ipv4" and VERSION_WORDS & set(
+                re.split(r"[^a-z]+", path))
+            if not version and text[hit.start:hit.end].lower() not in allowed:
+                yield privacy.JsonHit(path, hit)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _hits_in(key: str, text: str, scope: str,
+             names: tuple[privacy.MachineName, ...]) -> list[privacy.Hit]:
+    """The hits in a text under its key; most texts of a ledger stand there again and again."""
+    document = {key: text} if key else {text: None}
+    return [hit for _, hit in privacy.scan_json(document, {key: scope}, names=names)]
 
 
 def check_page_text(text: str, run_id: str, notes: Notes) -> None:
