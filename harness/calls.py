@@ -50,7 +50,8 @@ class Arrivals(NamedTuple):
 
 class Reply(NamedTuple):
     """What came back. failure is (kind, message) where the exchange itself failed; arrivals is None
-    where no request left; head holds the first bytes of the body."""
+    where no request left; head holds the first bytes of the body; inline tells of thinking that led
+    the answer in tags and was taken out of it."""
 
     status: Optional[int]
     headers: dict[str, str]
@@ -58,6 +59,7 @@ class Reply(NamedTuple):
     stream: wire.StreamParser
     failure: Optional[tuple[str, str]]
     arrivals: Optional[Arrivals]
+    inline: bool = False
 
     def json(self) -> Any:
         """The body as JSON, None where it is none."""
@@ -158,17 +160,14 @@ def outcome_of(reply: Reply, secret: Optional[str] = None) -> tuple[str, Optiona
     return "ok", None
 
 
-def reasoning_of(stream: wire.StreamParser) -> Json:
-    """How the model's thinking reached us: streamed apart, inline, hidden, or none.
-
-    Call it before the texts are taken: it takes inline thinking out of the answer.
-    """
-    inline = stream.mark_inline_reasoning()
+def reasoning_of(reply: Reply) -> Json:
+    """How the model's thinking reached us: streamed apart, inline, hidden, or none."""
+    stream = reply.stream
     chunks = stream.kinds.count("r")
     details = (stream.usage or {}).get("completion_tokens_details")
     counted = details.get("reasoning_tokens") if isinstance(details, dict) else None
     hidden = isinstance(counted, int) and not isinstance(counted, bool) and counted > 0
-    mode = "inline" if inline else "streamed" if chunks else "hidden" if hidden else "none"
+    mode = "inline" if reply.inline else "streamed" if chunks else "hidden" if hidden else "none"
     return {"mode": mode, "chunks": chunks, "characters": len(stream.text_of("r"))}
 
 
@@ -432,6 +431,16 @@ def failure_of(error: BaseException, sent: bool) -> tuple[str, str]:
     if isinstance(reason, OSError):
         return "connection_lost", f"the connection broke: {text}"
     return "bad_response", f"not HTTP as anybody knows it: {text}"
+
+
+def reply_of(status: Optional[int], headers: dict[str, str], digest: Optional[Digest],
+             stream: wire.StreamParser, failure: Optional[tuple[str, str]],
+             arrivals: Optional[Arrivals]) -> Reply:
+    """What an exchange came to, once its last byte was parsed. Thinking inside the answer is told
+    apart before anybody asks for texts or marks."""
+    stream.close(max(len(arrivals.user_ns) - 1, 0) if arrivals else 0)
+    return Reply(status, headers, bytes(digest.head if digest else b""), stream, failure, arrivals,
+                 stream.mark_inline_reasoning())
 
 
 # --- bytes on their way to the parser ------------------------------------------------------------

@@ -454,9 +454,7 @@ class Client:
             exchange.end()
         if digest:
             digest.finish(exchange.raw, exchange.ends)
-        return calls.Reply(status, headers, bytes(digest.head if digest else b""),
-                           stream.close(max(len(exchange.user_ns) - 1, 0)), failure,
-                           exchange.arrivals())
+        return calls.reply_of(status, headers, digest, stream, failure, exchange.arrivals())
 
 
 def wall_offset_ns() -> int:

@@ -174,7 +174,7 @@ class State:
                     timing: Optional[Json], attempts: list[Json], request: Json) -> Json:
         """The fields of `call_finished` but for those of the cell."""
         kind, error = calls.outcome_of(reply, self.secret)
-        reasoning = calls.reasoning_of(reply.stream)
+        reasoning = calls.reasoning_of(reply)
         response = calls.response_of(reply, self.secret)
         checks = self.checks(cell, response) if kind == "ok" and response else None
         return {"cold": cell.phase == "hello", "attempts": attempts,
