@@ -73,7 +73,7 @@ class State:
         kind, chars = phases.PHASES[cell.phase].kind, event["request"]["messages_chars"]
         tokens, first_us = calls.prompt_tokens_of(event["response"]["usage"]), event["timing"][
             "first_token_us"]
-        if tokens:
+        if tokens and event["truncated"]["verdict"] != "yes":   # a cut one tells of no tokenizer
             self._seen[cell.model].append((cell.phase, chars, tokens))
         if kind == "append":
             answer = answer_checks.strip_reasoning(event["response"]["text"])
@@ -201,9 +201,12 @@ class State:
             return {"verdict": "unknown", "reason": "there is no answer"}
         found = (all(m["found"] for m in checks["markers"])
                  if checks and checks["markers"] else None)
+        # Prompts that all carry one suite are cut alike: they are no measure of each other.
+        alike = phases.PHASES[cell.phase].kind == "suite_context"
+        earlier = [e for e in self._seen[cell.model] if not (alike and e[0] == cell.phase)]
         return phases.truncation(
             cell.phase, calls.prompt_tokens_of(response["usage"]),
-            sum(len(m["content"]) for m in messages), self._seen[cell.model],
+            sum(len(m["content"]) for m in messages), earlier,
             self.effective_tokens.get(cell.model), found)
 
     def edge(self, cell: phases.Cell) -> Optional[str]:
