@@ -232,18 +232,16 @@ def chart(events: Sequence[Json]) -> list[str]:
     A bar's height is its share of the row's largest value. Of more than MOST_BARS calls a bar is
     the median of several. "." has no value, "x" no answer.
     """
-    rows: dict[tuple[str, str], list[Json]] = {}
+    models: dict[str, dict[str, list[Json]]] = {}
     for call in ledger.latest_calls(events):
-        rows.setdefault((call["model"], call["phase"]), []).append(call)
-    table, model = [["", "decode, tokens/s", "TTFT, ms"]], None
-    for (name, phase), calls in rows.items():
-        table += [[_plain(name, 80)]] if name != model else []
-        table.append(_chart_row(phase, calls))
-        model = name
+        models.setdefault(call["model"], {}).setdefault(call["phase"], []).append(call)
+    table = [["", "decode, tokens/s", "TTFT, ms"]]
+    for name, rows in models.items():
+        table += [[_plain(name, 80)], *(_chart_row(phase, calls) for phase, calls in rows.items())]
     left_out = len(table) - CHART_LINES
     if left_out > 0:
         table = [*table[:CHART_LINES - 1], [f"... and {left_out + 1} lines more"]]
-    return _aligned(table) if rows else []
+    return _aligned(table) if models else []
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:

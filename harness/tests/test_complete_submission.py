@@ -893,6 +893,17 @@ class ThePage(Case):
             "  5q     \u2588\u2584x.\u2582 10 to 40    \u2584\u2588x\u2584\u2584 210 to 420",
         ], run_page.chart(events))
 
+    def test_a_models_phases_stand_together_in_the_order_in_which_they_began(self) -> None:
+        calls = {}
+        for name in ("m1", "m2"):
+            cells = phases.cells_of(self.manifest["plan"], "5q", [name], "x:y")[:1]
+            calls[name] = make_example.call_of(cells[0], answer(), 0, 64)
+        events = [{"event": "call_finished", "seq": seq, **calls[name], "phase": phase,
+                   "cell_id": f"{name}{phase}"} for seq, (name, phase) in enumerate((
+                       ("m1", "hello"), ("m2", "20q"), ("m1", "5q")))]
+        self.assertEqual([["m1"], ["hello"], ["5q"], ["m2"], ["20q"]],
+                         [line.split()[:1] for line in run_page.chart(events)[1:]])
+
     def test_no_chart_is_longer_than_its_limit_or_wider_than_its_bars(self) -> None:
         manifest = manifest_of(("5q", "20q"), models=[f"m{i}" for i in range(30)])
         events = ledger_of(manifest, [answer()] * (30 * 26))
