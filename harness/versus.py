@@ -5,9 +5,10 @@
 
 How it is told: per question the median over a side's answers; B's over A's is one ratio; the median
 of the ratios has the exact interval of metrics.ratio_summary, and metrics.verdict says what that
-means. Between two sessions of one machine that is not yet enough: single runs are `indicative`.
-`confirmed` needs three runs a side of which none lies among those of the other side (two-sided
-error 10 % at three a side, 2.9 % at four); where so many overlap, nothing is told.
+means. Between two sessions of one machine that is not yet enough: single runs are `indicative`, and
+tell nothing where other programs used the processors meanwhile. `confirmed` needs three runs a side
+of which none lies among those of the other side (two-sided error 10 % at three a side, 2.9 % at
+four); where so many overlap, nothing is told.
 """
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ MIN_CONFIRMING_RUNS = 3
 
 # Flags under which a metric says nothing of the server's speed. `unstable` and `drifting` are not
 # among them: spread is what the interval is for. Nor is `failures`: what has no pair is left out.
+# Where a conversation grows on both sides, a cache on both is how it is meant to be.
 ALL = frozenset(COMPARED)
 FIRST_TOKEN = frozenset(("ttft_ms", "e2el_ms", "prefill_tokens_per_s"))
 RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s"))
@@ -175,13 +177,28 @@ def _phase_rows(pair: tuple[str, str], phase: str, left: Sequence[tuple[Run, Jso
     lanes = {cell["lanes"] for _, cell in (*left, *right)}
     refusals = [*found, *([f"lanes are {' and '.join(map(str, sorted(lanes)))}"]
                           if len(lanes) > 1 else [])]
-    flags = {flag for _, cell in (*left, *right) for flag in cell["flags"]}
+    flags = [{flag for _, cell in side for flag in cell["flags"]} for side in (left, right)]
+    by_design = {"cached_prefill"} & flags[0] & flags[1] if phase in metrics.GROWING_PHASES \
+        else set()
     for metric in COMPARED:
-        spoilt = [flag for flag in metrics.ordered_flags(flags) if metric in SPOILS.get(flag, ())]
+        spoilt = [flag for flag in metrics.ordered_flags((flags[0] | flags[1]) - by_design)
+                  if metric in SPOILS.get(flag, ())]
+        told = _told(metric, values[0], values[1], same, [*refusals, *spoilt])
         yield {"model_a": pair[0], "model_b": pair[1], "phase": phase, "metric": metric,
                "unit": metrics.METRICS[metric].unit, "questions_changed": changed,
-               **_told(metric, values[0], values[1], same, [*refusals, *spoilt]),
-               "flags": metrics.ordered_flags(flags)}
+               **(_undisturbed(told, left, right) if told["standing"] == "indicative" else told),
+               "flags": metrics.ordered_flags(flags[0] | flags[1])}
+
+
+def _undisturbed(told: Json, left: Sequence[tuple[Run, Json]],
+                 right: Sequence[tuple[Run, Json]]) -> Json:
+    """The same, but no verdict from so few runs where one of them had to share its machine."""
+    busy = [name for name, side in (("A", left), ("B", right))
+            if any("busy_host" in run.summary["run_flags"] for run, _ in side)]
+    if not busy:
+        return told
+    return {**told, "verdict": "cannot tell", "standing": None,
+            "reason": f"busy_host: {', '.join(busy)}"}
 
 
 def _told(metric: str, a: Sequence[Values], b: Sequence[Values], questions: Sequence[str],
@@ -226,7 +243,7 @@ def _verdict(metric: str, ratio: Json, a: Sequence[float],
             return told, None, _doubt(ratio)
         return told, "indicative", None
     if not (max(a) < min(b) or max(b) < min(a)):
-        return "cannot tell", None, "runs of both sides overlap"
+        return "cannot tell", None, "the runs overlap"
     # So many runs apart speak for themselves, also where too few questions have an interval.
     middle = float(metrics.median(b)) / float(metrics.median(a))
     apart = metrics.verdict({"ci_low": middle, "ci_high": middle, "median": middle}, direction)
@@ -241,8 +258,8 @@ def _doubt(ratio: Json) -> str:
     if ratio["ci_low"] is None:
         return f"{ratio['n']} pairs, an interval needs {metrics.MIN_RANKED_N}"
     if ratio["ci_low"] <= 1 <= ratio["ci_high"]:
-        return "the interval holds 1"
-    return f"less than {metrics.DIFFERENT_RATIO - 1:.0%} apart"
+        return "1 is within"
+    return f"under {metrics.DIFFERENT_RATIO - 1:.0%} apart"
 
 
 # --- as text -------------------------------------------------------------------------------------
@@ -252,7 +269,7 @@ COLUMNS = (Column("phase"), Column("metric"), Column("A", True, None, 2),
 LEGEND = ("B / A is the median of the questions' ratios with its exact 95 % interval. faster and "
           "slower: the interval leaves out 1 and the median is 5 % or more away from it; "
           "indicative from single runs, confirmed from 3 runs a side of which none lies among the "
-          "other side's.")
+          "other side's. Where other programs used the processors (busy_host) only the latter counts.")
 
 
 def render_sides(found: Json, width: int) -> str:

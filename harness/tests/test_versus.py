@@ -57,6 +57,13 @@ def with_calls(change: Callable[[Json], None], phase: str = "20q") -> Any:
     return apply
 
 
+def busy(manifest: Json, events: list[Json]) -> None:
+    """Other programs use the processors all the time."""
+    for event in events:
+        if event["event"] == "host_sampled":
+            event["other_cpu_busy_ratio"] = 0.9
+
+
 class OneMachine(unittest.TestCase):
     """What issue and design ask for: calm about noise, sure about a difference."""
 
@@ -88,10 +95,10 @@ class OneMachine(unittest.TestCase):
 class Verdicts(unittest.TestCase):
     def test_a_gap_below_five_per_cent_is_none(self) -> None:
         self.assertEqual(told(run(), run(1, 1.03)),
-                         ("cannot tell", None, "less than 5% apart"))
+                         ("cannot tell", None, "under 5% apart"))
 
     def test_an_interval_that_holds_one_tells_nothing(self) -> None:
-        self.assertEqual(told(run(), run(2)), ("cannot tell", None, "the interval holds 1"))
+        self.assertEqual(told(run(), run(2)), ("cannot tell", None, "1 is within"))
 
     def test_few_questions_have_no_interval(self) -> None:
         self.assertEqual(told(run(), run(2, 1.2), phase="5q"),
@@ -112,11 +119,22 @@ class Verdicts(unittest.TestCase):
 
     def test_a_run_among_those_of_the_other_side_leaves_it_open(self) -> None:
         a, b = [run(1), run(2), run(3, 1.3)], [run(i, 1.2) for i in (4, 5, 6)]
-        self.assertEqual(told(a, b), ("cannot tell", None, "runs of both sides overlap"))
+        self.assertEqual(told(a, b), ("cannot tell", None, "the runs overlap"))
 
     def test_runs_apart_by_less_than_five_per_cent_leave_it_open(self) -> None:
         a, b = [run(1, 1 + i / 1000) for i in range(3)], [run(1, 1.03 + i / 1000) for i in range(3)]
-        self.assertEqual(told(a, b), ("cannot tell", None, "less than 5% apart"))
+        self.assertEqual(told(a, b), ("cannot tell", None, "under 5% apart"))
+
+    def test_a_single_run_on_a_busy_machine_tells_nothing(self) -> None:
+        cases = {(False, True): "busy_host: B", (True, False): "busy_host: A",
+                 (True, True): "busy_host: A, B"}
+        for (a, b), reason in cases.items():
+            sides = run(change=busy if a else None), run(2, 1.2, change=busy if b else None)
+            self.assertEqual(told(*sides), ("cannot tell", None, reason))
+
+    def test_three_runs_a_side_tell_all_the_same(self) -> None:
+        a, b = [run(i, change=busy) for i in (1, 2, 3)], [run(i, 1.2) for i in (4, 5, 6)]
+        self.assertEqual(told(a, b), ("slower", "confirmed", None))
 
     def test_a_longer_answer_is_no_faster_server(self) -> None:
         self.assertEqual(told(run(), run(tokens=80), "e2el_ms")[0], "slower")
@@ -159,6 +177,12 @@ class NotComparable(unittest.TestCase):
             "ttft_ms": "not comparable", "e2el_ms": "not comparable",
             "prefill_tokens_per_s": "not comparable"})
         self.assertEqual(rows["ttft_ms"]["reason"], "cached_prefill")
+
+    def test_a_growing_conversation_is_compared_with_a_cache_on_both_sides_or_on_none(self) -> None:
+        cached = [run(seed, phases="edge_append", cached_share=0.5) for seed in (1, 2)]
+        self.assertEqual(told(*cached, "ttft_ms", "edge_append")[0], "cannot tell")
+        self.assertEqual(told(run(phases="edge_append"), cached[1], "ttft_ms", "edge_append"),
+                         ("not comparable", None, "cached_prefill"))
 
     def test_every_flag_that_spoils_a_time_is_one_that_is_not_ranked(self) -> None:
         spread = {"unstable", "drifting", "failures"}
@@ -240,7 +264,9 @@ class Text(unittest.TestCase):
             "slower: the",
             "  interval leaves out 1 and the median is 5 % or more away from it; indicative from "
             "single runs,",
-            "  confirmed from 3 runs a side of which none lies among the other side's."])
+            "  confirmed from 3 runs a side of which none lies among the other side's. Where other "
+            "programs used",
+            "  the processors (busy_host) only the latter counts."])
 
     def test_no_line_is_wider_than_the_terminal(self) -> None:
         found = versus.compare_sides(
@@ -253,11 +279,6 @@ class Text(unittest.TestCase):
                 self.assertTrue(all(line.isprintable() for line in lines))
 
     def test_what_a_run_as_a_whole_suffered_from_stands_beside_it(self) -> None:
-        def busy(manifest: Json, events: list[Json]) -> None:
-            for event in events:
-                if event["event"] == "host_sampled":
-                    event["other_cpu_busy_ratio"] = 0.9
-
         text = versus.render_sides(versus.compare_sides([run()], [run(2, change=busy)]), 200)
         self.assertRegex(text, r"B  run .*llama.cpp b6800  busy_host\nbusy_host: Other programs")
 
