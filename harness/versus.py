@@ -5,10 +5,10 @@
 
 How it is told: per question the median over a side's answers; B's over A's is one ratio; the median
 of the ratios has the exact interval of metrics.ratio_summary, and metrics.verdict says what that
-means. Between two sessions of one machine that is not yet enough: single runs are `indicative`, and
-tell nothing where other programs used the processors meanwhile. `confirmed` needs three runs a side
-of which none lies among those of the other side (two-sided error 10 % at three a side, 2.9 % at
-four); where so many overlap, nothing is told.
+means. Between two sessions of one machine that is not yet enough: single runs are `indicative`, the
+more so where other programs used the processors meanwhile, which is said. `confirmed` needs three
+runs a side of which none lies among those of the other side (two-sided error 10 % at three a side,
+2.9 % at four); where so many overlap, nothing is told.
 """
 from __future__ import annotations
 
@@ -186,19 +186,18 @@ def _phase_rows(pair: tuple[str, str], phase: str, left: Sequence[tuple[Run, Jso
         told = _told(metric, values[0], values[1], same, [*refusals, *spoilt])
         yield {"model_a": pair[0], "model_b": pair[1], "phase": phase, "metric": metric,
                "unit": metrics.METRICS[metric].unit, "questions_changed": changed,
-               **(_undisturbed(told, left, right) if told["standing"] == "indicative" else told),
+               **_with_caveat(told, left, right),
                "flags": metrics.ordered_flags(flags[0] | flags[1])}
 
 
-def _undisturbed(told: Json, left: Sequence[tuple[Run, Json]],
+def _with_caveat(told: Json, left: Sequence[tuple[Run, Json]],
                  right: Sequence[tuple[Run, Json]]) -> Json:
-    """The same, but no verdict from so few runs where one of them had to share its machine."""
+    """A verdict from few runs says so where one of them had to share its machine."""
     busy = [name for name, side in (("A", left), ("B", right))
             if any("busy_host" in run.summary["run_flags"] for run, _ in side)]
-    if not busy:
+    if told["standing"] != "indicative" or not busy:
         return told
-    return {**told, "verdict": "cannot tell", "standing": None,
-            "reason": f"busy_host: {', '.join(busy)}"}
+    return {**told, "reason": f"busy_host: {', '.join(busy)}"}
 
 
 def _told(metric: str, a: Sequence[Values], b: Sequence[Values], questions: Sequence[str],
@@ -269,7 +268,7 @@ COLUMNS = (Column("phase"), Column("metric"), Column("A", True, None, 2),
 LEGEND = ("B / A is the median of the questions' ratios with its exact 95 % interval. faster and "
           "slower: the interval leaves out 1 and the median is 5 % or more away from it; "
           "indicative from single runs, confirmed from 3 runs a side of which none lies among the "
-          "other side's. Where other programs used the processors (busy_host) only the latter counts.")
+          "other side's.")
 
 
 def render_sides(found: Json, width: int) -> str:
