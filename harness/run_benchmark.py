@@ -174,11 +174,11 @@ class Exchange:
         error = OSError("no address")
         for family, kind, protocol, _, place in self._resolve(address):
             try:
-                self.sock = socket.socket(family, kind, protocol)
-                self.sock.settimeout(self.left_s())
+                sock = self.sock = socket.socket(family, kind, protocol)
+                sock.settimeout(self.left_s())
                 self.gate.enter(self)
-                self.sock.connect(place)
-                return self.sock
+                sock.connect(place)
+                return sock
             except OSError as failed:
                 error = failed
                 self.end()
@@ -690,7 +690,7 @@ class Run:
         refuses, without them.
         """
         until_ns = time.perf_counter_ns() + int(self.timeout_s * 1e9)
-        dropped, attempts = self.known.dropped[cell.model], []
+        dropped, attempts = self.known.dropped[cell.model], list[Json]()
         while True:
             options = self.known.options(cell, max_tokens, cache)
             body = {"model": self.known.served[cell.model],

@@ -55,8 +55,8 @@ def refuse(reply: calls.Reply, url: str, keyed: bool, scan: Callable[[], Any]) -
     if reply.status in (401, 403):
         raise EndpointError(report.refused_key(reply.status, keyed))
     if reply.status == 503:
-        raise EndpointError(f"{report.printable(url)} still answers HTTP 503 (loading, or too busy) "
-                            "after --timeout; wait for it, then type the same command again")
+        raise EndpointError(f"{report.printable(url)} still answers HTTP 503 (loading, or too "
+                            "busy) after --timeout; wait for it, then type the same command again")
 
 
 def refuse_key(hello: Json, keyed: bool) -> None:
