@@ -199,7 +199,7 @@ def check_page_text(text: str, run_id: str, notes: Notes) -> None:
     for number, line in enumerate(text.split("\n"), 1):
         for code, _, what in intake.invisible(line):
             notes.add(code, what, number)
-        for hit in privacy.scan(line, allowed=(run_id,)):
+        for _, hit in private_in(line, (run_id,)):
             notes.add("private-disclosure", f"{hit.excerpt}, {hit.why}", number)
 
 

@@ -11,7 +11,6 @@ Nothing in them was measured, and nothing here sleeps or connects.
 from __future__ import annotations
 
 import base64
-import copy
 import datetime
 import functools
 import hashlib
@@ -99,7 +98,7 @@ class Made(NamedTuple):
 
     def copy(self) -> Made:
         """One that may be changed."""
-        return copy.deepcopy(self)
+        return Made(*json.loads(json.dumps(self)))
 
     def ledger_bytes(self) -> bytes:
         """run.jsonl."""
@@ -157,7 +156,7 @@ class Made(NamedTuple):
         return folder
 
 
-SMALL = Spec()
+SMALL = Spec(phases="frozen")
 
 
 def make(spec: Spec = SMALL) -> Made:
