@@ -887,18 +887,18 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
     if not earlier or not folder:
         folder = os.path.join(args.out_dir, args.submitter_handle, args.device_tag, f"run-{run_id}")
     resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
-    ledger = open_run(folder, ready.manifest, earlier is None, resume)
-    events, resumed = ledger.take_up(ready.manifest)
-    known = state.State(ready.manifest, ready.suites, ready.served, args.retry_failed)
-    known.secret = client.key
-    known.recall(events)
-    run = Run(client, known, ledger, resume, progress)
-    if resumed["torn_bytes"] or not known.ended(events):
-        begin_segment(ledger, ready.manifest, events, resumed)
-        progress.say(report.begin_line(run_id, known.total, args.no_calibration or args.smoke))
-        with contextlib.closing(ledger), quiet_interpreter(), interruptible(run):
-            carry_out(run, ready, args.no_calibration, not events)
-            events = finish(run)
+    with contextlib.closing(open_run(folder, ready.manifest, not earlier, resume)) as ledger:
+        events, resumed = ledger.take_up(ready.manifest)
+        known = state.State(ready.manifest, ready.suites, ready.served, args.retry_failed)
+        known.secret = client.key
+        known.recall(events)
+        run = Run(client, known, ledger, resume, progress)
+        if resumed["torn_bytes"] or not known.ended(events):
+            begin_segment(ledger, ready.manifest, events, resumed)
+            progress.say(report.begin_line(run_id, known.total, args.no_calibration or args.smoke))
+            with quiet_interpreter(), interruptible(run):
+                carry_out(run, ready, args.no_calibration, not events)
+                events = finish(run)
     progress.end()
     return report.tell_end(ready.manifest, events, folder, resume, args.json)
 
