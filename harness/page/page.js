@@ -574,7 +574,8 @@ function timeAxis(time) {
   return s("svg", { height: 18, "aria-hidden": "true" },
     time.ticks.map((tick) => [s("line", { class: "axis", x1: percent(time.at(tick)),
       x2: percent(time.at(tick)), y1: 0, y2: 4 }),
-    s("text", { x: percent(time.at(tick)), y: 15, "text-anchor": tick ? "middle" : "start" },
+    s("text", { x: percent(time.at(tick)), y: 15,
+      "text-anchor": !tick ? "start" : time.at(tick) > 95 ? "end" : "middle" },
       tick ? `${tick / unit[0]} ${unit[1]}` : "0")]));
 }
 
