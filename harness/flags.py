@@ -329,6 +329,11 @@ def wait_command(args: argparse.Namespace, seconds: str, run: str) -> str:
     return shlex.join(words + ["--out-dir", args.out_dir] * args.out_dir_typed)
 
 
+def follow_command(folder: str) -> str:
+    """What to type to follow the run in a folder."""
+    return shlex.join(["python3", "harness/run_benchmark.py", "--wait", "100", folder])
+
+
 def flags_markdown(canonical: dict[str, Any]) -> str:
     """The flags as a Markdown table; the documents hold it byte for byte."""
     rows = ["| flag | default | unit | what it does |", "| --- | --- | --- | --- |"]

@@ -487,8 +487,8 @@ class Ledger:
             if time.monotonic() < until_s:
                 time.sleep(0.05)
                 continue
-            raise Stop(f"run {run_id} is being written by another process; follow it: python3 "
-                       f"harness/run_benchmark.py --wait 100 {run_id}")
+            raise Stop(f"run {run_id} is being written by another process; follow it: "
+                       f"{flags.follow_command(os.path.dirname(path))}")
 
     def now_us(self) -> int:
         return (time.perf_counter_ns() - self.zero_ns) // 1000
