@@ -380,9 +380,8 @@ def read_ledger(path: str) -> LedgerState:
     lines = data.split(b"\n")
     rest = lines.pop()
     events = [_whole_event(path, number, line) for number, line in enumerate(lines)]
-    last = _event_of(rest) if rest else None
-    if last is not None:
-        return LedgerState([*events, last], len(data), b"", True)
+    if _event_of(rest) is not None:
+        return LedgerState([*events, _whole_event(path, len(lines), rest)], len(data), b"", True)
     return LedgerState(events, len(data) - len(rest), rest, False)
 
 
