@@ -63,7 +63,7 @@ def _number(low: float, high: float, whole: bool, example: str) -> Callable[[str
         if value is None or not low <= value <= high:
             kind = "a whole number" if whole else "a number"
             raise argparse.ArgumentTypeError(
-                f"{printable(text)!r} is not {kind} from {low:g} to {high:g}; type for example "
+                f"{printable(text)!r} is not {kind} from {low} to {high}; type for example "
                 f"{example}")
         return value
     return read
@@ -104,7 +104,7 @@ def parse_target(text: str) -> Target:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or parts.scheme not in ("http", "https") or not re.fullmatch(r"[\x21-\x7e]+", text):
+    if not host or port == 0 or parts.scheme not in ("http", "https") or not re.fullmatch(r"[\x21-\x7e]+", text):
         raise argparse.ArgumentTypeError(
             f"{printable(text)!r} is no http or https URL; type something like {DEFAULT_URL}")
     if parts.username or parts.password or parts.query or parts.fragment:
