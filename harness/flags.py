@@ -104,7 +104,8 @@ def parse_target(text: str) -> Target:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or port == 0 or parts.scheme not in ("http", "https") or not re.fullmatch(r"[\x21-\x7e]+", text):
+    if (not host or port == 0 or parts.scheme not in ("http", "https")
+            or not re.fullmatch(r"[\x21-\x7e]+", text)):
         raise argparse.ArgumentTypeError(
             f"{printable(text)!r} is no http or https URL; type something like {DEFAULT_URL}")
     if parts.username or parts.password or parts.query or parts.fragment:
