@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 import calls
+import hardware
 import ledger
 import marks
 import phases
@@ -33,6 +34,7 @@ MAX_SEGMENTS = 200                    # hours in a shell that ends commands afte
 TIMEOUT_SPARE_US = 5_000_000          # a read that ends late; a machine that sleeps takes longer
 JUMP_US, JUMP_SHARE = 2_000_000, 0.001
 PREPARATION_US = 600_000_000          # a slow server may be asked for minutes before the first line
+SAMPLED_US = int(hardware.SAMPLE_EVERY_S * 0.9e6)
 PAUSE_US = int(calls.RETRY_PAUSE_S * 0.9e6)      # a sleep may end a little early
 ENDS = ("run_finished", "run_interrupted")
 
@@ -68,6 +70,7 @@ class Segment:
         self.open_calls: list[Json] = []
         self.lanes_us: dict[int, int] = {}
         self.places: dict[int, int] = {}
+        self.samples_us: list[int] = []
 
 
 class Walker:
@@ -233,7 +236,12 @@ class Walker:
         self.skipped.add(event["model"])
 
     def _host_sampled(self, event: Json) -> None:
-        """Written by a thread of its own, wherever the run is."""
+        """Written by a thread of its own, wherever the run is; only a segment's last one may follow
+        the one before at once."""
+        times = self.segment.samples_us
+        times.append(event["t_us"])
+        if len(times) > 2 and times[-2] - times[-3] < SAMPLED_US:
+            self.note("event-order", f"samples of the host at {times[-3]} and {times[-2]}")
 
     # -- phases
     def _advance(self, key: Key, name: str) -> bool:

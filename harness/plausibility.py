@@ -61,7 +61,8 @@ def problems(events: Sequence[Json], metadata: Json, hardware: Json) -> Problems
         cells = [cell for cell in metadata["cells"] if cell["model"] == model["model"]]
         name = ledger.shown(model["model"])
         found = (*_physics(model, cells, own, metadata, hardware), *_server(own, events, model),
-                 *_account(own), *_tokens(own))
+                 *_account(own, events, _value(model, "context_effective_tokens")),
+                 *_tokens(own))
         yield from ((code, f"{name}: {what}") for code, what in found)
     yield from _answers(calls)
     yield from _times(calls, events)
@@ -200,8 +201,9 @@ def _server(calls: Sequence[Json], events: Sequence[Json], model: Json) -> Probl
             yield "server-changed", f"{name} was {ledger.shown(told)}"
     seen = [event for event in events if event["event"] == "endpoint_identified"
             and event["model"] == model["model"]]
-    for part, names in (("engine", ("version", "build")),
-                        ("facts", ("quantization", "parameters_count", "file_bytes", "digest"))):
+    for part, names in (("engine", ("version", "build", "recognised_by")),
+                        ("facts", ("quantization", "parameters_count", "file_bytes", "digest",
+                                   "trained_context_tokens")), ("slots", ("count", "source"))):
         for name in names:
             told = sorted({str(event[part][name]) for event in seen
                            if event[part][name] is not None})
@@ -209,13 +211,21 @@ def _server(calls: Sequence[Json], events: Sequence[Json], model: Json) -> Probl
                 yield "server-changed", f"{part}.{name} was {ledger.shown(told)}"
 
 
-def _account(calls: Sequence[Json]) -> Problems:
+def _account(calls: Sequence[Json], events: Sequence[Json],
+             context: Optional[int]) -> Problems:
     """usage against itself and server_timings, and those against the client's marks."""
-    odd = [what for what in map(_usage_oddity, calls) if what]
+    odd = [what for call in calls for what in (_usage_oddity(call), _end_oddity(call, context))
+           if what]
     counted: dict[str, set[Optional[int]]] = {}
     for call in calls:
         if call["request"]["salt"] is None:
             counted.setdefault(call["request"]["messages_sha256"], set()).add(_usage(call)[0])
+    for event in events:
+        if event["event"] == "cache_probed" and event["probes"]:
+            told = counted.setdefault(f"{event['model']} probes", set())
+            told.update(probe["prompt_tokens"] for probe in event["probes"])
+            told.update(_usage(call)[0] for call in calls if call["cell_id"] == event["cell_id"]
+                        and call["request"]["salt"] is None)
     odd += [f"the same messages were counted as {sorted(tokens)} tokens"
             for tokens in ({t for t in told if t} for told in counted.values()) if len(tokens) > 1]
     if odd:
@@ -239,7 +249,26 @@ def _usage_oddity(call: Json) -> Optional[str]:
             and told["prompt_n"] + told["cache_n"] != prompt:
         return f"{prompt} tokens of the prompt in usage, " \
             f"{told['prompt_n'] + told['cache_n']:g} in the server's timings"
+    details = (call["response"]["usage"] or {}).get("prompt_tokens_details")
+    cached = _number(details, "cached_tokens")
+    if cached is not None and told["cache_n"] is not None and cached != told["cache_n"]:
+        return f"{cached:g} cached tokens in usage, {told['cache_n']:g} in the server's timings"
     return _rate_oddity(timings)
+
+
+def _end_oddity(call: Json, context: Optional[int]) -> Optional[str]:
+    """An answer ends by its length at the call's cap or at the context's edge, and nowhere else."""
+    prompt, answer = _usage(call)
+    cap = _number(call["request"]["options"], "max_tokens")
+    if not answer or not cap:
+        return None
+    at_edge = prompt and context and prompt + answer >= context - metrics.SPARE_TOKENS
+    if call["response"]["finish_reason"] == "length" and not at_edge \
+            and answer < cap - metrics.SPARE_TOKENS:
+        return f"finish_reason is length at {answer} of {cap:g} tokens"
+    if answer > cap + metrics.SPARE_TOKENS:
+        return f"{answer} tokens came, {cap:g} were allowed"
+    return None
 
 
 def _rate_oddity(timings: Any) -> Optional[str]:
@@ -303,7 +332,9 @@ def _tokens(calls: Sequence[Json]) -> Problems:
 
 # --- invention -----------------------------------------------------------------------------------
 def _answers(calls: Sequence[Json]) -> Problems:
-    """One long text as the answer to different questions."""
+    """One long text as the answer to different questions; in a growing conversation a small model
+    says again what it said before."""
+    calls = [call for call in calls if call["phase"] not in metrics.GROWING_PHASES]
     askers: dict[tuple[str, str], set[str]] = {}
     for call in calls:
         text = call["response"]["text"]
@@ -346,11 +377,13 @@ def _even_rates(calls: Sequence[Json]) -> Problems:
         rate = metrics.call_metrics(call)["decode_tokens_per_s"]
         if rate is not None:
             groups.setdefault((call["model"], call["phase"]), []).append(rate)
-    for (_, phase), rates in groups.items():
-        spread = metrics.instability(rates)["iqr_ratio"]
-        if len(rates) >= MIN_RATES and spread is not None and spread < EVEN_RATES_RATIO:
-            yield "rates-too-even", f"{phase}: the rates of {len(rates)} calls lie within " \
-                f"{spread:.2g} of each other"
+    spreads = {phase: metrics.instability(rates)["iqr_ratio"]
+               for (_, phase), rates in groups.items() if len(rates) >= MIN_RATES}
+    even = {phase: spread for phase, spread in spreads.items()
+            if spread is not None and spread < EVEN_RATES_RATIO}
+    if even:
+        yield "rates-too-even", "interquartile range over median: " + ", ".join(
+            f"{phase} {spread:.2g}" for phase, spread in even.items())
 
 
 def _digits(gaps: Sequence[int]) -> Problems:

@@ -29,7 +29,7 @@ Releases = Mapping[str, Mapping[str, str]]
 # What a release's runner calls canonical; a test holds the newest to the runner.
 CANONICAL_OPTIONS = {"public-1": {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}}
 REFERENCE = "reference-endpoint"
-RUNNER = "harness/run_benchmark.py"
+RUNNER, PROMPTS, SUITES = "harness/run_benchmark.py", "harness/prompts.py", "harness/suites/"
 NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
 MAX_CELLS = 10_000            # a model has 75 a repeat; a ledger of 32 MiB holds as many
 # What an example is by itself, and what would keep every other submission out.
@@ -90,7 +90,7 @@ def _release(manifest: Json, released: Releases) -> list[tuple[str, str]]:
     if release is None:
         return [("release-unknown", f"{ledger.shown(version)}; known are {', '.join(released)}")]
     pinned = RUNNER in release
-    names = {*release, *(path for path in files if pinned or path.startswith("harness/suites/"))}
+    names = {*release, *(path for path in files if pinned or path.startswith(SUITES))}
     found = [("harness-modified", f"{path} is {_state(files.get(path), release.get(path))}")
              for path in sorted(names) if files.get(path) != release.get(path)]
     if not pinned:
@@ -117,11 +117,11 @@ def _hashes_here() -> Mapping[str, str]:
 
 
 def suites_of(manifest: Json) -> Optional[Suites]:
-    """The suites that a run asked from; None where this checkout has others."""
-    asked = ["harness/prompts.py", *(f"harness/suites/{entry['suite_file']}"
-                                     for entry in manifest["plan"]["phases"]
-                                     if entry["suite_file"])]
-    same = all(manifest["files_sha256"].get(p) == _hashes_here().get(p, "") for p in asked)
+    """The suites that a run asked from; None where this checkout has others. Which ones the plan
+    names has no say in it: that is to be checked."""
+    asked = [(path, sha256) for path, sha256 in _hashes_here().items()
+             if path == PROMPTS or path.startswith(SUITES)]
+    same = all(manifest["files_sha256"].get(path) == sha256 for path, sha256 in asked)
     return suites_here() if same else None
 
 

@@ -146,7 +146,10 @@ class Replay(state.State):
         yield from context_problems(context)
         if event["prompt_cache_method"] != manifest["prompt_cache"]["method"]:
             yield "manifest-differs", f"prompt_cache_method is {event['prompt_cache_method']}"
-        if event["engine"]["name"] != manifest["engine"]["name"]:
+        if is_first and event["engine"] != manifest["engine"]:
+            yield "manifest-differs", f"the engine told the same moment is " \
+                f"{ledger.shown(event['engine'])}"
+        elif event["engine"]["name"] != manifest["engine"]["name"]:
             yield "manifest-differs", f"the engine is {ledger.shown(event['engine']['name'])}"
         before = {one["model"]: one for one in manifest["contexts"]}.get(event["model"])
         if is_first and before != {"model": event["model"], **context}:

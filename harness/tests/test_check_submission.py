@@ -147,7 +147,7 @@ def count_prompts(made, factor):
 
 def count_answers(made, count):
     """The same of answers; count gives a call's tokens."""
-    for call in calls_of(made):
+    for call in calls_of(made)[1:]:
         usage, timings = call["response"]["usage"], call["response"]["server_timings"]
         usage["completion_tokens"] = timings["predicted_n"] = tokens = count(call)
         usage["total_tokens"] = usage["prompt_tokens"] + tokens
@@ -298,6 +298,11 @@ def sample_back_in_time(made):
     sample["t_us"] = 1000
 
 
+def sample_thrice(made):
+    sample = one(made, "host_sampled")
+    made.events[-2:-1] = [dict(sample) for _ in range(3)]
+
+
 def slow_memory(made):
     probe(made, "memory.bandwidth_theoretical_gb_per_s", 10.0)
     probe(made, "memory.bandwidth_measured_gb_per_s", 9.0)
@@ -406,6 +411,7 @@ CASES = (
     Case("canonical-differ", other_canonical, follows=("options-overridden",)),
     Case("options-overridden", spec=Spec(more=("--num-predict", "64"))),
     Case("plan-differs", lambda made: made.manifest["plan"]["phases"][1]["question_ids"].reverse()),
+    Case("plan-differs", lambda made: made.manifest["plan"]["phases"][1].update(suite_file="x")),
     Case("plan-differs", lambda made: made.manifest["plan"]["phases"].reverse(),
          follows=("flags-differ",)),
     Case("json-too-complex", manifest_field("plan", "repeats", value=1000), spec=LANES,
@@ -414,6 +420,7 @@ CASES = (
     Case("flags-differ", lambda made: made.manifest["flags"].append("--unheard-of")),
     Case("flags-differ", lambda made: made.manifest["flags"].append("--rehearse")),
     Case("manifest-differs", manifest_field("prompt_cache", "method", value="salt")),
+    Case("manifest-differs", manifest_field("engine", "build", value="b9999")),
     Case("manifest-differs", lambda made: made.manifest["contexts"][0].update(model="another"),
          follows=("context-differs",)),
     Case("manifest-unsealed", after=manifest_field("git", "commit", value="4" * 40)),
@@ -431,6 +438,7 @@ CASES = (
     Case("segment-order", go_on_after_the_end, spec=RESUMED),
     Case("event-order", trade_lines),
     Case("event-order", drop("instrument_calibrated")),
+    Case("event-order", sample_thrice),
     Case("event-order", drop("endpoint_identified", 1)),
     Case("model-unknown", skip_own_model),
     # Counted again, the phase lacks a call, and so the run has one without an answer.
@@ -475,6 +483,10 @@ CASES = (
     Case("usage-differs", call_field("response", "usage", "total_tokens", value=lambda n: n + 1)),
     Case("usage-differs", call_field("response", "server_timings", "predicted_ms",
                                      value=lambda ms: ms * 1.01)),
+    Case("usage-differs", lambda made: one(made, "cache_probed")["probes"][1].update(
+        prompt_tokens=9)),
+    Case("usage-differs", lambda made: calls_of(made)[1]["response"].update(
+        finish_reason="length")),
     # time
     Case("clock-backwards", sample_back_in_time),
     Case("marks-out-of-order", call_field("timing", "headers_us", value=lambda us: us + 10_000)),

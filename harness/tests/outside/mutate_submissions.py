@@ -1,0 +1,319 @@
+"""mutate_submissions.py FOLDER...: how much of a changed submission does the check notice?
+
+Takes real submissions that the check accepts and changes one thing in each: every number by one per
+cent, every text into another of its kind, every truth into its opposite; each line of the ledger is
+left out, doubled and put behind the next. Then it seals the rest again as a forger would with this
+project's own programs: seq, counts, hashes, metadata.json and run.md are made again, so that no
+seal catches anything. Prints the rate that is caught for each class of fields:
+
+    derived     follows from other fields, or is told twice: at least 99 % have to be caught
+    raw         what only the server, the clock or the machine knew
+    declared    what only the contributor says
+
+and of raw and declared fields the rate of each. Exit 1 where derived ones get by, or the check
+breaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import json
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import check_submission
+import copies
+import findings
+import metadata
+import run_page
+import sources
+from tests.valid_run import Made
+
+Json = dict[str, Any]
+Path_ = tuple[Any, ...]
+
+LEAST_CAUGHT = 0.99
+LEAST_MUTANTS = 2000
+EACH_KIND = 40               # of one kind of field in one submission, at most
+# Classes by pattern, first match counts; what none matches is derived.
+CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
+    # Sealed again, so that a change of them is none.
+    (r"ledger\.\w+\.(seq|manifest_sha256)", "sealed"),
+    (r"ledger\.run_finished\.(counts\..*|lines|sha256)", "sealed"),
+    (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
+    (r"metadata\.run\.(run_jsonl_sha256|manifest_sha256)", "derived"),
+    (r"manifest\.(git|python|os|target)\..*", "declared"),
+    (r"manifest\.host_hostname_short", "declared"),
+    (r"manifest\.(started_at|engine\.(version|build|recognised_by))", "raw"),
+    (r"hardware\..*", "declared"),
+    (r"page\.words\..*", "declared"),
+    (r"metadata\.(models|runtime|endpoint)\..*:declared", "declared"),
+    (r"ledger\.\w+\.(at|t_us)", "raw"),
+    (r"ledger\.run_(started|resumed)\.(clock_origin_ns|newline_added|torn_base64)", "raw"),
+    (r"ledger\.instrument_calibrated\..*", "raw"),
+    (r"ledger\.endpoint_identified\.(engine\.(version|build|recognised_by)|facts\..*|slots\..*"
+     r"|context\.(effective_tokens|source|remedy))", "raw"),
+    (r"ledger\.model_skipped\.model", "raw"),
+    (r"ledger\.call_finished\.attempts\..*", "raw"),
+    (r"ledger\.call_finished\.request\.(salt|options\.cache_salt)", "raw"),
+    (r"ledger\.call_finished\.response\.(text|reasoning_text|finish_reason|model"
+     r"|system_fingerprint|usage.*|server_timings.*)", "raw"),
+    (r"ledger\.call_finished\.timing\.(started_us|connect_us|sent_us|headers_us|first_chunk_us"
+     r"|done_us|bytes_received|read_lag_us.*|clock_step_us|heartbeat_gap_us)", "raw"),
+    (r"ledger\.call_finished\.error\.(message|body_start)", "raw"),
+    (r"ledger\.cache_probed\.probes\..*", "raw"),
+    (r"ledger\.host_sampled\..*", "raw"),
+    (r"ledger\.run_interrupted\..*", "raw"),
+    # A thread of its own samples the host now and then; a kill leaves no line.
+    (r"line\.(deleted|doubled)\.(host_sampled|run_interrupted|model_skipped)", "raw"),
+))
+
+
+class Mutant(NamedTuple):
+    """One change. change gets the documents and gives what is to be sealed, None for no change."""
+
+    pattern: str
+    kind: str
+    change: Callable[[Made], Optional[Made]]
+
+
+def class_of(pattern: str) -> str:
+    """derived, raw, declared or sealed."""
+    return next((name for regex, name in CLASSES if regex.match(pattern)), "derived")
+
+
+# --- what can be changed -------------------------------------------------------------------------
+def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """(path, value) of everything that is no object or list; nulls are left out."""
+    if isinstance(value, dict):
+        for name, held in value.items():
+            yield from leaves(held, (*path, name))
+    elif isinstance(value, list):
+        for at, held in enumerate(value):
+            yield from leaves(held, (*path, at))
+    elif value is not None:
+        yield path, value
+
+
+def pattern_of(top: str, path: Path_) -> str:
+    """`ledger.call_finished.timing.chunk_us`: without the numbers of list items."""
+    return ".".join([top, *(str(name) for name in path if not isinstance(name, int))])
+
+
+def changed(value: Any, others: list[Any], rng: random.Random) -> Any:
+    """Another value of the same kind; None where there is none."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + rng.choice((-1, 1)) * max(abs(value) // 100, 1) if value else 1
+    if isinstance(value, float):
+        return value * rng.choice((0.99, 1.01)) or 0.01
+    different = [other for other in others if other != value]
+    return rng.choice(different) if different else value + "x"
+
+
+def field_mutants(made: Made, rng: random.Random) -> Iterator[Mutant]:
+    """Every field of the four documents and of the contributor's words."""
+    tops = [("manifest", made.manifest, lambda m: m.manifest),
+            ("hardware", made.hardware, lambda m: m.hardware),
+            ("metadata", made.metadata, lambda m: m.metadata),
+            ("page.words", made.words, lambda m: m.words)]
+    tops += [(f"ledger.{event['event']}", event, functools.partial(line_of, at=at))
+             for at, event in enumerate(made.events)]
+    texts: dict[str, list[Any]] = {}
+    for top, document, _ in tops:
+        for path, value in leaves(document):
+            if isinstance(value, str):
+                texts.setdefault(pattern_of(top, path), []).append(value)
+    for top, document, find in tops:
+        for path, value in leaves(document):
+            pattern = pattern_of(top, path)
+            new = changed(value, texts.get(pattern, []), rng)
+            if top == "metadata" and is_declared(document, path):
+                pattern += ":declared"
+            yield Mutant(pattern, "changed", functools.partial(put, top, find, path, new))
+
+
+def is_declared(document: Any, path: Path_) -> bool:
+    """Whether a field belongs to a value that the contributor declared."""
+    for name in path[:-1]:
+        document = document[name]
+    return metadata.is_value(document) and document["source"] == "declared"
+
+
+def line_of(made: Made, at: int) -> Json:
+    return made.events[at]
+
+
+def put(top: str, find: Callable[[Made], Any], path: Path_, new: Any, made: Made) -> Made:
+    """The documents with one value changed and sealed."""
+    held = find(made)
+    for name in path[:-1]:
+        held = held[name]
+    held[path[-1]] = new
+    return made if top in ("metadata", "page.words") else made.sealed()
+
+
+def line_mutants(made: Made) -> Iterator[Mutant]:
+    """Each line of the ledger left out, doubled, and put behind the next; each of the page's."""
+    for at, event in enumerate(made.events):
+        for kind, change in (("deleted", delete), ("doubled", double), ("moved", move)):
+            yield Mutant(f"line.{kind}.{event['event']}", kind, functools.partial(change, at))
+    own = {line for text in made.words.values() for line in text.split("\n")}
+    for at, line in enumerate(made.page().split("\n")):
+        if line.strip() and line not in own:
+            yield Mutant("page.line", "changed", functools.partial(change_page, at))
+
+
+def delete(at: int, made: Made) -> Made:
+    del made.events[at]
+    return made.sealed()
+
+
+def double(at: int, made: Made) -> Made:
+    made.events.insert(at, json.loads(json.dumps(made.events[at])))
+    return made.sealed()
+
+
+def move(at: int, made: Made) -> Optional[Made]:
+    if at + 1 == len(made.events):
+        return None
+    made.events[at:at + 2] = made.events[at + 1], made.events[at]
+    return made.sealed()
+
+
+def change_page(at: int, made: Made) -> Made:
+    lines = made.page().split("\n")
+    lines[at] = re.sub(r"\d", lambda m: str((int(m[0]) + 1) % 10), lines[at], count=1) \
+        if re.search(r"\d", lines[at]) else lines[at] + " x"
+    made.files["run.md"] = "\n".join(lines).encode("utf-8")
+    return made
+
+
+# --- reading and checking ------------------------------------------------------------------------
+def load(folder: Path) -> Made:
+    """A submission as documents."""
+    documents = [json.loads((folder / f"{name}.json").read_bytes())
+                 for name in ("manifest", "hardware", "metadata")]
+    events = [json.loads(line) for line in (folder / "run.jsonl").read_bytes().splitlines()]
+    words = run_page.read_words((folder / "run.md").read_text("utf-8"))
+    return Made(documents[0], events, documents[1], documents[2], words, {})
+
+
+class Subject:
+    """A submission that is changed again and again."""
+
+    def __init__(self, folder: str, seed: int) -> None:
+        self.made, self.parts = load(Path(folder)), tuple(Path(folder).absolute().parts[-3:])
+        manifest = self.made.manifest
+        self.released = {manifest["harness_version"]: manifest["files_sha256"]}
+        self.now_s = Path(folder, "run.jsonl").stat().st_mtime + 60
+        self.before = self.check(self.made)
+        rng = random.Random(seed)
+        self.mutants = [*field_mutants(self.made, rng), *line_mutants(self.made)]
+
+    def check(self, made: Made) -> Counter[str]:
+        """{code: how often it was found}, infos left out."""
+        blobs = {name: sources.Blob(f"x/{name}", len(data), functools.partial(io.BytesIO, data))
+                 for name, data in made.bytes_of().items()}
+        report = findings.Report(10_000)
+        check_submission.check(
+            sources.Submission("x", self.parts, blobs),
+            check_submission.Settings(self.released, now_s=self.now_s), copies.Index(), report)
+        return Counter(found.code for found in report.findings()
+                       if found.severity != findings.INFO)
+
+    def outcome(self, number: int) -> Optional[str]:
+        """"error", "warning" or "missed" of a mutant; None where it changed nothing."""
+        try:
+            made = self.mutants[number].change(self.made.copy())
+            if made is None or made.bytes_of() == self.made.bytes_of():
+                return None
+        except Exception:            # the forger's programs fail on it: that is their trouble
+            return None
+        new = self.check(made) - self.before
+        if "check-broken" in new:
+            return "broken"
+        return next((severity for severity in (findings.ERROR, findings.WARNING)
+                     if any(findings.CODES[code].severity == severity for code in new)), "missed")
+
+    def chosen(self, limit: int, seed: int) -> list[int]:
+        """Numbers of mutants, every kind of field in turn, none of them sealed ones."""
+        rng, kinds = random.Random(seed), dict[str, list[int]]()
+        for number, mutant in enumerate(self.mutants):
+            if class_of(mutant.pattern) != "sealed":
+                kinds.setdefault(mutant.pattern, []).append(number)
+        for numbers in kinds.values():
+            rng.shuffle(numbers)
+        return [numbers[turn] for turn in range(EACH_KIND) for numbers in kinds.values()
+                if turn < len(numbers)][:limit]
+
+
+@functools.cache
+def subject(folder: str, seed: int) -> Subject:
+    return Subject(folder, seed)
+
+
+def job(folder: str, seed: int, number: int) -> tuple[str, Optional[str]]:
+    one = subject(folder, seed)
+    return one.mutants[number].pattern, one.outcome(number)
+
+
+# --- telling -------------------------------------------------------------------------------------
+def share(counts: Counter[str]) -> str:
+    total = sum(counts.values())
+    caught = total - counts["missed"]
+    errors = counts["error"] / total
+    return f"{caught:5} of {total:5}  {caught / total:7.1%}  by errors {errors:7.1%}"
+
+
+def report(results: dict[str, Counter[str]]) -> int:
+    classes: dict[str, Counter[str]] = {}
+    for pattern, counts in results.items():
+        classes.setdefault(class_of(pattern), Counter()).update(counts)
+    for name, counts in sorted(classes.items()):
+        print(f"{name:10} {share(counts)}")
+    for name in ("derived", "raw", "declared"):
+        print(f"\n{name} fields" + (" that got by" if name == "derived" else ""))
+        for pattern, counts in sorted(results.items()):
+            if class_of(pattern) == name and (name != "derived" or counts["missed"]):
+                print(f"  {share(counts)}  {pattern}")
+    derived, total = classes["derived"], sum(sum(c.values()) for c in classes.values())
+    good = 1 - derived["missed"] / sum(derived.values())
+    broken = sum(counts["broken"] for counts in classes.values())
+    print(f"\n{total} mutants; derived ones caught: {good:.2%}; check broken: {broken}")
+    return int(good < LEAST_CAUGHT or total < LEAST_MUTANTS or broken > 0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", metavar="FOLDER")
+    parser.add_argument("--limit", type=int, default=2400, help="mutants in all (default 2400)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    args = parser.parse_args()
+    each = -(-args.limit // len(args.folders))
+    tasks = [(folder, args.seed, number) for folder in args.folders
+             for number in subject(folder, args.seed).chosen(each, args.seed)]
+    for folder in args.folders:
+        before = subject(folder, args.seed).before
+        print(f"{folder}: {dict(before) or 'nothing found'} before any change")
+    results: dict[str, Counter[str]] = {}
+    with futures.ProcessPoolExecutor(args.jobs) as pool:
+        for pattern, outcome in pool.map(job, *zip(*tasks), chunksize=8):
+            if outcome is not None:
+                results.setdefault(pattern, Counter())[outcome] += 1
+    return report(results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
