@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 LIVE_EVERY_S = 0.1
 TYPICAL_SHARE = 3                # answers mostly end at about a third of their cap
-RED, BOLD, PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
+RED, PLAIN = "\x1b[31m", "\x1b[0m"
 CLEAR_LINE = "\r\x1b[2K"
 
 
@@ -45,7 +45,7 @@ def out(text: str) -> None:
 
 # --- numbers as text -----------------------------------------------------------------------------
 def digits(value: Optional[float]) -> str:
-    """Three significant digits, no exponent; "-" for null."""
+    """Three significant digits, or the whole number; an exponent below 0.001; "-" for null."""
     if value is None:
         return "-"
     if value and abs(value) < 100:
@@ -320,8 +320,9 @@ class Progress:
                 self._write(CLEAR_LINE)
 
     def _write(self, text: str) -> None:
+        if self._stream is None:             # another thread has just found it closed
+            return
         try:
-            assert self._stream is not None
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
