@@ -310,6 +310,23 @@ def event_line(event: str, **fields: Any) -> dict[str, Any]:
     return {name: fields[name] for name in names}
 
 
+class NoLedger:
+    """Stands in for the runner's ledger where nothing is written. now_ns: its monotonic clock."""
+
+    segment = 0
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns, self.zero_ns = now_ns, now_ns()
+
+    def now_us(self) -> int:
+        """Since it was made, in microseconds."""
+        return (self._now_ns() - self.zero_ns) // 1000
+
+    def write(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The event, as a ledger would give it back, but without what all lines have in common."""
+        return {"event": event, **fields}
+
+
 def dump_line(line: Mapping[str, Any]) -> bytes:
     """One line of run.jsonl. Half a surrogate pair, which UTF-8 cannot hold, becomes "?"."""
     text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

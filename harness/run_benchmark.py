@@ -566,6 +566,7 @@ class Run:
         self.resume, self.progress, self.timeout_s = resume, progress, known.manifest["timeout_s"]
         self.heartbeat = hardware.Heartbeat(hardware.HEARTBEAT_S)
         self.in_flight: dict[int, str] = {}
+        self.greeted: set[str] = set()
         self.shown = (0, time.monotonic())
         self.misses = self.signal_number = 0
         self.fatal: Optional[Exception] = None
@@ -580,12 +581,18 @@ class Run:
             if phases.PHASES[name].kind == "mixed":
                 self._phase(name, list(self.known.served))
 
-    def _model(self, model: str) -> None:
+    def _greet(self, model: str) -> Json:
+        """A model's hello in this segment: its time holds the load."""
         hello, begun_us = self.known.hello(model, self.ledger.segment), self.ledger.now_us()
         greeted: list[Json] = []
         self._on_lanes([[hello]], lambda cells: greeted.append(self.call(cells[0])))
         self._phase_finished(model, "hello", begun_us, [hello])
         survey.refuse_key(greeted[0], bool(self.client.key))
+        self.greeted.add(model)
+        return greeted[0]
+
+    def _model(self, model: str) -> None:
+        greeted = self._greet(model)
         if self.known.manifest["smoke"]:
             return
         self.identify(model, survey.ask(self.client.send, self.known.engine,
@@ -593,11 +600,11 @@ class Run:
         todo = [cell for cell in self.known.left(model) if cell.phase != "hello"]
         if todo:
             self.progress.say(report.estimate_line(report.estimate(
-                self.known.manifest, todo, greeted[0])))
+                self.known.manifest, todo, greeted)))
         for name in self.known.own_phases()[1:]:
             self._phase(name, [model])
         if len(self.known.own_phases()) > 1 and model not in self.known.probed:
-            self._on_lanes([[hello]], lambda _: self._probe_cache(model))
+            self._on_lanes([[]], lambda _: self._probe_cache(model))
 
     def _phase(self, name: str, models: Sequence[str]) -> None:
         kind, known = phases.PHASES[name].kind, self.known
@@ -607,8 +614,11 @@ class Run:
             known.finished.add((model, name))
             self.ledger.write("phase_skipped", model=model, phase=name, reason=reason)
             self.progress.say(f"{name}: skipped; {reason}")
-        cells, begun_us = known.cells(name, models), self.ledger.now_us()
-        todo = [cell for cell in cells if not known.done(cell)]
+        cells = known.cells(name, models)
+        todo = [] if reason else [cell for cell in cells if not known.done(cell)]
+        for one in set(models) - self.greeted if todo else ():
+            self._greet(one)
+        begun_us = self.ledger.now_us()
         if not reason and (todo or (model, name) not in known.finished):
             self._on_lanes([[cell for cell in todo if cell.lane == lane]
                             for lane in sorted({cell.lane for cell in todo})],
@@ -979,24 +989,13 @@ def do_rehearse(args: argparse.Namespace, progress: report.Progress, environment
         return do_run(args, progress, environment, synthetic=True)
 
 
-class NoLedger:
-    """Stands in for a ledger where nothing is written."""
-
-    segment, zero_ns = 0, time.perf_counter_ns()
-
-    def now_us(self) -> int:
-        return (time.perf_counter_ns() - self.zero_ns) // 1000
-
-    def write(self, event: str, **fields: Any) -> Json:
-        return {"event": event, **fields}
-
-
 def hello_of(args: argparse.Namespace, environment: Any) -> tuple[Json, Json]:
     """(manifest of the run that is not made, one hello to its first model, recorded nowhere)."""
     flags.settle(args, CANONICAL_OPTIONS)
     client, ready = prepare(args, str(uuid.UUID(int=0)), environment, False)
     known = state.State(ready.manifest, ready.suites, ready.served, False)
-    run = Run(client, known, NoLedger(), "", report.Progress(None, False, False))
+    run = Run(client, known, ledgers.NoLedger(time.perf_counter_ns), "",
+              report.Progress(None, False, False))
     return ready.manifest, run.call(known.hello(next(iter(ready.served)), 0))
 
 
