@@ -616,7 +616,7 @@ class Run:
             self.progress.say(f"{name}: skipped; {reason}")
         cells = known.cells(name, models)
         todo = [] if reason else [cell for cell in cells if not known.done(cell)]
-        for one in set(models) - self.greeted if todo else ():
+        for one in [m for m in models if todo and m not in self.greeted]:
             self._greet(one)
         begun_us = self.ledger.now_us()
         if not reason and (todo or (model, name) not in known.finished):
