@@ -217,7 +217,8 @@ ANOTHER = {           # of manifests.MUST_AGREE: what is typed or changed, and h
     "files_sha256": (mock.patch.object(releases, "current_hashes", lambda: {"harness/a.py": "0"}),
                      r'"[0-9a-f]+\.\.\., now it is null'),
     "engine": (mock.patch.object(engines, "identify",
-                                 lambda _: {"name": "Ollama", "version": "1", "evidence": None}),
+                                 lambda _: {"name": "Ollama", "version": "1", "build": None,
+                                            "recognised_by": None}),
                '"reference-endpoint", now it is "Ollama"'),
 }
 
