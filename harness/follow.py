@@ -46,6 +46,13 @@ def follow(args: argparse.Namespace, progress: report.Progress, canonical: dict[
         sleep(LOOK_EVERY_S)
 
 
+def is_under_way(out_dir: str, run: str) -> bool:
+    """Whether a process has taken a run up and a line of it is written."""
+    folder = ledger.find_run(out_dir, run)
+    return (folder is not None and ledger.has_lines(folder)
+            and files.is_locked(os.path.join(folder, ledger.LEDGER)))
+
+
 def _folder_of(args: argparse.Namespace, run: str) -> str:
     """Where the run is; a folder that was named tells its --out-dir, too."""
     folder = ledger.find_run(args.out_dir, run)

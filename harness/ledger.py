@@ -361,13 +361,8 @@ def find_run(out_dir: str, run: str) -> Optional[str]:
     return found[0] if found else None
 
 
-def has_begun(out_dir: str, run: str) -> bool:
-    """Whether a run has written a line."""
-    folder = find_run(out_dir, run)
-    return folder is not None and _has_lines(folder)
-
-
-def _has_lines(folder: str) -> bool:
+def has_lines(folder: str) -> bool:
+    """Whether the ledger of a run's folder holds anything."""
     path = os.path.join(folder, LEDGER)
     return os.path.exists(path) and os.path.getsize(path) > 0
 
@@ -436,7 +431,7 @@ def read_manifest(folder: str) -> Optional[dict[str, Any]]:
         with open(path, "rb") as file:
             found = strict_json(file.read())
     except FileNotFoundError:
-        if not _has_lines(folder):
+        if not has_lines(folder):
             return None
         raise LedgerError(f"{path} is missing, and the {LEDGER} beside it has lines; take it from "
                           "a backup, or begin a new run") from None

@@ -1039,11 +1039,11 @@ def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
     until_s, begun = time.monotonic() + DETACH_LOOK_S, False
     while child.poll() is None and not begun and time.monotonic() < until_s:
         time.sleep(0.05)
-        begun = ledgers.has_begun(args.out_dir, run_id)
+        begun = follow.is_under_way(args.out_dir, run_id)
     if child.returncode not in (None, 0, 1):
         sys.stderr.write(files.read(log_path).decode("ascii", "backslashreplace")[-4000:])
         return int(child.returncode)
-    report.out(report.begun_text(begun, run_id, log_path,
+    report.out(report.begun_text(begun or child.returncode is not None, run_id, log_path,
                                  flags.wait_command(args, "100", run_id), args.json))
     return 0
 
