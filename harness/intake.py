@@ -85,7 +85,9 @@ def document(blob: Blob, schema_name: str, notes: Notes) -> Optional[Json]:
     wrong = ledger.validate(value, schema_name)
     for finding in wrong[:MAX_WRONG]:
         notes.add("schema", finding.message, place=finding.path)
-    return None if wrong else dict(value)
+    if wrong or not _counts_are_whole(value, schema_name, "", notes, 0):
+        return None
+    return dict(value)
 
 
 def _strict(data: bytes, max_values: int, max_nests: int, notes: Notes, line: int) -> Any:
@@ -98,6 +100,49 @@ def _strict(data: bytes, max_values: int, max_nests: int, notes: Notes, line: in
     except ValueError as error:
         notes.add("json-not-strict", str(error), line)
         raise _Broken from None
+
+
+def _counts_are_whole(value: Any, schema_name: str, definition: str, notes: Notes,
+                      line: int) -> bool:
+    """Whether no count is written as 4.0. It is one by JSON Schema; to programs it may not be."""
+    for path in _whole_floats(value):
+        if "integer" in _types_at(schema_name, definition, path):
+            notes.add("schema", "a whole number is written as a fraction", line, ".".join(path))
+            return False
+    return True
+
+
+def _whole_floats(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of all floats without a fraction; an item of a list is called []."""
+    if type(value) is float and value.is_integer():
+        yield path
+    elif isinstance(value, dict):
+        for name, held in value.items():
+            if type(held) is not str:
+                yield from _whole_floats(held, (*path, name))
+    elif isinstance(value, list):
+        for held in value:
+            if type(held) is not int:
+                yield from _whole_floats(held, (*path, "[]"))
+
+
+@functools.lru_cache(maxsize=5000)
+def _types_at(schema_name: str, definition: str, path: tuple[str, ...]) -> frozenset[str]:
+    """The types that a schema allows at a path."""
+    root = ledger.schema(schema_name)
+    nodes = _forms(root, root["$defs"][definition] if definition else root)
+    for name in path:
+        found = [node.get("items") if name == "[]" else node.get("properties", {}).get(
+            name, node.get("additionalProperties")) for node in nodes]
+        nodes = [form for node in found if isinstance(node, dict) for form in _forms(root, node)]
+    return frozenset(node["type"] for node in nodes if "type" in node)
+
+
+def _forms(root: Json, node: Json) -> list[Json]:
+    """A node of a schema, and every one that it refers to or chooses between."""
+    inner = [root["$defs"][node["$ref"].rpartition("/")[2]]] if "$ref" in node else []
+    inner += [*node.get("anyOf", ()), *node.get("oneOf", ())]
+    return [node, *(form for one in inner for form in _forms(root, one))]
 
 
 def _longest_list(value: Any) -> int:
@@ -183,7 +228,7 @@ def _event(line: bytes, max_values: int, max_nests: int, notes: Notes, number: i
     wrong = ledger.validate_line(value)
     for finding in wrong[:MAX_WRONG]:
         notes.add("schema", finding.message, number, finding.path)
-    if wrong:
+    if wrong or not _counts_are_whole(value, "ledger", value["event"], notes, number):
         raise _Broken
     event: Json = value
     if list(event) != list(ledger.schema("ledger")["$defs"][event["event"]]["properties"]):

@@ -389,6 +389,8 @@ CASES = (
     Case("line-not-canonical", follows=("metadata-differs",), after=file_bytes(
         "run.jsonl", lambda data: data[:-1])),
     Case("schema", after=lambda made: made.hardware.update(extra=1)),
+    Case("schema", call_field("lane", value=0.0)),
+    Case("schema", after=lambda made: made.metadata.update(counts={"ok": 4.0})),
     Case("text-invisible", words("notes", "nothing\u200b at all")),
     Case("answer-invisible", call_field("response", "text", value=lambda text: text + "\u202e")),
     Case("ids-differ", line_field("host_sampled", "run_id", ANOTHER_ID)),
