@@ -1031,8 +1031,8 @@ def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
     run_id = args.run_id or str(uuid.uuid4())
     argv = flags.detached_words(args, words, run_id)
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
-    apart: Json = ({"creationflags": 0x00000008 | 0x00000200} if os.name == "nt"
-                   else {"start_new_session": True})
+    # 0x208: no console, a process group of its own
+    apart: Json = {"creationflags": 0x208} if os.name == "nt" else {"start_new_session": True}
     with open(log_path, "wb") as log:
         child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *argv],
                                  stdin=subprocess.DEVNULL, stdout=log, stderr=log, **apart)
