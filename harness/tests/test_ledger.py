@@ -402,15 +402,13 @@ class Manifests(Files):
         for run in ("x1", "", "*", os.path.join(self.folder, "ada")):
             self.assertIsNone(ledger.find_run(self.folder, run))
 
-    def test_a_run_has_begun_when_it_has_a_line(self):
-        folder = os.path.join(self.folder, "ada", "desk", "run-x")
-        begun = [ledger.has_begun(self.folder, "x")]
-        os.makedirs(folder)
-        begun.append(ledger.has_begun(self.folder, "x"))
+    def test_a_ledger_with_a_byte_has_lines(self):
+        found = [ledger.has_lines(os.path.join(self.folder, "none")),
+                 ledger.has_lines(self.folder)]
         for data in (b"", b"{"):
-            Path(folder, "run.jsonl").write_bytes(data)
-            begun.append(ledger.has_begun(self.folder, "x"))
-        self.assertEqual(begun, [False, False, False, True])
+            self.write(data)
+            found.append(ledger.has_lines(self.folder))
+        self.assertEqual(found, [False, False, False, True])
 
     def test_a_folder_that_is_none_of_a_run_is_told(self):
         with self.assertRaises(ledger.LedgerError) as raised:

@@ -556,6 +556,28 @@ class Background(Runs):
         self.assert_refused(outcome, 2, "--models nobody: the endpoint does not serve it; it "
                             f"serves: {runs.MODEL}")
 
+    def test_a_resume_that_is_refused_is_told_at_once(self):
+        self.finished("--phases", "hello", "--num-predict", "4")
+        outcome = self.detach("--repeats", "2")
+        self.assert_refused(outcome, 2, ".* cannot go on like this: plan.repeats was 1, now .*")
+
+    def test_a_run_that_has_ended_already_is_no_run_that_waits(self):
+        self.finished("--smoke")
+        outcome = self.detach("--smoke")
+        self.assertIn("goes on in the background", outcome.out)
+        self.assertEqual(runs.run("--quiet", "--wait", "9", self.folder).code, 0)
+
+    def test_a_run_is_under_way_when_a_process_holds_it_and_has_written_a_line(self):
+        self.assertFalse(follow.is_under_way(self.out_dir, RUN_ID))
+        self.finished("--smoke")
+        self.assertFalse(follow.is_under_way(self.out_dir, RUN_ID))
+        held = files.open_to_append(str(self.ledger))
+        self.addCleanup(os.close, held)
+        files.lock(held)
+        self.assertTrue(follow.is_under_way(self.out_dir, RUN_ID))
+        self.ledger.write_bytes(b"")
+        self.assertFalse(follow.is_under_way(self.out_dir, RUN_ID))
+
     def test_with_json_it_tells_one_document(self):
         outcome = self.detach("--smoke", "--json")
         self.assertEqual(outcome.document, {
