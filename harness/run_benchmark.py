@@ -90,7 +90,7 @@ SCAN_TIMEOUT_S = 1.0              # for each usual port
 LOADING_PAUSE_S = 1.0             # between two looks at a server that is loading
 VANISHED_AFTER = 3                # calls in a row that found no server
 LOCK_PATIENCE_S = 1.0             # somebody may just be looking whether it is held
-DETACH_LOOK_S = 20.0              # how long a background run may take to write its first line
+DETACH_LOOK_S = 20.0              # for the first line of a background run
 SO_TIMESTAMPNS = 35               # Linux (asm-generic); the socket module does not name it
 TIMESPEC = struct.Struct("ll")
 
@@ -1027,11 +1027,11 @@ def do_plan(args: argparse.Namespace, progress: report.Progress, environment: An
 
 
 def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
-    """The same run in a session of its own; returns when it has begun, or has failed to."""
+    """The same run in a session of its own; returns when it has begun or failed."""
     run_id = args.run_id or str(uuid.uuid4())
     argv = flags.detached_words(args, words, run_id)
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
-    # 0x208: no console, a process group of its own
+    # 0x208: no console, its own group
     apart: Json = {"creationflags": 0x208} if os.name == "nt" else {"start_new_session": True}
     with open(log_path, "wb") as log:
         child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *argv],
