@@ -346,4 +346,3 @@ def flags_markdown(canonical: dict[str, Any]) -> str:
         default = f"`{text}`" if text else ""
         rows.append(f"| {name} | {default} | {knob.unit} | {knob.text} |")
     return "\n".join(rows) + "\n"
-
