@@ -1,0 +1,328 @@
+"""The house: who imports whom, who may connect, stamp and write, and what stands at the top."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import re
+import sysconfig
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests import runs
+
+ROOT, HARNESS = runs.HARNESS.parent, runs.HARNESS
+SHIPPED = {path.stem: path for path in sorted(HARNESS.glob("*.py"))}
+PROGRAMS = ("run_benchmark", "complete_submission", "check_submission", "compare_submissions",
+            "reference_endpoint")
+
+# Who imports whom. Each stands below everything that it imports, so there is no circle; the
+# endpoint that judges the others imports none of them.
+PICTURE = """
+stops
+files
+prompts
+privacy
+engines
+metrics
+answer_checks
+wire
+copies
+releases
+reference_endpoint
+
+hardware             stops
+phases               stops prompts
+ledger               stops
+calls                engines metrics privacy wire
+report               stops engines metrics phases
+instrument           calls metrics wire
+state                answer_checks calls engines phases
+flags                stops phases report
+manifests            stops engines privacy phases ledger report flags
+survey               stops engines releases phases calls report manifests
+follow               stops files phases ledger report flags manifests
+
+run_benchmark        stops files privacy engines answer_checks wire hardware phases ledger calls \
+report instrument state flags manifests survey follow
+
+metadata             engines metrics phases ledger
+disclosures          stops hardware ledger report metadata
+run_page             metrics ledger report metadata
+complete_submission  stops files privacy hardware ledger report flags metadata disclosures run_page
+
+findings             report
+sources              stops report findings
+intake               ledger findings sources
+replay               engines phases ledger calls state
+marks                wire ledger calls
+statements           privacy metrics ledger metadata disclosures run_page findings intake
+leaks                stops privacy report findings statements
+plausibility         metrics ledger
+evidence             hardware phases ledger calls findings replay marks
+provenance           privacy engines answer_checks releases phases ledger flags manifests findings \
+sources replay
+check_submission     stops privacy copies releases report findings sources intake statements leaks \
+plausibility evidence provenance
+
+comparison           metrics releases phases ledger
+tables               report
+versus               metrics report tables
+pages                metrics phases ledger comparison
+compare_submissions  stops files metrics ledger report flags comparison tables versus pages
+"""
+TOP = {"AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "LICENSE", "LICENSE-MIT", "README.md",
+       "harness", "submissions"}
+
+# What reaches out of a process, and who may.
+CONNECTING = {"asyncio", "ftplib", "http", "http.client", "http.server", "selectors", "smtplib",
+              "socketserver", "ssl", "telnetlib", "urllib.request", "xmlrpc"}
+CONNECTS = {"run_benchmark", "reference_endpoint"}
+SOCKET_NAMES = {              # of others: names of errors, and this machine's own names
+    "calls": {"timeout"}, "privacy": {"gethostname", "getaddrinfo"}}
+STAMPS = {"run_benchmark", "reference_endpoint", "hardware"}
+STARTS_PROGRAMS = {"run_benchmark", "hardware", "releases", "sources"}
+CHANGES_FILES = {
+    "files": {"open", "os.open", "os.replace", "os.unlink"},
+    "run_benchmark": {"open", "os.write", "os.ftruncate", "os.unlink", "os.makedirs"},
+    "complete_submission": {"os.replace", "os.unlink"},
+    "reference_endpoint": {"open"},      # this process's own timer slack, in /proc
+    "report": {"os.open"},               # the null device, where nobody reads standard output
+}
+CHANGING = {"os." + name for name in (
+    "write", "truncate", "ftruncate", "unlink", "remove", "rename", "replace", "makedirs", "mkdir",
+    "rmdir", "removedirs", "link", "symlink", "chmod", "utime")}
+CHANGING_METHODS = {"write_text", "write_bytes", "touch", "unlink", "rmtree", "mkdir", "rmdir",
+                    "symlink_to", "hardlink_to", "copyfile", "copytree", "copy2"}
+
+
+def picture() -> dict[str, set[str]]:
+    """PICTURE as {module: what it imports of ours}, in its order."""
+    rows = [line.split() for line in PICTURE.splitlines() if line.strip()]
+    return {name: set(imported) for name, *imported in rows}
+
+
+def nodes_of(name: str) -> tuple[ast.AST, ...]:
+    """A shipped file's syntax tree, its root first."""
+    return parsed(SHIPPED[name].read_bytes())
+
+
+@functools.lru_cache(None)
+def parsed(data: bytes) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(data)))
+
+
+def imports_of(name: str) -> set[str]:
+    """Every module that a shipped file imports, with its dots."""
+    found = set()
+    for node in nodes_of(name):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or ".")
+    return found
+
+
+def dotted(node: Any) -> str:
+    """`os.path.join` of an expression that is one, else ""."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def calls_in(name: str) -> Iterator[tuple[str, ast.Call]]:
+    """(what is called, the call) for every call in a shipped file."""
+    for node in nodes_of(name):
+        if isinstance(node, ast.Call):
+            yield dotted(node.func), node
+
+
+def names_in(name: str) -> set[str]:
+    """Every dotted name in a shipped file."""
+    return {dotted(node) for node in nodes_of(name)
+            if isinstance(node, (ast.Attribute, ast.Name))}
+
+
+def mode_of(call: ast.Call) -> str:
+    """The mode of an open(); "?" where only the running program knows."""
+    given = [k.value for k in call.keywords if k.arg == "mode"] or call.args[1:2]
+    if not given:
+        return "r"
+    return given[0].value if isinstance(given[0], ast.Constant) else "?"
+
+
+def changes_of(name: str) -> set[str]:
+    """What a shipped file calls that may change a file."""
+    found = set()
+    for called, call in calls_in(name):
+        if called in ("open", "io.open") and set(mode_of(call)) & set("wax+?"):
+            found.add("open")
+        elif called == "os.open" and not reads_only(call):
+            found.add("os.open")
+        elif called in CHANGING or called.rpartition(".")[2] in CHANGING_METHODS - {
+                one[3:] for one in CHANGING}:
+            found.add(called)
+    return found
+
+
+def reads_only(call: ast.Call) -> bool:
+    """Whether the flags of an os.open(), or the names that they were put into, only read."""
+    flags = ast.dump(call.args[1])
+    return not re.search("O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND", flags)
+
+
+class Imports(unittest.TestCase):
+    maxDiff = None
+
+    def test_who_imports_whom_is_the_picture(self):
+        found = {name: {one.partition(".")[0] for one in imports_of(name)} & set(SHIPPED)
+                 for name in SHIPPED}
+        self.assertEqual(found, dict(sorted(picture().items())))
+
+    def test_everything_stands_below_what_it_imports(self):
+        above: set[str] = set()
+        for name, imported in picture().items():
+            self.assertEqual(imported - above, set(), name)
+            above.add(name)
+
+    def test_nobody_imports_a_program(self):
+        for name, imported in picture().items():
+            self.assertEqual(imported & set(PROGRAMS), set(), name)
+
+    def test_the_endpoint_that_judges_the_others_imports_none_of_them(self):
+        self.assertEqual(picture()["reference_endpoint"], set())
+
+    def test_only_the_standard_library_is_imported_besides(self):
+        # Modules that stand in a folder of packages, or nowhere, are not of the standard library.
+        stdlib = Path(sysconfig.get_paths()["stdlib"])
+        absent = {"msvcrt", "winreg"}
+        for name in SHIPPED:
+            for one in {found.partition(".")[0] for found in imports_of(name)} - set(SHIPPED):
+                with self.subTest(name, imports=one):
+                    if one not in absent:
+                        spec = __import__(one).__spec__
+                        origin = (spec and spec.origin) or "built-in"
+                        self.assertTrue(origin in ("built-in", "frozen") or (
+                            stdlib in Path(origin).parents and "site-packages" not in origin),
+                            origin)
+
+    def test_requirements_are_empty_by_intent(self):
+        lines = (HARNESS / "requirements.txt").read_text("utf-8").splitlines()
+        self.assertEqual([line for line in lines if not line.startswith("#")], [])
+
+
+class Effects(unittest.TestCase):
+    def test_only_the_runner_and_the_endpoint_connect(self):
+        for name in SHIPPED:
+            self.assertEqual(bool(imports_of(name) & CONNECTING), name in CONNECTS, name)
+
+    def test_of_sockets_others_know_only_names(self):
+        for name in set(SHIPPED) - CONNECTS:
+            used = {one[7:] for one in names_in(name) if one.startswith("socket.")}
+            self.assertEqual(used, SOCKET_NAMES.get(name, set()), name)
+            self.assertFalse([node for node in nodes_of(name) if isinstance(
+                node, ast.ImportFrom) and node.module == "socket"], name)
+
+    def test_only_the_runner_the_endpoint_and_the_hosts_gauges_read_the_fine_clock(self):
+        for name in SHIPPED:
+            imported = {alias.name for node in nodes_of(name) if isinstance(node, ast.ImportFrom)
+                        for alias in node.names}
+            if "perf_counter" in " ".join(names_in(name) | imported):
+                self.assertIn(name, STAMPS)
+
+    def test_only_who_has_to_changes_files(self):
+        found = {name: changes_of(name) for name in SHIPPED}
+        self.assertEqual({name: changes for name, changes in found.items() if changes},
+                         CHANGES_FILES)
+
+    def test_only_who_has_to_starts_programs(self):
+        for name in SHIPPED:
+            self.assertEqual("subprocess" in imports_of(name), name in STARTS_PROGRAMS, name)
+
+    def test_nobody_executes_what_he_reads(self):
+        for name in SHIPPED:
+            called = {called for called, _ in calls_in(name)}
+            self.assertEqual(called & {"eval", "exec", "compile", "__import__", "os.system",
+                                       "os.popen", "importlib.import_module"}, set(), name)
+            self.assertEqual(imports_of(name) & {"pickle", "marshal", "shelve", "runpy"}, set(),
+                             name)
+
+    def test_the_judgement_of_files_notices_what_it_is_for(self):
+        for code, expected in (
+                ("open(p)", set()), ("open(p, 'rb')", set()), ("open(p, mode='w')", {"open"}),
+                ("open(p, 'ab')", {"open"}), ("open(p, m)", {"open"}),
+                ("os.open(p, os.O_RDONLY)", set()), ("os.open(p, os.O_RDWR)", {"os.open"}),
+                ("os.unlink(p)", {"os.unlink"}), ("Path(p).write_text('')", {".write_text"}),
+                ("shutil.rmtree(p)", {"shutil.rmtree"}), ("file.write(b'')", set())):
+            with mock.patch.object(Path, "read_bytes", lambda _, c=code: c.encode()):
+                self.assertEqual(changes_of("files"), expected, code)
+
+
+class Runner(unittest.TestCase):
+    def test_a_file_viewer_shows_it_whole(self):
+        data = SHIPPED["run_benchmark"].read_bytes()
+        self.assertLessEqual(data.count(b"\n"), 1200)
+        self.assertLessEqual(len(data), 51_200)
+
+    def test_version_and_knobs_stand_in_it_literally(self):
+        found = {node.targets[0].id: ast.literal_eval(node.value)
+                 for node in nodes_of("run_benchmark")[0].body if isinstance(node, ast.Assign)
+                 and dotted(node.targets[0]) in ("HARNESS_VERSION", "CANONICAL_OPTIONS")}
+        self.assertEqual(found, {
+            "HARNESS_VERSION": "public-1",
+            "CANONICAL_OPTIONS": {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}})
+
+    def test_its_parts_stand_in_their_order(self):
+        titles = re.findall(r"(?m)^# --- (.*?) -+$", SHIPPED["run_benchmark"].read_text("utf-8"))
+        self.assertEqual(titles, [
+            "version and knobs", "one read: stamped before anything looks at it", "one call",
+            "the ledger, written", "a run", "the server, asked", "the instrument", "a whole run",
+            "what else the command line offers"])
+
+
+class Texts(unittest.TestCase):
+    def test_every_module_and_everything_public_in_it_says_what_it_is(self):
+        silent = []
+        for name in SHIPPED:
+            tree = nodes_of(name)[0]
+            silent += [] if ast.get_docstring(tree) else [name]
+            silent += [f"{name}.{node.name}" for node in tree.body
+                       if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                       and not node.name.startswith("_") and node.name != "main"
+                       and not ast.get_docstring(node)]
+        self.assertEqual(silent, [])
+
+    def test_no_character_in_the_code_is_another_than_it_seems(self):
+        for name, path in SHIPPED.items():
+            text = path.read_text("utf-8")
+            self.assertEqual(set(re.findall(r"[^\x20-\x7e\n]", text))
+                             - set("\u00b5\u00b0\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"),
+                             set(), name)
+
+    def test_lines_end_as_everywhere(self):
+        for path in SHIPPED.values():
+            data = path.read_bytes()
+            self.assertEqual((b"\r" in data, data.endswith(b"\n\n"), data[-1:]),
+                             (False, False, b"\n"), path.name)
+
+    def test_the_agents_two_files_are_one(self):
+        claude, agents = (ROOT / name for name in ("CLAUDE.md", "AGENTS.md"))
+        if not claude.exists() and not agents.exists():
+            self.skipTest("they are not written yet")
+        self.assertEqual(claude.read_bytes(), agents.read_bytes())
+
+    def test_nothing_else_stands_at_the_top(self):
+        names = {name for name in os.listdir(ROOT) if not name.startswith(".")}
+        self.assertEqual(names - TOP, set())
+
+    def test_every_shipped_program_begins_and_ends_as_one(self):
+        for name in PROGRAMS:
+            text = SHIPPED[name].read_text("utf-8")
+            self.assertRegex(text, r"(?s)\nif __name__ == \"__main__\":\n    "
+                             r"(sys\.exit|raise SystemExit)\(main\(\)\)\n\Z")
