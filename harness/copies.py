@@ -24,7 +24,7 @@ MIN_ANSWERS = 5
 COPIED_SHARE = 0.9
 
 CHUNKS = re.compile(rb'"chunk_us":\[\d+,([\d,]{31,})\]')
-TEXTS = re.compile(rb'"text":"(.{%d,}?)","reasoning_text":"' % LONG_BYTES)
+TEXT, TEXT_END = b'"text":"', b'","reasoning_text":"'
 RUN_ID = re.compile(r"run-([0-9a-f-]{36})")
 
 
@@ -65,10 +65,17 @@ def sketch(path: str, handle: str, manifest: Json, events: Iterable[Json]) -> Sk
 def sketch_of_bytes(path: str, data: bytes) -> Sketch:
     """Of a ledger that was merged: the same, without parsing it."""
     gaps = [found for found in CHUNKS.findall(data) if _telling(found.split(b","))]
-    answers = TEXTS.findall(data)
+    answers = [text for text in map(_text_of, data.split(b"\n")) if len(text) >= LONG_BYTES]
     run = RUN_ID.search(path)
     return Sketch(path, path.split("/")[1] if "/" in path else "", run[1] if run else "",
                   _smallest(gaps), _smallest(answers))
+
+
+def _text_of(line: bytes) -> bytes:
+    """The answer in a ledger line as it stands there: inside of texts, quotes are escaped."""
+    start = line.find(TEXT) + len(TEXT)
+    end = line.find(TEXT_END, start)
+    return line[start:end] if len(TEXT) <= start <= end else b""
 
 
 class Index:
