@@ -124,6 +124,10 @@ class Parsing(unittest.TestCase):
     def test_what_a_manifest_keeps_is_open_until_it_is_settled(self):
         open_ones = {name for name, value in vars(parse(settle=False)).items() if value is None}
         kept = {knob.dest for knob in KNOBS.values() if knob.kept}
+        self.assertEqual(kept, {
+            "target_url", "models", "phases", "repeats", "lanes", "timeout", "temperature",
+            "num_ctx", "num_predict", "prompt_cache", "submitter_handle", "device_tag",
+            "cell_id_prefix", "no_hostname", "smoke"})
         self.assertEqual(open_ones - kept, {"api_key_env", "run_id", "out_dir", "wait"})
         self.assertEqual(kept - open_ones, set())
 
@@ -327,7 +331,7 @@ class Help(unittest.TestCase):
             self.assertIn(re.sub(r"\s+", " ", flags._help_of(knob)).replace("%%", "%"), told)
         for words in ("(default http://127.0.0.1:11434)", "(default 360 s)", "(default 0.1)",
                       "(default 4096 tokens)", "(default 2048 tokens)", "(default hello,5q,20q)",
-                      "(default avoid)", "(default 4 calls at once)"):
+                      "(default avoid)", "(default 1 times)", "(default 4 calls at once)"):
             self.assertIn(words, told)
 
     def test_it_reads_well_in_a_terminal(self):
@@ -347,6 +351,7 @@ class Help(unittest.TestCase):
     def test_the_documents_table_has_a_row_for_every_flag(self):
         lines = flags.flags_markdown(CANONICAL).splitlines()
         self.assertEqual(len(lines), 2 + len(KNOBS))
+        self.assertTrue(flags.flags_markdown(CANONICAL).endswith(" |\n"))
         self.assertEqual(lines[:3] + [line for line in lines if "--timeout" in line or
                                       "--wait" in line or "--quiet" in line], [
             "| flag | default | unit | what it does |", "| --- | --- | --- | --- |",

@@ -11,6 +11,7 @@ import calls
 import instrument
 import ledger
 import run_benchmark
+import wire
 
 from tests.test_calls import MS, WALL, S, reply
 
@@ -111,6 +112,17 @@ class Calibrate(unittest.TestCase):
         schedules = [schedule for _, _, schedule in self.endpoint.asked if schedule]
         self.assertEqual(schedules, [instrument.SCHEDULE, {
             "first_token_ms": 0, "gap_ms": 0, "tokens": 400}])
+
+    def test_rates_and_times_are_those_of_the_clock(self):
+        found = self.calibrate(lanes=1)
+        # 400 chunks between two looks at the clock, with one in between and 10 ms of work.
+        self.assertEqual(found["saturation"], [{"lanes": 1, "chunks_per_s": 39_992.0}])
+        self.assertEqual(found["wall_ms"], 20)
+
+    def test_a_calibration_parses_what_it_reads_as_a_call_does(self):
+        with mock.patch.object(wire.StreamParser, "feed") as feed:
+            self.calibrate(lanes=1)
+        self.assertEqual(feed.call_count, instrument.SCHEDULE["tokens"] + 400)
 
     def test_a_stream_that_breaks_off_is_no_measurement(self):
         with self.assertRaisesRegex(ValueError, "a calibration stream broke off"):

@@ -118,12 +118,13 @@ class Validator(unittest.TestCase):
                           ("c", "1 is not of type null")])
 
     def test_a_calls_many_times_are_judged_as_one_by_one(self):
-        schema = {"items": {"description": "", "type": "integer", "minimum": 0, "maximum": 5}}
-        for values in ([], [0, 5], [1, 2.0], [0, -1], [6], [True], ["1"], [0.5]):
-            alone = [found for i, value in enumerate(values) for found in (
-                findings({"x": value}, {"properties": {"x": {**schema["items"], "title": ""}}}))]
-            self.assertEqual([found.message for found in findings(values, schema)],
-                             [found.message for found in alone], values)
+        times = {"type": "integer", "minimum": 1, "maximum": 5}
+        for values in ([], [1, 5], [1, 2.0], [1, 0], [6, 1], [True], ["1"], [1.5]):
+            self.assertEqual(findings(values, {"items": times}),
+                             findings(values, {"items": {**times, "title": "one by one"}}), values)
+        self.assertEqual(len(findings([6, 1, 0], {"items": times})), 2)
+        self.assertEqual(ledger.schema("ledger")["$defs"]["timing"]["properties"]["chunk_us"][
+            "items"].keys(), times.keys())
 
     def test_it_knows_every_keyword_that_stands_in_the_schemas(self):
         used: set[str] = set()
@@ -175,6 +176,7 @@ class StrictJson(unittest.TestCase):
         self.assertEqual(ledger.strict_json(text.encode("utf-8")), json.loads(text))
         self.assertEqual(ledger.strict_json(b" [ ] \n"), [])
         self.assertEqual(ledger.strict_json(b'"\\ud83d\\ude00"'), "\U0001f600")
+        self.assertEqual(ledger.strict_json(b'"\\ud7ff\\ue000"'), "\ud7ff\ue000")
 
     def test_what_readers_disagree_on_is_refused_with_the_reason(self):
         deep = b"[" * 33 + b"]" * 33
@@ -190,7 +192,9 @@ class StrictJson(unittest.TestCase):
                 (b"[%d]" % HUGE, f"integer {HUGE} is beyond 2^53 - 1"),
                 (b"[%d]" % -HUGE, f"integer -{HUGE} is beyond 2^53 - 1"),
                 (b"[" + b"9" * 5000 + b"]", f"integer {'9' * 20} is beyond 2^53 - 1"),
-                (b'["\\ud83d"]', "half of a surrogate pair stands in a text"),
+                (b'{"b": 1, "a": 2, "a": 3}', 'key "a" stands twice in one object'),
+                (b'["\\ud800"]', "half of a surrogate pair stands in a text"),
+                (b'["\\udfff"]', "half of a surrogate pair stands in a text"),
                 (b'{"\\ude00": 1}', "half of a surrogate pair stands in a text"),
                 (deep, "is nested too deep"),
                 (b'{"a":' * 33 + b"1" + b"}" * 33, "is nested too deep"),
@@ -245,6 +249,13 @@ class Lines(unittest.TestCase):
     def test_a_line_is_compact_utf8_with_one_newline_at_its_end(self):
         self.assertEqual(ledger.dump_line({"a": "\u00e9\n", "b": [1, 2.5, None, True]}),
                          '{"a":"\u00e9\\n","b":[1,2.5,null,true]}\n'.encode())
+
+    def test_where_nothing_is_written_a_line_is_what_was_handed_in(self):
+        clock = iter((5_000_000, 5_000_999, 7_500_000))
+        nothing = ledger.NoLedger(lambda: next(clock))
+        self.assertEqual((nothing.segment, nothing.zero_ns, nothing.now_us(), nothing.now_us(),
+                          nothing.write("model_skipped", model="m")),
+                         (0, 5_000_000, 0, 2500, {"event": "model_skipped", "model": "m"}))
 
     def test_half_a_surrogate_pair_becomes_a_question_mark(self):
         self.assertEqual(ledger.dump_line({"a": "x\ud83d"}), b'{"a":"x?"}\n')
@@ -409,6 +420,18 @@ class Manifests(Files):
             self.write(data)
             found.append(ledger.has_lines(self.folder))
         self.assertEqual(found, [False, False, False, True])
+
+    def test_a_run_is_read_only_where_every_line_is_one_of_its_manifest(self):
+        with ScriptedEndpoint() as endpoint:
+            runs.run("--target-url", endpoint.url, "--out-dir", self.folder, "--smoke", "--quiet",
+                     "--run-id", STARTED["run_id"])
+        folder = runs.folder_of(self.folder, STARTED["run_id"])
+        manifest, held = ledger.load_run(folder)
+        self.assertEqual((manifest["run_id"], len(held.events)), (STARTED["run_id"], 5))
+        path = Path(folder, "run.jsonl")
+        path.write_bytes(path.read_bytes().replace(b'"t_us":', b'"t_us":-', 1))
+        with self.assertRaisesRegex(ledger.LedgerError, r"line 1: t_us: -\d+ is below 0"):
+            ledger.load_run(folder)
 
     def test_a_folder_that_is_none_of_a_run_is_told(self):
         with self.assertRaises(ledger.LedgerError) as raised:

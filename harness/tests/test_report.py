@@ -32,9 +32,11 @@ class Words(unittest.TestCase):
             self.assertEqual(report.printable(text), expected)
         self.assertEqual(report.printable("x" * 300), "x" * 200 + "...")
         self.assertEqual(report.printable("x" * 9, 4), "xxxx...")
+        self.assertEqual(report.printable("x" * 200), "x" * 200)
 
     def test_numbers_have_three_digits(self):
-        for value, expected in ((None, "-"), (0, "0"), (0.0004, "4.0e-04"), (0.01234, "0.0123"),
+        for value, expected in ((None, "-"), (0, "0"), (0.0004, "4.0e-04"), (0.001, "0.001"),
+                                (0.01234, "0.0123"),
                                 (1.0, "1"), (9.876, "9.88"), (84.06, "84.1"), (99.97, "100"),
                                 (123.4, "123"), (98765.4, "98765"), (-1.5, "-1.5")):
             self.assertEqual(report.digits(value), expected)
@@ -48,7 +50,7 @@ class Words(unittest.TestCase):
                          "-")
 
     def test_times_are_told_as_people_do(self):
-        for seconds, expected in ((0.4, "0 s"), (40, "40 s"), (89, "89 s"), (91, "2 min"),
+        for seconds, expected in ((0.4, "0 s"), (40, "40 s"), (89, "89 s"), (90, "2 min"),
                                   (720, "12 min"), (5400, "1 h 30 min"), (12_000, "3 h 20 min"),
                                   (360_000, "100 h 0 min")):
             self.assertEqual(report.duration(seconds), expected)
@@ -342,6 +344,15 @@ class Terminal(io.StringIO):
         raise OSError("no terminal of ours")
 
 
+class Buffered(io.StringIO):
+    """Keeps what is written until it is flushed."""
+
+    seen = ""
+
+    def flush(self) -> None:
+        self.seen = self.getvalue()
+
+
 class Closed(io.StringIO):
     """Whoever read it has gone."""
 
@@ -423,6 +434,19 @@ class Progress(unittest.TestCase):
                 (100, 1, ["a:b:\x1b"], [], r"1/38  b:\x1b  83 reads/s")):
             self.assertEqual(report.live_line(width, done, 38, ids, 83.4, spent_us), expected)
 
+    def test_a_line_is_there_at_once(self):
+        stream = Buffered()
+        report.Progress(stream, False, False).say("line")
+        self.assertEqual(stream.seen, "line\n")
+
+    def test_a_follower_tells_failures_as_failures(self):
+        stream = Terminal()
+        report.Follower(report.Progress.on(stream, False, {}), 2).tell([
+            call(), call(outcome="timeout", response=None, timing=None, error={
+                "message": "x", "status": None})])
+        self.assertEqual([line.startswith("\x1b[31m") for line in stream.getvalue().splitlines()],
+                         [False, True])
+
     def test_a_follower_tells_calls_as_they_come(self):
         stream = io.StringIO()
         follower = report.Follower(report.Progress.on(stream, False, {}), 2)
@@ -447,7 +471,7 @@ class Out(unittest.TestCase):
                 self.assertEqual(raw.getvalue(), expected)
 
     def test_a_closed_pipe_ends_nothing(self):
-        program = ("import report, sys\nsys.stdin.read()\nreport.out('x' * 99999)\nreport.out('y')"
+        program = ("import report, sys\nsys.stdin.read()\nreport.out('x')\nreport.out('y' * 99999)"
                    "\nprint('went on', file=sys.stderr)")
         process = subprocess.Popen(
             [sys.executable, "-c", program], cwd=runs.HARNESS, stdin=subprocess.PIPE,

@@ -340,6 +340,14 @@ class CallFields(unittest.TestCase):
             note(of, cell, tokens=1000, cut="yes")         # itself cut: it measures nothing
         self.assertEqual(self.fields(of, suite, cut)["truncated"]["verdict"], "unknown")
 
+    def test_prompts_that_carry_one_suite_are_no_measure_of_each_other(self):
+        of = known(names="edge_suite")
+        first, second = of.cells("edge_suite", ["m"])[:2]
+        note(of, first, tokens=3000)
+        usage = {"prompt_tokens": 1000, "completion_tokens": 1, "total_tokens": 1001}
+        told = self.fields(of, second, reply(says("a") + event({}, "stop", usage=usage)))
+        self.assertEqual(told["truncated"]["verdict"], "unknown")
+
     def test_a_servers_word_about_itself_becomes_a_line(self):
         of = known(engine="llama.cpp")
         self.assertEqual(of.identity("m", NO_PROBES), {
