@@ -10,7 +10,6 @@ from typing import Any, Optional
 
 import calls
 import wire
-
 from tests.scripted_endpoint import DONE, END, event, says
 
 MS, S = 1_000_000, 1_000_000_000

@@ -10,7 +10,6 @@ import unittest
 from unittest import mock
 
 import files
-
 from tests import runs
 
 

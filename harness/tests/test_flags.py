@@ -18,7 +18,6 @@ import flags
 import phases
 import run_benchmark
 from stops import Stop
-
 from tests import runs
 
 CANONICAL = run_benchmark.CANONICAL_OPTIONS

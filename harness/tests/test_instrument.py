@@ -12,7 +12,6 @@ import instrument
 import ledger
 import run_benchmark
 import wire
-
 from tests.test_calls import MS, WALL, S, reply
 
 AHEAD = 3 * S                 # our clock is so far ahead of the endpoint's

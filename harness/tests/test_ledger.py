@@ -19,7 +19,6 @@ from unittest import mock
 import hardware
 import instrument
 import ledger
-
 from tests import runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, models
 from tests.scripted_runs import QUICK

@@ -18,7 +18,6 @@ import phases
 import privacy
 import run_benchmark
 from stops import Stop
-
 from tests import runs
 
 SUITES = phases.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)

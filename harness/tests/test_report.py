@@ -16,7 +16,6 @@ import metrics
 import phases
 import report
 from stops import Stop, StorageError
-
 from tests import runs
 from tests.test_metrics import call
 

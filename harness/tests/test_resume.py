@@ -28,7 +28,6 @@ import manifests
 import releases
 import report
 import run_benchmark
-
 from tests import kill_and_resume, runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK

@@ -19,7 +19,6 @@ import phases
 import report
 import run_benchmark
 import state
-
 from tests import runs
 from tests.scripted_endpoint import ANSWER, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK

@@ -10,7 +10,6 @@ import calls
 import engines
 import phases
 import state
-
 from tests import runs
 from tests.scripted_endpoint import END, event, says
 from tests.test_calls import reply
