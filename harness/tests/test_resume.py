@@ -165,6 +165,15 @@ class TornLines(Runs):
         self.lay_beside(b'{"event":"phase_fin')
         self.resumed(b'{"event":"phase_fin{"event":"run_resumed","seq')
 
+    def test_two_crashes_before_it_was_told(self):
+        self.finished()
+        self.cut(2, b'{"event":"run_resumed","seq')
+        self.lay_beside(b'{"event":"phase_fin')
+        with mock.patch.object(run_benchmark, "begin_segment", side_effect=OSError(5, "Crash")):
+            self.assertEqual(self.run_it().code, 4)
+        self.assertEqual(ledger.read_ledger(str(self.ledger)).torn, b"")
+        self.resumed(b'{"event":"phase_fin{"event":"run_resumed","seq')
+
     def test_a_crash_after_it_was_told(self):
         self.finished()
         self.cut(2, b'{"event":"phase_fin')
@@ -299,6 +308,18 @@ class AsItBegan(Runs):
     def cells(self) -> list[tuple[str, str]]:
         planned, state = ledger.load_run(self.folder)
         return kill_and_resume.cell_outcomes(planned, state.events)
+
+    def test_each_resume_is_a_segment_with_a_clock_and_a_hello_of_its_own(self):
+        self.finished("--phases", "5q", "--num-predict", "4")
+        for _ in "123":
+            self.cut(3)
+            self.assertEqual(self.run_it().code, 0)
+        starts = [e for e in self.events if e["event"] in ("run_started", "run_resumed")]
+        self.assertEqual([e["segment"] for e in starts], [0, 1, 2, 3])
+        self.assertEqual(len({e["clock_origin_ns"] for e in starts}), 4)
+        self.assertEqual([(e["repeat"], e["segment"], e["cold"]) for e in self.events
+                          if e["event"] == "call_finished" and e["phase"] == "hello"],
+                         [(n, n, True) for n in range(4)])
 
     def test_a_rehearsal_goes_on_with_a_new_endpoint(self):
         words = ("--rehearse", "--quiet", "--no-calibration", "--out-dir", self.out_dir,
