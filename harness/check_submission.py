@@ -185,14 +185,13 @@ def check_changes(repository: sources.Repository, base: str, head: str, settings
                                           "allowed")
         return 0
     found = list(sources.of_changes(repository, changes, report))
-    return check_all(found, settings, _merged(repository, base_id, report), report) if found else 0
+    return check_all(found, settings, _merged(repository, base_id), report) if found else 0
 
 
-def _merged(repository: sources.Repository, base: str, report: Report) -> copies.Index:
+def _merged(repository: sources.Repository, base: str) -> copies.Index:
     """Every ledger that was merged already."""
     index = copies.Index()
-    files = [(path, sha) for path, sha in repository.files(base, "submissions")
-             if path.endswith("/run.jsonl")]
+    files = list(repository.files(base, "submissions", "run.jsonl"))
     sizes = repository.sizes_bytes([sha for _, sha in files])
     for path, sha in files:
         if sizes.get(sha, 0) <= sources.LIMITS_BYTES["run.jsonl"] and sha in sizes:

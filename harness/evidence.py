@@ -82,6 +82,7 @@ class Walker:
         self.replay, self.segment = Replay(manifest, suites), Segment(0)
         self.models: list[str] = manifest["models"]
         self.line = self.found = 0
+        self.taken: list[Json] = []       # calls as planned; what a next process would take up
         self.finished: set[Key] = set()
         self.probed: set[str] = set()
         self.skipped: set[str] = set()
@@ -117,6 +118,8 @@ class Walker:
             self.note("clock-backwards", f"t_us is {event['t_us']} after {self.segment.t_us}")
         self.segment.t_us = event["t_us"]
         getattr(self, f"_{name}")(event)
+        if name != "call_finished":
+            self.taken.append(event)
 
     def _follow_segments(self, event: Json) -> None:
         if event["event"] == "run_resumed":
@@ -124,7 +127,7 @@ class Walker:
                 self.note("segment-order", f"segment {event['segment']} follows "
                                            f"{self.segment.number}")
             self.segment = Segment(event["segment"])
-            self.replay = self.replay.resumed(self.events[:self.line - 1])
+            self.replay = self.replay.resumed(self.taken)
         elif event["segment"] != self.segment.number:
             self.note("segment-order", f"segment is {event['segment']}, no run_resumed said so")
         elif self.segment.ended:
@@ -355,6 +358,7 @@ class Walker:
         self.segment.open_calls.append(call)
         self.segment.lanes_us[cell.lane] = call["t_us"]
         self.replay.note_call(cell, call)
+        self.taken.append(call)
 
     def _place(self, cell: phases.Cell, call: Json) -> None:
         """Whether this call may be made now."""

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, NamedTuple, Optional
 
@@ -148,7 +149,9 @@ def _opener(path: str) -> Callable[[], BinaryIO]:
 
 # --- git -----------------------------------------------------------------------------------------
 COMMAND_LIMIT_S = 120
-MAX_LIST_BYTES = 64 * MIB     # of names in a tree, or changes between two
+MAX_TREE_BYTES = 256 * MIB    # of all names below submissions/; it is read record by record
+MAX_CHANGES_BYTES = 4 * MIB   # of all names that a change touches
+SHAS_AT_ONCE = 1000
 SAFE_CONFIG = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.pager=cat",
                "core.attributesFile=" + os.devnull, "protocol.allow=never")
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
@@ -185,60 +188,83 @@ class Repository:
         except OSError as error:
             raise Stop(f"git cannot be run ({_why(error)}); install it") from None
 
-    def _output(self, *words: str, stdin: bytes = b"") -> Optional[bytes]:
-        """What a command prints; None where it fails, or prints more than any list of ours."""
+    def _output(self, *words: str, stdin: bytes = b"") -> bytes:
+        """What a command prints that prints little; nothing where it fails."""
         child = self._start(words, subprocess.PIPE)
         try:
             out, _ = child.communicate(stdin, COMMAND_LIMIT_S)
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
-            return None
-        return None if child.returncode or len(out) > MAX_LIST_BYTES else out
+            return b""
+        return b"" if child.returncode else out
+
+    def _records(self, words: Sequence[str], limit_bytes: int) -> Iterator[str]:
+        """What a command prints, NUL after NUL; raises Stop where it fails or does not end."""
+        child = self._start(words, subprocess.DEVNULL)
+        timer = threading.Timer(COMMAND_LIMIT_S, child.kill)
+        timer.start()
+        try:
+            assert child.stdout is not None
+            rest, total = b"", 0
+            while total <= limit_bytes:
+                block = child.stdout.read(MIB)
+                if not block:
+                    child.wait(COMMAND_LIMIT_S)
+                    break
+                total += len(block)
+                *whole, rest = (rest + block).split(b"\0")
+                for record in whole:
+                    yield record.decode("utf-8", "surrogateescape")
+        finally:
+            timer.cancel()
+            child.kill()
+            child.communicate()
+        if child.returncode or total > limit_bytes:
+            raise Stop(f"git {words[0]} does not list what is asked for; fetch base and head whole")
 
     def commit(self, name: str) -> str:
         """The commit that a name means; raises Stop."""
-        out = None
-        if not name.startswith("-"):
-            out = self._output("rev-parse", "--verify", "--quiet", "--end-of-options",
-                               name + "^{commit}")
-        found = (out or b"").decode("ascii", "replace").strip()
+        out = b"" if name.startswith("-") or "\0" in name else self._output(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}")
+        found = out.decode("ascii", "replace").strip()
         if not SHA.match(found):
             raise Stop(f"{printable(name)} names no commit here; fetch it, and name it by its id")
         return found
 
     def merge_base(self, base: str, head: str) -> str:
         """The commit from which two went apart; raises Stop."""
-        found = (self._output("merge-base", base, head) or b"").decode("ascii", "replace")[:64]
+        found = self._output("merge-base", base, head).decode("ascii", "replace")[:64]
         if not SHA.match(found.strip()):
             raise Stop("base and head have no commit in common here; fetch more of the history")
         return found.strip()
 
     def changes(self, base: str, head: str) -> list[Change]:
         """Every path that differs; a rename is a deletion and an addition. Raises Stop."""
-        out = self._output("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev",
-                           "--no-ext-diff", "--no-textconv", base, head)
-        if out is None:
-            raise Stop("the changes between base and head cannot be listed; fetch both")
-        words = out.decode("utf-8", "surrogateescape").split("\0")
+        words = list(self._records(
+            ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
+             "--no-textconv", base, head], MAX_CHANGES_BYTES))
         return [Change(told[1], told[3], told[4][:1], path) for told, path in
                 ((meta.split(" "), path) for meta, path in zip(words[::2], words[1::2]))]
 
-    def files(self, commit: str, folder: str) -> list[tuple[str, str]]:
-        """(path, object) of every file below a folder; none where there is no such folder."""
-        out = self._output("ls-tree", "-r", "-z", commit, "--", folder + "/") or b""
-        found = []
-        for line in filter(None, out.decode("utf-8", "surrogateescape").split("\0")):
+    def files(self, commit: str, folder: str, name: str) -> Iterator[tuple[str, str]]:
+        """(path, object) of every file of that name below a folder; raises Stop."""
+        for line in self._records(["ls-tree", "-r", "-z", commit, "--", folder + "/"],
+                                  MAX_TREE_BYTES):
             told, _, path = line.partition("\t")
-            found.append((path, told.split(" ")[2]))
-        return found
+            if path.endswith("/" + name):
+                yield path, told.split(" ")[2]
 
     def sizes_bytes(self, shas: Sequence[str]) -> dict[str, int]:
         """{object: size} of the blobs that are here; others are left out."""
-        out = self._output("cat-file", "--batch-check", stdin="".join(
-            sha + "\n" for sha in shas if SHA.match(sha)).encode("ascii")) or b""
-        rows = (line.split(" ") for line in out.decode("ascii", "replace").split("\n"))
-        return {row[0]: int(row[2]) for row in rows if len(row) == 3 and row[1] == "blob"}
+        found: dict[str, int] = {}
+        for at in range(0, len(shas), SHAS_AT_ONCE):
+            asked = "".join(sha + "\n" for sha in shas[at:at + SHAS_AT_ONCE] if SHA.match(sha))
+            out = self._output("cat-file", "--batch-check", stdin=asked.encode("ascii"))
+            rows = (line.split(" ") for line in out.decode("ascii", "replace").split("\n"))
+            found.update((row[0], int(row[2])) for row in rows
+                         if len(row) == 3 and row[1] == "blob")
+        return found
 
     def read(self, sha: str) -> bytes:
         """A blob's bytes; ask for its size first. Raises OSError."""

@@ -450,6 +450,7 @@ CASES = (
     Case("cell-differs", call_field("cold", value=True)),
     # It comes after itself.
     Case("cell-repeated", ask_again, follows=("call-order",)),
+    Case("cell-differs", call_field("model", value="another"), spec=RESUMED),
     Case("call-order", spec=Spec(swapped=True)),
     Case("hello-missing", drop_resumed_hello, spec=RESUMED),
     Case("phase-skip-differs", line_field("phase_skipped", "reason", "no time"), spec=SKIPPING),
@@ -599,7 +600,10 @@ class HonestRuns(unittest.TestCase):
         for spec in (SMALL, LANES, SALTED, SKIPPING, RESUMED, TORN, BUSY, SUITE, Spec(
                 phases="5q", more=("--repeats", "3")), Spec(more=("--prompt-cache", "allow")), Spec(
                 engine="vllm", refused_field="cache_salt"), Spec(phases="hello"), Spec(
-                thinking=("P-EASY", "P-HARD")), Spec(more=("--cell-id-prefix", "ci:llama.cpp"))):
+                thinking=("P-EASY", "P-HARD")), Spec(more=("--cell-id-prefix", "ci:llama.cpp")),
+                Spec(kill_after=(0,)), Spec(kill_after=(1, 0, 3)),
+                Spec(kill_after=(1000,), failing=("P-HARD",)),
+                Spec(engine="ollama", phases="parallel_mixed", kill_after=(5,), tokens=12)):
             with self.subTest(spec=spec):
                 report = check(make(spec))
                 self.assertEqual(report.codes(), [], report.text(1))
@@ -613,8 +617,19 @@ class HonestRuns(unittest.TestCase):
         self.assertEqual(report.codes(), [], report.text(1))
 
     def test_a_conversation_that_met_its_edge_is_told_of_and_no_error(self):
-        report = check(make(EDGE))
-        self.assertEqual(report.codes(), ["cells-not-ranked"], report.text(1))
+        for spec in (EDGE, EDGE._replace(kill_after=(7,)), EDGE._replace(kill_after=(3,))):
+            report = check(make(spec))
+            self.assertEqual(report.codes(), ["cells-not-ranked"], report.text(1))
+
+    def test_a_run_whose_very_first_line_was_torn(self):
+        made = make()
+        resumed = one(make(TORN), "run_resumed")
+        first = made.events[0]
+        for event in made.events[1:]:
+            event["segment"] = 1
+        made.events.insert(1, {**resumed, **{name: first[name] for name in (
+            "run_id", "at", "t_us")}})
+        self.assertEqual(check(made.sealed()).codes(), [])
 
     def test_a_host_name_that_was_taken_out_afterwards_breaks_no_seal(self):
         made = make()

@@ -228,6 +228,7 @@ class Subject:
         check_submission.check(
             sources.Submission("x", self.parts, blobs),
             check_submission.Settings(self.released, now_s=self.now_s), copies.Index(), report)
+        self.broke = [found.what for found in report.findings() if found.code == "check-broken"]
         return Counter(found.code for found in report.findings()
                        if found.severity != findings.INFO)
 
@@ -241,6 +242,7 @@ class Subject:
             return None
         new = self.check(made) - self.before
         if "check-broken" in new:
+            print(f"BROKEN {self.parts[2]} {number} {self.mutants[number].pattern}: {self.broke}")
             return "broken"
         return next((severity for severity in (findings.ERROR, findings.WARNING)
                      if any(findings.CODES[code].severity == severity for code in new)), "missed")
