@@ -115,9 +115,11 @@ def timing_of(reply: Reply, offset_before_ns: int, offset_after_ns: int, zero_ns
     us, headers = stamps.us, arrivals.header_reads
     body_us = us[headers - arrivals.body_in_header:] if headers else []
     text = wire.timing_of(reply.stream, us)
+    # A thread that lost its CPU in the sending notes its end late: after the kernel's stamps even.
+    sent_us = max(arrivals.sent_ns - arrivals.started_ns, 0) // 1000
     return {"started_us": (arrivals.started_ns - zero_ns) // 1000,
             "connect_us": arrivals.connect_us,
-            "sent_us": max(arrivals.sent_ns - arrivals.started_ns, 0) // 1000,
+            "sent_us": sent_us if not headers else min(sent_us, us[headers - 1]),
             "headers_us": us[headers - 1] if headers else None,
             "first_chunk_us": body_us[0] if body_us else None,
             **{name: text[name] for name in ("first_token_us", "first_answer_us", "last_token_us")},
@@ -350,7 +352,7 @@ def _cache_verdict(run_us: Optional[int], probe: Json) -> tuple[str, str]:
                                                    "first_token_us"))
     if probe["outcome"] != "ok" or first_us is None:
         return "unknown", f"the probe brought no text ({probe['outcome']})"
-    if prompt and cached is not None and cached > metrics.CACHED_SHARE * prompt:
+    if metrics.counts_as_cached(cached, prompt):
         return "cached", f"{cached} of {prompt} prompt tokens came from a cache, says the server"
     if run_us and first_us < CACHED_TTFT_SHARE * run_us:
         return "cached", f"its first token came after {first_us} us, in the run after {run_us} us"

@@ -740,8 +740,7 @@ class Run:
     def _heartbeat_gap(self, reply: calls.Reply) -> Optional[int]:
         if reply.arrivals is None or not self.heartbeat.is_alive():
             return None
-        return max(self.heartbeat.between(reply.arrivals.started_ns, time.perf_counter_ns()),
-                   default=0)
+        return self.heartbeat.longest_gap_us(reply.arrivals.started_ns, time.perf_counter_ns())
 
     def _record(self, cell: phases.Cell, fields: Json) -> Json:
         """Write a call's line, on disk before this returns; stop where the run has to."""
