@@ -513,6 +513,7 @@ class Cap(Failures):
         self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"ok": 11, "timeout": 10}))
 
     def test_a_stream_that_stays_open_after_done_is_left_after_a_grace(self):
+        begun_s = time.monotonic()
         with mock.patch.object(run_benchmark, "DONE_GRACE_S", 0.05):
             self.assert_rows(
                 {"silent": (STREAM + says("a") + END, HANG),
@@ -521,6 +522,7 @@ class Cap(Failures):
                              + b"".join(b"%x\r\n%b\r\n" % (len(part), part)
                                         for part in (says("a"), END)), HANG)},
                 dict.fromkeys(("silent", "talking", "chunked"), answer("a", 1)), timeout_s=5.0)
+        self.assertLess(time.monotonic() - begun_s, 5.0)
 
     def test_done_inside_an_answer_does_not_end_it(self):
         with mock.patch.object(run_benchmark, "DONE_GRACE_S", 0.01):
@@ -796,25 +798,62 @@ class VanishedServer(Failures):
             ran = run(endpoint)
         self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"bad_response": 4}))
 
-    @linux_only
-    def test_an_interrupt_does_not_wait_for_a_connection_that_hangs(self):
-        with ScriptedEndpoint() as endpoint, tempfile.TemporaryDirectory() as folder:
-            last = engines.PROBE_PATHS[-1]
-            endpoint.get[last] = (lambda _: endpoint.go_deaf(), *NOT_FOUND)
-            child = subprocess.Popen(
-                [sys.executable, run_benchmark.__file__, "--target-url", endpoint.url, "--smoke",
-                 "--out-dir", folder], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            self.addCleanup(child.kill)
-            wait_for_connecting(child, endpoint.port)
-            begun_s = time.monotonic()
-            child.send_signal(signal.SIGINT)
-            _, err = child.communicate(timeout=LIMIT_S)
-            (path,) = Path(folder).rglob("run.jsonl")
-            last_event = json.loads(path.read_bytes().splitlines()[-1])
-        self.assertEqual((child.returncode, last_event["event"], last_event["exit_code"]),
+
+class Interrupts(Failures):
+    """An interrupt does not wait for what hangs; told of a child, whose exit is the point."""
+
+    def child(self, url: str, folder: str, **constants: Any) -> Any:
+        program = ("import sys, run_benchmark as program\n"
+                   f"vars(program).update({constants!r})\nsys.exit(program.main())")
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, "--target-url", url, "--smoke", "--out-dir", folder],
+            cwd=Path(run_benchmark.__file__).parent, stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL)
+        self.addCleanup(child.kill)
+        return child
+
+    def assert_ends(self, child: Any, folder: str) -> None:
+        begun_s = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=LIMIT_S)
+        (path,) = Path(folder).rglob("run.jsonl")
+        last = json.loads(path.read_bytes().splitlines()[-1])
+        self.assertEqual((child.returncode, last["event"], last["exit_code"]),
                          (130, "run_interrupted", 130))
         self.assertIn(b"run_benchmark: stopped by SIGINT\nnext: python3 ", err)
         self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+
+    @linux_only
+    def test_a_connection_that_hangs_is_dropped(self):
+        with ScriptedEndpoint() as endpoint, tempfile.TemporaryDirectory() as folder:
+            endpoint.get[engines.PROBE_PATHS[-1]] = (lambda _: endpoint.go_deaf(), *NOT_FOUND)
+            child = self.child(endpoint.url, folder, DROP_GRACE_S=3600.0)
+            wait_for_connecting(child, endpoint.port)
+            self.assert_ends(child, folder)
+
+    @unittest.skipIf(os.name == "nt", "there a child gets no SIGINT")
+    def test_what_cannot_be_dropped_is_left_behind(self):
+        class Mute(ScriptedEndpoint):
+            """After the last question it takes connections and says nothing more."""
+
+            reached = threading.Event()
+
+            def _swap(self, connection: socket.socket) -> socket.socket:
+                if any(request.path == engines.PROBE_PATHS[-1] for request in self.requests):
+                    connection.recv(1)
+                    self.reached.set()
+                    HANG(connection)
+                return super()._swap(connection)
+
+        with tempfile.TemporaryDirectory() as folder:
+            certificate = make_certificate(folder)
+            if certificate is None:
+                self.skipTest("there is no openssl to make a certificate with")
+            with mock.patch.dict(os.environ, {"SSL_CERT_FILE": certificate}), \
+                    Mute(certificate=certificate) as endpoint:
+                child = self.child(endpoint.url, folder, DROP_GRACE_S=0.1)
+                self.assertTrue(endpoint.reached.wait(LIMIT_S))
+                self.assert_ends(child, folder)
 
 
 def wait_for_connecting(child: Any, port: int) -> None:
