@@ -28,7 +28,8 @@ SPARE_RATIO = 1.1             # bandwidths are rounded, and measured ones are ov
 PLACEHOLDER = re.compile(r"<[^<>]{1,40}>|\b(?:todo|tbd|fixme|xxx+)\b|\binsert\b.*\bhere\b",
                          re.IGNORECASE)
 # What a rendered page hides: HTML and its comments, images, definitions of links.
-HIDING = re.compile(r"<[a-zA-Z/!?]|!\[|^\s{0,3}\[[^\]]*\]:", re.MULTILINE)
+HIDING = re.compile(r"<!--|</?[a-zA-Z][^<>]*>|<[!?][^<>]*>|!\[|^[ ]{0,3}\[[^\]]*\]:",
+                    re.MULTILINE)
 VERSION_WORDS = frozenset(("version", "driver", "build", "release", "kernel", "python"))
 KEPT_CHARACTERS = 200         # of a text whose hits are remembered
 HOST_NAME = "host_hostname_short"

@@ -638,6 +638,12 @@ class HonestRuns(unittest.TestCase):
         made.manifest["host_hostname_short"] = None
         self.assertEqual(check(made.completed()).codes(), [])
 
+    def test_words_may_hold_comparisons_lists_and_links(self):
+        made = make()
+        words("notes", "- with n<k lanes, or n > 2\n- see [the log](https://example.org/a)\n"
+              "- \u00fc, \u65e5\u672c, \u2600\ufe0f and an arrow ->")(made)
+        self.assertEqual(check(made).codes(), [])
+
     def test_canonical_options_are_those_of_the_runner(self):
         self.assertEqual(provenance.CANONICAL_OPTIONS[run_benchmark.HARNESS_VERSION],
                          run_benchmark.CANONICAL_OPTIONS)
