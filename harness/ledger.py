@@ -402,10 +402,10 @@ def untold_torn(found: LedgerState, kept: bytes) -> bytes:
 
     A crash may come between laying beside and cutting off, and between telling and taking away.
     """
-    if found.torn:
-        return kept if kept.endswith(found.torn) else kept + found.torn
     told = [event["torn_base64"] for event in found.events if event["event"] == "run_resumed"]
-    return b"" if base64.b64encode(kept).decode("ascii") in told else kept
+    if base64.b64encode(kept).decode("ascii") in told:
+        kept = b""
+    return kept if kept.endswith(found.torn) else kept + found.torn
 
 
 def _event_of(line: bytes) -> Optional[dict[str, Any]]:

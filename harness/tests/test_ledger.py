@@ -356,7 +356,8 @@ class ReadLedger(Files):
                 ([], b"", b"", b""), ([], b"new", b"", b"new"), ([], b"", b"old", b"old"),
                 ([], b"new", b"new", b"new"), ([], b"new", b"old", b"oldnew"),
                 ([told], b"", b"old", b""), ([none], b"", b"old", b"old"),
-                ([told], b"", b"", b""), ([told], b"new", b"", b"new")):
+                ([told], b"", b"", b""), ([told], b"new", b"", b"new"),
+                ([told], b"new", b"old", b"new"), ([told], b"old", b"old", b"old")):
             self.assertEqual(ledger.untold_torn(
                 ledger.LedgerState(events, 0, torn, False), kept), expected)
 
