@@ -309,7 +309,7 @@ class Keys(Failures):
         rows = {
             "body": (response(b'{"error":{"message":"' + b"x" * 285 + KEY.encode() + b'"}}',
                               "400 Bad"),),
-            "stream": (STREAM + says("a") + b'data: {"error":"Bearer ' + KEY.encode() + b'"}\n\n',),
+            "stream": (STREAM + says("a") + b'data: {"error":"' + KEY.encode() + b' is old"}\n\n',),
             "text": (STREAM + says(KEY[:9], KEY[9:]) + event(
                 {}, "stop", model=KEY, system_fingerprint=KEY, usage={KEY: [KEY]}) + DONE,),
             "thought": (STREAM + says(KEY, field="reasoning") + says("x") + END,),
@@ -935,7 +935,8 @@ class GrowingConversation(Failures):
         turns = iter(range(100))
 
         def answer_(_: Request) -> Script:
-            return (STREAM + says("<think>hm</think>", f"Answer {next(turns)}.") + END,)
+            return (STREAM + says("<think>hm</think>", f"Answer {next(turns)}.",
+                                  "<think>no, yes</think>\n") + END,)
 
         with ScriptedEndpoint(then=answer_) as endpoint:
             ran = run(endpoint, phases="edge_append")

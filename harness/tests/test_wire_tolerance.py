@@ -5,6 +5,7 @@ Each row plays what one of them really does, or what breaks on the way; the run 
 from __future__ import annotations
 
 import json
+import re
 import unittest
 from pathlib import Path
 from typing import Any
@@ -369,12 +370,13 @@ class Reasoning(Failures):
 class Ollama(Failures):
     """As its source says: the window is the server's, a prompt beyond it loses its front half."""
 
-    WINDOW = 2048
-
     def setUp(self):
-        self.loaded = False
+        self.use_window(2048)
+
+    def use_window(self, tokens: int) -> None:
+        self.loaded, self.window = False, tokens
         ps = json.loads(recorded("ollama")["/api/ps"][0].partition(b"\r\n\r\n")[2])
-        ps["models"][0]["context_length"] = self.WINDOW
+        ps["models"][0]["context_length"] = self.window
         self.get = {**recorded("ollama"), "/api/ps": lambda _: (response(json.dumps(
             ps if self.loaded else {"models": []}).encode()),)}
 
@@ -382,7 +384,7 @@ class Ollama(Failures):
         """The first call loads the model; prompt_tokens as after the cut."""
         self.loaded = True
         sent = sum(len(m["content"]) for m in request.json["messages"]) // 4
-        kept = sent if sent <= self.WINDOW else self.WINDOW - (self.WINDOW - 4) // 2
+        kept = sent if sent <= self.window else self.window - (self.window - 4) // 2
         return (STREAM + event({"role": "assistant", "content": "One"}) + says(" two.") + STOP
                 + event(usage={**USAGE, "prompt_tokens": kept}) + DONE,)
 
@@ -434,8 +436,18 @@ class Ollama(Failures):
         self.assertEqual([c["truncated"] for c in ran.calls if c["phase"] == "edge_suite"], [{
             "verdict": "unknown", "reason": "no earlier call to compare prompt_tokens with"}] * 6)
 
+    def test_a_cut_prompt_is_no_measure_of_later_ones(self):
+        self.use_window(400)
+        ran = self.run_it(phases="frozen,edge_append,edge_suite")
+        for call in ran.calls:
+            if call["phase"] == "edge_suite":
+                about = call["request"]["messages_chars"] / 4
+                told_ = re.fullmatch(r"prompt_tokens is 202, about (\d+) were sent: half the "
+                                     r"window", call["truncated"]["reason"])
+                self.assertAlmostEqual(int(told_[1]), about, delta=about / 10)
+
     def test_a_conversation_that_no_longer_grows_in_tokens_was_cut(self):
-        self.WINDOW = 400
+        self.use_window(400)
         ran = self.run_it(phases="edge_append")
         turns = [c for c in ran.calls if c["phase"] == "edge_append"]
         sizes = [c["response"]["usage"]["prompt_tokens"] for c in turns]
