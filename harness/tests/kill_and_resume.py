@@ -32,6 +32,8 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import answer_checks
+import engines
+import files
 import hardware
 import ledger
 import phases
@@ -408,13 +410,16 @@ class Cut:
 
 @contextlib.contextmanager
 def as_it_was(folder: str) -> Iterator[None]:
-    """While it holds, harness, git and host count as what a finished run met: they cost most."""
+    """While it holds, harness, git and host count as what a finished run met, the server is asked
+    only what it answers, and the disk is not waited for: all that costs time and breaks nothing."""
     manifest, state = ledger.load_run(folder)
     sample = next((e for e in state.events if e["event"] == "host_sampled"), {})
     gauges = {name: value for name, value in sample.items() if name not in ledger.COMMON_FIELDS}
     with mock.patch.multiple(releases, current_hashes=lambda: manifest["files_sha256"],
                              git_state=lambda: manifest["git"]), \
-            mock.patch.object(hardware.Sampler, "sample", lambda _: gauges):
+            mock.patch.object(hardware.Sampler, "sample", lambda _: gauges), \
+            mock.patch.object(engines, "PROBE_PATHS", ("/v1/models", "/version")), \
+            mock.patch.object(files, "flush_to_disk", lambda _: None):
         yield
 
 
