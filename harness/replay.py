@@ -23,6 +23,8 @@ Problems = Iterator[tuple[str, str]]
 
 SALT = re.compile(r"[0-9a-f]{16}\Z")
 MOST_UNSEEN = 8
+# What engines.context_in_force says of a context that a server does not tell.
+UNTOLD = re.compile(r"only while it is loaded\Z|does not tell the context in force(?:\Z|; )")
 ESTIMATE = re.compile(r"about \d+")
 
 
@@ -177,8 +179,8 @@ def context_problems(context: Json) -> Problems:
     if given is not None and context["reason"] != reason:
         yield "context-differs", f"its reason is {ledger.shown(context['reason'])}, it follows " \
             f"{ledger.shown(reason)}"
-    if given is None and context["reason"] is None:
-        yield "context-differs", "it is not known, and no reason is told"
+    if given is None and not UNTOLD.search(context["reason"] or ""):
+        yield "context-differs", f"it is not known, for {ledger.shown(context['reason'])}"
 
 
 def _hollow(event: Json) -> bool:

@@ -25,11 +25,13 @@ Json = dict[str, Any]
 GIB = 1024 ** 3
 SPARE_RATIO = 1.1             # bandwidths are rounded, and measured ones are over at times
 # A stand-in that somebody forgot: <name>, TODO, "insert ... here".
-PLACEHOLDER = re.compile(r"<[^<>]{1,40}>|\b(?:todo|tbd|fixme|xxx+)\b|\binsert\b.*\bhere\b",
-                         re.IGNORECASE)
-# What a rendered page hides: HTML and its comments, images, definitions of links.
-HIDING = re.compile(r"<!--|</?[a-zA-Z][^<>]*>|<[!?][^<>]*>|!\[|^[ ]{0,3}\[[^\]]*\]:",
-                    re.MULTILINE)
+PLACEHOLDER = re.compile(r"<[a-zA-Z][\w ./-]{0,40}>|\b(?:todo|tbd|fixme|xxx+)\b"
+                         r"|\binsert\b.*\bhere\b", re.IGNORECASE)
+# What a rendered page hides: HTML and its comments, images, definitions of links. A tag is one by
+# CommonMark's grammar, so that n<k and m>2 are none.
+_ATTRIBUTE = r"""\s+[a-zA-Z_:][\w.:-]*(?:\s*=\s*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
+HIDING = re.compile(rf"<[!?]|</?[a-zA-Z][a-zA-Z0-9-]*(?:{_ATTRIBUTE})*\s*/?>|!\["
+                    r"|^[ ]{0,3}\[[^\]]*\]:", re.MULTILINE)
 VERSION_WORDS = frozenset(("version", "driver", "build", "release", "kernel", "python"))
 KEPT_CHARACTERS = 200         # of a text whose hits are remembered
 HOST_NAME = "host_hostname_short"

@@ -60,7 +60,7 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.run_(started|resumed)\.(clock_origin_ns|newline_added|torn_base64)", "raw"),
     (r"ledger\.instrument_calibrated\..*", "raw"),
     (r"ledger\.endpoint_identified\.(engine\.(version|build|recognised_by)|facts\..*|slots\..*"
-     r"|context\.(effective_tokens|source|remedy))", "raw"),
+     r"|context\.(effective_tokens|source|reason|remedy))", "raw"),
     (r"ledger\.model_skipped\.model", "raw"),
     (r"ledger\.call_finished\.attempts\..*", "raw"),
     (r"ledger\.call_finished\.request\.(salt|options\.cache_salt)", "raw"),
