@@ -1,0 +1,258 @@
+"""Writes those tables of the documents that follow from the code.
+
+    python3 harness/tests/make_documents.py      rewrites them in place, and names what it changed
+
+A table stands between `<!-- table:NAME:begin -->` and `<!-- table:NAME:end -->`; what stands there
+is made by a function below and never typed. The tests fail where a document holds something else.
+"""
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
+
+import answer_checks
+import engines
+import findings
+import flags
+import ledger
+import metrics
+import phases
+import privacy
+import releases
+import run_benchmark
+import sources
+from tests import documents
+
+Json = dict[str, Any]
+PROGRAMS = ("run_benchmark", "complete_submission", "check_submission", "compare_submissions",
+            "hardware", "releases", "reference_endpoint")
+
+
+# --- Markdown ------------------------------------------------------------------------------------
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def shown(text: str) -> str:
+    """Markdown in which `<word>` outside of code is text, and no tag of HTML."""
+    pieces = re.split(r"(`[^`]*`)", text)
+    return "".join(piece if piece.startswith("`") else piece.replace("<", "&lt;")
+                   for piece in pieces)
+
+
+def code(text: str) -> str:
+    """As inline code; nothing for nothing."""
+    return f"`{text}`" if text else ""
+
+
+# --- files ---------------------------------------------------------------------------------------
+def first_paragraph(path: Path) -> str:
+    """What a Python file says of itself; read without parsing the rest, which takes long."""
+    said = re.match(r'(?:#[^\n]*\n)*"""(.*?)(?:\n\n|""")', path.read_text("utf-8"), re.DOTALL)
+    return described(path.name, said[1] if said else "")
+
+
+def files_table() -> str:
+    """Every file of harness/, by its own words."""
+    shipped = sorted(Path(HARNESS).glob("*.py"))
+    groups = (
+        ("Programs, each run as `python3 harness/NAME`",
+         [Path(HARNESS) / f"{name}.py" for name in PROGRAMS]),
+        ("Leaves, which the programs import: tables and pure functions",
+         [path for path in shipped if path.stem not in PROGRAMS]),
+        ("Tests, with nothing but Python", sorted(Path(HARNESS).glob("tests/[a-z]*.py"))),
+        ("Checks from outside, with packages, servers or a browser",
+         sorted(Path(HARNESS).glob("tests/outside/*"))))
+    rows: list[Sequence[str]] = []
+    for title, paths in groups:
+        rows.append((f"**{title}**", ""))
+        rows += [(code(path.relative_to(HARNESS).as_posix()), file_text(path)) for path in paths
+                 if path.is_file()]
+        rows += data_rows() if title.startswith("Leaves") else []
+    return table(("file", "what it is"), rows)
+
+
+def file_text(path: Path) -> str:
+    """A Python file's first paragraph, the first sentence of another script's."""
+    if path.suffix == ".py":
+        return first_paragraph(path)
+    lines = path.read_text("utf-8").split("\n")
+    comment = list(itertools.takewhile(lambda line: line.startswith(("//", "#")), lines))
+    said = " ".join(line.lstrip("/# ") for line in comment)
+    return described(path.name, said.partition(". ")[0].rstrip(".") + ".")
+
+
+def described(name: str, text: str) -> str:
+    """A description on one line, without the name of the file in front."""
+    said = re.sub(rf"^{re.escape(name)}[^:]*: ", "", " ".join(text.split()), flags=re.IGNORECASE)
+    return said[:1].upper() + said[1:]
+
+
+def data_rows() -> Iterator[Sequence[str]]:
+    """Suites and schemas by their own words, the rest by ours."""
+    yield "**Data**", ""
+    for path in sorted(Path(HARNESS).glob("suites/*.json")):
+        yield code(f"suites/{path.name}"), json.loads(path.read_bytes())["purpose"]
+    for path in sorted(Path(HARNESS).glob("schemas/*.json")):
+        schema = json.loads(path.read_bytes())
+        yield code(f"schemas/{path.name}"), f"Shape of {schema['title']}: {schema['description']}"
+    yield "`page/`", "HTML, style and script of the page that compare_submissions.py --html writes."
+    yield "`requirements.txt`", "Empty by intent."
+
+
+# --- what is asked -------------------------------------------------------------------------------
+def phases_table() -> str:
+    """The phases in running order."""
+    suites = phases.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
+    return table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
+        (code(name), code(phase.suite_file or "prompts.py"), str(len(suites[name])),
+         "`--lanes`" if phase.kind in ("same", "mixed") else "1",
+         f"{phase.max_tokens} tokens" if phase.max_tokens else "`--num-predict`", phase.text)
+        for name, phase in phases.PHASES.items()))
+
+
+def format_rules_table() -> str:
+    """The seven rules by their functions' words."""
+    return table(("`format_rule`", "what passes"), (
+        (code(name), " ".join((rule.__doc__ or "").split()))
+        for name, rule in answer_checks.FORMAT_RULES.items()))
+
+
+def knobs_table() -> str:
+    """The runner's flags."""
+    return flags.flags_markdown(run_benchmark.CANONICAL_OPTIONS)
+
+
+# --- what is written -----------------------------------------------------------------------------
+def submission_files_table() -> str:
+    """The five files of a submission."""
+    said = {f"{name}.json": ledger.schema(name)["description"]
+            for name in ("manifest", "metadata", "hardware")}
+    said["run.jsonl"] = ledger.schema("ledger")["description"]
+    said["run.md"] = first_paragraph(Path(HARNESS) / "run_page.py")
+    makers = ("run_benchmark.py", "complete_submission.py")
+    return table(("file", "written by", "at most", "what it is"), (
+        (code(name), code(makers[name not in (ledger.MANIFEST, ledger.LEDGER)]),
+         f"{limit / sources.MIB:g} MiB", described(name, said[name]))
+        for name, limit in sources.LIMITS_BYTES.items()))
+
+
+def events_table() -> str:
+    """Every kind of ledger line."""
+    definitions = ledger.schema("ledger")["$defs"]
+    return table(("event", "what it tells"), (
+        (code(name), definitions[name]["description"]) for name in ledger.event_names()))
+
+
+def call_fields_table() -> str:
+    """The fields of a call's line, those inside of others behind a dot."""
+    root = ledger.schema("ledger")
+    return table(("field of `call_finished`", "what it holds"), (
+        (code(name), said) for name, said in fields_below(root, root["$defs"]["call_finished"])))
+
+
+def fields_below(root: Json, node: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, sentence) of every property that a schema names."""
+    for name, held in node.get("properties", {}).items():
+        yield prefix + name, held["description"]
+        inner = held.get("anyOf", [held])[0]
+        inner = root["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+        yield from fields_below(root, inner, f"{prefix}{name}.")
+
+
+def outcomes_table() -> str:
+    """What a call can come to."""
+    return table(("outcome", "what it means"), (
+        (code(name), text) for name, text in ledger.OUTCOMES.items()))
+
+
+# --- what is said --------------------------------------------------------------------------------
+def exit_codes(program: str) -> dict[str, str]:
+    """{code: meaning} as the program's own help tells them; a code may be `130/143`."""
+    parser = parser_of(program)
+    help_text = f"{parser.description or ''}\n{parser.epilog or ''}"
+    told = re.search(r"exit codes:\s*(.*?)\.(?:\s|$)", help_text, re.DOTALL | re.IGNORECASE)
+    parts = re.split(r"[;,]\s+(?=\d)", " ".join(told[1].split())) if told else []
+    return dict(part.split(" ", 1) for part in parts)
+
+
+def parser_of(program: str) -> Any:
+    """A program's own parser."""
+    return importlib.import_module(program).build_parser()
+
+
+def exit_codes_table() -> str:
+    """The codes of every program that has a parser of its own."""
+    return table(("program", "exit code", "meaning"), (
+        (code(f"{program}.py"), number, text) for program in PROGRAMS if program != "releases"
+        for number, text in exit_codes(program).items()))
+
+
+def engines_table() -> str:
+    """What engines.py knows of each server."""
+    ports = {name: port for port, names in engines.USUAL_PORTS.items() for name in names}
+    values = {"tokens": "TOKENS", "total": "TOKENS_OF_ALL_SLOTS", "slots": "SLOTS",
+              "model": "MODEL"}
+    return table(("engine", "usual port", "cache kept out by", "how its context is set"), (
+        (name, str(ports.get(name, "")), code(engine.cache_field or "") or "a line of salt",
+         (engine.remedy or "").format(**values))
+        for name, engine in engines.ENGINES.items() if name != "reference-endpoint"))
+
+
+def releases_table() -> str:
+    """The releases, and what of each is pinned."""
+    return table(("release", "pinned by SHA-256"), (
+        (code(version), "programs, prompts and suites" if "harness/run_benchmark.py" in pinned
+         else f"prompts and suites ({len(pinned)} files); programs follow with the release")
+        for version, pinned in releases.RELEASES.items()))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "files": files_table,
+    "phases": phases_table,
+    "format-rules": format_rules_table,
+    "knobs": knobs_table,
+    "submission-files": submission_files_table,
+    "events": events_table,
+    "call-fields": call_fields_table,
+    "outcomes": outcomes_table,
+    "metrics": metrics.metrics_markdown,
+    "flags": metrics.flags_markdown,
+    "checks": findings.check_markdown,
+    "privacy": privacy.privacy_markdown,
+    "exit-codes": exit_codes_table,
+    "engines": engines_table,
+    "releases": releases_table,
+}
+
+
+def made_tables() -> dict[str, str]:
+    """Every table as it has to stand in the documents."""
+    return {name: shown(make()) for name, make in TABLES.items()}
+
+
+def main() -> int:
+    made = made_tables()
+    for path in documents.PATHS:
+        before = documents.read(path)
+        after = documents.with_tables(before, made)
+        if after != before:
+            path.write_bytes(after.encode("utf-8"))
+            print(f"rewritten: {path.relative_to(documents.ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
