@@ -254,7 +254,7 @@ class StreamParser:
         self._note_other(read)
 
     def _whole_events(self, payload: bytes, read: int) -> None:
-        """Whole events in the usual dialect, as nearly every read brings them: the same, cheaper."""
+        """Whole events in the usual dialect, as most reads bring them: the same, cheaper."""
         self._at_start = False
         for event in payload[:-2].split(b"\n\n"):
             if event.startswith(b"data: ") and b"\n" not in event:

@@ -5,16 +5,15 @@
   python3 harness/tests/bench_instrument.py --rounds 3    fewer rounds
   python3 harness/tests/bench_instrument.py lag cost      only these parts
 
-Both clients read the same schedules from the embedded endpoint, in turn, round by round. The bare one
-is `for line in response` of urllib, stamping each line and doing nothing else; ours keeps all its
-evidence. Truth is the endpoint's own log. Quote ratios and medians: single times say little on a
+Both clients read the same schedules from the embedded endpoint, in turn, round by round. The bare
+one is `for line in response` of urllib, stamping each line and doing nothing else; ours keeps all
+its evidence. Truth is the endpoint's own log. Quote ratios and medians: single times say little on a
 machine that does other things.
 """
 from __future__ import annotations
 
 import argparse
 import gc
-import http.client
 import json
 import os
 import statistics
@@ -29,9 +28,9 @@ from typing import Any, Callable, NamedTuple, Optional
 HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, HARNESS)
 
-import calls  # noqa: E402
-import run_benchmark  # noqa: E402
-import wire  # noqa: E402
+import calls
+import run_benchmark
+import wire
 
 Json = dict[str, Any]
 LANES = (1, 4, 16)
@@ -114,7 +113,8 @@ def bare(base: str, schedule: Json) -> Callable[[], Seen]:
 
 
 # --- measuring -----------------------------------------------------------------------------------
-def together(lanes: int, stream: Callable[[], Callable[[], Seen]]) -> tuple[list[Seen], float, float]:
+def together(lanes: int,
+             stream: Callable[[], Callable[[], Seen]]) -> tuple[list[Seen], float, float]:
     """(what each lane saw, CPU seconds, wall seconds) of so many streams at once."""
     out: list[Callable[[], Seen]] = []
     threads = [threading.Thread(target=lambda: out.append(stream())) for _ in range(lanes)]
@@ -242,7 +242,8 @@ PARTS = {"lag": part_lag, "saturation": part_saturation, "calls": part_calls}
 
 def main(argv: Optional[list[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []],
+                        help=f"of {', '.join(PARTS)} (default all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default 5)")
     chosen = parser.parse_args(argv)
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs; median (lowest-highest) of "

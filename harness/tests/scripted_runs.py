@@ -25,7 +25,6 @@ import ledger
 import prompts
 import releases
 import run_benchmark
-
 from tests.scripted_endpoint import (
     ANSWER,
     LIMIT_S,

@@ -31,7 +31,6 @@ import run_benchmark
 import run_page
 import sources
 import state
-
 from tests import valid_run
 from tests.valid_run import Spec, make
 

@@ -26,7 +26,6 @@ import phases
 import prompts
 import run_benchmark
 import survey
-
 from tests.scripted_endpoint import (
     ANSWER,
     CHAT,

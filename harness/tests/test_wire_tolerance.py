@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import calls
-
 from tests.scripted_endpoint import (
     ANSWER,
     DONE,
