@@ -242,10 +242,12 @@ PARTS = {"lag": part_lag, "saturation": part_saturation, "calls": part_calls}
 
 def main(argv: Optional[list[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []],
+    parser.add_argument("parts", nargs="*", metavar="PART",
                         help=f"of {', '.join(PARTS)} (default all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default 5)")
     chosen = parser.parse_args(argv)
+    if not set(chosen.parts) <= set(PARTS):
+        parser.error(f"{' '.join(chosen.parts)}: a part is one of {', '.join(PARTS)}")
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs; median (lowest-highest) of "
           f"{chosen.rounds} rounds")
     with run_benchmark.reference_endpoint("--slots", "64") as target:
