@@ -7,8 +7,8 @@
 
 Both clients read the same schedules from the embedded endpoint, in turn, round by round. The bare
 one is `for line in response` of urllib, stamping each line and doing nothing else; ours keeps all
-its evidence. Truth is the endpoint's own log. Quote ratios and medians: single times say little on a
-machine that does other things.
+its evidence. Truth is the endpoint's own log. Quote ratios and medians: single times say little on
+a machine that does other things.
 """
 from __future__ import annotations
 
