@@ -472,6 +472,8 @@ class WholePath(unittest.TestCase):
             self.assertEqual({Path(name).parts[:3] for name in added},
                              {("submissions", runbook.HANDLE, runbook.TAG)})
             folder = str(Path(added[0]).parent)
+            manifest = json.loads((clone.folder / folder / "manifest.json").read_bytes())
+            self.assertIsNone(manifest["host_hostname_short"])
             refused = json.loads(clone.session(
                 f"python3 harness/check_submission.py --json {folder}").out)["findings"]
             self.assertEqual([one["code"] for one in refused if one["severity"] == "error"],
