@@ -446,6 +446,15 @@ class Runbook(unittest.TestCase):
         top = RUNBOOK.partition("\n## 1 ")[0].partition("**Privacy")[2]
         self.assertEqual(re.findall(r"(?m)^(\d)\. ", top), ["1", "2", "3", "4", "5"])
 
+    def test_blocks_that_are_not_run_repeat_lines_that_are(self):
+        run = {line.replace(" --phases all", "") for line in documents.runnable(RUNBOOK)}
+        rest = {line for block in documents.parts(RUNBOOK).blocks
+                if block.language == "sh" and block.info != documents.RUNNABLE
+                for line in documents.lines_of(block.text)}
+        self.assertEqual(rest - run, {"python3 harness/run_benchmark.py --rehearse"})
+        self.assertEqual({block.language for block in documents.parts(RUNBOOK).blocks},
+                         {"sh", "json", "text"})
+
     def test_every_placeholder_of_its_blocks_is_told(self):
         told = {documents.plain(row[0]) for row in documents.rows(RUNBOOK, "placeholder")}
         used = set(re.findall(r"(?<![=A-Z_./-])\b[A-Z]{2,}(?:_[A-Z]+)*\b(?=[\s/:\"]|$)",
