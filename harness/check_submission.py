@@ -24,7 +24,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn, Optional
 
 if sys.version_info < (3, 9):
@@ -53,7 +53,7 @@ ALL_KEPT = 10_000             # of the grep's findings, each a line
 class Settings(NamedTuple):
     """What a check depends on besides the files. handle: whose folder it has to be."""
 
-    released: provenance.Releases
+    released: releases.Known
     allow_synthetic: bool = False
     handle: Optional[str] = None
     now_s: float = 0.0
@@ -254,7 +254,7 @@ def refuse_combinations(args: argparse.Namespace) -> None:
         raise Stop("type folders to check, or --base and --head, or --privacy and where to look")
 
 
-def run(args: argparse.Namespace, released: Mapping[str, Mapping[str, str]],
+def run(args: argparse.Namespace, released: releases.Known,
         now_s: float) -> tuple[Report, int]:
     """The report on what the flags ask for, and how many were checked; raises Stop."""
     refuse_combinations(args)
@@ -277,7 +277,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the program; the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        report, checked = run(args, releases.RELEASES, time.time())
+        report, checked = run(args, releases.known(), time.time())
     except Stop as stop:
         print(f"check_submission: {stop}", file=sys.stderr)
         return 2

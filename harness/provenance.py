@@ -24,7 +24,6 @@ from replay import Suites, context_problems
 from sources import RUN_FOLDER, Submission
 
 Json = dict[str, Any]
-Releases = Mapping[str, Mapping[str, str]]
 
 # What a release's runner calls canonical; a test holds the newest to the runner.
 CANONICAL_OPTIONS = {"public-1": {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}}
@@ -36,7 +35,7 @@ MAX_CELLS = 10_000            # a model has 75 a repeat; a ledger of 32 MiB hold
 EXAMPLE_CODES = frozenset(("synthetic-run", "smoke-run", "name-refused", "ids-differ"))
 
 
-def check_manifest(manifest: Json, submission: Submission, released: Releases,
+def check_manifest(manifest: Json, submission: Submission, released: releases.Known,
                    allow_synthetic: bool, notes: Notes) -> None:
     """All findings on manifest.json, the folder's names included."""
     found = [*_names(manifest, submission), *_kind(manifest, allow_synthetic),
@@ -84,15 +83,15 @@ def _kind(manifest: Json, allow_synthetic: bool) -> list[tuple[str, str]]:
 
 
 # --- release -------------------------------------------------------------------------------------
-def _release(manifest: Json, released: Releases) -> list[tuple[str, str]]:
+def _release(manifest: Json, released: releases.Known) -> list[tuple[str, str]]:
     version, files = manifest["harness_version"], manifest["files_sha256"]
     release = released.get(version)
     if release is None:
         return [("release-unknown", f"{ledger.shown(version)}; known are {', '.join(released)}")]
     pinned = RUNNER in release
     names = {*release, *(path for path in files if pinned or path.startswith(SUITES))}
-    found = [("harness-modified", f"{path} is {_state(files.get(path), release.get(path))}")
-             for path in sorted(names) if files.get(path) != release.get(path)]
+    found = [("harness-modified", f"{path} is {_state(files.get(path), path in release)}")
+             for path in sorted(names) if files.get(path) not in release.get(path, ())]
     if not pinned:
         found.append(("harness-unpinned", f"of {version}, {len(release)} files are known"))
         if manifest["git"]["dirty"]:
@@ -100,8 +99,8 @@ def _release(manifest: Json, released: Releases) -> list[tuple[str, str]]:
     return found
 
 
-def _state(here: Optional[str], there: Optional[str]) -> str:
-    return "missing" if here is None else "not of the release" if there is None else "changed"
+def _state(here: Optional[str], released: bool) -> str:
+    return "missing" if here is None else "changed" if released else "not of the release"
 
 
 @functools.cache

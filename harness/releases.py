@@ -1,23 +1,29 @@
 """Which bytes make up a release of the harness, and which bytes stand here.
 
 A run's manifest holds the SHA-256 of every program file and suite that it ran with; the submission
-check holds them against RELEASES. Old releases stay valid, so an entry is never changed once it was
-released: its runs could no longer be told from those of a changed harness. For a new release, raise
-`version` in every suite and HARNESS_VERSION, and append an entry with the hashes that this prints:
+check holds them against two tables. RELEASES pins what is asked, prompts and suites: an entry is
+never changed once it was released, since its runs could no longer be told from others. The file
+released_programs.json pins what asks, {release: {path: [SHA-256, ...]}}: a program may be mended
+within a release where old and new runs stay comparable, and then has one hash more.
 
     python3 harness/releases.py            the hashes of the files as they stand here
     python3 harness/releases.py --check    exit 1 and a line for each file unlike the newest release
+    python3 harness/releases.py --add      take up the programs as they stand here, after a change
 
-This file holds the table and so cannot be in it.
+For a new release raise `version` in every suite and HARNESS_VERSION, append its prompts and suites
+to RELEASES, and take up the programs.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import subprocess
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
+
+import files
 
 RELEASES: dict[str, dict[str, str]] = {
     "public-1": {
@@ -39,6 +45,36 @@ RELEASES: dict[str, dict[str, str]] = {
 }
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PROGRAMS = os.path.join(HERE, "released_programs.json")
+
+# {release: {path: the SHA-256 that are its own}}
+Known = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+def known() -> Known:
+    """All that is pinned. A release whose programs are not pinned yet has prompts and suites
+    alone."""
+    programs = _programs()
+    return {release: {**{path: (sha256,) for path, sha256 in frozen.items()},
+                      **programs.get(release, {})} for release, frozen in RELEASES.items()}
+
+
+def _programs() -> dict[str, dict[str, list[str]]]:
+    found: dict[str, dict[str, list[str]]] = json.loads(files.read(PROGRAMS) or b"{}")
+    return found
+
+
+def add(release: str, current: Mapping[str, str]) -> list[str]:
+    """Pin the programs among `current` in the table of programs; the paths that are new to it."""
+    table, frozen = _programs(), RELEASES[release]
+    pinned = table.setdefault(release, {})
+    new = [path for path, sha256 in current.items() if path.endswith(".py") and path not in frozen
+           and sha256 not in pinned.get(path, ())]
+    for path in new:
+        pinned.setdefault(path, []).append(current[path])
+    table[release] = dict(sorted(pinned.items()))
+    files.write_whole(PROGRAMS, (json.dumps(table, indent=1) + "\n").encode("ascii"))
+    return new
 
 
 def current_hashes() -> dict[str, str]:
@@ -69,23 +105,34 @@ def _git(*words: str) -> Optional[str]:
     return done.stdout.decode("ascii", "replace").strip()
 
 
-def differences(release: dict[str, str], current: dict[str, str]) -> list[str]:
-    """A line for each file of `release` that is missing or changed, and each suite that is new."""
-    added = [p for p in current if p.startswith("harness/suites/") and p not in release]
+def differences(release: Mapping[str, Sequence[str]], current: Mapping[str, str]) -> list[str]:
+    """A line for each file of `release` that is missing or changed, and each file that is new: any
+    suite, and any program once programs are pinned at all."""
+    programs = "harness/run_benchmark.py" in release
+    added = [path for path in current if path not in release
+             and (programs or path.startswith("harness/suites/"))]
     return [f"{path}: not in the release" for path in added] + [
         f"{path}: {'changed' if path in current else 'missing'}"
-        for path, sha256 in release.items() if current.get(path) != sha256]
+        for path, hashes in release.items() if current.get(path) not in hashes]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="SHA-256 of the harness's files.")
-    parser.add_argument("--check", action="store_true",
-                        help="name what differs from the newest release; exit 1 if anything does")
-    if not parser.parse_args(argv).check:
-        print("\n".join(f'"{path}": "{sha256}",' for path, sha256 in current_hashes().items()))
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true",
+                      help="name what differs from the newest release; exit 1 if anything does")
+    what.add_argument("--add", action="store_true",
+                      help="take the programs as they stand here up into the newest release; only "
+                           "where runs before and after stay comparable")
+    chosen = parser.parse_args(argv)
+    newest, current = list(RELEASES)[-1], current_hashes()
+    if chosen.add:
+        print("\n".join(f"{path}: taken up" for path in add(newest, current)) or "nothing new")
         return 0
-    newest = list(RELEASES)[-1]
-    lines = differences(RELEASES[newest], current_hashes())
+    if not chosen.check:
+        print("\n".join(f'"{path}": "{sha256}",' for path, sha256 in current.items()))
+        return 0
+    lines = differences(known()[newest], current)
     print("\n".join(lines) or f"as released: {newest}")
     return 1 if lines else 0
 

@@ -213,10 +213,11 @@ def engines_table() -> str:
 
 def releases_table() -> str:
     """The releases, and what of each is pinned."""
-    return table(("release", "pinned by SHA-256"), (
-        (code(version), "programs, prompts and suites" if "harness/run_benchmark.py" in pinned
-         else f"prompts and suites ({len(pinned)} files); programs follow with the release")
-        for version, pinned in releases.RELEASES.items()))
+    return table(("release", "prompts and suites", "programs", "hashes of programs"), (
+        (code(release), str(len(releases.RELEASES[release])),
+         str(len(pinned) - len(releases.RELEASES[release])),
+         str(sum(map(len, pinned.values())) - len(releases.RELEASES[release])))
+        for release, pinned in releases.known().items()))
 
 
 TABLES: dict[str, Callable[[], str]] = {

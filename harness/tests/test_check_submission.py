@@ -368,7 +368,7 @@ def other_prompts(made):
 
 
 ANOTHER_ID = "9" * 8 + "-9999" * 3 + "-" + "9" * 12
-OTHER_RELEASE = {"public-1": {**valid_run.RELEASES["public-1"], "harness/prompts.py": "0" * 64}}
+OTHER_RELEASE = {"public-1": {**valid_run.RELEASES["public-1"], "harness/prompts.py": ("0" * 64,)}}
 HUGE_LINE = b'{"event":"' + b"x" * (intake.LINE_LIMIT_BYTES + 10) + b'"}\n'
 
 CASES = (
@@ -845,7 +845,7 @@ class CommandLine(unittest.TestCase):
 
     def test_a_clean_submission_exits_0_and_another_1(self):
         with tempfile.TemporaryDirectory() as root, mock.patch.object(
-                check_submission.releases, "RELEASES", valid_run.RELEASES), mock.patch.object(
+                check_submission.releases, "known", lambda: valid_run.RELEASES), mock.patch.object(
                 check_submission.time, "time", lambda: valid_run.NOW_S):
             folder = make().write(root)
             self.assertEqual(run_main(folder),

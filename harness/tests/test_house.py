@@ -32,9 +32,9 @@ metrics
 answer_checks
 wire
 copies
-releases
 reference_endpoint
 
+releases             files
 hardware             stops
 phases               stops prompts
 ledger               stops

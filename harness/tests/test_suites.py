@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import unittest
 from unittest import mock
 
@@ -348,42 +349,57 @@ class EdgeSuite(unittest.TestCase):
 
 
 class Releases(unittest.TestCase):
-    def test_prompts_and_suites_are_those_of_the_newest_release(self):
+    def test_every_file_is_one_of_the_newest_release(self):
         newest = list(releases.RELEASES)[-1]
-        frozen = {path: sha256 for path, sha256 in releases.current_hashes().items()
-                  if path == "harness/prompts.py" or path.startswith("harness/suites/")}
-        released = {path: sha256 for path, sha256 in releases.RELEASES[newest].items()
-                    if path in frozen}
-        self.assertEqual(frozen, released)
+        self.assertEqual(
+            releases.differences(releases.known()[newest], releases.current_hashes()), [],
+            "type python3 harness/releases.py --add where runs before and after stay comparable")
 
-    def test_table_holds_whole_hashes_under_paths_of_the_harness(self):
-        for version, files in releases.RELEASES.items():
-            for path, sha256 in files.items():
-                with self.subTest(version, path=path):
+    def test_tables_hold_whole_hashes_under_paths_of_the_harness(self):
+        for release, files in releases.known().items():
+            for path, hashes in files.items():
+                with self.subTest(release, path=path):
                     self.assertRegex(path, r"^harness/([a-z_]+\.py|suites/[a-z0-9_]+\.json)$")
-                    self.assertRegex(sha256, r"^[0-9a-f]{64}$")
+                    self.assertTrue(all(re.match(r"[0-9a-f]{64}$", one) for one in hashes))
+                    self.assertEqual(len(set(hashes)), len(hashes))
 
     def test_differences_name_what_changed_what_is_missing_and_what_is_new(self):
-        release = {"harness/a.py": "1", "harness/b.py": "2", "harness/suites/c.json": "3"}
+        release = {"harness/a.py": ("0", "1"), "harness/b.py": ("2",),
+                   "harness/suites/c.json": ("3",)}
         current = {"harness/a.py": "1", "harness/suites/c.json": "4", "harness/suites/d.json": "5",
                    "harness/e.py": "6"}
         self.assertEqual(releases.differences(release, current), [
             "harness/suites/d.json: not in the release", "harness/b.py: missing",
             "harness/suites/c.json: changed"])
-        self.assertEqual(releases.differences(release, dict(release)), [])
+        with_runner = {**release, "harness/run_benchmark.py": ("7",)}
+        self.assertEqual(releases.differences(with_runner, {**current, "harness/b.py": "2"}), [
+            "harness/suites/d.json: not in the release", "harness/e.py: not in the release",
+            "harness/suites/c.json: changed", "harness/run_benchmark.py: missing"])
 
     def run_main(self, *words):
         with contextlib.redirect_stdout(io.StringIO()) as out:
             return releases.main(words), out.getvalue()
 
     def test_check_tells_by_its_exit_code_whether_anything_differs(self):
-        path, sha256 = next(iter(releases.RELEASES["public-1"].items()))
-        with mock.patch.object(releases, "RELEASES", {"x": {path: sha256[::-1]}}):
-            code, text = self.run_main("--check")
-        self.assertEqual(code, 1)
-        self.assertIn(f"{path}: changed\n", text)
-        with mock.patch.object(releases, "RELEASES", {"older": {}, "x": releases.current_hashes()}):
-            self.assertEqual(self.run_main("--check"), (0, "as released: x\n"))
+        self.assertEqual(self.run_main("--check"), (0, "as released: public-1\n"))
+        changed = {**releases.current_hashes(), "harness/wire.py": "0" * 64}
+        with mock.patch.object(releases, "current_hashes", lambda: changed):
+            self.assertEqual(self.run_main("--check"), (1, "harness/wire.py: changed\n"))
+
+    def test_a_program_that_was_mended_within_a_release_has_one_hash_more(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(
+                releases, "PROGRAMS", os.path.join(folder, "released_programs.json")):
+            self.assertEqual(self.run_main("--add")[0], 0)
+            self.assertEqual(self.run_main("--add"), (0, "nothing new\n"))
+            before = releases.current_hashes()
+            mended = {**before, "harness/wire.py": "0" * 64}
+            with mock.patch.object(releases, "current_hashes", lambda: mended):
+                self.assertEqual(self.run_main("--add"), (0, "harness/wire.py: taken up\n"))
+            known = releases.known()["public-1"]
+        self.assertEqual(known, {
+            **{path: (sha256,) if path in releases.RELEASES["public-1"] else [sha256]
+               for path, sha256 in before.items()},
+            "harness/wire.py": [before["harness/wire.py"], "0" * 64]})
 
     def test_printed_hashes_are_ready_to_be_pasted_into_the_table(self):
         code, text = self.run_main()

@@ -43,7 +43,8 @@ SUITES = phases.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
                             answer_checks.FORMAT_RULES)
 BASE = datetime.datetime(2026, 11, 20, 8, 0, tzinfo=datetime.timezone.utc)
 NOW_S = BASE.timestamp() + 90_000.0
-RELEASES = {run_benchmark.HARNESS_VERSION: releases.current_hashes()}
+RELEASES = {run_benchmark.HARNESS_VERSION: {
+    path: (sha256,) for path, sha256 in releases.current_hashes().items()}}
 GIB = 1024 ** 3
 MACHINE = {
     "system": {"kind": "desktop", "virtualization": "none"},
@@ -228,7 +229,7 @@ class Maker:
             _at(BASE, -20_000), False, flags.parse_target(args.target_url), "127.0.0.1", "host")
         manifest = manifests.assemble(
             args, found, engine, self.served, dict.fromkeys(self.served, self._told(None)),
-            dict(RELEASES[run_benchmark.HARNESS_VERSION]),
+            releases.current_hashes(),
             {"commit": "3" * 40, "dirty": False})
         manifest["python"] = {"version": "3.12.1", "implementation": "CPython"}
         manifest["os"] = {"system": "Linux", "machine": "x86_64"}
