@@ -177,7 +177,8 @@ def check_changes(repository: sources.Repository, base: str, head: str, settings
     base_id, head_id = repository.commit(base), repository.commit(head)
     fork = repository.merge_base(base_id, head_id)
     changes = repository.changes(fork, head_id)
-    if not any(change.path.startswith("submissions/") for change in changes):
+    if all(not change.path.startswith("submissions/")
+           or change.path.startswith(sources.PROJECTS_OWN) for change in changes):
         report.add("no-submission", ".", f"none of {len(changes)} changed paths is of one")
         return 0
     if len(changes) > MAX_CHANGED_FILES:
