@@ -1,0 +1,86 @@
+"""The runs that are merged here: accepted, shown on the page, and as alike as one machine's are."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import io
+import os
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+import check_submission
+import compare_submissions
+import ledger
+import run_benchmark
+import versus
+from tests import made_submissions
+
+ROOT = Path(run_benchmark.__file__).resolve().parent.parent / "submissions"
+FOLDERS = sorted(os.fspath(folder) for folder in ROOT.glob("*/*/run-*")
+                 if folder.parts[-3] != "EXAMPLE")
+MARKS = ("decode_tokens_per_s", "ttft_ms")
+
+
+def called(program: Any, *words: str) -> tuple[int, str]:
+    """Exit code and standard output of a program's main."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, \
+            contextlib.redirect_stderr(io.StringIO()):
+        return program.main(words), out.getvalue()
+
+
+def repeated() -> dict[tuple[str, str, str], list[str]]:
+    """{handle, device tag, engine: folders} of what was run more than once, oldest first."""
+    found = collections.defaultdict(list)
+    for folder in FOLDERS:
+        manifest = compare_submissions.read_document(folder, "manifest.json")
+        found[manifest["submitter_handle"], manifest["device_tag"],
+              manifest["engine"]["name"]].append((manifest["started_at"], folder))
+    return {key: [folder for _, folder in sorted(runs)] for key, runs in found.items()
+            if len(runs) > 1}
+
+
+def stretched(folder: str, factor: float) -> versus.Run:
+    """A run with every mark and gap longer."""
+    manifest, state = ledger.load_run(folder)
+    events = made_submissions.stretched(state.events, factor)
+    return versus.run_of(manifest, events, ledger.latest_calls(events))
+
+
+@unittest.skipUnless(FOLDERS, "nothing is merged yet")
+class Merged(unittest.TestCase):
+    """Every submission that stands here."""
+
+    def test_the_check_accepts_each(self):
+        code, told = called(check_submission, *FOLDERS)
+        self.assertEqual(code, 0, told)
+
+    def test_the_page_holds_each_with_its_details(self):
+        with tempfile.TemporaryDirectory() as folder:
+            page = os.path.join(folder, "page.html")
+            code, _ = called(compare_submissions, os.fspath(ROOT), "--html", page)
+            text = Path(page).read_text(encoding="utf-8")
+        ids = [folder.rpartition("run-")[2] for folder in FOLDERS]
+        self.assertEqual((code, [run_id for run_id in ids if run_id not in text]), (0, []))
+
+
+@unittest.skipUnless(repeated(), "nothing is merged twice yet")
+class OneMachine(unittest.TestCase):
+    """Runs of one machine with one server."""
+
+    def test_two_runs_cannot_be_told_apart(self):
+        for first, second, *_ in repeated().values():
+            told = [row["verdict"] for row in versus.compare_sides(
+                [compare_submissions.read_run(first)],
+                [compare_submissions.read_run(second)])["rows"]]
+            self.assertGreaterEqual(told.count("cannot tell"), 0.9 * len(told), told)
+
+    def test_the_second_with_all_its_times_longer_by_a_fifth_is_slower(self):
+        for first, second, *_ in repeated().values():
+            told = [row["verdict"] for row in versus.compare_sides(
+                [compare_submissions.read_run(first)], [stretched(second, 1.2)])["rows"]
+                # Without an interval nothing is said of any difference.
+                if row["metric"] in MARKS and row["ratio"]["ci_low"] is not None]
+            self.assertGreaterEqual(told.count("slower"), max(0.9 * len(told), 1), told)
