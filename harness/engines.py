@@ -684,7 +684,7 @@ ENGINES: dict[str, Engine] = {
         remedy="Start llama-server with `-c {total} -np {slots}`, which gives each of its slots "
         "{tokens} tokens.",
         cache_field="cache_prompt",
-        start="llama-server -m MODEL.gguf -c 4096 -np 1",
+        start="llama-server -m MODEL.gguf -c 16384 -np 4",
     ),
     "Ollama": Engine(
         _see_ollama,

@@ -759,6 +759,7 @@ class Sampler:
 
 
 SAMPLE_EVERY_S = 5.0
+BUSY_LOOK_S = 1.0
 
 
 class Patrol(threading.Thread):
@@ -1780,11 +1781,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def busy_now(sampler: Sampler, pause: Callable[[float], Any] = time.sleep) -> str:
+    """How much of the processors was in use while nothing was measured; in words."""
+    with contextlib.closing(sampler):
+        pause(BUSY_LOOK_S)
+        busy = sampler.sample()["cpu_busy_ratio"]
+    return "(the system does not tell it at once)" if busy is None else f"{busy:.0%}"
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Runs the command; the exit code."""
     options = build_parser().parse_args(argv)
+    busy = None if options.json else busy_now(Sampler())
     found = inventory(measure=not options.no_bandwidth)
     print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else describe(found))
+    if busy:
+        print(f"\nprocessors in use just now: {busy}")
     return 0
 
 

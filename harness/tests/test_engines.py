@@ -1023,7 +1023,7 @@ class StartHints(unittest.TestCase):
                 "SGLang": "python3 -m sglang.launch_server --model-path MODEL --port 30000",
                 "TGI": "text-generation-launcher --model-id MODEL --port 8080",
                 "llamafile": "./MODEL.llamafile --server -c 4096",
-                "llama.cpp": "llama-server -m MODEL.gguf -c 4096 -np 1",
+                "llama.cpp": "llama-server -m MODEL.gguf -c 16384 -np 4",
                 "Ollama": "OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
                 "vLLM": "vllm serve MODEL --max-model-len 4096",
                 "llama-cpp-python": "python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096",
@@ -1037,7 +1037,7 @@ class StartHints(unittest.TestCase):
     def test_without_an_engine_the_usual_ones(self):
         expected = (
             "Ollama     OLLAMA_CONTEXT_LENGTH=4096 ollama serve\n"
-            "llama.cpp  llama-server -m MODEL.gguf -c 4096 -np 1\n"
+            "llama.cpp  llama-server -m MODEL.gguf -c 16384 -np 4\n"
             "LM Studio  lms load MODEL --context-length 4096 && lms server start\n"
             "vLLM       vllm serve MODEL --max-model-len 4096"
         )

@@ -519,6 +519,7 @@ class Command(unittest.TestCase):
     def run_main(self, *argv: str) -> tuple[int, str]:
         out, made = io.StringIO(), hardware.inventory(RecordedMachine("linux_laptop"))
         with mock.patch.object(hardware, "inventory", lambda measure: made), \
+                mock.patch.object(hardware, "busy_now", lambda sampler: "42%"), \
                 contextlib.redirect_stdout(out):
             return hardware.main(argv), out.getvalue()
 
@@ -529,7 +530,8 @@ class Command(unittest.TestCase):
 
     def test_the_table_has_a_line_for_every_field_and_says_why_one_is_empty(self) -> None:
         code, text = self.run_main()
-        rows = dict(line.split("  ", 1) for line in text.splitlines())
+        table, _, last = text.strip().rpartition("\n\n")
+        rows = dict(line.split("  ", 1) for line in table.splitlines())
         shown = {name: rows[name].strip() for name in (
             "system.kind", "memory.capacity_bytes", "memory.limit_bytes",
             "accelerators[0].model_name", "cpu.instruction_sets")}
@@ -538,6 +540,16 @@ class Command(unittest.TestCase):
             "memory.limit_bytes": "(no limit below the capacity is set)",
             "accelerators[0].model_name": "NVIDIA RTX A500 Laptop GPU",
             "cpu.instruction_sets": "avx avx2 avx_vnni f16c fma"}))
+        self.assertEqual(last, "processors in use just now: 42%")
+
+    def test_how_busy_the_machine_is_comes_from_the_second_before(self) -> None:
+        for ratio, words in ((0.975, "98%"), (0.0, "0%"),
+                             (None, "(the system does not tell it at once)")):
+            sampler, paused = mock.Mock(), []
+            sampler.sample.return_value = {"cpu_busy_ratio": ratio}
+            with self.subTest(ratio=ratio):
+                self.assertEqual(hardware.busy_now(sampler, paused.append), words)
+                self.assertEqual((paused, sampler.close.call_count), ([hardware.BUSY_LOOK_S], 1))
 
     def test_an_unknown_flag_ends_with_2(self) -> None:
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as caught:

@@ -280,8 +280,8 @@ http://127.0.0.1:8080: llama.cpp b1\\x1b
     def test_a_server_that_lists_nothing_is_told_so(self):
         text = report.probe_text(self.found(models=[], engine={"name": "unknown",
                                                                "version": None}))
-        self.assertEqual(text, "http://127.0.0.1:8080: unknown\n  it lists no models; name one "
-                         "with --models")
+        self.assertEqual(text, "http://127.0.0.1:8080: unknown\n  it lists no models: it may still "
+                         "be loading, so probe again; else name one with --models")
 
     def test_one_endpoint_ends_with_its_hello_and_several_with_a_choice(self):
         empty = self.found(models=[])
