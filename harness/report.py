@@ -268,8 +268,8 @@ def probe_text(found: Json) -> str:
         if context["remedy"]:
             lines.append(f"    {printable(context['remedy'], 500)}")
     if not found["models"]:
-        lines.append("  it lists no models: it may still be loading, so probe again; else name one with "
-                     "--models")
+        lines.append("  it lists no models: it may still be loading, so probe again; else name one "
+                     "with --models")
     return "\n".join(lines)
 
 
