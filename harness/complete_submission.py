@@ -282,6 +282,8 @@ def make(evidence: Evidence, earlier: Earlier, said: Settings, machine: hardware
          reprobe: bool, names: Names) -> tuple[Made, list[Private]]:
     """The files of a submission, and what in them is private and came from the run; raises Stop."""
     manifest, words = {**evidence.manifest}, {**earlier.words, **said.words}
+    # A login is often a part of the handle, and that is published anyway.
+    names = (*names, privacy.MachineName(privacy.PUBLIC, manifest["submitter_handle"]))
     if said.no_host_name:
         manifest[disclosures.HOST_NAME] = None
     declared = disclosures.add(metadata.declared_in(earlier.metadata),

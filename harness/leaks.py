@@ -25,6 +25,8 @@ LEFT_OUT = frozenset((".git",))
 EVENT = re.compile(rb'[ +-]?(\{"event":)')
 HOST_LINE = re.compile(r'"host_hostname_short":')
 RUN_ID = re.compile(r"run-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+# Of a run's folder; a login is often a part of the handle, and that is published anyway.
+HANDLE = re.compile(r"([a-z0-9-]{1,39})[/\\][a-z0-9-]{3,48}[/\\]" + RUN_ID.pattern)
 
 
 class Grep:
@@ -61,28 +63,31 @@ class Grep:
 
     def _name(self, path: str) -> None:
         """A file's own name may tell as much as its contents; folders above are this machine's."""
-        for hit in privacy.scan(os.path.basename(path), allowed=_ids(path), names=self.names):
+        for hit in privacy.scan(os.path.basename(path), allowed=_ids(path),
+                                names=self._names(os.path.abspath(path))):
             self.report.add("private-disclosure", path, f"{hit.excerpt}, {hit.why}", 0, "file name")
 
     def stream(self, path: str, file: BinaryIO) -> None:
-        """Whatever comes, line by line."""
-        allowed = _ids(path)
+        """Whatever comes, line by line. A line of a diff may name the run that follows."""
+        allowed, names = _ids(path), self._names(os.path.abspath(path))
         for number, line in _lines(file):
-            allowed |= _ids(line[:400].decode("utf-8", "replace"))
+            start = line[:400].decode("utf-8", "replace")
+            allowed |= _ids(start)
+            names = self._names(start) if HANDLE.search(start) else names
             event = _event(line)
             if event is not None:
-                self._event(path, number, event, allowed | {str(event.get("run_id"))})
+                found = statements.private_in(event, allowed | {str(event.get("run_id"))}, names)
+                for place, hit in found:
+                    self._add(path, number, hit, place, False)
             else:
-                self._text(path, number, line.decode("utf-8", "replace"), allowed)
+                text = line.decode("utf-8", "replace")
+                for hit in privacy.scan(text, allowed=allowed, names=names):
+                    self._add(path, number, hit, "", HOST_LINE.search(text) is not None)
 
-    def _event(self, path: str, number: int, event: dict[str, Any], allowed: set[str]) -> None:
-        for place, hit in statements.private_in(event, allowed, self.names):
-            self._add(path, number, hit, place, False)
-
-    def _text(self, path: str, number: int, line: str, allowed: set[str]) -> None:
-        is_host = HOST_LINE.search(line) is not None
-        for hit in privacy.scan(line, allowed=allowed, names=self.names):
-            self._add(path, number, hit, "", is_host)
+    def _names(self, text: str) -> tuple[privacy.MachineName, ...]:
+        """What this machine is called, but for the handles of the runs that a text names."""
+        return (*self.names, *(privacy.MachineName(privacy.PUBLIC, handle)
+                               for handle, _ in HANDLE.findall(text)))
 
     def _add(self, path: str, number: int, hit: privacy.Hit, place: str, is_host: bool) -> None:
         code = ("hostname-published" if is_host and hit.kind == "host" else

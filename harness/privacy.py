@@ -32,6 +32,7 @@ from typing import Any, Callable, NamedTuple
 
 ERROR = "error"
 WARNING = "warning"
+PUBLIC = "public"             # a kind of name
 
 # What to do about a finding, by its kind. A kind is also the word in `<redacted:kind>`.
 REMEDIES = {
@@ -107,7 +108,8 @@ class JsonHit(NamedTuple):
 
 
 class MachineName(NamedTuple):
-    """An exact value to look for on the machine it belongs to; `kind` is a key of REMEDIES."""
+    """An exact value to look for on the machine it belongs to; `kind` is a key of REMEDIES, or
+    PUBLIC for one that is published, and never found: not itself, nor what is a part of it."""
 
     kind: str
     value: str
@@ -666,15 +668,18 @@ class _Found(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _name_patterns(names: tuple[MachineName, ...]) -> tuple[Pattern, ...]:
     """One pattern per kind of name; a value counts where no letter or digit touches it."""
+    public = frozenset(name.value.lower() for name in names if name.kind == PUBLIC)
     patterns = []
-    for kind in sorted({name.kind for name in names}):
+    for kind in sorted({name.kind for name in names} - {PUBLIC}):
         values = {_fold(name.value)[0] for name in names if name.kind == kind} - {""}
         if values:
-            # The longest first: an alternation takes the first that fits.
-            spelt = "|".join(map(re.escape, sorted(values, key=lambda v: (-len(v), v))))
+            # The longest first: an alternation takes the first that fits, and so a public name
+            # is taken ahead of a private one that it begins with.
+            spelt = "|".join(map(re.escape, sorted(values | public, key=lambda v: (-len(v), v))))
             why = "It is this machine's own."
             regex = rf"(?i)(?<![^\W_])(?:{spelt})(?![^\W_])"
-            patterns.append(Pattern(f"machine.{kind}", kind, "own name", why, regex, "", ""))
+            patterns.append(Pattern(f"machine.{kind}", kind, "own name", why, regex, "", "",
+                                    confirm=lambda match: match[0].lower() not in public))
     return tuple(patterns)
 
 

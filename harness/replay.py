@@ -47,13 +47,10 @@ class Replay(state.State):
 
     def note_call(self, cell: phases.Cell, event: Json) -> None:
         """Keep what later calls need; an answer without a response gives them nothing."""
-        edges = dict(self._edges)
         if _hollow(event):
             self.outcomes[cell.cell_id] = event["outcome"]
         else:
             super().note_call(cell, event)
-        if phases.PHASES[cell.phase].kind != "append":
-            self._edges = edges           # only a growing conversation has one
 
     # -- one call
     def problems(self, cell: phases.Cell, call: Json, lanes: int) -> Problems:

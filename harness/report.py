@@ -362,9 +362,9 @@ class Follower:
 
 
 # --- after a run ---------------------------------------------------------------------------------
-def following(exit_code: int, synthetic: bool, resume: str, folder: str) -> str:
-    """What to type after a run that has ended."""
-    if exit_code:
+def following(outcomes: Iterable[str], synthetic: bool, resume: str, folder: str) -> str:
+    """What to type after a run that has ended. Prompts that are too long are so again."""
+    if not {"ok", "context_limit"}.issuperset(outcomes):
         return f"{resume} --retry-failed"
     if synthetic:
         return "python3 harness/run_benchmark.py --probe"
@@ -380,7 +380,7 @@ def tell_end(manifest: Json, events: Sequence[Json], folder: str, resume: str,
         command = going_on(code, resume)
     else:
         summary, code = metrics.summarize_run(manifest, events), int(last["exit_code"])
-        command = following(code, manifest["synthetic"], resume, nearby(folder))
+        command = following(last["counts"], manifest["synthetic"], resume, nearby(folder))
         text = end_text(summary, folder, command)
     out(json.dumps({"run_id": manifest["run_id"], "folder": folder, "exit_code": code,
                     "summary": summary, "next": command}) if as_json else text)

@@ -66,7 +66,8 @@ class State:
             self.spent_us.append(event["timing"]["done_us"])
         if event["outcome"] == "ok":
             self._note_answer(cell, event)
-        elif event["outcome"] == "context_limit" and event["timing"]:      # asked, and refused
+        elif (event["outcome"] == "context_limit" and event["timing"]              # asked, refused
+              and phases.PHASES[cell.phase].kind == "append"):
             self._edges[cell.model, cell.repeat] = cell.question_id
 
     def _note_answer(self, cell: phases.Cell, event: Json) -> None:

@@ -965,6 +965,21 @@ class Privacy(unittest.TestCase):
         code, out, _ = self.grep("-", stdin=b"+ served by turing-box\n")
         self.assertEqual((code, self.lines(out)), (1, ["error private-disclosure -:1:"]))
 
+    def test_a_login_that_is_a_part_of_the_handle_is_found_elsewhere_alone(self):
+        made = make(Spec(handle="hopper-g"))
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.write(root)
+            self.assertEqual(self.grep(folder)[0], 0)
+            diff = b"".join(
+                f"+++ b/submissions/{made.path()}/{name}\n".encode() + b"".join(
+                    b"+" + line for line in data.splitlines(keepends=True))
+                for name, data in made.bytes_of().items())
+            self.assertEqual(self.grep("-", stdin=diff)[0], 0)
+            with open(os.path.join(folder, "run.md"), "a") as file:
+                file.write("run by hopper, sent by hopper-g\n")
+            code, out, _ = self.grep(folder)
+            self.assertEqual((code, len(self.lines(out))), (1, 1), out)
+
     def test_a_host_name_that_the_runner_wrote_is_a_warning(self):
         made = make()
         made.manifest["host_hostname_short"] = "turing-box"

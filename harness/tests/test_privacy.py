@@ -275,6 +275,14 @@ class NamesTest(unittest.TestCase):
             {h.severity for h in privacy.scan(text, "answer", names=[ZAPHOD])}, {"warning"}
         )
 
+    def test_what_is_public_is_not_found_and_neither_is_its_part(self) -> None:
+        names = [ZAPHOD, MachineName(privacy.PUBLIC, "zaphod-b")]
+        self.assertEqual(privacy.redact("zaphod-b, who is Zaphod", names),
+                         "zaphod-b, who is <redacted:user>")
+        names = [ZAPHOD, MachineName("host", "zaphods-box"), MachineName("public", "zaphod")]
+        self.assertEqual(privacy.redact("zaphod on zaphods-box", names),
+                         "zaphod on <redacted:host>")
+
     def test_of_two_own_names_the_longer_is_taken_and_special_characters_are_plain(self) -> None:
         names = [MachineName("host", value) for value in ("gold", "gold.(x)+", "")]
         self.assertEqual(privacy.redact("at gold.(x)+ now", names), "at <redacted:host> now")

@@ -180,11 +180,14 @@ next: python3 next.py""")
         self.assertNotIn("\n\n\n", report.end_text(summary(cell("5q")), "f", "n"))
 
     def test_what_to_type_after_a_run(self):
-        for code, synthetic, expected in (
-                (0, False, "python3 harness/complete_submission.py 'my runs/run-x'"),
-                (0, True, "python3 harness/run_benchmark.py --probe"),
-                (1, False, "RESUME --retry-failed"), (1, True, "RESUME --retry-failed")):
-            self.assertEqual(report.following(code, synthetic, "RESUME", "my runs/run-x"), expected)
+        complete = "python3 harness/complete_submission.py 'my runs/run-x'"
+        for outcomes, synthetic, expected in (
+                (["ok"], False, complete), (["context_limit", "ok"], False, complete),
+                (["ok"], True, "python3 harness/run_benchmark.py --probe"),
+                (["context_limit", "timeout"], False, "RESUME --retry-failed"),
+                (["ok", "timeout"], True, "RESUME --retry-failed")):
+            self.assertEqual(
+                report.following(outcomes, synthetic, "RESUME", "my runs/run-x"), expected)
         self.assertEqual([report.going_on(code, "RESUME") for code in (3, 4, 130)],
                          ["RESUME --retry-failed", "RESUME", "RESUME"])
 

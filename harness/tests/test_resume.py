@@ -379,6 +379,15 @@ class AskedAgain(Runs):
                          [("ok", 0)] * 4 + [("ok", 1)] * 3)
         self.assertEqual(self.events[-1]["counts"], {"ok": 7})
 
+    def test_prompts_too_long_for_the_context_fail_again_in_every_phase(self):
+        with runs.Endpoint("--models", "swift:5000", "--context", "300") as small:
+            self.finished("--phases", "edge_append,edge_suite", "--num-predict", "4",
+                          url=small.url)
+            before = self.events[-1]["counts"]
+            again = self.run_it("--retry-failed", url=small.url)
+        self.assertEqual((again.code, self.events[-1]["counts"]),
+                         (1, {**before, "ok": before["ok"] + 1}))       # and one hello more
+
     def test_what_fails_again_counts_as_failed(self):
         endpoint = self.failing()
         self.finished("--phases", "5q", url=endpoint.url)
