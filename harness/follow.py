@@ -25,7 +25,7 @@ STILL_RUNNING = 5                 # exit code
 def follow(args: argparse.Namespace, progress: report.Progress, canonical: dict[str, Any],
            sleep: Callable[[float], None] = time.sleep,
            now_s: Callable[[], float] = time.monotonic) -> int:
-    """Tell a run's calls until it ends (its exit code) or the time is up (5); raises Stop.
+    """Tell a run's new calls until it ends (its exit code) or the time is up (5); raises Stop.
 
     args: parsed, with SECONDS and RUN in `wait`; canonical: the runner's CANONICAL_OPTIONS.
     """
@@ -34,6 +34,7 @@ def follow(args: argparse.Namespace, progress: report.Progress, canonical: dict[
     path = os.path.join(folder, ledger.LEDGER)
     manifest, tail = ledger.manifest_of(folder), ledger.Tail(path)
     follower = report.Follower(progress, len(phases.all_cells(manifest)))
+    follower.pass_by(tail.new_events())
     while True:
         over = not files.is_locked(path)     # asked first: what ends meanwhile is read whole
         follower.tell(tail.new_events())

@@ -348,6 +348,12 @@ class Follower:
     def __init__(self, progress: Progress, planned: int) -> None:
         self._progress, self._planned, self._asked = progress, planned, 0
 
+    def pass_by(self, events: Iterable[Json]) -> None:
+        """One line for all the calls that were made before anybody looked."""
+        self._asked += sum(event["event"] == "call_finished" for event in events)
+        if self._asked:
+            self._progress.say(f"{self._count()} before this")
+
     def tell(self, events: Iterable[Json]) -> None:
         """A line for each new call."""
         for event in events:
@@ -357,7 +363,11 @@ class Follower:
                                    bad=event["outcome"] != "ok")
 
     def text(self) -> str:
-        """`12 of 38 calls`."""
+        """`12 of 38 calls`; after the last of them come probes of the server's cache."""
+        probes = ", the server's cache is being probed" if self._asked >= self._planned else ""
+        return self._count() + probes
+
+    def _count(self) -> str:
         return f"{self._asked} of {max(self._planned, self._asked)} calls"
 
 

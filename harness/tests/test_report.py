@@ -449,6 +449,16 @@ class Progress(unittest.TestCase):
         self.assertEqual([line.startswith("\x1b[31m") for line in stream.getvalue().splitlines()],
                          [False, True])
 
+    def test_a_follower_passes_by_what_came_before_it(self):
+        stream = io.StringIO()
+        follower = report.Follower(report.Progress.on(stream, False, {}), 3)
+        follower.pass_by([{"event": "run_started"}])
+        self.assertEqual(stream.getvalue(), "")
+        follower.pass_by([call(), {"event": "host_sampled"}, call()])
+        follower.tell([call()])
+        self.assertEqual(stream.getvalue(), "2 of 3 calls before this\n"
+                         "3/3  20q  q1  ok, 41 tokens, TTFT 200 ms, 100 tokens/s\n")
+
     def test_a_follower_tells_calls_as_they_come(self):
         stream = io.StringIO()
         follower = report.Follower(report.Progress.on(stream, False, {}), 2)
@@ -456,7 +466,7 @@ class Progress(unittest.TestCase):
         follower.tell([{"event": "run_started"}, call()])
         self.assertEqual(follower.text(), "1 of 2 calls")
         follower.tell([call(), call()])
-        self.assertEqual(follower.text(), "3 of 3 calls")
+        self.assertEqual(follower.text(), "3 of 3 calls, the server's cache is being probed")
         line = "20q  q1  ok, 41 tokens, TTFT 200 ms, 100 tokens/s\n"
         self.assertEqual(stream.getvalue(), f"1/2  {line}2/2  {line}3/3  {line}")
 
