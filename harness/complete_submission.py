@@ -371,6 +371,10 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     if made.manifest[disclosures.HOST_NAME] is not None:
         notes.append(f"manifest.json publishes this machine's name; to take it out: --set "
                      f"{disclosures.HOST_NAME}=null")
+    endpoint = made.metadata["endpoint"]
+    if endpoint["class"] == "lan" and endpoint["same_machine"]["source"] == "computed":
+        notes.append("the server counts as another machine's, since its address is no loopback "
+                     "one; if it is this very machine's: --set same_machine=true")
     if evidence.torn_bytes:
         notes.append(f"{ledger.LEDGER} ends in {evidence.torn_bytes} bytes of a torn line; going "
                      "on with the run sets them aside")

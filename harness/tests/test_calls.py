@@ -316,7 +316,9 @@ class Caches(unittest.TestCase):
     def test_what_counts_as_cached(self):
         for changes, verdict in (
                 ({"cached_tokens": 101}, "cached"), ({"cached_tokens": 100}, "not_cached"),
-                ({"first_token_us": 49_999}, "cached"), ({"first_token_us": 50_000}, "not_cached"),
+                ({"first_token_us": 49_999, "cached_tokens": None}, "cached"),
+                ({"first_token_us": 50_000, "cached_tokens": None}, "not_cached"),
+                ({"first_token_us": 19_999}, "cached"), ({"first_token_us": 20_000}, "not_cached"),
                 ({"cached_tokens": None}, "not_cached"),
                 ({"prompt_tokens": None, "cached_tokens": 900}, "not_cached"),
                 ({"outcome": "timeout"}, "unknown"), ({"first_token_us": None}, "unknown")):

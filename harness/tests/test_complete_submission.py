@@ -370,6 +370,11 @@ class AServerElsewhere(Case):
                          [ask.key for ask in told.asks if ask.important])
         self.assertIn("The server ran on another machine", self.read("run.md"))
 
+    def test_an_address_of_this_very_machine_is_to_be_said(self) -> None:
+        said = "--set same_machine=true"
+        self.assertIn(said, " ".join(self.complete(*IMPORTANT).notes))
+        self.assertNotIn(said, " ".join(self.complete("same_machine=true").notes))
+
     def test_its_machine_is_described_and_the_description_is_kept(self) -> None:
         told = self.complete(
             *IMPORTANT, "cpu.model_name=AMD EPYC 9354", "memory.capacity_bytes=405000000000",
