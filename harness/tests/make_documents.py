@@ -222,13 +222,15 @@ def releases_table() -> str:
 
 
 def real_run() -> str:
-    """What the oldest of the runs that stand here printed at its end, and on what it ran."""
+    """What the largest, then oldest, of the runs that stand here printed at its end."""
     folders = [folder for folder in (documents.ROOT / "submissions").glob("*/*/run-*")
                if folder.parts[-3] != "EXAMPLE"]
     if not folders:
         return "No run stands here yet.\n"
     manifest, folder = min(((json.loads((folder / "manifest.json").read_bytes()), str(folder))
-                            for folder in folders), key=lambda run: run[0]["started_at"])
+                            for folder in folders), key=lambda run: (
+                                -sum(len(phase["question_ids"]) for phase in run[0]["plan"]["phases"]),
+                                run[0]["started_at"]))
     summary = metrics.summarize_run(*_evidence(folder))
     lines = [*report.summary_table(summary).splitlines(), "", report.instrument_line(summary)]
     return "\n".join((
