@@ -227,15 +227,17 @@ def real_run() -> str:
                if folder.parts[-3] != "EXAMPLE"]
     if not folders:
         return "No run stands here yet.\n"
-    manifest, folder = min(((json.loads((folder / "manifest.json").read_bytes()), str(folder))
-                            for folder in folders), key=lambda run: (
-                                -sum(len(phase["question_ids"]) for phase in run[0]["plan"]["phases"]),
-                                run[0]["started_at"]))
+    runs = [(json.loads((folder / "manifest.json").read_bytes()), str(folder)) for folder in folders]
+    manifest, folder = min(runs, key=lambda run: (-_size(run[0]), run[0]["started_at"]))
     summary = metrics.summarize_run(*_evidence(folder))
     lines = [*report.summary_table(summary).splitlines(), "", report.instrument_line(summary)]
     return "\n".join((
         f"A real one, `{manifest['engine']['name']}` on `{manifest['device_tag']}`:", "", "```text",
         *(line.rstrip() for line in lines), "```", ""))
+
+
+def _size(manifest: dict[str, Any]) -> int:
+    return sum(len(phase["question_ids"]) for phase in manifest["plan"]["phases"])
 
 
 def _evidence(folder: str) -> tuple[Any, Any]:
