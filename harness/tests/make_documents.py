@@ -227,7 +227,8 @@ def real_run() -> str:
                if folder.parts[-3] != "EXAMPLE"]
     if not folders:
         return "No run stands here yet.\n"
-    runs = [(json.loads((folder / "manifest.json").read_bytes()), str(folder)) for folder in folders]
+    runs = [(json.loads((folder / "manifest.json").read_bytes()), str(folder))
+            for folder in folders]
     manifest, folder = min(runs, key=lambda run: (-_size(run[0]), run[0]["started_at"]))
     summary = metrics.summarize_run(*_evidence(folder))
     lines = [*report.summary_table(summary).splitlines(), "", report.instrument_line(summary)]
