@@ -317,6 +317,11 @@ CODES: dict[str, Code] = {code.name: code for code in (
     Code("usage-differs", "authenticity", WARNING, "The server's own counts contradict each other.",
          "Some gateways count a total that holds thinking which completion_tokens does not.",
          "name server and proxy in run.md, or make a second run without a proxy"),
+    Code("answers-cut", "authenticity", WARNING,
+         "Answers ended by their length, though not at the length that was asked for.",
+         "Some servers, and scripts that start them, have a limit of their own; the rates hold, "
+         "and the answers are shorter than those of others.",
+         "start the server without its own limit and run again, or say in run.md that it has one"),
     Code("answers-equal", "authenticity", WARNING, "Different questions got the same long answer.",
          "A very small model may fall into the same loop twice.", SECOND_RUN),
     Code("timings-equal", "authenticity", WARNING, "Two calls have the same times.",

@@ -214,8 +214,10 @@ def _server(calls: Sequence[Json], events: Sequence[Json], model: Json) -> Probl
 def _account(calls: Sequence[Json], events: Sequence[Json],
              context: Optional[int]) -> Problems:
     """usage against itself and server_timings, and those against the client's marks."""
-    odd = [what for call in calls for what in (_usage_oddity(call), _end_oddity(call, context))
-           if what]
+    odd = [what for call in calls for what in (_usage_oddity(call), _excess(call)) if what]
+    cut = [what for what in (_cut(call, context) for call in calls) if what]
+    if cut:
+        yield "answers-cut", f"{cut[0]}; in {len(cut)} of {len(calls)} calls"
     counted: dict[str, set[Optional[int]]] = {}
     for call in calls:
         if call["request"]["salt"] is None:
@@ -256,19 +258,23 @@ def _usage_oddity(call: Json) -> Optional[str]:
     return _rate_oddity(timings)
 
 
-def _end_oddity(call: Json, context: Optional[int]) -> Optional[str]:
+def _cut(call: Json, context: Optional[int]) -> Optional[str]:
     """An answer ends by its length at the call's cap or at the context's edge, and nowhere else."""
     prompt, answer = _usage(call)
     cap = _number(call["request"]["options"], "max_tokens")
-    if not answer or not cap:
+    at_edge = prompt and answer and context \
+        and prompt + answer >= context - metrics.SPARE_TOKENS
+    if not answer or not cap or at_edge or call["response"]["finish_reason"] != "length" \
+            or answer >= cap - metrics.SPARE_TOKENS:
         return None
-    at_edge = prompt and context and prompt + answer >= context - metrics.SPARE_TOKENS
-    if call["response"]["finish_reason"] == "length" and not at_edge \
-            and answer < cap - metrics.SPARE_TOKENS:
-        return f"finish_reason is length at {answer} of {cap:g} tokens"
-    if answer > cap + metrics.SPARE_TOKENS:
-        return f"{answer} tokens came, {cap:g} were allowed"
-    return None
+    return f"finish_reason is length at {answer} of {cap:g} tokens"
+
+
+def _excess(call: Json) -> Optional[str]:
+    answer, cap = _usage(call)[1], _number(call["request"]["options"], "max_tokens")
+    if not answer or not cap or answer <= cap + metrics.SPARE_TOKENS:
+        return None
+    return f"{answer} tokens came, {cap:g} were allowed"
 
 
 def _rate_oddity(timings: Any) -> Optional[str]:

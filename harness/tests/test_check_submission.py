@@ -487,7 +487,7 @@ CASES = (
                                      value=lambda ms: ms * 1.01)),
     Case("usage-differs", lambda made: one(made, "cache_probed")["probes"][1].update(
         prompt_tokens=9)),
-    Case("usage-differs", lambda made: calls_of(made)[1]["response"].update(
+    Case("answers-cut", lambda made: calls_of(made)[1]["response"].update(
         finish_reason="length")),
     # time
     Case("clock-backwards", sample_back_in_time),
