@@ -385,8 +385,10 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
                      "and, once you have read all five files, --set words.attestation=true")
     needed = [ask for ask in asks if ask.important]
     wanted = " ".join(ask.form for ask in needed)
+    # What says that the files were looked through comes after that.
+    only = "--privacy " if run_page.open_statements(words) else ""
     following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
-                 f"python3 harness/check_submission.py {shown}")
+                 f"python3 harness/check_submission.py {only}{shown}")
     return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private, notes,
                 following)
 
