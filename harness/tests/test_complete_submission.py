@@ -685,7 +685,7 @@ class TheCommand(Case):
     def test_the_grep_comes_before_the_statements_that_it_was_done(self) -> None:
         out = self.main(self.folder, *(word for setting in IMPORTANT
                                        for word in ("--set", setting)))[1]
-        self.assertIn(f"next: python3 harness/check_submission.py --privacy {self.folder}\n", out)
+        self.assertRegex(out, r"\nnext: python3 harness/check_submission\.py --privacy \S+run-x\n")
 
     def test_with_words_and_statements_nothing_is_left_to_note(self) -> None:
         words = [word for setting in (*IMPORTANT, "words.notes=none", "words.deviations=none",
@@ -693,7 +693,7 @@ class TheCommand(Case):
         code, out, err = self.main(self.folder, *words)
         self.assertEqual((0, ""), (code, err))
         self.assertNotIn("note:", out)
-        self.assertIn(f"next: python3 harness/check_submission.py {self.folder}\n", out)
+        self.assertRegex(out, r"\nnext: python3 harness/check_submission\.py [^- ]\S+run-x\n")
         self.assertEqual([], run_page.open_statements(run_page.read_words(self.read("run.md"))))
 
     def test_usage_errors_are_one_line_and_2(self) -> None:
