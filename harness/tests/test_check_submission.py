@@ -1107,6 +1107,12 @@ class Changes(unittest.TestCase):
     def test_a_change_of_the_project_is_none_of_submissions(self):
         self.assertEqual(self.report("project").codes(), ["no-submission"])
 
+    def test_the_path_guard_knows_the_same_paths_of_the_project(self):
+        workflows = Path(check_submission.__file__).resolve().parents[1] / ".github" / "workflows"
+        paths = ", ".join(f'"{path}"' for path in sources.PROJECTS_OWN)
+        self.assertIn(f"projects_own = ({paths})\n",
+                      (workflows / "path-guard.yml").read_text(encoding="utf-8"))
+
     def test_a_name_that_is_no_commit_is_wrong_usage(self):
         for name in ("nowhere", "--output=x", "base:README.md", "\x1b[31m"):
             with self.subTest(name=name), self.assertRaises(check_submission.Stop) as caught:
