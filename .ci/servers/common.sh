@@ -3,7 +3,8 @@
 # Each installs into DIR what is not there yet, starts the server on 127.0.0.1:PORT, waits until it answers, and
 # prints its base URL. DIR/pid holds the process (a session of its own: end it with `kill -- -PID`), DIR/server.log
 # what it said. Exit 75: something this machine's registries do not offer is missing, which is nobody's fault.
-# $MODEL_DIR (default DIR/../model) holds the model's files, made once and shared by all servers.
+# $MODEL_DIR (default DIR/../model) holds the model's files, made once and shared by all servers. With $INSTALL_ONLY
+# nothing is started.
 
 set -euo pipefail
 
@@ -67,6 +68,7 @@ make_models() {
 serve() {
   local health=$1
   shift
+  [ -z "${INSTALL_ONLY:-}" ] || return 0
   setsid "$@" >"$DIR/server.log" 2>&1 </dev/null &
   echo $! >"$DIR/pid"
   if ! "$VENV/bin/python" "$HERE/wait_ready.py" "$URL$health" "$(cat "$DIR/pid")"; then

@@ -4,6 +4,7 @@
 export LITELLM_LOCAL_MODEL_COST_MAP=True LITELLM_TELEMETRY=False
 # It would not start without a key; on loopback, for these minutes, none is needed.
 export LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY=true
+UPSTREAM=${UPSTREAM:-${INSTALL_ONLY:+unknown}}
 make_venv "$VENV" 'litellm[proxy]==1.106.2'
 cat >"$DIR/litellm.yaml" <<CONFIG
 model_list:
