@@ -31,13 +31,16 @@ def called(program: Any, *words: str) -> tuple[int, str]:
         return program.main(words), out.getvalue()
 
 
-def repeated() -> dict[tuple[str, str, str], list[str]]:
-    """{handle, device tag, engine: folders} of what was run more than once, oldest first."""
+def repeated() -> dict[str, list[str]]:
+    """{what was run, where: folders} of what was run more than once, oldest first."""
     found = collections.defaultdict(list)
     for folder in FOLDERS:
         manifest = compare_submissions.read_document(folder, "manifest.json")
-        found[manifest["submitter_handle"], manifest["device_tag"],
-              manifest["engine"]["name"]].append((manifest["started_at"], folder))
+        metadata = compare_submissions.read_document(folder, "metadata.json")
+        key = (manifest["submitter_handle"], manifest["device_tag"], manifest["engine"]["name"],
+               [phase["phase"] for phase in manifest["plan"]["phases"]],
+               [(model["model"], model["quantization"]["value"]) for model in metadata["models"]])
+        found[repr(key)].append((manifest["started_at"], folder))
     return {key: [folder for _, folder in sorted(runs)] for key, runs in found.items()
             if len(runs) > 1}
 
