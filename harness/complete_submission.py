@@ -48,6 +48,7 @@ import ledger
 import metadata
 import privacy
 import run_page
+import server_process
 from report import printable
 from stops import Stop, StorageError
 
@@ -356,6 +357,7 @@ class Told(NamedTuple):
     private: list[Private]
     notes: list[str]
     following: str
+    server: Optional[server_process.Started] = None
 
     @property
     def exit_code(self) -> int:
@@ -363,7 +365,8 @@ class Told(NamedTuple):
         return int(bool(self.private) or any(ask.important for ask in self.asks))
 
 
-def tell(evidence: Evidence, made: Made, written: list[str], private: list[Private]) -> Told:
+def tell(evidence: Evidence, made: Made, written: list[str], private: list[Private],
+         server: Optional[server_process.Started]) -> Told:
     """What was written, what is missing, what to type next."""
     shown = shlex.quote(printable(_short(evidence.folder), 1000))
     asks = disclosures.asks(made.metadata, made.hardware)
@@ -390,7 +393,40 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
                  f"python3 harness/check_submission.py {only}{shown}")
     return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private, notes,
-                following)
+                following, _undeclared(server, asks))
+
+
+def _undeclared(server: Optional[server_process.Started],
+                asks: Iterable[disclosures.Ask]) -> Optional[server_process.Started]:
+    """What the process tells of what is still asked for, in a form that is taken."""
+    missing = [ask.key for ask in asks]
+    return server and server._replace(settings={
+        key: text for key, text in server.settings.items()
+        for asked in missing if asked.endswith("." + key) and _is_taken(asked, text)})
+
+
+def _is_taken(key: str, text: str) -> bool:
+    try:
+        disclosures.parse(key, text)
+    except Stop:
+        return False
+    return True
+
+
+def find_server(made: Made, machine: hardware.Machine,
+                names: Names) -> Optional[server_process.Started]:
+    """How the server was started, where it runs on this machine; null where that is not told, or
+    was declared."""
+    target, endpoint = made.manifest["target"], made.metadata["endpoint"]
+    declared = made.metadata["runtime"]["launch_flags"]["value"] is not None
+    if declared or target["port"] is None or not endpoint["same_machine"]["value"]:
+        return None
+    started = server_process.started(machine, target["port"], endpoint["engine"]["name"], names)
+    # Of several models the process does not tell whose file it is.
+    several = len(made.metadata["models"]) > 1
+    return started and started._replace(settings={
+        key: text for key, text in started.settings.items()
+        if not (several and key.startswith("models."))})
 
 
 def _short(folder: str) -> str:
@@ -410,6 +446,12 @@ def as_text(told: Told) -> str:
         lines += ["", title] if chosen else []
         for ask in chosen:
             lines += [f"  {ask.form}   {ask.takes}", f"      {ask.what}. Look at: {ask.how}"]
+    if told.server and told.server.settings:
+        lines += ["", "The server's command line as it is now, without folders, addresses and "
+                  "keys:", "  " + printable(told.server.line, 1000),
+                  "  If it ran like this all the time, declare: " + " ".join(
+                      f"--set {key}={shlex.quote(printable(text, 400))}"
+                      for key, text in told.server.settings.items())]
     lines += ["", "Must not be published:"] if told.private else []
     lines += [f"  {found.where}: {found.what}" for found in told.private]
     return "\n".join([*lines, "", *(f"note: {note}" for note in told.notes),
@@ -424,7 +466,7 @@ def as_json(told: Told, made: Made) -> str:
         "missing": [ask.key for ask in told.asks if ask.important],
         "asks": [{**ask._asdict(), "set": ask.form} for ask in told.asks],
         "private": [found._asdict() for found in told.private], "notes": told.notes,
-        "next": told.following})
+        "server": told.server and told.server._asdict(), "next": told.following})
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -437,11 +479,12 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
     """
     evidence = read_evidence(folder, partial)
     said = read_settings(settings, len(evidence.manifest["models"]))
-    made, private = make(evidence, read_earlier(folder), said, machine or hardware.Machine(),
-                         reprobe, privacy.this_machine() if names is None else names)
+    here = machine or hardware.Machine()
+    called = privacy.this_machine() if names is None else names
+    made, private = make(evidence, read_earlier(folder), said, here, reprobe, called)
     contents = contents_of(made, said.no_host_name)
     write_all(folder, contents)
-    return tell(evidence, made, sorted(contents), private), made
+    return tell(evidence, made, sorted(contents), private, find_server(made, here, called)), made
 
 
 def build_parser() -> argparse.ArgumentParser:

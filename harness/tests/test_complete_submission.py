@@ -24,6 +24,7 @@ import metadata
 import phases
 import privacy
 import run_page
+import server_process
 from stops import Stop, StorageError
 from tests import make_example
 from tests.make_example import Call, Mac, ledger_of, manifest_of, write_raw
@@ -301,7 +302,7 @@ class WhatIsKept(Case):
 
     def test_the_machine_is_probed_once_and_again_only_where_it_is_asked_for(self) -> None:
         first, second, third = Mac(), Mac(), Mac()
-        self.complete("power.mode=low_power", machine=first)
+        self.complete("power.mode=low_power", "launch_flags=none", machine=first)
         self.complete(machine=second)
         self.complete(machine=third, reprobe=True)
         self.assertEqual((True, [], True), (bool(first.asked), second.asked, bool(third.asked)))
@@ -664,6 +665,39 @@ class TheCommand(Case):
             "--set metadata.runtime.backend=VALUE --set metadata.models.0.gpu_offload_ratio=VALUE"
             "\n"))
 
+    def test_the_servers_command_line_is_shown_until_it_is_declared(self) -> None:
+        machine = Mac()
+        machine.commands.update({
+            "lsof -nP -iTCP:11434": "p5\n",
+            "ps -ww": "llama-server -m /Users/ada/x.gguf -t 8 --api-key abc\n"})
+        told = self.complete("file_name=x.gguf", machine=machine)
+        shown = [
+            "The server's command line as it is now, without folders, addresses and keys:",
+            "  llama-server -m x.gguf -t 8 --api-key ...",
+            "  If it ran like this all the time, declare: --set launch_flags='-t 8'"]
+        self.assertIn("\n".join(["", *shown, ""]), complete_submission.as_text(told))
+        self.assertEqual(("llama-server -m x.gguf -t 8 --api-key ...",
+                          {"launch_flags": "-t 8"}), told.server)
+        told = self.complete("launch_flags=-t 8", machine=machine)
+        self.assertNotIn("command line", complete_submission.as_text(told))
+
+    def test_what_the_process_tells_is_proposed_only_in_a_form_that_is_taken(self) -> None:
+        asks = self.complete().asks
+        started = server_process.Started("x", {"launch_flags": "-fa 1", "runtime.backend": "cuda",
+                                               "runtime.flash_attention": "1",
+                                               "runtime.threads_count": "8", "other": "y"})
+        kept = {key: started.settings[key]
+                for key in ("launch_flags", "runtime.backend", "runtime.threads_count")}
+        self.assertEqual(started._replace(settings=kept),
+                         complete_submission._undeclared(started, asks))
+        self.assertIsNone(complete_submission._undeclared(None, asks))
+
+    def test_the_process_at_a_port_of_this_machine_is_not_asked_for_another_machines(self) -> None:
+        machine = Mac()
+        self.write(target={"class": "lan", "scheme": "http", "port": 8080, "path": None})
+        self.complete(machine=machine)
+        self.assertEqual([], [line for line in machine.asked if line.startswith("lsof")])
+
     def test_one_document_for_programs(self) -> None:
         code, out, err = self.main(self.folder, "--json", "--set", "backend=metal")
         document = json.loads(out)
@@ -672,7 +706,7 @@ class TheCommand(Case):
             "run_id": self.manifest["run_id"], "folder": self.folder, "class": "complete",
             "exit_code": 1, "written": list(OURS),
             "missing": ["metadata.models.0.gpu_offload_ratio"], "private": [],
-            "notes": document["notes"], "next": document["next"]}, document)
+            "notes": document["notes"], "server": None, "next": document["next"]}, document)
         self.assertEqual((1, ""), (code, err))
         self.assertEqual({
             "key": "metadata.models.0.gpu_offload_ratio",

@@ -52,8 +52,10 @@ report instrument state flags manifests survey follow
 
 metadata             engines metrics phases ledger
 disclosures          stops hardware ledger report metadata
+server_process       privacy hardware
 run_page             metrics ledger report metadata
-complete_submission  stops files privacy hardware ledger report flags metadata disclosures run_page
+complete_submission  stops files privacy hardware ledger report flags metadata disclosures \
+run_page server_process
 
 findings             report
 sources              stops report findings
