@@ -49,7 +49,8 @@ DRIFT_RATIO = 0.10
 OUTLIER_SIGMAS = 10.0         # hyperfine's bound
 OUTLIER_RATIO = 0.20          # where nearly all values are equal, 10 sigma are nothing
 UNSTABLE_IQR_RATIO = 0.10     # pyperf calls 10 % unstable
-UNSTABLE_LANES_IQR_RATIO = 0.25  # lanes run full and empty by design
+UNSTABLE_LANES_IQR_RATIO = DRIFT_LANES_RATIO = 0.25  # lanes run full and empty by design
+JUDGED_GAPS = 64              # of each answer: the further it goes, the slower is each token
 LAG_SHARE = 0.01              # of what is measured may be the client's own lag
 SATURATION_SHARE = 1 / 3
 SUSPENDED_US = 2_000_000
@@ -163,9 +164,11 @@ FLAGS: Dict[str, Flag] = {flag.name: flag for flag in (
          "Keep the machine awake and run again with a new run id.", True),
     Flag("clock_stepped", "The wall clock was set during a call; that call's times are by the "
          "monotonic clock.", "None needed; let the time service settle before a run.", False),
-    Flag("unstable", "The decode rate varies too much between calls for one number.",
+    Flag("unstable", f"The decode rate of the answers' first {JUDGED_GAPS} tokens varies too much "
+         "between calls for one number.",
          "Stop what else runs, let the machine cool, use --repeats, and run again.", True),
-    Flag("drifting", "The decode rate changed steadily from the first quarter to the last.",
+    Flag("drifting", f"The decode rate of the answers' first {JUDGED_GAPS} tokens changed from the "
+         "first quarter of the calls to the last.",
          "Let the machine cool or warm up to its steady state, then run again.", True),
     Flag("outliers", "Single calls were far off the others.",
          "Look at the calls in run.jsonl; medians are little touched.", False),
@@ -573,16 +576,16 @@ def outliers(values: Sequence[Number]) -> Json:
             "largest_sigmas": round_sig(max(off) / sigma) if sigma else None}
 
 
-def drift(values: Sequence[Number]) -> Json:
+def drift(values: Sequence[Number], limit_ratio: float = DRIFT_RATIO) -> Json:
     """{"flagged", "ratio"}: median of the last quarter over that of the first, in the order given.
 
-    Flagged where they are over 10 % apart, either way. Null below n = 12.
+    Flagged where they are further apart than the limit, either way. Null below n = 12.
     """
     quarter = len(values) // 4
     if len(values) < MIN_DRIFT_N or not median(values[:quarter]):
         return {"flagged": None, "ratio": None}
     ratio = median(values[-quarter:]) / median(values[:quarter])
-    steady = 1 / (1 + DRIFT_RATIO) <= ratio <= 1 + DRIFT_RATIO
+    steady = 1 / (1 + limit_ratio) <= ratio <= 1 + limit_ratio
     return {"flagged": not steady, "ratio": round_sig(ratio)}
 
 
@@ -596,6 +599,17 @@ def instability(values: Sequence[Number], limit_ratio: float = UNSTABLE_IQR_RATI
         return {"flagged": None, "iqr_ratio": None}
     ratio = (quartile(ordered, 3) - quartile(ordered, 1)) / quartile(ordered, 2)
     return {"flagged": ratio > limit_ratio, "iqr_ratio": round_sig(ratio)}
+
+
+def early_rate(call: Json, rate: Number) -> Number:
+    """A call's decode rate over its first 64 gaps alone, in the unit of `rate`, which is over all.
+
+    Each token reads the whole context again, so that long answers are slower than short ones on the
+    steadiest machine. Calls are compared over what they have in common.
+    """
+    gaps = _chunk_us(call)[1:]
+    first = fsum(gaps[:JUDGED_GAPS]) / max(len(gaps[:JUDGED_GAPS]), 1)
+    return rate * (fsum(gaps) / len(gaps)) / first if first else rate
 
 
 def _at_lanes(rows: Any, lanes: int) -> Json:
@@ -863,11 +877,13 @@ def _checks(ok: Sequence[Json]) -> Json:
 
 
 def _verdicts(facts: _Facts, phase: str, lanes: int, group: _Group) -> Json:
-    limit = UNSTABLE_IQR_RATIO if lanes == 1 else UNSTABLE_LANES_IQR_RATIO
-    rates = [m["decode_tokens_per_s"] for m in group.numbers]
-    judged = [] if phase in GROWING_PHASES else [rate for rate in rates if rate is not None]
+    spread, change = ((UNSTABLE_IQR_RATIO, DRIFT_RATIO) if lanes == 1 else
+                      (UNSTABLE_LANES_IQR_RATIO, DRIFT_LANES_RATIO))
+    judged = [] if phase in GROWING_PHASES else [
+        early_rate(call, m["decode_tokens_per_s"]) for call, m in zip(group.ok, group.numbers)
+        if m["decode_tokens_per_s"] is not None]
     return {"client_bound": client_bound(group.ok, facts.calibration, lanes),
-            "unstable": instability(judged, limit), "drifting": drift(judged),
+            "unstable": instability(judged, spread), "drifting": drift(judged, change),
             "outliers": outliers(judged)}
 
 

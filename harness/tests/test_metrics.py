@@ -579,6 +579,35 @@ class OneRun(unittest.TestCase):
         cells = metrics.summarize_run(planned, [*alone, *lanes])["cells"]
         self.assertEqual([c["flags"] for c in cells], [["unstable"], []])
 
+    def test_lanes_may_drift_more_than_one_lane(self) -> None:
+        alone, lanes = (with_tokens_per_s([100.0] * 6 + [120.0] * 6) for _ in range(2))
+        for made in lanes:
+            made.update(phase="parallel_same", cell_id="lane" + made["cell_id"])
+        planned = manifest(("20q", 1, 12), ("parallel_same", 4, 12))
+        cells = metrics.summarize_run(planned, [*alone, *lanes])["cells"]
+        self.assertEqual(["drifting" in c["flags"] for c in cells], [True, False])
+
+    def test_answers_that_slow_down_as_they_grow_are_judged_over_what_they_share(self) -> None:
+        """Half of the answers are ten times as long, and their later tokens take twice the time."""
+        def flags(early_us: tuple[int, int]) -> list[str]:
+            events = calls_of(16)
+            for i, made in enumerate(events):
+                gaps_us = [early_us[i % 2]] * 64 + [20_000] * (640 * (i % 2))
+                made["timing"].update(chunk_us=[200_000, *gaps_us],
+                                      last_token_us=200_000 + sum(gaps_us))
+                made["response"].update(text="word " * len(gaps_us), usage={
+                    "prompt_tokens": 1000, "completion_tokens": len(gaps_us) + 1})
+            return list(the_cell(events, planned=manifest(("20q", 1, 16)))["flags"])
+
+        self.assertEqual([flags((10_000, 10_000)), flags((10_000, 12_000))], [[], ["unstable"]])
+
+    def test_an_early_rate_keeps_the_unit_of_the_whole(self) -> None:
+        made = call(timing__chunk_us=[0, *[10_000] * 64, *[20_000] * 64])
+        self.assertAlmostEqual(metrics.early_rate(made, 200.0), 300.0)
+        for chunk_us in ([], [5], [5, 0, 0], [5, *[10_000] * 64]):
+            made = call(timing__chunk_us=chunk_us)
+            self.assertEqual(metrics.early_rate(made, 200.0), 200.0, chunk_us)
+
     def test_one_failure_of_twenty_is_borne(self) -> None:
         events = calls_of(20)
         events[7]["outcome"] = "http_error"
