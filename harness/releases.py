@@ -4,7 +4,8 @@ A run's manifest holds the SHA-256 of every program file and suite that it ran w
 check holds them against two tables. RELEASES pins what is asked, prompts and suites: an entry is
 never changed once it was released, since its runs could no longer be told from others. The file
 released_programs.json pins what asks, {release: {path: [SHA-256, ...]}}: a program may be mended
-within a release where old and new runs stay comparable, and then has one hash more.
+within a release where old and new runs stay comparable, and then has one hash more; null stands for
+a program that runs of the release may be without, since it came or went later.
 
     python3 harness/releases.py            the hashes of the files as they stand here
     python3 harness/releases.py --check    exit 1 and a line for each file unlike the newest release
@@ -47,8 +48,9 @@ RELEASES: dict[str, dict[str, str]] = {
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = os.path.join(HERE, "released_programs.json")
 
-# {release: {path: the SHA-256 that are its own}}
-Known = Mapping[str, Mapping[str, Sequence[str]]]
+# {release: {path: the SHA-256 that are its own; None where it may be missing}}
+Hashes = Sequence[Optional[str]]
+Known = Mapping[str, Mapping[str, Hashes]]
 
 
 def known() -> Known:
@@ -59,8 +61,8 @@ def known() -> Known:
                       **programs.get(release, {})} for release, frozen in RELEASES.items()}
 
 
-def _programs() -> dict[str, dict[str, list[str]]]:
-    found: dict[str, dict[str, list[str]]] = json.loads(files.read(PROGRAMS) or b"{}")
+def _programs() -> dict[str, dict[str, list[Optional[str]]]]:
+    found: dict[str, dict[str, list[Optional[str]]]] = json.loads(files.read(PROGRAMS) or b"{}")
     return found
 
 
@@ -68,10 +70,12 @@ def add(release: str, current: Mapping[str, str]) -> list[str]:
     """Pin the programs among `current` in the table of programs; the paths that are new to it."""
     table, frozen = _programs(), RELEASES[release]
     pinned = table.setdefault(release, {})
-    new = [path for path, sha256 in current.items() if path.endswith(".py") and path not in frozen
-           and sha256 not in pinned.get(path, ())]
+    before: list[Optional[str]] = [None] if pinned else []
+    here = {path for path in current if path.endswith(".py") and path not in frozen}
+    new = [path for path in sorted({*here, *pinned})
+           if current.get(path) not in pinned.get(path, ())]
     for path in new:
-        pinned.setdefault(path, []).append(current[path])
+        pinned.setdefault(path, [*before]).append(current.get(path))
     table[release] = dict(sorted(pinned.items()))
     files.write_whole(PROGRAMS, (json.dumps(table, indent=1) + "\n").encode("ascii"))
     return new
@@ -105,7 +109,7 @@ def _git(*words: str) -> Optional[str]:
     return done.stdout.decode("ascii", "replace").strip()
 
 
-def differences(release: Mapping[str, Sequence[str]], current: Mapping[str, str]) -> list[str]:
+def differences(release: Mapping[str, Hashes], current: Mapping[str, str]) -> list[str]:
     """A line for each file of `release` that is missing or changed, and each file that is new: any
     suite, and any program once programs are pinned at all."""
     programs = "harness/run_benchmark.py" in release

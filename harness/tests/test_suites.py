@@ -360,7 +360,8 @@ class Releases(unittest.TestCase):
             for path, hashes in files.items():
                 with self.subTest(release, path=path):
                     self.assertRegex(path, r"^harness/([a-z_]+\.py|suites/[a-z0-9_]+\.json)$")
-                    self.assertTrue(all(re.match(r"[0-9a-f]{64}$", one) for one in hashes))
+                    self.assertTrue(all(one is None or re.match(r"[0-9a-f]{64}$", one)
+                                    for one in hashes))
                     self.assertEqual(len(set(hashes)), len(hashes))
 
     def test_differences_name_what_changed_what_is_missing_and_what_is_new(self):
@@ -400,6 +401,24 @@ class Releases(unittest.TestCase):
             **{path: (sha256,) if path in releases.RELEASES["public-1"] else [sha256]
                for path, sha256 in before.items()},
             "harness/wire.py": [before["harness/wire.py"], "0" * 64]})
+
+    def test_runs_of_a_release_may_be_without_a_program_that_came_or_went_within_it(self):
+        runner, sha256 = "harness/run_benchmark.py", "1" * 64
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(
+                releases, "PROGRAMS", os.path.join(folder, "released_programs.json")):
+            first = {runner: sha256, "harness/old.py": "2" * 64}
+            second = {runner: sha256, "harness/new.py": "3" * 64}
+            self.assertEqual(releases.add("public-1", first), ["harness/old.py", runner])
+            self.assertEqual(releases.add("public-1", second), ["harness/new.py", "harness/old.py"])
+            self.assertEqual(releases.add("public-1", second), [])
+            frozen = releases.RELEASES["public-1"]
+            known = {path: hashes for path, hashes in releases.known()["public-1"].items()
+                     if path not in frozen}
+        self.assertEqual(known, {"harness/new.py": [None, "3" * 64], runner: [sha256],
+                                 "harness/old.py": ["2" * 64, None]})
+        self.assertEqual([releases.differences(known, current) for current in (
+            first, second, {"harness/new.py": "4" * 64})],
+            [[], [], ["harness/new.py: changed", "harness/run_benchmark.py: missing"]])
 
     def test_printed_hashes_are_ready_to_be_pasted_into_the_table(self):
         code, text = self.run_main()
