@@ -559,6 +559,11 @@ def _coalesced_ratio(call: Json) -> Found:
     return sum(count for _, count in _reads(call)) / chunks, None
 
 
+def gaps_count(call: Json) -> int:
+    """How many gaps between chunks of text a call has."""
+    return max(len(_chunk_us(call)) - 1, 0)
+
+
 # --- verdicts over some calls --------------------------------------------------------------------
 def outliers(values: Sequence[Number]) -> Json:
     """{"flagged", "count", "largest_sigmas"}: values 10 sigma and 20 % off the median.
@@ -601,15 +606,15 @@ def instability(values: Sequence[Number], limit_ratio: float = UNSTABLE_IQR_RATI
     return {"flagged": ratio > limit_ratio, "iqr_ratio": round_sig(ratio)}
 
 
-def early_rate(call: Json, rate: Number) -> Number:
-    """A call's decode rate over its first 64 gaps alone, in the unit of `rate`, which is over all.
+def early_speed(call: Json, gaps: int = JUDGED_GAPS) -> float:
+    """How much faster a call's first so many gaps between chunks were than all of them, 1 for none.
 
     Each token reads the whole context again, so that long answers are slower than short ones on the
     steadiest machine. Calls are compared over what they have in common.
     """
-    gaps = _chunk_us(call)[1:]
-    first = fsum(gaps[:JUDGED_GAPS]) / max(len(gaps[:JUDGED_GAPS]), 1)
-    return rate * (fsum(gaps) / len(gaps)) / first if first else rate
+    every = _chunk_us(call)[1:]
+    first_us = fsum(every[:gaps])
+    return (fsum(every) / len(every)) / (first_us / len(every[:gaps])) if first_us else 1.0
 
 
 def _at_lanes(rows: Any, lanes: int) -> Json:
@@ -880,7 +885,7 @@ def _verdicts(facts: _Facts, phase: str, lanes: int, group: _Group) -> Json:
     spread, change = ((UNSTABLE_IQR_RATIO, DRIFT_RATIO) if lanes == 1 else
                       (UNSTABLE_LANES_IQR_RATIO, DRIFT_LANES_RATIO))
     judged = [] if phase in GROWING_PHASES else [
-        early_rate(call, m["decode_tokens_per_s"]) for call, m in zip(group.ok, group.numbers)
+        m["decode_tokens_per_s"] * early_speed(call) for call, m in zip(group.ok, group.numbers)
         if m["decode_tokens_per_s"] is not None]
     return {"client_bound": client_bound(group.ok, facts.calibration, lanes),
             "unstable": instability(judged, spread), "drifting": drift(judged, change),

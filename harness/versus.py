@@ -5,14 +5,18 @@
 
 How it is told: per question the median over a side's answers; B's over A's is one ratio; the median
 of the ratios has the exact interval of metrics.ratio_summary, and metrics.verdict says what that
-means. Between two sessions of one machine that is not yet enough: single runs are `indicative`, the
-more so where other programs used the processors meanwhile, which is said. `confirmed` needs three
-runs a side of which none lies among those of the other side (two-sided error 10 % at three a side,
-2.9 % at four); where so many overlap, nothing is told.
+means. Decode rate and TPOT are those of the tokens that all answers to the question have: the
+longer an answer goes on, the slower is each token, and no two runs' answers are equally long.
+Between two sessions of one machine that is not yet enough: single runs are `indicative`, and tell
+nothing within the spread that the rate had inside one of them, since what made it differ from call
+to call may differ from run to run; where other programs used the processors, that is said.
+`confirmed` needs three runs a side of which none lies among those of the other side (two-sided
+error 10 % at three a side, 2.9 % at four); where so many overlap, nothing is told.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import metrics
@@ -34,6 +38,7 @@ MIN_CONFIRMING_RUNS = 3
 ALL = frozenset(COMPARED)
 FIRST_TOKEN = frozenset(("ttft_ms", "e2el_ms", "prefill_tokens_per_s"))
 RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s"))
+SPREADING = frozenset(("decode_tokens_per_s", "tpot_ms"))   # whose spread in a run is known
 SPOILS = {
     "truncated": ALL, "cached_prefill": FIRST_TOKEN, "client_bound": ALL, "suspended": ALL,
     "hidden_reasoning": ALL, "usage_implausible": RATES, "tokens_from_chunks": RATES,
@@ -59,13 +64,34 @@ def run_of(manifest: Json, events: Sequence[Json], calls: Sequence[Json]) -> Run
 
 
 # --- per question --------------------------------------------------------------------------------
-def question_values(run: Run, cell: Json) -> Values:
-    """{question: {metric: median over the repeats}} of a cell's answered calls."""
+def question_values(run: Run, cell: Json, shared: Mapping[str, int]) -> Values:
+    """{question: {metric: median over the repeats}} of a cell's answered calls.
+
+    shared: {question: so many gaps count for decode rate and TPOT}.
+    """
     trust_usage = cell["output_tokens_source"] != "chunks"
     found: dict[str, list[Json]] = {}
     for call in _answered(run, (cell["model"], cell["phase"])):
-        found.setdefault(call["question_id"], []).append(metrics.call_metrics(call, trust_usage))
+        numbers = metrics.call_metrics(call, trust_usage)
+        found.setdefault(call["question_id"], []).append(
+            _over_shared(numbers, metrics.early_speed(call, shared[call["question_id"]])))
     return {question: _medians(numbers) for question, numbers in found.items()}
+
+
+def _over_shared(numbers: Json, speed: float) -> Json:
+    rate, tpot_ms = numbers["decode_tokens_per_s"], numbers["tpot_ms"]
+    return {**numbers, "decode_tokens_per_s": None if rate is None else rate * speed,
+            "tpot_ms": None if tpot_ms is None else tpot_ms / speed}
+
+
+def shared_gaps(cells: Iterable[tuple[Run, Json]]) -> dict[str, int]:
+    """{question: the gaps between chunks that all of its answers have, those of none apart}."""
+    found: dict[str, int] = {}
+    for run, cell in cells:
+        for call in _answered(run, (cell["model"], cell["phase"])):
+            gaps, question = metrics.gaps_count(call), call["question_id"]
+            found[question] = min(gaps or sys.maxsize, found.get(question, sys.maxsize))
+    return found
 
 
 def _answered(run: Run, key: Key) -> list[Json]:
@@ -173,17 +199,22 @@ def _phase_rows(pair: tuple[str, str], phase: str, left: Sequence[tuple[Run, Jso
              for side, model in zip((left, right), pair)]
     same = [q for q in texts[0] if len(texts[0][q] | texts[1].get(q, set())) == 1]
     changed = [q for q in texts[0] if q in texts[1] and q not in same]
-    values = [[question_values(run, cell) for run, cell in side] for side in (left, right)]
+    shared = shared_gaps([*left, *right])
+    values = [[question_values(run, cell, shared) for run, cell in side] for side in (left, right)]
     lanes = {cell["lanes"] for _, cell in (*left, *right)}
     refusals = [*found, *([f"lanes are {' and '.join(map(str, sorted(lanes)))}"]
                           if len(lanes) > 1 else [])]
+    # Of several lanes each call's rate depends on what the others do, by design.
+    spread = max(cell["verdicts"]["unstable"]["iqr_ratio"] or 0.0 if cell["lanes"] == 1 else 0.0
+                 for _, cell in (*left, *right))
     flags = [{flag for _, cell in side for flag in cell["flags"]} for side in (left, right)]
     by_design = {"cached_prefill"} & flags[0] & flags[1] if phase in metrics.GROWING_PHASES \
         else set()
     for metric in COMPARED:
         spoilt = [flag for flag in metrics.ordered_flags((flags[0] | flags[1]) - by_design)
                   if metric in SPOILS.get(flag, ())]
-        told = _told(metric, values[0], values[1], same, [*refusals, *spoilt])
+        told = _told(metric, values[0], values[1], same, [*refusals, *spoilt],
+                     spread if metric in SPREADING else 0.0)
         yield {"model_a": pair[0], "model_b": pair[1], "phase": phase, "metric": metric,
                "unit": metrics.METRICS[metric].unit, "questions_changed": changed,
                **_with_caveat(told, left, right),
@@ -201,13 +232,13 @@ def _with_caveat(told: Json, left: Sequence[tuple[Run, Json]],
 
 
 def _told(metric: str, a: Sequence[Values], b: Sequence[Values], questions: Sequence[str],
-          refusals: Sequence[str]) -> Json:
+          refusals: Sequence[str], spread: float) -> Json:
     """median_a, median_b, ratio, verdict, standing, reason of one metric over some questions."""
     pairs = [(_middle(a, q, metric), _middle(b, q, metric)) for q in questions]
     whole = [(left, right) for left, right in pairs if left is not None and right is not None]
     ratio = metrics.ratio_summary(pairs)
     told = (("not comparable", None, "; ".join(refusals)) if refusals else
-            _verdict(metric, ratio, *_indices(metric, a, b, questions)))
+            _verdict(metric, ratio, *_indices(metric, a, b, questions), spread))
     return {**{name: metrics.round_sig(metrics.median(p[i] for p in whole)) if whole else None
                for i, name in enumerate(("median_a", "median_b"))},
             "ratio": ratio, **dict(zip(("verdict", "standing", "reason"), told))}
@@ -232,14 +263,16 @@ def _indices(metric: str, a: Sequence[Values], b: Sequence[Values],
     return found
 
 
-def _verdict(metric: str, ratio: Json, a: Sequence[float],
-             b: Sequence[float]) -> tuple[str, Optional[str], Optional[str]]:
+def _verdict(metric: str, ratio: Json, a: Sequence[float], b: Sequence[float],
+             spread: float) -> tuple[str, Optional[str], Optional[str]]:
     """(verdict of B, indicative or confirmed, why it cannot be told)."""
     direction = metrics.METRICS[metric].direction
     told = metrics.verdict(ratio, direction)
     if min(len(a), len(b)) < MIN_CONFIRMING_RUNS:
         if told == "cannot tell":
             return told, None, _doubt(ratio)
+        if 1 / (1 + spread) < ratio["median"] < 1 + spread:
+            return "cannot tell", None, f"it varies by {spread:.0%}"
         return told, "indicative", None
     if not (max(a) < min(b) or max(b) < min(a)):
         return "cannot tell", None, "the runs overlap"
@@ -268,7 +301,8 @@ COLUMNS = (Column("phase"), Column("metric"), Column("A", True, None, 2),
 LEGEND = ("B / A is the median of the questions' ratios with its exact 95 % interval. faster and "
           "slower: the interval leaves out 1 and the median is 5 % or more away from it; "
           "indicative from single runs, confirmed from 3 runs a side of which none lies among the "
-          "other side's.")
+          "other side's. Decode rate and TPOT are over the tokens that all answers to a question "
+          "have.")
 
 
 def render_sides(found: Json, width: int) -> str:

@@ -601,12 +601,14 @@ class OneRun(unittest.TestCase):
 
         self.assertEqual([flags((10_000, 10_000)), flags((10_000, 12_000))], [[], ["unstable"]])
 
-    def test_an_early_rate_keeps_the_unit_of_the_whole(self) -> None:
+    def test_how_much_faster_an_answer_began_than_it_was(self) -> None:
         made = call(timing__chunk_us=[0, *[10_000] * 64, *[20_000] * 64])
-        self.assertAlmostEqual(metrics.early_rate(made, 200.0), 300.0)
+        self.assertAlmostEqual(metrics.early_speed(made), 1.5)
+        self.assertAlmostEqual(metrics.early_speed(made, 96), 1.125)
         for chunk_us in ([], [5], [5, 0, 0], [5, *[10_000] * 64]):
             made = call(timing__chunk_us=chunk_us)
-            self.assertEqual(metrics.early_rate(made, 200.0), 200.0, chunk_us)
+            self.assertEqual((metrics.early_speed(made), metrics.early_speed(made, 0)), (1.0, 1.0))
+            self.assertEqual(metrics.gaps_count(made), max(len(chunk_us) - 1, 0))
 
     def test_one_failure_of_twenty_is_borne(self) -> None:
         events = calls_of(20)

@@ -93,6 +93,33 @@ class OneMachine(unittest.TestCase):
 
 
 class Verdicts(unittest.TestCase):
+    def test_answers_of_other_lengths_are_compared_over_what_they_share(self) -> None:
+        """B goes on for as long again, at half the speed."""
+        def longer(call: Json) -> None:
+            timing, more = call["timing"], [2 * gap for gap in call["timing"]["chunk_us"][1:]]
+            timing["chunk_us"] = [*timing["chunk_us"], *more]
+            timing["last_token_us"] += sum(more)
+            timing["done_us"] += sum(more)
+            call["response"]["text"] *= 2
+            call["response"]["usage"]["completion_tokens"] += len(more)
+
+        found = rows_of(run(), run(change=with_calls(longer)))
+        for metric in ("decode_tokens_per_s", "tpot_ms"):
+            self.assertAlmostEqual(found[metric]["ratio"]["median"], 1, 4, metric)
+        self.assertGreater(found["e2el_ms"]["ratio"]["median"], 2)
+
+    def test_a_gap_within_a_runs_own_spread_tells_nothing_of_one_run_a_side(self) -> None:
+        def uneven(call: Json) -> None:
+            if len(call["question_id"]) % 2:
+                call.update(made_submissions.stretched([call], 1.5)[0])
+
+        pairs = [[run(i, factor, change=with_calls(uneven)) for i in seeds]
+                 for factor, seeds in ((1.0, (1, 2, 3)), (1.2, (4, 5, 6)))]
+        verdict, standing, reason = told(pairs[0][0], pairs[1][0])
+        self.assertEqual((verdict, standing), ("cannot tell", None))
+        self.assertRegex(reason, "^it varies by [34][0-9]%$")
+        self.assertEqual(told(*pairs), ("slower", "confirmed", None))
+
     def test_a_gap_below_five_per_cent_is_none(self) -> None:
         self.assertEqual(told(run(), run(1, 1.03)),
                          ("cannot tell", None, "under 5% apart"))
@@ -238,8 +265,9 @@ class Pairing(unittest.TestCase):
 
         found = run(change=with_calls(miscount))
         cell = next(cell for cell in found.summary["cells"] if cell["phase"] == "20q")
-        self.assertEqual(versus.question_values(found, cell)["find-a-leak"]["tpot_ms"],
-                         versus.question_values(run(), cell)["find-a-leak"]["tpot_ms"])
+        values = [versus.question_values(one, cell, versus.shared_gaps([(one, cell)]))
+                  for one in (found, run())]
+        self.assertEqual(*[value["find-a-leak"]["tpot_ms"] for value in values])
 
     def test_the_cold_call_is_never_compared(self) -> None:
         found = versus.compare_sides([run()], [run(2)])
@@ -264,7 +292,9 @@ class Text(unittest.TestCase):
             "slower: the",
             "  interval leaves out 1 and the median is 5 % or more away from it; indicative from "
             "single runs,",
-            "  confirmed from 3 runs a side of which none lies among the other side's."])
+            "  confirmed from 3 runs a side of which none lies among the other side's. Decode rate "
+            "and TPOT are",
+            "  over the tokens that all answers to a question have."])
 
     def test_no_line_is_wider_than_the_terminal(self) -> None:
         found = versus.compare_sides(
