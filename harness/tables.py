@@ -31,19 +31,22 @@ class Column(NamedTuple):
     """A column of a fitted table.
 
     right: numbers. least: characters that it may be cut to; None for not at all. rank: where the
-    terminal is narrow, columns with the highest go first; 0 stays.
+    terminal is narrow, columns with the highest go first; 0 stays. common: before any goes, this
+    one is told once for all rows where it is the same in all.
     """
 
     title: str
     right: bool = False
     least: Optional[int] = None
     rank: int = 0
+    common: bool = False
 
 
 def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Title line and rows, none longer than `width`: fewer columns, then shorter cells.
 
-    Columns without any text in any row are left out.
+    Columns without any text in any row are left out. What all rows have in common may come first,
+    in lines of its own.
     """
     natural = [max((len(row[i]) for row in rows), default=0) for i in range(len(columns))]
     kept = [i for i, size in enumerate(natural) if size]
@@ -51,13 +54,17 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
         natural[i] = max(natural[i], len(columns[i].title))
     least = [size if column.least is None else min(size, max(column.least, len(column.title)))
              for size, column in zip(natural, columns)]
-    kept = _kept(columns, kept, least, width)
+    common = [i for i in kept if columns[i].common and len({row[i] for row in rows}) == 1
+              and len(rows) > 1 and _total(kept, least) > width]
+    kept = _kept(columns, [i for i in kept if i not in common], least, width)
     if _total(kept, least) > width:           # nothing more can go, so texts get shorter still
         least = [size if column.least is None else min(size, SHORTEST)
                  for size, column in zip(least, columns)]
     widths = _widths(kept, natural, least, width)
     lines = [[column.title for column in columns], *rows]
-    return [_line(columns, line, widths)[:max(width, NARROWEST)] for line in lines]
+    shared = ", ".join(f"{columns[i].title} {rows[0][i]}" for i in common)
+    return [*(wrapped(f"in all rows: {shared}", width, GAP) if common else []),
+            *(_line(columns, line, widths)[:max(width, NARROWEST)] for line in lines)]
 
 
 def _total(kept: Iterable[int], sizes: Sequence[int]) -> int:

@@ -35,6 +35,20 @@ class Fitting(unittest.TestCase):
         self.assertEqual(tables.fitted(COLUMNS, ROWS, 20), [
             " #  device      rate", " 1  mac-m1-8gb   100", "12  desktop        9"])
 
+    def test_tells_once_what_all_rows_share_before_it_drops_a_column(self) -> None:
+        columns = [column._replace(common=column.title in ("device", "hardware"))
+                   for column in COLUMNS]
+        rows = [[number, "desktop", *rest] for number, _, *rest in ROWS]
+        self.assertEqual(tables.fitted(columns, rows, 30), [
+            "in all rows: device desktop",
+            " #  hardware     rate  flags",
+            " 1  Apple M1,..   100",
+            "12  AMD Ryzen 9     9  outli.."])
+        self.assertEqual([tables.fitted(columns, rows, 80)[0],
+                          tables.fitted(columns, rows[:1], 30)[0]],
+                         [" #  device   hardware             rate  flags",
+                          "#  device   hardware      rate"])
+
     def test_never_writes_a_longer_line(self) -> None:
         for width in range(tables.NARROWEST, 90):
             with self.subTest(width):
