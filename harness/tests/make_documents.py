@@ -222,15 +222,16 @@ def releases_table() -> str:
 
 
 def real_run() -> str:
-    """What the largest, then oldest, of the runs that stand here printed at its end."""
+    """What the largest of the runs that stand here, the one ranked most, printed at its end."""
     folders = [folder for folder in (documents.ROOT / "submissions").glob("*/*/run-*")
                if folder.parts[-3] != "EXAMPLE"]
     if not folders:
         return "No run stands here yet.\n"
-    runs = [(json.loads((folder / "manifest.json").read_bytes()), str(folder))
-            for folder in folders]
-    manifest, folder = min(runs, key=lambda run: (-_size(run[0]), run[0]["started_at"]))
-    summary = metrics.summarize_run(*_evidence(folder))
+    runs = [(json.loads((folder / "manifest.json").read_bytes()),
+             metrics.summarize_run(*_evidence(str(folder)))) for folder in folders]
+    manifest, summary = min(runs, key=lambda run: (
+        -_size(run[0]), sum(any(metrics.FLAGS[flag].unrankable for flag in cell["flags"])
+                            for cell in run[1]["cells"]), run[0]["started_at"]))
     lines = [*report.summary_table(summary).splitlines(), "", report.instrument_line(summary)]
     return "\n".join((
         f"A real one, `{manifest['engine']['name']}` on `{manifest['device_tag']}`:", "", "```text",
