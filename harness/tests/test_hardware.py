@@ -322,6 +322,13 @@ class Parts(unittest.TestCase):
                 mock.patch("time.perf_counter", lambda: next(clock)):
             self.assertEqual(hardware.copy_bandwidth_gb_per_s(2, 10_000_000), 2.0)
 
+    def test_rounds_that_other_programs_slowed_do_not_count_as_the_memorys_speed(self) -> None:
+        took_s = iter([0.01, *[0.04] * 24, 0.01])          # all but one take four times as long
+        clock = (moment for before in took_s for moment in (100.0, 100.0 + before))
+        with mock.patch.object(hardware, "COPY_ROUND_S", 0.01), \
+                mock.patch("time.perf_counter", lambda: next(clock)):
+            self.assertEqual(hardware.copy_bandwidth_gb_per_s(2, 10_000_000), 2.0)
+
     def test_small_cores_are_told_by_their_capacity(self) -> None:
         machine = RecordedMachine("linux_raspberry_pi")
         folder = "/sys/devices/system/cpu/cpu"
