@@ -227,11 +227,13 @@ def real_run() -> str:
                if folder.parts[-3] != "EXAMPLE"]
     if not folders:
         return "No run stands here yet.\n"
-    runs = [(json.loads((folder / "manifest.json").read_bytes()),
-             metrics.summarize_run(*_evidence(str(folder)))) for folder in folders]
+    manifests = {folder: json.loads((folder / "manifest.json").read_bytes()) for folder in folders}
+    largest = max(map(_size, manifests.values()))
+    runs = [(manifest, metrics.summarize_run(*_evidence(str(folder))))
+            for folder, manifest in manifests.items() if _size(manifest) == largest]
     manifest, summary = min(runs, key=lambda run: (
-        -_size(run[0]), sum(any(metrics.FLAGS[flag].unrankable for flag in cell["flags"])
-                            for cell in run[1]["cells"]), run[0]["started_at"]))
+        sum(any(metrics.FLAGS[flag].unrankable for flag in cell["flags"])
+            for cell in run[1]["cells"]), run[0]["started_at"]))
     lines = [*report.summary_table(summary).splitlines(), "", report.instrument_line(summary)]
     return "\n".join((
         f"A real one, `{manifest['engine']['name']}` on `{manifest['device_tag']}`:", "", "```text",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -23,6 +24,7 @@ ROOT = Path(run_benchmark.__file__).resolve().parent.parent / "submissions"
 FOLDERS = sorted(os.fspath(folder) for folder in ROOT.glob("*/*/run-*")
                  if folder.parts[-3] != "EXAMPLE")
 MARKS = ("decode_tokens_per_s", "ttft_ms")
+read_run = functools.lru_cache(None)(compare_submissions.read_run)
 
 
 def called(program: Any, *words: str) -> tuple[int, str]:
@@ -46,6 +48,7 @@ def repeated() -> dict[str, list[str]]:
             if len(runs) > 1}
 
 
+@functools.lru_cache(None)
 def stretched(folder: str, factor: float) -> versus.Run:
     """A run with every mark and gap longer."""
     manifest, state = ledger.load_run(folder)
@@ -81,14 +84,13 @@ class OneMachine(unittest.TestCase):
         for folders in repeated().values():
             shares = {}
             for pair in itertools.combinations(folders, 2):
-                rows = versus.compare_sides([compare_submissions.read_run(pair[0])],
-                                            [second(pair[1])])["rows"]
+                rows = versus.compare_sides([read_run(pair[0])], [second(pair[1])])["rows"]
                 told = [row["verdict"] for row in rows if wanted(row)]
                 shares[pair] = told.count(verdict) / len(told)
             self.assertGreaterEqual(max(shares.values()), 0.9, shares)
 
     def test_two_runs_cannot_be_told_apart(self):
-        self.best(compare_submissions.read_run, "cannot tell", lambda row: True)
+        self.best(read_run, "cannot tell", lambda row: True)
 
     def test_a_run_with_all_its_times_longer_by_a_fifth_is_slower(self):
         # Without an interval nothing is said of any difference.
