@@ -124,10 +124,12 @@ def refuse_odd_file(path: str, limit: int) -> None:
 
 # --- the table -----------------------------------------------------------------------------------
 COLUMNS = (
-    tables.Column("#", True), tables.Column("device", False, 16, 0, True),
-    tables.Column("hardware", False, 16, 7, True), tables.Column("memory", True, None, 8, True),
-    tables.Column("runtime", False, 12, 3, True), tables.Column("model", False, 14, 0, True),
-    tables.Column("quant", False, 6, 4, True), tables.Column("phase"),
+    tables.Column("#", True), tables.Column("device", False, 16, common=True),
+    tables.Column("hardware", False, 16, 7, common=True),
+    tables.Column("memory", True, None, 8, common=True),
+    tables.Column("runtime", False, 12, 3, common=True),
+    tables.Column("model", False, 14, common=True),
+    tables.Column("quant", False, 6, 4, common=True), tables.Column("phase"),
     *(tables.Column(title, False, None, rank) for title, rank in zip(
         [comparison.NUMBERS[name] for name in list(comparison.NUMBERS)[:5]], (0, 9, 2, 10, 11))),
     tables.Column("runs", True, None, 1), tables.Column("checks", True, None, 6),

@@ -357,7 +357,7 @@ class Told(NamedTuple):
     private: list[Private]
     notes: list[str]
     following: str
-    server: Optional[server_process.Started] = None
+    server: Optional[server_process.Started]
 
     @property
     def exit_code(self) -> int:

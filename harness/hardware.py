@@ -303,8 +303,9 @@ def ticks_between(before: dict[int, Process], after: dict[int, Process],
 
 
 # They hold the port for a server that is no child of theirs, or that runs on another machine.
-FORWARDERS = frozenset(("docker-proxy", "rootlessport", "rootlesskit", "pasta", "passt",
-                        "slirp4netns", "ssh", "sshd", "socat", "kubectl", "gvproxy"))
+FORWARDERS = frozenset(("docker-proxy", "com.docker.backend", "rootlessport", "rootlesskit",
+                        "pasta", "passt", "slirp4netns", "ssh", "sshd", "socat", "kubectl",
+                        "gvproxy", "wslrelay.exe", "nginx", "caddy", "haproxy"))
 
 
 def list_processes(machine: Machine) -> dict[int, Process]:

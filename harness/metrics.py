@@ -164,11 +164,11 @@ FLAGS: Dict[str, Flag] = {flag.name: flag for flag in (
          "Keep the machine awake and run again with a new run id.", True),
     Flag("clock_stepped", "The wall clock was set during a call; that call's times are by the "
          "monotonic clock.", "None needed; let the time service settle before a run.", False),
-    Flag("unstable", f"The decode rate of the answers' first {JUDGED_GAPS} tokens varies too much "
-         "between calls for one number.",
+    Flag("unstable", f"The decode rate over the answers' first {JUDGED_GAPS} chunks varies too "
+         "much between calls for one number.",
          "Stop what else runs, let the machine cool, use --repeats, and run again.", True),
-    Flag("drifting", f"The decode rate of the answers' first {JUDGED_GAPS} tokens changed from the "
-         "first quarter of the calls to the last.",
+    Flag("drifting", f"The decode rate over the answers' first {JUDGED_GAPS} chunks changed from "
+         "the first quarter of the calls to the last.",
          "Let the machine cool or warm up to its steady state, then run again.", True),
     Flag("outliers", "Single calls were far off the others.",
          "Look at the calls in run.jsonl; medians are little touched.", False),

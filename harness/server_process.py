@@ -1,9 +1,9 @@
 """How the server on this machine was started, as the system tells it, fit to be published.
 
-A listening port leads to its process and that to its command line: from /proc on Linux, by lsof and
-ps on macOS, by PowerShell on Windows. Another user's process is not told, and a container's is its
-proxy's; then there is nothing to say. What is found is only proposed: the contributor declares it,
-since it may have been started anew after the run.
+A listening port leads to its process (on Linux as hardware.py finds it; by lsof on macOS, by
+PowerShell on Windows) and that to its command line. Where only something that forwards listens, as
+for a container, there is nothing to say. What is found is only proposed: the contributor declares
+it, since it may have been started anew after the run.
 """
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
+import hardware
 import privacy
 from hardware import Machine
 
-LISTENING = "0A"                     # TCP_LISTEN, as /proc/net/tcp writes it
 LEFT_OUT = "..."
-LONGEST = 400                        # characters, of what launch_flags takes
 # Flags that say nothing of speed: who may call, under which name, what is logged.
 SILENT = frozenset((
     "host", "hostname", "port", "path", "root-path", "allowed-origins", "ssl-keyfile",
     "ssl-certfile", "ssl-key-file", "ssl-cert-file", "api-key", "api-key-file", "hf-token", "a",
     "alias", "served-model-name", "log-file", "log-disable", "log-level", "metrics", "props",
     "slot-save-path", "webui", "no-webui", "offline", "config"))
-# What passes a port on to a server, whose own flags it does not know.
-PASSING_ON = frozenset((
-    "docker-proxy", "com.docker.backend", "rootlessport", "slirp4netns", "pasta", "wslrelay.exe",
-    "ssh", "sshd", "nginx", "caddy", "haproxy", "socat"))
 MODEL = ("m", "model", "model-path", "model_path")
 SECRET = re.compile(r"(?:^|[-_])(?:\w*key|token|hft|secret|pass\w*|auth\w*|cred\w*)(?=$|[-_])",
                     re.IGNORECASE)
@@ -59,7 +54,7 @@ def started(machine: Machine, port: int, engine: Optional[str],
     """
     words = command_line(machine, port)
     public = list(_public(words or [], names))
-    if not public or public[0] in PASSING_ON:
+    if not public or public[0] in hardware.FORWARDERS:
         return None
     return Started(shlex.join(public), _settings(list(_flags(public[1:])), engine))
 
@@ -72,22 +67,12 @@ def command_line(machine: Machine, port: int) -> Optional[list[str]]:
 
 
 def _on_linux(machine: Machine, port: int) -> Optional[list[str]]:
-    sockets = {f"socket:[{inode}]" for name in ("tcp", "tcp6")
-               for inode in parse_listening(machine.read(f"/proc/net/{name}"), port)}
-    if not sockets:
-        return None
-    for pid in filter(str.isdigit, machine.names("/proc")):
-        folder = f"/proc/{pid}/fd"
-        if any(machine.link(f"{folder}/{name}") in sockets for name in machine.names(folder)):
-            return (machine.read(f"/proc/{pid}/cmdline") or "").rstrip("\0").split("\0")
-    return None
-
-
-def parse_listening(text: Optional[str], port: int) -> list[str]:
-    """Inodes of the sockets that listen at a port, from /proc/net/tcp or tcp6."""
-    rows = [row.split() for row in (text or "").splitlines()[1:]]
-    return [row[9] for row in rows if len(row) > 9 and row[3] == LISTENING
-            and row[1].rpartition(":")[2] == f"{port:04X}"]
+    pids = hardware.find_server(machine, hardware.list_processes(machine), port)
+    # Where their files cannot be read, all processes of a user are meant, and any may be the one.
+    certain = [pid for pid in pids if len(pids) == 1 or machine.names(f"/proc/{pid}/fd")]
+    # The first of several has begun the others.
+    text = machine.read(f"/proc/{min(certain)}/cmdline") if certain else None
+    return text.rstrip("\0").split("\0") if text else None
 
 
 def _on_mac(machine: Machine, port: int) -> Optional[list[str]]:
@@ -115,16 +100,17 @@ def _on_windows(machine: Machine, port: int) -> Optional[list[str]]:
 # --- what of it may be told ----------------------------------------------------------------------
 def _public(words: Sequence[str], names: Sequence[privacy.MachineName]) -> Iterator[str]:
     """Every word without folders, and with what is private or secret left out."""
-    hide = False
+    secret = False
     for word in words:
         name, equals, value = word.partition("=")
-        is_flag = word.startswith("-")
-        secret = hide and not is_flag
-        hide = is_flag and not equals and bool(SECRET.search(name))
-        if is_flag and equals:
-            yield name + equals + (LEFT_OUT if SECRET.search(name) else _shareable(value, names))
+        keeps = bool(SECRET.search(name))
+        if secret:                  # whatever it looks like: a key may begin with a dash
+            yield LEFT_OUT
+        elif equals and (keeps or word.startswith("-")):
+            yield name + equals + (LEFT_OUT if keeps else _shareable(value, names))
         else:
-            yield LEFT_OUT if secret else _shareable(word, names)
+            yield _shareable(word, names)
+        secret = not secret and keeps and not equals and word.startswith("-")
 
 
 def _shareable(word: str, names: Sequence[privacy.MachineName]) -> str:
@@ -169,7 +155,7 @@ def _launch_flags(found: Iterable[tuple[str, Optional[str]]]) -> str:
     """Those that may matter for speed, as launch_flags takes them."""
     kept = [shlex.join([flag, value]) if value else flag for flag, value in found
             if flag and value != LEFT_OUT and flag.lstrip("-") not in (*SILENT, *MODEL)]
-    return " ".join(kept)[:LONGEST]
+    return " ".join(kept)
 
 
 def _cache_type(told: Mapping[str, Optional[str]]) -> dict[str, str]:

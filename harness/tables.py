@@ -54,8 +54,9 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
         natural[i] = max(natural[i], len(columns[i].title))
     least = [size if column.least is None else min(size, max(column.least, len(column.title)))
              for size, column in zip(natural, columns)]
-    common = [i for i in kept if columns[i].common and len({row[i] for row in rows}) == 1
-              and len(rows) > 1 and _total(kept, least) > width]
+    common = []
+    if len(rows) > 1 and _total(kept, least) > width:
+        common = [i for i in kept if columns[i].common and len({row[i] for row in rows}) == 1]
     kept = _kept(columns, [i for i in kept if i not in common], least, width)
     if _total(kept, least) > width:           # nothing more can go, so texts get shorter still
         least = [size if column.least is None else min(size, SHORTEST)

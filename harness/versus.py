@@ -5,7 +5,7 @@
 
 How it is told: per question the median over a side's answers; B's over A's is one ratio; the median
 of the ratios has the exact interval of metrics.ratio_summary, and metrics.verdict says what that
-means. Decode rate and TPOT are those of the tokens that all answers to the question have: the
+means. Decode rate and TPOT are those over the chunks that all answers to the question have: the
 longer an answer goes on, the slower is each token, and no two runs' answers are equally long.
 Between two sessions of one machine that is not yet enough: single runs are `indicative`, and tell
 nothing within the spread that the rate had inside one of them, since what made it differ from call
@@ -301,8 +301,8 @@ COLUMNS = (Column("phase"), Column("metric"), Column("A", True, None, 2),
 LEGEND = ("B / A is the median of the questions' ratios with its exact 95 % interval. faster and "
           "slower: the interval leaves out 1 and the median is 5 % or more away from it; "
           "indicative from single runs, confirmed from 3 runs a side of which none lies among the "
-          "other side's. Decode rate and TPOT are over the tokens that all answers to a question "
-          "have.")
+          "other side's. Decode rate and TPOT are over the chunks that all answers to a question "
+          "have; of single runs, what one of them varied by itself is no difference.")
 
 
 def render_sides(found: Json, width: int) -> str:

@@ -685,7 +685,8 @@ class TheCommand(Case):
         asks = self.complete().asks
         started = server_process.Started("x", {"launch_flags": "-fa 1", "runtime.backend": "cuda",
                                                "runtime.flash_attention": "1",
-                                               "runtime.threads_count": "8", "other": "y"})
+                                               "runtime.threads_count": "8", "other": "y",
+                                               "runtime.build_origin": "x" * 500})
         kept = {key: started.settings[key]
                 for key in ("launch_flags", "runtime.backend", "runtime.threads_count")}
         self.assertEqual(started._replace(settings=kept),

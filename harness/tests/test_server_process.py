@@ -26,8 +26,12 @@ TABLE = """\
 def linux(command: str = LLAMA) -> RecordedMachine:
     """A process 12 that listens at PORT, between others that do not, or may not be looked into."""
     machine = RecordedMachine("linux_laptop")
-    machine.files.update({"/proc/net/tcp": TABLE, "/proc/7/status": "", "/proc/self/status": "",
-                          "/proc/12/cmdline": "\0".join(shlex.split(command)) + "\0"})
+    machine.files.update({f"/proc/{pid}/stat": f"{pid} ({name}) S 1 " + "0 " * 20
+                          for pid, name in ((7, "init"), (9, "client"), (12, "server"))})
+    machine.files.update({
+        "/proc/net/tcp": TABLE, "/proc/self/status": "", "/proc/9/cmdline": "client\0-x\0",
+        "/proc/12/cmdline": "\0".join(shlex.split(command)) + "\0"})
+    machine.owners.update({"/proc/7": 0, "/proc/9": 1000, "/proc/12": 1000})
     machine.links.update({"/proc/9/fd/3": "socket:[778]", "/proc/12/fd/0": "/dev/null",
                           "/proc/12/fd/3": "socket:[777]"})
     return machine
@@ -67,6 +71,20 @@ class WhoListens(unittest.TestCase):
                               (windows('{"CommandLine": null}'), PORT)):
             with self.subTest(system=machine.system, port=port):
                 self.assertIsNone(server_process.started(machine, port, "llama.cpp", ()))
+
+    def test_a_user_kept_for_the_server_alone_tells_it_where_its_files_cannot_be_read(self):
+        machine = linux()
+        machine.links.clear()
+        machine.owners["/proc/9"] = 0
+        self.assertEqual(server_process.command_line(machine, PORT), shlex.split(LLAMA))
+
+    def test_of_several_processes_that_share_the_socket_the_first_is_told(self):
+        machine = linux()
+        machine.files["/proc/14/stat"] = machine.files["/proc/12/stat"]
+        machine.files["/proc/14/cmdline"] = "worker\0"
+        machine.owners["/proc/14"] = 1000
+        machine.links["/proc/14/fd/5"] = "socket:[777]"
+        self.assertEqual(server_process.command_line(machine, PORT), shlex.split(LLAMA))
 
     def test_macos_is_asked_by_lsof_and_ps(self):
         self.assertEqual(server_process.command_line(mac(), PORT), LLAMA.split())
@@ -137,12 +155,17 @@ class WhatIsTold(unittest.TestCase):
         flag = """--chat-template-kwargs '{"enable_thinking": false}'"""
         self.assertEqual(self.started("llama-server " + flag).settings, {"launch_flags": flag})
 
+    def test_flags_are_never_told_in_part(self):
+        flags = " ".join(f"--lora-scaled-{i} 0.5" for i in range(40))
+        self.assertEqual(self.started("llama-server " + flags).settings, {"launch_flags": flags})
+
     def test_nothing_private_comes_through(self):
         names = (privacy.MachineName("user", "samokafor"),)
         for word in ("'/home/sam/x y/m.gguf'", r"'C:\Users\sam\m.gguf'", "--url=http://10.0.0.7:1/",
                      "--hf-token hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345", "--password=hunter2",
                      "--lora samokafor.gguf", "--api-key 'a b'", "-H 'Authorization: Bearer abcd'",
                      "~/models/m.gguf", "-hft hunter2", "--admin_secret hunter2",
+                     "--api-key -hunter2", "API_KEY=hunter2",
                      "--auth sam:pw", "--rpc nas.fritz.box:50052"):
             found = self.started("llama-server " + word + " -t 2", names=names)
             told = found.line + repr(found.settings)

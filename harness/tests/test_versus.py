@@ -294,7 +294,9 @@ class Text(unittest.TestCase):
             "single runs,",
             "  confirmed from 3 runs a side of which none lies among the other side's. Decode rate "
             "and TPOT are",
-            "  over the tokens that all answers to a question have."])
+            "  over the chunks that all answers to a question have; of single runs, what one of "
+            "them varied by",
+            "  itself is no difference."])
 
     def test_no_line_is_wider_than_the_terminal(self) -> None:
         found = versus.compare_sides(
