@@ -5,6 +5,7 @@
   python3 harness/check_submission.py submissions                          all of them
   python3 harness/check_submission.py --privacy submissions/you            the grep before the push
   git diff origin/main... | python3 harness/check_submission.py --privacy -
+  python3 harness/check_submission.py --answers submissions/you/...        what the model said
   python3 harness/check_submission.py --base origin/main --head HEAD --handle you
 
 Everything that follows from something is made again and compared: hashes of the harness, the plan,
@@ -41,13 +42,14 @@ import releases
 import sources
 import statements
 from findings import Notes, Report
-from report import printable
+from report import call_line, out, printable
 from sources import Submission
 from stops import Stop
 
 Json = dict[str, Any]
 MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
 ALL_KEPT = 10_000             # of the grep's findings, each a line
+FIRST_CHARACTERS, LAST_CHARACTERS = 110, 40      # of an answer that are shown
 
 
 class Settings(NamedTuple):
@@ -211,6 +213,34 @@ def grep(paths: Sequence[str], report: Report) -> int:
     return len(paths)
 
 
+# --- what the models said ------------------------------------------------------------------------
+def answers(paths: Sequence[str], report: Report) -> list[str]:
+    """--answers: how each call went and how its answer begins and ends, two lines each, escaped;
+    what cannot be read goes into the report. Raises Stop."""
+    lines = []
+    for submission in sources.of_paths(paths, report):
+        blob = submission.files.get("run.jsonl")
+        notes = Notes(report, submission.path).of("run.jsonl")
+        found = blob and intake.read_ledger(blob, notes)
+        calls = [event for event in found.events if event["event"] == "call_finished"] \
+            if found else []
+        lines.append(f"{printable(submission.path, 1000)}: {len(calls)} calls")
+        for number, call in enumerate(calls, 1):
+            lines += [call_line(number, len(calls), call), "    " + _said(call["response"])]
+    return lines
+
+
+def _said(response: Optional[Json]) -> str:
+    """An answer's two ends on one line, and what was thought where there is no answer."""
+    text = " ".join((response["text"] if response else "").split())
+    thought = " ".join((response["reasoning_text"] if response else "").split())
+    shown = text or thought
+    if len(shown) > FIRST_CHARACTERS + LAST_CHARACTERS:
+        shown = shown[:FIRST_CHARACTERS] + " [...] " + shown[-LAST_CHARACTERS:]
+    about = "" if text else "(only thinking) " if thought else "(no text)"
+    return about + printable(shown, FIRST_CHARACTERS + LAST_CHARACTERS + 10)
+
+
 # --- command line --------------------------------------------------------------------------------
 class Parser(argparse.ArgumentParser):
     """argparse, but for errors: one line, nothing unescaped, exit code 2."""
@@ -238,6 +268,9 @@ def build_parser() -> Parser:
     add("--privacy", nargs="+", metavar="PATH",
         help="look for private values alone, in files, folders, or - for standard input; also for "
              "what this very machine and its user are called")
+    add("--answers", nargs="+", metavar="PATH",
+        help="show how each call of the submissions went, and how its answer begins and ends, "
+             "instead of checking them")
     add("--allow-synthetic", action="store_true",
         help="let a rehearsal pass (default: it is an error)")
     add("--json", action="store_true", help="print one JSON document (default: a line a finding)")
@@ -250,9 +283,13 @@ def refuse_combinations(args: argparse.Namespace) -> None:
         raise Stop("--base and --head belong together; type both")
     if args.git_dir and args.base is None:
         raise Stop("--git-dir is for --base and --head; type them, too")
-    asked = [bool(args.paths), args.base is not None, args.privacy is not None]
+    asked = [bool(args.paths), args.base is not None, args.privacy is not None,
+             args.answers is not None]
     if sum(asked) != 1:
-        raise Stop("type folders to check, or --base and --head, or --privacy and where to look")
+        raise Stop("type folders to check, or --base and --head, or --privacy or --answers and "
+                   "where to look")
+    if args.answers is not None and args.json:
+        raise Stop("--answers is for people and has no --json; run.jsonl is JSON itself")
 
 
 def run(args: argparse.Namespace, released: releases.Known,
@@ -274,16 +311,29 @@ def run(args: argparse.Namespace, released: releases.Known,
         repository.close()
 
 
+def tell_answers(args: argparse.Namespace) -> int:
+    """Print what --answers asks for, and what could not be read; the exit code. Raises Stop."""
+    refuse_combinations(args)
+    report = Report()
+    lines = answers(args.answers, report)
+    out("\n".join(lines or ["no submission was found there"]))
+    if report.exit_code():
+        print(report.text(0, "submission"), file=sys.stderr)
+    return report.exit_code()
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the program; the exit code."""
     args = build_parser().parse_args(argv)
     try:
+        if args.answers is not None:
+            return tell_answers(args)
         report, checked = run(args, releases.known(), time.time())
     except Stop as stop:
         print(f"check_submission: {stop}", file=sys.stderr)
         return 2
     noun = "place" if args.privacy is not None else "submission"
-    print(report.json(checked) if args.json else report.text(checked, noun))
+    out(report.json(checked) if args.json else report.text(checked, noun))
     return report.exit_code()
 
 

@@ -46,9 +46,11 @@ import flags
 import hardware
 import ledger
 import metadata
+import plausibility
 import privacy
 import run_page
 import server_process
+from findings import CODES
 from report import printable
 from stops import Stop, StorageError
 
@@ -355,6 +357,7 @@ class Told(NamedTuple):
     written: list[str]
     asks: list[disclosures.Ask]
     private: list[Private]
+    warnings: list[str]
     notes: list[str]
     following: str
     server: Optional[server_process.Started]
@@ -369,7 +372,7 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
          server: Optional[server_process.Started]) -> Told:
     """What was written, what is missing, what to type next."""
     shown = shlex.quote(printable(_short(evidence.folder), 1000))
-    asks = disclosures.asks(made.metadata, made.hardware)
+    asks = disclosures.asks(made.metadata, made.hardware, server is not None)
     words, notes = run_page.read_words(made.page), []
     if made.manifest[disclosures.HOST_NAME] is not None:
         notes.append(f"manifest.json publishes this machine's name; to take it out: --set "
@@ -392,8 +395,14 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     only = "--privacy " if run_page.open_statements(words) else ""
     following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
                  f"python3 harness/check_submission.py {only}{shown}")
-    return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private, notes,
-                following, _undeclared(server, asks))
+    return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private,
+                _warnings(evidence, made), notes, following, _undeclared(server, asks))
+
+
+def _warnings(evidence: Evidence, made: Made) -> list[str]:
+    """What the check will ask a reader to look at, so that the words can explain it at once."""
+    problems = plausibility.problems(evidence.events, made.metadata, made.hardware)
+    return [printable(f"{code}: {what}; {CODES[code].remedy}", 400) for code, what in problems]
 
 
 def _undeclared(server: Optional[server_process.Started],
@@ -421,9 +430,10 @@ def find_server(made: Made, machine: hardware.Machine,
     declared = made.metadata["runtime"]["launch_flags"]["value"] is not None
     if declared or target["port"] is None or not endpoint["same_machine"]["value"]:
         return None
-    started = server_process.started(machine, target["port"], endpoint["engine"]["name"], names)
-    # Of several models the process does not tell whose file it is.
-    several = len(made.metadata["models"]) > 1
+    models = made.metadata["models"]
+    several = len(models) > 1         # then the process does not tell whose file it is
+    started = server_process.started(machine, target["port"], endpoint["engine"]["name"], names,
+                                     not several and models[0]["digest"]["value"] is None)
     return started and started._replace(settings={
         key: text for key, text in started.settings.items()
         if not (several and key.startswith("models."))})
@@ -454,6 +464,9 @@ def as_text(told: Told) -> str:
                       for key, text in told.server.settings.items())]
     lines += ["", "Must not be published:"] if told.private else []
     lines += [f"  {found.where}: {found.what}" for found in told.private]
+    lines += ["", "The check will ask readers to look at (say in your words what explains it):"] \
+        if told.warnings else []
+    lines += [f"  {warning}" for warning in told.warnings]
     return "\n".join([*lines, "", *(f"note: {note}" for note in told.notes),
                       f"next: {told.following}"])
 
@@ -465,7 +478,8 @@ def as_json(told: Told, made: Made) -> str:
         "exit_code": told.exit_code, "written": told.written,
         "missing": [ask.key for ask in told.asks if ask.important],
         "asks": [{**ask._asdict(), "set": ask.form} for ask in told.asks],
-        "private": [found._asdict() for found in told.private], "notes": told.notes,
+        "private": [found._asdict() for found in told.private],
+        "warnings": told.warnings, "notes": told.notes,
         "server": told.server and told.server._asdict(), "next": told.following})
 
 

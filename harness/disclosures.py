@@ -35,6 +35,16 @@ TAKEN_BACK = "declared at first, and taken back"
 # Words that stand for not knowing. An empty field is better: it says so, and why.
 FILLERS = frozenset(("", "?", "-", "n/a", "na", "tbd", "todo", "unknown", "xxx", "..."))
 
+# Settings that stand among the server's flags or nowhere: whoever knows these need not be asked.
+SETTINGS = frozenset(("flash_attention", "kv_cache_type", "batch_tokens", "micro_batch_tokens",
+                      "draft_model"))
+# A mixture of experts says so in its name (30B-A3B, 8x7B); of other models it is not asked.
+MIXTURE = re.compile(r"(?:^|[-_])a\d+(?:\.\d+)?b|\d+x\d+b|moe|mixtral|gpt-oss", re.IGNORECASE)
+# A guest is not told what its memory is made of.
+OF_REAL_MEMORY = frozenset(("hardware.memory.type", "hardware.memory.speed_mts",
+                            "hardware.memory.channels_count",
+                            "hardware.memory.bandwidth_theoretical_gb_per_s"))
+
 # Where a person finds what the system did not tell; only these of hardware.json are asked for.
 LOOK = {
     "system.kind": "what it is; of a rented machine, vm",
@@ -288,12 +298,17 @@ def all_values(found: Json, machine: Json) -> dict[str, Json]:
             for key, item in metadata.values(document)}
 
 
-def asks(found: Json, machine: Json) -> list[Ask]:
-    """Everything that is null and worth asking for, what is important first."""
+def asks(found: Json, machine: Json, flags_read: bool = False) -> list[Ask]:
+    """Everything that is null and worth asking for, what is important first.
+
+    flags_read: whether the server's flags are known from its process; once they are declared they
+    are known as well.
+    """
     needed = important(found, machine)
+    told = flags_read or found["runtime"]["launch_flags"]["value"] is not None
     wanted = [key for key, item in all_values(found, machine).items()
               if item["value"] is None and item["reason"] != metadata.WITHHELD
-              and _worth(key, machine)]
+              and _worth(key, found, machine) and not (told and key.split(".")[-1] in SETTINGS)]
     return [_ask(key, True) for key in needed] + [
         _ask(key, False) for key in wanted if key not in needed]
 
@@ -302,12 +317,16 @@ def _look(key: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", key.partition(".")[2])
 
 
-def _worth(key: str, machine: Json) -> bool:
-    """Whether a value says anything, and is not found out from others."""
+def _worth(key: str, found: Json, machine: Json) -> bool:
+    """Whether a value says anything, can be found, and is not found out from others."""
     if key == "hardware.memory.unified" and machine["accelerators_count"]["value"] == 0:
+        return False
+    if key in OF_REAL_MEMORY and machine["system"]["kind"]["value"] == "vm":
         return False
     if key.startswith("hardware."):
         return _look(key) in LOOK
+    if key.endswith("active_parameters_count"):
+        return bool(MIXTURE.search(found["models"][int(key.split(".")[2])]["model"]))
     return not key.endswith("bits_per_weight")
 
 

@@ -918,6 +918,46 @@ class CommandLine(unittest.TestCase):
         self.assertIn("exit codes:", done.stdout)
 
 
+class Answers(unittest.TestCase):
+    """--answers: what each call said, as data."""
+
+    def shown(self, made, *argv):
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.write(root)
+            code, out, err = run_main("--answers", str(folder), *argv)
+        return code, out.splitlines(), err
+
+    def test_each_call_has_a_line_and_its_answers_two_ends(self):
+        made = make(SMALL)
+        call = calls_of(made)[1]
+        call["response"]["text"] = "one\n  two " + "x" * 200 + " the end"
+        code, lines, err = self.shown(made.sealed())
+        self.assertEqual((0, "", 1 + 2 * len(calls_of(made))), (code, err, len(lines)))
+        self.assertRegex(lines[0], rf"run-{made.manifest['run_id']}: {len(calls_of(made))} calls$")
+        self.assertRegex(lines[3], r"^2/\d+  ")
+        shown = "one two " + "x" * 200 + " the end"
+        self.assertEqual(lines[4], f"    {shown[:110]} [...] {shown[-40:]}")
+
+    def test_thinking_and_silence_are_told_and_nothing_is_unescaped(self):
+        made = make(SMALL)
+        first, second = calls_of(made)[:2]
+        first["response"]["text"] = ""
+        first["response"]["reasoning_text"] = "hm \x1b[2J\u202e"
+        second["response"].update(text="", reasoning_text="")
+        _, lines, _ = self.shown(made.sealed())
+        self.assertEqual([lines[2], lines[4]],
+                         [r"    (only thinking) hm \x1b[2J\u202e", "    (no text)"])
+
+    def test_what_cannot_be_read_is_an_error(self):
+        made = make(SMALL)
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.write(root)
+            Path(folder, "run.jsonl").write_bytes(b"no ledger\n")
+            code, out, err = run_main("--answers", str(folder))
+        self.assertEqual((1, True), (code, out.endswith(": 0 calls\n")))
+        self.assertIn("error json-not-strict", err)
+
+
 class Privacy(unittest.TestCase):
     """The grep before the push."""
 

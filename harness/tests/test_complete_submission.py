@@ -707,7 +707,8 @@ class TheCommand(Case):
             "run_id": self.manifest["run_id"], "folder": self.folder, "class": "complete",
             "exit_code": 1, "written": list(OURS),
             "missing": ["metadata.models.0.gpu_offload_ratio"], "private": [],
-            "notes": document["notes"], "server": None, "next": document["next"]}, document)
+            "warnings": document["warnings"], "notes": document["notes"], "server": None,
+            "next": document["next"]}, document)
         self.assertEqual((1, ""), (code, err))
         self.assertEqual({
             "key": "metadata.models.0.gpu_offload_ratio",
@@ -716,6 +717,47 @@ class TheCommand(Case):
             "takes": "a number from 0 to 1", "important": True,
             "set": "--set metadata.models.0.gpu_offload_ratio=VALUE"}, asks[0])
         self.assertEqual({False}, {ask["important"] for ask in asks[1:]})
+
+    def test_what_the_check_will_warn_of_is_told_before_the_words_are_written(self) -> None:
+        told = self.complete()
+        self.assertEqual(["answers-equal", "timings-equal"],
+                         [warning.partition(":")[0] for warning in told.warnings])
+        out = self.main(self.folder)[1]
+        self.assertIn("\nThe check will ask readers to look at (say in your words what explains "
+                      f"it):\n  {told.warnings[0]}\n", out)
+
+    def test_what_flags_tell_is_not_asked_once_the_flags_are_known(self) -> None:
+        found, machine = self.complete() and (self.read("metadata.json"),
+                                              self.read("hardware.json"))
+        settings = {f"metadata.runtime.{name}" for name in (
+            "flash_attention", "kv_cache_type", "batch_tokens", "micro_batch_tokens")}
+        settings.add("metadata.models.0.draft_model")
+
+        def keys(read: bool) -> set[str]:
+            return {ask.key for ask in disclosures.asks(found, machine, read)}
+
+        self.assertEqual(settings, keys(False) - keys(True))
+        self.complete("launch_flags=-t 4")
+        found = self.read("metadata.json")
+        self.assertEqual(set(), settings & keys(False))
+
+    def test_memory_is_not_asked_of_a_guest_nor_experts_of_a_dense_model(self) -> None:
+        self.complete()
+        found, machine = self.read("metadata.json"), self.read("hardware.json")
+        machine["memory"]["type"] = metadata.unknown("")
+        experts = "metadata.models.0.active_parameters_count"
+
+        def keys() -> set[str]:
+            return {ask.key for ask in disclosures.asks(found, machine)}
+
+        self.assertIn("hardware.memory.type", keys())
+        machine["system"]["kind"] = known("vm", "probed")
+        self.assertNotIn("hardware.memory.type", keys())
+        for model, asked in (("Qwen3-30B-A3B-Q4_K_M", True), ("mixtral:8x7b", True),
+                             ("gpt-oss:20b", True), ("gemma-3-4b-it", False),
+                             ("smollm2-135m", False)):
+            found["models"][0]["model"] = model
+            self.assertEqual(asked, experts in keys(), model)
 
     def test_the_grep_comes_before_the_statements_that_it_was_done(self) -> None:
         out = self.main(self.folder, *(word for setting in IMPORTANT

@@ -52,19 +52,20 @@ report instrument state flags manifests survey follow
 
 metadata             engines metrics phases ledger
 disclosures          stops hardware ledger report metadata
-server_process       privacy hardware
+model_file
+server_process       privacy hardware model_file
 run_page             metrics ledger report metadata
-complete_submission  stops files privacy hardware ledger report flags metadata disclosures \
-run_page server_process
-
 findings             report
+plausibility         metrics ledger
+complete_submission  stops files privacy hardware ledger report flags metadata disclosures \
+run_page findings plausibility server_process
+
 sources              stops report findings
 intake               ledger findings sources
 replay               engines phases ledger calls state
 marks                wire ledger calls
 statements           privacy metrics ledger metadata disclosures run_page findings intake
 leaks                stops privacy report findings statements
-plausibility         metrics ledger
 evidence             hardware phases ledger calls findings replay marks
 provenance           privacy engines answer_checks releases phases ledger flags manifests findings \
 sources replay

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+import tempfile
 import unittest
+from pathlib import Path
 from typing import Optional
 
+import model_file
 import privacy
 import server_process
 from server_process import Started
+from tests import documents, test_model_file
 from tests.test_hardware import RecordedMachine
 
 PORT = 8080
@@ -50,15 +54,20 @@ def windows(told: Optional[str]) -> RecordedMachine:
     return machine
 
 
+def words(machine: RecordedMachine) -> Optional[list[str]]:
+    found = server_process.find(machine, PORT)
+    return found and found.words
+
+
 class WhoListens(unittest.TestCase):
     def test_a_process_is_found_by_its_socket(self):
-        self.assertEqual(server_process.command_line(linux(), PORT), shlex.split(LLAMA))
+        self.assertEqual(words(linux()), shlex.split(LLAMA))
 
     def test_a_socket_of_both_families_is_found(self):
         machine = linux()
         machine.files["/proc/net/tcp6"] = machine.files.pop("/proc/net/tcp").replace(
             "0100007F", "00000000000000000000000000000000")
-        self.assertEqual(server_process.command_line(machine, PORT), shlex.split(LLAMA))
+        self.assertEqual(words(machine), shlex.split(LLAMA))
 
     def test_what_is_not_told_is_null(self):
         unreadable = linux()
@@ -76,7 +85,7 @@ class WhoListens(unittest.TestCase):
         machine = linux()
         machine.links.clear()
         machine.owners["/proc/9"] = 0
-        self.assertEqual(server_process.command_line(machine, PORT), shlex.split(LLAMA))
+        self.assertEqual(words(machine), shlex.split(LLAMA))
 
     def test_of_several_processes_that_share_the_socket_the_first_is_told(self):
         machine = linux()
@@ -84,10 +93,10 @@ class WhoListens(unittest.TestCase):
         machine.files["/proc/14/cmdline"] = "worker\0"
         machine.owners["/proc/14"] = 1000
         machine.links["/proc/14/fd/5"] = "socket:[777]"
-        self.assertEqual(server_process.command_line(machine, PORT), shlex.split(LLAMA))
+        self.assertEqual(words(machine), shlex.split(LLAMA))
 
     def test_macos_is_asked_by_lsof_and_ps(self):
-        self.assertEqual(server_process.command_line(mac(), PORT), LLAMA.split())
+        self.assertEqual(words(mac()), LLAMA.split())
 
     def test_windows_is_asked_by_powershell(self):
         told = json.dumps({"CommandLine": r'"C:\Program Files\llama\llama-server.exe" '
@@ -139,7 +148,55 @@ class WhatIsTold(unittest.TestCase):
             "--kv-cache-dtype fp8 --max-num-batched-tokens 2048",
             {"launch_flags": "--max-model-len 4096 --kv-cache-dtype fp8 "
                              "--max-num-batched-tokens 2048",
-             "runtime.kv_cache_type": "fp8", "runtime.batch_tokens": "2048"}))
+             "runtime.kv_cache_type": "fp8", "runtime.batch_tokens": "2048",
+             "models.0.source_repository": "Qwen/Qwen3-8B"}))
+
+    def test_a_repository_is_told_where_the_server_took_the_model_from_one(self):
+        for command, told in (("llama-server -hf ggml-org/gemma-3-4b-it-GGUF:Q8_0 -t 2",
+                               "ggml-org/gemma-3-4b-it-GGUF"),
+                              ("python3 -m sglang.launch_server --model-path Qwen/Qwen3-4B",
+                               "Qwen/Qwen3-4B"),
+                              ("llama-server -m models/m.gguf", None),
+                              ("vllm serve /data/Qwen/Qwen3", None),
+                              ("vllm serve harness/tests", None)):
+            machine = linux(command)
+            machine.links["/proc/12/cwd"] = str(documents.ROOT)
+            found = server_process.started(machine, PORT, None, ())
+            self.assertEqual(found.settings.get("models.0.source_repository"), told, command)
+
+    def test_the_models_file_is_read_where_it_lies(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "m.gguf").write_bytes(test_model_file.ORDINARY)
+            for named in ("m.gguf", f"{folder}/m.gguf"):
+                machine = linux(f"llama-server -m {named}")
+                machine.links["/proc/12/cwd"] = folder
+                told = server_process.started(machine, PORT, "llama.cpp", ()).settings
+                self.assertEqual(told, {"models.0.file_name": "m.gguf",
+                                        **model_file.facts(f"{folder}/m.gguf")})
+                self.assertEqual(server_process.started(machine, PORT, "llama.cpp", (),
+                                                        reads_file=False).settings,
+                                 {"models.0.file_name": "m.gguf"})
+
+    def test_variables_that_are_settings_are_told(self):
+        machine = linux("ollama serve")
+        machine.files["/proc/12/environ"] = "\0".join((
+            "OLLAMA_KV_CACHE_TYPE=q8_0", "OLLAMA_FLASH_ATTENTION=1", "OLLAMA_HOST=192.168.1.23",
+            "OLLAMA_MODELS=/home/sam/models", "OLLAMA_API_KEY=hunter2", "HOME=/home/sam",
+            "OLLAMA_NUM_PARALLEL=", "OPENAI_API_KEY=sk-1", "OMP_NUM_THREADS=4", "LANG=C",
+            "CUDA_VISIBLE_DEVICES=GPU-3d8e1f5a-7b2c-4f60-9d1e-2a3b4c5d6e7f", ""))
+        flags = "OLLAMA_FLASH_ATTENTION=1 OLLAMA_KV_CACHE_TYPE=q8_0 OMP_NUM_THREADS=4"
+        self.assertEqual(server_process.started(machine, PORT, "Ollama", ()), Started(
+            flags + " ollama serve",
+            {"launch_flags": flags, "runtime.flash_attention": "on",
+             "runtime.kv_cache_type": "q8_0"}))
+
+    def test_a_flag_goes_before_a_variable(self):
+        machine = linux("llama-server -t 4")
+        machine.files["/proc/12/environ"] = "LLAMA_ARG_THREADS=8\0LLAMA_ARG_BATCH=512\0"
+        found = server_process.started(machine, PORT, "llama.cpp", ())
+        self.assertEqual(found.settings, {
+            "launch_flags": "LLAMA_ARG_BATCH=512 LLAMA_ARG_THREADS=8 -t 4",
+            "runtime.threads_count": "4", "runtime.batch_tokens": "512"})
 
     def test_no_flags_declare_nothing(self):
         self.assertEqual(self.started("ollama serve", "Ollama"), Started("ollama serve", {}))
