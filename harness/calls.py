@@ -6,8 +6,10 @@ which kind of failure, and what the calibration says of the client's own error.
 """
 from __future__ import annotations
 
+import array
 import bisect
 import json
+import operator
 import queue
 import re
 import socket
@@ -16,7 +18,7 @@ import time
 import urllib.error
 import urllib.parse
 from collections.abc import Iterable, Sequence
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional
 
 import engines
 import metrics
@@ -28,7 +30,6 @@ MAX_MESSAGE = 300
 MAX_BODY_START = 500
 
 Json = dict[str, Any]
-Block = Union[bytes, bytearray]
 
 
 class Arrivals(NamedTuple):
@@ -464,42 +465,61 @@ class Side(threading.Thread):
             self.work.get()()
 
 
-class Digest:
-    """Raw bytes of one body on their way to `sink(payload, read)`; keeps the first of them.
+class Reads:
+    """What one read after the other brought: the bytes, joined; bytes received up to and with each
+    read; ns when it returned; and the kernel's own stamp of it, 0 where there is none."""
 
-    block, base: raw bytes of the response from byte `base` on; ends: bytes received up to and with
-    each read. `elsewhere` runs a function on another thread, in order; long streams are parsed
-    there, in slices, so that their bytes need not be kept.
+    def __init__(self) -> None:
+        self.raw = bytearray()
+        self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
+
+    def stamps(self) -> tuple[Sequence[int], Sequence[int]]:
+        """user_ns and kernel_ns of all reads."""
+        return self.user_ns, self.kernel_ns
+
+
+class Digest:
+    """Raw bytes of one body on their way to `sink(payload, read)`; keeps the first of them, and the
+    stamps of all, packed.
+
+    `elsewhere` runs a function on another thread, in order; long streams are parsed there, in
+    slices, so that their bytes need not be kept. at: bytes of the response ahead of its body, in
+    one read or more, which are the first that are handed over.
     """
 
     SLICE_BYTES = 8192            # a fraction of a millisecond of parsing
 
     def __init__(self, body: wire.Body, sink: Callable[[bytes, int], None], keep_bytes: int,
-                 elsewhere: Callable[[Callable[[], None]], None], at: int, first_read: int) -> None:
+                 elsewhere: Callable[[Callable[[], None]], None], at: int) -> None:
         self._body, self._sink, self._keep_bytes = body, sink, keep_bytes
         self._elsewhere = elsewhere
-        self._at, self._base, self._next_read = at, 0, first_read
+        self._at, self._base, self._passed = at, 0, False
+        self._user_ns, self._ahead_ns = wire.Column(), wire.Column()
         self.head = bytearray()
 
-    def pass_on(self, block: Block, ends: Sequence[int]) -> None:
-        """What has come since the last time is parsed elsewhere; ends: of those reads."""
-        base, first = self._base, self._next_read
-        self._base, self._next_read = base + len(block), first + len(ends)
-        self._elsewhere(lambda: self._take(block, base, first, ends))
+    def pass_on(self, reads: Reads) -> None:
+        """What has come since the last time is parsed elsewhere."""
+        self._passed = True
+        self._elsewhere(lambda: self._take(reads))
 
-    def finish(self, block: Block, ends: Sequence[int]) -> None:
+    def finish(self, reads: Reads) -> None:
         """The stream has ended: everything is parsed when this returns."""
-        if self._base:
+        if self._passed:
             done = threading.Event()
             self._elsewhere(done.set)
             done.wait()
-        self._take(block, self._base, self._next_read, ends)
+        self._take(reads)
 
-    def _take(self, block: Block, base: int, first: int, ends: Sequence[int]) -> None:
-        sliced = 0
-        for read, end in enumerate(ends, first):
-            payload = self._body.feed(bytes(block[self._at - base:end - base]))
-            self._at = end
+    def stamps(self) -> tuple[list[int], list[int]]:
+        """user_ns and kernel_ns of all reads so far."""
+        user_ns = self._user_ns.tolist()
+        return user_ns, [user + ahead for user, ahead in zip(user_ns, self._ahead_ns.tolist())]
+
+    def _take(self, reads: Reads) -> None:
+        first, base, sliced = len(self._user_ns), self._base, 0
+        for read, end in enumerate(reads.ends, first):
+            payload = self._body.feed(bytes(reads.raw[max(self._at - base, 0):max(end - base, 0)]))
+            self._at = max(end, self._at)
             if len(self.head) < self._keep_bytes:
                 self.head += payload[:self._keep_bytes - len(self.head)]
             self._sink(payload, read)
@@ -507,3 +527,6 @@ class Digest:
             if sliced > self.SLICE_BYTES:
                 sliced = 0
                 time.sleep(0)      # gives the interpreter lock to a lane that waits with data
+        self._base += len(reads.raw)
+        self._user_ns.extend(reads.user_ns)
+        self._ahead_ns.extend(map(operator.sub, reads.kernel_ns, reads.user_ns))

@@ -435,6 +435,9 @@ class Job:
             self.pieces = [self._texts[first % cycle], *joints, TEXT_END]
         else:
             self.pieces = self._stream_end() if self.ask.stream else self._whole()
+        if self.ask.stream and not first:
+            role = self._chunk({"role": "assistant", "content": ""}, None)
+            self.pieces = [role + self.pieces[0], *self.pieces[1:]]
 
     def note_sent(self, stamp_ns: int) -> bool:
         """The pieces went out; makes the next ones ready. False where those were the last."""
@@ -447,10 +450,9 @@ class Job:
         return True
 
     def opening(self) -> Pieces:
-        """Head and role of a stream, sent as soon as its turn has come."""
+        """Head of a stream, sent as soon as its turn has come and alone, as model servers do."""
         return [_head(200, self.conn.closing, "Content-Type: text/event-stream",
-                      "Cache-Control: no-cache", "Transfer-Encoding: chunked")
-                + self._chunk({"role": "assistant", "content": ""}, None)]
+                      "Cache-Control: no-cache", "Transfer-Encoding: chunked")]
 
     def _chunk(self, delta: dict[str, str], finish_reason: Optional[str]) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

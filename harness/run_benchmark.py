@@ -20,7 +20,6 @@ exit codes:
 from __future__ import annotations
 
 import argparse
-import array
 import base64
 import contextlib
 import datetime
@@ -76,7 +75,7 @@ DEFAULT_OUT = os.path.join(os.path.dirname(HERE), "submissions")
 READ_BYTES = 16 * 1024            # 256 KiB a read costs more than parsing; 16 KiB halves the CPU
 # Raw bytes are parsed on the side a block at a time, so that memory stays flat; of a stream that is
 # fast, only when a block is large, since the parsing takes the interpreter lock from the reading.
-BLOCK_BYTES, BLOCK_NS, LARGEST_BLOCK_BYTES = 64 * 1024, 1_000_000_000, 32 * 1024 * 1024
+BLOCK_BYTES, BLOCK_NS, LARGEST_BLOCK_BYTES = 16 * 1024, 1_000_000_000, 32 * 1024 * 1024
 BODY_CAP_BYTES = 64 * 1024 * 1024
 HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 READS_CAP = 4_000_000             # a body in one-byte reads must not fill memory with stamps either
@@ -122,7 +121,7 @@ class Gate:
         with self._lock:
             if exchange in self._flying:
                 self._flying.discard(exchange)
-                self.finished_reads += len(exchange.user_ns)
+                self.finished_reads += exchange.reads_count
 
     def drop_all(self) -> None:
         self.stopping.set()
@@ -135,15 +134,14 @@ class Gate:
     def reads(self) -> int:
         """Reads so far, those in flight included: for the live display."""
         with self._lock:
-            return self.finished_reads + sum(len(one.user_ns) for one in self._flying)
+            return self.finished_reads + sum(one.reads_count for one in self._flying)
 
 
 class Exchange:
     """One request and its response: its deadline, its marks, every byte read and when.
 
-    Nanoseconds on time.perf_counter_ns; `kernel_ns` holds the kernel's own receive time (on its
-    real-time clock, 0 where there is none). `raw` and `ends` (bytes received up to and with a read)
-    are what the digest has not taken yet.
+    Nanoseconds on time.perf_counter_ns; the kernel's own receive times are on its real-time clock.
+    `reads` is what the digest has not taken yet.
     """
 
     def __init__(self, gate: Gate, timeout_s: float, addresses: dict[Any, list[Any]]) -> None:
@@ -155,9 +153,8 @@ class Exchange:
         self.connect_us: Optional[int] = None
         self.started_ns = self.sent_ns = self.quiet_ns = self.passed_ns = 0
         self.header_reads, self.body_in_header = 0, False
-        self.raw, self.cursor, self.total = bytearray(), 0, 0
-        self.tail = b""
-        self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
+        self.reads, self.reads_count, self.cursor, self.total = calls.Reads(), 0, 0, 0
+        self.last_ns, self.tail = 0, b""
         self.digest: Any = None
         self._buffer = memoryview(bytearray(READ_BYTES))
 
@@ -208,8 +205,8 @@ class Exchange:
     def hand_over(self, sock: Any, request: bytes) -> None:
         """Send the whole request in one piece; its first byte's moment is the zero of all marks."""
         self.sock = sock
-        self.raw, self.cursor, self.total = bytearray(), 0, 0     # those of a CONNECT
-        self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
+        # What there is came in answer to a CONNECT.
+        self.reads, self.reads_count, self.cursor, self.total = calls.Reads(), 0, 0, 0
         sock.settimeout(self.left_s())
         plain = type(sock) is socket.socket
         self.kernel = plain and ask_for_stamps(sock)
@@ -254,36 +251,40 @@ class Exchange:
         if ancillary:
             seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
             stamp_ns = seconds * 1_000_000_000 + nanoseconds
-        if len(self.raw) > BLOCK_BYTES and self.digest is not None and (
-                now_ns - self.passed_ns > BLOCK_NS or len(self.raw) > LARGEST_BLOCK_BYTES):
-            self.digest.pass_on(self.raw, self.ends)
-            self.tail, self.passed_ns = bytes(self.raw[-TAIL_BYTES:]), now_ns
-            self.raw, self.ends = bytearray(), array.array("q")
+        reads = self.reads
+        if len(reads.raw) > BLOCK_BYTES and self.digest is not None and (
+                now_ns - self.passed_ns > BLOCK_NS or len(reads.raw) > LARGEST_BLOCK_BYTES):
+            self.digest.pass_on(reads)
+            self.tail, self.passed_ns = bytes(reads.raw[-TAIL_BYTES:]), now_ns
+            reads = self.reads = calls.Reads()
         self.total += count
-        self.user_ns.append(now_ns)
-        self.kernel_ns.append(stamp_ns)
-        self.ends.append(self.total)
-        self.raw += self._buffer[:count]
+        self.reads_count += 1
+        self.last_ns = now_ns
+        reads.user_ns.append(now_ns)
+        reads.kernel_ns.append(stamp_ns)
+        reads.ends.append(self.total)
+        reads.raw += self._buffer[:count]
         if now_ns > self.deadline_ns:
             raise CallCut("timeout", "the call's time was up")
-        if self.total > BODY_CAP_BYTES or len(self.user_ns) > READS_CAP:
+        if self.total > BODY_CAP_BYTES or self.reads_count > READS_CAP:
             raise CallCut("body_too_large", f"the response passed {BODY_CAP_BYTES >> 20} MiB")
         return True
 
     def readline(self, limit: int = -1) -> bytes:
         """A header line, for http.client."""
         while True:
-            end = self.raw.find(b"\n", self.cursor) + 1
-            if not end and limit >= 0 and len(self.raw) - self.cursor >= limit:
+            raw = self.reads.raw
+            end = raw.find(b"\n", self.cursor) + 1
+            if not end and limit >= 0 and len(raw) - self.cursor >= limit:
                 end = self.cursor + limit
             if end or not self.receive():
-                line = bytes(self.raw[self.cursor:end or len(self.raw)])
+                line = bytes(raw[self.cursor:end or len(raw)])
                 self.cursor += len(line)
                 return line
 
     def headers_done(self, response: http.client.HTTPResponse) -> tuple[str, int]:
         """The header is complete: (framing, Content-Length) of the body."""
-        self.header_reads, self.passed_ns = len(self.user_ns), self.user_ns[-1]
+        self.header_reads, self.passed_ns = self.reads_count, self.last_ns
         self.body_in_header = self.cursor < self.total
         if response.chunked:
             return "chunked", 0
@@ -293,7 +294,7 @@ class Exchange:
         """Read until the framing, a [DONE] that nothing follows, or the connection ends."""
         body_start, chunked = self.cursor, framing == "chunked"
         while True:
-            got, raw = self.total - body_start, self.raw
+            got, raw = self.total - body_start, self.reads.raw
             if len(raw) < TAIL_BYTES:          # an end may have been cut by what was passed on
                 raw = bytearray(self.tail) + raw
             if framing == "length" and got >= length_bytes:
@@ -302,7 +303,7 @@ class Exchange:
                             got == 5 and raw.endswith(b"0\r\n\r\n")):
                 return
             if self.quiet_ns:
-                if self.user_ns[-1] > self.quiet_ns:
+                if self.last_ns > self.quiet_ns:
                     return
             elif got and raw.endswith(DONE_ENDS):
                 self.quiet_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)
@@ -325,8 +326,9 @@ class Exchange:
         """What stamps there are; None where no request left."""
         if not self.started_ns:
             return None
-        return calls.Arrivals(self.started_ns, self.sent_ns, self.connect_us, self.user_ns,
-                              self.kernel_ns, self.header_reads, self.body_in_header, self.total)
+        user_ns, kernel_ns = (self.digest or self.reads).stamps()
+        return calls.Arrivals(self.started_ns, self.sent_ns, self.connect_us, user_ns, kernel_ns,
+                              self.header_reads, self.body_in_header, self.total)
 
 
 def ask_for_stamps(sock: socket.socket) -> bool:
@@ -443,8 +445,7 @@ class Client:
             framing, length_bytes = exchange.headers_done(response)
             digest = exchange.digest = calls.Digest(
                 wire.Body(framing, length_bytes), sink or stream.feed, keep_bytes,
-                self.side.work.put, exchange.cursor,
-                exchange.header_reads - exchange.body_in_header)
+                self.side.work.put, exchange.cursor)
             exchange.read_body(framing, length_bytes)
         except CallCut as cut:
             failure = None if cut.args[0] == "ended" else cut.args
@@ -453,7 +454,7 @@ class Client:
         finally:
             exchange.end()
         if digest:
-            digest.finish(exchange.raw, exchange.ends)
+            digest.finish(exchange.reads)
         return calls.reply_of(status, headers, digest, stream, failure, exchange.arrivals())
 
 

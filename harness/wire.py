@@ -16,9 +16,10 @@ from __future__ import annotations
 import array
 import json
 import math
+import operator
 import re
-from itertools import groupby
-from typing import Any, Iterator, Optional, Sequence
+from itertools import accumulate, chain, groupby, repeat
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 MAX_KEPT_DEPTH = 6        # of a server's own usage and timings objects
 MAX_KEPT_ITEMS = 64       # so that a hostile usage object cannot swell the ledger
@@ -124,33 +125,79 @@ TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 THINK_START, THINK_END = "<think>", "</think>"
 
 
+class Column:
+    """Whole numbers in the order they came, held as runs of differences, each run in the smallest
+    form that takes it: none where all are the same, as of reads that follow each other."""
+
+    RUN = 512
+    FORMS = "bhiq"                # signed, of 1, 2, 4 and 8 bytes
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[int, int, str, bytes]] = []    # first, its step, form, the steps
+        self._recent: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._runs) * self.RUN + len(self._recent)
+
+    def extend(self, numbers: Iterable[int]) -> None:
+        """More numbers, of at most 62 bits each."""
+        self._recent += numbers
+        while len(self._recent) >= self.RUN:
+            self._runs.append(self._packed(self._recent[:self.RUN]))
+            self._recent = self._recent[self.RUN:]
+
+    def tolist(self) -> list[int]:
+        """All of them."""
+        out: list[int] = []
+        for first, step, form, packed in self._runs:
+            rest = array.array(form, packed) if form else repeat(step, self.RUN - 1)
+            out.extend(accumulate(chain((first,), rest)))
+        return out + self._recent
+
+    def _packed(self, numbers: Sequence[int]) -> tuple[int, int, str, bytes]:
+        steps = list(map(operator.sub, numbers[1:], numbers))
+        if min(steps) == max(steps):
+            return numbers[0], steps[0], "", b""
+        for form in self.FORMS:
+            try:
+                return numbers[0], 0, form, array.array(form, steps).tobytes()
+            except OverflowError:
+                continue
+        raise OverflowError("a difference of over 64 bits")
+
+
 class Chunks:
-    """Chunks of text in the order they came: about ten bytes each besides their text.
+    """Chunks of text in the order they came: a byte or two each besides their text.
 
     As lists of Python's own objects they would be 130, which over an hour of many lanes is memory
     that a run has no use for.
     """
 
-    JOINED = 512
-
     def __init__(self) -> None:
         self._blocks: list[str] = []
+        self._lengths, self._kinds, self._reads = Column(), Column(), Column()
         self._recent: list[str] = []
-        self._lengths, self._reads = array.array("I"), array.array("I")
-        self._kinds = bytearray()
+        self._recent_kinds: list[str] = []
+        self._recent_reads: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._reads)
+        return len(self._lengths) + len(self._recent)
 
     def add(self, kind: str, text: str, read: int) -> None:
         """One more chunk, of a kind of one letter."""
         self._recent.append(text)
-        self._lengths.append(len(text))
-        self._kinds += kind.encode()
-        self._reads.append(read)
-        if len(self._recent) == self.JOINED:
-            self._blocks.append("".join(self._recent))
-            self._recent.clear()
+        self._recent_kinds.append(kind)
+        self._recent_reads.append(read)
+        if len(self._recent) == Column.RUN:
+            self._pack()
+
+    def _pack(self) -> None:
+        self._blocks.append("".join(self._recent))
+        self._lengths.extend(map(len, self._recent))
+        self._kinds.extend(map(ord, self._recent_kinds))
+        self._reads.extend(self._recent_reads)
+        for recent in (self._recent, self._recent_kinds, self._recent_reads):
+            recent.clear()
 
     def whole(self) -> str:
         """All text joined."""
@@ -158,19 +205,19 @@ class Chunks:
 
     def texts(self) -> list[str]:
         """The text of each chunk."""
-        whole, at, out = self.whole(), 0, []
-        for length in self._lengths:
-            out.append(whole[at:at + length])
+        packed, at, out = "".join(self._blocks), 0, []
+        for length in self._lengths.tolist():
+            out.append(packed[at:at + length])
             at += length
-        return out
+        return out + self._recent
 
     def kinds(self) -> str:
         """The kind of each chunk, a letter each."""
-        return self._kinds.decode()
+        return "".join([*map(chr, self._kinds.tolist()), *self._recent_kinds])
 
     def reads(self) -> list[int]:
         """The read of each chunk."""
-        return self._reads.tolist()
+        return self._reads.tolist() + self._recent_reads
 
     def of_kind(self, kind: str) -> str:
         """All text of one kind, joined."""
@@ -181,16 +228,13 @@ class Chunks:
 
     def mark_start(self, length: int, kind: str) -> None:
         """The first `length` characters become of a kind; a chunk across the edge becomes two."""
-        for i, size in enumerate(self._lengths):
-            if length <= 0:
-                return
-            if length < size:
-                self._lengths[i] = length
-                self._lengths.insert(i + 1, size - length)
-                self._kinds.insert(i + 1, self._kinds[i])
-                self._reads.insert(i + 1, self._reads[i])
-            self._kinds[i] = ord(kind)
-            length -= size
+        chunks = list(zip(self.kinds(), self.texts(), self.reads()))
+        self.__init__()                                       # type: ignore[misc]
+        for own, text, read in chunks:
+            for part, of in ((text[:max(length, 0)], kind), (text[max(length, 0):], own)):
+                if part:
+                    self.add(of, part, read)
+            length -= len(text)
 
 
 class StreamParser:

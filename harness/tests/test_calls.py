@@ -401,6 +401,18 @@ class Calibration(unittest.TestCase):
 
 
 # --- bytes on their way --------------------------------------------------------------------------
+def reads_of(pieces: list[bytes], total: int = 0, at: int = 0) -> calls.Reads:
+    """Reads that brought the pieces, behind `total` bytes; stamps count up from `at`."""
+    reads = calls.Reads()
+    for number, piece in enumerate(pieces, at):
+        total += len(piece)
+        reads.raw += piece
+        reads.ends.append(total)
+        reads.user_ns.append(1_000 + number)
+        reads.kernel_ns.append(number % 2 and 7_000_000 + number)
+    return reads
+
+
 class Digests(unittest.TestCase):
     def digest(self, framing: str, length: int, blocks: list[list[bytes]], header: int,
                keep: int = 99) -> tuple[list[tuple[bytes, int]], bytes]:
@@ -408,14 +420,15 @@ class Digests(unittest.TestCase):
         got: list[tuple[bytes, int]] = []
         side = calls.Side()
         digest = calls.Digest(wire.Body(framing, length), lambda data, read: got.append((data,
-                              read)), keep, side.work.put, header, 0)
-        total = 0
-        for number, block in enumerate(blocks):
-            ends = []
-            for piece in block:
-                total += len(piece)
-                ends.append(total)
-            (digest.pass_on if number < len(blocks) - 1 else digest.finish)(b"".join(block), ends)
+                              read)), keep, side.work.put, header)
+        total = count = 0
+        for number, block in enumerate(blocks, 1):
+            (digest.finish if number == len(blocks) else digest.pass_on)(
+                reads_of(block, total, count))
+            total, count = total + sum(map(len, block)), count + len(block)
+        self.assertEqual(digest.stamps(), (
+            [1_000 + at for at in range(count)],
+            [at % 2 and 7_000_000 + at for at in range(count)]))
         return got, bytes(digest.head)
 
     def test_a_body_in_one_block_or_several_is_the_same(self):
@@ -430,6 +443,10 @@ class Digests(unittest.TestCase):
         self.assertEqual(self.digest("close", 0, [[b"HEADab", b"c"]], 4),
                          ([(b"ab", 0), (b"c", 1)], b"abc"))
 
+    def test_a_header_in_several_reads_of_its_own(self):
+        got, _ = self.digest("close", 0, [[b"HE", b"AD", b"ab"], [b"c"]], 4)
+        self.assertEqual([(data, read) for data, read in got if data], [(b"ab", 2), (b"c", 3)])
+
     def test_framing_is_taken_off(self):
         got, head = self.digest("chunked", 0, [[b"2\r\nab\r", b"\n1\r\nc\r\n0\r\n\r\n"]], 0)
         self.assertEqual((b"".join(data for data, _ in got), head), (b"abc", b"abc"))
@@ -438,7 +455,7 @@ class Digests(unittest.TestCase):
         threads: list[int] = []
         side = calls.Side()
         digest = calls.Digest(wire.Body("close"), lambda *_: threads.append(
-            threading.get_ident()), 0, side.work.put, 0, 0)
-        digest.pass_on(b"a", [1])
-        digest.finish(b"b", [2])
+            threading.get_ident()), 0, side.work.put, 0)
+        digest.pass_on(reads_of([b"a"]))
+        digest.finish(reads_of([b"b"], 1, 1))
         self.assertEqual([ident == threading.get_ident() for ident in threads], [False, True])

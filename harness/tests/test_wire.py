@@ -1151,6 +1151,27 @@ class Cost(unittest.TestCase):
             tracemalloc.stop()
         self.assertLess(peak, 2.5 * 2000 * 4096)
 
+    def test_a_column_gives_back_what_it_got(self):
+        run = wire.Column.RUN
+        for numbers in (range(3 * run + 5), [7] * run,
+                        [5_000_000 * at + at % 7 for at in range(run)], [0, -2 ** 61, 2 ** 61] * run, [300, 1] * run, [], [1], [-1] * (run - 1)):
+            column = wire.Column()
+            for at in range(0, len(numbers), 100):
+                column.extend(numbers[at:at + 100])
+            self.assertEqual((len(column), column.tolist()), (len(numbers), list(numbers)))
+
+    def test_an_hour_of_chunks_takes_little_memory(self):
+        tracemalloc.start()
+        try:
+            chunks, user_ns = wire.Chunks(), wire.Column()
+            for number in range(100_000):
+                chunks.add("a", "word ", number + 1)
+                user_ns.extend([number * 5_000_000 + number * 7919 % 90_000])
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        self.assertLess(kept / 100_000, 5 + 4 + 4)         # text, stamp, all the rest
+
     def test_bytes_after_the_end_cost_nothing(self):
         for start in (b"0\r\n\r\n", b"xyz\r\n"):
             def work(start=start):
