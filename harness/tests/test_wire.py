@@ -1153,8 +1153,9 @@ class Cost(unittest.TestCase):
 
     def test_a_column_gives_back_what_it_got(self):
         run = wire.Column.RUN
-        for numbers in (range(3 * run + 5), [7] * run,
-                        [5_000_000 * at + at % 7 for at in range(run)], [0, -2 ** 61, 2 ** 61] * run, [300, 1] * run, [], [1], [-1] * (run - 1)):
+        for numbers in (range(3 * run + 5), [7] * run, [0, -2 ** 61, 2 ** 61] * run,
+                        [5_000_000 * at + at % 7 for at in range(run)], [300, 1] * run,
+                        [], [1], [-1] * (run - 1)):
             column = wire.Column()
             for at in range(0, len(numbers), 100):
                 column.extend(numbers[at:at + 100])
