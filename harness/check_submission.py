@@ -231,14 +231,15 @@ def answers(paths: Sequence[str], report: Report) -> list[str]:
 
 
 def _said(response: Optional[Json]) -> str:
-    """An answer's two ends on one line, and what was thought where there is no answer."""
+    """How an answer ended, and its two ends on one line; what was thought where there is none."""
     text = " ".join((response["text"] if response else "").split())
     thought = " ".join((response["reasoning_text"] if response else "").split())
     shown = text or thought
     if len(shown) > FIRST_CHARACTERS + LAST_CHARACTERS:
         shown = shown[:FIRST_CHARACTERS] + " [...] " + shown[-LAST_CHARACTERS:]
+    ended = (response["finish_reason"] if response else None) or "no end"
     about = "" if text else "(only thinking) " if thought else "(no text)"
-    return about + printable(shown, FIRST_CHARACTERS + LAST_CHARACTERS + 10)
+    return f"[{printable(ended, 20)}] {about}" + printable(shown, FIRST_CHARACTERS + LAST_CHARACTERS + 10)
 
 
 # --- command line --------------------------------------------------------------------------------
@@ -269,8 +270,8 @@ def build_parser() -> Parser:
         help="look for private values alone, in files, folders, or - for standard input; also for "
              "what this very machine and its user are called")
     add("--answers", nargs="+", metavar="PATH",
-        help="show how each call of the submissions went, and how its answer begins and ends, "
-             "instead of checking them")
+        help="show of each call how it went, [why the answer ended], and how it begins and ends, "
+             "instead of checking")
     add("--allow-synthetic", action="store_true",
         help="let a rehearsal pass (default: it is an error)")
     add("--json", action="store_true", help="print one JSON document (default: a line a finding)")

@@ -4,8 +4,9 @@ A run's manifest holds the SHA-256 of every program file and suite that it ran w
 check holds them against two tables. RELEASES pins what is asked, prompts and suites: an entry is
 never changed once it was released, since its runs could no longer be told from others. The file
 released_programs.json pins what asks, {release: {path: [SHA-256, ...]}}: a program may be mended
-within a release where old and new runs stay comparable, and then has one hash more; null stands for
-a program that runs of the release may be without, since it came or went later.
+within a release where old and new runs stay comparable, and then has one hash more; where they do
+not, since it measured wrongly, its older hashes are taken out and such runs refused; null stands
+for a program that runs of the release may be without, since it came or went later.
 
     python3 harness/releases.py            the hashes of the files as they stand here
     python3 harness/releases.py --check    exit 1 and a line for each file unlike the newest release

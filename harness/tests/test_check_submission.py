@@ -936,17 +936,18 @@ class Answers(unittest.TestCase):
         self.assertRegex(lines[0], rf"run-{made.manifest['run_id']}: {len(calls_of(made))} calls$")
         self.assertRegex(lines[3], r"^2/\d+  ")
         shown = "one two " + "x" * 200 + " the end"
-        self.assertEqual(lines[4], f"    {shown[:110]} [...] {shown[-40:]}")
+        self.assertEqual(lines[4], f"    [stop] {shown[:110]} [...] {shown[-40:]}")
 
     def test_thinking_and_silence_are_told_and_nothing_is_unescaped(self):
         made = make(SMALL)
         first, second = calls_of(made)[:2]
         first["response"]["text"] = ""
         first["response"]["reasoning_text"] = "hm \x1b[2J\u202e"
-        second["response"].update(text="", reasoning_text="")
+        second["response"].update(text="", reasoning_text="", finish_reason=None)
         _, lines, _ = self.shown(made.sealed())
         self.assertEqual([lines[2], lines[4]],
-                         [r"    (only thinking) hm \x1b[2J\u202e", "    (no text)"])
+                         [r"    [stop] (only thinking) hm \x1b[2J\u202e",
+                          "    [no end] (no text)"])
 
     def test_what_cannot_be_read_is_an_error(self):
         made = make(SMALL)
