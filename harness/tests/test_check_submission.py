@@ -946,7 +946,7 @@ class Answers(unittest.TestCase):
         second["response"].update(text="", reasoning_text="", finish_reason=None)
         _, lines, _ = self.shown(made.sealed())
         self.assertEqual([lines[2], lines[4]],
-                         [r"    [stop] (only thinking) hm \x1b[2J\u202e",
+                         [r"    [length] (only thinking) hm \x1b[2J\u202e",
                           "    [no end] (no text)"])
 
     def test_what_cannot_be_read_is_an_error(self):
