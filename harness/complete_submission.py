@@ -450,18 +450,20 @@ def as_text(told: Told) -> str:
     """For people."""
     lines = [f"written: {', '.join(told.written)} in {printable(told.folder, 1000)}",
              f"class: {told.run_class}"]
+    proposed = told.server.settings if told.server else {}
     for important, title in ((True, "Missing, and the run is not ranked without:"),
                              (False, "Only you can tell; leave out what you do not know:")):
-        chosen = [ask for ask in told.asks if ask.important == important]
+        chosen = [ask for ask in told.asks if ask.important == important
+                  and not any(ask.key.endswith("." + key) for key in proposed)]
         lines += ["", title] if chosen else []
         for ask in chosen:
             lines += [f"  {ask.form}   {ask.takes}", f"      {ask.what}. Look at: {ask.how}"]
-    if told.server and told.server.settings:
+    if told.server and proposed:
         lines += ["", "The server's command line as it is now, without folders, addresses and "
                   "keys:", "  " + printable(told.server.line, 1000),
                   "  If it ran like this all the time, declare: " + " ".join(
                       f"--set {key}={shlex.quote(printable(text, 400))}"
-                      for key, text in told.server.settings.items())]
+                      for key, text in proposed.items())]
     lines += ["", "Must not be published:"] if told.private else []
     lines += [f"  {found.where}: {found.what}" for found in told.private]
     lines += ["", "The check will ask readers to look at (say in your words what explains it):"] \

@@ -183,16 +183,19 @@ class Estimate(NamedTuple):
 
 def estimate(manifest: Json, cells: Iterable[phases.Cell],
              hello: Optional[Json]) -> Optional[Estimate]:
-    """From a hello's marks; None where it has none. Lanes are taken to share one speed fully."""
+    """From a hello's marks; None where it has none. Lanes are taken to share one speed fully. Of an
+    answer that came in one piece its whole time stands for both, which tells too much."""
     numbers = metrics.call_metrics(hello) if hello else {}
-    if not numbers.get("tpot_ms") or not numbers.get("ttft_ms"):
+    if not numbers.get("e2el_ms") or not numbers.get("output_tokens"):
         return None
+    token_ms = numbers["tpot_ms"] or numbers["e2el_ms"] / numbers["output_tokens"]
+    first_ms = numbers["ttft_ms"] or numbers["e2el_ms"]
     entries = {entry["phase"]: entry for entry in manifest["plan"]["phases"]}
     timeout_s, most, typical = manifest["timeout_s"], 0.0, 0.0
     for cell in cells:
         cap, lanes = entries[cell.phase]["max_tokens"], entries[cell.phase]["lanes"]
-        longest_s = (numbers["ttft_ms"] + cap * numbers["tpot_ms"]) / 1000
-        usual_s = (numbers["ttft_ms"] + cap / TYPICAL_SHARE * numbers["tpot_ms"]) / 1000
+        longest_s = (first_ms + cap * token_ms) / 1000
+        usual_s = (first_ms + cap / TYPICAL_SHARE * token_ms) / 1000
         most += min(longest_s, timeout_s) / lanes
         typical += min(usual_s, timeout_s) / lanes
     return Estimate(most, typical)
@@ -262,6 +265,8 @@ def probe_text(found: Json) -> str:
         told = [printable(str(facts[name])) for name in ("quantization", "family") if facts[name]]
         if context["effective_tokens"]:
             told.append(f"context {context['effective_tokens']} tokens")
+        if facts["trained_context_tokens"]:
+            told.append(f"trained for {facts['trained_context_tokens']}")
         if not model["chat"]:
             told.append("does not chat")
         lines.append(f"  {printable(model['id'])}" + (f"  ({', '.join(told)})" if told else ""))

@@ -33,7 +33,7 @@ STATEMENTS = (
     "`python3 harness/check_submission.py --privacy` on this folder found nothing.",
     "The numbers are those of this one run; no byte of `run.jsonl` was changed, and no other run "
     "was left out because its numbers were worse.",
-    "I publish these files under CC-BY-4.0.",
+    "These files are to be published under CC-BY-4.0, once a human has agreed to that.",
 )
 WORDS = {
     "deviations": "_What was adapted to this machine, and why. Or: none._",

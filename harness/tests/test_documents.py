@@ -348,7 +348,7 @@ class Tables(unittest.TestCase):
                                     make_documents.answer_checks.FORMAT_RULES)
         manifest = {"models": ["m"], "cell_id_prefix": "t:e", "timeout_s": 360.0,
                     "plan": phases.plan_of(tuple(phases.PHASES), suites, 4, 1, 2048)}
-        pace = {"ttft_ms": 1.0, "tpot_ms": 300_000 / 2048}
+        pace = {"ttft_ms": 1.0, "tpot_ms": 300_000 / 2048, "e2el_ms": 1.0, "output_tokens": 8}
         with mock.patch.object(metrics, "call_metrics", lambda _: pace):
             found = report.estimate(manifest, phases.all_cells(manifest), {"any": "hello"})
         self.assertIn("takes over 300 s", " ".join(RUNBOOK.split()))

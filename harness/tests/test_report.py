@@ -254,6 +254,16 @@ turn
         for hello in (None, failed, {"outcome": "client_stopped"}):
             self.assertIsNone(report.estimate(manifest("m"), [], hello))
 
+    def test_a_hello_that_came_in_one_piece_is_told_by_its_whole_time(self):
+        whole = call(timing__chunk_us=[200_000], timing__first_token_us=200_000,
+                     timing__last_token_us=200_000)
+        plan = manifest("m")
+        first_s, token_s = (metrics.call_metrics(whole)[name] / 1000 / part for name, part in (
+            ("ttft_ms", 1), ("e2el_ms", 41)))
+        self.assertIsNone(metrics.call_metrics(whole)["tpot_ms"])
+        self.assertAlmostEqual(report.estimate(plan, phases.all_cells(plan), whole).most_s,
+                               first_s + 32 * token_s + 5 * (first_s + 2048 * token_s))
+
     def test_a_run_begins_with_its_id(self):
         self.assertEqual(report.begin_line("x", 38, True), "run x: 38 calls planned")
         self.assertEqual(report.begin_line("x", 38, False),
@@ -264,7 +274,7 @@ class Probes(unittest.TestCase):
     maxDiff = None
 
     def found(self, **changes: Any) -> dict[str, Any]:
-        facts = {"quantization": "Q4_K_M", "family": "qwen2"}
+        facts = {"quantization": "Q4_K_M", "family": "qwen2", "trained_context_tokens": 32768}
         return {"url": "http://127.0.0.1:8080", "slots": {},
                 "engine": {"name": "llama.cpp", "version": "b1\x1b"}, "models": [
                     {"id": "m", "chat": True, "facts": facts,
@@ -276,7 +286,7 @@ class Probes(unittest.TestCase):
     def test_what_serves_is_told_model_by_model(self):
         self.assertEqual(report.probe_text(self.found()), """\
 http://127.0.0.1:8080: llama.cpp b1\\x1b
-  m  (Q4_K_M, qwen2, context 8192 tokens)
+  m  (Q4_K_M, qwen2, context 8192 tokens, trained for 32768)
   e\\x1b  (does not chat)
     Start it with -c 4096.""")
 
