@@ -235,11 +235,12 @@ def _said(response: Optional[Json]) -> str:
     text = " ".join((response["text"] if response else "").split())
     thought = " ".join((response["reasoning_text"] if response else "").split())
     shown = text or thought
-    if len(shown) > FIRST_CHARACTERS + LAST_CHARACTERS:
+    limit = FIRST_CHARACTERS + LAST_CHARACTERS
+    if len(shown) > limit:
         shown = shown[:FIRST_CHARACTERS] + " [...] " + shown[-LAST_CHARACTERS:]
     ended = (response["finish_reason"] if response else None) or "no end"
     about = "" if text else "(only thinking) " if thought else "(no text)"
-    return f"[{printable(ended, 20)}] {about}" + printable(shown, FIRST_CHARACTERS + LAST_CHARACTERS + 10)
+    return f"[{printable(ended, 20)}] {about}{printable(shown, limit + 10)}"
 
 
 # --- command line --------------------------------------------------------------------------------
