@@ -174,7 +174,8 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "Engine, model, fingerprint or its facts changed during the run.",
          "A server that was updated between two resumes, or a router with several behind it.",
          "make a second run against one server"),
-    Code("endpoint-remote", "provenance", INFO, "The server was not on this machine.",
+    Code("endpoint-remote", "provenance", INFO,
+         "The server's address was none of loopback: another machine's, or this one's own.",
          "Allowed; hardware.json then has to describe the server's machine, or tell of it.",
          NOTHING),
     # --- ledger
