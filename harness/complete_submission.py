@@ -14,7 +14,7 @@ key ends so; null takes a value out. --set host_hostname_short=null takes this m
 manifest.json, the one change that a manifest allows.
 
 run.md is for your own words, too: between its marks, which are kept, or by --set words.deviations=,
---set words.notes= and, once you have read all five files, --set words.attestation=true.
+--set words.notes= and, once you have looked through all five files, --set words.attestation=true.
 
 Where the server runs on another machine than this one, nothing is probed: describe that machine
 with --set hardware.*. Where a loopback address leads there through a tunnel, say so with
@@ -388,7 +388,8 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     if unwritten or run_page.open_statements(words):
         notes.append(f"{PAGE} waits for your words ({', '.join([*unwritten, 'attestation'])}): "
                      "write between its marks and tick what is true, or type --set words.NAME=TEXT "
-                     "and, once you have read all five files, --set words.attestation=true")
+                     "and, once you have looked through all five files, "
+                     "--set words.attestation=true")
     needed = [ask for ask in asks if ask.important]
     wanted = " ".join(ask.form for ask in needed)
     # What says that the files were looked through comes after that.
