@@ -221,7 +221,8 @@ def no_endpoint(url: str, failure: Any, found: Sequence[Json]) -> str:
     return "\n".join([
         f"no endpoint at {printable(url)} ({failure[1] if failure else 'no answer'})",
         *(["found on this machine; type one of them behind --target-url:", *near] if near else
-          ["nothing answers at the usual ports of this machine either. To start a server:",
+          ["nothing answers at the usual ports of this machine either. One at another port or",
+           "address: --target-url http://ADDRESS:PORT, its key: --api-key-env NAME. To start one:",
            engines.start_hint()]),
         "to see everything without a server: python3 harness/run_benchmark.py --rehearse"])
 

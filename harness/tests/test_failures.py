@@ -66,7 +66,8 @@ class NothingCanBeAsked(Failures):
             ran = run(f"http://127.0.0.1:{port}")
         self.assert_refused(ran, 3, "\n".join([
             f"no endpoint at http://127.0.0.1:{port} (no connection: Connection refused)",
-            "nothing answers at the usual ports of this machine either. To start a server:",
+            "nothing answers at the usual ports of this machine either. One at another port or",
+            "address: --target-url http://ADDRESS:PORT, its key: --api-key-env NAME. To start one:",
             engines.start_hint(),
             "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
 

@@ -313,7 +313,8 @@ http://127.0.0.1:8080: llama.cpp b1\\x1b
         lines = text.splitlines()
         self.assertEqual(lines[:2] + lines[-1:], [
             r"no endpoint at http://h\x1b (no connection: x)",
-            "nothing answers at the usual ports of this machine either. To start a server:",
+            "nothing answers at the usual ports of this machine either. One at another port or",
+            "address: --target-url http://ADDRESS:PORT, its key: --api-key-env NAME. To start one:",
             "to see everything without a server: python3 harness/run_benchmark.py --rehearse"])
         self.assertTrue(any(line.startswith("Ollama") for line in lines))
 
