@@ -311,7 +311,7 @@ http://127.0.0.1:8080: llama.cpp b1\\x1b
     def test_where_nothing_listens(self):
         text = report.no_endpoint("http://h\x1b", ("connect_failed", "no connection: x"), [])
         lines = text.splitlines()
-        self.assertEqual(lines[:2] + lines[-1:], [
+        self.assertEqual(lines[:3] + lines[-1:], [
             r"no endpoint at http://h\x1b (no connection: x)",
             "nothing answers at the usual ports of this machine either. One at another port or",
             "address: --target-url http://ADDRESS:PORT, its key: --api-key-env NAME. To start one:",
