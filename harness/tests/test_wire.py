@@ -29,7 +29,7 @@ DEFAULTS = {
     "system_fingerprint": None,
     "error": None,
 }
-CUT_BYTES = 2048
+CUT_BYTES = 1024
 READ_US = 1000  # in scripted streams read n arrives at (n + 1) ms
 
 
@@ -170,7 +170,7 @@ class Captures(unittest.TestCase):
                 self.assertEqual(told, stream.texts)
                 self.assertEqual({response.body[read] for read in stream.reads}, {ord("\n")})
 
-    def test_cut_in_two_anywhere_in_its_first_two_kib(self):
+    def test_cut_in_two_anywhere_in_its_first_kib(self):
         for name, response in one_of_each_dialect():
             # What follows the event at the end of the cuts cannot depend on where the cut was.
             end = response.body.find(b"\n\n", CUT_BYTES) + 2
@@ -1161,17 +1161,17 @@ class Cost(unittest.TestCase):
                 column.extend(numbers[at:at + 100])
             self.assertEqual((len(column), column.tolist()), (len(numbers), list(numbers)))
 
-    def test_an_hour_of_chunks_takes_little_memory(self):
+    def test_many_chunks_take_little_memory(self):
         tracemalloc.start()
         try:
             chunks, user_ns = wire.Chunks(), wire.Column()
-            for number in range(100_000):
+            for number in range(30_000):
                 chunks.add("a", "word ", number + 1)
                 user_ns.extend([number * 5_000_000 + number * 7919 % 90_000])
             kept = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
-        self.assertLess(kept / 100_000, 5 + 4 + 4)         # text, stamp, all the rest
+        self.assertLess(kept / 30_000, 5 + 4 + 4)         # text, stamp, all the rest
 
     def test_bytes_after_the_end_cost_nothing(self):
         for start in (b"0\r\n\r\n", b"xyz\r\n"):
