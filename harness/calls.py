@@ -518,7 +518,7 @@ class Digest:
     def _take(self, reads: Reads) -> None:
         first, base, sliced = len(self._user_ns), self._base, 0
         for read, end in enumerate(reads.ends, first):
-            payload = self._body.feed(bytes(reads.raw[max(self._at - base, 0):max(end - base, 0)]))
+            payload = self._body.feed(bytes(reads.raw[self._at - base:end - base]))
             self._at = max(end, self._at)
             if len(self.head) < self._keep_bytes:
                 self.head += payload[:self._keep_bytes - len(self.head)]

@@ -291,7 +291,7 @@ def refuse_combinations(args: argparse.Namespace) -> None:
         raise Stop("type folders to check, or --base and --head, or --privacy or --answers and "
                    "where to look")
     if args.answers is not None and args.json:
-        raise Stop("--answers is for people and has no --json; run.jsonl is JSON itself")
+        raise Stop("--answers has no --json, since run.jsonl is JSON itself; leave one of them out")
 
 
 def run(args: argparse.Namespace, released: releases.Known,

@@ -13,7 +13,7 @@ import stat
 import struct
 from typing import BinaryIO, Optional, Union
 
-MAX_DIGEST_BYTES = 8 * 1024 ** 3       # some ten seconds of reading
+MAX_DIGEST_BYTES = 8 * 1024 ** 3       # so that nobody waits minutes for it
 MAX_KEYS = 200
 MAX_TEXT_BYTES = 4096
 PART_BYTES = 1024 ** 2

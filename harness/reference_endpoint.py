@@ -450,7 +450,7 @@ class Job:
         return True
 
     def opening(self) -> Pieces:
-        """Head of a stream, sent as soon as its turn has come and alone, as model servers do."""
+        """Head of a stream, sent alone and as soon as its turn has come, as llama.cpp does."""
         return [_head(200, self.conn.closing, "Content-Type: text/event-stream",
                       "Cache-Control: no-cache", "Transfer-Encoding: chunked")]
 

@@ -154,7 +154,7 @@ class Exchange:
         self.started_ns = self.sent_ns = self.quiet_ns = self.passed_ns = 0
         self.header_reads, self.body_in_header = 0, False
         self.reads, self.reads_count, self.cursor, self.total = calls.Reads(), 0, 0, 0
-        self.last_ns, self.tail = 0, b""
+        self.tail = b""
         self.digest: Any = None
         self._buffer = memoryview(bytearray(READ_BYTES))
 
@@ -259,7 +259,6 @@ class Exchange:
             reads = self.reads = calls.Reads()
         self.total += count
         self.reads_count += 1
-        self.last_ns = now_ns
         reads.user_ns.append(now_ns)
         reads.kernel_ns.append(stamp_ns)
         reads.ends.append(self.total)
@@ -284,7 +283,7 @@ class Exchange:
 
     def headers_done(self, response: http.client.HTTPResponse) -> tuple[str, int]:
         """The header is complete: (framing, Content-Length) of the body."""
-        self.header_reads, self.passed_ns = self.reads_count, self.last_ns
+        self.header_reads, self.passed_ns = self.reads_count, self.reads.user_ns[-1]
         self.body_in_header = self.cursor < self.total
         if response.chunked:
             return "chunked", 0
@@ -303,7 +302,7 @@ class Exchange:
                             got == 5 and raw.endswith(b"0\r\n\r\n")):
                 return
             if self.quiet_ns:
-                if self.last_ns > self.quiet_ns:
+                if self.reads.user_ns[-1] > self.quiet_ns:
                     return
             elif got and raw.endswith(DONE_ENDS):
                 self.quiet_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)

@@ -30,7 +30,7 @@ def chunked(*texts: str) -> bytes:
 
 
 class Marks(unittest.TestCase):
-    """read us: when each read came, since the request; marks of them, by their numbers."""
+    """Which read each mark of a call belongs to."""
 
     def call(self, pieces: list[bytes], between: Callable[[], None] = lambda: None
              ) -> tuple[calls.Reply, dict[str, Any]]:
