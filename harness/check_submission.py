@@ -31,20 +31,20 @@ from typing import Any, NamedTuple, NoReturn, Optional
 if sys.version_info < (3, 9):
     sys.exit("check_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
-import copies
-import evidence
-import intake
-import leaks
-import plausibility
-import privacy
-import provenance
-import releases
-import sources
-import statements
-from findings import Notes, Report
-from report import call_line, out, printable
-from sources import Submission
-from stops import Stop
+from check import (
+    copies,
+    documents,
+    findings,
+    ledger_order,
+    plausibility,
+    privacy_scan,
+    reading,
+    sources,
+)
+from check.manifest import check_manifest, plan_problem, suites_here, suites_of
+from core import names, release, result_tables
+from core.errors import HarnessError
+from core.text import print_safe, printable
 
 Json = dict[str, Any]
 MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
@@ -55,7 +55,7 @@ FIRST_CHARACTERS, LAST_CHARACTERS = 110, 40      # of an answer that are shown
 class Settings(NamedTuple):
     """What a check depends on besides the files. handle: whose folder it has to be."""
 
-    released: releases.Known
+    released: release.Known
     allow_synthetic: bool = False
     handle: Optional[str] = None
     now_s: float = 0.0
@@ -68,13 +68,13 @@ class Parsed(NamedTuple):
     hardware: Optional[Json]
     metadata: Optional[Json]
     page: Optional[str]
-    ledger: Optional[intake.Ledger]
+    ledger: Optional[reading.Ledger]
 
 
 # --- one submission ------------------------------------------------------------------------------
-def check(submission: Submission, settings: Settings, index: copies.Index, report: Report) -> None:
+def check(submission: sources.Submission, settings: Settings, index: copies.Index, report: findings.Report) -> None:
     """Put everything that is wrong with a submission into the report; never raises."""
-    notes = Notes(report, submission.path)
+    notes = findings.Notes(report, submission.path)
     try:
         _check(submission, settings, index, notes)
     except Exception as error:
@@ -83,86 +83,86 @@ def check(submission: Submission, settings: Settings, index: copies.Index, repor
                                   f"{last.lineno}")
 
 
-def _check(submission: Submission, settings: Settings, index: copies.Index, notes: Notes) -> None:
+def _check(submission: sources.Submission, settings: Settings, index: copies.Index, notes: findings.Notes) -> None:
     handle = submission.parts[0]
     if settings.handle is not None and handle != settings.handle.lower():
         notes.add("handle-not-author", f"{handle} is not {settings.handle.lower()}")
     parsed = _parse(submission, notes)
     if parsed.manifest is not None:
-        provenance.check_manifest(parsed.manifest, submission, settings.released,
+        check_manifest(parsed.manifest, submission, settings.released,
                                   settings.allow_synthetic, notes.of("manifest.json"))
-        statements.check_host_name(parsed.manifest, notes.of("manifest.json"))
+        documents.check_host_name(parsed.manifest, notes.of("manifest.json"))
         if parsed.ledger is not None:
             _check_run(parsed.manifest, parsed.ledger, parsed, settings, notes)
             _check_copy(submission, parsed.manifest, parsed.ledger.events, index, notes)
     _check_texts(parsed, notes)
 
 
-def _parse(submission: Submission, notes: Notes) -> Parsed:
+def _parse(submission: sources.Submission, notes: findings.Notes) -> Parsed:
     def document(name: str) -> Optional[Json]:
         blob = submission.files.get(f"{name}.json")
-        return blob and intake.document(blob, name, notes.of(f"{name}.json"))
+        return blob and reading.document(blob, name, notes.of(f"{name}.json"))
 
     page, lines = submission.files.get("run.md"), submission.files.get("run.jsonl")
     return Parsed(document("manifest"), document("hardware"), document("metadata"),
-                  page and intake.page(page, notes.of("run.md")),
-                  lines and intake.read_ledger(lines, notes.of("run.jsonl")))
+                  page and reading.page(page, notes.of("run.md")),
+                  lines and reading.read_ledger(lines, notes.of("run.jsonl")))
 
 
-def _check_run(manifest: Json, ledger: intake.Ledger, parsed: Parsed, settings: Settings,
-               notes: Notes) -> None:
-    suites = provenance.suites_of(manifest)
-    problem = provenance.plan_problem(manifest, suites)
+def _check_run(manifest: Json, ledger: reading.Ledger, parsed: Parsed, settings: Settings,
+               notes: findings.Notes) -> None:
+    suites = suites_of(manifest)
+    problem = plan_problem(manifest, suites)
     if problem:
         notes.of("manifest.json").add(*problem)
         return
     if suites is None:
         notes.of("manifest.json").add("suite-not-here", "their hashes are others")
-    evidence.walk(manifest, ledger.events, ledger.seals, suites, notes.of("run.jsonl"))
-    evidence.clocks(manifest, ledger.events, settings.now_s, notes.of("run.jsonl"))
+    ledger_order.walk(manifest, ledger.events, ledger.seals, suites, notes.of("run.jsonl"))
+    ledger_order.clocks(manifest, ledger.events, settings.now_s, notes.of("run.jsonl"))
     hardware, metadata = parsed.hardware, parsed.metadata
     if hardware is None:
         return
-    statements.check_hardware(manifest, hardware, notes.of("hardware.json"))
-    statements.check_declared(hardware, notes.of("hardware.json"))
+    documents.check_hardware(manifest, hardware, notes.of("hardware.json"))
+    documents.check_declared(hardware, notes.of("hardware.json"))
     if metadata is None:
         return
-    statements.check_declared(metadata, notes.of("metadata.json"))
-    statements.check_metadata(manifest, (ledger.events, ledger.sha256), hardware, metadata,
+    documents.check_declared(metadata, notes.of("metadata.json"))
+    documents.check_metadata(manifest, (ledger.events, ledger.sha256), hardware, metadata,
                               notes.of("metadata.json"))
     if parsed.page is not None:
-        statements.check_page(manifest, metadata, hardware, ledger.events, parsed.page,
+        documents.check_page(manifest, metadata, hardware, ledger.events, parsed.page,
                               notes.of("run.md"))
     if [model["model"] for model in metadata["models"]] == manifest["models"]:
         for code, what in plausibility.problems(ledger.events, metadata, hardware):
             notes.of("run.jsonl").add(code, what)
 
 
-def _check_copy(submission: Submission, manifest: Json, events: Sequence[Json],
-                index: copies.Index, notes: Notes) -> None:
+def _check_copy(submission: sources.Submission, manifest: Json, events: Sequence[Json],
+                index: copies.Index, notes: findings.Notes) -> None:
     sketch = copies.sketch(submission.path, submission.parts[0], manifest, events)
     for code, what in index.problems(sketch):
         notes.of("run.jsonl").add(code, what)
     index.add(sketch)
 
 
-def _check_texts(parsed: Parsed, notes: Notes) -> None:
+def _check_texts(parsed: Parsed, notes: findings.Notes) -> None:
     """Characters that hide and values that are private, in whatever could be read."""
     run_id = str((parsed.manifest or {}).get("run_id"))
     for name in ("manifest", "hardware", "metadata"):
         document, own = getattr(parsed, name), notes.of(f"{name}.json")
         if document is not None:
-            statements.check_document(document, run_id, own)
+            documents.check_document(document, run_id, own)
     if parsed.page is not None:
-        statements.check_page_text(parsed.page, run_id, notes.of("run.md"))
-    known = {question.prompt for suite in provenance.suites_here().values() for question in suite}
-    statements.check_lines(parsed.ledger.events if parsed.ledger else (), known, run_id,
+        documents.check_page_text(parsed.page, run_id, notes.of("run.md"))
+    known = {question.prompt for suite in suites_here().values() for question in suite}
+    documents.check_lines(parsed.ledger.events if parsed.ledger else (), known, run_id,
                            notes.of("run.jsonl"))
 
 
 # --- many ----------------------------------------------------------------------------------------
-def check_all(submissions: Iterable[Submission], settings: Settings, index: copies.Index,
-              report: Report) -> int:
+def check_all(submissions: Iterable[sources.Submission], settings: Settings, index: copies.Index,
+              report: findings.Report) -> int:
     """Check one after the other; how many there were."""
     count = 0
     for submission in submissions:
@@ -174,7 +174,7 @@ def check_all(submissions: Iterable[Submission], settings: Settings, index: copi
 
 
 def check_changes(repository: sources.Repository, base: str, head: str, settings: Settings,
-                  report: Report) -> int:
+                  report: findings.Report) -> int:
     """Check what the commits from base to head add; how many submissions. Raises Stop."""
     base_id, head_id = repository.commit(base), repository.commit(head)
     fork = repository.merge_base(base_id, head_id)
@@ -202,9 +202,9 @@ def _merged(repository: sources.Repository, base: str) -> copies.Index:
     return index
 
 
-def grep(paths: Sequence[str], report: Report) -> int:
+def grep(paths: Sequence[str], report: findings.Report) -> int:
     """--privacy: how many paths were looked at. Raises Stop."""
-    searcher = leaks.Grep(report, privacy.this_machine())
+    searcher = privacy_scan.PrivacyScan(report, names.this_machine())
     for path in paths:
         if path == "-":
             searcher.stream("-", sys.stdin.buffer)
@@ -214,19 +214,19 @@ def grep(paths: Sequence[str], report: Report) -> int:
 
 
 # --- what the models said ------------------------------------------------------------------------
-def answers(paths: Sequence[str], report: Report) -> list[str]:
+def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
     """--answers: how each call went and how its answer begins and ends, two lines each, escaped;
     what cannot be read goes into the report. Raises Stop."""
     lines = []
     for submission in sources.of_paths(paths, report):
         blob = submission.files.get("run.jsonl")
-        notes = Notes(report, submission.path).of("run.jsonl")
-        found = blob and intake.read_ledger(blob, notes)
+        notes = findings.Notes(report, submission.path).of("run.jsonl")
+        found = blob and reading.read_ledger(blob, notes)
         calls = [event for event in found.events if event["event"] == "call_finished"] \
             if found else []
         lines.append(f"{printable(submission.path, 1000)}: {len(calls)} calls")
         for number, call in enumerate(calls, 1):
-            lines += [call_line(number, len(calls), call), "    " + _said(call["response"])]
+            lines += [result_tables.call_line(number, len(calls), call), "    " + _said(call["response"])]
     return lines
 
 
@@ -282,27 +282,27 @@ def build_parser() -> Parser:
 def refuse_combinations(args: argparse.Namespace) -> None:
     """Flags that exclude or need each other; raises Stop."""
     if (args.base is None) != (args.head is None):
-        raise Stop("--base and --head belong together; type both")
+        raise HarnessError("--base and --head belong together; type both")
     if args.git_dir and args.base is None:
-        raise Stop("--git-dir is for --base and --head; type them, too")
+        raise HarnessError("--git-dir is for --base and --head; type them, too")
     asked = [bool(args.paths), args.base is not None, args.privacy is not None,
              args.answers is not None]
     if sum(asked) != 1:
-        raise Stop("type folders to check, or --base and --head, or --privacy or --answers and "
+        raise HarnessError("type folders to check, or --base and --head, or --privacy or --answers and "
                    "where to look")
     if args.answers is not None and args.json:
-        raise Stop("--answers has no --json, since run.jsonl is JSON itself; leave one of them out")
+        raise HarnessError("--answers has no --json, since run.jsonl is JSON itself; leave one of them out")
 
 
-def run(args: argparse.Namespace, released: releases.Known,
-        now_s: float) -> tuple[Report, int]:
+def run(args: argparse.Namespace, released: release.Known,
+        now_s: float) -> tuple[findings.Report, int]:
     """The report on what the flags ask for, and how many were checked; raises Stop."""
     refuse_combinations(args)
     settings = Settings(released, args.allow_synthetic, args.handle, now_s)
     if args.privacy is not None:
-        report = Report(ALL_KEPT)
+        report = findings.Report(ALL_KEPT)
         return report, grep(args.privacy, report)
-    report = Report()
+    report = findings.Report()
     if args.base is None:
         return report, check_all(sources.of_paths(args.paths, report), settings, copies.Index(),
                                  report)
@@ -316,9 +316,9 @@ def run(args: argparse.Namespace, released: releases.Known,
 def tell_answers(args: argparse.Namespace) -> int:
     """Print what --answers asks for, and what could not be read; the exit code. Raises Stop."""
     refuse_combinations(args)
-    report = Report()
+    report = findings.Report()
     lines = answers(args.answers, report)
-    out("\n".join(lines or ["no submission was found there"]))
+    print_safe("\n".join(lines or ["no submission was found there"]))
     if report.exit_code():
         print(report.text(0, "submission"), file=sys.stderr)
     return report.exit_code()
@@ -330,12 +330,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         if args.answers is not None:
             return tell_answers(args)
-        report, checked = run(args, releases.known(), time.time())
-    except Stop as stop:
+        report, checked = run(args, release.known(), time.time())
+    except HarnessError as stop:
         print(f"check_submission: {stop}", file=sys.stderr)
         return 2
     noun = "place" if args.privacy is not None else "submission"
-    out(report.json(checked) if args.json else report.text(checked, noun))
+    print_safe(report.json(checked) if args.json else report.text(checked, noun))
     return report.exit_code()
 
 

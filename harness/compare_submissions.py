@@ -38,17 +38,11 @@ from typing import Any, NamedTuple, Optional
 if sys.version_info < (3, 9):
     sys.exit("compare_submissions needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
-import comparison
-import files
-import flags
-import ledger as ledgers
-import metrics
-import pages
-import report
-import tables
-import versus
-from comparison import Place, Row, Submission
-from stops import Stop, StorageError
+from compare import entries, ranking, two_runs
+from compare.page import make_page
+from core import files, ledger, metric_definitions
+from core import text as texts
+from core.errors import HarnessError, StorageError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
@@ -63,7 +57,7 @@ Json = dict[str, Any]
 class Found(NamedTuple):
     """Submissions that were read, each with its folder, and the rest as (path, what is wrong)."""
 
-    submissions: list[tuple[Submission, str]]
+    submissions: list[tuple[entries.Submission, str]]
     broken: list[tuple[str, str]]
 
 
@@ -73,12 +67,12 @@ def read_all(paths: Iterable[str]) -> Found:
     seen: dict[str, str] = {}
     for folder in submission_folders(paths):
         try:
-            submission = comparison.read_submission(*(read_document(folder, name)
+            submission = entries.read_submission(*(read_document(folder, name)
                                                       for name in DOCUMENTS))
             if seen.setdefault(submission.run_id, folder) != folder:
-                raise comparison.BrokenSubmission(f"the same run as {seen[submission.run_id]}")
+                raise entries.BrokenSubmission(f"the same run as {seen[submission.run_id]}")
             found.submissions.append((submission, folder))
-        except comparison.BrokenSubmission as error:
+        except entries.BrokenSubmission as error:
             found.broken.append((folder, str(error)))
     return found
 
@@ -87,7 +81,7 @@ def submission_folders(paths: Iterable[str]) -> Iterator[str]:
     """Folders that hold a metadata.json, sorted; links to folders are not followed."""
     for path in paths:
         if not os.path.isdir(path):
-            raise Stop(f"{report.printable(path)}: no such folder; type the folder of a submission "
+            raise HarnessError(f"{texts.printable(path)}: no such folder; type the folder of a submission "
                        "or one above it")
         for folder, names, held in os.walk(path):
             names[:] = sorted(name for name in names if not name.startswith("."))
@@ -102,11 +96,11 @@ def read_document(folder: str, name: str) -> Any:
         refuse_odd_file(path, MAX_DOCUMENT_BYTES)
         return json.loads(files.read(path), parse_constant=_no_constant)
     except OSError as error:
-        raise comparison.BrokenSubmission(f"{name}: {error.strerror or error}") from None
+        raise entries.BrokenSubmission(f"{name}: {error.strerror or error}") from None
     except RecursionError:
-        raise comparison.BrokenSubmission(f"{name}: nested too deep") from None
+        raise entries.BrokenSubmission(f"{name}: nested too deep") from None
     except ValueError as error:
-        raise comparison.BrokenSubmission(f"{name}: {error}") from None
+        raise entries.BrokenSubmission(f"{name}: {error}") from None
 
 
 def _no_constant(word: str) -> None:
@@ -124,18 +118,18 @@ def refuse_odd_file(path: str, limit: int) -> None:
 
 # --- the table -----------------------------------------------------------------------------------
 COLUMNS = (
-    tables.Column("#", True), tables.Column("device", False, 16, common=True),
-    tables.Column("hardware", False, 16, 7, common=True),
-    tables.Column("memory", True, None, 8, common=True),
-    tables.Column("runtime", False, 12, 3, common=True),
-    tables.Column("model", False, 14, common=True),
-    tables.Column("quant", False, 6, 4, common=True), tables.Column("phase"),
-    *(tables.Column(title, False, None, rank) for title, rank in zip(
-        [comparison.NUMBERS[name] for name in list(comparison.NUMBERS)[:5]], (0, 9, 2, 10, 11))),
-    tables.Column("runs", True, None, 1), tables.Column("checks", True, None, 6),
-    tables.Column("flags", False, 12, 5))
-SHOWN = tuple(comparison.NUMBERS)[:5]
-REASON = tables.Column("not ranked, because", False, 24)
+    texts.Column("#", True), texts.Column("device", False, 16, common=True),
+    texts.Column("hardware", False, 16, 7, common=True),
+    texts.Column("memory", True, None, 8, common=True),
+    texts.Column("runtime", False, 12, 3, common=True),
+    texts.Column("model", False, 14, common=True),
+    texts.Column("quant", False, 6, 4, common=True), texts.Column("phase"),
+    *(texts.Column(title, False, None, rank) for title, rank in zip(
+        [entries.NUMBERS[name] for name in list(entries.NUMBERS)[:5]], (0, 9, 2, 10, 11))),
+    texts.Column("runs", True, None, 1), texts.Column("checks", True, None, 6),
+    texts.Column("flags", False, 12, 5))
+SHOWN = tuple(entries.NUMBERS)[:5]
+REASON = texts.Column("not ranked, because", False, 24)
 REST = (REASON, COLUMNS[1], *(column._replace(rank=column.rank + 1) for column in COLUMNS[2:-1]))
 LEGEND = ("medians over all runs of a device; in brackets for a single run the exact 95 % interval "
           "across prompts, for 2 to 5 runs the lowest and the highest, from 6 on the exact 95 % "
@@ -145,26 +139,26 @@ LEGEND = ("medians over all runs of a device; in brackets for a single run the e
 @functools.lru_cache(maxsize=65536)
 def plain(text: str) -> str:
     """report.printable, remembered: most texts of a table stand in many rows."""
-    return report.printable(text)
+    return texts.printable(text)
 
 
-def table_text(blocks: Sequence[Sequence[Place]], found: Found, width: int) -> str:
+def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: int) -> str:
     """Ranked rows, then the others with their reasons, then what flags and brackets mean."""
     places = [place for block in blocks for place in block]
     able = [place for place in places if place.rank is not None]
     rest = [place for place in places if place.rank is None]
-    lines = tables.fitted(COLUMNS, [cells(place) for place in able], width) if able else []
+    lines = texts.fit_table(COLUMNS, [cells(place) for place in able], width) if able else []
     if rest:
-        lines += [""] * bool(able) + tables.fitted(
+        lines += [""] * bool(able) + texts.fit_table(
             REST, [(why_not(place.row), *cells(place)[1:-1]) for place in rest], width)
     if not places:
         lines.append("no row matches; leave --model, --hardware and the like out to see all")
     names = {flag for place in able for flag in place.row.flags}
     notes = [f"{found_text(found)}; {LEGEND}", *(
-        f"{flag}: {metrics.FLAGS[flag].text} {metrics.FLAGS[flag].remedy}"
-        for flag in metrics.ordered_flags(names))]
+        f"{flag}: {metric_definitions.FLAGS[flag].text} {metric_definitions.FLAGS[flag].remedy}"
+        for flag in metric_definitions.ordered_flags(names))]
     return "\n".join([*lines, "", *(line for note in notes
-                                    for line in tables.wrapped(note, width, "  "))])
+                                    for line in texts.wrapped(note, width, "  "))])
 
 
 def found_text(found: Found) -> str:
@@ -174,57 +168,57 @@ def found_text(found: Found) -> str:
     return text + (f", {len(found.broken)} left out" if found.broken else "")
 
 
-def why_not(row: Row) -> str:
+def why_not(row: ranking.Row) -> str:
     """Why a row has no rank."""
     return plain("; ".join(row.reasons) or "lacks the number that ranks")
 
 
-def cells(place: Place) -> tuple[str, ...]:
+def cells(place: ranking.Place) -> tuple[str, ...]:
     """A row's cells as text, in the order of COLUMNS."""
     row, device = place.row, place.row.device
     rank = "" if place.rank is None else f"{place.rank}{'=' if place.tied else ''}"
-    return (rank, plain(device.tag), plain(comparison.device_text(device)),
+    return (rank, plain(device.tag), plain(entries.device_text(device)),
             f"{device.memory_gib:g} GiB" if device.memory_gib else "",
-            plain(comparison.runtime_text(row.runtime)), plain(row.model),
+            plain(entries.runtime_text(row.runtime)), plain(row.model),
             plain(row.quantization or ""), row.phase,
             *(spread_text(row.numbers.get(name)) for name in SHOWN),
             f"{len(row.runs)}" + (f" of {len(row.runs) + row.left_out}" if row.left_out else ""),
             f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
 
 
-def spread_text(spread: Optional[comparison.Spread]) -> str:
+def spread_text(spread: Optional[entries.Spread]) -> str:
     """`84.1 [80.2-99]`."""
     if spread is None:
         return ""
-    return report.with_interval({"median": spread.value, "ci_low": spread.low,
+    return texts.with_interval({"median": spread.value, "ci_low": spread.low,
                                  "ci_high": spread.high})
 
 
 # --- for other programs --------------------------------------------------------------------------
-def markdown_text(blocks: Sequence[Sequence[Place]], found: Found) -> str:
+def markdown_text(blocks: Sequence[Sequence[ranking.Place]], found: Found) -> str:
     """The table with all its columns and one for the reason, and what its brackets mean."""
     titles = [*(column.title for column in COLUMNS), REASON.title]
     rows = []
     for place in (place for block in blocks for place in block):
         line = cells(place)
-        spans = [tables.code_span(text) if 1 <= i <= 6 and i != 3 else text
+        spans = [texts.code_span(text) if 1 <= i <= 6 and i != 3 else text
                  for i, text in enumerate(line)]
-        rows.append([*spans, "" if place.rank else tables.code_span(why_not(place.row))])
-    return f"{tables.markdown(titles, rows, (0, 3, 13, 14))}\n{found_text(found)}; {LEGEND}"
+        rows.append([*spans, "" if place.rank else texts.code_span(why_not(place.row))])
+    return f"{texts.markdown(titles, rows, (0, 3, 13, 14))}\n{found_text(found)}; {LEGEND}"
 
 
-def csv_text(blocks: Sequence[Sequence[Place]]) -> str:
+def csv_text(blocks: Sequence[Sequence[ranking.Place]]) -> str:
     """A line a row; a number has three columns: its median, and the ends of its interval."""
-    rows = [flat(comparison.row_json(place)) for block in blocks for place in block]
+    rows = [flat(ranking.row_json(place)) for block in blocks for place in block]
     titles = list(rows[0]) if rows else []
-    return tables.csv_text(titles, ([row[title] for title in titles] for row in rows))
+    return texts.csv_text(titles, ([row[title] for title in titles] for row in rows))
 
 
-def flat(row: Json) -> dict[str, tables.Cell]:
+def flat(row: Json) -> dict[str, texts.TableCell]:
     """A row's JSON without nesting: `ttft_ms`, `ttft_ms_low`, ...; lists joined by semicolons."""
-    out: dict[str, tables.Cell] = {}
+    out: dict[str, texts.TableCell] = {}
     for name, value in row.items():
-        if name in comparison.NUMBERS:
+        if name in entries.NUMBERS:
             spread = value or dict.fromkeys(("median", "low", "high", "interval_of"))
             out[name] = spread["median"]
             out.update({f"{name}_{part}": spread[part] for part in ("low", "high", "interval_of")})
@@ -237,50 +231,50 @@ def flat(row: Json) -> dict[str, tables.Cell]:
     return out
 
 
-def json_text(blocks: Sequence[Sequence[Place]], found: Found) -> str:
+def json_text(blocks: Sequence[Sequence[ranking.Place]], found: Found) -> str:
     """{"submissions", "left_out", "rows"}; rows as comparison.row_json makes them."""
     return json.dumps({
         "submissions": len(found.submissions),
         "left_out": [{"path": path, "reason": reason} for path, reason in found.broken],
-        "rows": [comparison.row_json(place) for block in blocks for place in block]}, indent=1)
+        "rows": [ranking.row_json(place) for block in blocks for place in block]}, indent=1)
 
 
 # --- two runs ------------------------------------------------------------------------------------
-def read_side(text: str) -> list[versus.Run]:
+def read_side(text: str) -> list[two_runs.Run]:
     """The runs of one side of --vs; raises Stop."""
     paths = [text] if os.path.exists(text) else text.split(",")
     folders = [folder for path in paths for folder in run_folders(path)]
     twice = [folder for folder in folders if folders.count(folder) > 1]
     if twice:
-        raise Stop(f"--vs: {report.printable(twice[0])} stands twice on one side; name it once")
+        raise HarnessError(f"--vs: {texts.printable(twice[0])} stands twice on one side; name it once")
     return [read_run(folder) for folder in folders]
 
 
 def run_folders(path: str) -> list[str]:
     """The run's folder, or all folders below that hold a manifest.json; raises Stop."""
-    shown = report.printable(path) or "(nothing)"
+    shown = texts.printable(path) or "(nothing)"
     if not os.path.isdir(path):
-        raise Stop(f"--vs: {shown}: no such folder; type a run's folder, such as "
+        raise HarnessError(f"--vs: {shown}: no such folder; type a run's folder, such as "
                    "submissions/<handle>/<device-tag>/run-<uuid>, or several with commas between")
-    found = [folder for folder, _, held in os.walk(path) if ledgers.MANIFEST in held]
+    found = [folder for folder, _, held in os.walk(path) if ledger.MANIFEST in held]
     if not found:
-        raise Stop(f"--vs: {shown} holds no run; a run's folder has a {ledgers.MANIFEST}")
+        raise HarnessError(f"--vs: {shown} holds no run; a run's folder has a {ledger.MANIFEST}")
     return sorted(os.path.realpath(folder) for folder in found)
 
 
-def read_run(folder: str) -> versus.Run:
+def read_run(folder: str) -> two_runs.Run:
     """A run's manifest and ledger, held to their schemas; raises Stop."""
     try:
-        for name, limit in ((ledgers.MANIFEST, MAX_DOCUMENT_BYTES),
-                            (ledgers.LEDGER, MAX_LEDGER_BYTES)):
+        for name, limit in ((ledger.MANIFEST, MAX_DOCUMENT_BYTES),
+                            (ledger.LEDGER, MAX_LEDGER_BYTES)):
             refuse_odd_file(os.path.join(folder, name), limit)
-        manifest, state = ledgers.load_run(folder)
+        manifest, state = ledger.load_run(folder)
     except OSError as error:
-        raise Stop(f"{report.printable(os.path.join(folder, name))}: "
+        raise HarnessError(f"{texts.printable(os.path.join(folder, name))}: "
                    f"{error.strerror or error}") from None
-    except ledgers.LedgerError as error:
-        raise Stop(report.printable(str(error), 600)) from None
-    return versus.run_of(manifest, state.events, ledgers.latest_calls(state.events))
+    except ledger.LedgerError as error:
+        raise HarnessError(texts.printable(str(error), 600)) from None
+    return two_runs.run_of(manifest, state.events, ledger.latest_calls(state.events))
 
 
 def do_vs(args: argparse.Namespace) -> int:
@@ -288,14 +282,14 @@ def do_vs(args: argparse.Namespace) -> int:
     a, b = (read_side(text) for text in args.vs)
     both = {run.manifest["run_id"] for run in a} & {run.manifest["run_id"] for run in b}
     if both:
-        raise Stop(f"--vs: run {sorted(both)[0]} stands on both sides; name it on one")
+        raise HarnessError(f"--vs: run {sorted(both)[0]} stands on both sides; name it on one")
     try:
-        found = versus.compare_sides(a, b)
-    except versus.PairingError as error:
+        found = two_runs.compare_sides(a, b)
+    except two_runs.PairingError as error:
         print(f"compare_submissions: --vs: {error}", file=sys.stderr)
         return 1
-    report.out(json.dumps(found, indent=1) if args.json else
-               versus.render_sides(found, terminal_width()))
+    texts.print_safe(json.dumps(found, indent=1) if args.json else
+               two_runs.render_sides(found, terminal_width()))
     return 0
 
 
@@ -303,15 +297,15 @@ def do_vs(args: argparse.Namespace) -> int:
 def terminal_width() -> int:
     """Columns of the terminal; of a file or pipe 100, unless COLUMNS says otherwise."""
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
-        return tables.WIDE
-    return max(shutil.get_terminal_size((tables.WIDE, 24)).columns, tables.NARROWEST)
+        return texts.WIDE
+    return max(shutil.get_terminal_size((texts.WIDE, 24)).columns, texts.NARROWEST)
 
 
 def warn(broken: Iterable[tuple[str, str]]) -> None:
     """One line on standard error for each submission that was left out."""
     for path, what in broken:
-        print(f"compare_submissions: left out {report.printable(path)}: "
-              f"{report.printable(what, 400)}", file=sys.stderr)
+        print(f"compare_submissions: left out {texts.printable(path)}: "
+              f"{texts.printable(what, 400)}", file=sys.stderr)
 
 
 def do_table(args: argparse.Namespace) -> int:
@@ -319,54 +313,54 @@ def do_table(args: argparse.Namespace) -> int:
     found = read_all(args.paths or [DEFAULT_PATH])
     warn(found.broken)
     if not found.submissions:
-        raise Stop("nothing to compare: no submission could be read; a submission is a folder with "
+        raise HarnessError("nothing to compare: no submission could be read; a submission is a folder with "
                    f"{', '.join(DOCUMENTS)}, which complete_submission.py makes of a run")
-    rows = comparison.make_rows(submission for submission, _ in found.submissions)
-    wanted = comparison.matching(rows, {name: getattr(args, name) for name in comparison.FILTERS})
+    rows = ranking.make_rows(submission for submission, _ in found.submissions)
+    wanted = ranking.matching(rows, {name: getattr(args, name) for name in ranking.FILTERS})
     if args.html:
         write_page(args.html, rows, wanted, found)
     else:
-        print_table(args, comparison.only(comparison.ranked(rows, args.sort), wanted), found)
+        print_table(args, ranking.only(ranking.ranked(rows, args.sort), wanted), found)
     return 1 if found.broken else 0
 
 
-def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[Place]], found: Found) -> None:
+def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Place]], found: Found) -> None:
     """The rows in the form asked for, on standard output."""
-    report.out(json_text(blocks, found) if args.json else
+    texts.print_safe(json_text(blocks, found) if args.json else
                csv_text(blocks).removesuffix("\r\n") if args.csv else
                markdown_text(blocks, found) if args.markdown else
                table_text(blocks, found, terminal_width()))
 
 
-def write_page(path: str, rows: Sequence[Row], wanted: Sequence[Row], found: Found) -> None:
+def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], found: Found) -> None:
     """The page as one file; raises StorageError."""
     folders = {submission.run_id: folder for submission, folder in found.submissions}
-    page = pages.make_page(rows, wanted, folders, read_detail, len(found.broken))
+    page = make_page(rows, wanted, folders, read_detail, len(found.broken))
     warn(page.broken)
     try:
         files.write_whole(path, page.data)
     except OSError as error:
-        raise StorageError(f"--html {report.printable(path)}: {error.strerror}; type a file in a "
+        raise StorageError(f"--html {texts.printable(path)}: {error.strerror}; type a file in a "
                            "folder that can be written") from None
-    print(f"compare_submissions: {report.printable(path)}: {len(page.data) / 1e6:.1f} MB, "
+    print(f"compare_submissions: {texts.printable(path)}: {len(page.data) / 1e6:.1f} MB, "
           f"{page.note}", file=sys.stderr)
 
 
 def read_detail(folder: str) -> tuple[Json, Json, Json, list[Json]]:
     """Metadata, hardware, manifest and ledger lines of one submission, for the page's details."""
     try:
-        refuse_odd_file(os.path.join(folder, ledgers.LEDGER), MAX_LEDGER_BYTES)
+        refuse_odd_file(os.path.join(folder, ledger.LEDGER), MAX_LEDGER_BYTES)
     except OSError as error:
-        raise comparison.BrokenSubmission(f"{ledgers.LEDGER}: {error.strerror or error}") from None
-    manifest, state = ledgers.load_run(folder)
+        raise entries.BrokenSubmission(f"{ledger.LEDGER}: {error.strerror or error}") from None
+    manifest, state = ledger.load_run(folder)
     return (read_document(folder, "metadata.json"), read_document(folder, "hardware.json"),
             manifest, state.events)
 
 
-def build_parser() -> flags.Parser:
+def build_parser() -> texts.Parser:
     """The command line."""
     about, _, codes = (__doc__ or "").partition("\nexit codes:")
-    parser = flags.Parser(
+    parser = texts.Parser(
         prog="compare_submissions",
         usage="python3 harness/compare_submissions.py [flags] [PATH...]",
         description=about.strip(), epilog=f"exit codes:{codes}", allow_abbrev=False,
@@ -374,11 +368,11 @@ def build_parser() -> flags.Parser:
                                           max_help_position=24, width=100))
     parser.add_argument("paths", nargs="*", metavar="PATH",
                         help="folders with submissions in them (default submissions/)")
-    for name in comparison.FILTERS:
+    for name in ranking.FILTERS:
         parser.add_argument(f"--{name}", metavar="TEXT", help=f"only rows whose {name} holds this "
                             "text, capitals or not")
-    parser.add_argument("--sort", metavar="COLUMN", choices=comparison.SORTS, default="decode",
-                        help="order and rank rows by this: " + ", ".join(comparison.SORTS) +
+    parser.add_argument("--sort", metavar="COLUMN", choices=ranking.SORTS, default="decode",
+                        help="order and rank rows by this: " + ", ".join(ranking.SORTS) +
                         " (default decode); ranks stay by decode where it is no speed")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="a Markdown table, all columns")
@@ -396,13 +390,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         if not args.vs:
             return do_table(args)
-        others = [f"--{name}" for name in ("markdown", "csv", "html", *comparison.FILTERS)
+        others = [f"--{name}" for name in ("markdown", "csv", "html", *ranking.FILTERS)
                   if getattr(args, name)]
         if args.paths or others:
-            raise Stop(f"--vs goes without {others[0] if others else 'PATH'}; type --vs RUN_A "
+            raise HarnessError(f"--vs goes without {others[0] if others else 'PATH'}; type --vs RUN_A "
                        "RUN_B, with --json if you like")
         return do_vs(args)
-    except Stop as stop:
+    except HarnessError as stop:
         print(f"compare_submissions: {stop}", file=sys.stderr)
         return stop.exit_code
 

@@ -40,19 +40,14 @@ from typing import Any, NamedTuple, Optional
 if sys.version_info < (3, 9):
     sys.exit("complete_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
-import disclosures
-import files
-import flags
-import hardware
-import ledger
-import metadata
-import plausibility
-import privacy
-import run_page
-import server_process
-from findings import CODES
-from report import printable
-from stops import Stop, StorageError
+from check import findings, plausibility
+from complete import declared as declareds
+from complete import metadata, run_md
+from core import files, ledger, privacy, privacy_patterns, schema
+from core.errors import HarnessError, StorageError
+from core.names import this_machine
+from core.text import Parser, printable
+from machine import inventory, server_process, system
 
 Json = dict[str, Any]
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -93,17 +88,17 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
     """Manifest and ledger of a run that nobody writes any more; raises Stop and StorageError."""
     path = os.path.join(folder, ledger.LEDGER)
     if not os.path.isfile(os.path.join(folder, ledger.MANIFEST)):
-        raise Stop(f"{printable(folder)} is no run: it holds no {ledger.MANIFEST}. Name the folder "
+        raise HarnessError(f"{printable(folder)} is no run: it holds no {ledger.MANIFEST}. Name the folder "
                    "of a run, submissions/<handle>/<device-tag>/run-<uuid>")
     if not os.path.isfile(path):
-        raise Stop(f"{printable(folder)} holds no {ledger.LEDGER}: the run never began")
+        raise HarnessError(f"{printable(folder)} holds no {ledger.LEDGER}: the run never began")
     try:
         writing = files.is_locked(path)
     except OSError as error:
         raise StorageError(f"{printable(path)} cannot be opened ({error.strerror})") from None
     manifest, state = ledger.load_run(folder)
     if writing:
-        raise Stop(f"run {manifest['run_id']} is still being written; wait for its end: python3 "
+        raise HarnessError(f"run {manifest['run_id']} is still being written; wait for its end: python3 "
                    f"harness/run_benchmark.py --wait 100 {shlex.quote(printable(folder))}")
     with open(path, "rb") as file:
         data = file.read()
@@ -123,12 +118,12 @@ def _refuse_changed(path: str, events: Sequence[Json], data: bytes) -> None:
 
 def _refuse_unfinished(folder: str, manifest: Json, events: Sequence[Json], partial: bool) -> None:
     if not events:
-        raise Stop(f"run {manifest['run_id']} has not written a line; begin it: "
+        raise HarnessError(f"run {manifest['run_id']} has not written a line; begin it: "
                    + resume_command(folder, manifest))
     missing = len(metadata.missing_cells(manifest, events))
     if metadata.run_class(manifest, events) == "partial" and not partial:
         what = "has not ended" if not metadata.is_finished(events) else "did not ask everything"
-        raise Stop(f"run {manifest['run_id']} {what} ({missing} planned calls are missing). Go on "
+        raise HarnessError(f"run {manifest['run_id']} {what} ({missing} planned calls are missing). Go on "
                    f"with it: {resume_command(folder, manifest)} -- or add --partial to complete "
                    "it as it is")
 
@@ -167,10 +162,10 @@ def _read_json(folder: str, name: str) -> Optional[Json]:
         return None
     remedy = "mend it, or delete it to have it made anew (what was declared in it is lost)"
     try:
-        found = ledger.strict_json(data)
+        found = schema.strict_json(data)
     except ValueError as error:
         raise StorageError(f"{printable(path)} {error}; {remedy}") from None
-    wrong = ledger.validate(found, name.partition(".")[0])
+    wrong = schema.validate(found, name.partition(".")[0])
     if wrong:
         raise StorageError(f"{printable(path)}: {printable(wrong[0].path)}: {wrong[0].message}; "
                            f"{remedy}")
@@ -181,7 +176,7 @@ def _read_words(folder: str) -> dict[str, str]:
     path = os.path.join(folder, PAGE)
     data = _read_bytes(path)
     try:
-        return {} if data is None else run_page.read_words(data.decode("utf-8"))
+        return {} if data is None else run_md.read_words(data.decode("utf-8"))
     except ValueError as error:
         raise StorageError(f"{printable(path)}: {printable(str(error))}; put it back, or delete "
                            "the file to have it made anew (your words in it are lost)") from None
@@ -202,8 +197,8 @@ def guard_hardware(document: Json, names: Names) -> None:
     """Take out what was probed and is private; raises Stop where it was declared."""
     for key, item, hit in _private(document, (), names):
         if item["source"] == "declared":
-            raise Stop(f"hardware.{key}: {_about(hit)}")
-        item.update(metadata.unknown(disclosures.PRIVATE))
+            raise HarnessError(f"hardware.{key}: {_about(hit)}")
+        item.update(metadata.unknown(declareds.PRIVATE))
 
 
 def guard_metadata(document: Json, names: Names) -> list[Private]:
@@ -211,7 +206,7 @@ def guard_metadata(document: Json, names: Names) -> list[Private]:
     found = []
     for key, item, hit in _private(document, {document["run_id"]}, names):
         if item.get("source") == "declared":
-            raise Stop(f"metadata.{key}: {_about(hit)}")
+            raise HarnessError(f"metadata.{key}: {_about(hit)}")
         found.append(Private(f"metadata.{printable(key)}", _about(hit) + " The run's own files "
                              "hold it, too: serve the model under another name, and run again."))
     return found
@@ -231,12 +226,12 @@ def guard_words(words: Mapping[str, str], run_id: str, names: Names) -> None:
     """Raises Stop where the contributor's words in run.md hold something private."""
     for name, text in words.items():
         for hit in privacy.scan(text, allowed={run_id}, names=names):
-            raise Stop(f"{PAGE}, words:{name}: {_about(hit)}")
+            raise HarnessError(f"{PAGE}, words:{name}: {_about(hit)}")
 
 
 def _about(hit: privacy.Hit) -> str:
     return (f"{printable(hit.excerpt)} must not be published ({hit.pattern_id}). {hit.why} "
-            f"{privacy.REMEDIES[hit.kind]}")
+            f"{privacy_patterns.REMEDIES[hit.kind]}")
 
 
 # --- making --------------------------------------------------------------------------------------
@@ -256,53 +251,53 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
     for word in typed:
         key, equals, text = word.partition("=")
         if not equals:
-            raise Stop(f"--set {printable(word, 80)}: type KEY=VALUE")
-        if key in (disclosures.HOST_NAME, "manifest." + disclosures.HOST_NAME):
+            raise HarnessError(f"--set {printable(word, 80)}: type KEY=VALUE")
+        if key in (declareds.HOST_NAME, "manifest." + declareds.HOST_NAME):
             if text != "null":
-                raise Stop(f"--set {disclosures.HOST_NAME}: a manifest allows one change, to take "
-                           f"the name out; type --set {disclosures.HOST_NAME}=null")
+                raise HarnessError(f"--set {declareds.HOST_NAME}: a manifest allows one change, to take "
+                           f"the name out; type --set {declareds.HOST_NAME}=null")
             no_host_name = True
         elif key.startswith("words."):
             words.update(_said_word(key, text))
         else:
-            found = disclosures.resolve(key, models)
-            values[found] = disclosures.parse(found, text)
+            found = declareds.resolve(key, models)
+            values[found] = declareds.parse(found, text)
     return Settings(values, words, no_host_name)
 
 
 def _said_word(key: str, text: str) -> dict[str, str]:
     name = key.partition(".")[2]
-    if name not in run_page.WORDS:
-        raise Stop(f"--set {printable(key)}: {PAGE} has places for "
-                   + ", ".join(f"words.{place}" for place in run_page.WORDS))
+    if name not in run_md.WORDS:
+        raise HarnessError(f"--set {printable(key)}: {PAGE} has places for "
+                   + ", ".join(f"words.{place}" for place in run_md.WORDS))
     try:
-        return {name: run_page.say(name, text)}
+        return {name: run_md.say(name, text)}
     except ValueError as error:
-        raise Stop(f"--set {key}: {error}") from None
+        raise HarnessError(f"--set {key}: {error}") from None
 
 
-def make(evidence: Evidence, earlier: Earlier, said: Settings, machine: hardware.Machine,
+def make(evidence: Evidence, earlier: Earlier, said: Settings, machine: system.Machine,
          reprobe: bool, names: Names) -> tuple[Made, list[Private]]:
     """The files of a submission, and what in them is private and came from the run; raises Stop."""
     manifest, words = {**evidence.manifest}, {**earlier.words, **said.words}
     # A login is often a part of the handle, and that is published anyway.
-    names = (*names, privacy.MachineName(privacy.PUBLIC, manifest["submitter_handle"]))
+    names = (*names, privacy.MachineName(privacy_patterns.PUBLIC, manifest["submitter_handle"]))
     if said.no_host_name:
-        manifest[disclosures.HOST_NAME] = None
-    declared = disclosures.add(metadata.declared_in(earlier.metadata),
-                               disclosures.of_file(said.values, "metadata"))
+        manifest[declareds.HOST_NAME] = None
+    declared = declareds.add(metadata.declared_in(earlier.metadata),
+                               declareds.of_file(said.values, "metadata"))
     here = bool(metadata.endpoint_of(manifest, declared)["same_machine"]["value"])
     host = make_hardware(manifest, earlier, here, machine, reprobe)
-    host = disclosures.declare(host, disclosures.of_file(said.values, "hardware"))
+    host = declareds.declare(host, declareds.of_file(said.values, "hardware"))
     guard_hardware(host, names)
     found = metadata.build(manifest, evidence.events, evidence.sha256, host, declared)
     private = guard_metadata(found, names)
     guard_words(words, manifest["run_id"], names)
-    page = run_page.render_run_md(manifest, found, host, words, evidence.events)
+    page = run_md.render_run_md(manifest, found, host, words, evidence.events)
     return Made(manifest, host, found, page), private
 
 
-def make_hardware(manifest: Json, earlier: Earlier, here: bool, machine: hardware.Machine,
+def make_hardware(manifest: Json, earlier: Earlier, here: bool, machine: system.Machine,
                   reprobe: bool) -> Json:
     """hardware.json before new declarations: kept, or probed where the server runs on this machine.
 
@@ -315,11 +310,11 @@ def make_hardware(manifest: Json, earlier: Earlier, here: bool, machine: hardwar
     if here and (machine.system, machine.architecture) != (
             manifest["os"]["system"], manifest["os"]["machine"]):
         there = printable(f"{manifest['os']['system']} {manifest['os']['machine']}")
-        raise Stop(f"this run was made on another machine ({there}) than this one "
+        raise HarnessError(f"this run was made on another machine ({there}) than this one "
                    f"({machine.system} {machine.architecture}): complete it there, or type --set "
                    "same_machine=false and describe the server's machine with --set hardware.*")
-    fresh = hardware.inventory(machine) if here else disclosures.elsewhere(manifest["python"])
-    return disclosures.declare(fresh, metadata.declared_in(earlier.hardware))
+    fresh = inventory.inventory(machine) if here else declareds.elsewhere(manifest["python"])
+    return declareds.declare(fresh, metadata.declared_in(earlier.hardware))
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -355,7 +350,7 @@ class Told(NamedTuple):
     folder: str
     run_class: str
     written: list[str]
-    asks: list[disclosures.Ask]
+    asks: list[declareds.Ask]
     private: list[Private]
     warnings: list[str]
     notes: list[str]
@@ -372,11 +367,11 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
          server: Optional[server_process.Started]) -> Told:
     """What was written, what is missing, what to type next."""
     shown = shlex.quote(printable(_short(evidence.folder), 1000))
-    asks = disclosures.asks(made.metadata, made.hardware, server is not None)
-    words, notes = run_page.read_words(made.page), []
-    if made.manifest[disclosures.HOST_NAME] is not None:
+    asks = declareds.asks(made.metadata, made.hardware, server is not None)
+    words, notes = run_md.read_words(made.page), []
+    if made.manifest[declareds.HOST_NAME] is not None:
         notes.append(f"manifest.json publishes this machine's name; to take it out: --set "
-                     f"{disclosures.HOST_NAME}=null")
+                     f"{declareds.HOST_NAME}=null")
     endpoint = made.metadata["endpoint"]
     if endpoint["class"] == "lan" and endpoint["same_machine"]["source"] == "computed":
         notes.append("the server counts as another machine's, since its address is no loopback "
@@ -384,8 +379,8 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     if evidence.torn_bytes:
         notes.append(f"{ledger.LEDGER} ends in {evidence.torn_bytes} bytes of a torn line; going "
                      "on with the run sets them aside")
-    unwritten = [name for name in ("deviations", "notes") if run_page.is_unwritten(words, name)]
-    if unwritten or run_page.open_statements(words):
+    unwritten = [name for name in ("deviations", "notes") if run_md.is_unwritten(words, name)]
+    if unwritten or run_md.open_statements(words):
         notes.append(f"{PAGE} waits for your words ({', '.join([*unwritten, 'attestation'])}): "
                      "write between its marks and tick what is true, or type --set words.NAME=TEXT "
                      "and, once you have looked through all five files, "
@@ -393,7 +388,7 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     needed = [ask for ask in asks if ask.important]
     wanted = " ".join(ask.form for ask in needed)
     # What says that the files were looked through comes after that.
-    only = "--privacy " if run_page.open_statements(words) else ""
+    only = "--privacy " if run_md.open_statements(words) else ""
     following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
                  f"python3 harness/check_submission.py {only}{shown}")
     return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private,
@@ -403,11 +398,11 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
 def _warnings(evidence: Evidence, made: Made) -> list[str]:
     """What the check will ask a reader to look at, so that the words can explain it at once."""
     problems = plausibility.problems(evidence.events, made.metadata, made.hardware)
-    return [printable(f"{code}: {what}; {CODES[code].remedy}", 400) for code, what in problems]
+    return [printable(f"{code}: {what}; {findings.CODES[code].remedy}", 400) for code, what in problems]
 
 
 def _undeclared(server: Optional[server_process.Started],
-                asks: Iterable[disclosures.Ask]) -> Optional[server_process.Started]:
+                asks: Iterable[declareds.Ask]) -> Optional[server_process.Started]:
     """What the process tells of what is still asked for, in a form that is taken."""
     missing = [ask.key for ask in asks]
     return server and server._replace(settings={
@@ -417,13 +412,13 @@ def _undeclared(server: Optional[server_process.Started],
 
 def _is_taken(key: str, text: str) -> bool:
     try:
-        disclosures.parse(key, text)
-    except Stop:
+        declareds.parse(key, text)
+    except HarnessError:
         return False
     return True
 
 
-def find_server(made: Made, machine: hardware.Machine,
+def find_server(made: Made, machine: system.Machine,
                 names: Names) -> Optional[server_process.Started]:
     """How the server was started, where it runs on this machine; null where that is not told, or
     was declared."""
@@ -488,7 +483,7 @@ def as_json(told: Told, made: Made) -> str:
 
 # --- the command ---------------------------------------------------------------------------------
 def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
-             reprobe: bool = False, machine: Optional[hardware.Machine] = None,
+             reprobe: bool = False, machine: Optional[system.Machine] = None,
              names: Optional[Names] = None) -> tuple[Told, Made]:
     """Write the three files of a run's folder; raises Stop and StorageError, then nothing changed.
 
@@ -496,8 +491,8 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
     """
     evidence = read_evidence(folder, partial)
     said = read_settings(settings, len(evidence.manifest["models"]))
-    here = machine or hardware.Machine()
-    called = privacy.this_machine() if names is None else names
+    here = machine or system.Machine()
+    called = this_machine() if names is None else names
     made, private = make(evidence, read_earlier(folder), said, here, reprobe, called)
     contents = contents_of(made, said.no_host_name)
     write_all(folder, contents)
@@ -507,7 +502,7 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     about, _, codes = (__doc__ or "").partition("\nexit codes:")
-    parser = flags.Parser(prog="complete_submission", allow_abbrev=False, description=about.strip(),
+    parser = Parser(prog="complete_submission", allow_abbrev=False, description=about.strip(),
                           usage="python3 harness/complete_submission.py RUN_DIR [flags]",
                           epilog=f"exit codes:{codes}",
                           formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -527,7 +522,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         told, made = complete(args.folder, args.settings, args.partial, args.reprobe)
-    except Stop as stop:
+    except HarnessError as stop:
         print(f"complete_submission: {stop}", file=sys.stderr)
         return stop.exit_code
     print(as_json(told, made) if args.json else as_text(told))

@@ -48,23 +48,17 @@ from typing import Any, Callable, Optional
 if sys.version_info < (3, 9):
     sys.exit("run_benchmark needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
-import answer_checks
-import calls
-import engines
-import files
-import flags
-import follow
-import hardware
-import instrument
-import ledger as ledgers
-import manifests
-import phases
-import privacy
-import report
-import state
-import survey
-import wire
-from stops import EndpointError, Interrupted, Stop, StorageError
+from core import answer_checks, files, names, plan, privacy, result_tables
+from core import ledger as ledgers
+from core.errors import EndpointError, HarnessError, Interrupted, StorageError
+from core.suites import PHASES, load_suites
+from core.text import Parser, print_safe
+from engines import answers, queries, server_errors
+from machine import gauges
+from run import calibration, cli, discover, display, sse, state
+from run import reply as replys
+from run.manifest import RunContext, inherit_options, require_same_run, require_valid_names
+from run.timing import call_timing
 
 # --- version and knobs ---------------------------------------------------------------------------
 HARNESS_VERSION = "public-1"
@@ -153,7 +147,7 @@ class Exchange:
         self.connect_us: Optional[int] = None
         self.started_ns = self.sent_ns = self.quiet_ns = self.passed_ns = 0
         self.header_reads, self.body_in_header = 0, False
-        self.reads, self.reads_count, self.cursor, self.total = calls.Reads(), 0, 0, 0
+        self.reads, self.reads_count, self.cursor, self.total = sse.Reads(), 0, 0, 0
         self.tail = b""
         self.digest: Any = None
         self._buffer = memoryview(bytearray(READ_BYTES))
@@ -206,7 +200,7 @@ class Exchange:
         """Send the whole request in one piece; its first byte's moment is the zero of all marks."""
         self.sock = sock
         # What there is came in answer to a CONNECT.
-        self.reads, self.reads_count, self.cursor, self.total = calls.Reads(), 0, 0, 0
+        self.reads, self.reads_count, self.cursor, self.total = sse.Reads(), 0, 0, 0
         sock.settimeout(self.left_s())
         plain = type(sock) is socket.socket
         self.kernel = plain and ask_for_stamps(sock)
@@ -256,7 +250,7 @@ class Exchange:
                 now_ns - self.passed_ns > BLOCK_NS or len(reads.raw) > LARGEST_BLOCK_BYTES):
             self.digest.pass_on(reads)
             self.tail, self.passed_ns = bytes(reads.raw[-TAIL_BYTES:]), now_ns
-            reads = self.reads = calls.Reads()
+            reads = self.reads = sse.Reads()
         self.total += count
         self.reads_count += 1
         reads.user_ns.append(now_ns)
@@ -321,12 +315,12 @@ class Exchange:
             if file is not None:
                 file.close()
 
-    def arrivals(self) -> Optional[calls.Arrivals]:
+    def arrivals(self) -> Optional[replys.Arrivals]:
         """What stamps there are; None where no request left."""
         if not self.started_ns:
             return None
         user_ns, kernel_ns = (self.digest or self.reads).stamps()
-        return calls.Arrivals(self.started_ns, self.sent_ns, self.connect_us, user_ns, kernel_ns,
+        return replys.Arrivals(self.started_ns, self.sent_ns, self.connect_us, user_ns, kernel_ns,
                               self.header_reads, self.body_in_header, self.total)
 
 
@@ -401,9 +395,9 @@ class StampedHandler(urllib.request.AbstractHTTPHandler):
 class Client:
     """Speaks HTTP to one endpoint with urllib; a key goes to this origin and nowhere else."""
 
-    def __init__(self, target: flags.Target, api_key: Optional[str] = None) -> None:
+    def __init__(self, target: cli.Target, api_key: Optional[str] = None) -> None:
         self.target, self.key, self.gate = target, api_key, Gate()
-        self.side = calls.Side()
+        self.side = sse.ParserThread()
         self.addresses: dict[Any, list[Any]] = {}
         self.headers = {"Content-Type": "application/json", "Accept": "*/*",
                         "User-Agent": f"run_benchmark/{HARNESS_VERSION}"}
@@ -411,11 +405,11 @@ class Client:
             self.headers["Authorization"] = "Bearer " + api_key
         self.opener = urllib.request.OpenerDirector()
         self.opener.add_handler(StampedHandler())
-        if privacy.target_class(target.host) != "loopback":
+        if names.target_class(target.host) != "loopback":
             self.opener.add_handler(urllib.request.ProxyHandler())
 
     def send(self, method: str, path: str, body: Optional[Json], timeout_s: float,
-             sink: Optional[Callable[[bytes, int], None]] = None) -> calls.Reply:
+             sink: Optional[Callable[[bytes, int], None]] = None) -> replys.Reply:
         """One exchange; 307/308 to the same origin are sent again, other redirects refused."""
         data = None if body is None else json.dumps(body).encode("ascii")
         url, until_ns = self.target.base + path, time.perf_counter_ns() + int(timeout_s * 1e9)
@@ -423,38 +417,38 @@ class Client:
         for _ in range(4):
             left_s = (until_ns - time.perf_counter_ns()) / 1e9
             reply = self._once(method, url, data, left_s, sink, keep_bytes)
-            if reply.status not in calls.REDIRECTS:
+            if reply.status not in replys.REDIRECTS:
                 return reply
-            place = calls.redirected(url, reply)
+            place = replys.redirected(url, reply)
             if place is None:
                 break
             url = place
-        return reply._replace(failure=calls.bad_redirect(reply.status))
+        return reply._replace(failure=replys.bad_redirect(reply.status))
 
     def _once(self, method: str, url: str, data: Optional[bytes], timeout_s: float,
-              sink: Optional[Callable[[bytes, int], None]], keep_bytes: int) -> calls.Reply:
+              sink: Optional[Callable[[bytes, int], None]], keep_bytes: int) -> replys.Reply:
         exchange = Exchange(self.gate, timeout_s, self.addresses)
         request: Any = urllib.request.Request(url, data=data, method=method, headers=self.headers)
         request.exchange = exchange
         status, headers, failure, digest = None, {}, None, None
-        stream = wire.StreamParser()
+        stream = sse.StreamParser()
         try:
             response = self.opener.open(request, timeout=timeout_s)
             status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
             framing, length_bytes = exchange.headers_done(response)
-            digest = exchange.digest = calls.Digest(
-                wire.Body(framing, length_bytes), sink or stream.feed, keep_bytes,
+            digest = exchange.digest = sse.Digest(
+                sse.Body(framing, length_bytes), sink or stream.feed, keep_bytes,
                 self.side.work.put, exchange.cursor)
             exchange.read_body(framing, length_bytes)
         except CallCut as cut:
             failure = None if cut.args[0] == "ended" else cut.args
         except (OSError, http.client.HTTPException, ValueError) as error:
-            failure = calls.failure_of(error, bool(exchange.started_ns))
+            failure = replys.failure_of(error, bool(exchange.started_ns))
         finally:
             exchange.end()
         if digest:
             digest.finish(exchange.reads)
-        return calls.reply_of(status, headers, digest, stream, failure, exchange.arrivals())
+        return replys.reply_of(status, headers, digest, stream, failure, exchange.arrivals())
 
 
 def wall_offset_ns() -> int:
@@ -487,8 +481,8 @@ class Ledger:
             if time.monotonic() < until_s:
                 time.sleep(0.05)
                 continue
-            raise Stop(f"run {run_id} is being written by another process; follow it: "
-                       f"{flags.follow_command(os.path.dirname(path))}")
+            raise HarnessError(f"run {run_id} is being written by another process; follow it: "
+                       f"{cli.follow_command(os.path.dirname(path))}")
 
     def now_us(self) -> int:
         return (time.perf_counter_ns() - self.zero_ns) // 1000
@@ -533,7 +527,7 @@ class Ledger:
         """
         found, torn_path = ledgers.read_ledger(self.path), self.path + ".torn"
         ledgers.refuse_foreign(self.path, manifest, found.events)
-        torn = ledgers.untold_torn(found, files.read(torn_path))
+        torn = ledgers.unrecorded_torn_bytes(found, files.read(torn_path))
         try:
             if found.torn:
                 files.write_whole(torn_path, torn)
@@ -561,10 +555,10 @@ class Run:
     """Phases and lanes over one endpoint into one ledger."""
 
     def __init__(self, client: Client, known: state.State, ledger: Any, resume: str,
-                 progress: report.Progress) -> None:
+                 progress: display.Progress) -> None:
         self.client, self.known, self.ledger = client, known, ledger
         self.resume, self.progress, self.timeout_s = resume, progress, known.manifest["timeout_s"]
-        self.heartbeat = hardware.Heartbeat(hardware.HEARTBEAT_S)
+        self.heartbeat = gauges.Heartbeat(gauges.HEARTBEAT_S)
         self.in_flight: dict[int, str] = {}
         self.greeted: set[str] = set()
         self.shown = (0, time.monotonic())
@@ -578,7 +572,7 @@ class Run:
             if not self.known.model_done(model):
                 self._model(model)
         for name in self.known.names:
-            if phases.PHASES[name].kind == "mixed":
+            if PHASES[name].kind == "mixed":
                 self._phase(name, list(self.known.served))
 
     def _greet(self, model: str) -> Json:
@@ -587,7 +581,7 @@ class Run:
         greeted: list[Json] = []
         self._on_lanes([[hello]], lambda cells: greeted.append(self.call(cells[0])))
         self._phase_finished(model, "hello", begun_us, [hello])
-        survey.refuse_key(greeted[0], bool(self.client.key))
+        discover.refuse_key(greeted[0], bool(self.client.key))
         self.greeted.add(model)
         return greeted[0]
 
@@ -595,11 +589,11 @@ class Run:
         greeted = self._greet(model)
         if self.known.manifest["smoke"]:
             return
-        self.identify(model, survey.ask(self.client.send, self.known.engine,
+        self.identify(model, discover.ask(self.client.send, self.known.engine,
                                         self.known.served[model]))
         todo = [cell for cell in self.known.left(model) if cell.phase != "hello"]
         if todo:
-            self.progress.say(report.estimate_line(report.estimate(
+            self.progress.say(display.estimate_line(display.estimate(
                 self.known.manifest, todo, greeted)))
         for name in self.known.own_phases()[1:]:
             self._phase(name, [model])
@@ -607,9 +601,9 @@ class Run:
             self._on_lanes([[]], lambda _: self._probe_cache(model))
 
     def _phase(self, name: str, models: Sequence[str]) -> None:
-        kind, known = phases.PHASES[name].kind, self.known
+        kind, known = PHASES[name].kind, self.known
         model = None if kind == "mixed" else models[0]
-        reason = phases.skip_reason(name, models, known.manifest["plan"]["lanes"])
+        reason = plan.skip_reason(name, models, known.manifest["plan"]["lanes"])
         if reason and (model, name) not in known.finished:
             known.finished.add((model, name))
             self.ledger.write("phase_skipped", model=model, phase=name, reason=reason)
@@ -625,10 +619,10 @@ class Run:
                            self._append if kind == "append" else self._ask_each)
             self._phase_finished(model, name, begun_us, cells)
 
-    def _on_lanes(self, lanes: list[list[phases.Cell]],
-                  work: Callable[[list[phases.Cell]], Any]) -> None:
+    def _on_lanes(self, lanes: list[list[plan.Cell]],
+                  work: Callable[[list[plan.Cell]], Any]) -> None:
         """A thread a lane; the main thread shows progress and hears signals meanwhile."""
-        def guarded(cells: list[phases.Cell]) -> None:
+        def guarded(cells: list[plan.Cell]) -> None:
             try:
                 work(cells)
             except Exception as error:      # a lane's failure is the run's, told by the main thread
@@ -641,7 +635,7 @@ class Run:
             thread.start()
         for thread in threads:
             while thread.is_alive() and time.monotonic() < self.client.gate.patience_s:
-                thread.join(report.LIVE_EVERY_S)
+                thread.join(display.LIVE_EVERY_S)
                 self._show()
         if self.fatal or self.signal_number:
             raise self.fatal or Interrupted(self.signal_number)
@@ -650,17 +644,17 @@ class Run:
         """The live line, where there is a terminal."""
         now, now_s, known = self.client.gate.reads(), time.monotonic(), self.known
         (reads, at_s), self.shown = self.shown, (now, now_s)
-        self.progress.show(lambda width: report.live_line(
+        self.progress.show(lambda width: display.live_line(
             width, len(known.outcomes), known.total, list(self.in_flight.values()),
             (now - reads) / max(now_s - at_s, 1e-3), known.spent_us))
 
-    def _ask_each(self, cells: list[phases.Cell]) -> None:
+    def _ask_each(self, cells: list[plan.Cell]) -> None:
         """One after the other."""
         for cell in cells:
             if not self.client.gate.stopping.is_set():
                 self.call(cell)
 
-    def _append(self, cells: list[phases.Cell]) -> None:
+    def _append(self, cells: list[plan.Cell]) -> None:
         """One conversation a repeat; what lies beyond the context's edge is recorded, not asked."""
         for cell in cells:
             if self.client.gate.stopping.is_set():
@@ -672,7 +666,7 @@ class Run:
                 self.call(cell)
 
     def _phase_finished(self, model: Optional[str], name: str, begun_us: int,
-                        cells: list[phases.Cell]) -> None:
+                        cells: list[plan.Cell]) -> None:
         if self.client.gate.stopping.is_set():
             return
         ok = sum(self.known.outcomes.get(cell.cell_id) == "ok" for cell in cells)
@@ -682,7 +676,7 @@ class Run:
                           wall_us=self.ledger.now_us() - begun_us)
 
     # -- one call
-    def call(self, cell: phases.Cell) -> Json:
+    def call(self, cell: plan.Cell) -> Json:
         """Ask one cell and record it."""
         messages = self.known.messages(cell)
         self.in_flight[cell.lane] = cell.cell_id
@@ -692,8 +686,8 @@ class Run:
             return {"outcome": "client_stopped"}
         return self._record(cell, self.known.call_fields(cell, messages, *asked))
 
-    def _ask(self, cell: phases.Cell, messages: list[dict[str, str]], max_tokens: int,
-             cache: state.Cache) -> tuple[calls.Reply, Optional[Json], list[Json], Json]:
+    def _ask(self, cell: plan.Cell, messages: list[dict[str, str]], max_tokens: int,
+             cache: state.Cache) -> tuple[replys.Reply, Optional[Json], list[Json], Json]:
         """One call with its repetitions, all inside its cap: reply, timing, attempts, request.
 
         Repeated are 429 and 503, after Retry-After; and once a request whose fields the server
@@ -704,62 +698,62 @@ class Run:
         while True:
             options = self.known.options(cell, max_tokens, cache)
             body = {"model": self.known.served[cell.model],
-                    "messages": phases.salted(messages, cache[0]), **options}
+                    "messages": plan.salted(messages, cache[0]), **options}
             begun_us, before_ns = self.ledger.now_us(), wall_offset_ns()
             reply = self.client.send("POST", "/v1/chat/completions", body,
                                      (until_ns - time.perf_counter_ns()) / 1e9)
             after_ns = wall_offset_ns()
             text = reply.head.decode("utf-8", "replace")
-            refused = engines.refused_fields(reply.status, text, options) - dropped
+            refused = server_errors.refused_fields(reply.status, text, options) - dropped
             left_s = (until_ns - time.perf_counter_ns()) / 1e9
-            pause_s = 0.0 if refused else calls.retry_pause_s(reply, len(attempts))
+            pause_s = 0.0 if refused else replys.retry_pause_s(reply, len(attempts))
             if pause_s is None or pause_s >= left_s or self.client.gate.stopping.is_set():
                 break
             dropped |= refused
             cache = self.known.cache(cell, uuid.uuid4().hex[:16]) if refused else cache
-            attempts.append({"kind": "refused_fields" if refused else calls.outcome_of(reply)[0],
+            attempts.append({"kind": "refused_fields" if refused else replys.outcome_of(reply)[0],
                              "status": reply.status, "started_us": begun_us,
                              "ended_us": self.ledger.now_us()})
             self.client.gate.stopping.wait(pause_s)
         self._watch_for_the_server(reply)
-        timing = calls.timing_of(reply, before_ns, after_ns, self.ledger.zero_ns,
+        timing = call_timing(reply, before_ns, after_ns, self.ledger.zero_ns,
                                  self._heartbeat_gap(reply))
         return reply, timing, attempts, {"salt": cache[0], "options": options,
                                          "dropped_fields": sorted(dropped)}
 
-    def _watch_for_the_server(self, reply: calls.Reply) -> None:
+    def _watch_for_the_server(self, reply: replys.Reply) -> None:
         """After a few calls in a row that met no server, the run stops instead of failing on."""
         if self.client.gate.stopping.is_set():
             return                            # it is us who dropped these calls
-        self.misses = self.misses + 1 if calls.met_no_server(reply) else 0
+        self.misses = self.misses + 1 if replys.met_no_server(reply) else 0
         if self.misses >= VANISHED_AFTER and reply.failure:
             self.fatal = self.fatal or EndpointError(
                 f"the server is gone: {self.misses} calls in a row met none ({reply.failure[1]}); "
                 "start it again")
 
-    def _heartbeat_gap(self, reply: calls.Reply) -> Optional[int]:
+    def _heartbeat_gap(self, reply: replys.Reply) -> Optional[int]:
         if reply.arrivals is None or not self.heartbeat.is_alive():
             return None
         return self.heartbeat.longest_gap_us(reply.arrivals.started_ns, time.perf_counter_ns())
 
-    def _record(self, cell: phases.Cell, fields: Json) -> Json:
+    def _record(self, cell: plan.Cell, fields: Json) -> Json:
         """Write a call's line, on disk before this returns; stop where the run has to."""
         event: Json = self.ledger.write("call_finished", **cell._asdict(), **fields)
         self.known.note_call(cell, event)
         self.in_flight.pop(cell.lane, None)
-        self.progress.say(report.call_line(len(self.known.outcomes), self.known.total, event),
+        self.progress.say(result_tables.call_line(len(self.known.outcomes), self.known.total, event),
                           bad=event["outcome"] != "ok")
         if self.fatal:
             raise self.fatal
         return event
 
-    def identify(self, model: str, probes: engines.Probes) -> None:
+    def identify(self, model: str, probes: answers.Probes) -> None:
         """Record what the server tells of itself and one model; some tell only after its load."""
         if self.client.gate.stopping.is_set():
             return                            # the answers are those of a dropped connection
         found = self.ledger.write("endpoint_identified", **self.known.identity(model, probes))
         if found["context"]["remedy"]:
-            self.progress.say(report.context_line(found))
+            self.progress.say(display.context_line(found))
 
     def _probe_cache(self, model: str) -> None:
         """Ask the longest prompt of one lane twice more: as the run asks, then the same bytes."""
@@ -771,10 +765,10 @@ class Run:
             for kind in ("as_run", "identical"):
                 reply, timing, _, _ = self._ask(
                     cell, messages, min(state.PROBE_MAX_TOKENS, self.known.cap(cell)), cache)
-                probes.append(calls.cache_probe(kind, reply, timing))
+                probes.append(replys.cache_probe(kind, reply, timing))
         if not self.client.gate.stopping.is_set():
             self.known.probed.add(model)
-            self.ledger.write("cache_probed", model=model, **calls.cache_verdicts(longest, probes))
+            self.ledger.write("cache_probed", model=model, **replys.cache_verdicts(longest, probes))
 
 
 # --- the server, asked ---------------------------------------------------------------------------
@@ -786,35 +780,35 @@ def wait_for_server(client: Client, url: str, timeout_s: float) -> None:
         if reply.status != 503 or time.monotonic() + LOADING_PAUSE_S > until_s:
             break
         time.sleep(LOADING_PAUSE_S)                        # it says that it is loading
-    survey.refuse(reply, url, bool(client.key), scan_ports)
+    discover.require_usable_server(reply, url, bool(client.key), scan_ports)
 
 
 def scan_ports() -> list[Json]:
     """What answers at the usual loopback ports, as survey.describe tells it."""
     found = []
-    for port in engines.USUAL_PORTS:
-        client = Client(flags.parse_target(f"127.0.0.1:{port}"))
+    for port in queries.USUAL_PORTS:
+        client = Client(cli.parse_target(f"127.0.0.1:{port}"))
         if client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S).status is not None:
-            found.append(survey.describe(client.send, client.target.base, CANONICAL_OPTIONS))
+            found.append(discover.describe(client.send, client.target.base, CANONICAL_OPTIONS))
     return found
 
 
 def prepare(args: argparse.Namespace, run_id: str, environment: Any,
-            synthetic: bool) -> tuple[Client, survey.Ready]:
+            synthetic: bool) -> tuple[Client, discover.Ready]:
     """Look at flags, suites and server; args are settled. Raises Stop where a run cannot begin."""
-    manifests.refuse_names(args)
-    client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
-    suites = phases.load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
+    require_valid_names(args)
+    client = Client(cli.parse_target(args.target_url), cli.api_key(args, environment))
+    suites = load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
     wait_for_server(client, args.target_url, args.timeout)
     address = client.addresses.get((client.target.host, client.target.port))
-    return client, survey.prepare(client.send, args, manifests.Found(
+    return client, discover.prepare(client.send, args, RunContext(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
         address[0][4][0] if address else None, socket.gethostname()))
 
 
 # --- the instrument ------------------------------------------------------------------------------
 @contextlib.contextmanager
-def reference_endpoint(*options: str) -> Iterator[flags.Target]:
+def reference_endpoint(*options: str) -> Iterator[cli.Target]:
     """The embedded endpoint as a child process, which dies with us."""
     child = subprocess.Popen(
         [sys.executable, os.path.join(HERE, "reference_endpoint.py"), *options],
@@ -824,7 +818,7 @@ def reference_endpoint(*options: str) -> Iterator[flags.Target]:
         if "port" not in told:
             raise EndpointError("the embedded endpoint did not start; to see why: python3 "
                                 "harness/reference_endpoint.py")
-        yield flags.parse_target(f"http://127.0.0.1:{told['port']}")
+        yield cli.parse_target(f"http://127.0.0.1:{told['port']}")
     finally:
         child.kill()
         child.communicate()
@@ -832,14 +826,14 @@ def reference_endpoint(*options: str) -> Iterator[flags.Target]:
 
 def calibrate(lanes: int) -> Json:
     """The fields of `instrument_calibrated`, measured with the embedded endpoint."""
-    heartbeat = hardware.Heartbeat(hardware.HEARTBEAT_FINE_S)
+    heartbeat = gauges.Heartbeat(gauges.HEARTBEAT_FINE_S)
     heartbeat.start()
     try:
         with reference_endpoint("--slots", str(lanes)) as target:
-            return instrument.calibrate(Client(target).send, instrument.Clocks(
+            return calibration.calibrate(Client(target).send, calibration.Clocks(
                 time.perf_counter_ns, wall_offset_ns), lanes, heartbeat.between)
-    except (Stop, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        return calls.calibration(f"the calibration failed: {type(error).__name__}")
+    except (HarnessError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        return calibration.calibration(f"the calibration failed: {type(error).__name__}")
     finally:
         heartbeat.ended.set()
 
@@ -870,32 +864,32 @@ def open_run(folder: str, manifest: Json, is_new: bool, resume: str) -> Ledger:
         os.makedirs(folder, exist_ok=True)
         ledger = Ledger(os.path.join(folder, ledgers.LEDGER), manifest["run_id"], resume)
         if is_new and os.path.exists(path):
-            raise Stop(f"another process has just begun this run; go on with it: {resume}")
+            raise HarnessError(f"another process has just begun this run; go on with it: {resume}")
         if is_new:
             files.write_whole(path, ledgers.dump_document(manifest))
     except OSError as error:
-        raise report.unwritable(folder, error) from None
+        raise display.unwritable(folder, error) from None
     return ledger
 
 
-def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any,
+def do_run(args: argparse.Namespace, progress: display.Progress, environment: Any,
            synthetic: bool = False) -> int:
     """A run, or the rest of one, and its table."""
     run_id = args.run_id or str(uuid.uuid4())
     folder = ledgers.find_run(args.out_dir, run_id) if args.run_id else None
     earlier = ledgers.read_manifest(folder) if folder else None
     if earlier:
-        manifests.adopt(args, earlier)
+        inherit_options(args, earlier)
     if synthetic:
         args.models, args.phases = args.models or "auto", args.phases or "all"
-    flags.settle(args, CANONICAL_OPTIONS)
+    cli.settle(args, CANONICAL_OPTIONS)
     client, ready = prepare(args, run_id, environment, synthetic)
     if earlier:
-        manifests.refuse_difference(earlier, ready.manifest)
+        require_same_run(earlier, ready.manifest)
         ready = ready._replace(manifest=earlier)
     if not earlier or not folder:
         folder = os.path.join(args.out_dir, args.submitter_handle, args.device_tag, f"run-{run_id}")
-    resume = flags.resume_command(args, CANONICAL_OPTIONS, run_id)
+    resume = cli.resume_command(args, CANONICAL_OPTIONS, run_id)
     with contextlib.closing(open_run(folder, ready.manifest, not earlier, resume)) as ledger:
         events, resumed = ledger.take_up(ready.manifest)
         known = state.State(ready.manifest, ready.suites, ready.served, args.retry_failed)
@@ -904,12 +898,12 @@ def do_run(args: argparse.Namespace, progress: report.Progress, environment: Any
         run = Run(client, known, ledger, resume, progress)
         if resumed["torn_bytes"] or not known.ended(events):
             begin_segment(ledger, ready.manifest, events, resumed)
-            progress.say(report.begin_line(run_id, known.total, args.no_calibration or args.smoke))
+            progress.say(display.begin_line(run_id, known.total, args.no_calibration or args.smoke))
             with quiet_interpreter(), interruptible(run):
                 carry_out(run, ready, args.no_calibration, not events)
                 events = finish(run)
     progress.end()
-    return report.tell_end(ready.manifest, events, folder, resume, args.json)
+    return display.print_end(ready.manifest, events, folder, resume, args.json)
 
 
 def begin_segment(ledger: Ledger, manifest: Json, events: Sequence[Json], resumed: Json) -> None:
@@ -924,16 +918,16 @@ def begin_segment(ledger: Ledger, manifest: Json, events: Sequence[Json], resume
         ledger.forget_torn()
 
 
-def carry_out(run: Run, ready: survey.Ready, no_calibration: bool, is_first: bool) -> None:
+def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: bool) -> None:
     """Everything between the first and the last line of a segment; raises Stop."""
     target, ledger, patrol = ready.manifest["target"], run.ledger, None
     run.heartbeat.start()
     try:
         if not ready.manifest["smoke"]:
             ledger.write("instrument_calibrated", **(
-                calls.calibration("--no-calibration") if no_calibration else
+                calibration.calibration("--no-calibration") if no_calibration else
                 calibrate(max(p["lanes"] for p in ready.manifest["plan"]["phases"]))))
-            patrol = hardware.Patrol(target["port"] if target["class"] == "loopback" else None,
+            patrol = gauges.HostMonitor(target["port"] if target["class"] == "loopback" else None,
                                      lambda found: ledger.write("host_sampled", **found))
         for model, probes in ready.probes.items():
             run.identify(model, probes)
@@ -941,13 +935,13 @@ def carry_out(run: Run, ready: survey.Ready, no_calibration: bool, is_first: boo
             ledger.write("model_skipped", model=model,
                          reason="it does not chat, as the engine says or its name does")
         run.all()
-    except Stop as stop:
+    except HarnessError as stop:
         if patrol:
             patrol.close(tell=False)
         if not isinstance(stop, StorageError):
             ledger.write("run_interrupted", reason=privacy.redact(str(stop))[:300],
                          exit_code=stop.exit_code, in_flight=sorted(run.in_flight.values()))
-            stop.args = (f"{stop}\nnext: {report.going_on(stop.exit_code, run.resume)}",)
+            stop.args = (f"{stop}\nnext: {display.next_step(stop.exit_code, run.resume)}",)
         raise
     finally:
         run.heartbeat.ended.set()
@@ -981,7 +975,7 @@ def finish(run: Run) -> list[Json]:
 
 
 # --- what else the command line offers -----------------------------------------------------------
-def do_rehearse(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
+def do_rehearse(args: argparse.Namespace, progress: display.Progress, environment: Any) -> int:
     """The main job with nothing installed: all phases against the embedded endpoint."""
     with reference_endpoint() as target:
         args.target_url, args.api_key_env = target.base, None
@@ -990,45 +984,45 @@ def do_rehearse(args: argparse.Namespace, progress: report.Progress, environment
 
 def hello_of(args: argparse.Namespace, environment: Any) -> tuple[Json, Json]:
     """(manifest of the run that is not made, one hello to its first model, recorded nowhere)."""
-    flags.settle(args, CANONICAL_OPTIONS)
+    cli.settle(args, CANONICAL_OPTIONS)
     client, ready = prepare(args, str(uuid.UUID(int=0)), environment, False)
     known = state.State(ready.manifest, ready.suites, ready.served, False)
     run = Run(client, known, ledgers.NoLedger(time.perf_counter_ns), "",
-              report.Progress(None, False, False))
+              display.Progress(None, False, False))
     return ready.manifest, run.call(known.hello(next(iter(ready.served)), 0))
 
 
-def do_probe(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
+def do_probe(args: argparse.Namespace, progress: display.Progress, environment: Any) -> int:
     """What is served, and one hello; writes nothing."""
     found = [] if args.target_url else scan_ports()
     if len(found) <= 1:
-        args.target_url = found[0]["url"] if found else args.target_url or flags.DEFAULT_URL
+        args.target_url = found[0]["url"] if found else args.target_url or cli.DEFAULT_URL
         if not found:
-            client = Client(flags.parse_target(args.target_url), flags.api_key(args, environment))
-            wait_for_server(client, args.target_url, survey.ASK_TIMEOUT_S)
-            found = [survey.describe(client.send, args.target_url, CANONICAL_OPTIONS)]
+            client = Client(cli.parse_target(args.target_url), cli.api_key(args, environment))
+            wait_for_server(client, args.target_url, discover.ASK_TIMEOUT_S)
+            found = [discover.describe(client.send, args.target_url, CANONICAL_OPTIONS)]
         args.models = args.models or ("auto" if found[0]["models"] else None)
     hello = hello_of(args, environment)[1] if len(found) == 1 else None
-    report.out(json.dumps({"endpoints": found, "hello": hello}) if args.json else
-          report.probes_text(found, hello))
+    print_safe(json.dumps({"endpoints": found, "hello": hello}) if args.json else
+          display.probes_text(found, hello))
     return int(hello is not None and hello["outcome"] != "ok")
 
 
-def do_plan(args: argparse.Namespace, progress: report.Progress, environment: Any) -> int:
+def do_plan(args: argparse.Namespace, progress: display.Progress, environment: Any) -> int:
     """What a run would ask, and after a hello how long it may take."""
     manifest, hello = hello_of(args, environment)
-    cells = phases.all_cells(manifest)
-    found = report.estimate(manifest, cells, hello)
-    report.out(json.dumps({"manifest": manifest, "calls": len(cells), "hello": hello,
+    cells = plan.all_cells(manifest)
+    found = display.estimate(manifest, cells, hello)
+    print_safe(json.dumps({"manifest": manifest, "calls": len(cells), "hello": hello,
                       "estimate": found and found._asdict()}) if args.json else
-          report.plan_text(manifest, len(cells), found))
+          display.plan_text(manifest, len(cells), found))
     return int(hello["outcome"] != "ok")
 
 
 def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
     """The same run in a session of its own; returns when it has begun or failed."""
     run_id = args.run_id or str(uuid.uuid4())
-    argv = flags.detached_words(args, words, run_id)
+    argv = cli.detached_words(args, words, run_id)
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
     # 0x208: no console, its own group
     apart: Json = {"creationflags": 0x208} if os.name == "nt" else {"start_new_session": True}
@@ -1038,40 +1032,40 @@ def do_detach(args: argparse.Namespace, words: Sequence[str]) -> int:
     until_s, begun = time.monotonic() + DETACH_LOOK_S, False
     while child.poll() is None and not begun and time.monotonic() < until_s:
         time.sleep(0.05)
-        begun = follow.is_under_way(args.out_dir, run_id)
+        begun = display.is_under_way(args.out_dir, run_id)
     if child.returncode not in (None, 0, 1):
         sys.stderr.write(files.read(log_path).decode("ascii", "backslashreplace")[-4000:])
         return int(child.returncode)
-    report.out(report.begun_text(begun or child.returncode is not None, run_id, log_path,
-                                 flags.wait_command(args, "100", run_id), args.json))
+    print_safe(display.detached_text(begun or child.returncode is not None, run_id, log_path,
+                                 cli.wait_command(args, "100", run_id), args.json))
     return 0
 
 
-def build_parser() -> flags.Parser:
+def build_parser() -> Parser:
     """The command line; its table stands in flags.py."""
-    return flags.build_parser(__doc__ or "", CANONICAL_OPTIONS)
+    return cli.build_parser(__doc__ or "", CANONICAL_OPTIONS)
 
 
 def main(argv: Optional[Sequence[str]] = None, environment: Any = os.environ) -> int:
     """Run the program; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(words)
-    progress = report.Progress.on(sys.stderr, args.quiet, environment)
+    progress = display.Progress.on(sys.stderr, args.quiet, environment)
     try:
-        flags.refuse_combinations(args)
+        cli.require_valid_combination(args)
         args.out_dir_typed = args.out_dir is not None or args.rehearse
         args.out_dir = args.out_dir or (tempfile.mkdtemp(prefix="rehearsal-") if args.rehearse
                                         else DEFAULT_OUT)
         if args.wait:
-            return follow.follow(args, progress, CANONICAL_OPTIONS)
+            return display.follow(args, progress, CANONICAL_OPTIONS)
         if args.detach:
             return do_detach(args, words)
         mode = (do_probe if args.probe else do_plan if args.plan else
                 do_rehearse if args.rehearse else do_run)
         return mode(args, progress, environment)
-    except (Stop, OSError) as error:
+    except (HarnessError, OSError) as error:
         progress.end()
-        print(f"run_benchmark: {report.stopped_text(error)}", file=sys.stderr)
+        print(f"run_benchmark: {display.stopped_text(error)}", file=sys.stderr)
         return getattr(error, "exit_code", StorageError.exit_code)
     except KeyboardInterrupt:
         return 130

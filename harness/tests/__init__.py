@@ -18,5 +18,6 @@ def load_tests(loader: unittest.TestLoader, _: unittest.TestSuite, pattern: Opti
     if parallel.processors() == 1:
         return loader.discover(os.fspath(folder), pattern)
     # The longest file of tests takes longest, as a rule, and what begins last ends last.
-    files = sorted(folder.glob(pattern), key=lambda file: file.stat().st_size, reverse=True)
-    return parallel.Suite([f"{__name__}.{file.stem}" for file in files], loader.testNamePatterns)
+    files = sorted(folder.rglob(pattern), key=lambda file: file.stat().st_size, reverse=True)
+    names = [".".join(file.relative_to(folder).with_suffix("").parts) for file in files]
+    return parallel.Suite([f"{__name__}.{name}" for name in names], loader.testNamePatterns)

@@ -28,9 +28,8 @@ from typing import Any, Callable, NamedTuple, Optional
 HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, HARNESS)
 
-import calls
 import run_benchmark
-import wire
+from run import calibration, sse, timing
 
 Json = dict[str, Any]
 LANES = (1, 4, 16)
@@ -70,8 +69,8 @@ def body_of(schedule: Json) -> Json:
 
 def ours(client: run_benchmark.Client, schedule: Json) -> Callable[[], Seen]:
     """A stream read as the runner does it; what it returns works out the rest afterwards."""
-    sent, before_ns = calls.SentStamps(), run_benchmark.wall_offset_ns()
-    stream = wire.StreamParser()
+    sent, before_ns = calibration.SentStamps(), run_benchmark.wall_offset_ns()
+    stream = sse.StreamParser()
 
     def sink(payload: bytes, read: int) -> None:
         sent.feed(payload, read)
@@ -83,7 +82,7 @@ def ours(client: run_benchmark.Client, schedule: Json) -> Callable[[], Seen]:
     def result() -> Seen:
         arrivals = reply.arrivals
         assert arrivals is not None and not reply.failure
-        stamps = calls.stamps_of(arrivals, before_ns, after_ns)
+        stamps = timing.stamps_of(arrivals, before_ns, after_ns)
         pairs = sent.pairs()
         return Seen(sent.call_id(), arrivals.started_ns,
                     [arrivals.started_ns + stamps.us[read] * 1000 for read, _ in pairs],
@@ -103,7 +102,7 @@ def bare(base: str, schedule: Json) -> Callable[[], Seen]:
             lines.append((time.perf_counter_ns(), line))
 
     def result() -> Seen:
-        sent = calls.SentStamps()
+        sent = calibration.SentStamps()
         for read, (_, line) in enumerate(lines):
             sent.feed(line, read)
         pairs = sent.pairs()
@@ -161,7 +160,7 @@ def spread(values: list[float], digits: int = 3) -> str:
 
 
 def percentile_us(values: list[int], share: float) -> float:
-    return float(wire.percentile(sorted(values), share))
+    return float(timing.percentile(sorted(values), share))
 
 
 def rounds_of(base: str, client: run_benchmark.Client, rounds: int, lanes: int,

@@ -31,13 +31,12 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import answer_checks
-import engines
-import files
-import hardware
-import ledger
-import phases
-import releases
+from engines import answers
+from core import answer_checks, files, ledger, plan, release
+from core import suites as suitess
+from engines import queries
+from machine import gauges as gaugess
+
 from tests import runs
 
 KILLS = 200
@@ -136,8 +135,8 @@ def _wrong_conversations(events: Sequence[Json]) -> Iterator[str]:
         if event["event"] != "call_finished" or event["phase"] != "edge_append":
             continue
         question = suite[event["question_id"]]
-        messages = phases.messages_of("edge_append", question, (), history)
-        if any(event["request"][k] != v for k, v in phases.fingerprint(messages).items()):
+        messages = plan.messages_of("edge_append", question, (), history)
+        if any(event["request"][k] != v for k, v in plan.fingerprint(messages).items()):
             yield f"{event['cell_id']} was not asked with the turns before it"
         if edge and event["timing"] and event["question_id"] != edge:
             yield f"{event['cell_id']} was asked beyond the context's edge"
@@ -151,9 +150,9 @@ def _wrong_conversations(events: Sequence[Json]) -> Iterator[str]:
 
 
 @functools.lru_cache
-def edge_suite() -> dict[str, phases.Question]:
+def edge_suite() -> dict[str, suitess.Question]:
     """The questions of edge_append by their ids."""
-    suites = phases.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)
+    suites = suitess.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)
     return {question.id: question for question in suites["edge_append"]}
 
 
@@ -163,7 +162,7 @@ def _wrong_end(folder: str, manifest: Json, state: ledger.LedgerState) -> Iterat
     if last is None or last["event"] != "run_finished":
         return
     data, calls = look(folder).whole, ledger.latest_calls(state.events)
-    missing = {c.cell_id for c in phases.all_cells(manifest)} - {c["cell_id"] for c in calls}
+    missing = {c.cell_id for c in plan.all_cells(manifest)} - {c["cell_id"] for c in calls}
     if missing:
         yield f"finished without {sorted(missing)}"
     if last["sha256"] != hashlib.sha256(data[:data.rstrip().rindex(b"\n") + 1]).hexdigest():
@@ -345,7 +344,7 @@ def kill_runs(count: int, seed: int, *flags: str) -> tuple[list[str], list[str]]
 # --- cuts ----------------------------------------------------------------------------------------
 def cell_outcomes(manifest: Json, events: Sequence[Json]) -> list[tuple[str, str]]:
     """(cell id, outcome) of every line of a planned call, sorted."""
-    planned = {cell.cell_id for cell in phases.all_cells(manifest)}
+    planned = {cell.cell_id for cell in plan.all_cells(manifest)}
     return sorted((event["cell_id"], event["outcome"]) for event in events
                   if event["event"] == "call_finished" and event["cell_id"] in planned)
 
@@ -415,10 +414,10 @@ def as_it_was(folder: str) -> Iterator[None]:
     manifest, state = ledger.load_run(folder)
     sample = next((e for e in state.events if e["event"] == "host_sampled"), {})
     gauges = {name: value for name, value in sample.items() if name not in ledger.COMMON_FIELDS}
-    with mock.patch.multiple(releases, current_hashes=lambda: manifest["files_sha256"],
+    with mock.patch.multiple(release, current_hashes=lambda: manifest["files_sha256"],
                              git_state=lambda: manifest["git"]), \
-            mock.patch.object(hardware.Sampler, "sample", lambda _: gauges), \
-            mock.patch.object(engines, "PROBE_PATHS", ("/v1/models", "/version")), \
+            mock.patch.object(gaugess.Sampler, "sample", lambda _: gauges), \
+            mock.patch.object(answers, "PROBE_PATHS", ("/v1/models", "/version")), \
             mock.patch.object(files, "flush_to_disk", lambda _: None):
         yield
 

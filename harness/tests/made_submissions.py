@@ -15,18 +15,16 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
-import answer_checks
-import engines
-import hardware
-import ledger
-import metadata
-import phases
-import releases
+from complete import metadata
+from core import answer_checks, ledger, plan, suites
+from core import release as releases
+from engines import servers
+from machine import inventory
 
 Json = dict[str, Any]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SUITES = phases.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
+SUITES = suites.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
                             answer_checks.FORMAT_RULES)
 BASE = datetime.datetime(2026, 11, 20, 8, 0, tzinfo=datetime.timezone.utc)
 OPTIONS = {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}
@@ -94,7 +92,7 @@ def run_id_of(spec: Spec) -> str:
 def make_manifest(spec: Spec) -> Json:
     """manifest.json of a made run."""
     options = {**OPTIONS, **(spec.overrides or {})}
-    asked = phases.parse_phases(spec.phases)
+    asked = plan.parse_phases(spec.phases)
     release = next(reversed(releases.RELEASES))
     engine = _engine(spec)
     return {
@@ -109,7 +107,7 @@ def make_manifest(spec: Spec) -> Json:
         "target": {"class": spec.target_class, "scheme": "http", "port": 8080, "path": None},
         "engine": engine, "models": list(spec.models),
         "contexts": [{"model": model, **_context(spec)} for model in spec.models],
-        "plan": phases.plan_of(asked, SUITES, spec.lanes, spec.repeats, options["num_predict"],
+        "plan": plan.plan_of(asked, SUITES, spec.lanes, spec.repeats, options["num_predict"],
                                spec.smoke),
         "canonical_options": OPTIONS, "canonical_options_overrides": spec.overrides or {},
         "prompt_cache": {"policy": "avoid", "method": "engine_switch"}, "timeout_s": 360,
@@ -161,14 +159,14 @@ def _bodies(spec: Spec, manifest: Json, rng: random.Random) -> Iterator[tuple[in
     for model in spec.models:
         yield 1_900_000, "endpoint_identified", {
             "model": model, "engine": _engine(spec), "context": _context(spec),
-            "facts": {**dict.fromkeys(engines.FACT_NAMES), "quantization": spec.quantization,
+            "facts": {**dict.fromkeys(servers.FACT_NAMES), "quantization": spec.quantization,
                       "parameters_count": 134_515_008, "file_bytes": 144_000_000},
             "slots": {"count": spec.lanes, "source": "/props total_slots"},
             "prompt_cache_method": "engine_switch"}
     end_us = 2_000_000
-    groups: dict[tuple[str, str], list[phases.Cell]] = {}
-    for cell in phases.all_cells(manifest):
-        mixed = phases.PHASES[cell.phase].kind == "mixed"
+    groups: dict[tuple[str, str], list[plan.Cell]] = {}
+    for cell in plan.all_cells(manifest):
+        mixed = suites.PHASES[cell.phase].kind == "mixed"
         groups.setdefault(("" if mixed else cell.model, cell.phase), []).append(cell)
     for (_, phase), cells in groups.items():
         calls = list(_phase(spec, manifest, phase, cells, end_us, rng))
@@ -203,7 +201,7 @@ def _sample(spec: Spec, rng: random.Random) -> Json:
             "temperature_c": round(rng.uniform(50, 70), 1), "energy_uj": None, "gpus": gpus}
 
 
-def _phase(spec: Spec, manifest: Json, phase: str, cells: Sequence[phases.Cell], begin_us: int,
+def _phase(spec: Spec, manifest: Json, phase: str, cells: Sequence[plan.Cell], begin_us: int,
            rng: random.Random) -> Iterator[tuple[int, str, Json]]:
     """Calls of one phase: each lane asks its next question when its last answer has ended."""
     entry = next(p for p in manifest["plan"]["phases"] if p["phase"] == phase)
@@ -211,8 +209,8 @@ def _phase(spec: Spec, manifest: Json, phase: str, cells: Sequence[phases.Cell],
     asked: list[tuple[str, str]] = []
     for cell in cells:
         question = next(q for q in SUITES[phase] if q.id == cell.question_id)
-        grows = phases.PHASES[phase].kind == "append"
-        messages = phases.messages_of(phase, question, SUITES[phase], asked if grows else ())
+        grows = suites.PHASES[phase].kind == "append"
+        messages = plan.messages_of(phase, question, SUITES[phase], asked if grows else ())
         call = _call(spec, cell, question, messages, entry, free_us[cell.lane], rng)
         asked.append((question.prompt, call["response"]["text"]))
         end_us = free_us[cell.lane] + call["timing"]["done_us"]
@@ -220,7 +218,7 @@ def _phase(spec: Spec, manifest: Json, phase: str, cells: Sequence[phases.Cell],
         yield end_us + 200, "call_finished", call
 
 
-def _call(spec: Spec, cell: phases.Cell, question: phases.Question, messages: list[dict[str, str]],
+def _call(spec: Spec, cell: plan.Cell, question: suites.Question, messages: list[dict[str, str]],
           entry: Json, started_us: int, rng: random.Random) -> Json:
     slower = entry["lanes"] ** 0.6
     prompt_tokens = sum(len(m["content"]) for m in messages) // 4 + 8
@@ -235,7 +233,7 @@ def _call(spec: Spec, cell: phases.Cell, question: phases.Question, messages: li
     text = " ".join(rng.choice(("one", "two", "three", "none")) for _ in range(tokens))
     return {
         **cell._asdict(), "cold": cell.phase == "hello", "attempts": [],
-        "request": {"prompt": question.prompt, **phases.fingerprint(messages), "salt": None,
+        "request": {"prompt": question.prompt, **plan.fingerprint(messages), "salt": None,
                     "options": {"temperature": 0.1, "max_tokens": entry["max_tokens"],
                                 "stream": True}, "dropped_fields": []},
         "response": {"http_status": 200, "text": text, "reasoning_text": "",
@@ -277,7 +275,7 @@ def make(spec: Spec, declared: Optional[Json] = None) -> Made:
 def complete(manifest: Json, events: list[Json], probed: Json,
              declared: Optional[Json] = None) -> Made:
     """hardware.json and metadata.json to a manifest and its ledger."""
-    machine = hardware.assemble(probed)
+    machine = inventory.assemble(probed)
     digest = hashlib.sha256(b"".join(map(ledger.dump_line, events))).hexdigest()
     return Made(manifest, events, machine,
                 metadata.build(manifest, events, digest, machine, declared or {}))

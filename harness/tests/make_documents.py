@@ -20,18 +20,15 @@ from typing import Any, Callable
 HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
-import answer_checks
-import engines
-import findings
-import flags
-import ledger
-import metrics
-import phases
-import privacy
-import releases
-import report
 import run_benchmark
-import sources
+from check import findings, sources
+from core import answer_checks, ledger, metric_definitions, metrics, privacy, result_tables
+from core import release as releases
+from core import schema as schemas
+from core import suites as suitess
+from engines import queries, servers
+from run import cli
+
 from tests import documents
 
 Json = dict[str, Any]
@@ -67,7 +64,8 @@ def first_paragraph(path: Path) -> str:
 
 def files_table() -> str:
     """Every file of harness/, by its own words."""
-    shipped = sorted(Path(HARNESS).glob("*.py"))
+    shipped = sorted(path for path in Path(HARNESS).rglob("*.py")
+                     if "tests" not in path.parts and path.stem != "__init__")
     groups = (
         ("Programs, each run as `python3 harness/NAME`",
          [Path(HARNESS) / f"{name}.py" for name in PROGRAMS]),
@@ -116,12 +114,12 @@ def data_rows() -> Iterator[Sequence[str]]:
 # --- what is asked -------------------------------------------------------------------------------
 def phases_table() -> str:
     """The phases in running order."""
-    suites = phases.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
+    suites = suitess.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
     return table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
         (code(name), code(phase.suite_file or "prompts.py"), str(len(suites[name])),
          "`--lanes`" if phase.kind in ("same", "mixed") else "1",
          f"{phase.max_tokens} tokens" if phase.max_tokens else "`--num-predict`", phase.text)
-        for name, phase in phases.PHASES.items()))
+        for name, phase in suitess.PHASES.items()))
 
 
 def format_rules_table() -> str:
@@ -133,16 +131,16 @@ def format_rules_table() -> str:
 
 def knobs_table() -> str:
     """The runner's flags."""
-    return flags.flags_markdown(run_benchmark.CANONICAL_OPTIONS)
+    return cli.flags_markdown(run_benchmark.CANONICAL_OPTIONS)
 
 
 # --- what is written -----------------------------------------------------------------------------
 def submission_files_table() -> str:
     """The five files of a submission."""
-    said = {f"{name}.json": ledger.schema(name)["description"]
+    said = {f"{name}.json": schemas.schema(name)["description"]
             for name in ("manifest", "metadata", "hardware")}
-    said["run.jsonl"] = ledger.schema("ledger")["description"]
-    said["run.md"] = first_paragraph(Path(HARNESS) / "run_page.py")
+    said["run.jsonl"] = schemas.schema("ledger")["description"]
+    said["run.md"] = first_paragraph(Path(HARNESS) / "complete" / "run_md.py")
     makers = ("run_benchmark.py", "complete_submission.py")
     return table(("file", "written by", "at most", "what it is"), (
         (code(name), code(makers[name not in (ledger.MANIFEST, ledger.LEDGER)]),
@@ -152,14 +150,14 @@ def submission_files_table() -> str:
 
 def events_table() -> str:
     """Every kind of ledger line."""
-    definitions = ledger.schema("ledger")["$defs"]
+    definitions = schemas.schema("ledger")["$defs"]
     return table(("event", "what it tells"), (
         (code(name), definitions[name]["description"]) for name in ledger.event_names()))
 
 
 def call_fields_table() -> str:
     """The fields of a call's line, those inside of others behind a dot."""
-    root = ledger.schema("ledger")
+    root = schemas.schema("ledger")
     return table(("field of `call_finished`", "what it holds"), (
         (code(name), said) for name, said in fields_below(root, root["$defs"]["call_finished"])))
 
@@ -203,13 +201,13 @@ def exit_codes_table() -> str:
 
 def engines_table() -> str:
     """What engines.py knows of each server."""
-    ports = {name: port for port, names in engines.USUAL_PORTS.items() for name in names}
+    ports = {name: port for port, names in queries.USUAL_PORTS.items() for name in names}
     values = {"tokens": "TOKENS", "total": "TOKENS_OF_ALL_SLOTS", "slots": "SLOTS",
               "model": "MODEL"}
     return table(("engine", "usual port", "cache kept out by", "how its context is set"), (
         (name, str(ports.get(name, "")), code(engine.cache_field or "") or "a line of salt",
          (engine.remedy or "").format(**values))
-        for name, engine in engines.ENGINES.items() if name != "reference-endpoint"))
+        for name, engine in servers.ENGINES.items() if name != "reference-endpoint"))
 
 
 def releases_table() -> str:
@@ -232,9 +230,9 @@ def real_run() -> str:
     runs = [(manifest, metrics.summarize_run(*_evidence(str(folder))))
             for folder, manifest in manifests.items() if _size(manifest) == largest]
     manifest, summary = min(runs, key=lambda run: (
-        sum(any(metrics.FLAGS[flag].unrankable for flag in cell["flags"])
+        sum(any(metric_definitions.FLAGS[flag].unrankable for flag in cell["flags"])
             for cell in run[1]["cells"]), run[0]["started_at"]))
-    lines = [*report.summary_table(summary).splitlines(), "", report.instrument_line(summary)]
+    lines = [*result_tables.summary_table(summary).splitlines(), "", result_tables.instrument_line(summary)]
     return "\n".join((
         f"A real one, `{manifest['engine']['name']}` on `{manifest['device_tag']}`:", "", "```text",
         *(line.rstrip() for line in lines), "```", ""))
@@ -258,8 +256,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "events": events_table,
     "call-fields": call_fields_table,
     "outcomes": outcomes_table,
-    "metrics": metrics.metrics_markdown,
-    "flags": metrics.flags_markdown,
+    "metrics": metric_definitions.metrics_markdown,
+    "flags": metric_definitions.flags_markdown,
     "checks": findings.check_markdown,
     "privacy": privacy.privacy_markdown,
     "exit-codes": exit_codes_table,

@@ -24,17 +24,15 @@ from typing import Any, NamedTuple, Optional
 HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
-import answer_checks
 import complete_submission
-import ledger
-import phases
-import releases
-from tests.test_hardware import RecordedMachine
+from core import answer_checks, ledger, plan, release, suites
+
+from tests.machine.test_machine import RecordedMachine
 
 Json = dict[str, Any]
 SUBMISSIONS = os.path.join(os.path.dirname(HARNESS), "submissions")
 RUN = os.path.join("EXAMPLE", "mac-m1-8gb", "run-00000000-0000-0000-0000-000000000000")
-SUITES = phases.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
+SUITES = suites.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
 BEGUN = datetime.datetime(2026, 11, 20, 9, 30, tzinfo=datetime.timezone.utc)
 CONNECT_US = 210
 OPTIONS = {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}
@@ -79,18 +77,18 @@ class Call(NamedTuple):
 def manifest_of(asked: Sequence[str], models: Sequence[str] = (MODEL,), **changed: Any) -> Json:
     """manifest.json of a run of these phases."""
     made = {
-        "schema_version": "1", "harness_version": list(releases.RELEASES)[-1],
+        "schema_version": "1", "harness_version": list(release.RELEASES)[-1],
         "run_id": "00000000-0000-0000-0000-000000000000", "submitter_handle": "example",
         "device_tag": "mac-m1-8gb", "cell_id_prefix": "mac-m1-8gb:ollama",
         "started_at": at(-20_000), "synthetic": True, "smoke": False,
-        "files_sha256": releases.current_hashes(),
+        "files_sha256": release.current_hashes(),
         "git": {"commit": "0" * 40, "dirty": False},
         "python": {"version": "3.9.6", "implementation": "CPython"},
         "os": {"system": "Darwin", "machine": "arm64"}, "host_hostname_short": None,
         "target": {"class": "loopback", "scheme": "http", "port": 11434, "path": None},
         "engine": ENGINE, "models": list(models),
         "contexts": [{"model": model, **CONTEXT} for model in models],
-        "plan": phases.plan_of(asked, SUITES, 4, 1, OPTIONS["num_predict"]),
+        "plan": plan.plan_of(asked, SUITES, 4, 1, OPTIONS["num_predict"]),
         "canonical_options": OPTIONS, "canonical_options_overrides": {},
         "prompt_cache": {"policy": "avoid", "method": "salt"}, "timeout_s": 360.0,
         "flags": ["--device-tag mac-m1-8gb", "--no-hostname"]}
@@ -143,17 +141,17 @@ def _bodies(manifest: Json, calls: Iterator[Call], facts: Json,
         t_us += 200
 
 
-def _phases_of(manifest: Json) -> dict[tuple[str, str], list[phases.Cell]]:
-    groups: dict[tuple[str, str], list[phases.Cell]] = {}
-    for cell in phases.all_cells(manifest):
+def _phases_of(manifest: Json) -> dict[tuple[str, str], list[plan.Cell]]:
+    groups: dict[tuple[str, str], list[plan.Cell]] = {}
+    for cell in plan.all_cells(manifest):
         groups.setdefault((cell.model, cell.phase), []).append(cell)
     return groups
 
 
-def call_of(cell: phases.Cell, call: Call, started_us: int, max_tokens: int) -> Json:
+def call_of(cell: plan.Cell, call: Call, started_us: int, max_tokens: int) -> Json:
     """The fields of one call_finished."""
     question = next(one for one in SUITES[cell.phase] if one.id == cell.question_id)
-    messages = phases.messages_of(cell.phase, question, SUITES[cell.phase])
+    messages = plan.messages_of(cell.phase, question, SUITES[cell.phase])
     ok, tokens = call.outcome == "ok", len(call.gaps_us) + 1
     last_us = call.first_us + sum(call.gaps_us)
     marks = dict.fromkeys(("headers_us", "first_chunk_us", "first_token_us", "first_answer_us",
@@ -164,7 +162,7 @@ def call_of(cell: phases.Cell, call: Call, started_us: int, max_tokens: int) -> 
                  "last_token_us": last_us}
     return {
         **cell._asdict(), "cold": cell.phase == "hello", "attempts": [],
-        "request": {"prompt": question.prompt, **phases.fingerprint(messages), "salt": _salt(cell),
+        "request": {"prompt": question.prompt, **plan.fingerprint(messages), "salt": _salt(cell),
                     "options": {"temperature": 0.1, "max_tokens": max_tokens, "stream": True,
                                 "stream_options": {"include_usage": True}}, "dropped_fields": []},
         "response": _response(cell.model, call, tokens, messages) if ok else None,
@@ -186,7 +184,7 @@ def call_of(cell: phases.Cell, call: Call, started_us: int, max_tokens: int) -> 
                                   "status": None, "body_start": None}}
 
 
-def _salt(cell: phases.Cell) -> str:
+def _salt(cell: plan.Cell) -> str:
     return hashlib.sha256(cell.cell_id.encode()).hexdigest()[:16]
 
 

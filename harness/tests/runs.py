@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
-import ledger
 import run_benchmark
+from core import ledger
 
 HARNESS = Path(run_benchmark.__file__).resolve().parent
 LIMIT_S = 60                  # for a child: far beyond what it needs on a busy machine

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 from unittest import mock
 
-import calls
-import engines
-import files
-import hardware
-import ledger
 import prompts
-import releases
 import run_benchmark
+from core import files, ledger, release, schema
+from engines import answers, queries
+from machine import gauges
+from run import reply as replys
+
 from tests.scripted_endpoint import (
     ANSWER,
     LIMIT_S,
@@ -86,17 +85,17 @@ def run(endpoint: Union[ScriptedEndpoint, str], *flags: str, phases: Optional[st
 # What is not tested here and takes its time: git's word on the checkout, the disk, the list of this
 # machine's processes, and pauses between two looks.
 QUICK = (mock.patch.object(files, "flush_to_disk", lambda _: None),
-         mock.patch.object(hardware.Sampler, "_others", lambda _: None),
-         mock.patch.object(releases, "git_state", lambda: {"commit": None, "dirty": None}),
+         mock.patch.object(gauges.Sampler, "_others", lambda _: None),
+         mock.patch.object(release, "git_state", lambda: {"commit": None, "dirty": None}),
          mock.patch.object(run_benchmark, "LOADING_PAUSE_S", 0.01),
-         mock.patch.object(calls, "RETRY_PAUSE_S", 0.01))
+         mock.patch.object(replys, "RETRY_PAUSE_S", 0.01))
 
 
 def only_probes_answered_by(endpoint: Union[ScriptedEndpoint, str]) -> Any:
     """The runner's questions that would only be answered by a 404 are left out, for speed."""
-    known = {*getattr(endpoint, "get", engines.PROBE_PATHS), "/v1/models"}
-    paths = tuple(path for path in engines.PROBE_PATHS if path in known)
-    return mock.patch.object(engines, "PROBE_PATHS", paths)
+    known = {*getattr(endpoint, "get", answers.PROBE_PATHS), "/v1/models"}
+    paths = tuple(path for path in answers.PROBE_PATHS if path in known)
+    return mock.patch.object(answers, "PROBE_PATHS", paths)
 
 
 def left_in(folder: str) -> tuple[dict[str, bytes], Optional[Json], list[Json]]:
@@ -109,7 +108,7 @@ def left_in(folder: str) -> tuple[dict[str, bytes], Optional[Json], list[Json]]:
     manifest, state = ledger.load_run(str(run_folder))
     assert not state.torn and not state.newline_missing, "the ledger's last line is broken"
     for line in found[ledger.LEDGER].splitlines():
-        ledger.strict_json(line)
+        schema.strict_json(line)
     return found, manifest, state.events
 
 

@@ -20,18 +20,15 @@ from typing import Any
 from unittest import mock
 
 import complete_submission
-import disclosures
-import engines
-import flags
-import ledger
-import metadata
-import metrics
-import phases
-import privacy
-import releases
-import report
 import run_benchmark
-import run_page
+from complete import declared, metadata, run_md
+from core import ledger, metric_definitions, metrics, plan, release, schema
+from core import names as namess
+from core import suites as suitess
+from core.text import duration
+from engines import queries, servers
+from run import cli, display
+
 from tests import documents, make_documents, runbook, runs, test_house
 
 CANONICAL = run_benchmark.CANONICAL_OPTIONS
@@ -76,7 +73,7 @@ def refusal(module: str, words: Iterable[str]) -> str:
 
 def combination_refused(module: str, args: argparse.Namespace) -> str:
     """What a program says against flags that each are right."""
-    check = {"run_benchmark": flags.refuse_combinations}.get(
+    check = {"run_benchmark": cli.require_valid_combination}.get(
         module, getattr(importlib.import_module(module), "refuse_combinations", None))
     try:
         return "" if check is None else check(args) or ""
@@ -154,7 +151,7 @@ class Commands(unittest.TestCase):
     def test_the_keys_that_are_asked_most_often_exist(self):
         for row in documents.rows(RUNBOOK, "key"):
             with self.subTest(row[0]):
-                disclosures.resolve(documents.plain(row[0]), 1)
+                declared.resolve(documents.plain(row[0]), 1)
 
     def test_the_readers_see_the_two_commands_at_the_top(self):
         top = TEXTS["README.md"].split("\n")[:30]
@@ -214,7 +211,7 @@ class Names(unittest.TestCase):
             prose = " ".join(documents.parts(documents.without_tables(text)).prose)
             for names in re.findall(rf"\bflag(?:s|ged)? ({listed})", prose):
                 for one in re.findall(r"`([a-z_]+)`", names):
-                    self.assertIn(one, metrics.FLAGS, name)
+                    self.assertIn(one, metric_definitions.FLAGS, name)
                     found += 1
         self.assertGreater(found, 10)
 
@@ -243,12 +240,12 @@ def anchors(text: str) -> list[str]:
 @functools.lru_cache(None)
 def known_names() -> frozenset[str]:
     """Every name that ledgers, documents and tables of the code have."""
-    names = {*metrics.FLAGS, *metrics.METRICS, *ledger.OUTCOMES, *ledger.event_names(),
-             *phases.PHASES, *phases.ADVISORY_FIELDS, *phases.QUESTION_FIELDS, *CANONICAL,
+    names = {*metric_definitions.FLAGS, *metric_definitions.METRICS, *ledger.OUTCOMES, *ledger.event_names(),
+             *suitess.PHASES, *suitess.ADVISORY_FIELDS, *suitess.QUESTION_FIELDS, *CANONICAL,
              *make_documents.answer_checks.FORMAT_RULES, "suite_context", "round_robin",
              "recvmsg_into", "cache_salt", "cache_prompt", "stream_options"}
     for name in ("manifest", "metadata", "hardware", "ledger"):
-        names |= set(re.findall(r'"([a-z0-9_]+)":', json.dumps(ledger.schema(name))))
+        names |= set(re.findall(r'"([a-z0-9_]+)":', json.dumps(schema.schema(name))))
     return frozenset(names)
 
 
@@ -268,14 +265,14 @@ class Tables(unittest.TestCase):
         self.assertEqual(len(marks), 2 * len(held))
 
     def test_the_knob_table_is_the_parsers(self):
-        knobs = {knob.flag: (default_of(knob), knob.unit) for knob in flags.knobs(CANONICAL)}
+        knobs = {knob.flag: (default_of(knob), knob.unit) for knob in cli.option_table(CANONICAL)}
         for flag, default, unit, *_ in documents.rows(RUNBOOK, "knob"):
             with self.subTest(flag):
                 self.assertEqual((default, unit), knobs[documents.plain(flag)])
 
     def test_the_phases_are_named_in_their_order(self):
         told = documents.section(RUNBOOK, "3 ").partition("Phases: ")[2]
-        self.assertEqual(re.findall(r"`([a-z0-9_]+)` \(", told), list(phases.PHASES))
+        self.assertEqual(re.findall(r"`([a-z0-9_]+)` \(", told), list(suitess.PHASES))
 
     def test_exit_codes_are_those_of_the_programs_help(self):
         codes = make_documents.exit_codes("run_benchmark")
@@ -291,16 +288,16 @@ class Tables(unittest.TestCase):
             self.assertIn(number, single)
 
     def test_the_usual_ports_are_those_that_the_probe_looks_at(self):
-        usual = {(name, port) for port, names in engines.USUAL_PORTS.items() for name in names}
+        usual = {(name, port) for port, names in queries.USUAL_PORTS.items() for name in names}
         rows = {(row[0], int(row[1])) for row in documents.rows(RUNBOOK, "engine")}
         self.assertLessEqual(rows, usual)
-        self.assertEqual({port for _, port in rows}, set(engines.USUAL_PORTS))
+        self.assertEqual({port for _, port in rows}, set(queries.USUAL_PORTS))
 
     def test_servers_are_started_as_the_runner_says(self):
         for name, _, cell in documents.rows(RUNBOOK, "engine"):
             typed = re.match(r"`([^`]+)`", cell)
             if typed:
-                engine = engines.ENGINES[name]
+                engine = servers.ENGINES[name]
                 own = f"{engine.start} {engine.remedy or ''}".replace("`", " ")
                 with self.subTest(name):
                     self.assertLessEqual(names_of(typed[1]), names_of(own))
@@ -310,7 +307,7 @@ class Tables(unittest.TestCase):
         for symptom, *_ in documents.rows(RUNBOOK, "symptom"):
             for quoted in re.findall(r"`([^`]+)`", symptom):
                 with self.subTest(quoted):
-                    known = quoted in metrics.FLAGS or quoted in ledger.OUTCOMES
+                    known = quoted in metric_definitions.FLAGS or quoted in ledger.OUTCOMES
                     pieces = re.split(r"\.\.\.|\bX\b", quoted)
                     pattern = ".*".join(re.escape(piece.strip()) for piece in pieces)
                     self.assertTrue(known or re.search(pattern, messages), "nobody says it")
@@ -323,18 +320,18 @@ class Tables(unittest.TestCase):
                                     in documents.headings(example_page()) if level == 2])
         mine = re.findall(r"(?m)^## (.*?)  .*YOUR (?:WORDS|ATTESTATION)", block)
         self.assertEqual(mine, ["Deviations", "Notes", "Privacy and honesty"])
-        self.assertEqual(len(mine), len(run_page.WORDS))
+        self.assertEqual(len(mine), len(run_md.WORDS))
 
     def test_the_form_of_a_value_is_the_schemas(self):
         block = next(block for block in documents.parts(RUNBOOK).blocks if block.language == "json")
         values = dict(metadata.values(json.loads(block.text)))
         self.assertEqual(list(values), ["memory.type", "memory.speed_mts"])
         for key, value in values.items():
-            form = disclosures.field(f"hardware.{key}")["$ref"].rpartition("/")[2]
-            self.assertEqual(ledger.validate(value, "hardware", form), [], key)
+            form = declared.field(f"hardware.{key}")["$ref"].rpartition("/")[2]
+            self.assertEqual(schema.validate(value, "hardware", form), [], key)
 
     def test_the_words_for_who_said_it_are_the_schemas(self):
-        held = json.dumps([ledger.schema(name) for name in ("hardware", "metadata")])
+        held = json.dumps([schema.schema(name) for name in ("hardware", "metadata")])
         told = {word for words in re.findall(r'"source": \{[^{}]*"enum": \[([^\]]*)\]', held)
                 for word in re.findall(r'"([a-z]+)"', words)}
         told |= set(re.findall(r'"source": \{[^{}]*"const": "([a-z]+)"', held))
@@ -344,24 +341,24 @@ class Tables(unittest.TestCase):
                 self.assertIn(f"`{word}`", TEXTS[name])
 
     def test_a_slow_server_is_told_by_the_estimate_that_the_rule_names(self):
-        suites = phases.load_suites(str(documents.HARNESS / "suites"),
+        suites = suitess.load_suites(str(documents.HARNESS / "suites"),
                                     make_documents.answer_checks.FORMAT_RULES)
         manifest = {"models": ["m"], "cell_id_prefix": "t:e", "timeout_s": 360.0,
-                    "plan": phases.plan_of(tuple(phases.PHASES), suites, 4, 1, 2048)}
+                    "plan": plan.plan_of(tuple(suitess.PHASES), suites, 4, 1, 2048)}
         pace = {"ttft_ms": 1.0, "tpot_ms": 300_000 / 2048, "e2el_ms": 1.0, "output_tokens": 8}
         with mock.patch.object(metrics, "call_metrics", lambda _: pace):
-            found = report.estimate(manifest, phases.all_cells(manifest), {"any": "hello"})
+            found = display.estimate(manifest, plan.all_cells(manifest), {"any": "hello"})
         self.assertIn("takes over 300 s", " ".join(RUNBOOK.split()))
-        self.assertRegex(report.duration(found.most_s), r"^3 h \d min$")
+        self.assertRegex(duration(found.most_s), r"^3 h \d min$")
 
     def test_names_are_bounded_as_they_are_told(self):
         told = " ".join(TEXTS["submissions/README.md"].split())
         self.assertIn("in lower case: 1 to 39 of `a-z` and `0-9`", told)
         self.assertIn("what the machine is, 3 to 48 of `a-z` and `0-9`", told)
         self.assertIn("3 to 48 of `a-z`, `0-9` and single hyphens", " ".join(RUNBOOK.split()))
-        handles = {size: privacy.handle_problem("a" * size) is None for size in (0, 1, 39, 40)}
+        handles = {size: namess.handle_problem("a" * size) is None for size in (0, 1, 39, 40)}
         self.assertEqual(handles, {0: False, 1: True, 39: True, 40: False})
-        tags = {size: privacy.device_tag_problem("7" * size) is None for size in (2, 3, 48, 49)}
+        tags = {size: namess.device_tag_problem("7" * size) is None for size in (2, 3, 48, 49)}
         self.assertEqual(tags, {2: False, 3: True, 48: True, 49: False})
 
     def test_the_versions_of_servers_are_those_that_are_started(self):
@@ -382,10 +379,10 @@ class Tables(unittest.TestCase):
         told = " ".join(TEXTS["harness/README.md"].split())
         shown = ", ".join(f"`{name}` {value:g}" for name, value in CANONICAL.items())
         self.assertIn(f"Canonical are {' and '.join(shown.rsplit(', ', 1))}.", told)
-        self.assertIn(run_benchmark.HARNESS_VERSION, releases.RELEASES)
+        self.assertIn(run_benchmark.HARNESS_VERSION, release.RELEASES)
 
 
-def default_of(knob: flags.Knob) -> str:
+def default_of(knob: cli.OptionSpec) -> str:
     return f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)
 
 
@@ -416,7 +413,7 @@ def example_page() -> str:
     manifest, state = ledger.load_run(str(folder))
     found, machine = (json.loads((folder / f"{name}.json").read_bytes())
                       for name in ("metadata", "hardware"))
-    return run_page.render_run_md(manifest, found, machine, {}, state.events)
+    return run_md.render_run_md(manifest, found, machine, {}, state.events)
 
 
 class Runbook(unittest.TestCase):

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import calls
-import engines
-import phases
 import prompts
 import run_benchmark
-import survey
+from core import suites
+from engines import answers, queries
+from run import discover
+from run import reply as replys
+
 from tests.scripted_endpoint import (
     ANSWER,
     CHAT,
@@ -62,19 +63,19 @@ linux_only = unittest.skipUnless(sys.platform == "linux", "the queue of connecti
 class NothingCanBeAsked(Failures):
     def test_where_nothing_listens_it_says_what_to_start(self):
         port = closed_port()
-        with mock.patch.object(engines, "USUAL_PORTS", {port: ("Ollama",)}):
+        with mock.patch.object(queries, "USUAL_PORTS", {port: ("Ollama",)}):
             ran = run(f"http://127.0.0.1:{port}")
         self.assert_refused(ran, 3, "\n".join([
             f"no endpoint at http://127.0.0.1:{port} (no connection: Connection refused)",
             "nothing answers at the usual ports of this machine either. One at another port or",
             "address: --target-url http://ADDRESS:PORT, its key: --api-key-env NAME. To start one:",
-            engines.start_hint(),
+            queries.start_hint(),
             "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
 
     def test_what_answers_at_a_usual_port_is_named(self):
         port = closed_port()
         with ScriptedEndpoint(get=recorded("ollama")) as other:
-            with mock.patch.object(engines, "USUAL_PORTS", {other.port: ("Ollama",), port: ()}):
+            with mock.patch.object(queries, "USUAL_PORTS", {other.port: ("Ollama",), port: ()}):
                 ran = run(f"http://127.0.0.1:{port}")
         self.assert_refused(ran, 3, "\n".join([
             f"no endpoint at http://127.0.0.1:{port} (no connection: Connection refused)",
@@ -83,7 +84,7 @@ class NothingCanBeAsked(Failures):
             "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
 
     def test_what_speaks_no_http_is_no_endpoint(self):
-        with mock.patch.object(engines, "USUAL_PORTS", {}), \
+        with mock.patch.object(queries, "USUAL_PORTS", {}), \
                 ScriptedEndpoint(get={"/v1/models": (b"220 mail.example ESMTP\r\n",)}) as endpoint:
             ran = run(endpoint)
         self.assertEqual((ran.code, ran.files), (3, {}))
@@ -92,7 +93,7 @@ class NothingCanBeAsked(Failures):
 
     def test_a_host_that_has_no_address_is_no_endpoint(self):
         for host in ("model.invalid", "a" * 80 + ".example"):
-            with self.subTest(host), mock.patch.object(engines, "USUAL_PORTS", {}), \
+            with self.subTest(host), mock.patch.object(queries, "USUAL_PORTS", {}), \
                     mock.patch.object(socket, "getaddrinfo", side_effect=socket.gaierror(-2, "x")):
                 ran = run(f"http://{host}")
                 self.assertEqual((ran.code, ran.files), (3, {}))
@@ -101,7 +102,7 @@ class NothingCanBeAsked(Failures):
     def test_a_look_up_that_hangs_ends_at_the_cap(self):
         for_good = threading.Event()
         self.addCleanup(for_good.set)
-        with mock.patch.object(engines, "USUAL_PORTS", {}), \
+        with mock.patch.object(queries, "USUAL_PORTS", {}), \
                 mock.patch.object(socket, "getaddrinfo", lambda *_: for_good.wait(LIMIT_S)):
             begun_s = time.monotonic()
             ran = run("http://model.example", timeout_s=0.2)
@@ -111,7 +112,7 @@ class NothingCanBeAsked(Failures):
 
     @linux_only
     def test_a_connection_that_hangs_ends_at_the_cap(self):
-        with mock.patch.object(engines, "USUAL_PORTS", {}), deaf_port() as port:
+        with mock.patch.object(queries, "USUAL_PORTS", {}), deaf_port() as port:
             begun_s = time.monotonic()
             ran = run(f"http://127.0.0.1:{port}", timeout_s=0.2)
         self.assertEqual((ran.code, ran.files), (3, {}))
@@ -145,21 +146,21 @@ class NothingCanBeAsked(Failures):
         with ScriptedEndpoint() as other, ScriptedEndpoint(get={"/v1/models": (
                 response(b"", "302 Found", Location=other.url + "/v1/models"),)}) as endpoint:
             ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
-        self.assert_refused(ran, 3, f"{endpoint.url}: {calls.bad_redirect(302)[1]}")
+        self.assert_refused(ran, 3, f"{endpoint.url}: {replys.bad_redirect(302)[1]}")
         self.assertEqual(other.requests, [])
 
     def test_a_server_that_leaves_questions_unanswered_is_asked_with_less_patience(self):
         waits_s = []
 
-        def send(_: str, path: str, __: Any, timeout_s: float) -> calls.Reply:
+        def send(_: str, path: str, __: Any, timeout_s: float) -> replys.Reply:
             waits_s.append(timeout_s)
             silent = path == "/props"
-            return calls.Reply(None if silent else 404, {}, b"", mock.sentinel.stream,
+            return replys.Reply(None if silent else 404, {}, b"", mock.sentinel.stream,
                                ("timeout", "the call's time was up") if silent else None, None)
 
-        survey.ask(send)
-        at = engines.PROBE_PATHS.index("/props") + 1
-        self.assertEqual(waits_s, [5.0] * at + [1.0] * (len(engines.PROBE_PATHS) - at))
+        discover.ask(send)
+        at = answers.PROBE_PATHS.index("/props") + 1
+        self.assertEqual(waits_s, [5.0] * at + [1.0] * (len(answers.PROBE_PATHS) - at))
 
 
 class Models(Failures):
@@ -257,7 +258,7 @@ class WrongUsage(Failures):
     def test_a_broken_suite_is_named(self):
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(Path(run_benchmark.HERE) / "suites", Path(folder) / "suites")
-            name = phases.PHASES["5q"].suite_file
+            name = suites.PHASES["5q"].suite_file
             for content, line in (
                 (b'{"questions": [', f"suite {name} cannot be read (JSONDecodeError: Expecting "
                  "value: line 1 column 16 (char 15)); take it again from the repository"),
@@ -394,10 +395,10 @@ class Retries(Failures):
     def test_the_pause_is_as_long_as_the_server_asks_and_is_really_made(self):
         for header, pause_s in (("7", 7.0), ("1", 1.0), ("0", 1.0), ("", 1.0), ("-5", 1.0),
                                 ("soon", 1.0), ("1e9", 1.0)):
-            reply = calls.Reply(429, {"retry-after": header}, b"", mock.sentinel.stream, None, None)
+            reply = replys.Reply(429, {"retry-after": header}, b"", mock.sentinel.stream, None, None)
             with self.subTest(header):
-                self.assertEqual(calls.retry_pause_s(reply, 0), pause_s)
-        with mock.patch.object(calls, "retry_pause_s", lambda reply, _: (
+                self.assertEqual(replys.retry_pause_s(reply, 0), pause_s)
+        with mock.patch.object(replys, "retry_pause_s", lambda reply, _: (
                 0.2 if reply.status == 429 else None)):
             ran, found = played({"429": [(response(b"", "429 No"),), ANSWER]})
         self.assertEqual(found, {"429": answer(attempts=[("rate_limited", 429)])})
@@ -414,7 +415,7 @@ class Retries(Failures):
         self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
 
     def test_a_server_that_stays_busy_is_told_as_busy_when_the_cap_is_reached(self):
-        with mock.patch.object(calls, "MAX_ATTEMPTS", 3), \
+        with mock.patch.object(replys, "MAX_ATTEMPTS", 3), \
                 ScriptedEndpoint(then=(self.BUSY,)) as endpoint:
             ran = run(endpoint, phases="hello")
         self.assertEqual([told(call) for call in ran.calls], [failure(
@@ -619,7 +620,7 @@ class Redirects(Failures):
                 name: (response(b"", status, Location=place),)
                 for name, (status, place) in places.items()}
             self.assert_rows(rows, {
-                name: failure(*calls.bad_redirect(int(status[:3])), int(status[:3]))
+                name: failure(*replys.bad_redirect(int(status[:3])), int(status[:3]))
                 for name, (status, _) in places.items()},
                 "--api-key-env", "K", environment={"K": KEY})
             self.assertEqual(other.requests, [])
@@ -669,7 +670,7 @@ class Proxies(Failures):
 
     def test_a_proxy_that_refuses_is_told_with_its_status(self):
         with ScriptedEndpoint(get={"CONNECT": (response(b"", "407 \x1b[2JNo"),)}) as proxy, \
-                mock.patch.object(engines, "USUAL_PORTS", {}):
+                mock.patch.object(queries, "USUAL_PORTS", {}):
             self.set_proxy(proxy.url)
             ran = run("https://model.example")
         self.assertEqual((ran.code, ran.files), (3, {}))
@@ -679,7 +680,7 @@ class Proxies(Failures):
     def test_a_proxy_that_drips_ends_at_the_cap(self):
         dripping = (b"HTTP/1.1 200 Connection ", drip(b"e", 0.01))
         with ScriptedEndpoint(get={"CONNECT": dripping}) as proxy, \
-                mock.patch.object(engines, "USUAL_PORTS", {}):
+                mock.patch.object(queries, "USUAL_PORTS", {}):
             self.set_proxy(proxy.url)
             begun_s = time.monotonic()
             ran = run("https://model.example", timeout_s=0.2)
@@ -714,7 +715,7 @@ class Tls(Failures):
             "timeout", "the call's time was up", 200, says("a"), text="a", chunks=1)])
 
     def test_a_certificate_that_nobody_vouches_for_is_refused(self):
-        with mock.patch.object(engines, "USUAL_PORTS", {}), \
+        with mock.patch.object(queries, "USUAL_PORTS", {}), \
                 ScriptedEndpoint(certificate=self.certificate) as endpoint:
             ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
         self.assertEqual((ran.code, ran.files, endpoint.requests), (3, {}, []))
@@ -725,7 +726,7 @@ class Tls(Failures):
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             raise ConnectionError
 
-        with mock.patch.object(engines, "USUAL_PORTS", {}), mock.patch(
+        with mock.patch.object(queries, "USUAL_PORTS", {}), mock.patch(
                 "tests.scripted_endpoint.read_request", side_effect=shut), \
                 ScriptedEndpoint() as endpoint:
             ran = run(endpoint.url.replace("http", "https"))
@@ -826,7 +827,7 @@ class Interrupts(Failures):
     @linux_only
     def test_a_connection_that_hangs_is_dropped(self):
         with ScriptedEndpoint() as endpoint, tempfile.TemporaryDirectory() as folder:
-            endpoint.get[engines.PROBE_PATHS[-1]] = (lambda _: endpoint.go_deaf(), *NOT_FOUND)
+            endpoint.get[answers.PROBE_PATHS[-1]] = (lambda _: endpoint.go_deaf(), *NOT_FOUND)
             child = self.child(endpoint.url, folder, DROP_GRACE_S=3600.0)
             wait_for_connecting(child, endpoint.port, folder)
             self.assert_ends(child, folder)
@@ -839,7 +840,7 @@ class Interrupts(Failures):
             reached = threading.Event()
 
             def _swap(self, connection: socket.socket) -> socket.socket:
-                if any(request.path == engines.PROBE_PATHS[-1] for request in self.requests):
+                if any(request.path == answers.PROBE_PATHS[-1] for request in self.requests):
                     connection.recv(1)
                     self.reached.set()
                     HANG(connection)
@@ -892,7 +893,7 @@ class Lanes(Failures):
     def test_mixed_lanes_keep_to_their_models(self):
         with ScriptedEndpoint(get=models("a", "b")) as endpoint:
             ran = run(endpoint, "--models", "a,b", "--lanes", "3", phases="parallel_mixed")
-        suite = phases.load_suites(str(Path(run_benchmark.HERE) / "suites"), RULES)
+        suite = suites.load_suites(str(Path(run_benchmark.HERE) / "suites"), RULES)
         questions = suite["parallel_mixed"]
         asked = {body["messages"][0]["content"].partition("]\n")[2]: body["model"]
                  for body in endpoint.chats}

@@ -119,5 +119,5 @@ class Discovery(unittest.TestCase):
         with mock.patch.object(parallel, "processors", lambda: 2):
             suite = tests.load_tests(unittest.TestLoader(), unittest.TestSuite(), None)
         self.assertEqual(set(suite.names), {
-            f"tests.{name[:-3]}" for name in os.listdir(Path(__file__).parent)
-            if name.startswith("test_") and name.endswith(".py")})
+            ".".join(("tests", *path.relative_to(Path(__file__).parent).with_suffix("").parts))
+            for path in Path(__file__).parent.rglob("test_*.py")})

@@ -15,9 +15,9 @@ import unittest
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-import answer_checks
 import prompts
 import reference_endpoint
+from core import answer_checks
 
 HARNESS = Path(reference_endpoint.__file__).resolve().parent
 PROGRAM = str(HARNESS / "reference_endpoint.py")

@@ -20,23 +20,22 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 from unittest import mock
 
-import engines
-import files
-import follow
-import ledger
-import manifests
-import releases
-import report
 import run_benchmark
+from engines import answers
+from core import files, ledger, release
+from engines import queries
+from run import display
+from run import manifest as manifests
+
 from tests import kill_and_resume, runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK
 
 RUN_ID = "11111111-2222-4333-8444-555555555555"
 BUSY_S = 30.0                 # for another process to get somewhere, on a busy machine
-TOLD = mock.patch.object(engines, "PROBE_PATHS", ("/v1/models", "/version"))     # for speed
+TOLD = mock.patch.object(answers, "PROBE_PATHS", ("/v1/models", "/version"))     # for speed
 # Nobody who saves a file of the harness while its tests run shall break them.
-UNCHANGED = mock.patch.object(releases, "current_hashes", releases.current_hashes().copy)
+UNCHANGED = mock.patch.object(release, "current_hashes", release.current_hashes().copy)
 FAILS = (response(b'{"error": {"message": "no memory left"}}', "500 Failed"),)
 
 
@@ -224,9 +223,9 @@ ANOTHER = {           # of manifests.MUST_AGREE: what is typed or changed, and h
     "host_hostname_short": (("--no-hostname",), '".*", now it is null'),
     "harness_version": (mock.patch.object(run_benchmark, "HARNESS_VERSION", "public-2"),
                         '"public-1", now it is "public-2"'),
-    "files_sha256": (mock.patch.object(releases, "current_hashes", lambda: {"harness/a.py": "0"}),
+    "files_sha256": (mock.patch.object(release, "current_hashes", lambda: {"harness/a.py": "0"}),
                      r'"[0-9a-f]+\.\.\., now it is null'),
-    "engine": (mock.patch.object(engines, "identify",
+    "engine": (mock.patch.object(queries, "identify",
                                  lambda _: {"name": "Ollama", "version": "1", "build": None,
                                             "recognised_by": None}),
                '"reference-endpoint", now it is "Ollama"'),
@@ -549,7 +548,7 @@ class Background(Runs):
         super().setUp()
         self.logs = self.enter(tempfile.TemporaryDirectory())
         self.enter(mock.patch.object(tempfile, "tempdir", self.logs))
-        self.enter(mock.patch.object(follow, "LOOK_EVERY_S", 0.02))
+        self.enter(mock.patch.object(display, "LOOK_EVERY_S", 0.02))
 
     def detach(self, *words: str, url: Optional[str] = None) -> runs.Outcome:
         with warnings.catch_warnings():        # that the child goes on is what is wanted
@@ -601,15 +600,15 @@ class Background(Runs):
         self.assertEqual(runs.run("--quiet", "--wait", "9", self.folder).code, 0)
 
     def test_a_run_is_under_way_when_a_process_holds_it_and_has_written_a_line(self):
-        self.assertFalse(follow.is_under_way(self.out_dir, RUN_ID))
+        self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
         self.finished("--smoke")
-        self.assertFalse(follow.is_under_way(self.out_dir, RUN_ID))
+        self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
         held = files.open_to_append(str(self.ledger))
         self.addCleanup(os.close, held)
         files.lock(held)
-        self.assertTrue(follow.is_under_way(self.out_dir, RUN_ID))
+        self.assertTrue(display.is_under_way(self.out_dir, RUN_ID))
         self.ledger.write_bytes(b"")
-        self.assertFalse(follow.is_under_way(self.out_dir, RUN_ID))
+        self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
 
     def test_with_json_it_tells_one_document(self):
         outcome = self.detach("--smoke", "--json")
@@ -655,11 +654,11 @@ class Waiting(Runs):
             self.now_s += seconds
             meanwhile()
 
-        def main(args: Any, progress: report.Progress, canonical: Any) -> int:
+        def main(args: Any, progress: display.Progress, canonical: Any) -> int:
             return real(args, progress, canonical, sleep, lambda: self.now_s)
 
-        real = follow.follow
-        with mock.patch.object(follow, "follow", main):
+        real = display.follow
+        with mock.patch.object(display, "follow", main):
             return runs.run(*words, "--out-dir", self.out_dir)
 
     def test_a_run_that_ends_meanwhile_gives_its_own_exit_code_and_table(self):

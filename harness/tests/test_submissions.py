@@ -18,9 +18,10 @@ from typing import Any, Callable
 
 import check_submission
 import compare_submissions
-import ledger
 import run_benchmark
-import versus
+from compare import two_runs
+from core import ledger
+
 from tests import made_submissions
 
 ROOT = Path(run_benchmark.__file__).resolve().parent.parent / "submissions"
@@ -51,11 +52,11 @@ def repeated() -> dict[str, list[str]]:
 
 
 @functools.lru_cache(None)
-def stretched(folder: str, factor: float) -> versus.Run:
+def stretched(folder: str, factor: float) -> two_runs.Run:
     """A run with every mark and gap longer."""
     manifest, state = ledger.load_run(folder)
     events = made_submissions.stretched(state.events, factor)
-    return versus.run_of(manifest, events, ledger.latest_calls(events))
+    return two_runs.run_of(manifest, events, ledger.latest_calls(events))
 
 
 def has_interval(row: Any) -> bool:
@@ -74,7 +75,7 @@ class Merged(unittest.TestCase):
     def test_each_with_all_its_times_longer_by_a_fifth_is_slower_than_itself(self):
         """By just a fifth, and this is told unless the run varied by more within itself."""
         for folder in FOLDERS:
-            rows = [row for row in versus.compare_sides(
+            rows = [row for row in two_runs.compare_sides(
                 [read_run(folder)], [stretched(folder, 1.2)])["rows"] if has_interval(row)]
             off = [row for row in rows
                    if abs(row["ratio"]["median"] * (1.2 if "decode" in row["metric"] else 1 / 1.2)
@@ -98,13 +99,13 @@ class OneMachine(unittest.TestCase):
     the next, which is a true difference: of three runs, two have to be alike, whichever of the two
     is changed."""
 
-    def best(self, second: Callable[[str], versus.Run], verdict: str,
+    def best(self, second: Callable[[str], two_runs.Run], verdict: str,
              wanted: Callable[[Any], bool]) -> None:
         """Two of the runs of each machine have this verdict in nine of ten rows."""
         for folders in repeated().values():
             shares = {}
             for pair in itertools.permutations(folders, 2):
-                rows = versus.compare_sides([read_run(pair[0])], [second(pair[1])])["rows"]
+                rows = two_runs.compare_sides([read_run(pair[0])], [second(pair[1])])["rows"]
                 told = [row["verdict"] for row in rows if wanted(row)]
                 shares[pair] = told.count(verdict) / len(told)
             self.assertGreaterEqual(max(shares.values()), 0.9, shares)

@@ -21,30 +21,26 @@ import random
 import uuid
 from typing import Any, NamedTuple, Optional
 
-import answer_checks
-import calls
-import engines
-import flags
-import hardware
-import ledger
-import manifests
-import metadata
-import phases
-import releases
 import run_benchmark
-import run_page
-import state
-import wire
+from complete import metadata, run_md
+from core import answer_checks, ledger, plan, release, suites
+from engines import answers as answerss
+from engines import queries
+from machine import inventory
+from run import calibration, cli, sse, state
+from run import manifest as manifests
+from run import reply as replys
+from run import timing as run_timing
 
 Json = dict[str, Any]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SUITES = phases.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
+SUITES = suites.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
                             answer_checks.FORMAT_RULES)
 BASE = datetime.datetime(2026, 11, 20, 8, 0, tzinfo=datetime.timezone.utc)
 NOW_S = BASE.timestamp() + 90_000.0
 RELEASES = {run_benchmark.HARNESS_VERSION: {
-    path: (sha256,) for path, sha256 in releases.current_hashes().items()}}
+    path: (sha256,) for path, sha256 in release.current_hashes().items()}}
 GIB = 1024 ** 3
 MACHINE = {
     "system": {"kind": "desktop", "virtualization": "none"},
@@ -58,7 +54,7 @@ MACHINE = {
     "power": {"source": "ac"}, "accelerators": [], "accelerators_count": 0,
 }
 WORDS = {"deviations": "none", "notes": "none",
-         "attestation": "\n".join(f"- [x] {one}" for one in run_page.STATEMENTS)}
+         "attestation": "\n".join(f"- [x] {one}" for one in run_md.STATEMENTS)}
 WORD = ("the file is read twice because a list holds every line and no other name was given to "
         "what comes first so that it may be sorted").split()
 
@@ -129,7 +125,7 @@ class Made(NamedTuple):
 
     def page(self) -> str:
         """run.md."""
-        return run_page.render_run_md(self.manifest, self.metadata, self.hardware, self.words,
+        return run_md.render_run_md(self.manifest, self.metadata, self.hardware, self.words,
                                       self.events)
 
     def bytes_of(self) -> dict[str, bytes]:
@@ -171,7 +167,7 @@ def _make(spec: Spec) -> Made:
 
 
 @functools.cache
-def recorded(engine: str) -> dict[str, engines.Probe]:
+def recorded(engine: str) -> dict[str, answerss.Probe]:
     """A real server's answers about itself."""
     with open(os.path.join(HERE, "data", "engines", f"{engine.lower()}.json"),
               encoding="utf-8") as file:
@@ -183,7 +179,7 @@ def recorded(engine: str) -> dict[str, engines.Probe]:
         except ValueError:
             return None
 
-    return {path: engines.Probe(a["status"], a["headers"], parsed(a["text"]), a["text"])
+    return {path: answerss.Probe(a["status"], a["headers"], parsed(a["text"]), a["text"])
             for path, a in answers.items()}
 
 
@@ -210,26 +206,26 @@ class Maker:
                 self._segment()
             except Killed:
                 self._end_early()
-        machine = hardware.assemble(MACHINE)
+        machine = inventory.assemble(MACHINE)
         made = Made(self.manifest, self.events, machine, {"cells": []}, dict(WORDS), {})
         return made.completed()
 
     def _manifest(self) -> Json:
-        args = flags.build_parser("", run_benchmark.CANONICAL_OPTIONS).parse_args([
+        args = cli.build_parser("", run_benchmark.CANONICAL_OPTIONS).parse_args([
             "--target-url", "http://127.0.0.1:8080", "--models", "auto", "--phases",
             self.spec.phases, "--submitter-handle", self.spec.handle, "--device-tag",
             self.spec.tag, "--no-hostname", *self.spec.more])
-        flags.settle(args, run_benchmark.CANONICAL_OPTIONS)
-        engine = engines.identify(self.probes)
+        cli.settle(args, run_benchmark.CANONICAL_OPTIONS)
+        engine = queries.identify(self.probes)
         self.served, self.skipped = manifests.choose_models(
-            args.models, engines.served_models(self.probes))
-        found = manifests.Found(
+            args.models, queries.served_models(self.probes))
+        found = manifests.RunContext(
             str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
             run_benchmark.HARNESS_VERSION, dict(run_benchmark.CANONICAL_OPTIONS), SUITES,
-            _at(BASE, -20_000), False, flags.parse_target(args.target_url), "127.0.0.1", "host")
+            _at(BASE, -20_000), False, cli.parse_target(args.target_url), "127.0.0.1", "host")
         manifest = manifests.assemble(
             args, found, engine, self.served, dict.fromkeys(self.served, self._told(None)),
-            releases.current_hashes(),
+            release.current_hashes(),
             {"commit": "3" * 40, "dirty": False})
         manifest["python"] = {"version": "3.12.1", "implementation": "CPython"}
         manifest["os"] = {"system": "Linux", "machine": "x86_64"}
@@ -270,7 +266,7 @@ class Maker:
             if not self.known.model_done(model):
                 self._model(model)
         for name in self.known.names:
-            if phases.PHASES[name].kind == "mixed":
+            if suites.PHASES[name].kind == "mixed":
                 self._phase(name, list(self.served))
         if not smoke:
             self._write("host_sampled", **_sample(self.rng))
@@ -283,13 +279,13 @@ class Maker:
             self._write("run_interrupted", reason="stopped by SIGINT", exit_code=130,
                         in_flight=sorted(self.dropped))
 
-    def _told(self, loaded: Optional[str]) -> engines.Probes:
+    def _told(self, loaded: Optional[str]) -> answerss.Probes:
         """What the server tells of itself with a model loaded; Ollama only then of its context."""
         if self.spec.engine != "ollama":
             return self.probes
         models = [] if loaded is None else [{"name": loaded, "model": loaded,
                                              "context_length": 4096}]
-        return {**self.probes, "/api/ps": engines.Probe(200, {}, {"models": models}, "")}
+        return {**self.probes, "/api/ps": answerss.Probe(200, {}, {"models": models}, "")}
 
     # -- phases
     def _model(self, model: str) -> None:
@@ -305,9 +301,9 @@ class Maker:
             self._probe(model)
 
     def _phase(self, name: str, models: list[str]) -> None:
-        mixed = phases.PHASES[name].kind == "mixed"
+        mixed = suites.PHASES[name].kind == "mixed"
         model = None if mixed else models[0]
-        reason = phases.skip_reason(name, models, self.manifest["plan"]["lanes"])
+        reason = plan.skip_reason(name, models, self.manifest["plan"]["lanes"])
         if reason and (model, name) not in self.known.finished:
             self.known.finished.add((model, name))
             self._write("phase_skipped", model=model, phase=name, reason=reason)
@@ -316,8 +312,8 @@ class Maker:
         if not reason and (todo or (model, name) not in self.known.finished):
             self._calls(model, name, cells, todo)
 
-    def _calls(self, model: Optional[str], name: str, cells: list[phases.Cell],
-               todo: list[phases.Cell]) -> None:
+    def _calls(self, model: Optional[str], name: str, cells: list[plan.Cell],
+               todo: list[plan.Cell]) -> None:
         self.t_us += 90
         begun_us = self.t_us
         queues = {lane: [c for c in todo if c.lane == lane] for lane in {c.lane for c in todo}}
@@ -342,7 +338,7 @@ class Maker:
         self._write("phase_finished", 50, model=model, phase=name, planned=len(cells), ok=ok,
                     failed=len(cells) - ok, started_us=begun_us, wall_us=self.t_us - begun_us)
 
-    def _record(self, cell: phases.Cell, messages: Any, asked: Any) -> Json:
+    def _record(self, cell: plan.Cell, messages: Any, asked: Any) -> Json:
         fields = asked if isinstance(asked, dict) else self.known.call_fields(
             cell, messages, *asked)
         event = self._write("call_finished", 150, **cell._asdict(), **fields)
@@ -356,15 +352,15 @@ class Maker:
             reply, timing = self._exchange(longest[1], self.t_us + 60, 16, self._prompt_tokens(
                 self.known.messages(longest[1])))
             self.t_us = timing["started_us"] + timing["done_us"]
-            probes.append(calls.cache_probe(kind, reply, timing))
+            probes.append(replys.cache_probe(kind, reply, timing))
         self.known.probed.add(model)
-        self._write("cache_probed", model=model, **calls.cache_verdicts(longest, probes))
+        self._write("cache_probed", model=model, **replys.cache_verdicts(longest, probes))
 
     # -- calls
-    def _ask(self, cell: phases.Cell, at_us: int) -> tuple[int, int, Any]:
+    def _ask(self, cell: plan.Cell, at_us: int) -> tuple[int, int, Any]:
         """(when it ends, its lane, (cell, messages, what _record takes)) of a call."""
         question, known, attempts = cell.question_id, self.known, []
-        edge = known.edge(cell) if phases.PHASES[cell.phase].kind == "append" else None
+        edge = known.edge(cell) if suites.PHASES[cell.phase].kind == "append" else None
         if edge:
             return at_us, cell.lane, (cell, None, known.beyond_the_edge(cell, edge))
         messages, refused = known.messages(cell), self.spec.refused_field
@@ -388,12 +384,12 @@ class Maker:
     def _prompt_tokens(self, messages: Any) -> int:
         return sum(len(m["content"]) for m in messages) * 10 // 43 + 9
 
-    def _exchange(self, cell: phases.Cell, at_us: int, max_tokens: int,
-                  prompt_tokens: int) -> tuple[calls.Reply, Json]:
+    def _exchange(self, cell: plan.Cell, at_us: int, max_tokens: int,
+                  prompt_tokens: int) -> tuple[replys.Reply, Json]:
         """A reply and its stamps, as they would have come."""
         rng, question = self.rng, cell.question_id
         status, failure, head = 200, None, b""
-        parser, reads = wire.StreamParser(), []
+        parser, reads = sse.StreamParser(), []
         first_us = 30_000 + prompt_tokens * 700 + rng.randrange(9000)
         if question == self.spec.edge:
             status, head = 400, b'{"error": {"message": "the request exceeds the context size"}}'
@@ -411,10 +407,10 @@ class Maker:
         kernel_ns = [started_ns + t_us * 1000 + WALL_NS for t_us, _ in reads]
         user_ns.sort()
         total = 250 + len(head) + sum(len(data) for _, data in reads)
-        arrivals = calls.Arrivals(started_ns, started_ns + 18_000, connect_us, user_ns, kernel_ns,
+        arrivals = replys.Arrivals(started_ns, started_ns + 18_000, connect_us, user_ns, kernel_ns,
                                   1, False, total)
-        reply = calls.Reply(status, {}, head, parser, failure, arrivals)
-        timing = calls.timing_of(reply, WALL_NS, WALL_NS, 0, rng.randrange(200))
+        reply = replys.Reply(status, {}, head, parser, failure, arrivals)
+        timing = run_timing.call_timing(reply, WALL_NS, WALL_NS, 0, rng.randrange(200))
         assert timing is not None
         return reply, timing
 
@@ -422,7 +418,7 @@ class Maker:
 WALL_NS = 1_795_000_000_000_000_000
 
 
-def _events(rng: random.Random, spec: Spec, cell: phases.Cell, max_tokens: int,
+def _events(rng: random.Random, spec: Spec, cell: plan.Cell, max_tokens: int,
             prompt_tokens: int, first_us: int) -> Any:
     """(when, bytes) of each read of a stream; every seventh brings two chunks."""
     count, t_us = min(max_tokens, spec.tokens + rng.randrange(12)), first_us
@@ -472,7 +468,7 @@ def _base64(data: bytes) -> Optional[str]:
 def _calibration(manifest: Json) -> Json:
     spread = {"p50": 8, "p99": 14, "max": 37, "n": 696}
     counts = sorted({1, max(entry["lanes"] for entry in manifest["plan"]["phases"])})
-    return calls.calibration(None, stamp="kernel", clock_resolution_ns=40, lanes=[
+    return calibration.calibration(None, stamp="kernel", clock_resolution_ns=40, lanes=[
         {"lanes": lanes, "chunks": 700 * lanes, "gap_us": 1000, "lag_us": spread,
          "read_lag_us": {"p50": 29, "p99": 99, "max": 140, "n": 701 * lanes},
          "ttft_error_us": {"p50": 9, "p99": 9, "max": 9, "n": 1}} for lanes in counts],

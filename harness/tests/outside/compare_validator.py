@@ -24,8 +24,9 @@ import jsonschema
 HARNESS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
-import hardware
-import ledger
+from core import ledger
+from core import schema as schemas
+from machine import inventory
 from tests import make_example, test_hardware
 
 MUTANTS, SEED = 1500, 1
@@ -67,7 +68,7 @@ class Maker:
     """Makes documents by a schema, each time another one."""
 
     def __init__(self, name: str, rng: random.Random) -> None:
-        self.root, self.rng = ledger.schema(name), rng
+        self.root, self.rng = schemas.schema(name), rng
 
     def make(self, at: dict[str, Any]) -> Json:
         """A value that fits a place of the schema."""
@@ -124,13 +125,13 @@ class Maker:
 
 def cases(rng: random.Random) -> dict[str, list[Case]]:
     """Documents that fit, by their schema."""
-    made = {name: [Case(name, "", Maker(name, rng).make(ledger.schema(name))) for _ in range(MADE)]
+    made = {name: [Case(name, "", Maker(name, rng).make(schemas.schema(name))) for _ in range(MADE)]
             for name in ("manifest", "hardware", "metadata")}
     made["hardware"] += [
-        Case("hardware", "", hardware.inventory(test_hardware.RecordedMachine(name)))
+        Case("hardware", "", inventory.inventory(test_hardware.RecordedMachine(name)))
         for name in test_hardware.MACHINES]
     made["ledger"] = [Case("ledger", event, Maker("ledger", rng).make(
-        ledger.schema("ledger")["$defs"][event])) for event in ledger.event_names()
+        schemas.schema("ledger")["$defs"][event])) for event in ledger.event_names()
         for _ in range(MADE // 6)]
     return _with_example(made)
 
@@ -217,7 +218,7 @@ Place = tuple[tuple[Any, ...], Any]             # where in a document, and a key
 
 def edges(case: Case) -> dict[str, list[Place]]:
     """{keyword: where in the document it decides, with its value} for the keywords of BENDS."""
-    root = ledger.schema(case.schema)
+    root = schemas.schema(case.schema)
     start = root["$defs"][case.definition] if case.definition else root
     found: dict[str, list[Place]] = {}
     waiting: list[tuple[tuple[Any, ...], Json, dict[str, Any]]] = [((), case.document, start)]
@@ -305,14 +306,14 @@ BENDS: dict[str, Callable[[Json, Any, int], Json]] = {
 # --- verdicts ------------------------------------------------------------------------------------
 def theirs(name: str, definition: str) -> jsonschema.Draft202012Validator:
     """The package's validator of a schema, or of one of its $defs."""
-    root = ledger.schema(name)
+    root = schemas.schema(name)
     at = {"$ref": f"#/$defs/{definition}", "$defs": root["$defs"]} if definition else root
     return jsonschema.Draft202012Validator(at)
 
 
 def differing(case: Case, mutant: Json, full: dict[tuple[str, str], Any]) -> tuple[bool, str]:
     """(whether ours refuses it, what differs in words, empty where both agree)."""
-    ours = ledger.validate(mutant, case.schema, case.definition or None)
+    ours = schemas.validate(mutant, case.schema, case.definition or None)
     words = [] if full[case.schema, case.definition].is_valid(mutant) == (not ours) else [
         f"ours: {ours[:1] or 'valid'}"]
     if case.schema == "ledger":
@@ -330,7 +331,7 @@ def main() -> int:
     wanted = {(case.schema, case.definition) for group in corpus.values() for case in group}
     full = {key: theirs(*key) for key in {*wanted, ("ledger", "")}}
     for name in corpus:
-        jsonschema.Draft202012Validator.check_schema(ledger.schema(name))
+        jsonschema.Draft202012Validator.check_schema(schemas.schema(name))
     for name, group in corpus.items():
         tried = [(case, case.document, "as made") for case in group]
         places_of = [edges(case) for case in group]

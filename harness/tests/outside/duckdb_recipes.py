@@ -13,12 +13,11 @@ import sys
 import tempfile
 from typing import Any, Iterator
 
-import duckdb
-
 import compare_submissions
-import comparison
-import ledger
-import metrics
+import duckdb
+from compare import entries
+from compare import ranking as rankings
+from core import ledger, metrics
 from tests import made_submissions
 from tests.made_submissions import Spec
 
@@ -116,12 +115,12 @@ def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
 def expected_ranking(root: str) -> dict[tuple[Any, ...], Json]:
     """(phase, model, tag, quantisation, runtime) -> medians, as the comparison ranks them."""
     found = compare_submissions.read_all([os.path.join(root, "submissions")])
-    rows = comparison.make_rows(submission for submission, _ in found.submissions)
+    rows = rankings.make_rows(submission for submission, _ in found.submissions)
     return {(row.phase, row.model, row.device.tag, row.quantization,
-             comparison.runtime_text(row.runtime)): {
+             entries.runtime_text(row.runtime)): {
                  "runs": len(row.runs), **{name: row.numbers[name].value
                                            for name in ("decode_tokens_per_s", "ttft_ms")}}
-            for block in comparison.ranked(rows) for row, rank, _ in block if rank is not None}
+            for block in rankings.ranked(rows) for row, rank, _ in block if rank is not None}
 
 
 def differences(found: dict[str, Rows], root: str) -> Iterator[str]:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-import answer_checks
-import phases
+from core import answer_checks, plan, suites
 
 CONTEXT_TOKENS = 4096
 SHARES = (0.60, 0.85)
@@ -21,9 +20,9 @@ TEMPLATE_TOKENS = 80        # SmolLM2's template with its system text takes 25, 
 
 
 def prompts_of_edge_suite() -> dict:
-    folder = os.path.join(os.path.dirname(phases.__file__), "suites")
-    suite = phases.load_suites(folder, answer_checks.FORMAT_RULES)["edge_suite"]
-    return {q.id: phases.messages_of("edge_suite", q, suite)[0]["content"] for q in suite}
+    folder = os.path.join(os.path.dirname(suites.__file__), "suites")
+    suite = suites.load_suites(folder, answer_checks.FORMAT_RULES)["edge_suite"]
+    return {q.id: plan.messages_of("edge_suite", q, suite)[0]["content"] for q in suite}
 
 
 def report(path: str) -> bool:
@@ -34,7 +33,7 @@ def report(path: str) -> bool:
     for question_id, text in prompts_of_edge_suite().items():
         tokens = len(tokenizer.encode(text, add_special_tokens=False).ids)
         share = tokens / CONTEXT_TOKENS
-        fits = tokens + TEMPLATE_TOKENS + phases.EDGE_MAX_TOKENS <= CONTEXT_TOKENS
+        fits = tokens + TEMPLATE_TOKENS + suites.EDGE_MAX_TOKENS <= CONTEXT_TOKENS
         good = SHARES[0] <= share <= SHARES[1] and fits
         inside = inside and good
         print(f"{path}  {question_id:<16} {len(text)} characters  {tokens} tokens  "

@@ -6,10 +6,9 @@ import math
 import statistics
 from fractions import Fraction
 
+from core import metrics
 from hypothesis import given
 from hypothesis import strategies as st
-
-import metrics
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 LEVELS = ("min", "q1", "median", "q3", "max")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from core import names, privacy
 from hypothesis import given
 from hypothesis import strategies as st
-
-import privacy
 
 # Pieces of what the patterns look for, so that random joins come near them.
 PIECES = st.sampled_from(
@@ -35,9 +34,9 @@ def test_hits_lie_in_the_text_in_order_and_apart(text: str, scope: str) -> None:
 @given(NEARLY_PRIVATE)
 def test_names_are_judged_without_raising(text: str) -> None:
     for judge in (
-        privacy.handle_problem,
-        privacy.device_tag_problem,
-        privacy.cell_id_prefix_problem,
+        names.handle_problem,
+        names.device_tag_problem,
+        names.cell_id_prefix_problem,
     ):
         assert judge(text) is None or isinstance(judge(text), str)
-    assert privacy.handle_problem(privacy.safe_handle(text)) is None
+    assert names.handle_problem(names.safe_handle(text)) is None

@@ -6,8 +6,8 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-
-import wire
+from run import sse
+from run import timing as timings
 from tests import wire_captures
 
 STREAMS = {
@@ -22,14 +22,14 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in zip(edges, edges[1:])]
 
 
-def heard(reads: list[bytes], framing: str) -> tuple[wire.Body, wire.StreamParser]:
-    body, stream = wire.Body(framing), wire.StreamParser()
+def heard(reads: list[bytes], framing: str) -> tuple[sse.Body, sse.StreamParser]:
+    body, stream = sse.Body(framing), sse.StreamParser()
     for number, read in enumerate(reads):
         stream.feed(body.feed(read), number)
     return body, stream.close(len(reads))
 
 
-def told(stream: wire.StreamParser) -> tuple[object, ...]:
+def told(stream: sse.StreamParser) -> tuple[object, ...]:
     return (
         stream.texts,
         stream.kinds,
@@ -64,7 +64,7 @@ def test_a_real_stream_says_the_same_in_any_cut(name: str, where: list[int]) -> 
 @given(st.lists(st.binary(min_size=1, max_size=80), max_size=8), places)
 def test_chunked_framing_gives_back_what_was_framed(blocks: list[bytes], where: list[int]) -> None:
     framed = b"".join(b"%x;note=1\r\n%s\r\n" % (len(block), block) for block in blocks)
-    body = wire.Body("chunked")
+    body = sse.Body("chunked")
     out = b"".join(body.feed(read) for read in cut(framed + b"0\r\n\r\n", where))
     assert (out, body.complete, body.broken) == (b"".join(blocks), True, False)
 
@@ -88,7 +88,7 @@ def test_texts_arrive_unchanged_in_any_cut_and_dialect(
     expected = [p if escaped else p.encode("utf-8", "replace").decode() for p in parts]
     assert stream.texts == expected
     us_of_read = list(range(0, 10 * (len(payload) + 1), 10))
-    timing = wire.timing_of(stream, us_of_read)
+    timing = timings.chunk_timing(stream, us_of_read)
     assert len(timing["chunk_us"]) == len(expected)
     assert sum(timing["chunk_us"]) == (timing["last_token_us"] or 0)
 
@@ -153,7 +153,7 @@ FRAMING = b"3 a 0 ff ;x abc".split() + [b" ", b"\r", b"\n", b"\r\n", b"0\r\n\r\n
 def test_whatever_framing_comes_it_is_undone_alike_in_any_cut(
     framed: bytes, where: list[int]
 ) -> None:
-    whole, in_pieces = wire.Body("chunked"), wire.Body("chunked")
+    whole, in_pieces = sse.Body("chunked"), sse.Body("chunked")
     payload = whole.feed(framed)
     assert b"".join(in_pieces.feed(read) for read in cut(framed, where)) == payload
     assert (in_pieces.complete, in_pieces.broken) == (whole.complete, whole.broken)
@@ -176,12 +176,12 @@ def test_marking_reasoning_moves_no_text(parts: list[str]) -> None:
 
 @given(json_values)
 def test_what_is_kept_of_a_servers_object_is_json_and_small(value: object) -> None:
-    kept = wire.plain(value)
+    kept = sse.plain(value)
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
-    assert wire.plain(kept) == kept
+    assert sse.plain(kept) == kept
 
 
 @given(st.lists(st.integers(min_value=0, max_value=5), max_size=30).map(sorted))
 def test_shared_reads_name_every_read_that_brought_more_than_one(reads: list[int]) -> None:
-    named = {reads[first]: count for first, count in wire.shared_reads(reads)}
+    named = {reads[first]: count for first, count in timings.shared_reads(reads)}
     assert named == {read: reads.count(read) for read in reads if reads.count(read) > 1}

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import ledger
+from core import ledger
 from tests import made_submissions
 from tests.made_submissions import DESKTOP, GIB, MAC, Made, Spec
 

@@ -30,11 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import check_submission
-import copies
-import findings
-import metadata
-import run_page
-import sources
+from check import copies, findings, sources
+from complete import metadata, run_md
 from tests.valid_run import Made
 
 Json = dict[str, Any]
@@ -204,7 +201,7 @@ def load(folder: Path) -> Made:
     documents = [json.loads((folder / f"{name}.json").read_bytes())
                  for name in ("manifest", "hardware", "metadata")]
     events = [json.loads(line) for line in (folder / "run.jsonl").read_bytes().splitlines()]
-    words = run_page.read_words((folder / "run.md").read_text("utf-8"))
+    words = run_md.read_words((folder / "run.md").read_text("utf-8"))
     return Made(documents[0], events, documents[1], documents[2], words, {})
 
 

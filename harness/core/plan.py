@@ -1,0 +1,142 @@
+"""What a run asks: the cells of each phase, their order, and their messages."""
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NamedTuple, Optional, Sequence
+
+from core.suites import PHASES, Question
+
+
+class Cell(NamedTuple):
+    """One planned call."""
+
+    cell_id: str
+    model: str
+    phase: str
+    question_id: str
+    repeat: int
+    lane: int
+
+
+def parse_phases(text: str) -> tuple[str, ...]:
+    """`hello,5q` or `all` -> phase names in running order; raises ValueError with one sentence."""
+    names = [n.strip() for n in text.split(",") if n.strip()]
+    unknown = [n for n in names if n not in PHASES and n != "all"]
+    if unknown or not names:
+        raise ValueError(f"{text!r}: a phase is one of {', '.join(PHASES)}, or all")
+    return tuple(PHASES) if "all" in names else tuple(p for p in PHASES if p in names)
+
+
+def plan_of(names: Sequence[str], suites: dict[str, tuple[Question, ...]], lanes: int, repeats: int,
+            num_predict: int, smoke: bool = False) -> dict[str, Any]:
+    """The manifest's `plan`; hello precedes everything, asked for or not."""
+    asked = ["hello"] if smoke else ["hello", *(n for n in names if n != "hello")]
+    return {"repeats": repeats, "lanes": lanes, "phases": [
+        {"phase": name, "suite_file": PHASES[name].suite_file,
+         "lanes": lanes if PHASES[name].kind in ("same", "mixed") else 1,
+         "max_tokens": min(PHASES[name].max_tokens or num_predict, num_predict),
+         "question_ids": [q.id for q in suites[name]]} for name in asked]}
+
+
+def cell_id_of(prefix: str, model: str, phase: str, question_id: str, repeat: int) -> str:
+    """`<node-tag>:<engine>:<model>:<phase>:<question-id>`, `:r<k>` for a repeat."""
+    return ":".join([prefix, model, phase, question_id] + ([f"r{repeat}"] if repeat else []))
+
+
+def cells_of(plan: dict[str, Any], phase: str, models: Sequence[str], prefix: str) -> list[Cell]:
+    """The planned calls of one phase on one model (mixed: on all), dealt to lanes in order."""
+    entry = next(p for p in plan["phases"] if p["phase"] == phase)
+    repeats = 1 if phase == "hello" else plan["repeats"]
+    cells = []
+    for repeat in range(repeats):
+        for index, question_id in enumerate(entry["question_ids"]):
+            lane = index % entry["lanes"]
+            model = models[lane % len(models)]
+            cells.append(Cell(cell_id_of(prefix, model, phase, question_id, repeat),
+                              model, phase, question_id, repeat, lane))
+    return cells
+
+
+def skip_reason(phase: str, models: Sequence[str], lanes: int) -> Optional[str]:
+    """Why a phase cannot run with these models, or None."""
+    if phase == "parallel_mixed" and len(models) < 2:
+        return "parallel_mixed needs two models or more; this run has one"
+    if phase == "parallel_mixed" and lanes < 2:
+        return "parallel_mixed needs two lanes or more"
+    return None
+
+
+def all_cells(manifest: dict[str, Any]) -> list[Cell]:
+    """Every planned call of a run in running order; phases that must be skipped are left out."""
+    plan, models, prefix = manifest["plan"], manifest["models"], manifest["cell_id_prefix"]
+    cells, names = [], [p["phase"] for p in plan["phases"]]
+    for model in models:
+        for name in names:
+            if PHASES[name].kind != "mixed":
+                cells += cells_of(plan, name, [model], prefix)
+    for name in names:
+        if PHASES[name].kind == "mixed" and not skip_reason(name, models, plan["lanes"]):
+            cells += cells_of(plan, name, models, prefix)
+    return cells
+
+
+def messages_of(phase: str, question: Question, suite: Sequence[Question],
+                history: Sequence[tuple[str, str]] = ()) -> list[dict[str, str]]:
+    """The messages of a call, without a salt.
+
+    history: (prompt, answer) of the turns before, for the growing conversation of edge_append.
+    """
+    content = question.prompt
+    if PHASES[phase].kind == "suite_context":
+        content = "\n\n".join([f"[{q.id}] {q.prompt}" for q in suite] + [
+            f"Answer only the question [{question.id}]. The other texts above are its context."])
+    messages = []
+    for prompt, answer in history:
+        messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return messages + [{"role": "user", "content": content}]
+
+
+def salted(messages: list[dict[str, str]], salt: Optional[str]) -> list[dict[str, str]]:
+    """The same messages with one short line ahead of the first, so that no cached prefix fits."""
+    if salt is None:
+        return messages
+    first = {**messages[0], "content": f"[{salt}]\n{messages[0]['content']}"}
+    return [first, *messages[1:]]
+
+
+def fingerprint(messages: list[dict[str, str]]) -> dict[str, Any]:
+    """SHA-256 (of the compact JSON, UTF-8), characters and count of messages."""
+    text = json.dumps(messages, ensure_ascii=True, separators=(",", ":"))
+    return {"messages_sha256": hashlib.sha256(text.encode("ascii")).hexdigest(),
+            "messages_chars": sum(len(m["content"]) for m in messages),
+            "messages_count": len(messages)}
+
+
+def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tuple[str, int, int]],
+               effective_tokens: Optional[int], markers_found: Optional[bool]) -> dict[str, Any]:
+    """Was the prompt cut by the server? {"verdict": yes/no/unknown, "reason"}.
+
+    earlier: (phase, messages_chars, prompt_tokens) of this model's answered calls before this one;
+    they tell how many characters this model's tokenizer puts into a token. A total at the limit
+    alone is no sign. Source: what Ollama does to a long prompt, read in its source: the front half
+    is dropped without a word, and usage.prompt_tokens falls to half the window.
+    """
+    if not isinstance(prompt_tokens, int) or isinstance(prompt_tokens, bool) or prompt_tokens <= 0:
+        if markers_found and PHASES[phase].kind == "suite_context":
+            return {"verdict": "no", "reason": "the planted facts were named"}
+        return {"verdict": "unknown", "reason": "the server tells no prompt_tokens"}
+    turn = [e for e in earlier if e[0] == phase]
+    grew = PHASES[phase].kind == "append" and turn and chars > turn[-1][1]
+    if grew and prompt_tokens <= turn[-1][2]:
+        return {"verdict": "yes", "reason": f"the conversation grew, prompt_tokens did not "
+                f"({turn[-1][2]} -> {prompt_tokens})"}
+    samples = sorted(c / t for _, c, t in earlier if t > 0 and c >= 200)
+    if not samples:
+        return {"verdict": "unknown", "reason": "no earlier call to compare prompt_tokens with"}
+    expected = chars / samples[len(samples) // 2]
+    if expected > 500 and prompt_tokens < 0.6 * expected:
+        half = effective_tokens and abs(prompt_tokens - effective_tokens / 2) <= 8
+        return {"verdict": "yes", "reason": f"prompt_tokens is {prompt_tokens}, about "
+                f"{expected:.0f} were sent" + (": half the window" if half else "")}
+    return {"verdict": "no", "reason": None}

@@ -1,0 +1,109 @@
+"""What a run asks: the phases, their suites, the plan, and the messages of every call.
+
+Pure code but for reading the suite files. The runner asks by it; the submission check builds the
+same plan and the same messages again from the released suites, and so knows what a run must have
+asked.
+"""
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Iterable, NamedTuple, Optional
+
+import prompts
+
+from core.errors import HarnessError
+
+HELLO_MAX_TOKENS = 32         # a hello is short: it stands for the load, not for speed
+EDGE_MAX_TOKENS = 512         # with 2,048 the edge phases could not fit a context of 4,096
+ADVISORY_FIELDS = ("suite_name", "version", "purpose", "models", "run_mode", "lanes",
+                   "question_assignment")
+QUESTION_FIELDS = ("id", "prompt", "required_markers", "format_rule")
+
+
+class SuiteError(HarnessError):
+    """A suite file that cannot be used; the message says what and where."""
+
+
+class Phase(NamedTuple):
+    """How one phase runs. kind: single, same (lanes), mixed (lanes), append, suite_context."""
+
+    name: str
+    suite_file: Optional[str]
+    kind: str
+    max_tokens: Optional[int]         # None: num_predict
+    text: str
+
+
+PHASES = {p.name: p for p in (
+    Phase("hello", None, "single", HELLO_MAX_TOKENS, "one short call; it holds the model's load"),
+    Phase("frozen", None, "single", None, "P-EASY, P-MEDIUM, P-HARD, one lane"),
+    Phase("5q", "small_model_eval_questions.json", "single", None,
+          "5 short, format-checked tasks, one lane"),
+    Phase("20q", "python_task_suite_questions.json", "single", None,
+          "20 Python prompts of a working week, one lane"),
+    Phase("parallel_same", "parallel_qwen_same_model_20q_suite.json", "same", None,
+          "20 questions on parallel lanes, one model"),
+    Phase("parallel_mixed", "parallel_qwen_mixed_model_20q_suite.json", "mixed", None,
+          "20 questions on parallel lanes bound to the models in turn"),
+    Phase("edge_append", "python_context_edge_append_questions.json", "append", EDGE_MAX_TOKENS,
+          "one growing conversation, until the end or the context's edge"),
+    Phase("edge_suite", "python_context_edge_suite_only.json", "suite_context", EDGE_MAX_TOKENS,
+          "every question carries the whole suite as its context"),
+)}
+DEFAULT_PHASES = ("hello", "5q", "20q")
+
+
+class Question(NamedTuple):
+    """One question; markers are lower-case substrings that an answer must hold."""
+
+    id: str
+    prompt: str
+    required_markers: tuple[str, ...] = ()
+    format_rule: Optional[str] = None
+
+
+def load_suites(folder: str, format_rules: Iterable[str]) -> dict[str, tuple[Question, ...]]:
+    """Questions of every phase. folder: where the suite files lie; raises SuiteError."""
+    rules = frozenset(format_rules)
+    suites = {"hello": (Question("hello", prompts.HELLO_PROMPT),),
+              "frozen": tuple(Question(name, text) for name, text in prompts.PROMPTS.items())}
+    for phase in PHASES.values():
+        if phase.suite_file:
+            suites[phase.name] = _read_suite(os.path.join(folder, phase.suite_file), rules)
+    return suites
+
+
+def _read_suite(path: str, rules: frozenset[str]) -> tuple[Question, ...]:
+    name = os.path.basename(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            questions = json.load(file)["questions"]
+        if not isinstance(questions, list) or not questions:
+            raise SuiteError(f"suite {name}: questions[] is empty")
+    except OSError as error:
+        raise SuiteError(f"suite {name}: {error.strerror}; take it again from the "
+                         "repository") from None
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise SuiteError(f"suite {name} cannot be read ({type(error).__name__}: {error}); "
+                         "take it again from the repository") from None
+    out = tuple(_question(name, i, q, rules) for i, q in enumerate(questions))
+    if len({q.id for q in out}) < len(out):
+        raise SuiteError(f"suite {name}: two questions have the same id")
+    return out
+
+
+def _question(suite: str, index: int, raw: Any, rules: frozenset[str]) -> Question:
+    def refuse(what: str) -> SuiteError:
+        return SuiteError(f"suite {suite}, question {index}: {what}")
+
+    if not isinstance(raw, dict) or not {"id", "prompt"} <= set(raw):
+        raise refuse("it needs an id and a prompt")
+    markers, rule = raw.get("required_markers", []), raw.get("format_rule")
+    if not all(isinstance(raw[k], str) and raw[k] for k in ("id", "prompt")):
+        raise refuse("id and prompt are texts")
+    if not isinstance(markers, list) or not all(isinstance(m, str) and m for m in markers):
+        raise refuse("required_markers is a list of texts")
+    if rule is not None and rule not in rules:
+        raise refuse(f"format_rule {rule!r} is not one of {', '.join(sorted(rules))}")
+    return Question(raw["id"], raw["prompt"], tuple(markers), rule)

@@ -1,0 +1,1172 @@
+"""The submission check: every code by a mutant that has it, and honest runs that have none.
+
+A case takes a submission that the check accepts (valid_run.py), changes one thing, seals the rest
+again as a forger would, and names every code that must come of it: its own, and what follows.
+"""
+
+import contextlib
+import datetime
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+from unittest import mock
+
+import check_submission
+import run_benchmark
+from core import names
+from core.errors import HarnessError
+from core import release
+from check import copies, findings, ledger_order, manifest, privacy_scan, reading, sources
+from complete import run_md
+from core import ledger, privacy
+from run import state
+
+from tests import valid_run
+from tests.valid_run import Spec, make
+
+SMALL = valid_run.SMALL
+FIVE = Spec(phases="frozen,5q")
+LONG = Spec(tokens=80)
+LANES = Spec(phases="parallel_same")
+LONG_LANES = Spec(phases="parallel_same", tokens=60)
+SALTED = Spec(engine="vllm")
+SKIPPING = Spec(phases="frozen,parallel_mixed")
+RESUMED = Spec(kill_after=(4,), interrupted=True)
+TORN = Spec(kill_after=(4,), torn=b'{"event":"call_fin')
+BUSY = Spec(busy=("P-EASY",))
+EDGE = Spec(phases="edge_append", edge=valid_run.SUITES["edge_append"][4].id)
+SUITE = Spec(phases="edge_suite")
+EVERYTHING = Spec(
+    engine="ollama", phases="all", tokens=12, kill_after=(20, 60), torn=b'{"event":"call',
+    busy=(valid_run.SUITES["5q"][1].id,), failing=("P-HARD",), thinking=("P-EASY", "P-MEDIUM"))
+UNPINNED = {"public-1": {"harness/prompts.py": valid_run.RELEASES["public-1"][
+    "harness/prompts.py"], **{path: sha256 for path, sha256 in
+                              valid_run.RELEASES["public-1"].items() if "/suites/" in path}}}
+
+
+# --- running it ----------------------------------------------------------------------------------
+def check_folders(folders, index=None, **settings):
+    """The report on folders that lie on disk."""
+    report = findings.Report()
+    chosen = {"released": valid_run.RELEASES, "now_s": valid_run.NOW_S, **settings}
+    check_submission.check_all(sources.of_paths(folders, report), check_submission.Settings(
+        **chosen), index or copies.Index(), report)
+    return report
+
+
+def check(made, disk=None, **settings):
+    """The report on a submission that is written for it; disk changes the folder first."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = made.write(root)
+        if disk:
+            folder = disk(Path(folder)) or folder
+        return check_folders([str(folder)], **settings)
+
+
+def run_main(*argv, stdin=b""):
+    """(exit code, standard output, standard error) of the program."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), \
+            mock.patch("sys.stdin", mock.Mock(buffer=io.BytesIO(stdin))):
+        try:
+            code = check_submission.main(list(argv))
+        except SystemExit as stop:
+            code = stop.code
+    return code, out.getvalue(), err.getvalue()
+
+
+# --- changing it ---------------------------------------------------------------------------------
+def calls_of(made, phase=None):
+    return [event for event in made.events if event["event"] == "call_finished"
+            and phase in (None, event["phase"])]
+
+
+def one(made, event, at=0):
+    return [line for line in made.events if line["event"] == event][at]
+
+
+def later(made, event, by_us):
+    """Everything from a line on happens so much later."""
+    at = made.events.index(event)
+    for line in made.events[at:]:
+        line["t_us"] += by_us
+        line["at"] = moved(line["at"], by_us)
+        if line is not event and line.get("timing"):
+            line["timing"]["started_us"] += by_us
+        if line["event"] == "phase_finished":
+            inside = any(call.get("phase") == line["phase"] for call in made.events[:at])
+            line["wall_us" if inside else "started_us"] += by_us
+        if line["event"] == "run_finished":
+            line["wall_us"] += by_us
+
+
+def moved(at, by_us):
+    moment = datetime.datetime.strptime(at, "%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment + datetime.timedelta(microseconds=by_us):%Y-%m-%dT%H:%M:%S.%f}"[:23] + "Z"
+
+
+def set_gaps(call, gaps):
+    """Give a call's chunks other gaps, and its marks what follows."""
+    timing = call["timing"]
+    timing["chunk_us"] = [timing["first_token_us"], *gaps]
+    timing["last_token_us"] = sum(timing["chunk_us"])
+    timing["done_us"] = timing["last_token_us"] + 500
+
+
+def say(call, text):
+    """Give a call another answer, scored again."""
+    call["response"]["text"] = text
+    question = next(q for q in valid_run.SUITES[call["phase"]] if q.id == call["question_id"])
+    call["checks"] = state.answer_checks.check_answer(text, question.required_markers,
+                                                      question.format_rule)
+
+
+def count_prompts(made, factor):
+    """The server counts prompts otherwise, in all that it says."""
+    for call in calls_of(made):
+        usage, timings = call["response"]["usage"], call["response"]["server_timings"]
+        usage["prompt_tokens"] *= factor
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        timings["prompt_n"] = usage["prompt_tokens"]
+        timings["prompt_per_token_ms"] /= factor
+        timings["prompt_per_second"] *= factor
+    for probe in one(made, "cache_probed")["probes"]:
+        probe["prompt_tokens"] *= factor
+
+
+def count_answers(made, count):
+    """The same of answers; count gives a call's tokens."""
+    for call in calls_of(made)[1:]:
+        usage, timings = call["response"]["usage"], call["response"]["server_timings"]
+        usage["completion_tokens"] = timings["predicted_n"] = tokens = count(call)
+        usage["total_tokens"] = usage["prompt_tokens"] + tokens
+        timings["predicted_per_token_ms"] = timings["predicted_ms"] / tokens
+        timings["predicted_per_second"] = tokens * 1000 / timings["predicted_ms"]
+
+
+def declare(made, key, value):
+    """The contributor says so; `models.0.file_bytes`."""
+    document = made.metadata
+    *path, last = key.split(".")
+    for name in path:
+        document = document[int(name) if name.isdigit() else name]
+    document[last] = {"value": value, "source": "declared", "reason": None}
+
+
+def probe(made, key, value):
+    section, name = key.split(".")
+    made.hardware[section][name] = {"value": value, "source": "probed", "reason": None}
+
+
+# --- the cases -----------------------------------------------------------------------------------
+class Case(NamedTuple):
+    """A change that has a code. follows: what else must come of it; change: on the documents, which
+    are sealed then; after: on the sealed documents; disk: on the folder."""
+
+    code: str
+    change: Any = None
+    spec: Spec = SMALL
+    follows: tuple[str, ...] = ()
+    after: Any = None
+    disk: Any = None
+    settings: Optional[dict] = None
+
+
+def assign(find, name, value):
+    """A change: `find(made)` gives an object, whose key becomes a value or what it makes of it."""
+    def change(made):
+        held = find(made)
+        held[name] = value(held[name]) if callable(value) else value
+    return change
+
+
+def call_field(*path, value, at=1):
+    """A change of one field of one call."""
+    def find(made):
+        held = calls_of(made)[at]
+        for name in path[:-1]:
+            held = held[name]
+        return held
+    return assign(find, path[-1], value)
+
+
+def line_field(event, name, value, at=0):
+    return assign(lambda made: one(made, event, at), name, value)
+
+
+def manifest_field(*path, value):
+    def find(made):
+        held = made.manifest
+        for name in path[:-1]:
+            held = held[name]
+        return held
+    return assign(find, path[-1], value)
+
+
+def file_bytes(name, data):
+    """A file is other bytes than its document."""
+    return lambda made: made.files.__setitem__(
+        name, data(made.bytes_of()[name]) if callable(data) else data)
+
+
+def words(name, text):
+    return lambda made: made.words.__setitem__(name, text)
+
+
+def unlink(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def link(folder):
+    (folder / "run.md").unlink()
+    (folder / "run.md").symlink_to("manifest.json")
+
+
+def drop(event, at=0):
+    return lambda made: made.events.remove(one(made, event, at))
+
+
+def drop_call(made):
+    made.events.remove(calls_of(made)[2])
+
+
+def drop_resumed_hello(made):
+    """The hello of a second segment, and the lines that come of it."""
+    at = made.events.index(one(made, "run_resumed"))
+    hello = next(i for i, line in enumerate(made.events) if i > at and line.get("phase") == "hello")
+    del made.events[hello:hello + 3]
+
+
+def trade_lines(made):
+    """Two lines change places and times."""
+    first, second = made.events[1:3]
+    for name in ("t_us", "at"):
+        first[name], second[name] = second[name], first[name]
+    made.events[1:3] = [second, first]
+
+
+def ask_again(made):
+    """A call that had an answer is asked once more behind the last one of its phase."""
+    last = calls_of(made, "frozen")[-1]
+    at = made.events.index(last) + 1
+    took_us = last["timing"]["done_us"] + 1000
+    later(made, made.events[at], took_us)
+    again = json.loads(json.dumps(last))
+    again["timing"]["started_us"] = last["t_us"] + 400
+    again.update(t_us=last["t_us"] + took_us, at=moved(last["at"], took_us))
+    made.events.insert(at, again)
+
+
+def skip_own_model(made):
+    line = one(made, "endpoint_identified")
+    made.events.insert(3, ledger.event_line(
+        "model_skipped", **{name: line[name] for name in ("seq", "run_id", "segment", "at", "t_us",
+                                                          "model")}, reason="it does not chat"))
+
+
+def go_on_after_the_end(made):
+    at = made.events.index(one(made, "run_interrupted"))
+    made.events.insert(at + 1, {**one(made, "host_sampled"), **{
+        name: made.events[at][name] for name in ("segment", "at", "t_us")}})
+
+
+def outlast(made):
+    call = calls_of(made)[2]
+    call["timing"]["done_us"] += 400_000_000
+    later(made, call, 400_000_000)
+
+
+def wall_clock_later(made):
+    for line in made.events[5:]:
+        line["at"] = moved(line["at"], 3_600_000_000)
+
+
+def sample_back_in_time(made):
+    sample = one(made, "host_sampled")
+    sample["at"] = moved(sample["at"], 1000 - sample["t_us"])
+    sample["t_us"] = 1000
+
+
+def sample_thrice(made):
+    sample = one(made, "host_sampled")
+    made.events[-2:-1] = [dict(sample) for _ in range(3)]
+
+
+def slow_memory(made):
+    probe(made, "memory.bandwidth_theoretical_gb_per_s", 10.0)
+    probe(made, "memory.bandwidth_measured_gb_per_s", 9.0)
+
+
+def slow_cpu(made):
+    for name in ("physical_cores_count", "threads_count", "usable_threads_count"):
+        probe(made, f"cpu.{name}", 1)
+    probe(made, "cpu.max_mhz", 1000)
+    probe(made, "cpu.instruction_sets", ["neon"])
+
+
+def slow_server(made):
+    for call in calls_of(made):
+        timings = call["response"]["server_timings"]
+        for name, factor in (("predicted_ms", 3), ("predicted_per_token_ms", 3),
+                             ("predicted_per_second", 1 / 3)):
+            timings[name] *= factor
+
+
+def same_answer(made):
+    for call in calls_of(made)[1:]:
+        say(call, "I am a language model, and can not answer this question here. " * 4)
+
+
+def same_times(made):
+    longest = max(calls_of(made), key=lambda call: len(call["timing"]["chunk_us"]))
+    other = min(calls_of(made)[1:], key=lambda call: len(call["timing"]["chunk_us"]))
+    longest["timing"]["reads"] = other["timing"]["reads"]
+    set_gaps(longest, other["timing"]["chunk_us"][1:])
+
+
+def even_gaps(made):
+    call = max(calls_of(made), key=lambda call: len(call["timing"]["chunk_us"]))
+    set_gaps(call, [min(gap, 8500) for gap in call["timing"]["chunk_us"][1:]])
+
+
+def even_rates(made):
+    for call in calls_of(made)[1:]:
+        gaps = call["timing"]["chunk_us"][1:]
+        wanted = (call["response"]["usage"]["completion_tokens"] - 1) * 8000
+        gaps = [gap * wanted // sum(gaps) for gap in gaps]
+        set_gaps(call, [gaps[0] + wanted - sum(gaps), *gaps[1:]])
+
+
+def round_times(made):
+    for call in calls_of(made):
+        set_gaps(call, [gap // 100 * 100 for gap in call["timing"]["chunk_us"][1:]])
+
+
+def other_canonical(made):
+    made.manifest["canonical_options"]["temperature"] = 0.2
+    made.manifest["canonical_options_overrides"]["temperature"] = 0.1
+    made.manifest["flags"].append("--temperature 0.1")
+
+
+def host_name(made):
+    made.manifest["host_hostname_short"] = "box"
+    made.manifest["flags"].remove("--no-hostname")
+
+
+def other_prompts(made):
+    made.manifest["files_sha256"]["harness/prompts.py"] = "0" * 64
+
+
+ANOTHER_ID = "9" * 8 + "-9999" * 3 + "-" + "9" * 12
+OTHER_RELEASE = {"public-1": {**valid_run.RELEASES["public-1"], "harness/prompts.py": ("0" * 64,)}}
+HUGE_LINE = b'{"event":"' + b"x" * (reading.LINE_LIMIT_BYTES + 10) + b'"}\n'
+
+CASES = (
+    # files
+    Case("file-missing", disk=unlink("run.md")),
+    Case("file-unexpected", disk=lambda folder: (folder / ".DS_Store").write_bytes(b"")),
+    Case("file-too-large", after=file_bytes("run.md", b"x" * 300_000)),
+    Case("folder-name", disk=lambda folder: folder.rename(folder.parent / "run-1")),
+    Case("json-not-strict", after=file_bytes("hardware.json", b'{"a": NaN}')),
+    Case("json-not-strict", after=file_bytes("run.md", b"\xff")),
+    Case("json-too-complex", after=file_bytes("hardware.json", b"[" + b"1," * 600 + b"1]")),
+    Case("line-too-long", after=file_bytes("run.jsonl", HUGE_LINE)),
+    # The last line is not under the ledger's seal, but metadata.json has the hash of all of it.
+    Case("line-not-canonical", follows=("metadata-differs",), after=file_bytes(
+        "run.jsonl", lambda data: data.replace(b'"event":"run_finished"',
+                                               b'"event": "run_finished"'))),
+    Case("line-not-canonical", follows=("metadata-differs",), after=file_bytes(
+        "run.jsonl", lambda data: data[:-1])),
+    Case("schema", after=lambda made: made.hardware.update(extra=1)),
+    Case("schema", call_field("lane", value=0.0)),
+    Case("schema", after=lambda made: made.metadata.update(counts={"ok": 4.0})),
+    Case("text-invisible", words("notes", "nothing\u200b at all")),
+    Case("answer-invisible", call_field("response", "text", value=lambda text: text + "\u202e")),
+    Case("ids-differ", line_field("host_sampled", "run_id", ANOTHER_ID)),
+    Case("ids-differ", disk=lambda folder: folder.parent.rename(folder.parent.parent / "other-tag")
+         / folder.name),
+    # provenance
+    Case("release-unknown", manifest_field("harness_version", value="public-0")),
+    Case("harness-modified", manifest_field("files_sha256", "harness/run/sse.py", value="0" * 64)),
+    Case("harness-modified", manifest_field("files_sha256", "harness/json.py", value="0" * 64)),
+    Case("harness-unpinned", settings={"released": UNPINNED}),
+    Case("harness-dirty", manifest_field("git", "dirty", value=True),
+         settings={"released": UNPINNED}, follows=("harness-unpinned",)),
+    Case("suite-not-here", other_prompts, settings={"released": OTHER_RELEASE}),
+    Case("synthetic-run", manifest_field("synthetic", value=True)),
+    Case("smoke-run", spec=Spec(more=("--smoke",))),
+    Case("unnamed", spec=Spec(handle="unnamed")),
+    Case("unnamed", spec=Spec(more=("--cell-id-prefix", "local:llama.cpp"))),
+    Case("name-refused", spec=Spec(handle="Ada")),
+    Case("handle-not-author", settings={"handle": "Grace"}),
+    Case("canonical-differ", other_canonical, follows=("options-overridden",)),
+    Case("options-overridden", spec=Spec(more=("--num-predict", "64"))),
+    Case("plan-differs", lambda made: made.manifest["plan"]["phases"][1]["question_ids"].reverse()),
+    Case("plan-differs", lambda made: made.manifest["plan"]["phases"][1].update(suite_file="x")),
+    Case("plan-differs", lambda made: made.manifest["plan"]["phases"].reverse(),
+         follows=("flags-differ",)),
+    Case("json-too-complex", manifest_field("plan", "repeats", value=1000), spec=LANES,
+         follows=("flags-differ",)),
+    Case("flags-differ", lambda made: made.manifest["flags"].append("--lanes 9")),
+    Case("flags-differ", lambda made: made.manifest["flags"].append("--unheard-of")),
+    Case("flags-differ", lambda made: made.manifest["flags"].append("--rehearse")),
+    Case("manifest-differs", manifest_field("prompt_cache", "method", value="salt")),
+    Case("manifest-differs", manifest_field("engine", "build", value="b9999")),
+    Case("manifest-differs", lambda made: made.manifest["contexts"][0].update(model="another"),
+         follows=("context-differs",)),
+    Case("manifest-unsealed", after=manifest_field("git", "commit", value="4" * 40)),
+    Case("server-changed", call_field("response", "system_fingerprint", value="fp_2")),
+    Case("endpoint-remote", manifest_field("target", "class", value="lan")),
+    # ledger
+    Case("ledger-start", drop("run_started")),
+    Case("ledger-start", after=file_bytes("run.jsonl", b"")),
+    Case("ledger-gap", after=line_field("run_finished", "seq", lambda seq: seq + 1)),
+    Case("ledger-unfinished", lambda made: made.events.pop()),
+    Case("ledger-unsealed", after=line_field("run_finished", "sha256", "0" * 64)),
+    Case("finish-differs", after=line_field("run_finished", "exit_code", 1)),
+    Case("finish-differs", after=line_field("run_finished", "wall_us", 5)),
+    Case("segment-order", line_field("host_sampled", "segment", 1)),
+    Case("segment-order", go_on_after_the_end, spec=RESUMED),
+    Case("event-order", trade_lines),
+    Case("event-order", drop("instrument_calibrated")),
+    Case("event-order", sample_thrice),
+    Case("event-order", drop("endpoint_identified", 1)),
+    Case("model-unknown", skip_own_model),
+    # Counted again, the phase lacks a call, and so the run has one without an answer.
+    Case("cell-missing", drop_call, follows=("phase-finished-differs", "finish-differs")),
+    Case("cell-unplanned", line_field("run_interrupted", "in_flight", ["a:b:c:d"]), spec=RESUMED),
+    Case("cell-differs", call_field("lane", value=3)),
+    Case("cell-differs", call_field("cold", value=True)),
+    # It comes after itself.
+    Case("cell-repeated", ask_again, follows=("call-order",)),
+    Case("cell-differs", call_field("model", value="another"), spec=RESUMED),
+    Case("call-order", spec=Spec(swapped=True)),
+    Case("hello-missing", drop_resumed_hello, spec=RESUMED),
+    Case("phase-skip-differs", line_field("phase_skipped", "reason", "no time"), spec=SKIPPING),
+    Case("phase-skip-differs", drop("phase_skipped"), spec=SKIPPING),
+    Case("phase-finished-differs", line_field("phase_finished", "ok", 0, at=1)),
+    Case("phase-finished-differs", line_field("phase_finished", "wall_us", 1, at=1)),
+    Case("phase-finished-differs", drop("phase_finished", 1), follows=("event-order",)),
+    Case("request-differs", call_field("request", "messages_chars", value=lambda n: n + 1)),
+    Case("request-differs", call_field("request", "prompt", value="hello")),
+    Case("options-differ", call_field("request", "options", value=lambda held: {
+        **held, "temperature": 0.2})),
+    Case("options-differ", call_field("request", "dropped_fields", value=["stream_options"])),
+    Case("options-differ", call_field("request", "salt", value="0123456789abcdef")),
+    Case("salt-repeated", lambda made: calls_of(made)[2]["request"]["options"].update(
+        cache_salt=calls_of(made)[1]["request"]["options"]["cache_salt"]), spec=SALTED),
+    Case("outcome-differs", call_field("response", "http_status", value=201)),
+    Case("outcome-differs", call_field("response", "finish_reason", value=None)),
+    Case("checks-differ", call_field("checks", "passed", value=lambda passed: not passed, at=5),
+         spec=FIVE),
+    Case("reasoning-differs", call_field("reasoning", "characters", value=1)),
+    Case("reasoning-differs", call_field("reasoning", "mode", value="hidden"),
+         follows=("cells-not-ranked",)),
+    Case("truncated-differs", call_field("truncated", "reason", value="it says so")),
+    Case("call-flags-differ", call_field("flags", value=["model_mismatch"]),
+         follows=("cells-not-ranked",)),
+    Case("cache-probe-differs", line_field("cache_probed", "reason", "it says so")),
+    Case("cache-probe-differs", drop("cache_probed")),
+    Case("calibration-differs", lambda made: one(made, "instrument_calibrated")["lanes"][0][
+        "lag_us"].update(p50=15)),
+    Case("context-differs", lambda made: one(made, "endpoint_identified")["context"].update(
+        requested_tokens=4097)),
+    Case("resume-differs", line_field("run_resumed", "torn_bytes", 3), spec=TORN),
+    Case("usage-differs", call_field("response", "usage", "total_tokens", value=lambda n: n + 1)),
+    Case("usage-differs", call_field("response", "server_timings", "predicted_ms",
+                                     value=lambda ms: ms * 1.01)),
+    Case("usage-differs", lambda made: one(made, "cache_probed")["probes"][1].update(
+        prompt_tokens=9)),
+    Case("answers-cut", lambda made: calls_of(made)[1]["response"].update(
+        finish_reason="length")),
+    # time
+    Case("clock-backwards", sample_back_in_time),
+    Case("marks-out-of-order", call_field("timing", "headers_us", value=lambda us: us + 10_000)),
+    Case("marks-out-of-order", call_field("timing", "headers_us", value=None)),
+    Case("chunks-differ", lambda made: calls_of(made)[1]["timing"]["chunk_us"].__setitem__(3, 9)),
+    Case("chunks-differ", call_field("timing", "chunk_kinds", value="a3r2")),
+    Case("chunks-differ", call_field("timing", "first_answer_us", value=lambda us: us + 1)),
+    Case("chunks-differ", call_field("timing", "reads", value=lambda held: [*held, [999, 2]])),
+    # Chunks that share a read have one lag between them.
+    Case("chunks-differ", call_field("timing", "reads", value=[[1, 2]]),
+         follows=("stamps-differ",)),
+    Case("chunks-differ", call_field("timing", "ttft_null_reason", value="no text arrived")),
+    Case("stamps-differ", call_field("timing", "read_lag_us", value=None)),
+    Case("stamps-differ", call_field("timing", "read_lag_us", "n", value=2)),
+    Case("bytes-too-few", call_field("timing", "bytes_received", value=10)),
+    Case("time-overlap-on-one-lane", call_field("timing", "started_us", value=lambda us: us - 900,
+                                                at=2)),
+    Case("call-outside-phase", call_field("timing", "done_us", value=lambda us: us + 10_000_000)),
+    Case("attempts-differ", lambda made: calls_of(made)[1]["attempts"][0].update(status=500),
+         spec=BUSY),
+    Case("attempts-differ", lambda made: calls_of(made)[1]["attempts"][0].update(
+        ended_us=calls_of(made)[1]["timing"]["started_us"]), spec=BUSY),
+    Case("call-outlasts-timeout", outlast),
+    Case("wall-clock-jump", wall_clock_later),
+    Case("time-in-future", settings={"now_s": valid_run.BASE.timestamp() - 100_000}),
+    # physics
+    Case("decode-over-bandwidth", slow_memory),
+    Case("prefill-over-compute", slow_cpu, spec=SUITE),
+    # Such weights cannot be read so often, either.
+    Case("weights-over-memory", lambda made: declare(made, "models.0.file_bytes", 10 ** 12),
+         follows=("decode-over-bandwidth",)),
+    Case("tokens-over-context", lambda made: declare(
+        made, "models.0.context_effective_tokens", 64)),
+    Case("server-timings-differ", slow_server),
+    # authenticity
+    Case("answers-equal", same_answer),
+    Case("timings-equal", same_times),
+    Case("gaps-too-even", even_gaps, spec=LONG_LANES),
+    Case("rates-too-even", even_rates, spec=LANES),
+    Case("times-round", round_times, spec=LONG),
+    Case("tokens-implausible", lambda made: count_prompts(made, 6)),
+    Case("chunks-exceed-tokens", lambda made: count_answers(made, lambda call: -(-len(
+        call["response"]["text"].split()) // 3))),
+    # disclosure
+    Case("metadata-differs", after=lambda made: made.metadata.update(counts={"ok": 1})),
+    Case("run-md-differs", after=file_bytes("run.md", lambda page: page.replace(b"Medians",
+                                                                                b"Means"))),
+    Case("run-md-differs", after=file_bytes("run.md", b"# A page of my own\n")),
+    Case("attestation-missing", words("attestation", "\n".join(
+        f"- [x] {statement}" for statement in run_md.STATEMENTS[:3]))),
+    Case("placeholder-left", words("notes", run_md.WORDS["notes"])),
+    Case("placeholder-left", lambda made: declare(made, "runtime.build_origin", "unknown")),
+    Case("words-not-plain", words("notes", "none ![or a picture](of something)")),
+    Case("words-not-plain", words("notes", "none <!-- that anybody sees -->")),
+    Case("words-not-plain", words("notes", "none\n\n[//]: # (that anybody sees)")),
+    Case("words-not-plain", words("notes", "none <p hidden>that anybody sees</p>"),
+         follows=("placeholder-left",)),
+    Case("hardware-odd", lambda made: probe(made, "cpu.physical_cores_count", 64)),
+    Case("hardware-contradicts", lambda made: probe(made, "cpu.architecture", "arm64")),
+    Case("hardware-contradicts", line_field("host_sampled", "memory_used_bytes", 10 ** 12)),
+    Case("hostname-published", host_name),
+    # privacy, statistics
+    Case("private-disclosure", words("notes", "served from 192.168.1.20")),
+    Case("private-disclosure", line_field("run_interrupted", "reason", "lost 192.168.1.20"),
+         spec=RESUMED),
+    Case("private-answer", call_field("response", "text", value=lambda text: text +
+                                      "ping 192.168.1.20")),
+    Case("cells-not-ranked", spec=EDGE),
+)
+# What needs a folder, a repository or an index of its own has a test of its own.
+ELSEWHERE = {
+    "file-not-regular": "HostileFiles", "file-unreadable": "HostileFiles",
+    "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
+    "file-mode": "Changes", "path-outside": "Changes", "path-changed": "Changes",
+    "too-many-files": "Changes", "run-id-taken": "Copies", "timing-copied": "Copies",
+    "answers-copied": "Copies"}
+
+
+class Codes(unittest.TestCase):
+    """One code by one change."""
+
+    maxDiff = None
+
+    def test_every_code_has_a_case(self):
+        self.assertEqual(set(findings.CODES) - {case.code for case in CASES} - set(ELSEWHERE),
+                         set())
+        for code, name in ELSEWHERE.items():
+            tests = Path(__file__).read_text("utf-8").partition(f"class {name}(")[2]
+            self.assertIn(f'"{code}"', tests.partition("\nclass ")[0], code)
+
+    def test_each_case_has_its_code_and_what_follows(self):
+        for number, case in enumerate(CASES):
+            with self.subTest(code=case.code, number=number):
+                made = make(case.spec)
+                if case.change:
+                    case.change(made)
+                    made = made.sealed()
+                if case.after:
+                    case.after(made)
+                    if not made.files and case.code not in ("schema", "metadata-differs"):
+                        made = made.completed()
+                report = check(made, case.disk, **(case.settings or {}))
+                self.assertEqual(report.codes(), sorted({case.code, *case.follows}),
+                                 report.text(1))
+
+
+
+class HonestRuns(unittest.TestCase):
+    """What a runner writes has no finding, whatever happened to it."""
+
+    def test_a_run_has_no_finding(self):
+        for spec in (SMALL, LANES, SALTED, SKIPPING, RESUMED, TORN, BUSY, SUITE, Spec(
+                phases="5q", more=("--repeats", "3")), Spec(more=("--prompt-cache", "allow")), Spec(
+                engine="vllm", refused_field="cache_salt"), Spec(phases="hello"), Spec(
+                thinking=("P-EASY", "P-HARD")), Spec(more=("--cell-id-prefix", "ci:llama.cpp")),
+                Spec(kill_after=(0,)), Spec(kill_after=(1, 0, 3)),
+                Spec(kill_after=(1000,), failing=("P-HARD",)),
+                Spec(engine="ollama", phases="parallel_mixed", kill_after=(5,), tokens=12)):
+            with self.subTest(spec=spec):
+                report = check(make(spec))
+                self.assertEqual(report.codes(), [], report.text(1))
+
+    def test_two_models_lanes_resumes_retries_reasoning_and_a_failure_are_no_finding(self):
+        made = make(EVERYTHING)
+        self.assertEqual({line["segment"] for line in made.events}, {0, 1, 2})
+        self.assertEqual({line["event"] for line in made.events} ^ set(ledger.event_names()),
+                         {"phase_skipped", "run_interrupted"})
+        report = check(made)
+        self.assertEqual(report.codes(), [], report.text(1))
+
+    def test_a_conversation_that_met_its_edge_is_told_of_and_no_error(self):
+        for spec in (EDGE, EDGE._replace(kill_after=(7,)), EDGE._replace(kill_after=(3,))):
+            report = check(make(spec))
+            self.assertEqual(report.codes(), ["cells-not-ranked"], report.text(1))
+
+    def test_a_run_whose_very_first_line_was_torn(self):
+        made = make()
+        resumed = one(make(TORN), "run_resumed")
+        first = made.events[0]
+        for event in made.events[1:]:
+            event["segment"] = 1
+        made.events.insert(1, {**resumed, **{name: first[name] for name in (
+            "run_id", "at", "t_us")}})
+        self.assertEqual(check(made.sealed()).codes(), [])
+
+    def test_a_host_name_that_was_taken_out_afterwards_breaks_no_seal(self):
+        made = make()
+        host_name(made)
+        made = made.sealed()
+        made.manifest["host_hostname_short"] = None
+        self.assertEqual(check(made.completed()).codes(), [])
+
+    def test_words_may_hold_comparisons_lists_and_links(self):
+        made = make()
+        words("notes", "- with n<k lanes, or n > 2\n- see [the log](https://example.org/a)\n"
+              "- \u00fc, \u65e5\u672c, \u2600\ufe0f and an arrow ->")(made)
+        self.assertEqual(check(made).codes(), [])
+
+    def test_canonical_options_are_those_of_the_runner(self):
+        self.assertEqual(manifest.CANONICAL_OPTIONS[run_benchmark.HARNESS_VERSION],
+                         run_benchmark.CANONICAL_OPTIONS)
+
+    def test_the_check_says_the_same_of_a_run_twice_and_in_the_same_order(self):
+        made = make()
+        for event in made.events[1:6]:
+            event["at"] = moved(event["at"], 9_000_000)
+        words("notes", "from 192.168.1.20\u200b")(made)
+        texts = []
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as root:
+                texts.append(check_folders([made.write(root)]).text(1).replace(root, ""))
+        self.assertEqual(texts[0], texts[1])
+        severities = [line.split(" ")[0] for line in texts[0].split("\n")[:-1]]
+        self.assertEqual(severities, sorted(severities))
+
+
+class Examples(unittest.TestCase):
+    """The example is one, where it lies, and nowhere else."""
+
+    def made(self):
+        made = make(Spec(more=("--smoke",)))
+        made.manifest.update(synthetic=True, submitter_handle="example",
+                             run_id=manifest.NIL_RUN_ID)
+        for event in made.events:
+            event["run_id"] = manifest.NIL_RUN_ID
+        return made.sealed()
+
+    def test_it_is_accepted_as_an_example(self):
+        with tempfile.TemporaryDirectory() as root:
+            folder = Path(self.made().write(root))
+            folder.parent.parent.rename(Path(root) / "EXAMPLE")
+            report = check_folders([str(Path(root) / "EXAMPLE")])
+            self.assertEqual(report.codes(), ["example"], report.text(1))
+
+    def test_it_is_refused_as_a_submission(self):
+        self.assertEqual(check(self.made()).codes(), ["smoke-run", "synthetic-run"])
+
+    def test_a_flag_lets_a_rehearsal_pass_and_nothing_else(self):
+        made = make()
+        made.manifest["synthetic"] = True
+        self.assertEqual(check(made.sealed(), allow_synthetic=True).codes(), [])
+
+
+class Copies(unittest.TestCase):
+    """Somebody else's run."""
+
+    def checked(self, *submissions):
+        with tempfile.TemporaryDirectory() as root:
+            return check_folders([made.write(root) for made in submissions])
+
+    def other(self, made, handle, changes=()):
+        """The same run under another name and id."""
+        made.manifest.update(submitter_handle=handle, run_id=ANOTHER_ID)
+        for event in made.events:
+            event["run_id"] = made.manifest["run_id"]
+        for change in changes:
+            change(made)
+        return made.sealed()
+
+    def test_one_run_in_two_folders(self):
+        twice = make()
+        twice.manifest["device_tag"] = "another-machine"
+        twice.manifest["flags"] = [f.replace(SMALL.tag, "another-machine")
+                                   for f in twice.manifest["flags"]]
+        twice.manifest["cell_id_prefix"] = "another-machine:llama.cpp"
+        for event in twice.events:
+            if "cell_id" in event:
+                event["cell_id"] = event["cell_id"].replace(SMALL.tag, "another-machine")
+        report = self.checked(make(), twice.sealed())
+        # Its times are those of the other, too.
+        self.assertEqual(report.codes(), ["run-id-taken", "timing-copied"], report.text(2))
+
+    def test_times_of_another_run(self):
+        report = self.checked(make(FIVE), self.other(make(FIVE), "grace"))
+        self.assertEqual(report.codes(), ["answers-copied", "timing-copied"], report.text(2))
+
+    def new_times(self, made):
+        for call in calls_of(made):
+            set_gaps(call, [max(gap - 1, 0) for gap in call["timing"]["chunk_us"][1:]])
+
+    def test_answers_of_another_run(self):
+        report = self.checked(make(FIVE), self.other(make(FIVE), "grace", [self.new_times]))
+        self.assertEqual(report.codes(), ["answers-copied"], report.text(2))
+
+    def test_a_contributor_may_get_an_answer_twice(self):
+        report = self.checked(make(FIVE), self.other(make(FIVE), "ada", [self.new_times]))
+        self.assertEqual(report.codes(), [], report.text(2))
+
+    def test_two_runs_of_one_kind_are_no_copies(self):
+        self.assertEqual(self.checked(make(), make(Spec(seed=2, handle="grace"))).codes(), [])
+
+    def test_a_sketch_of_bytes_is_the_sketch_of_what_they_say(self):
+        for spec in (SMALL, EVERYTHING):
+            made = make(spec)
+            path = f"submissions/{made.path()}/run.jsonl"
+            self.assertEqual(copies.sketch_of_bytes(path, made.ledger_bytes()), copies.sketch(
+                path, made.manifest["submitter_handle"], made.manifest, made.events))
+
+
+class HostileFiles(unittest.TestCase):
+    """Whatever lies there: a finding, and no more."""
+
+    def test_a_link_in_place_of_a_file(self):
+        self.assertEqual(check(make(), link).codes(), ["file-not-regular"])
+
+    def test_a_named_pipe_is_not_opened(self):
+        def pipe(folder):
+            (folder / "run.jsonl").unlink()
+            os.mkfifo(folder / "run.jsonl")
+        self.assertEqual(check(make(), pipe).codes(), ["file-not-regular"])
+
+    def test_a_link_in_place_of_the_folder(self):
+        with tempfile.TemporaryDirectory() as root:
+            folder = Path(make().write(root))
+            other = folder.parent / "run-00000000-0000-4000-8000-000000000000"
+            other.symlink_to(folder)
+            report = check_folders([root])
+            self.assertEqual(report.codes(), ["file-not-regular"])
+            self.assertEqual(check_folders([str(other)]).codes(),
+                             ["file-not-regular", "no-submission"])
+
+    def test_a_file_that_cannot_be_read(self):
+        def refuse():
+            raise OSError(13, "Permission denied")
+        made, report = make(), findings.Report()
+        blobs = {name: sources.Blob(f"x/{name}", len(data), lambda data=data: io.BytesIO(data))
+                 for name, data in made.bytes_of().items()}
+        for name in ("run.md", "run.jsonl"):
+            blobs[name] = sources.Blob(f"x/{name}", 10, refuse)
+        parts = tuple(made.path().split("/"))
+        check_submission.check(sources.Submission("x", parts, blobs), check_submission.Settings(
+            valid_run.RELEASES, now_s=valid_run.NOW_S), copies.Index(), report)
+        self.assertEqual([f.code for f in report.findings()], ["file-unreadable"] * 2)
+
+    def test_a_file_that_grows_while_it_is_read(self):
+        limit = sources.LIMITS_BYTES["run.md"]
+        blob = sources.Blob("x/run.md", 10, lambda: io.BytesIO(b"x" * (limit + 9)))
+        report = findings.Report()
+        self.assertIsNone(reading.read(blob, findings.Notes(report, "x")))
+        self.assertEqual(report.codes(), ["file-too-large"])
+
+    def test_a_large_file_is_not_opened(self):
+        def opened():
+            raise AssertionError
+        report = findings.Report()
+        blob = sources.Blob("x/run.jsonl", 33 << 20, opened)
+        self.assertIsNone(reading.read_ledger(blob, findings.Notes(report, "x")))
+        self.assertEqual(report.codes(), ["file-too-large"])
+
+    def test_a_defect_of_the_check_is_a_finding(self):
+        with mock.patch.object(check_submission, "check_manifest", side_effect=KeyError("\x1b[31m")):
+            report = check(make())
+        self.assertEqual(report.codes(), ["check-broken"])
+        self.assertNotIn("\x1b", report.text(1))
+
+    def test_more_lists_than_a_parser_should_see(self):
+        for data in (b"[" * 100_001, b"[" + b"{}," * 200_000 + b"{}]", b"[" * 40 + b"]" * 40):
+            with self.subTest(data=data[:9]):
+                made = make()
+                made.files.update({"hardware.json": data, "metadata.json": data})
+                codes = check(made).codes()
+                self.assertIn(codes, (["json-too-complex"], ["json-not-strict"]))
+
+    def test_a_run_of_too_many_resumes_ends_the_look(self):
+        made = make()
+        resumed = one(make(RESUMED), "run_resumed")
+        for segment in range(1, ledger_order.MAX_SEGMENTS + 5):
+            made.events.append({**resumed, "segment": segment})
+        report = findings.Report()
+        ledger_order.walk(made.manifest, made.events, {}, None, findings.Notes(report, "x"))
+        self.assertIn("too much is wrong to go on", report.text(1))
+
+    def test_names_and_values_are_printed_in_plain_ascii(self):
+        made = make()
+        call_field("response", "finish_reason", value="\x1b[31m\u202e")(made)
+        made.manifest["flags"].append("--\x1b]0;title\x07")
+        words("notes", "\x9b31m")(made)
+
+        def odd_name(folder):
+            (folder / "\x1b[31mname\u202e").write_bytes(b"")
+        report = check(made.sealed(), odd_name)
+        for text in (report.text(1), report.json(1)):
+            self.assertRegex(text, r"\A[\n\x20-\x7e]*\Z")
+
+    def test_a_long_value_is_cut(self):
+        made = make()
+        made.manifest["flags"] = ["--" + "x" * 390] * 50
+        lines = check(made.sealed()).text(1).split("\n")
+        self.assertLess(max(map(len, lines)), 1000)
+
+
+class CommandLine(unittest.TestCase):
+    """Flags, exit codes and the two forms of the report."""
+
+    def test_a_clean_submission_exits_0_and_another_1(self):
+        with tempfile.TemporaryDirectory() as root, mock.patch.object(
+                release, "known", lambda: valid_run.RELEASES), mock.patch.object(
+                time, "time", lambda: valid_run.NOW_S):
+            folder = make().write(root)
+            self.assertEqual(run_main(folder),
+                             (0, "1 submission checked: no errors, no warnings\n", ""))
+            os.unlink(os.path.join(folder, "run.md"))
+            code, out, err = run_main(folder, "--json")
+            self.assertEqual((code, err), (1, ""))
+            self.assertEqual(json.loads(out), {
+                "submissions": 1, "counts": {"error": 1, "warning": 0, "info": 0}, "exit_code": 1,
+                "findings": [{
+                    "severity": "error", "code": "file-missing", "path": f"{folder}/run.md",
+                    "line": None, "place": None, "what": "is not there", "more": 0,
+                    "remedy": findings.CODES["file-missing"].remedy}]})
+
+    def test_folders_above_are_searched(self):
+        with tempfile.TemporaryDirectory() as root:
+            make().write(root)
+            make(Spec(seed=2)).write(root)
+            (Path(root) / "README.md").write_text("words")
+            report = findings.Report()
+            found = list(sources.of_paths([root], report))
+            self.assertEqual((len(found), report.codes()), (2, []))
+
+    def test_a_place_without_submissions_says_so(self):
+        with tempfile.TemporaryDirectory() as root:
+            code, out, _ = run_main(root)
+            self.assertEqual(code, 0)
+            self.assertIn('info no-submission .: "nothing'.replace('"', ""), out)
+            self.assertEqual(check_folders([root]).codes(), ["no-submission"])
+
+    def test_wrong_usage_exits_2_with_one_line(self):
+        with tempfile.TemporaryDirectory() as root:
+            file = os.path.join(root, "x")
+            Path(file).write_text("")
+            for argv in ((), ("--base", "x"), ("--head", "x", "y"), ("--git-dir", "x", "y"),
+                         (root, "--privacy", root), (os.path.join(root, "no\x1b")), (file,),
+                         ("--unheard\x1b",), ("--privacy", os.path.join(root, "no")),
+                         ("--privacy",), ("nul\0",)):
+                argv = (argv,) if isinstance(argv, str) else argv
+                with self.subTest(argv=argv):
+                    code, out, err = run_main(*argv)
+                    self.assertEqual((code, out), (2, ""))
+                    self.assertRegex(err, r"\Acheck_submission: [\x20-\x7e]+\n\Z")
+
+    def test_the_table_is_rendered_whole(self):
+        text = findings.check_markdown()
+        self.assertEqual(re.findall(r"^\| `([a-z-]+)` \|", text, re.M), sorted(
+            findings.CODES, key=lambda name: list(findings.GROUPS).index(
+                findings.CODES[name].group)))
+        self.assertEqual({line.count("|") for line in text.splitlines()}, {6})
+
+    def test_codes_are_known_whole_and_in_order(self):
+        for code in findings.CODES.values():
+            self.assertRegex(code.name, r"\A[a-z]+(-[a-z]+)*\Z")
+            self.assertIn(code.group, findings.GROUPS)
+            self.assertIn(code.severity, findings.SEVERITIES)
+            self.assertTrue(code.text.endswith(".") and code.why.endswith("."), code.name)
+            self.assertFalse(code.remedy.endswith("."), code.name)
+
+    def test_physics_and_invention_are_warnings(self):
+        for code in findings.CODES.values():
+            if code.group == "physics" or code.group == "authenticity" and "cop" not in code.name:
+                self.assertEqual(code.severity, findings.WARNING, code.name)
+
+    def test_it_runs_by_itself_on_a_bare_python(self):
+        program = Path(check_submission.__file__).resolve()
+        done = subprocess.run([sys.executable, "-E", "-S", str(program), "--help"],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("exit codes:", done.stdout)
+
+
+class Answers(unittest.TestCase):
+    """--answers: what each call said, as data."""
+
+    def shown(self, made, *argv):
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.write(root)
+            code, out, err = run_main("--answers", str(folder), *argv)
+        return code, out.splitlines(), err
+
+    def test_each_call_has_a_line_and_its_answers_two_ends(self):
+        made = make(SMALL)
+        call = calls_of(made)[1]
+        call["response"]["text"] = "one\n  two " + "x" * 200 + " the end"
+        code, lines, err = self.shown(made.sealed())
+        self.assertEqual((0, "", 1 + 2 * len(calls_of(made))), (code, err, len(lines)))
+        self.assertRegex(lines[0], rf"run-{made.manifest['run_id']}: {len(calls_of(made))} calls$")
+        self.assertRegex(lines[3], r"^2/\d+  ")
+        shown = "one two " + "x" * 200 + " the end"
+        self.assertEqual(lines[4], f"    [stop] {shown[:110]} [...] {shown[-40:]}")
+
+    def test_thinking_and_silence_are_told_and_nothing_is_unescaped(self):
+        made = make(SMALL)
+        first, second = calls_of(made)[:2]
+        first["response"]["text"] = ""
+        first["response"]["reasoning_text"] = "hm \x1b[2J\u202e"
+        second["response"].update(text="", reasoning_text="", finish_reason=None)
+        _, lines, _ = self.shown(made.sealed())
+        self.assertEqual([lines[2], lines[4]],
+                         [r"    [length] (only thinking) hm \x1b[2J\u202e",
+                          "    [no end] (no text)"])
+
+    def test_what_cannot_be_read_is_an_error(self):
+        made = make(SMALL)
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.write(root)
+            Path(folder, "run.jsonl").write_bytes(b"no ledger\n")
+            code, out, err = run_main("--answers", str(folder))
+        self.assertEqual((1, True), (code, out.endswith(": 0 calls\n")))
+        self.assertIn("error json-not-strict", err)
+
+
+class Privacy(unittest.TestCase):
+    """The grep before the push."""
+
+    NAMES = [privacy.MachineName("host", "turing-box"), privacy.MachineName("user", "hopper")]
+
+    def grep(self, *paths, stdin=b""):
+        with mock.patch.object(names, "this_machine", lambda: self.NAMES):
+            return run_main("--privacy", *map(str, paths), stdin=stdin)
+
+    def lines(self, out):
+        return [" ".join(line.split(" ")[:3]) for line in out.splitlines()[:-1]]
+
+    def test_every_hit_has_its_file_and_line(self):
+        with tempfile.TemporaryDirectory() as root:
+            file = Path(root) / "notes.md"
+            file.write_text("one\nfrom 192.168.1.20\non turing-box by hopper\n" + "10.0.0.7\n" * 5)
+            code, out, _ = self.grep(file)
+            self.assertEqual(code, 1)
+            self.assertEqual(self.lines(out), [
+                f"error private-disclosure {file}:{line}:" for line in (2, 3, 3, 4, 5, 6, 7, 8)])
+            self.assertNotIn("168.1.20", out)
+            self.assertIn("1 place checked: 8 errors, no warnings", out)
+
+    def test_answers_are_warnings_and_the_rest_of_a_ledger_is_not(self):
+        made = make(RESUMED)
+        call_field("response", "text", value="ping 192.168.1.20")(made)
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.sealed().write(root)
+            code, out, _ = self.grep(folder)
+            self.assertEqual(code, 0, out)
+            line = made.events.index(calls_of(made)[1]) + 1
+            self.assertEqual(self.lines(out), [
+                f"warning private-answer {folder}/run.jsonl:{line}"])
+            line_field("run_interrupted", "reason", "lost 192.168.1.20")(made)
+            Path(folder, "run.jsonl").write_bytes(made.ledger_bytes())
+            self.assertEqual(self.grep(folder)[0], 1)
+
+    def test_a_diff_on_standard_input_is_read_as_what_it_is(self):
+        made = make()
+        call_field("response", "text", value="ping 192.168.1.20")(made)
+        diff = (f"+++ b/submissions/{made.path()}/run.jsonl\n".encode() + b"".join(
+            b"+" + line for line in made.ledger_bytes().splitlines(keepends=True)))
+        code, out, _ = self.grep("-", stdin=diff)
+        self.assertEqual((code, len(self.lines(out))), (0, 1), out)
+        code, out, _ = self.grep("-", stdin=b"+ served by turing-box\n")
+        self.assertEqual((code, self.lines(out)), (1, ["error private-disclosure -:1:"]))
+
+    def test_a_login_that_is_a_part_of_the_handle_is_found_elsewhere_alone(self):
+        made = make(Spec(handle="hopper-g"))
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.write(root)
+            self.assertEqual(self.grep(folder)[0], 0)
+            diff = b"".join(
+                f"+++ b/submissions/{made.path()}/{name}\n".encode() + b"".join(
+                    b"+" + line for line in data.splitlines(keepends=True))
+                for name, data in made.bytes_of().items())
+            self.assertEqual(self.grep("-", stdin=diff)[0], 0)
+            with open(os.path.join(folder, "run.md"), "a") as file:
+                file.write("run by hopper, sent by hopper-g\n")
+            code, out, _ = self.grep(folder)
+            self.assertEqual((code, len(self.lines(out))), (1, 1), out)
+
+    def test_a_host_name_that_the_runner_wrote_is_a_warning(self):
+        made = make()
+        made.manifest["host_hostname_short"] = "turing-box"
+        with tempfile.TemporaryDirectory() as root:
+            code, out, _ = self.grep(made.write(root))
+            self.assertEqual((code, out.split(" ")[:2]), (0, ["warning", "hostname-published"]))
+
+    def test_links_are_not_followed_and_long_lines_are_read_in_pieces(self):
+        with tempfile.TemporaryDirectory() as root:
+            (Path(root) / "link").symlink_to("/etc/hostname")
+            (Path(root) / "long").write_bytes(b"x" * 4990 + b" 192.168.1.20 " + b"x" * 9000)
+            with mock.patch.object(privacy_scan, "PIECE_BYTES", 5000):
+                code, out, _ = self.grep(root)
+            self.assertEqual(code, 1)
+            self.assertEqual(self.lines(out), [f"error file-not-regular {root}/link:",
+                                               f"error private-disclosure {root}/long:1:"])
+
+
+def fast_import(repository, commits):
+    """Make commits, each (branch, from, {path: (mode, data) or None to delete})."""
+    stream = b""
+    for branch, start, files in commits:
+        stream += (f"commit refs/heads/{branch}\ncommitter A <a@example.org> 1790000000 +0000\n"
+                   "data 1\nx\n").encode()
+        stream += f"from refs/heads/{start}\n".encode() if start else b""
+        for path, held in files.items():
+            if held is None:
+                stream += f"D {path}\n".encode()
+            elif held[0] == "160000":
+                stream += f"M 160000 {held[1]} {path}\n".encode()
+            else:
+                stream += f"M {held[0]} inline {path}\ndata {len(held[1])}\n".encode() + held[1]
+                stream += b"\n"
+    subprocess.run(["git", "-C", repository, "fast-import", "--quiet"], input=stream, check=True)
+
+
+class Changes(unittest.TestCase):
+    """Pull requests: what a change adds, read from git's objects alone."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.repository = os.path.join(cls.folder.name, "repository")
+        cls.marker = os.path.join(cls.folder.name, "was-run")
+        subprocess.run(["git", "init", "--quiet", cls.repository], check=True)
+        # A repository's own settings may run programs; none of them may be.
+        run = f"touch {cls.marker}"
+        for name in ("diff.x.textconv", "filter.x.smudge", "filter.x.clean", "core.fsmonitor",
+                     "diff.external", "core.sshCommand"):
+            subprocess.run(["git", "-C", cls.repository, "config", name, run], check=True)
+        mine, cls.made = make(Spec(handle="grace", seed=2)), make()
+        cls.merged = cls.files(mine)
+        cls.added = cls.files(cls.made)
+        first = next(iter(cls.merged))
+        page = next(path for path in cls.added if path.endswith("run.md"))
+        evil = f"import os; os.system({run!r})".encode()
+        changes = {
+            "good": cls.added,
+            "checker": {**cls.added, "harness/check_submission.py": ("100644", evil)},
+            "attributes": {**cls.added, ".gitattributes": ("100644", b"* diff=x filter=x\n")},
+            "link": {**cls.added, page: ("120000", b"/etc/passwd")},
+            "program": {**cls.added, page: ("100755", cls.added[page][1])},
+            "submodule": {**cls.added, page: ("160000", "1" * 40)},
+            "changed": {first: ("100644", b"{}")},
+            "deleted": {**cls.added, first: None},
+            "renamed": {**cls.added, first: None, first + "x": cls.merged[first]},
+            "sixth": {**cls.added, page.replace("run.md", "plot.svg"): ("100644", b"<svg/>")},
+            "readme": {**cls.added, "submissions/README.md": ("100644", b"mine")},
+            "missing": {path: held for path, held in cls.added.items() if path != page},
+            "project": {"README.md": ("100644", b"words"),
+                        "submissions/README.md": ("100644", b"words"),
+                        "submissions/EXAMPLE/mac-m1-8gb/run-1/run.md": ("100644", b"words")},
+            "many": {f"submissions/ada/x/run-{i}/run.md": ("100644", b"") for i in range(61)},
+            "large": {**cls.added, page: ("100644", b"x" * 300_000)},
+            "copied": cls.files(make(Spec(handle="grace", seed=2)), "submissions/ada"),
+        }
+        fast_import(cls.repository, [
+            ("base", None, {**cls.merged, ".gitattributes": ("100644", b"* -text\n"),
+                            "harness/check_submission.py": ("100644", b"")}),
+            *((name, "base", files) for name, files in changes.items()),
+            ("base2", "base", {"README.md": ("100644", b"later")})])
+
+    @staticmethod
+    def files(made, folder=None):
+        top = folder or f"submissions/{made.manifest['submitter_handle']}"
+        inner = made.path().partition("/")[2]
+        return {f"{top}/{inner}/{name}": ("100644", data)
+                for name, data in made.bytes_of().items()}
+
+    def report(self, branch, base="base2", **settings):
+        report = findings.Report()
+        repository = sources.Repository(os.path.join(self.repository, ".git"))
+        try:
+            check_submission.check_changes(repository, base, branch, check_submission.Settings(
+                valid_run.RELEASES, now_s=valid_run.NOW_S, **settings), report)
+        finally:
+            repository.close()
+        self.assertFalse(os.path.exists(self.marker))
+        return report
+
+    def test_an_added_submission_is_clean_though_the_base_went_on(self):
+        self.assertEqual(self.report("good", handle="Ada").codes(), [])
+
+    def test_a_hostile_change_is_refused(self):
+        for branch, codes in (
+                ("checker", ["path-changed"]), ("attributes", ["path-changed"]),
+                # What is not taken is missing.
+                ("link", ["file-missing", "file-mode"]), ("program", ["file-missing", "file-mode"]),
+                ("submodule", ["file-missing", "file-mode"]), ("changed", ["path-changed"]),
+                ("deleted", ["path-changed"]), ("renamed", ["path-changed", "path-outside"]),
+                ("sixth", ["path-outside"]), ("readme", ["path-outside"]),
+                ("missing", ["file-missing"]), ("many", ["too-many-files"]),
+                ("large", ["file-too-large"]),
+                # It is said to be another's, and so is its manifest.
+                ("copied", ["ids-differ", "run-id-taken", "timing-copied", "answers-copied"])):
+            with self.subTest(branch=branch):
+                report = self.report(branch)
+                self.assertEqual(report.codes(), sorted(codes), report.text(1))
+                self.assertEqual(report.exit_code(), 1)
+
+    def test_another_authors_folder_is_refused(self):
+        self.assertEqual(self.report("good", handle="grace").codes(), ["handle-not-author"])
+
+    def test_a_change_of_the_project_is_none_of_submissions(self):
+        self.assertEqual(self.report("project").codes(), ["no-submission"])
+
+    def test_the_path_guard_knows_the_same_paths_of_the_project(self):
+        workflows = Path(check_submission.__file__).resolve().parents[1] / ".github" / "workflows"
+        paths = ", ".join(f'"{path}"' for path in sources.PROJECTS_OWN)
+        self.assertIn(f"projects_own = ({paths})\n",
+                      (workflows / "path-guard.yml").read_text(encoding="utf-8"))
+
+    def test_a_name_that_is_no_commit_is_wrong_usage(self):
+        for name in ("nowhere", "--output=x", "base:README.md", "\x1b[31m"):
+            with self.subTest(name=name), self.assertRaises(HarnessError) as caught:
+                self.report(name)
+            self.assertRegex(str(caught.exception), r"\A[\x20-\x7e]+\Z")
+
+    def test_the_program_reads_the_repository_it_stands_in(self):
+        program = Path(check_submission.__file__).resolve()
+        done = subprocess.run(
+            [sys.executable, "-E", "-S", str(program), "--base", "base2", "--head", "deleted",
+             "--json"], cwd=self.repository, capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        self.assertIn("path-changed", {f["code"] for f in json.loads(done.stdout)["findings"]})
+        self.assertFalse(os.path.exists(self.marker))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,653 @@
+"""The comparison as a program: what it prints for whom, what it refuses, and its one page."""
+from __future__ import annotations
+
+import base64
+import contextlib
+import csv
+import hashlib
+import html.parser
+import io
+import json
+import os
+import re
+import tempfile
+import unittest
+from typing import Any, Optional
+from unittest import mock
+
+import compare_submissions
+from compare import page as pages
+from compare import ranking
+from core import ledger, metrics
+from core.text import printable
+
+from tests import made_submissions
+from tests.made_submissions import DESKTOP, Spec
+from tests.compare.test_ranking import cell, documents, known, set_at
+
+Json = dict[str, Any]
+HOSTILE = "</script><img src=x onerror=alert(1)>|`@me`\u202e\x1b[31m=1+1"
+
+
+def run_program(*words: str, columns: Optional[int] = None) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of the program."""
+    out, err = io.StringIO(), io.StringIO()
+    environment = {} if columns is None else {"COLUMNS": str(columns)}
+    with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(out), \
+            contextlib.redirect_stderr(err):
+        if columns is None:
+            os.environ.pop("COLUMNS", None)
+        try:
+            code = compare_submissions.main(words)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+class Case(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.root = temporary.name
+
+    def put(self, *made: Json, lines: Optional[bytes] = None) -> str:
+        """Write manifest, metadata and hardware; the folder."""
+        folder = made_submissions.folder_of(self.root, {
+            **made[0], "submitter_handle": made[1]["submitter_handle"],
+            "device_tag": made[1]["device_tag"]})
+        os.makedirs(folder)
+        for name, document in zip(compare_submissions.DOCUMENTS, made):
+            with open(os.path.join(folder, name), "w", encoding="ascii") as file:
+                json.dump(document, file)
+        if lines is not None:
+            with open(os.path.join(folder, ledger.LEDGER), "wb") as ledger_file:
+                ledger_file.write(lines)
+        return folder
+
+    def put_three(self) -> None:
+        """Two devices, one with two runs of which one is unstable."""
+        def small(made: list[Json]) -> list[Json]:
+            for name in ("ttft_ms", "tpot_ms"):
+                made[1]["cells"][0]["metrics"][name].update(
+                    {"median": 12.5, "ci_low": None, "ci_high": None})
+            made[1]["cells"][0]["checks"] = {"passed": 3, "total": 4}
+            return made
+
+        self.put(*small(documents(cell(flags=["outliers"]), run=1)))
+        self.put(*small(documents(cell(decode=70.0, flags=["unstable"]), run=2)))
+        self.put(*small(documents(cell(decode=400.0), run=3, handle="bob", tag="desktop-rtx4090",
+                                  probed=DESKTOP)))
+
+
+class Table(Case):
+    def test_a_table_of_a_hundred_columns_reads_like_this(self) -> None:
+        self.put_three()
+        self.assertEqual(run_program(self.root), (0, TABLE, ""))
+
+    def test_no_line_is_wider_than_the_terminal(self) -> None:
+        self.put_three()
+        for columns in (20, 33, 40, 55, 72, 80, 100, 131, 200):
+            with self.subTest(columns):
+                _, out, _ = run_program(self.root, columns=columns)
+                self.assertLessEqual(max(map(len, out.split("\n"))), columns)
+
+    def test_more_columns_show_more_of_each_row(self) -> None:
+        self.put_three()
+        heads = [run_program(self.root, columns=columns)[1].partition("\n1 ")[0]
+                 for columns in (30, 50, 70, 90)]
+        shown = [{column.title for column in compare_submissions.COLUMNS if column.title in head}
+                 for head in heads]
+        for narrow, wide in zip(shown, shown[1:]):
+            self.assertLess(narrow, wide)
+
+    def test_what_is_nowhere_known_has_no_column(self) -> None:
+        self.put_three()
+        self.assertNotIn("prefill", run_program(self.root, columns=300)[1])
+
+    def test_a_filter_that_nothing_passes_is_said(self) -> None:
+        self.put_three()
+        self.assertIn("no row matches", run_program(self.root, "--model", "llama")[1])
+
+    def test_a_filter_changes_no_rank(self) -> None:
+        self.put_three()
+        [line] = [line for line in run_program(self.root, "--hardware", "m1-8gb")[1].split("\n")
+                  if "100 [99-101]" in line]
+        self.assertEqual(line.split()[:2], ["2", "mac-m1-8gb"])
+
+    def test_an_order_is_taken_by_its_name_and_another_refused(self) -> None:
+        self.put_three()
+        _, out, _ = run_program(self.root, "--sort", "device")
+        self.assertEqual([line.split()[1] for line in out.split("\n")[2:4]],
+                         ["desktop-rtx4090", "mac-m1-8gb"])
+        code, _, err = run_program(self.root, "--sort", "beauty")
+        self.assertEqual((code, err.count("\n")), (2, 1))
+        self.assertIn("decode, prefill, ttft", err.replace("'", ""))
+
+
+TABLE = """\
+in all rows: runtime llama.cpp b6800 metal, model smollm2-135m, quant Q8_0
+#  device           hardware                 phase  decode tok/s   TTFT ms    runs  checks  flags
+1  desktop-rtx4090  NVIDIA GeForce RTX 40..  20q    400 [399-401]  12.5          1     3/4
+2  mac-m1-8gb       Apple M1, 8 threads +..  20q    100 [99-101]   12.5     1 of 2     3/4  outliers
+
+not ranked, because  device      runtime            model         phase  decode tok/s  TTFT ms  runs
+unstable             mac-m1-8gb  llama.cpp b6800..  smollm2-135m  20q    70 [69-71]    12.5        1
+
+3 submissions; medians over all runs of a device; in brackets for a single run the exact 95 %
+  interval across prompts, for 2 to 5 runs the lowest and the highest, from 6 on the exact 95 %
+  interval over runs. Rows with = share a rank: nothing tells them apart.
+outliers: Single calls were far off the others. Look at the calls in run.jsonl; medians are little
+  touched.
+"""
+
+
+class OtherForms(Case):
+    def test_markdown_has_every_column_and_the_reason(self) -> None:
+        self.put_three()
+        code, out, err = run_program(self.root, "--markdown")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(out.split("\n")[:5], MARKDOWN)
+        self.assertIn("3 submissions; medians over all runs of a device", out)
+
+    def test_csv_has_a_line_a_row_and_three_columns_a_number(self) -> None:
+        self.put_three()
+        code, out, err = run_program(self.root, "--csv")
+        rows = list(csv.DictReader(io.StringIO(out)))
+        self.assertEqual((code, err, len(rows)), (0, "", 3))
+        shown = ("rank", "device_tag", "decode_tokens_per_s", "decode_tokens_per_s_low",
+                 "decode_tokens_per_s_high", "ttft_ms", "ttft_ms_low", "not_ranked",
+                 "checks_passed", "flags", "run_ids")
+        self.assertEqual([[row[name] for name in shown] for row in rows], [
+            ["1", "desktop-rtx4090", "400.0", "399.0", "401.0", "12.5", "", "", "3", "",
+             "00000000-0000-0000-0000-000000000003"],
+            ["2", "mac-m1-8gb", "100.0", "99.0", "101.0", "12.5", "", "", "3", "outliers",
+             "00000000-0000-0000-0000-000000000001"],
+            ["", "mac-m1-8gb", "70.0", "69.0", "71.0", "12.5", "", "unstable", "3", "unstable",
+             "00000000-0000-0000-0000-000000000002"]])
+
+    def test_csv_of_no_row_is_empty(self) -> None:
+        self.put_three()
+        self.assertEqual(run_program(self.root, "--csv", "--phase", "5q")[1].strip(), "")
+
+    def test_json_tells_the_rows_and_what_was_left_out(self) -> None:
+        self.put_three()
+        broken = self.put(*documents(run=4, handle="eve"))
+        os.unlink(os.path.join(broken, "hardware.json"))
+        code, out, _ = run_program(self.root, "--json")
+        found = json.loads(out)
+        self.assertEqual(code, 1)
+        self.assertEqual({name: found[name] for name in ("submissions", "left_out")}, {
+            "submissions": 3, "left_out": [
+                {"path": broken, "reason": "hardware.json: No such file or directory"}]})
+        self.assertEqual([(row["rank"], row["device_tag"], row["not_ranked"])
+                          for row in found["rows"]],
+                         [(1, "desktop-rtx4090", []), (2, "mac-m1-8gb", []),
+                          (None, "mac-m1-8gb", ["unstable"])])
+
+    def test_only_one_form_at_a_time(self) -> None:
+        code, _, err = run_program(self.root, "--csv", "--json")
+        self.assertEqual((code, err.count("\n")), (2, 1))
+
+
+MARKDOWN = [
+    "| # | device | hardware | memory | runtime | model | quant | phase | decode tok/s | "
+    "prefill tok/s | TTFT ms | TPOT ms | lane eff. | runs | checks | flags | not ranked, because |",
+    "| --: | --- | --- | --: | --- | --- | --- | --- | --- | --- | --- | --- | --- | --: | --: | "
+    "--- | --- |",
+    "| 1 | `desktop-rtx4090` | `NVIDIA GeForce RTX 4090 24 GiB 450 W + AMD Ryzen 9 7950X 16-Core "
+    "Processor, 32 threads` | 64 GiB | `llama.cpp b6800 metal` | `smollm2-135m` | `Q8_0` | 20q | "
+    "400 [399-401] |  | 12.5 | 12.5 |  | 1 | 3/4 |  |  |",
+    "| 2 | `mac-m1-8gb` | `Apple M1, 8 threads + 8-core GPU` | 8 GiB | `llama.cpp b6800 metal` | "
+    "`smollm2-135m` | `Q8_0` | 20q | 100 [99-101] |  | 12.5 | 12.5 |  | 1 of 2 | 3/4 | outliers | "
+    " |",
+    "|  | `mac-m1-8gb` | `Apple M1, 8 threads + 8-core GPU` | 8 GiB | `llama.cpp b6800 metal` | "
+    "`smollm2-135m` | `Q8_0` | 20q | 70 [69-71] |  | 12.5 | 12.5 |  | 1 | 3/4 | unstable | "
+    "`unstable` |",
+]
+
+
+class Hostile(Case):
+    """Every text of a submission may hold anything."""
+
+    def put_hostile(self, text: str = HOSTILE) -> str:
+        made = documents(cell(model=text))
+        for document, path in ((made[1], "models.0.model"),):
+            set_at(document, path, text)
+        for document, path in ((made[1], "models.0.quantization"), (made[1], "runtime.version"),
+                               (made[1], "runtime.name"), (made[2], "cpu.model_name"),
+                               (made[2], "system.model_name"), (made[2], "power.mode"),
+                               (made[2], "accelerators.0.model_name")):
+            set_at(document, path, known(text))
+        folder = self.put(*made)
+        made[1]["device_tag"] = made[1]["submitter_handle"] = text
+        with open(os.path.join(folder, "metadata.json"), "w", encoding="ascii") as file:
+            json.dump(made[1], file)
+        return folder
+
+    def test_the_terminal_gets_printable_ascii(self) -> None:
+        self.put_hostile()
+        for columns in (60, 100, 400):
+            _, out, _ = run_program(self.root, columns=columns)
+            self.assertTrue(all(line.isascii() and line.isprintable() for line in out.split("\n")))
+
+    def test_markdown_keeps_its_columns_and_its_text_as_code(self) -> None:
+        self.put_hostile()
+        _, out, _ = run_program(self.root, "--markdown")
+        line = out.split("\n")[2]
+        self.assertEqual(len(re.findall(r"(?<!\\)\|", line)), 18)
+        outside = re.sub(r"`[^`]*`", "", line)
+        outside = re.sub(r"\[[\d.]+-[\d.]+\]", "", outside)        # our own intervals
+        self.assertNotRegex(outside, r"[<>\[\]@`&\\]")
+
+    def test_csv_starts_no_formula(self) -> None:
+        for text in ("=HYPERLINK(1)", "+1", "-1", "@x", "\t=1"):
+            with self.subTest(text):
+                self.put_hostile(text)
+                [row] = list(csv.reader(io.StringIO(run_program(self.root, "--csv")[1])))[1:]
+                self.assertEqual([c for c in row if c[:1] in "=+-@\t" and c], [])
+                self.assertIn("'" + printable(text), row)
+            self.setUp()
+
+    def test_json_stays_json_in_ascii(self) -> None:
+        self.put_hostile()
+        out = run_program(self.root, "--json")[1]
+        self.assertTrue(out.isascii())
+        self.assertEqual(json.loads(out)["rows"][0]["model"], HOSTILE)
+
+    def test_a_warning_is_one_printable_line(self) -> None:
+        folder = self.put_hostile()
+        with open(os.path.join(folder, "hardware.json"), "w", encoding="utf-8") as file:
+            file.write('{"a": "\x1b[31m\u202e"')
+        os.rename(folder, folder + "\n\x1b[2J")
+        code, out, err = run_program(self.root)
+        self.assertEqual((code, out), (2, ""))
+        self.assertTrue(all(line.isascii() and line.isprintable() for line in err.split("\n")))
+        self.assertEqual(err.count("\n"), 2)             # the warning, and that nothing is left
+
+    def test_a_warning_of_a_broken_ledger_is_one_printable_line(self) -> None:
+        folder = self.put(*documents(), lines=b"{}\n")
+        os.rename(folder, folder + "\n\x1b[2J")
+        _, _, err = run_program(self.root, "--html", os.path.join(self.root, "page.html"))
+        self.assertEqual(err.count("\n"), 2)             # the warning, and what was written
+        self.assertTrue(all(line.isprintable() for line in err.split("\n")))
+
+    def test_the_page_shows_it_and_runs_none_of_it(self) -> None:
+        self.put_hostile()
+        path = os.path.join(self.root, "page.html")
+        run_program(self.root, "--html", path)
+        page = Page(path)
+        self.assertEqual(page.data["models"], [HOSTILE])
+        self.assertEqual(page.tags.count("img"), 0)
+        self.assertEqual(page.tags.count("script"), 2)
+
+
+class Reading(Case):
+    def outcome(self, *words: str) -> tuple[int, list[str]]:
+        """Exit code and standard error, folders taken out."""
+        code, _, err = run_program(*(words or (self.root,)))
+        return code, [line.replace(self.root, "ROOT") for line in err.splitlines()]
+
+    def test_a_broken_submission_is_one_warning_and_the_rest_is_compared(self) -> None:
+        self.put(*documents(run=1))
+        whole = self.put(*documents(run=2, handle="eve"))
+        cases = {
+            "{": "metadata.json: Expecting property name enclosed in double quotes",
+            "[" * 100_000: "metadata.json: ",
+            '{"run_id": NaN}': "metadata.json: NaN is not JSON",
+            '{"run_id": -Infinity}': "metadata.json: -Infinity is not JSON",
+            "null": "run_id is missing",
+            "{}": "run_id is missing",
+            "\x00": "metadata.json: ",
+            '{"run_id": ' + "9" * 5000 + "}": "digits|run_id: 9"}        # by Python's version
+        for text, reason in cases.items():
+            with self.subTest(text[:20]):
+                with open(os.path.join(whole, "metadata.json"), "w", encoding="utf-8") as file:
+                    file.write(text)
+                code, [line] = self.outcome()
+                self.assertEqual(code, 1)
+                self.assertIn("left out ROOT/eve/mac-m1-8gb/run-", line)
+                self.assertTrue(any(one in line for one in reason.split("|")), line)
+
+    def test_what_is_no_plain_file_is_not_opened(self) -> None:
+        folder = self.put(*documents())
+        path = os.path.join(folder, "hardware.json")
+        os.unlink(path)
+        os.symlink(os.devnull, path)
+        self.assertIn("hardware.json: is no plain file", self.outcome()[1][0])
+        os.unlink(path)
+        if hasattr(os, "mkfifo"):
+            os.mkfifo(path)
+            self.assertIn("hardware.json: is no plain file", self.outcome()[1][0])
+
+    def test_what_is_too_large_is_not_read(self) -> None:
+        self.put(*documents())
+        with mock.patch.object(compare_submissions, "MAX_DOCUMENT_BYTES", 100):
+            self.assertIn("manifest.json: is larger than 100 bytes", self.outcome()[1][0])
+
+    def test_a_run_counts_once(self) -> None:
+        self.put(*documents())
+        self.put(*documents(handle="bob"))
+        code, lines = self.outcome()
+        self.assertEqual((code, len(lines)), (1, 1))
+        self.assertIn("the same run as", lines[0])
+
+    def test_links_to_folders_and_hidden_ones_are_passed_over(self) -> None:
+        folder = self.put(*documents())
+        os.symlink(os.path.dirname(os.path.dirname(folder)), os.path.join(self.root, "again"))
+        os.mkdir(os.path.join(self.root, ".hidden"))
+        os.rename(folder, os.path.join(self.root, ".hidden", "run"))
+        self.assertEqual(self.outcome()[0], 2)
+
+    def test_several_folders_are_taken_together(self) -> None:
+        one, two = self.put(*documents(run=1)), self.put(*documents(run=2, handle="bob"))
+        _, out, _ = run_program(one, two, "--json")
+        self.assertEqual(json.loads(out)["rows"][0]["runs"], 2)
+
+    def test_nothing_to_compare_says_what_a_submission_is(self) -> None:
+        code, [line] = self.outcome()
+        self.assertEqual(code, 2)
+        self.assertIn("complete_submission.py", line)
+
+    def test_a_folder_that_is_none_is_named(self) -> None:
+        self.assertEqual(self.outcome(os.path.join(self.root, "x")), (2, [
+            "compare_submissions: ROOT/x: no such folder; type the folder of a submission or one "
+            "above it"]))
+
+    def test_without_a_path_it_looks_at_the_repositorys_own(self) -> None:
+        self.put(*documents())
+        with mock.patch.object(compare_submissions, "DEFAULT_PATH", self.root):
+            self.assertEqual(run_program()[0], 0)
+
+
+class Versus(Case):
+    def write(self, *specs: Spec) -> list[str]:
+        folders = []
+        for spec in specs:
+            manifest = made_submissions.make_manifest(spec)
+            made = made_submissions.complete(
+                manifest, made_submissions.make_events(spec, manifest), spec.probed)
+            folders.append(made_submissions.write(self.root, made))
+        return folders
+
+    def test_two_folders_of_runs_are_compared(self) -> None:
+        a, b = self.write(Spec(phases="20q"), Spec(2, handle="bob", phases="20q",
+                                                   decode_ms_per_token=15))
+        code, out, err = run_program("--vs", a, b)
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"20q +decode tok/s +\S+ +\S+ +0\.66\d \[.*\] +20  "
+                         "slower, indicative")
+
+    def test_a_side_is_a_list_or_a_folder_of_several(self) -> None:
+        specs = [Spec(i, phases="5q") for i in range(3)]
+        slow = [Spec(i, handle="bob", phases="5q", decode_ms_per_token=15) for i in range(3)]
+        folders = self.write(*specs, *slow)
+        code, out, _ = run_program("--vs", ",".join(folders[:3]), os.path.join(self.root, "bob"),
+                                   "--json")
+        found = json.loads(out)
+        self.assertEqual((code, len(found["a"]), len(found["b"])), (0, 3, 3))
+        self.assertEqual([row["standing"] for row in found["rows"]
+                          if row["metric"] == "decode_tokens_per_s"], ["confirmed"])
+
+    def test_what_cannot_be_compared_is_refused_in_one_line(self) -> None:
+        a, b = self.write(Spec(phases="5q"), Spec(2, phases="5q", models=("x", "y")))
+        empty = os.path.join(self.root, "empty")
+        os.mkdir(empty)
+        cases = [((a, a), 2, "stands on both sides; name it on one"),
+                 ((f"{a},{a}", b), 2, "stands twice on one side; name it once"),
+                 ((a, "nowhere\x1b"), 2, "nowhere\\x1b: no such folder"),
+                 ((a, ""), 2, "(nothing): no such folder"),
+                 ((a, empty), 2, "holds no run"),
+                 ((a, b), 1, "no model stands on both sides: A has smollm2-135m; B has x, y"),
+                 ((a, b, "--csv"), 2, "--vs goes without --csv"),
+                 ((a, b, "--model", "x"), 2, "--vs goes without --model"),
+                 ((a, b, "--html", "x"), 2, "--vs goes without --html"),
+                 ((a, b, self.root), 2, "--vs goes without PATH")]
+        for words, expected, message in cases:
+            with self.subTest(message):
+                code, out, err = run_program("--vs", *words)
+                self.assertEqual((code, out, err.count("\n")), (expected, "", 1), err)
+                self.assertIn(message, err)
+
+    def test_a_broken_ledger_is_named_in_one_line(self) -> None:
+        a, b = self.write(Spec(phases="5q"), Spec(2, phases="5q"))
+        with open(os.path.join(b, ledger.LEDGER), "r+b") as file:
+            file.write(b"\x1b[31m")
+        code, out, err = run_program("--vs", a, b)
+        self.assertEqual((code, out, err.count("\n")), (2, "", 1))
+        self.assertTrue(err.strip().isprintable())
+        os.unlink(os.path.join(b, ledger.LEDGER))
+        code, _, err = run_program("--vs", a, b)
+        self.assertEqual((code, err.count("\n")), (2, 1))
+        self.assertIn("run.jsonl: No such file", err)
+
+
+class Parser(html.parser.HTMLParser):
+    """Tags, attribute names, and the texts of style and script elements, as a browser has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, Optional[str]]] = []
+        self.raw: list[tuple[str, str]] = []
+        self.within = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag in ("style", "script"):
+            self.raw.append((f"{tag} {dict(attrs).get('type', '')}".strip(), ""))
+
+            self.within = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.within = False
+
+    def handle_data(self, data: str) -> None:
+        if self.within:
+            self.raw[-1] = self.raw[-1][0], self.raw[-1][1] + data
+
+
+class Page:
+    """A written page, taken apart."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, encoding="utf-8", newline="") as file:
+            self.text = file.read()
+        parser = Parser()
+        parser.feed(self.text)
+        parts = dict(parser.raw)
+        self.tags, self.attributes = parser.tags, parser.attributes
+        self.style, self.script = parts["style"], parts["script"]
+        self.raw_data = parts["script application/json"]
+        self.data = json.loads(self.raw_data)
+
+
+class PageFile(Case):
+    def page(self, *words: str) -> Page:
+        path = os.path.join(self.root, "page.html")
+        self.code, _, self.err = run_program(self.root, "--html", path, *words)
+        return Page(path)
+
+    def put_runs(self, count: int = 3, day: int = 0, **spec: Any) -> list[Json]:
+        out = []
+        for i in range(count):
+            made = made_submissions.make(Spec(i, day=day + i, phases="5q,parallel_same", **spec))
+            made_submissions.write(self.root, made)
+            out.append(made.manifest["run_id"])
+        return out
+
+    def test_holds_its_data_as_the_program_made_it(self) -> None:
+        self.put_runs()
+        page = self.page()
+        found = compare_submissions.read_all([self.root])
+        rows = ranking.matching(ranking.make_rows(s for s, _ in found.submissions), {})
+        expected = json.loads(json.dumps(pages.page_data(rows, rows, 0)))
+        self.assertEqual({**page.data, "details": {}}, expected)
+        self.assertEqual(self.code, 0)
+
+    def test_its_policy_names_its_own_style_and_script_and_nothing_else(self) -> None:
+        self.put_runs(1)
+        page = self.page()
+        hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+                  for text in (page.style, page.script)]
+        policy = next(value for name, value in page.attributes
+                      if name == "content" and value and "default-src" in value)
+        self.assertEqual(policy.split("; "), [
+            "default-src 'none'", f"style-src 'sha256-{hashes[0]}'",
+            f"script-src 'sha256-{hashes[1]}'", "img-src data:", "base-uri 'none'",
+            "form-action 'none'"])
+
+    def test_names_no_place_in_the_network_and_no_handler(self) -> None:
+        self.put_runs(1)
+        page = self.page()
+        places = re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]+", page.text.replace(
+            "http://www.w3.org/2000/svg", ""))
+        self.assertEqual(places, [])
+        self.assertEqual([name for name, _ in page.attributes if name.startswith("on")
+                          or name in ("style", "src", "srcset", "action")], [])
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
+                     "fetch(", "XMLHttpRequest", "@import", "url("):
+            self.assertNotIn(word, page.style + page.script)
+
+    def test_no_end_of_a_block_stands_in_its_data(self) -> None:
+        self.put_runs(1, models=("<!--</script><script>&amp;\u2028",))
+        page = self.page()
+        self.assertNotRegex(page.raw_data, "[<>&\u2028]")
+        self.assertEqual(page.data["models"], ["<!--</script><script>&amp;\u2028"])
+
+    def test_is_the_same_file_for_the_same_submissions(self) -> None:
+        self.put_runs(2)
+        self.assertEqual(self.page().text, self.page().text)
+
+    def test_tells_a_run_in_all_its_parts(self) -> None:
+        [run_id] = self.put_runs(1)
+        detail = self.page().data["details"][run_id]
+        self.assertEqual([len(detail[name]) for name in ("calls", "cells", "gaps")], [26, 3, 3])
+        self.assertEqual(detail["models"], ["smollm2-135m"])
+        self.assertEqual(detail["instrument"]["lanes"][0]["lag_us"]["p99"], 14)
+        self.assertEqual(len(detail["host"]["t"]), len(detail["host"]["series"][0][2]))
+        self.assertIn(["cpu model name", "Apple M1", "probed"], detail["facts"]["machine"])
+
+    def test_shows_the_numbers_of_metrics_and_no_others(self) -> None:
+        [run_id] = self.put_runs(1)
+        detail = self.page().data["details"][run_id]
+        [folder] = compare_submissions.submission_folders([self.root])
+        manifest, state = ledger.load_run(folder)
+        summary = metrics.summarize_run(manifest, state.events)
+        self.assertEqual([cell["numbers"]["decode"][:3] for cell in detail["cells"]], [
+            [cell["metrics"]["decode_tokens_per_s"][part] for part in
+             ("median", "ci_low", "ci_high")] for cell in summary["cells"]])
+        rates = [call[8] for call in detail["calls"]]
+        self.assertEqual(rates, [
+            metrics.round_sig(metrics.call_metrics(call)["decode_tokens_per_s"], 5)
+            for call in ledger.latest_calls(state.events)])
+
+    def test_cuts_details_to_what_fits_newest_of_each_device_first(self) -> None:
+        ids = self.put_runs(3) + self.put_runs(3, 10, tag="box-1")
+        whole = len(self.page().text.encode())
+        one = len(pages.script_json({ids[0]: self.page().data["details"][ids[0]]}))
+        with mock.patch.object(pages, "MAX_PAGE_BYTES", whole - int(3.5 * one)):
+            page = self.page()
+            self.assertLessEqual(len(page.text.encode()), whole - int(3.5 * one))
+        self.assertEqual(set(page.data["details"]), {ids[2], ids[5]})
+        self.assertEqual(len(page.data["runs"]), 6)
+        self.assertIn("details of 2 of 6 runs", self.err)
+
+    def test_ranks_each_row_by_each_number(self) -> None:
+        self.put_runs(1)
+        self.put_runs(1, tag="box-1", decode_ms_per_token=20, prefill_ms_per_token=1)
+        page = self.page("--phase", "parallel_same")
+        names = list(page.data["sorts"])
+        ranks = {page.data["devices"][row[1]][0]: dict(zip(names, row[6]))
+                 for row in page.data["rows"]}
+        self.assertEqual({tag: (found["decode"], found["ttft"]) for tag, found in ranks.items()},
+                         {"mac-m1-8gb": ("1", "2"), "box-1": ("2", "1")})
+
+    def test_counts_tokens_in_one_way_in_a_whole_phase(self) -> None:
+        spec = Spec(phases="5q")
+        manifest = made_submissions.make_manifest(spec)
+        events = made_submissions.make_events(spec, manifest)
+        calls = [e for e in events if e["event"] == "call_finished" and e["phase"] == "5q"]
+        plain = [metrics.round_sig(metrics.call_metrics(call, False)["decode_tokens_per_s"], 5)
+                 for call in calls]
+        for call in calls[1:]:
+            call["response"]["usage"]["completion_tokens"] += 8
+        calls[0]["response"]["usage"] = None
+        made = made_submissions.complete(manifest, events, spec.probed)
+        found = pages.run_detail(made.metadata, made.hardware, manifest, events)
+        self.assertEqual([call[8] for call in found["calls"] if call[1] == 2], plain)
+
+    def test_a_detail_that_cannot_be_read_is_a_warning(self) -> None:
+        [run_id] = self.put_runs(1)
+        [folder] = compare_submissions.submission_folders([self.root])
+        os.unlink(os.path.join(folder, ledger.LEDGER))
+        page = self.page()
+        self.assertEqual((page.data["details"], self.code), ({}, 0))
+        self.assertIn("its detail: run.jsonl: No such file", self.err)
+
+    def test_filters_choose_rows_and_change_no_rank(self) -> None:
+        self.put_runs(1, decode_ms_per_token=20)
+        self.put_runs(1, tag="box-1")
+        page = self.page("--hardware", "mac-m1-8gb", "--phase", "5q")
+        [row] = page.data["rows"]
+        self.assertEqual((page.data["devices"][row[1]][0], row[6][0]), ("mac-m1-8gb", "2"))
+
+    def test_a_file_that_cannot_be_written_is_told_of(self) -> None:
+        self.put_runs(1)
+        code, out, err = run_program(self.root, "--html", os.path.join(self.root, "no", "page"))
+        self.assertEqual((code, out), (4, ""))
+        self.assertIn("No such file or directory; type a file in a folder", err)
+
+
+class Details(unittest.TestCase):
+    """What a drawing is made of."""
+
+    def test_gaps_are_counted_in_tenths_of_a_decade(self) -> None:
+        self.assertEqual(pages.histogram([0, 1, 9, 10, 10, 12, 13, 1000]), (
+            0, [2] + [0] * 8 + [1] + [3, 1] + [0] * 18 + [1]))
+
+    def test_segments_follow_each_other_after_a_short_pause(self) -> None:
+        events = [{"segment": 0, "t_us": 0, "at": "2026-11-25T10:00:00.000Z"},
+                  {"segment": 0, "t_us": 60_000_000, "at": "2026-11-25T10:01:00.000Z"},
+                  {"segment": 1, "t_us": 0, "at": "2026-11-25T12:01:00.000Z"},
+                  {"segment": 1, "t_us": 40_000_000, "at": "2026-11-25T12:01:40.000Z"}]
+        axis = pages.TimeAxis(events)
+        self.assertEqual(axis.pauses, [[60_000, 7_200_000]])
+        self.assertEqual([axis.ms(0, 1000), axis.ms(1, 0), axis.length_ms], [1, 62_000, 102_000])
+
+    def test_a_clock_that_was_set_back_or_tells_no_date_is_no_pause(self) -> None:
+        for at in ("2026-11-25T09:00:00.000Z", "2026-02-31T10:00:00.000Z"):
+            events = [{"segment": 0, "t_us": 1000, "at": "2026-11-25T10:00:00.000Z"},
+                      {"segment": 1, "t_us": 1000, "at": at}]
+            self.assertEqual(pages.TimeAxis(events).pauses, [[1, 0]])
+
+    def test_power_is_the_energy_between_two_samples(self) -> None:
+        samples = [{"segment": 0, "t_us": 0, "energy_uj": 0},
+                   {"segment": 0, "t_us": 2_000_000, "energy_uj": 30_000_000},
+                   {"segment": 0, "t_us": 4_000_000, "energy_uj": None},
+                   {"segment": 1, "t_us": 1_000, "energy_uj": 5}]
+        self.assertEqual([pages._gauge(samples, i, "power_w") for i in range(4)],
+                         [None, 15.0, None, None])
+
+    def test_a_long_run_keeps_every_nth_sample(self) -> None:
+        manifest = made_submissions.make_manifest(Spec(phases="5q"))
+        events = made_submissions.make_events(Spec(phases="5q"), manifest)
+        sample = next(event for event in events if event["event"] == "host_sampled")
+        many = [{**sample, "t_us": i} for i in range(1000)]
+        host = pages._host(many, pages.TimeAxis(many))
+        self.assertEqual((host["kept"], host["samples"], len(host["t"])), (200, 1000, 200))
+
+    def test_facts_say_their_unit(self) -> None:
+        cases: list[tuple[str, Any, str]] = [
+            ("capacity_bytes", 8 * 2 ** 30, "8.00 GiB"), ("file_bytes", 144_000_000, "137.3 MiB"),
+            ("max_mhz", 3200, "3200 MHz"), ("parameters_count", 134515008, "134,515,008"),
+            ("unified", True, "yes"), ("instruction_sets", ["avx", "fma"], "avx fma"),
+            ("context_effective_tokens", 4096, "4,096 tokens"), ("name", "x", "x")]
+        self.assertEqual([pages._value(name, value) for name, value, _ in cases],
+                         [text for _, _, text in cases])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,117 @@
+"""Files that survive: whole or not there, held by one process, on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+from core import files
+
+from tests import runs
+
+
+class Files(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.path = os.path.join(folder.name, "x.json")
+
+    def open(self) -> int:
+        fd = files.open_to_append(self.path)
+        self.addCleanup(os.close, fd)
+        return fd
+
+    def test_a_file_is_written_whole_and_what_was_there_replaced(self):
+        for data in (b"old", b"", b"new"):
+            files.write_whole(self.path, data)
+            self.assertEqual((files.read(self.path), os.listdir(self.folder)), (data, ["x.json"]))
+
+    def test_it_is_on_disk_before_it_takes_its_name(self):
+        order = []
+        with mock.patch.object(files, "flush_to_disk", lambda fd: order.append(
+                (os.fstat(fd).st_size, os.path.exists(self.path)))):
+            files.write_whole(self.path, b"data")
+        self.assertEqual(order, [(4, False)])
+
+    def test_what_fails_leaves_what_was_there_and_nothing_beside_it(self):
+        files.write_whole(self.path, b"old")
+        for name in ("flush_to_disk", "os.replace"):
+            with mock.patch(f"core.files.{name}", side_effect=OSError(28, "Full")), \
+                    self.assertRaises(OSError):
+                files.write_whole(self.path, b"new")
+            self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"old", ["x.json"]))
+
+    def test_a_half_written_one_of_a_killed_process_is_overwritten(self):
+        with open(self.path + ".part", "wb") as file:
+            file.write(b"half of something longer")
+        files.write_whole(self.path, b"whole")
+        self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"whole", ["x.json"]))
+
+    def test_a_file_that_is_not_there_is_empty(self):
+        self.assertEqual(files.read(self.path), b"")
+        with self.assertRaises(OSError):
+            files.read(self.folder)
+
+    def test_appending_makes_the_file_and_never_cuts_it(self):
+        for piece in (b"one", b"two"):
+            fd = files.open_to_append(self.path)
+            os.write(fd, piece)
+            files.flush_to_disk(fd)
+            os.close(fd)
+        self.assertEqual(files.read(self.path), b"onetwo")
+
+    def test_one_holder_at_a_time(self):
+        first, second = self.open(), self.open()
+        self.assertEqual([files.lock(first), files.lock(second), files.is_locked(self.path)],
+                         [True, False, True])
+
+    def test_looking_takes_nothing_away_and_makes_no_file(self):
+        self.assertFalse(files.is_locked(self.path))
+        self.assertEqual(os.listdir(self.folder), [])
+        fd = self.open()
+        self.assertFalse(files.is_locked(self.path))
+        self.assertTrue(files.lock(fd))
+
+    def test_a_lock_dies_with_its_process_and_is_not_inherited(self):
+        program = ("import subprocess, sys, time\nfrom core import files\n"
+                   f"assert files.lock(files.open_to_append({self.path!r}))\n"
+                   "child = subprocess.Popen([sys.executable, '-c',\n"
+                   "                          'import sys; sys.stdin.read()'])\n"
+                   "print(child.pid, flush=True)\ntime.sleep(60)")
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=runs.HARNESS,
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.assertGreater(int(process.stdout.readline()), 0)
+        self.assertTrue(files.is_locked(self.path))
+        process.kill()
+        process.wait()
+        self.assertFalse(files.is_locked(self.path))         # its own child still lives
+        process.stdin.close()
+        process.stdout.close()
+
+    def test_the_strongest_flush_is_asked_for(self):
+        fd = self.open()
+        with mock.patch.object(files.os, "fsync") as fsync, \
+                mock.patch.object(files.sys, "platform", "linux"):
+            files.flush_to_disk(fd)
+        fsync.assert_called_once_with(fd)
+        fcntl = mock.Mock(F_FULLFSYNC=51)
+        with mock.patch.dict(sys.modules, fcntl=fcntl), \
+                mock.patch.object(files.sys, "platform", "darwin"):
+            files.flush_to_disk(fd)
+        fcntl.fcntl.assert_called_once_with(fd, 51)
+
+    def test_on_windows_a_byte_that_no_ledger_reaches_is_locked(self):
+        fd = self.open()
+        msvcrt = mock.Mock(LK_NBLCK=2)
+        with mock.patch.dict(sys.modules, msvcrt=msvcrt), \
+                mock.patch.object(files.os, "name", "nt"):
+            self.assertTrue(files.lock(fd))
+            msvcrt.locking.side_effect = OSError(13, "Permission denied")
+            self.assertFalse(files.lock(fd))
+        msvcrt.locking.assert_called_with(fd, 2, 1)
+        self.assertEqual(os.lseek(fd, 0, os.SEEK_CUR), 1 << 40)

@@ -1,0 +1,232 @@
+"""server_process: whose port it is on each system, and what of its command line may be told."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Optional
+
+from core import privacy
+from machine import gguf, server_process
+
+from tests import documents
+from tests.machine import test_gguf
+from tests.machine.test_machine import RecordedMachine
+
+PORT = 8080
+LLAMA = ("llama-server -m /home/sam/models/qwen3-4b-Q4_K_M.gguf -c 16384 -np 4 -t 8 -ngl 99 "
+         "--host 192.168.1.23 --api-key sk-12345 --alias fast")
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 777 1
+   1: 0100007F:1F90 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000  1000        0 778 1
+   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 779 1
+"""
+
+
+def linux(command: str = LLAMA) -> RecordedMachine:
+    """A process 12 that listens at PORT, between others that do not, or may not be looked into."""
+    machine = RecordedMachine("linux_laptop")
+    machine.files.update({f"/proc/{pid}/stat": f"{pid} ({name}) S 1 " + "0 " * 20
+                          for pid, name in ((7, "init"), (9, "client"), (12, "server"))})
+    machine.files.update({
+        "/proc/net/tcp": TABLE, "/proc/self/status": "", "/proc/9/cmdline": "client\0-x\0",
+        "/proc/12/cmdline": "\0".join(shlex.split(command)) + "\0"})
+    machine.owners.update({"/proc/7": 0, "/proc/9": 1000, "/proc/12": 1000})
+    machine.links.update({"/proc/9/fd/3": "socket:[778]", "/proc/12/fd/0": "/dev/null",
+                          "/proc/12/fd/3": "socket:[777]"})
+    return machine
+
+
+def mac(command: str = LLAMA) -> RecordedMachine:
+    machine = RecordedMachine("mac_m1")
+    machine.commands.update({f"lsof -nP -iTCP:{PORT} -sTCP:LISTEN -Fp": "p412\nf11\n",
+                             "ps -ww -o command= -p 412": command + "\n"})
+    return machine
+
+
+def windows(told: Optional[str]) -> RecordedMachine:
+    machine = RecordedMachine("windows_desktop")
+    machine.commands = {} if told is None else {"powershell": told}
+    return machine
+
+
+def words(machine: RecordedMachine) -> Optional[list[str]]:
+    found = server_process.find(machine, PORT)
+    return found and found.words
+
+
+class WhoListens(unittest.TestCase):
+    def test_a_process_is_found_by_its_socket(self):
+        self.assertEqual(words(linux()), shlex.split(LLAMA))
+
+    def test_a_socket_of_both_families_is_found(self):
+        machine = linux()
+        machine.files["/proc/net/tcp6"] = machine.files.pop("/proc/net/tcp").replace(
+            "0100007F", "00000000000000000000000000000000")
+        self.assertEqual(words(machine), shlex.split(LLAMA))
+
+    def test_what_is_not_told_is_null(self):
+        unreadable = linux()
+        unreadable.links.clear()
+        other = linux()
+        other.system = "FreeBSD"
+        for machine, port in ((linux(), 8081), (unreadable, PORT), (other, PORT),
+                              (RecordedMachine("mac_m1"), PORT), (windows(None), PORT),
+                              (windows(""), PORT), (windows("[1, 2]"), PORT),
+                              (windows('{"CommandLine": null}'), PORT)):
+            with self.subTest(system=machine.system, port=port):
+                self.assertIsNone(server_process.started(machine, port, "llama.cpp", ()))
+
+    def test_a_user_kept_for_the_server_alone_tells_it_where_its_files_cannot_be_read(self):
+        machine = linux()
+        machine.links.clear()
+        machine.owners["/proc/9"] = 0
+        self.assertEqual(words(machine), shlex.split(LLAMA))
+
+    def test_of_several_processes_that_share_the_socket_the_first_is_told(self):
+        machine = linux()
+        machine.files["/proc/14/stat"] = machine.files["/proc/12/stat"]
+        machine.files["/proc/14/cmdline"] = "worker\0"
+        machine.owners["/proc/14"] = 1000
+        machine.links["/proc/14/fd/5"] = "socket:[777]"
+        self.assertEqual(words(machine), shlex.split(LLAMA))
+
+    def test_macos_is_asked_by_lsof_and_ps(self):
+        self.assertEqual(words(mac()), LLAMA.split())
+
+    def test_windows_is_asked_by_powershell(self):
+        told = json.dumps({"CommandLine": r'"C:\Program Files\llama\llama-server.exe" '
+                                          r"-m D:\x.gguf -t 8"})
+        self.assertEqual(server_process.started(windows(told), PORT, "llama.cpp", ()), server_process.Started(
+            "llama-server.exe -m x.gguf -t 8",
+            {"launch_flags": "-t 8", "runtime.threads_count": "8",
+             "models.0.file_name": "x.gguf"}))
+
+
+class WhatIsTold(unittest.TestCase):
+    maxDiff = None
+
+    def started(self, command: str, engine: Optional[str] = "llama.cpp",
+                names: tuple[privacy.MachineName, ...] = ()) -> Optional[server_process.Started]:
+        return server_process.started(linux(command), PORT, engine, names)
+
+    def test_flags_that_matter_without_folders_addresses_and_keys(self):
+        self.assertEqual(self.started(LLAMA), server_process.Started(
+            "llama-server -m qwen3-4b-Q4_K_M.gguf -c 16384 -np 4 -t 8 -ngl 99 --host ... "
+            "--api-key ... --alias fast",
+            {"launch_flags": "-c 16384 -np 4 -t 8 -ngl 99", "runtime.threads_count": "8",
+             "models.0.file_name": "qwen3-4b-Q4_K_M.gguf"}))
+
+    def test_llama_cpps_own_settings_are_read(self):
+        found = self.started("llama-server -fa on -b 4096 --ubatch-size=1024 -ctk q8_0 -ctv q4_0 "
+                             "-md /m/small.gguf --jinja")
+        self.assertEqual(found.settings, {
+            "launch_flags": "-fa on -b 4096 --ubatch-size 1024 -ctk q8_0 -ctv q4_0 "
+                            "-md small.gguf --jinja",
+            "runtime.flash_attention": "on", "runtime.batch_tokens": "4096",
+            "runtime.micro_batch_tokens": "1024", "runtime.kv_cache_type": "q8_0/q4_0",
+            "models.0.draft_model": "small.gguf"})
+
+    def test_a_cache_type_told_once_or_twice(self):
+        for flags, kind in (("-ctk q8_0 -ctv q8_0", "q8_0"), ("--cache-type-k q8_0", "q8_0/f16")):
+            self.assertEqual(self.started("llama-server " + flags).settings, {
+                "launch_flags": flags, "runtime.kv_cache_type": kind})
+
+    def test_short_flags_of_another_engine_mean_something_else(self):
+        self.assertEqual(self.started("other -t 8 -ctk x", "unknown").settings,
+                         {"launch_flags": "-t 8 -ctk x"})
+
+    def test_vllm(self):
+        self.assertEqual(self.started("python3 /usr/bin/vllm serve Qwen/Qwen3-8B "
+                                      "--max-model-len=4096 --api-key=sk-1 --kv-cache-dtype fp8 "
+                                      "--max-num-batched-tokens 2048", "vLLM"), server_process.Started(
+            "python3 vllm serve Qwen/Qwen3-8B --max-model-len=4096 --api-key=... "
+            "--kv-cache-dtype fp8 --max-num-batched-tokens 2048",
+            {"launch_flags": "--max-model-len 4096 --kv-cache-dtype fp8 "
+                             "--max-num-batched-tokens 2048",
+             "runtime.kv_cache_type": "fp8", "runtime.batch_tokens": "2048",
+             "models.0.source_repository": "Qwen/Qwen3-8B"}))
+
+    def test_a_repository_is_told_where_the_server_took_the_model_from_one(self):
+        for command, told in (("llama-server -hf ggml-org/gemma-3-4b-it-GGUF:Q8_0 -t 2",
+                               "ggml-org/gemma-3-4b-it-GGUF"),
+                              ("python3 -m sglang.launch_server --model-path Qwen/Qwen3-4B",
+                               "Qwen/Qwen3-4B"),
+                              ("llama-server -m models/m.gguf", None),
+                              ("vllm serve /data/Qwen/Qwen3", None),
+                              ("vllm serve harness/tests", None)):
+            machine = linux(command)
+            machine.links["/proc/12/cwd"] = str(documents.ROOT)
+            found = server_process.started(machine, PORT, None, ())
+            self.assertEqual(found.settings.get("models.0.source_repository"), told, command)
+
+    def test_the_models_file_is_read_where_it_lies(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "m.gguf").write_bytes(test_gguf.ORDINARY)
+            for named in ("m.gguf", f"{folder}/m.gguf"):
+                machine = linux(f"llama-server -m {named}")
+                machine.links["/proc/12/cwd"] = folder
+                told = server_process.started(machine, PORT, "llama.cpp", ()).settings
+                self.assertEqual(told, {"models.0.file_name": "m.gguf",
+                                        **gguf.facts(f"{folder}/m.gguf")})
+                self.assertEqual(server_process.started(machine, PORT, "llama.cpp", (),
+                                                        reads_file=False).settings,
+                                 {"models.0.file_name": "m.gguf"})
+
+    def test_variables_that_are_settings_are_told(self):
+        machine = linux("ollama serve")
+        machine.files["/proc/12/environ"] = "\0".join((
+            "OLLAMA_KV_CACHE_TYPE=q8_0", "OLLAMA_FLASH_ATTENTION=1", "OLLAMA_HOST=192.168.1.23",
+            "OLLAMA_MODELS=/home/sam/models", "OLLAMA_API_KEY=hunter2", "HOME=/home/sam",
+            "OLLAMA_NUM_PARALLEL=", "OPENAI_API_KEY=sk-1", "OMP_NUM_THREADS=4", "LANG=C",
+            "CUDA_VISIBLE_DEVICES=GPU-3d8e1f5a-7b2c-4f60-9d1e-2a3b4c5d6e7f", ""))
+        flags = "OLLAMA_FLASH_ATTENTION=1 OLLAMA_KV_CACHE_TYPE=q8_0 OMP_NUM_THREADS=4"
+        self.assertEqual(server_process.started(machine, PORT, "Ollama", ()), server_process.Started(
+            flags + " ollama serve",
+            {"launch_flags": flags, "runtime.flash_attention": "on",
+             "runtime.kv_cache_type": "q8_0"}))
+
+    def test_a_flag_goes_before_a_variable(self):
+        machine = linux("llama-server -t 4")
+        machine.files["/proc/12/environ"] = "LLAMA_ARG_THREADS=8\0LLAMA_ARG_BATCH=512\0"
+        found = server_process.started(machine, PORT, "llama.cpp", ())
+        self.assertEqual(found.settings, {
+            "launch_flags": "LLAMA_ARG_BATCH=512 LLAMA_ARG_THREADS=8 -t 4",
+            "runtime.threads_count": "4", "runtime.batch_tokens": "512"})
+
+    def test_no_flags_declare_nothing(self):
+        self.assertEqual(self.started("ollama serve", "Ollama"), server_process.Started("ollama serve", {}))
+
+    def test_what_only_passes_the_port_on_tells_nothing(self):
+        self.assertIsNone(self.started("/usr/bin/docker-proxy -proto tcp -host-port 8080"))
+
+    def test_negative_numbers_are_values(self):
+        self.assertEqual(self.started("llama-server -n -1 -ngl -1").settings,
+                         {"launch_flags": "-n -1 -ngl -1"})
+
+    def test_a_value_of_json_keeps_its_quotes(self):
+        flag = """--chat-template-kwargs '{"enable_thinking": false}'"""
+        self.assertEqual(self.started("llama-server " + flag).settings, {"launch_flags": flag})
+
+    def test_flags_are_never_told_in_part(self):
+        flags = " ".join(f"--lora-scaled-{i} 0.5" for i in range(40))
+        self.assertEqual(self.started("llama-server " + flags).settings, {"launch_flags": flags})
+
+    def test_nothing_private_comes_through(self):
+        names = (privacy.MachineName("user", "samokafor"),)
+        for word in ("'/home/sam/x y/m.gguf'", r"'C:\Users\sam\m.gguf'", "--url=http://10.0.0.7:1/",
+                     "--hf-token hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345", "--password=hunter2",
+                     "--lora samokafor.gguf", "--api-key 'a b'", "-H 'Authorization: Bearer abcd'",
+                     "~/models/m.gguf", "-hft hunter2", "--admin_secret hunter2",
+                     "--api-key -hunter2", "API_KEY=hunter2",
+                     "--auth sam:pw", "--rpc nas.fritz.box:50052"):
+            found = self.started("llama-server " + word + " -t 2", names=names)
+            told = found.line + repr(found.settings)
+            for private in ("sam", "/home", "Users", "10.0.0.7", "hf_A", "hunter2", "a b",
+                            "abcd", "fritz"):
+                self.assertNotIn(private, told, word)
+            self.assertEqual(found.settings["runtime.threads_count"], "2", word)
