@@ -1,0 +1,679 @@
+"""Typed records: the lines of a ledger, and the documents of a submission.
+
+The schemas in harness/schemas define the same records with units and bounds; a test compares the
+two.
+"""
+from __future__ import annotations
+
+from typing import Any, Literal, Optional, TypedDict, Union
+
+
+class Event(TypedDict):
+    """Fields that every ledger line has."""
+
+    seq: int
+    run_id: str
+    segment: int
+    at: str
+    t_us: int
+
+
+class RunStarted(Event):
+    """First line of a run."""
+
+    event: Literal["run_started"]
+    clock_origin_ns: int
+    manifest_sha256: str
+
+
+class RunResumed(Event):
+    """First line of a segment that goes on with a run."""
+
+    event: Literal["run_resumed"]
+    clock_origin_ns: int
+    manifest_sha256: str
+    newline_added: bool
+    torn_bytes: int
+    torn_base64: Optional[str]
+
+
+class Spread(TypedDict):
+    """A spread of whole microseconds."""
+
+    p50: int
+    p99: int
+    max: int
+    n: int
+
+
+class Lane(TypedDict):
+    """One number of lanes."""
+
+    lanes: int
+    chunks: int
+    gap_us: int
+    lag_us: Optional[Spread]
+    read_lag_us: Optional[Spread]
+    ttft_error_us: Optional[Spread]
+
+
+class Saturation(TypedDict):
+    """One number of lanes."""
+
+    lanes: int
+    chunks_per_s: float
+
+
+class InstrumentCalibrated(Event):
+    """The client's own error, measured against the embedded endpoint."""
+
+    event: Literal["instrument_calibrated"]
+    stamp: Optional[str]
+    clock_resolution_ns: Optional[int]
+    lanes: list[Lane]
+    saturation: list[Saturation]
+    clock_offset_us: Optional[float]
+    heartbeat_overshoot_us: Optional[Spread]
+    wall_ms: Optional[int]
+    reason: Optional[str]
+
+
+class Engine(TypedDict):
+    """The server program, as it shows itself."""
+
+    name: str
+    version: Optional[str]
+    build: Optional[str]
+    recognised_by: Optional[str]
+
+
+class Facts(TypedDict):
+    """The model's own facts, as far as the engine tells."""
+
+    quantization: Optional[str]
+    parameters_count: Optional[int]
+    file_bytes: Optional[int]
+    digest: Optional[str]
+    family: Optional[str]
+    trained_context_tokens: Optional[int]
+
+
+class Context(TypedDict):
+    """The context that one request gets."""
+
+    requested_tokens: Optional[int]
+    effective_tokens: Optional[int]
+    source: Optional[str]
+    reason: Optional[str]
+    remedy: Optional[str]
+
+
+class Slots(TypedDict):
+    """Requests that the server works on at once."""
+
+    count: Optional[int]
+    source: Optional[str]
+
+
+class EndpointIdentified(Event):
+    """What the server told of itself and one model; asked again after a load."""
+
+    event: Literal["endpoint_identified"]
+    model: str
+    engine: Engine
+    facts: Facts
+    context: Context
+    slots: Slots
+    prompt_cache_method: str
+
+
+class ModelSkipped(Event):
+    """A model that is not asked."""
+
+    event: Literal["model_skipped"]
+    model: str
+    reason: str
+
+
+class PhaseSkipped(Event):
+    """A planned phase that cannot run."""
+
+    event: Literal["phase_skipped"]
+    model: Optional[str]
+    phase: str
+    reason: str
+
+
+class Attempt(TypedDict):
+    """One try."""
+
+    kind: str
+    status: Optional[int]
+    started_us: int
+    ended_us: int
+
+
+class Request(TypedDict):
+    """What was asked."""
+
+    prompt: str
+    messages_sha256: str
+    messages_chars: int
+    messages_count: int
+    salt: Optional[str]
+    options: dict[str, Any]
+    dropped_fields: list[str]
+
+
+class Response(TypedDict):
+    """What came back."""
+
+    http_status: int
+    text: str
+    reasoning_text: str
+    finish_reason: Optional[str]
+    model: Optional[str]
+    system_fingerprint: Optional[str]
+    usage: Optional[dict[str, Any]]
+    server_timings: Optional[dict[str, Any]]
+
+
+class Timing(TypedDict):
+    """Marks of one call in microseconds; all but started_us count from the moment its request's
+    first byte was handed to the socket.
+    """
+
+    started_us: int
+    connect_us: Optional[int]
+    sent_us: int
+    headers_us: Optional[int]
+    first_chunk_us: Optional[int]
+    first_token_us: Optional[int]
+    first_answer_us: Optional[int]
+    last_token_us: Optional[int]
+    done_us: Optional[int]
+    chunk_us: list[int]
+    chunk_kinds: Optional[str]
+    reads: list[list[int]]
+    ttft_null_reason: Optional[str]
+    bytes_received: int
+    stamp: str
+    read_lag_us: Optional[Spread]
+    clock_step_us: int
+    heartbeat_gap_us: Optional[int]
+
+
+class Reasoning(TypedDict):
+    """How the model's thinking reached the client."""
+
+    mode: str
+    chunks: int
+    characters: int
+
+
+class Truncated(TypedDict):
+    """Whether the server cut the prompt."""
+
+    verdict: str
+    reason: Optional[str]
+
+
+class Marker(TypedDict):
+    """One marker."""
+
+    marker: str
+    found: bool
+
+
+class Checks(TypedDict):
+    """Markers and format rule of the answer."""
+
+    markers: list[Marker]
+    format_rule: Optional[str]
+    format_ok: Optional[bool]
+    passed: Optional[bool]
+
+
+class Error(TypedDict):
+    """What is known of the failure."""
+
+    kind: str
+    message: str
+    status: Optional[int]
+    body_start: Optional[str]
+
+
+class CallFinished(Event):
+    """One planned call, whatever came of it; of several lines of one cell the last counts."""
+
+    event: Literal["call_finished"]
+    cell_id: str
+    model: str
+    phase: str
+    question_id: str
+    repeat: int
+    lane: int
+    cold: bool
+    attempts: list[Attempt]
+    request: Request
+    response: Optional[Response]
+    timing: Optional[Timing]
+    reasoning: Reasoning
+    truncated: Truncated
+    checks: Optional[Checks]
+    flags: list[str]
+    outcome: str
+    error: Optional[Error]
+
+
+class Probe(TypedDict):
+    """One probe."""
+
+    kind: str
+    outcome: str
+    first_token_us: Optional[int]
+    prompt_tokens: Optional[int]
+    cached_tokens: Optional[int]
+
+
+class CacheProbed(Event):
+    """The longest prompt asked again, at the end of a model's phases: was it cached?"""
+
+    event: Literal["cache_probed"]
+    model: str
+    cell_id: Optional[str]
+    run_first_token_us: Optional[int]
+    probes: list[Probe]
+    verdict: str
+    control: str
+    reason: Optional[str]
+
+
+class Gpu(TypedDict):
+    """One graphics card."""
+
+    index: int
+    busy_ratio: Optional[float]
+    memory_used_bytes: Optional[float]
+    power_w: Optional[float]
+    temperature_c: Optional[float]
+    clock_mhz: Optional[float]
+    throttled: Optional[bool]
+
+
+class HostSampled(Event):
+    """The host's gauges; ratios are shares of all CPUs since the sample before."""
+
+    event: Literal["host_sampled"]
+    load_1m: Optional[float]
+    memory_used_bytes: Optional[float]
+    memory_available_bytes: Optional[float]
+    swap_used_bytes: Optional[float]
+    cpu_mhz: Optional[float]
+    cpu_throttle_count: Optional[float]
+    cpu_busy_ratio: Optional[float]
+    cpu_steal_ratio: Optional[float]
+    other_cpu_busy_ratio: Optional[float]
+    power_source: Optional[str]
+    temperature_c: Optional[float]
+    energy_uj: Optional[float]
+    gpus: list[Gpu]
+
+
+class PhaseFinished(Event):
+    """A phase has been worked through."""
+
+    event: Literal["phase_finished"]
+    model: Optional[str]
+    phase: str
+    planned: int
+    ok: int
+    failed: int
+    started_us: int
+    wall_us: int
+
+
+class RunInterrupted(Event):
+    """The run was stopped before its end."""
+
+    event: Literal["run_interrupted"]
+    reason: str
+    exit_code: int
+    in_flight: list[str]
+
+
+class RunFinished(Event):
+    """Last line: all planned calls were made."""
+
+    event: Literal["run_finished"]
+    counts: dict[str, int]
+    wall_us: int
+    exit_code: int
+    lines: int
+    sha256: str
+
+
+class Git(TypedDict):
+    """The commit that the harness was checked out from."""
+
+    commit: Optional[str]
+    dirty: Optional[bool]
+
+
+class Python(TypedDict):
+    """The interpreter that ran the harness."""
+
+    version: str
+    implementation: str
+
+
+class Os(TypedDict):
+    """The operating system of the machine that ran the harness."""
+
+    system: str
+    machine: Optional[str]
+
+
+# Where the endpoint is, without its address.
+Target = TypedDict("Target", {"class": str, "scheme": str, "port": int, "path": Optional[str]})
+
+
+class ModelContext(TypedDict):
+    """One model's context."""
+
+    model: str
+    requested_tokens: Optional[int]
+    effective_tokens: Optional[int]
+    source: Optional[str]
+    reason: Optional[str]
+    remedy: Optional[str]
+
+
+class Phase(TypedDict):
+    """One phase."""
+
+    phase: str
+    suite_file: Optional[str]
+    lanes: int
+    max_tokens: int
+    question_ids: list[str]
+
+
+class Plan(TypedDict):
+    """Everything that is to be asked."""
+
+    repeats: int
+    lanes: int
+    phases: list[Phase]
+
+
+class Options(TypedDict):
+    """Sampling options as sent to the server."""
+
+    temperature: float
+    num_ctx: int
+    num_predict: int
+
+
+class CanonicalOptionsOverrides(TypedDict, total=False):
+    """Options of this run that differ from the canonical ones."""
+
+    temperature: float
+    num_ctx: int
+    num_predict: int
+
+
+class PromptCache(TypedDict):
+    """What was done about the server's prompt cache."""
+
+    policy: str
+    method: str
+
+
+class Manifest(TypedDict):
+    """What a run was asked to do, with what, of whom; written once, before the first call."""
+
+    schema_version: Literal["1"]
+    harness_version: str
+    run_id: str
+    submitter_handle: str
+    device_tag: str
+    cell_id_prefix: str
+    started_at: str
+    synthetic: bool
+    smoke: bool
+    files_sha256: dict[str, str]
+    git: Git
+    python: Python
+    os: Os
+    host_hostname_short: Optional[str]
+    target: Target
+    engine: Engine
+    models: list[str]
+    contexts: list[ModelContext]
+    plan: Plan
+    canonical_options: Options
+    canonical_options_overrides: CanonicalOptionsOverrides
+    prompt_cache: PromptCache
+    timeout_s: float
+    flags: list[str]
+
+
+# The run as a whole.
+Run = TypedDict("Run",
+    {"started_at": str, "ended_at": str, "segments_count": int, "wall_s": float, "class": str,
+    "run_jsonl_sha256": str, "manifest_sha256": str, "host_name_removed": bool})
+
+
+class Fact(TypedDict):
+    """A value with its source; a reason says why it is not known or differs."""
+
+    value: Any
+    source: Optional[str]
+    reason: Optional[str]
+
+
+# Where the models were served.
+Endpoint = TypedDict("Endpoint", {"class": str, "same_machine": Fact, "engine": Engine})
+
+
+class Model(TypedDict):
+    """One model."""
+
+    model: str
+    quantization: Fact
+    parameters_count: Fact
+    active_parameters_count: Fact
+    file_bytes: Fact
+    bits_per_weight: Fact
+    digest: Fact
+    family: Fact
+    source_repository: Fact
+    file_name: Fact
+    draft_model: Fact
+    trained_context_tokens: Fact
+    context_effective_tokens: Fact
+    slots_count: Fact
+    gpu_offload_ratio: Fact
+
+
+class Runtime(TypedDict):
+    """The program that served the models and how it was started, as far as it decides speed."""
+
+    name: Fact
+    version: Fact
+    backend: Fact
+    build_origin: Fact
+    launch_flags: Fact
+    threads_count: Fact
+    accelerators_used_count: Fact
+    flash_attention: Fact
+    kv_cache_type: Fact
+    batch_tokens: Fact
+    micro_batch_tokens: Fact
+
+
+class Summary(TypedDict):
+    """n values in 6 significant digits; what so few values cannot tell is null."""
+
+    n: int
+    median: Optional[float]
+    q1: Optional[float]
+    q3: Optional[float]
+    iqr: Optional[float]
+    min: Optional[float]
+    max: Optional[float]
+    ci_low: Optional[float]
+    ci_high: Optional[float]
+    p90: Optional[float]
+    p95: Optional[float]
+    p99: Optional[float]
+
+
+class Metrics(TypedDict):
+    """Summaries over the answered calls."""
+
+    ttft_ms: Summary
+    ttfo_ms: Summary
+    tpot_ms: Summary
+    decode_tokens_per_s: Summary
+    prefill_tokens_per_s: Summary
+    icl_ms: Summary
+    icl_max_ms: Summary
+    e2el_ms: Summary
+    output_tokens: Summary
+    prompt_tokens: Summary
+    cached_tokens: Summary
+    coalesced_ratio: Summary
+
+
+class CheckCounts(TypedDict):
+    """Answers whose shape and markers were looked at."""
+
+    passed: int
+    total: int
+
+
+class ClientBound(TypedDict):
+    """Whether the measuring client shaped the numbers."""
+
+    flagged: Optional[bool]
+    reasons: list[str]
+    error_p99_us: Optional[float]
+    error_source: str
+    ttft_us: Optional[float]
+    decode_window_us: Optional[float]
+    chunks_per_s: Optional[float]
+    saturation_chunks_per_s: Optional[float]
+
+
+class Unstable(TypedDict):
+    """Whether decode rates varied too much for one number."""
+
+    flagged: Optional[bool]
+    iqr_ratio: Optional[float]
+
+
+class Drifting(TypedDict):
+    """Whether decode rates changed from the first quarter to the last."""
+
+    flagged: Optional[bool]
+    ratio: Optional[float]
+
+
+class Outliers(TypedDict):
+    """Whether single decode rates were far off."""
+
+    flagged: Optional[bool]
+    count: Optional[int]
+    largest_sigmas: Optional[float]
+
+
+class Verdicts(TypedDict):
+    """What was looked for over the calls together, with the numbers it was judged by."""
+
+    client_bound: ClientBound
+    unstable: Unstable
+    drifting: Drifting
+    outliers: Outliers
+
+
+class Cell(TypedDict):
+    """One model in one phase."""
+
+    model: str
+    phase: str
+    lanes: int
+    cold: bool
+    across_prompts: bool
+    planned: int
+    ok: int
+    failed: int
+    outcomes: dict[str, int]
+    metrics: Metrics
+    output_tokens_source: Optional[str]
+    makespan_ms: Optional[float]
+    output_token_throughput_tokens_per_s: Optional[float]
+    lane_efficiency_ratio: Optional[float]
+    checks: CheckCounts
+    null_reasons: dict[str, str]
+    verdicts: Verdicts
+    flags: list[str]
+
+
+class Stamps(TypedDict, total=False):
+    """Number of calls by whose clock stamped their arrivals."""
+
+    kernel: int
+    user: int
+
+
+class ReadLagUs(TypedDict):
+    """Over those calls, in microseconds."""
+
+    p50: Optional[float]
+    p99: Optional[float]
+    max: int
+    n: int
+
+
+class Instrument(TypedDict):
+    """What is known of the measuring client's own error."""
+
+    stamp: Optional[str]
+    clock_resolution_ns: Optional[int]
+    lanes: Optional[list[Lane]]
+    saturation: Optional[list[Saturation]]
+    heartbeat_overshoot_us: Optional[Spread]
+    wall_ms: Optional[int]
+    reason: Optional[str]
+    stamps: Stamps
+    read_lag_us: Optional[ReadLagUs]
+
+
+class Metadata(TypedDict):
+    """What was run, on what, and what came of it; every number is computed from run.jsonl or
+    says who told it.
+    """
+
+    schema_version: Literal["1"]
+    run_id: str
+    harness_version: str
+    submitter_handle: str
+    device_tag: str
+    synthetic: bool
+    smoke: bool
+    run: Run
+    endpoint: Endpoint
+    models: list[Model]
+    runtime: Runtime
+    cells: list[Cell]
+    run_flags: list[str]
+    counts: dict[str, int]
+    instrument: Instrument
+
+
+LedgerLine = Union[
+    RunStarted, RunResumed, InstrumentCalibrated, EndpointIdentified, ModelSkipped,
+    PhaseSkipped, CallFinished, CacheProbed, HostSampled, PhaseFinished, RunInterrupted,
+    RunFinished]
