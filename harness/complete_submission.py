@@ -131,10 +131,9 @@ def _refuse_unfinished(folder: str, manifest: Json, events: Sequence[Json], part
 def resume_command(folder: str, manifest: Json) -> str:
     """What to type to go on with a run. Addresses of other machines are not kept, hence the URL."""
     words = ["python3", "harness/run_benchmark.py", "--run-id", manifest["run_id"]]
-    given = {flag.partition(" ")[0] for flag in manifest["flags"]}
     if manifest["target"]["class"] != "loopback":
         words += ["--target-url", "URL"]
-    words += ["--api-key-env", "NAME"] if "--api-key-env" in given else []
+    words += ["--api-key-env", "NAME"] if manifest.get("api_key_used") else []
     out_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(folder))))
     words += ["--out-dir", out_dir] if out_dir != SUBMISSIONS else []
     return printable(shlex.join(words), 1000)

@@ -163,8 +163,6 @@ CODES: dict[str, Code] = {code.name: code for code in (
     Code("plan-differs", "provenance", ERROR, "The plan is not the one that its own numbers give.",
          "The runner makes it from phases, lanes, repeats, num_predict and the suites.",
          MANIFEST_AGAIN),
-    Code("flags-differ", "provenance", ERROR, "manifest.flags say something else than its values.",
-         "Both are written from the same arguments.", MANIFEST_AGAIN),
     Code("manifest-differs", "provenance", ERROR, "Values of the manifest contradict each other.",
          "They follow from each other in the runner.", MANIFEST_AGAIN),
     Code("manifest-unsealed", "provenance", ERROR, "The ledger was begun with another manifest.",

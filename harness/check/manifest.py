@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from core import answer_checks, schema
-from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem, plain_engine
-from core.plan import parse_phases, plan_of
+from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
+from core.plan import plan_of
 from core.release import HERE, Known, current_hashes
 from core.suites import PHASES, load_suites
 from engines import queries
-from run import cli
 
 from check import calls, findings, sources
 
@@ -38,8 +37,7 @@ def check_manifest(manifest: Json, submission: sources.Submission, released: Kno
                    allow_synthetic: bool, notes: findings.Notes) -> None:
     """All findings on manifest.json, the folder's names included."""
     found = [*_names(manifest, submission), *_kind(manifest, allow_synthetic),
-             *_release(manifest, released), *_options(manifest), *_flags(manifest),
-             *_consequences(manifest)]
+             *_release(manifest, released), *_options(manifest), *_consequences(manifest)]
     if submission.is_example() and manifest["synthetic"]:
         found = [("example", "no measurement"),
                  *(one for one in found if one[0] not in EXAMPLE_CODES)]
@@ -162,69 +160,6 @@ def plan_problem(manifest: Json, suites: Optional[calls.Suites]) -> Optional[tup
     return "plan-differs", " but ".join(schema.difference("plan", plan, expected))
 
 
-def _flags(manifest: Json) -> list[tuple[str, str]]:
-    """manifest.flags against the values that were made from them."""
-    canonical = manifest["canonical_options"]
-    knobs = {knob.flag: knob for knob in cli.option_table(canonical)}
-    told = dict(_flag(flag) for flag in manifest["flags"])
-    wrong = [flag for flag in told if flag not in knobs] + (
-        [] if len(told) == len(manifest["flags"]) else ["one stands there twice"])
-    for flag, value in _values(manifest).items():
-        knob = knobs[flag]
-        is_default = value is None or value is False or value == knob.default
-        if not _fits(knob, told.get(flag), value) if flag in told else not is_default:
-            wrong.append(f"{flag} is {schema.shown(told.get(flag))}, the values say "
-                         f"{schema.shown(value)}")
-    return [("flags-differ", what) for what in wrong]
-
-
-def _flag(text: str) -> tuple[str, Optional[str]]:
-    name, space, value = text.partition(" ")
-    return name, value if space else None
-
-
-def _values(manifest: Json) -> Json:
-    """What the flags must have been, as far as the manifest tells it elsewhere."""
-    plan, options = manifest["plan"], chosen_options(manifest)
-    tag = manifest["device_tag"]
-    plain = "local" if tag == "unnamed-device" else tag
-    default_prefix = f"{plain}:{plain_engine(manifest['engine']['name'])}"
-    prefix = manifest["cell_id_prefix"]
-    found = {"--repeats": plan["repeats"], "--lanes": plan["lanes"],
-             "--timeout": manifest["timeout_s"], "--temperature": options["temperature"],
-             "--num-ctx": options["num_ctx"], "--num-predict": options["num_predict"],
-             "--prompt-cache": manifest["prompt_cache"]["policy"], "--device-tag": tag,
-             "--smoke": manifest["smoke"],
-             "--cell-id-prefix": None if prefix == default_prefix else prefix}
-    if not manifest["smoke"]:
-        found["--phases"] = ",".join(entry["phase"] for entry in plan["phases"])
-    if not manifest["synthetic"]:
-        found["--rehearse"] = False
-    if manifest["host_hostname_short"] is not None:
-        found["--no-hostname"] = False
-    return found
-
-
-def _fits(knob: cli.OptionSpec, told: Optional[str], value: Any) -> bool:
-    """Whether a flag as typed gives this value."""
-    if knob.metavar is None or told is None:
-        return knob.metavar is None and told is None and bool(value)
-    if knob.flag == "--cell-id-prefix" and value is None:
-        return True                      # typed, and what it would have been anyway
-    if knob.flag == "--phases":
-        try:
-            names = parse_phases(told)
-        except ValueError:
-            return False
-        return ",".join(["hello", *(n for n in names if n != "hello")]) == str(value)
-    if isinstance(value, str):
-        return bool(told == value)
-    try:
-        return bool(float(told) == value)
-    except ValueError:
-        return False
-
-
 # --- what follows from what ----------------------------------------------------------------------
 def _consequences(manifest: Json) -> list[tuple[str, str]]:
     cache, engine = manifest["prompt_cache"], manifest["engine"]
@@ -233,6 +168,9 @@ def _consequences(manifest: Json) -> list[tuple[str, str]]:
     if cache["method"] != method:
         found.append(("manifest-differs", f"prompt_cache.method is {cache['method']}, of "
                                           f"{schema.shown(engine['name'])} it is {method}"))
+    if manifest.get("hostname_omitted") and manifest["host_hostname_short"] is not None:
+        found.append(("manifest-differs", "host_hostname_short is set, although hostname_omitted "
+                                          "is true"))
     if [context["model"] for context in manifest["contexts"]] != manifest["models"]:
         found.append(("manifest-differs", "contexts are not those of the models"))
     asked = chosen_options(manifest)["num_ctx"]

@@ -428,6 +428,5 @@ def _run_facts(metadata: Json, manifest: Json) -> list[list[Any]]:
              ("lanes", str(manifest["plan"]["lanes"])),
              ("repeats", str(manifest["plan"]["repeats"])),
              ("prompt cache", f"{cache['policy']} ({cache['method'].replace('_', ' ')})"),
-             ("flags typed", " ".join(manifest["flags"]) or "none"),
              ("Python", f"{manifest['python']['implementation']} {manifest['python']['version']}")]
     return [[name, value, "manifest"] for name, value in lines]

@@ -113,7 +113,7 @@ def _run(manifest: Json, events: Sequence[Json], ledger_sha256: str) -> Json:
             "class": run_class(manifest, events), "run_jsonl_sha256": ledger_sha256,
             "manifest_sha256": ledger.manifest_sha256(manifest),
             "host_name_removed": manifest["host_hostname_short"] is None
-            and "--no-hostname" not in manifest["flags"]}
+            and not manifest.get("hostname_omitted", True)}
 
 
 def is_finished(events: Sequence[Json]) -> bool:

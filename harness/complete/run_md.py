@@ -18,7 +18,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from core import ledger, metrics, result_tables
+from core import ledger, metrics, result_tables, suites
+from core.names import plain_engine
 from core.text import align_columns, duration, format_number, printable, with_interval
 
 from complete import metadata
@@ -274,18 +275,34 @@ def _bar(value: float, largest: float) -> str:
 
 # --- how it was made -----------------------------------------------------------------------------
 def reproduce_command(manifest: Json) -> str:
-    """What to type for the same run against another endpoint."""
+    """The command for the same run against another endpoint: models, and options off default."""
     words = ["python3", "harness/run_benchmark.py"]
-    if manifest["synthetic"] and "--rehearse" in manifest["flags"]:
+    if manifest["synthetic"] and manifest["submitter_handle"] != "example":
         return " ".join([*words, "--rehearse"])
+    target, plan, tag = manifest["target"], manifest["plan"], manifest["device_tag"]
+    phases = [entry["phase"] for entry in plan["phases"]]
+    prefix = ("local" if tag == "unnamed-device" else tag) + ":" + plain_engine(
+        manifest["engine"]["name"])
+    at_default = (target["class"], target["scheme"], target["port"], target["path"]) == (
+        "loopback", "http", 11434, None)
+    options: list[tuple[str, Any, Any]] = [
+        ("--phases", "all" if phases == list(suites.PHASES) else ",".join(phases),
+         "hello" if manifest["smoke"] else ",".join(suites.DEFAULT_PHASES)),
+        ("--repeats", plan["repeats"], suites.DEFAULT_REPEATS),
+        ("--lanes", plan["lanes"], suites.DEFAULT_LANES),
+        ("--timeout", manifest["timeout_s"], suites.DEFAULT_TIMEOUT_S),
+        *(("--" + name.replace("_", "-"), value, None)
+          for name, value in manifest["canonical_options_overrides"].items()),
+        ("--prompt-cache", manifest["prompt_cache"]["policy"], "avoid"),
+        ("--api-key-env", "NAME" if manifest.get("api_key_used") else None, None),
+        ("--device-tag", tag, "unnamed-device"),
+        ("--cell-id-prefix", manifest["cell_id_prefix"], prefix)]
     words += ["--models", shlex.quote(",".join(manifest["models"]))]
-    for flag in manifest["flags"]:
-        name, _, value = flag.partition(" ")
-        if name in ("--models", "--out-dir") or not re.fullmatch(r"--[a-z-]+", name):
-            continue
-        stand_in = {"--target-url": "<URL>", "--api-key-env": "NAME"}.get(name)
-        words += [name, *([stand_in or shlex.quote(value)] if value else [])]
-    return " ".join(words)
+    words += [] if at_default else ["--target-url", "<URL>"]
+    for name, value, default in options:
+        words += [] if value == default else [name, shlex.quote(str(value))]
+    words += ["--no-hostname"] if manifest["host_hostname_short"] is None else []
+    return " ".join(words + ["--smoke"] * manifest["smoke"])
 
 
 def _reproduce(manifest: Json) -> str:

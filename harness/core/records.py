@@ -456,7 +456,8 @@ class Manifest(TypedDict):
     canonical_options_overrides: CanonicalOptionsOverrides
     prompt_cache: PromptCache
     timeout_s: float
-    flags: list[str]
+    hostname_omitted: bool
+    api_key_used: bool
 
 
 # The run as a whole.

@@ -51,7 +51,9 @@ PHASES = {p.name: p for p in (
     Phase("edge_suite", "python_context_edge_suite_only.json", "suite_context", EDGE_MAX_TOKENS,
           "every question carries the whole suite as its context"),
 )}
+# Defaults of a run, which commands that are printed leave out.
 DEFAULT_PHASES = ("hello", "5q", "20q")
+DEFAULT_LANES, DEFAULT_REPEATS, DEFAULT_TIMEOUT_S = 4, 1, 360.0
 
 
 class Question(NamedTuple):

@@ -1,6 +1,6 @@
 """The runner's command line: every flag with its default, its unit and what it is for.
 
-One table, from which the parser, its help, the manifest's `flags`, the resume command and the
+One table, from which the parser, its help, the resume command and the
 documents' table are made. Pure: nothing here looks at the machine or talks to a server.
 """
 from __future__ import annotations
@@ -280,15 +280,6 @@ def typed(args: argparse.Namespace, canonical: dict[str, Any]) -> list[tuple[Opt
     return [(knob, value) for knob, value in values
             if value is not None and value is not False and value != knob.default
             and (knob.dest != "out_dir" or args.out_dir_typed)]
-
-
-def published_flags(args: argparse.Namespace, canonical: dict[str, Any]) -> list[str]:
-    """For the manifest: flags as typed, with what names a place left out."""
-    left_out = ("--run-id", "--wait", "--detach", "--json", "--quiet")
-    return [knob.flag if knob.metavar is None else
-            f"{knob.flag} <left out>" if knob.private else f"{knob.flag} {value}"
-            for knob, value in typed(args, canonical)
-            if knob.flag not in left_out and knob.flag not in ("--models", "--submitter-handle")]
 
 
 def resume_command(args: argparse.Namespace, canonical: dict[str, Any], run_id: str,

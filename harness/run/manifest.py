@@ -86,7 +86,8 @@ def assemble(args: argparse.Namespace, found: RunContext, engine: Json, served: 
         "canonical_options_overrides": {k: v for k, v in options.items() if v != canonical[k]},
         "prompt_cache": {"policy": args.prompt_cache,
                          "method": queries.cache_switch(name, args.prompt_cache, "x")[0]},
-        "timeout_s": args.timeout, "flags": cli.published_flags(args, canonical)}
+        "timeout_s": args.timeout, "hostname_omitted": bool(args.no_hostname),
+        "api_key_used": args.api_key_env is not None}
 
 
 def inherit_options(args: argparse.Namespace, manifest: Json) -> None:

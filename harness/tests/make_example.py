@@ -91,7 +91,7 @@ def manifest_of(asked: Sequence[str], models: Sequence[str] = (MODEL,), **change
         "plan": plan.plan_of(asked, SUITES, 4, 1, OPTIONS["num_predict"]),
         "canonical_options": OPTIONS, "canonical_options_overrides": {},
         "prompt_cache": {"policy": "avoid", "method": "salt"}, "timeout_s": 360.0,
-        "flags": ["--device-tag mac-m1-8gb", "--no-hostname"]}
+        "hostname_omitted": True, "api_key_used": False}
     return {**made, **changed}
 
 
@@ -213,8 +213,7 @@ def make(root: str, files_sha256: Optional[Json] = None) -> str:
     folder = os.path.join(root, RUN)
     shutil.rmtree(folder, ignore_errors=True)
     changed = {} if files_sha256 is None else {"files_sha256": files_sha256}
-    manifest = manifest_of(("hello",), smoke=True, flags=[
-        "--device-tag mac-m1-8gb", "--no-hostname", "--smoke"], **changed)
+    manifest = manifest_of(("hello",), smoke=True, **changed)
     hello = Call(1_873_442, (24_310, 23_987, 24_655, 24_102, 25_268, 23_871, 24_420, 24_039),
                  "Hello! How can I help you today?")
     write_raw(folder, manifest, ledger_of(manifest, [hello]))

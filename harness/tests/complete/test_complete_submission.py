@@ -515,7 +515,7 @@ class Refusals(Case):
 
     def test_the_resume_command_names_what_the_manifest_does_not_hold(self) -> None:
         self.write(target={"class": "lan", "scheme": "http", "port": 80, "path": None},
-                   flags=["--api-key-env <left out>"])
+                   api_key_used=True)
         self.cut(4)
         self.refused(f"--target-url URL --api-key-env NAME --out-dir {self.root} -- or")
 
@@ -587,7 +587,7 @@ class Privacy(Case):
         self.assertIn("serve the model under another name", told.private[0].what)
 
     def test_the_host_name_is_the_one_thing_that_a_manifest_lets_go(self) -> None:
-        self.write(host_hostname_short="ada-box", flags=[])
+        self.write(host_hostname_short="ada-box", hostname_omitted=False)
         before = self.bytes()
         told = self.complete()
         self.assertIn("manifest.json publishes this machine's name", told.notes[0])
@@ -896,7 +896,7 @@ class ThePage(Case):
     def test_hostile_names_stay_text(self) -> None:
         for name in HOSTILE:
             manifest = manifest_of(("5q",), models=(name, "m"), submitter_handle=name[:39],
-                                   device_tag=name[:48], flags=[name, f"--lanes {name}"])
+                                   device_tag=name[:48], cell_id_prefix=name)
             manifest["engine"] = {"name": name, "version": name, "build": name,
                                   "recognised_by": name}
             events = ledger_of(manifest, five() * 2, facts={
@@ -910,19 +910,21 @@ class ThePage(Case):
                 for row in re.findall(r"^\|.*$", page, flags=re.MULTILINE):
                     self.assertIn(row.count("|"), (4, 10), row)
 
-    def test_a_hostile_run_is_no_command(self) -> None:
-        manifest = manifest_of(("5q",), models=("a; rm -rf ~ 'x'",), flags=[
-            "; rm -rf ~", "--phases $(reboot)", "--out-dir <left out>", "--target-url <left out>",
-            "--api-key-env <left out>", "--smoke"])
+    def test_names_are_quoted_in_the_command_to_reproduce(self) -> None:
+        manifest = manifest_of(("5q",), models=("a; rm -rf ~ 'x'",), submitter_handle="ada",
+                               device_tag="$(reboot)", api_key_used=True, synthetic=False,
+                               target={"class": "lan", "scheme": "http", "port": 80, "path": "/x"})
         self.assertEqual(
             "python3 harness/run_benchmark.py --models 'a; rm -rf ~ '\"'\"'x'\"'\"'' "
-            "--phases '$(reboot)' --target-url <URL> --api-key-env NAME --smoke",
+            "--target-url <URL> --phases hello,5q --api-key-env NAME --device-tag '$(reboot)' "
+            "--cell-id-prefix mac-m1-8gb:ollama --no-hostname",
             run_md.reproduce_command(manifest))
 
     def test_a_rehearsal_is_reproduced_as_one(self) -> None:
-        manifest = manifest_of(("5q",), flags=["--target-url <left out>", "--rehearse"])
+        manifest = manifest_of(("5q",))
+        rehearsal = {**manifest, "submitter_handle": "ada"}
         self.assertEqual("python3 harness/run_benchmark.py --rehearse",
-                         run_md.reproduce_command(manifest))
+                         run_md.reproduce_command(rehearsal))
         self.assertTrue(self.made(manifest, ledger_of(manifest, five())).startswith(
             "> **EXAMPLE, SYNTHETIC.** Made up"))
         manifest["submitter_handle"] = "ada"

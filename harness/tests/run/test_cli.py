@@ -293,17 +293,6 @@ class Commands(unittest.TestCase):
         self.assertEqual(cli.detached_words(args, words, RUN_ID),
                          ["--rehearse", "--run-id", RUN_ID, "--out-dir", "/tmp/x"])
 
-    def test_nothing_private_is_published(self):
-        args = settled(*PRIVATE, "--run-id", RUN_ID, "--models", "/home/bob/m.gguf",
-                       "--submitter-handle", "bob", "--json", "--quiet", "--detach",
-                       "--temperature", "0", "--repeats", "2", "--no-hostname", "--phases", "5q")
-        self.assertEqual(cli.published_flags(args, CANONICAL), [
-            "--target-url <left out>", "--phases 5q", "--repeats 2", "--temperature 0.0",
-            "--api-key-env <left out>", "--out-dir <left out>", "--no-hostname"])
-
-    def test_what_was_not_typed_is_not_published(self):
-        self.assertEqual(cli.published_flags(settled(), CANONICAL), [])
-
     def test_every_flag_that_names_a_place_or_a_variable_is_private(self):
         self.assertEqual({flag for flag, knob in KNOBS.items() if knob.private},
                          {"--target-url", "--api-key-env", "--out-dir"})
