@@ -26,7 +26,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NamedTuple, Optional
 
 if sys.version_info < (3, 9):
     sys.exit("check_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
@@ -44,7 +44,7 @@ from check import (
 from check.manifest import check_manifest, plan_problem, suites_here, suites_of
 from core import names, release, result_tables
 from core.errors import HarnessError
-from core.text import print_safe, printable
+from core.text import Parser, print_safe, printable
 
 Json = dict[str, Any]
 MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
@@ -244,20 +244,9 @@ def _said(response: Optional[Json]) -> str:
 
 
 # --- command line --------------------------------------------------------------------------------
-class Parser(argparse.ArgumentParser):
-    """argparse, but for errors: one line, nothing unescaped, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"check_submission: {printable(message, 400)}; --help tells all flags\n")
-
-
 def build_parser() -> Parser:
     """The command line."""
-    about, _, codes = (__doc__ or "").partition("\nexit codes:")
-    parser = Parser(prog="check_submission", allow_abbrev=False, description=about.strip(),
-                    usage="python3 harness/check_submission.py [flags] [PATH ...]",
-                    epilog=f"exit codes:{codes}",
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("check_submission", __doc__, "[options] [PATH ...]")
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH",
         help="folder of a submission, or one with submissions below it")

@@ -29,7 +29,6 @@ import argparse
 import functools
 import json
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -117,20 +116,11 @@ def refuse_odd_file(path: str, limit: int) -> None:
 
 
 # --- the table -----------------------------------------------------------------------------------
-COLUMNS = (
-    texts.Column("#", True), texts.Column("device", False, 16, common=True),
-    texts.Column("hardware", False, 16, 7, common=True),
-    texts.Column("memory", True, None, 8, common=True),
-    texts.Column("runtime", False, 12, 3, common=True),
-    texts.Column("model", False, 14, common=True),
-    texts.Column("quant", False, 6, 4, common=True), texts.Column("phase"),
-    *(texts.Column(title, False, None, rank) for title, rank in zip(
-        [entries.NUMBERS[name] for name in list(entries.NUMBERS)[:5]], (0, 9, 2, 10, 11))),
-    texts.Column("runs", True, None, 1), texts.Column("checks", True, None, 6),
-    texts.Column("flags", False, 12, 5))
 SHOWN = tuple(entries.NUMBERS)[:5]
-REASON = texts.Column("not ranked, because", False, 24)
-REST = (REASON, COLUMNS[1], *(column._replace(rank=column.rank + 1) for column in COLUMNS[2:-1]))
+COLUMNS = ("#", "device", "hardware", "memory", "runtime", "model", "quant", "phase",
+           *(entries.NUMBERS[name] for name in SHOWN), "runs", "checks", "flags")
+RIGHT = (0, 3, 13, 14)
+REASON = "not ranked, because"
 LEGEND = ("medians over all runs of a device; in brackets for a single run the exact 95 % interval "
           "across prompts, for 2 to 5 runs the lowest and the highest, from 6 on the exact 95 % "
           "interval over runs. Rows with = share a rank: nothing tells them apart.")
@@ -147,10 +137,11 @@ def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: i
     places = [place for block in blocks for place in block]
     able = [place for place in places if place.rank is not None]
     rest = [place for place in places if place.rank is None]
-    lines = texts.fit_table(COLUMNS, [cells(place) for place in able], width) if able else []
+    lines = texts.fit_table(COLUMNS, [cells(place) for place in able], RIGHT, width) if able else []
     if rest:
-        lines += [""] * bool(able) + texts.fit_table(
-            REST, [(why_not(place.row), *cells(place)[1:-1]) for place in rest], width)
+        rows = [(why_not(place.row), *cells(place)[1:-1]) for place in rest]
+        lines += [""] * bool(able) + texts.fit_table((REASON, *COLUMNS[1:-1]), rows, RIGHT[1:],
+                                                     width)
     if not places:
         lines.append("no row matches; leave --model, --hardware and the like out to see all")
     names = {flag for place in able for flag in place.row.flags}
@@ -197,14 +188,14 @@ def spread_text(spread: Optional[entries.Spread]) -> str:
 # --- for other programs --------------------------------------------------------------------------
 def markdown_text(blocks: Sequence[Sequence[ranking.Place]], found: Found) -> str:
     """The table with all its columns and one for the reason, and what its brackets mean."""
-    titles = [*(column.title for column in COLUMNS), REASON.title]
+    titles = [*COLUMNS, REASON]
     rows = []
     for place in (place for block in blocks for place in block):
         line = cells(place)
         spans = [texts.code_span(text) if 1 <= i <= 6 and i != 3 else text
                  for i, text in enumerate(line)]
         rows.append([*spans, "" if place.rank else texts.code_span(why_not(place.row))])
-    return f"{texts.markdown(titles, rows, (0, 3, 13, 14))}\n{found_text(found)}; {LEGEND}"
+    return f"{texts.markdown_table(titles, rows, RIGHT)}\n{found_text(found)}; {LEGEND}"
 
 
 def csv_text(blocks: Sequence[Sequence[ranking.Place]]) -> str:
@@ -289,18 +280,11 @@ def do_vs(args: argparse.Namespace) -> int:
         print(f"compare_submissions: --vs: {error}", file=sys.stderr)
         return 1
     texts.print_safe(json.dumps(found, indent=1) if args.json else
-               two_runs.render_sides(found, terminal_width()))
+               two_runs.render_sides(found, texts.terminal_width()))
     return 0
 
 
 # --- the program ---------------------------------------------------------------------------------
-def terminal_width() -> int:
-    """Columns of the terminal; of a file or pipe 100, unless COLUMNS says otherwise."""
-    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
-        return texts.WIDE
-    return max(shutil.get_terminal_size((texts.WIDE, 24)).columns, texts.NARROWEST)
-
-
 def warn(broken: Iterable[tuple[str, str]]) -> None:
     """One line on standard error for each submission that was left out."""
     for path, what in broken:
@@ -329,7 +313,7 @@ def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Plac
     texts.print_safe(json_text(blocks, found) if args.json else
                csv_text(blocks).removesuffix("\r\n") if args.csv else
                markdown_text(blocks, found) if args.markdown else
-               table_text(blocks, found, terminal_width()))
+               table_text(blocks, found, texts.terminal_width()))
 
 
 def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], found: Found) -> None:
@@ -359,13 +343,7 @@ def read_detail(folder: str) -> tuple[Json, Json, Json, list[Json]]:
 
 def build_parser() -> texts.Parser:
     """The command line."""
-    about, _, codes = (__doc__ or "").partition("\nexit codes:")
-    parser = texts.Parser(
-        prog="compare_submissions",
-        usage="python3 harness/compare_submissions.py [flags] [PATH...]",
-        description=about.strip(), epilog=f"exit codes:{codes}", allow_abbrev=False,
-        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter,
-                                          max_help_position=24, width=100))
+    parser = texts.Parser("compare_submissions", __doc__, "[options] [PATH ...]")
     parser.add_argument("paths", nargs="*", metavar="PATH",
                         help="folders with submissions in them (default submissions/)")
     for name in ranking.FILTERS:

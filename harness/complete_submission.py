@@ -26,7 +26,6 @@ exit codes:
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -498,13 +497,9 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
     return tell(evidence, made, sorted(contents), private, find_server(made, here, called)), made
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line."""
-    about, _, codes = (__doc__ or "").partition("\nexit codes:")
-    parser = Parser(prog="complete_submission", allow_abbrev=False, description=about.strip(),
-                          usage="python3 harness/complete_submission.py RUN_DIR [flags]",
-                          epilog=f"exit codes:{codes}",
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("complete_submission", __doc__, "RUN_DIR [options]")
     parser.add_argument("folder", metavar="RUN_DIR", help="folder of a finished run")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
                         help="declare a value, or take it out with null; may be repeated")

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from core import metric_definitions, metrics
-from core.text import Column, fit_table, format_number, printable, wrapped
+from core.text import fit_table, format_number, printable, wrapped
 
 Json = dict[str, Any]
 
@@ -295,9 +295,7 @@ def _doubt(ratio: Json) -> str:
 
 
 # --- as text -------------------------------------------------------------------------------------
-COLUMNS = (Column("phase"), Column("metric"), Column("A", True, None, 2),
-           Column("B", True, None, 2), Column("B / A"), Column("pairs", True, None, 3),
-           Column("verdict of B", False, 10))
+COLUMNS = ("phase", "metric", "A", "B", "B / A", "pairs", "verdict of B")
 LEGEND = ("B / A is the median of the questions' ratios with its exact 95 % interval. faster and "
           "slower: the interval leaves out 1 and the median is 5 % or more away from it; "
           "indicative from single runs, confirmed from 3 runs a side of which none lies among the "
@@ -338,7 +336,7 @@ def _is_open(row: Json) -> bool:
 
 def _table(rows: Sequence[Json], width: int) -> list[str]:
     shown = [_line(row) for row in rows if not _is_open(row)]
-    return fit_table(COLUMNS, shown, width) if shown else []
+    return fit_table(COLUMNS, shown, (2, 3, 5), width) if shown else []
 
 
 def _line(row: Json) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from core import plan, suites
 from core.errors import HarnessError
-from core.text import Parser, Plain, printable
+from core.text import Parser, printable
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 
@@ -205,11 +205,7 @@ def _help_of(knob: OptionSpec) -> str:
 
 def build_parser(description: str, canonical: dict[str, Any]) -> Parser:
     """The parser; flags that a manifest keeps are None unless they were typed (see `settle`)."""
-    usage = "python3 harness/run_benchmark.py [flags]"
-    about, _, codes = description.partition("\nexit codes:")
-    parser = Parser(prog="run_benchmark", usage=usage, description=about.strip(),
-                    allow_abbrev=False, epilog=f"exit codes:{codes}" if codes else None,
-                    formatter_class=Plain)
+    parser = Parser("run_benchmark", description)
     parser.set_defaults(out_dir_typed=False)
     groups: dict[str, Any] = {}
     for knob in option_table(canonical):

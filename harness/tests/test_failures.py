@@ -215,7 +215,7 @@ class WrongUsage(Failures):
         self.assertEqual(endpoint.requests, [])
 
     def test_a_bad_value_is_told_with_its_flag_and_what_is_allowed(self):
-        help_ = "; --help tells all flags"
+        help_ = "; --help lists the options"
         for flags, line in (
             (("--timeout", "soon"), "--timeout: 'soon' is not a number from 0.1 to 86400; type for "
              "example --timeout 360" + help_),

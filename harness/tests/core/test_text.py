@@ -1,94 +1,131 @@
-"""Rows as text: fitted to a width, and harmless to whatever reads them."""
+"""Text for people: safe, aligned, and harmless to the programs that read it."""
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import unittest
+from unittest import mock
 
-from core.text import NARROWEST, Column, code_span, csv_text, fit_table, markdown, wrapped
+from core import text
 
-COLUMNS = (Column("#", True), Column("device", False, 4), Column("hardware", False, 4, 2),
-           Column("rate", True), Column("flags", False, 4, 1))
+TITLES = ("#", "device", "hardware", "rate", "flags")
 ROWS = [["1", "mac-m1-8gb", "Apple M1, 8 threads", "100", ""],
         ["12", "desktop", "AMD Ryzen 9", "9", "outliers"]]
 
 
-class Fitting(unittest.TestCase):
-    def test_shows_everything_where_there_is_room(self) -> None:
-        self.assertEqual(fit_table(COLUMNS, ROWS, 80), [
+class Tables(unittest.TestCase):
+    def test_numbers_are_aligned_to_the_right(self) -> None:
+        self.assertEqual(text.fit_table(TITLES, ROWS, (0, 3), 80), [
             " #  device      hardware             rate  flags",
             " 1  mac-m1-8gb  Apple M1, 8 threads   100",
             "12  desktop     AMD Ryzen 9             9  outliers"])
 
-    def test_shortens_texts_before_it_drops_a_column(self) -> None:
-        self.assertEqual(fit_table(COLUMNS, ROWS, 40), [
-            " #  device    hardware     rate  flags",
-            " 1  mac-m1..  Apple M1,..   100",
-            "12  desktop   AMD Ryzen 9     9  outli.."])
+    def test_wide_rows_continue_on_indented_lines(self) -> None:
+        self.assertEqual(text.fit_table(TITLES, ROWS, (0, 3), 30), [
+            " #  device", "  hardware             rate", "  flags",
+            " 1  mac-m1-8gb", "  Apple M1, 8 threads   100",
+            "12  desktop", "  AMD Ryzen 9             9", "  outliers"])
 
-    def test_drops_columns_by_their_rank(self) -> None:
-        self.assertEqual(fit_table(COLUMNS, ROWS, 28), [
-            " #  device     rate  flags",
-            " 1  mac-m1-..   100",
-            "12  desktop       9  outli.."])
-        self.assertEqual(fit_table(COLUMNS, ROWS, 20), [
-            " #  device      rate", " 1  mac-m1-8gb   100", "12  desktop        9"])
-
-    def test_tells_once_what_all_rows_share_before_it_drops_a_column(self) -> None:
-        columns = [column._replace(common=column.title in ("device", "hardware"))
-                   for column in COLUMNS]
-        rows = [[number, "desktop", *rest] for number, _, *rest in ROWS]
-        self.assertEqual(fit_table(columns, rows, 30), [
-            "in all rows: device desktop",
-            " #  hardware     rate  flags",
-            " 1  Apple M1,..   100",
-            "12  AMD Ryzen 9     9  outli.."])
-        self.assertEqual([fit_table(columns, rows, 80)[0],
-                          fit_table(columns, rows[:1], 30)[0]],
-                         [" #  device   hardware             rate  flags",
-                          "#  device   hardware      rate"])
-
-    def test_never_writes_a_longer_line(self) -> None:
-        for width in range(NARROWEST, 90):
+    def test_no_line_is_wider_than_asked(self) -> None:
+        rows = [*ROWS, ["3", "x" * 99, "some words " * 9, "1", ""]]
+        for width in range(text.NARROWEST, 90):
             with self.subTest(width):
-                lines = fit_table(COLUMNS, ROWS, width)
+                lines = text.fit_table(TITLES, rows, (0, 3), width)
                 self.assertLessEqual(max(map(len, lines)), width)
 
-    def test_leaves_out_a_column_that_no_row_fills(self) -> None:
+    def test_empty_columns_are_left_out(self) -> None:
         rows = [[*row[:4], ""] for row in ROWS]
-        self.assertEqual(fit_table(COLUMNS, rows, 80)[0],
-                         " #  device      hardware             rate")
+        self.assertNotIn("flags", text.fit_table(TITLES, rows, (0, 3), 80)[0])
 
-    def test_wraps_sentences_at_words_and_cuts_longer_ones(self) -> None:
-        self.assertEqual(wrapped("one two three " + "x" * 30, 20, "  "),
-                         ["one two three", "  " + "x" * 18])
-        self.assertEqual(wrapped("", 20), [""])
+    def test_sentences_are_wrapped_at_words(self) -> None:
+        self.assertEqual(text.wrapped("one two three four-five", 20, "  "),
+                         ["one two three", "  four-five"])
+        self.assertEqual(text.wrapped("x" * 30, 20, "  "), ["x" * 20, "  " + "x" * 10])
+        self.assertEqual(text.wrapped("", 20), [""])
+
+
+class Values(unittest.TestCase):
+    def test_numbers(self) -> None:
+        for value, shown in ((None, "-"), (0, "0"), (0.0004, "4.0e-04"), (0.012345, "0.0123"),
+                             (7.0, "7"), (84.06, "84.1"), (99.96, "100"), (12345.6, "12346")):
+            with self.subTest(value):
+                self.assertEqual(text.format_number(value), shown)
+
+    def test_durations(self) -> None:
+        for seconds, shown in ((0.4, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"),
+                               (12000, "3 h 20 min")):
+            with self.subTest(seconds):
+                self.assertEqual(text.duration(seconds), shown)
+
+    def test_intervals(self) -> None:
+        self.assertEqual(text.with_interval({"median": 84.06, "ci_low": 80.2, "ci_high": 99}),
+                         "84.1 [80.2-99]")
+        self.assertEqual(text.with_interval({"median": 7, "ci_low": None, "ci_high": None}), "7")
+
+    def test_json_fields(self) -> None:
+        for field, value, shown in (
+                ("unified", True, "yes"), ("unified", None, "-"), ("flags", ["a", "b"], "a b"),
+                ("total_bytes", 17179869184, "17,179,869,184 (16.00 GiB)"), ("model", "M1", "M1"),
+                ("threads_count", 8192, "8,192"), ("clock_ghz", 3.5, "3.5")):
+            with self.subTest(field, value=value):
+                self.assertEqual(text.format_value(field, value), shown)
 
 
 class Harmless(unittest.TestCase):
-    def test_markdown_shows_foreign_text_as_code(self) -> None:
-        cases = {"plain": "`plain`", "": "", "  ": "", "a|b": "`a\\|b`", "`x`": "`'x'`",
-                 "<img src=x>": "`<img src=x>`", "[a](http://b) @c #1": "`[a](http://b) @c #1`",
-                 "a\nb": "`a\\nb`", "\x1b[31m": "`\\x1b[31m`", "\u202egnp": "`\\u202egnp`"}
-        self.assertEqual({text: code_span(text) for text in cases}, cases)
+    def test_printable_escapes_what_a_terminal_would_obey(self) -> None:
+        for given, shown in (("plain", "plain"), ("a\nb", "a\\nb"), ("\x1b[31m", "\\x1b[31m"),
+                             ("\u202egnp", "\\u202egnp"), ("J\u00fcrgen", "J\\xfcrgen")):
+            with self.subTest(shown):
+                self.assertEqual(text.printable(given), shown)
+        self.assertEqual(text.printable("x" * 9, 4), "xxxx...")
 
-    def test_markdown_says_which_columns_are_numbers(self) -> None:
-        self.assertEqual(markdown(("a", "b"), [("x", "1")], (1,)),
+    def test_code_spans_cannot_be_left(self) -> None:
+        for given, shown in (("plain", "`plain`"), ("", ""), ("  ", ""), ("a|b", "`a\\x7cb`"),
+                             ("`x`", "`\\x60x\\x60`"), ("<!-- x", "`\\x3c!-- x`"),
+                             ("[a](http://b) @c #1", "`[a](http://b) @c #1`"), ("a\nb", "`a\\nb`")):
+            with self.subTest(given):
+                self.assertEqual(text.code_span(given), shown)
+
+    def test_markdown_aligns_numbers_to_the_right(self) -> None:
+        self.assertEqual(text.markdown_table(("a", "b"), [("x", "1")], (1,)),
                          "| a | b |\n| --- | --: |\n| x | 1 |\n")
 
     def test_csv_holds_no_formula(self) -> None:
-        for text in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "'=1", "\"=1", "\n=1",
+        for cell in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "'=1", "\"=1", "\n=1",
                      "\uff1d1", "\u3000=1"):
-            with self.subTest(text):
-                [_, [cell]] = csv.reader(io.StringIO(csv_text(["x"], [[text]])))
-                self.assertTrue(cell.startswith("'"), cell)
+            with self.subTest(cell):
+                [_, [shown]] = csv.reader(io.StringIO(text.csv_text(["x"], [[cell]])))
+                self.assertTrue(shown.startswith("'"), shown)
 
-    def test_csv_leaves_other_text_and_numbers_as_they_are(self) -> None:
-        text = csv_text(["a", "b", "c", "d"], [["mac-m1", -1.5, None, 'say "hi", ok']])
-        self.assertEqual(text, '"a","b","c","d"\r\n"mac-m1",-1.5,"","say ""hi"", ok"\r\n')
+    def test_csv_keeps_other_text_and_numbers(self) -> None:
+        table = text.csv_text(["a", "b", "c", "d"], [["mac-m1", -1.5, None, 'say "hi", ok'],
+                                                     ["x\r\ny\x00", 2, None, ""]])
+        self.assertEqual(table, '"a","b","c","d"\r\n"mac-m1",-1.5,"","say ""hi"", ok"\r\n'
+                                '"x\\r\\ny\\x00",2,"",""\r\n')
 
-    def test_csv_keeps_a_row_on_one_line(self) -> None:
-        self.assertEqual(csv_text(["a"], [["x\r\ny\x00"]]), '"a"\r\n"x\\r\\ny\\x00"\r\n')
+
+class CommandLines(unittest.TestCase):
+    def test_help_ends_with_the_exit_codes(self) -> None:
+        shown = text.Parser("x", "Do it.\n\nexit codes:\n  0 done\n", "PATH").format_help()
+        self.assertTrue(shown.startswith("usage: python3 harness/x.py PATH\n\nDo it."))
+        self.assertTrue(shown.endswith("exit codes:\n  0 done\n"), shown)
+
+    def test_an_error_is_one_safe_line_and_exit_code_2(self) -> None:
+        err = io.StringIO()
+        parser = text.Parser("x", "Do it.")
+        parser.add_argument("--count", type=int)
+        with contextlib.redirect_stderr(err), self.assertRaises(SystemExit) as ended:
+            parser.parse_args(["--count", "\x1b[31m"])
+        self.assertEqual((ended.exception.code, err.getvalue().count("\n")), (2, 1))
+        self.assertTrue(err.getvalue().startswith("x: --count: "))
+        self.assertNotIn("\x1b", err.getvalue())
+
+    def test_printed_commands_can_be_typed(self) -> None:
+        for system, shown in (("posix", "python3 harness/x.py --out 'a b' c:7b"),
+                              ("nt", 'py harness/x.py --out "a b" c:7b')):
+            with self.subTest(system), mock.patch.object(text.os, "name", system):
+                self.assertEqual(text.command("x", "--out", "a b", "c:7b"), shown)
 
 
 if __name__ == "__main__":
