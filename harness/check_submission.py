@@ -18,18 +18,17 @@ from git's objects: nothing is checked out, and no program of the change is run.
 
 exit codes: 0 no error; 1 errors; 2 usage.
 """
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):      # above all code that an older Python cannot run
+    sys.exit("check_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
 import os
-import sys
 import time
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
-
-if sys.version_info < (3, 9):
-    sys.exit("check_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 from check import (
     copies,

@@ -23,19 +23,18 @@ exit codes:
   0 all submissions were read; 1 some were left out (see the warnings), or --vs could tell nothing
   since the two sides have no model in common; 2 usage, or nothing to compare; 4 storage.
 """
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):      # above all code that an older Python cannot run
+    sys.exit("compare_submissions needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
 import functools
 import json
 import os
 import stat
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
-
-if sys.version_info < (3, 9):
-    sys.exit("compare_submissions needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 from compare import entries, ranking, two_runs
 from compare.page import make_page

@@ -24,7 +24,10 @@ exit codes:
   0 written, nothing that matters for the ranking is missing; 1 written, but something is;
   2 usage, nothing written; 4 storage, nothing written.
 """
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):      # above all code that an older Python cannot run
+    sys.exit("complete_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import contextlib
 import hashlib
@@ -32,12 +35,8 @@ import json
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
-
-if sys.version_info < (3, 9):
-    sys.exit("complete_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 from check import findings, plausibility
 from complete import declared as declareds

@@ -16,12 +16,14 @@ Every parser is a pure function from the text of a file or a command to numbers,
 text does not say; `Machine` is the only part that touches the machine, so that tests hand in a
 recorded one. ctypes is imported where it is used: a Python built without it can run the rest.
 """
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):      # above all code that an older Python cannot run
+    sys.exit("hardware needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
 import contextlib
 import json
-import sys
 import time
 from typing import Any, Callable, Optional, Sequence
 

@@ -35,7 +35,10 @@ context. With "gap_ms": 0 chunks go as fast as the socket takes them, in blocks 
 Answers are made from the prompt: the same prompt gives the same answer, another one another. They
 have the form that was asked for and quote the prompt's names; they know nothing.
 """
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):      # above all code that an older Python cannot run
+    sys.exit("reference_endpoint needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
 import contextlib
@@ -50,7 +53,6 @@ import re
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 from array import array
@@ -382,7 +384,7 @@ def _event(text: str) -> bytes:
 class Job:
     """One completion from its request to its end; all times are readings of clock_ns."""
 
-    def __init__(self, conn: Connection, ask: Ask, model: Model, first_token_ms: float,
+    def __init__(self, conn: "Connection", ask: Ask, model: Model, first_token_ms: float,
                  context_tokens: int, cached_tokens: int, entry: dict[str, Any]) -> None:
         self.conn, self.ask, self.id, self._entry = conn, ask, int(entry["id"]), entry
         self.waited = self.ended = False

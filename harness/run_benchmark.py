@@ -17,7 +17,10 @@ exit codes:
   0 all planned calls have an answer; 1 finished, some calls failed; 2 usage; 3 endpoint; 4 storage;
   5 (--wait) still running; 130/143 interrupted.
 """
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):      # above all code that an older Python cannot run
+    sys.exit("run_benchmark needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
 import base64
@@ -34,7 +37,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -44,9 +46,6 @@ import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
-
-if sys.version_info < (3, 9):
-    sys.exit("run_benchmark needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 from core import answer_checks, files, names, plan, privacy, result_tables
 from core import ledger as ledgers
@@ -105,13 +104,13 @@ class Gate:
         self._flying: set[Exchange] = set()
         self._lock = threading.RLock()       # a signal's handler may meet its own thread in here
 
-    def enter(self, exchange: Exchange) -> None:
+    def enter(self, exchange: "Exchange") -> None:
         with self._lock:
             self._flying.add(exchange)
         if self.stopping.is_set():
             self.drop_all()
 
-    def leave(self, exchange: Exchange) -> None:
+    def leave(self, exchange: "Exchange") -> None:
         with self._lock:
             if exchange in self._flying:
                 self._flying.discard(exchange)
