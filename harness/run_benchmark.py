@@ -23,6 +23,7 @@ if sys.version_info < (3, 9):      # above all code that an older Python cannot 
     sys.exit("run_benchmark needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
+import array
 import base64
 import contextlib
 import datetime
@@ -66,9 +67,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_OUT = os.path.join(os.path.dirname(HERE), "submissions")
 
 READ_BYTES = 16 * 1024            # 256 KiB a read costs more than parsing; 16 KiB halves the CPU
-# Raw bytes are parsed on the side a block at a time, so that memory stays flat; of a stream that is
-# fast, only when a block is large, since the parsing takes the interpreter lock from the reading.
-BLOCK_BYTES, BLOCK_NS, LARGEST_BLOCK_BYTES = 16 * 1024, 1_000_000_000, 32 * 1024 * 1024
 BODY_CAP_BYTES = 64 * 1024 * 1024
 HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 READS_CAP = 4_000_000             # a body in one-byte reads must not fill memory with stamps either
@@ -77,7 +75,6 @@ DONE_GRACE_S = 0.25               # how long a stream may stay open after its [D
 DROP_GRACE_S = 2.0                # how long dropped calls that hang may hold up the end of a run
 DONE_ENDS = tuple(start + b"[DONE]" + blank for start in (b"\ndata: ", b"\ndata:") for blank in (
     b"", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\n\r\n", b"\n\n\r\n", b"\r\n\r\n\r\n"))
-TAIL_BYTES = 24                   # longer than any of them
 SCAN_TIMEOUT_S = 1.0              # for each usual port
 LOADING_PAUSE_S = 1.0             # between two looks at a server that is loading
 VANISHED_AFTER = 3                # calls in a row that found no server
@@ -114,7 +111,7 @@ class Gate:
         with self._lock:
             if exchange in self._flying:
                 self._flying.discard(exchange)
-                self.finished_reads += exchange.reads_count
+                self.finished_reads += len(exchange.ends)
 
     def drop_all(self) -> None:
         self.stopping.set()
@@ -127,14 +124,15 @@ class Gate:
     def reads(self) -> int:
         """Reads so far, those in flight included: for the live display."""
         with self._lock:
-            return self.finished_reads + sum(one.reads_count for one in self._flying)
+            return self.finished_reads + sum(len(one.ends) for one in self._flying)
 
 
 class Exchange:
-    """One request and its response: its deadline, its marks, every byte read and when.
+    """One request and its response: its deadline, every byte read and when it arrived.
 
-    Nanoseconds on time.perf_counter_ns; the kernel's own receive times are on its real-time clock.
-    `reads` is what the digest has not taken yet.
+    raw: all bytes of the response; ends: where each read ended in it; user_ns: when the read
+    returned (time.perf_counter_ns); kernel_ns: the kernel's receive time on its real-time clock, 0
+    if it gave none. Parsed after the response has ended; BODY_CAP_BYTES and READS_CAP bound both.
     """
 
     def __init__(self, gate: Gate, timeout_s: float, addresses: dict[Any, list[Any]]) -> None:
@@ -144,11 +142,10 @@ class Exchange:
         self.kernel = self.kernel_wait = False
         self.hold: Any = None
         self.connect_us: Optional[int] = None
-        self.started_ns = self.sent_ns = self.quiet_ns = self.passed_ns = 0
-        self.header_reads, self.body_in_header = 0, False
-        self.reads, self.reads_count, self.cursor, self.total = sse.Reads(), 0, 0, 0
-        self.tail = b""
-        self.digest: Any = None
+        self.started_ns = self.sent_ns = self.quiet_ns = 0
+        self.header_reads, self.body_in_header, self.cursor = 0, False, 0
+        self.raw = bytearray()
+        self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
         self._buffer = memoryview(bytearray(READ_BYTES))
 
     def left_s(self) -> float:
@@ -198,8 +195,9 @@ class Exchange:
     def hand_over(self, sock: Any, request: bytes) -> None:
         """Send the whole request in one piece; its first byte's moment is the zero of all marks."""
         self.sock = sock
-        # What there is came in answer to a CONNECT.
-        self.reads, self.reads_count, self.cursor, self.total = sse.Reads(), 0, 0, 0
+        for record in (self.raw, self.ends, self.user_ns, self.kernel_ns):
+            del record[:]                     # the answer to a proxy's CONNECT
+        self.cursor = 0
         sock.settimeout(self.left_s())
         plain = type(sock) is socket.socket
         self.kernel = plain and ask_for_stamps(sock)
@@ -244,28 +242,20 @@ class Exchange:
         if ancillary:
             seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
             stamp_ns = seconds * 1_000_000_000 + nanoseconds
-        reads = self.reads
-        if len(reads.raw) > BLOCK_BYTES and self.digest is not None and (
-                now_ns - self.passed_ns > BLOCK_NS or len(reads.raw) > LARGEST_BLOCK_BYTES):
-            self.digest.pass_on(reads)
-            self.tail, self.passed_ns = bytes(reads.raw[-TAIL_BYTES:]), now_ns
-            reads = self.reads = sse.Reads()
-        self.total += count
-        self.reads_count += 1
-        reads.user_ns.append(now_ns)
-        reads.kernel_ns.append(stamp_ns)
-        reads.ends.append(self.total)
-        reads.raw += self._buffer[:count]
+        self.raw += self._buffer[:count]
+        self.user_ns.append(now_ns)
+        self.kernel_ns.append(stamp_ns)
+        self.ends.append(len(self.raw))
         if now_ns > self.deadline_ns:
             raise CallCut("timeout", "the call's time was up")
-        if self.total > BODY_CAP_BYTES or self.reads_count > READS_CAP:
+        if len(self.raw) > BODY_CAP_BYTES or len(self.ends) > READS_CAP:
             raise CallCut("body_too_large", f"the response passed {BODY_CAP_BYTES >> 20} MiB")
         return True
 
     def readline(self, limit: int = -1) -> bytes:
         """A header line, for http.client."""
         while True:
-            raw = self.reads.raw
+            raw = self.raw
             end = raw.find(b"\n", self.cursor) + 1
             if not end and limit >= 0 and len(raw) - self.cursor >= limit:
                 end = self.cursor + limit
@@ -276,26 +266,24 @@ class Exchange:
 
     def headers_done(self, response: http.client.HTTPResponse) -> tuple[str, int]:
         """The header is complete: (framing, Content-Length) of the body."""
-        self.header_reads, self.passed_ns = self.reads_count, self.reads.user_ns[-1]
-        self.body_in_header = self.cursor < self.total
+        self.header_reads = len(self.ends)
+        self.body_in_header = self.cursor < len(self.raw)
         if response.chunked:
             return "chunked", 0
         return ("close", 0) if response.length is None else ("length", response.length)
 
     def read_body(self, framing: str, length_bytes: int) -> None:
         """Read until the framing, a [DONE] that nothing follows, or the connection ends."""
-        body_start, chunked = self.cursor, framing == "chunked"
+        raw, chunked = self.raw, framing == "chunked"
         while True:
-            got, raw = self.total - body_start, self.reads.raw
-            if len(raw) < TAIL_BYTES:          # an end may have been cut by what was passed on
-                raw = bytearray(self.tail) + raw
+            got = len(raw) - self.cursor
             if framing == "length" and got >= length_bytes:
                 return
             if chunked and (raw.endswith(b"\r\n0\r\n\r\n") or
                             got == 5 and raw.endswith(b"0\r\n\r\n")):
                 return
             if self.quiet_ns:
-                if self.reads.user_ns[-1] > self.quiet_ns:
+                if self.user_ns[-1] > self.quiet_ns:
                     return
             elif got and raw.endswith(DONE_ENDS):
                 self.quiet_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)
@@ -318,9 +306,9 @@ class Exchange:
         """What stamps there are; None where no request left."""
         if not self.started_ns:
             return None
-        user_ns, kernel_ns = (self.digest or self.reads).stamps()
-        return replys.Arrivals(self.started_ns, self.sent_ns, self.connect_us, user_ns, kernel_ns,
-                              self.header_reads, self.body_in_header, self.total)
+        return replys.Arrivals(self.started_ns, self.sent_ns, self.connect_us, self.user_ns,
+                               self.kernel_ns, self.header_reads, self.body_in_header,
+                               len(self.raw))
 
 
 def ask_for_stamps(sock: socket.socket) -> bool:
@@ -396,7 +384,6 @@ class Client:
 
     def __init__(self, target: cli.Target, api_key: Optional[str] = None) -> None:
         self.target, self.key, self.gate = target, api_key, Gate()
-        self.side = sse.ParserThread()
         self.addresses: dict[Any, list[Any]] = {}
         self.headers = {"Content-Type": "application/json", "Accept": "*/*",
                         "User-Agent": f"run_benchmark/{HARNESS_VERSION}"}
@@ -429,15 +416,13 @@ class Client:
         exchange = Exchange(self.gate, timeout_s, self.addresses)
         request: Any = urllib.request.Request(url, data=data, method=method, headers=self.headers)
         request.exchange = exchange
-        status, headers, failure, digest = None, {}, None, None
-        stream = sse.StreamParser()
+        status, headers, failure, body = None, {}, None, None
+        stream, head = sse.StreamParser(), b""
         try:
             response = self.opener.open(request, timeout=timeout_s)
             status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
             framing, length_bytes = exchange.headers_done(response)
-            digest = exchange.digest = sse.Digest(
-                sse.Body(framing, length_bytes), sink or stream.feed, keep_bytes,
-                self.side.work.put, exchange.cursor)
+            body = sse.Body(framing, length_bytes)
             exchange.read_body(framing, length_bytes)
         except CallCut as cut:
             failure = None if cut.args[0] == "ended" else cut.args
@@ -445,9 +430,10 @@ class Client:
             failure = replys.failure_of(error, bool(exchange.started_ns))
         finally:
             exchange.end()
-        if digest:
-            digest.finish(exchange.reads)
-        return replys.reply_of(status, headers, digest, stream, failure, exchange.arrivals())
+        if body:
+            head = sse.parse_body(body, exchange.raw, exchange.ends, exchange.cursor,
+                                  sink or stream.feed, keep_bytes)
+        return replys.reply_of(status, headers, head, stream, failure, exchange.arrivals())
 
 
 def wall_offset_ns() -> int:

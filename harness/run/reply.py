@@ -81,7 +81,7 @@ def outcome_of(reply: Reply, secret: Optional[str] = None) -> tuple[str, Optiona
         return error(server_errors.error_kind(reply.status, body),
                      server_errors.error_message(body) or f"HTTP {reply.status}, without a word why")
     if stream.error is not None or stream.finish_reason == "error":
-        text = json.dumps({"error": sse.plain(without(secret, stream.error))})
+        text = json.dumps({"error": sse.bounded(without(secret, stream.error))})
         about_context = server_errors.error_kind(200, text) == "context_limit"
         return error("context_limit" if about_context else "stream_error",
                      server_errors.error_message(text) or "an error in the stream, without a word why")
@@ -110,7 +110,7 @@ def response_of(reply: Reply, secret: Optional[str] = None) -> Optional[Json]:
     if reply.status is None:
         return None
     stream = reply.stream
-    told = {name: sse.plain(getattr(stream, name)) for name in (
+    told = {name: sse.bounded(getattr(stream, name)) for name in (
         "finish_reason", "model", "system_fingerprint", "usage", "server_timings")}
     if told["model"] is not None:
         told["model"] = answers.published_model_id(told["model"])
@@ -281,11 +281,11 @@ def failure_of(error: BaseException, sent: bool) -> tuple[str, str]:
     return "bad_response", f"not HTTP as anybody knows it: {text}"
 
 
-def reply_of(status: Optional[int], headers: dict[str, str], digest: Optional[sse.Digest],
+def reply_of(status: Optional[int], headers: dict[str, str], head: bytes,
              stream: sse.StreamParser, failure: Optional[tuple[str, str]],
              arrivals: Optional[Arrivals]) -> Reply:
     """What an exchange came to, once its last byte was parsed. Thinking inside the answer is told
     apart before anybody asks for texts or marks."""
     stream.close(max(len(arrivals.user_ns) - 1, 0) if arrivals else 0)
-    return Reply(status, headers, bytes(digest.head if digest else b""), stream, failure, arrivals,
+    return Reply(status, headers, head, stream, failure, arrivals,
                  stream.mark_inline_reasoning())

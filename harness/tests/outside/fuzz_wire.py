@@ -176,9 +176,9 @@ def test_marking_reasoning_moves_no_text(parts: list[str]) -> None:
 
 @given(json_values)
 def test_what_is_kept_of_a_servers_object_is_json_and_small(value: object) -> None:
-    kept = sse.plain(value)
+    kept = sse.bounded(value)
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
-    assert sse.plain(kept) == kept
+    assert sse.bounded(kept) == kept
 
 
 @given(st.lists(st.integers(min_value=0, max_value=5), max_size=30).map(sorted))

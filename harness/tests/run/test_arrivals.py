@@ -10,7 +10,6 @@ import itertools
 import socket
 import time
 import unittest
-import unittest.mock
 from typing import Any, Callable
 
 import run_benchmark
@@ -94,13 +93,6 @@ class Marks(unittest.TestCase):
                 reply, timing = self.call(pieces, self.apart)
                 self.assertEqual(reply.stream.reads, chunks)
                 self.assertEqual(self.marks(reply, timing), (chunks, ends))
-
-    def test_so_it_does_in_a_stream_that_is_parsed_while_it_is_read(self):
-        texts = [chunked(str(number)) for number in range(12)]
-        with unittest.mock.patch.multiple(run_benchmark, BLOCK_BYTES=0, BLOCK_NS=0):
-            reply, timing = self.call([HEAD, *texts, END], self.apart)
-        self.assertEqual(reply.stream.texts, [str(number) for number in range(12)])
-        self.assertEqual(self.marks(reply, timing), (list(range(1, 13)), [0, 1, 12]))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
-import threading
 import unittest
 import urllib.error
 from typing import Any, Optional
@@ -402,62 +402,21 @@ class Calibration(unittest.TestCase):
         self.assertEqual(calibration.calibration(None, wall_ms=5)["wall_ms"], 5)
 
 
-# --- bytes on their way --------------------------------------------------------------------------
-def reads_of(pieces: list[bytes], total: int = 0, at: int = 0) -> sse.Reads:
-    """Reads that brought the pieces, behind `total` bytes; stamps count up from `at`."""
-    reads = sse.Reads()
-    for number, piece in enumerate(pieces, at):
-        total += len(piece)
-        reads.raw += piece
-        reads.ends.append(total)
-        reads.user_ns.append(1_000 + number)
-        reads.kernel_ns.append(number % 2 and 7_000_000 + number)
-    return reads
-
-
-class Digests(unittest.TestCase):
-    def digest(self, framing: str, length: int, blocks: list[list[bytes]], header: int,
-               keep: int = 99) -> tuple[list[tuple[bytes, int]], bytes]:
-        """What a sink gets of reads that came in blocks; `header` bytes ahead are no body."""
-        got: list[tuple[bytes, int]] = []
-        side = sse.ParserThread()
-        digest = sse.Digest(sse.Body(framing, length), lambda data, read: got.append((data,
-                              read)), keep, side.work.put, header)
-        total = count = 0
-        for number, block in enumerate(blocks, 1):
-            (digest.finish if number == len(blocks) else digest.pass_on)(
-                reads_of(block, total, count))
-            total, count = total + sum(map(len, block)), count + len(block)
-        self.assertEqual(digest.stamps(), (
-            [1_000 + at for at in range(count)],
-            [at % 2 and 7_000_000 + at for at in range(count)]))
-        return got, bytes(digest.head)
-
-    def test_a_body_in_one_block_or_several_is_the_same(self):
-        whole = [b"HEAD", b"ab", b"cdef", b"g"]
-        for blocks in ([whole], [whole[:2], whole[2:]], [whole[:1], whole[1:3], whole[3:]]):
-            got, head = self.digest("length", 7, blocks, 4, keep=5)
-            self.assertEqual([(data, read) for data, read in got if data],
-                             [(b"ab", 1), (b"cdef", 2), (b"g", 3)])
-            self.assertEqual(head, b"abcde")
-
-    def test_a_body_that_begins_in_its_headers_read(self):
-        self.assertEqual(self.digest("close", 0, [[b"HEADab", b"c"]], 4),
-                         ([(b"ab", 0), (b"c", 1)], b"abc"))
-
-    def test_a_header_in_several_reads_of_its_own(self):
-        got, _ = self.digest("close", 0, [[b"HE", b"AD", b"ab"], [b"c"]], 4)
-        self.assertEqual([(data, read) for data, read in got if data], [(b"ab", 2), (b"c", 3)])
-
-    def test_framing_is_taken_off(self):
-        got, head = self.digest("chunked", 0, [[b"2\r\nab\r", b"\n1\r\nc\r\n0\r\n\r\n"]], 0)
-        self.assertEqual((b"".join(data for data, _ in got), head), (b"abc", b"abc"))
-
-    def test_what_is_passed_on_is_parsed_elsewhere(self):
-        threads: list[int] = []
-        side = sse.ParserThread()
-        digest = sse.Digest(sse.Body("close"), lambda *_: threads.append(
-            threading.get_ident()), 0, side.work.put, 0)
-        digest.pass_on(reads_of([b"a"]))
-        digest.finish(reads_of([b"b"], 1, 1))
-        self.assertEqual([ident == threading.get_ident() for ident in threads], [False, True])
+# --- reads of a response -------------------------------------------------------------------------
+class ParseBody(unittest.TestCase):
+    def test_each_payload_has_the_read_that_brought_it(self):
+        for name, pieces, start, framing, length, payloads in (
+                ("header in its own read", [b"H", b"ab", b"c"], 1, "close", 0,
+                 [(b"ab", 1), (b"c", 2)]),
+                ("header in two reads", [b"HE", b"AD", b"ab"], 4, "close", 0, [(b"ab", 2)]),
+                ("body in the header's read", [b"Hab", b"c"], 1, "close", 0,
+                 [(b"ab", 0), (b"c", 1)]),
+                ("chunked", [b"H", b"2\r\nab\r", b"\n1\r\nc\r\n0\r\n\r\n"], 1, "chunked", 0,
+                 [(b"ab", 1), (b"c", 2)]),
+                ("Content-Length", [b"H", b"ab", b"cd"], 1, "length", 3, [(b"ab", 1), (b"c", 2)]),
+                ("no body", [b"H"], 1, "length", 0, [])):
+            with self.subTest(name):
+                ends, got = list(itertools.accumulate(map(len, pieces))), []
+                head = sse.parse_body(sse.Body(framing, length), bytearray(b"".join(pieces)), ends,
+                                      start, lambda data, read: got.append((data, read)), 2)
+                self.assertEqual((got, head), (payloads, b"".join(p for p, _ in payloads)[:2]))
