@@ -27,7 +27,7 @@ import argparse
 import os
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from check import (
@@ -54,7 +54,7 @@ FIRST_CHARACTERS, LAST_CHARACTERS = 110, 40      # of an answer that are shown
 class Settings(NamedTuple):
     """What a check depends on besides the files. handle: whose folder it has to be."""
 
-    released: release.Known
+    released: Mapping[str, release.Release]
     allow_synthetic: bool = False
     handle: Optional[str] = None
     now_s: float = 0.0
@@ -282,7 +282,7 @@ def refuse_combinations(args: argparse.Namespace) -> None:
         raise HarnessError("--answers has no --json, since run.jsonl is JSON itself; leave one of them out")
 
 
-def run(args: argparse.Namespace, released: release.Known,
+def run(args: argparse.Namespace, released: Mapping[str, release.Release],
         now_s: float) -> tuple[findings.Report, int]:
     """The report on what the flags ask for, and how many were checked; raises Stop."""
     refuse_combinations(args)

@@ -14,7 +14,7 @@ from typing import Any, Optional
 from core import answer_checks, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
 from core.plan import plan_of
-from core.release import HERE, Known, current_hashes
+from core.release import HERE, Release, current_hashes, differences, revision
 from core.suites import PHASES, load_suites
 from engines import queries
 
@@ -33,7 +33,7 @@ MAX_CELLS = 10_000            # a model has 75 a repeat; a ledger of 32 MiB hold
 EXAMPLE_CODES = frozenset(("synthetic-run", "smoke-run", "name-refused", "ids-differ"))
 
 
-def check_manifest(manifest: Json, submission: sources.Submission, released: Known,
+def check_manifest(manifest: Json, submission: sources.Submission, released: Mapping[str, Release],
                    allow_synthetic: bool, notes: findings.Notes) -> None:
     """All findings on manifest.json, the folder's names included."""
     found = [*_names(manifest, submission), *_kind(manifest, allow_synthetic),
@@ -80,24 +80,24 @@ def _kind(manifest: Json, allow_synthetic: bool) -> list[tuple[str, str]]:
 
 
 # --- release -------------------------------------------------------------------------------------
-def _release(manifest: Json, released: Known) -> list[tuple[str, str]]:
+def _release(manifest: Json, released: Mapping[str, Release]) -> list[tuple[str, str]]:
     version, files = manifest["harness_version"], manifest["files_sha256"]
     release = released.get(version)
     if release is None:
         return [("release-unknown", f"{schema.shown(version)}; known are {', '.join(released)}")]
-    pinned = RUNNER in release
-    names = {*release, *(path for path in files if pinned or path.startswith(SUITES))}
-    found = [("harness-modified", f"{path} is {_state(files.get(path), path in release)}")
-             for path in sorted(names) if files.get(path) not in release.get(path, ())]
-    if not pinned:
-        found.append(("harness-unpinned", f"of {version}, {len(release)} files are known"))
+    names = {*release.asked, *(path for path in files if path.startswith(SUITES))}
+    found = [("harness-modified", f"{path} is not the one of {version}") for path in sorted(names)
+             if files.get(path) != release.asked.get(path)]
+    if not release.revisions:
+        found.append(("harness-unpinned", f"the programs of {version} are not pinned yet"))
         if manifest["git"]["dirty"]:
             found.append(("harness-dirty", "git.dirty is true"))
+    elif not found and revision(files) not in release.revisions:
+        unlike = differences(files)
+        more = f", and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+        found.append(("harness-modified", "the programs are no accepted revision of "
+                      f"{version}; compared with this checkout, {', '.join(unlike[:3])}{more}"))
     return found
-
-
-def _state(here: Optional[str], released: bool) -> str:
-    return "missing" if here is None else "changed" if released else "not of the release"
 
 
 @functools.cache

@@ -1,31 +1,33 @@
-"""Which bytes make up a release of the harness, and which bytes stand here.
+"""Releases of the harness: which files can change a number, and the versions of them that count.
 
-A run's manifest holds the SHA-256 of every program file and suite that it ran with; the submission
-check holds them against two tables. RELEASES pins what is asked, prompts and suites: an entry is
-never changed once it was released, since its runs could no longer be told from others. The file
-released_programs.json pins what asks, {release: {path: [SHA-256, ...]}}: a program may be mended
-within a release where old and new runs stay comparable, and then has one hash more; where they do
-not, since it measured wrongly, its older hashes are taken out and such runs refused; null stands
-for a program that runs of the release may be without, since it came or went later.
+A run's manifest lists the SHA-256 of every file in MEASURING, and the submission check compares
+that list with two tables:
 
-    python3 harness/releases.py            the hashes of the files as they stand here
-    python3 harness/releases.py --check    exit 1 and a line for each file unlike the newest release
-    python3 harness/releases.py --add      take up the programs as they stand here, after a change
+- RELEASES pins what is asked (prompts and suites), file by file. An entry never changes after its
+  release, since old and new runs could no longer be told apart.
+- released_programs.json pins what asks: {release: [digest, ...]}, one digest per accepted revision
+  of all measuring files together (see `revision`). A fix that keeps runs comparable adds a digest;
+  the digests of revisions that measured wrongly are removed, and their runs are refused.
 
-For a new release raise `version` in every suite and HARNESS_VERSION, append its prompts and suites
-to RELEASES, and take up the programs.
+For maintainers, from the root of the repository:
+
+    python3 harness/core/release.py            print the SHA-256 of each measuring file
+    python3 harness/core/release.py --check    exit 1 unless the files are an accepted revision
+    python3 harness/core/release.py --add      accept the files as a revision of the newest release
+
+For a new release, raise `version` in every suite and HARNESS_VERSION, append the prompts and suites
+to RELEASES, and run --add.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
-import os
 import re
 import subprocess
-from typing import Any, Mapping, Optional, Sequence
-
-from core import files
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
 
 RELEASES: dict[str, dict[str, str]] = {
     "public-1": {
@@ -45,103 +47,88 @@ RELEASES: dict[str, dict[str, str]] = {
             "5e20cbf1521564354a466ed2e97ee56a01ce39eb8c8f427a742d143f8a59b101",
     },
 }
-
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PROGRAMS = os.path.join(HERE, "released_programs.json")
-
-FOLDERS = ("run", "engines", "core", "machine", "complete", "check", "compare")
-
-# {release: {path: the SHA-256 that are its own; None where it may be missing}}
-Hashes = Sequence[Optional[str]]
-Known = Mapping[str, Mapping[str, Hashes]]
-
-
-def known() -> Known:
-    """All that is pinned. A release whose programs are not pinned yet has prompts and suites
-    alone."""
-    programs = _programs()
-    return {release: {**{path: (sha256,) for path, sha256 in frozen.items()},
-                      **programs.get(release, {})} for release, frozen in RELEASES.items()}
+# What can change what a run asks, times or records. What only prints it, or computes from the
+# ledger, is not among them: an edited table or check leaves a run as it is.
+MEASURING = ("run_benchmark.py", "prompts.py", "suites/*.json", "run/*.py", "engines/*.py",
+             *(f"core/{name}.py" for name in ("answer_checks", "errors", "files", "ledger", "plan",
+                                              "schema", "suites")),
+             *(f"machine/{name}.py" for name in ("gauges", "gpus", "linux", "macos", "system")))
+HERE = Path(__file__).resolve().parent.parent
+PROGRAMS = HERE / "released_programs.json"
 
 
-def _programs() -> dict[str, dict[str, list[Optional[str]]]]:
-    found: dict[str, dict[str, list[Optional[str]]]] = json.loads(files.read(PROGRAMS) or b"{}")
-    return found
+class Release(NamedTuple):
+    """What is pinned. revisions is empty while a release's programs are not pinned yet."""
+
+    asked: Mapping[str, str]
+    revisions: Sequence[str]
 
 
-def add(release: str, current: Mapping[str, str]) -> list[str]:
-    """Pin the programs among `current` in the table of programs; the paths that are new to it."""
-    table, frozen = _programs(), RELEASES[release]
-    pinned = table.setdefault(release, {})
-    before: list[Optional[str]] = [None] if pinned else []
-    here = {path for path in current if path.endswith(".py") and path not in frozen}
-    new = [path for path in sorted({*here, *pinned})
-           if current.get(path) not in pinned.get(path, ())]
-    for path in new:
-        pinned.setdefault(path, [*before]).append(current.get(path))
-    table[release] = dict(sorted(pinned.items()))
-    files.write_whole(PROGRAMS, (json.dumps(table, indent=1) + "\n").encode("ascii"))
-    return new
+def known() -> dict[str, Release]:
+    """Every release, oldest first."""
+    revisions = json.loads(PROGRAMS.read_bytes())
+    return {name: Release(asked, revisions.get(name, ())) for name, asked in RELEASES.items()}
 
 
 def current_hashes() -> dict[str, str]:
-    """{`harness/...`: SHA-256} of every program file and suite beside this one, sorted."""
-    found = {}
-    for folder, ending in (*(("", ".py"),), *((name, ".py") for name in FOLDERS), ("suites", ".json")):
-        for name in sorted(os.listdir(os.path.join(HERE, folder))):
-            if name.endswith(ending):
-                with open(os.path.join(HERE, folder, name), "rb") as file:
-                    path = "/".join(filter(None, ("harness", folder, name)))
-                    found[path] = hashlib.sha256(file.read()).hexdigest()
-    return found
+    """{`harness/...`: SHA-256} of the measuring files in this checkout, sorted by path."""
+    paths = {path for pattern in MEASURING for path in HERE.glob(pattern)}
+    return {f"harness/{path.relative_to(HERE).as_posix()}":
+            hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
+
+
+def revision(files_sha256: Mapping[str, str]) -> str:
+    """SHA-256 of the lines `path sha256`, sorted."""
+    lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files_sha256.items()))
+    return hashlib.sha256(lines.encode("ascii")).hexdigest()
+
+
+def differences(files_sha256: Mapping[str, str]) -> list[str]:
+    """`harness/run/sse.py is changed`: how measuring files differ from this checkout."""
+    here = current_hashes()
+    return [f"{path} is " + ("missing" if path not in files_sha256 else
+                             "changed" if path in here else "not of the harness")
+            for path in sorted({*here, *files_sha256}) if files_sha256.get(path) != here.get(path)]
 
 
 def git_state() -> dict[str, Any]:
-    """{"commit", "dirty"} of the checkout that this file lies in; nulls outside of one."""
+    """{"commit", "dirty"} of the checkout that holds this file; nulls outside of a checkout."""
     commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ".")
-    known = commit is not None and re.fullmatch(r"[0-9a-f]{40,64}", commit) is not None
-    return {"commit": commit if known else None, "dirty": bool(status) if known else None}
+    is_commit = commit is not None and re.fullmatch(r"[0-9a-f]{40,64}", commit) is not None
+    return {"commit": commit if is_commit else None, "dirty": bool(status) if is_commit else None}
 
 
 def _git(*words: str) -> Optional[str]:
     try:
-        done = subprocess.run(["git", "-C", HERE, *words], stdin=subprocess.DEVNULL,
+        done = subprocess.run(["git", "-C", str(HERE), *words], stdin=subprocess.DEVNULL,
                               capture_output=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode("ascii", "replace").strip()
 
 
-def differences(release: Mapping[str, Hashes], current: Mapping[str, str]) -> list[str]:
-    """A line for each file of `release` that is missing or changed, and each file that is new: any
-    suite, and any program once programs are pinned at all."""
-    programs = "harness/run_benchmark.py" in release
-    added = [path for path in current if path not in release
-             and (programs or path.startswith("harness/suites/"))]
-    return [f"{path}: not in the release" for path in added] + [
-        f"{path}: {'changed' if path in current else 'missing'}"
-        for path, hashes in release.items() if current.get(path) not in hashes]
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = argparse.ArgumentParser(description="SHA-256 of the harness's files.")
+    """Run the maintainers' command; the exit code."""
+    parser = argparse.ArgumentParser(description="Pin the measuring files of the newest release.")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true",
-                      help="name what differs from the newest release; exit 1 if anything does")
+                      help="exit 1 unless the files are an accepted revision")
     what.add_argument("--add", action="store_true",
-                      help="take the programs as they stand here up into the newest release; only "
-                           "where runs before and after stay comparable")
-    chosen = parser.parse_args(argv)
+                      help="accept the files as a revision of the newest release; only if runs "
+                           "before and after the change stay comparable")
+    options = parser.parse_args(argv)
     newest, current = list(RELEASES)[-1], current_hashes()
-    if chosen.add:
-        print("\n".join(f"{path}: taken up" for path in add(newest, current)) or "nothing new")
-        return 0
-    if not chosen.check:
-        print("\n".join(f'"{path}": "{sha256}",' for path, sha256 in current.items()))
-        return 0
-    lines = differences(known()[newest], current)
-    print("\n".join(lines) or f"as released: {newest}")
-    return 1 if lines else 0
+    digest, is_known = revision(current), revision(current) in known()[newest].revisions
+    if options.add and not is_known:
+        table = json.loads(PROGRAMS.read_bytes())
+        table.setdefault(newest, []).append(digest)
+        PROGRAMS.write_text(json.dumps(table, indent=1) + "\n", encoding="ascii")
+    if options.add or options.check:
+        print(f"{newest}, revision {digest}: " + (
+            "accepted" if is_known or options.add else "not accepted; --add accepts it"))
+        return 0 if is_known or options.add else 1
+    print("\n".join(f'"{path}": "{sha256}",' for path, sha256 in current.items()))
+    return 0
 
 
 if __name__ == "__main__":

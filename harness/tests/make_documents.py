@@ -212,11 +212,9 @@ def engines_table() -> str:
 
 def releases_table() -> str:
     """The releases, and what of each is pinned."""
-    return table(("release", "prompts and suites", "programs", "hashes of programs"), (
-        (code(release), str(len(releases.RELEASES[release])),
-         str(len(pinned) - len(releases.RELEASES[release])),
-         str(sum(map(len, pinned.values())) - len(releases.RELEASES[release])))
-        for release, pinned in releases.known().items()))
+    return table(("release", "prompts and suites", "accepted revisions of the programs"), (
+        (code(name), str(len(pinned.asked)), str(len(pinned.revisions)))
+        for name, pinned in releases.known().items()))
 
 
 def real_run() -> str:

@@ -39,8 +39,8 @@ SUITES = suites.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
                             answer_checks.FORMAT_RULES)
 BASE = datetime.datetime(2026, 11, 20, 8, 0, tzinfo=datetime.timezone.utc)
 NOW_S = BASE.timestamp() + 90_000.0
-RELEASES = {run_benchmark.HARNESS_VERSION: {
-    path: (sha256,) for path, sha256 in release.current_hashes().items()}}
+RELEASES = {run_benchmark.HARNESS_VERSION: release.Release(
+    release.RELEASES[run_benchmark.HARNESS_VERSION], (release.revision(release.current_hashes()),))}
 GIB = 1024 ** 3
 MACHINE = {
     "system": {"kind": "desktop", "virtualization": "none"},

@@ -47,9 +47,7 @@ SUITE = Spec(phases="edge_suite")
 EVERYTHING = Spec(
     engine="ollama", phases="all", tokens=12, kill_after=(20, 60), torn=b'{"event":"call',
     busy=(valid_run.SUITES["5q"][1].id,), failing=("P-HARD",), thinking=("P-EASY", "P-MEDIUM"))
-UNPINNED = {"public-1": {"harness/prompts.py": valid_run.RELEASES["public-1"][
-    "harness/prompts.py"], **{path: sha256 for path, sha256 in
-                              valid_run.RELEASES["public-1"].items() if "/suites/" in path}}}
+UNPINNED = {"public-1": valid_run.RELEASES["public-1"]._replace(revisions=())}
 
 
 # --- running it ----------------------------------------------------------------------------------
@@ -365,7 +363,10 @@ def other_prompts(made):
 
 
 ANOTHER_ID = "9" * 8 + "-9999" * 3 + "-" + "9" * 12
-OTHER_RELEASE = {"public-1": {**valid_run.RELEASES["public-1"], "harness/prompts.py": ("0" * 64,)}}
+OTHER_PROMPTS = {"harness/prompts.py": "0" * 64}
+OTHER_RELEASE = {"public-1": release.Release(
+    {**valid_run.RELEASES["public-1"].asked, **OTHER_PROMPTS},
+    (release.revision({**release.current_hashes(), **OTHER_PROMPTS}),))}
 HUGE_LINE = b'{"event":"' + b"x" * (reading.LINE_LIMIT_BYTES + 10) + b'"}\n'
 
 CASES = (

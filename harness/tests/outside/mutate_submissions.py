@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import check_submission
+from core import release
 from check import copies, findings, sources
 from complete import metadata, run_md
 from tests.valid_run import Made
@@ -211,7 +212,7 @@ class Subject:
     def __init__(self, folder: str, seed: int) -> None:
         self.made, self.parts = load(Path(folder)), tuple(Path(folder).absolute().parts[-3:])
         manifest = self.made.manifest
-        self.released = {manifest["harness_version"]: manifest["files_sha256"]}
+        self.released = release.known()
         self.now_s = Path(folder, "run.jsonl").stat().st_mtime + 60
         self.before = self.check(self.made)
         rng = random.Random(seed)
