@@ -212,9 +212,8 @@ def engines_table() -> str:
 
 def releases_table() -> str:
     """The releases, and what of each is pinned."""
-    return table(("release", "prompts and suites", "accepted revisions of the programs"), (
-        (code(name), str(len(pinned.asked)), str(len(pinned.revisions)))
-        for name, pinned in releases.known().items()))
+    return table(("release", "prompts and suites"), (
+        (code(name), str(len(asked))) for name, asked in releases.RELEASES.items()))
 
 
 def real_run() -> str:
