@@ -13,8 +13,9 @@ type. Run it as often as you like: what you declared and wrote is kept, the rest
 key ends so; null takes a value out. --set host_hostname_short=null takes this machine's name out of
 manifest.json, the one change that a manifest allows.
 
-run.md is for your own words, too: between its marks, which are kept, or by --set words.deviations=,
---set words.notes= and, once you have looked through all five files, --set words.attestation=true.
+run.md is for your own words, too: between its marks, which are kept, or by --set
+run_md.deviations=, --set run_md.notes= and, once you have looked through all five files, --set
+run_md.attestation=true.
 
 Where the server runs on another machine than this one, nothing is probed: describe that machine
 with --set hardware.*. Where a loopback address leads there through a tunnel, say so with
@@ -173,7 +174,7 @@ def _read_words(folder: str) -> dict[str, str]:
     path = os.path.join(folder, PAGE)
     data = _read_bytes(path)
     try:
-        return {} if data is None else run_md.read_words(data.decode("utf-8"))
+        return {} if data is None else run_md.read_sections(data.decode("utf-8"))
     except ValueError as error:
         raise StorageError(f"{printable(path)}: {printable(str(error))}; put it back, or delete "
                            "the file to have it made anew (your words in it are lost)") from None
@@ -223,7 +224,7 @@ def guard_words(words: Mapping[str, str], run_id: str, names: Names) -> None:
     """Raises Stop where the contributor's words in run.md hold something private."""
     for name, text in words.items():
         for hit in privacy.scan(text, allowed={run_id}, names=names):
-            raise HarnessError(f"{PAGE}, words:{name}: {_about(hit)}")
+            raise HarnessError(f"{PAGE}, run_md.{name}: {_about(hit)}")
 
 
 def _about(hit: privacy.Hit) -> str:
@@ -254,7 +255,7 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
                 raise HarnessError(f"--set {declareds.HOST_NAME}: a manifest allows one change, to take "
                            f"the name out; type --set {declareds.HOST_NAME}=null")
             no_host_name = True
-        elif key.startswith("words."):
+        elif key.startswith("run_md."):
             words.update(_said_word(key, text))
         else:
             found = declareds.resolve(key, models)
@@ -264,11 +265,11 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
 
 def _said_word(key: str, text: str) -> dict[str, str]:
     name = key.partition(".")[2]
-    if name not in run_md.WORDS:
+    if name not in run_md.SECTIONS:
         raise HarnessError(f"--set {printable(key)}: {PAGE} has places for "
-                   + ", ".join(f"words.{place}" for place in run_md.WORDS))
+                   + ", ".join(f"run_md.{place}" for place in run_md.SECTIONS))
     try:
-        return {name: run_md.say(name, text)}
+        return {name: run_md.section_text(name, text)}
     except ValueError as error:
         raise HarnessError(f"--set {key}: {error}") from None
 
@@ -365,7 +366,7 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
     """What was written, what is missing, what to type next."""
     shown = shlex.quote(printable(_short(evidence.folder), 1000))
     asks = declareds.asks(made.metadata, made.hardware, server is not None)
-    words, notes = run_md.read_words(made.page), []
+    words, notes = run_md.read_sections(made.page), []
     if made.manifest[declareds.HOST_NAME] is not None:
         notes.append(f"manifest.json publishes this machine's name; to take it out: --set "
                      f"{declareds.HOST_NAME}=null")
@@ -377,15 +378,15 @@ def tell(evidence: Evidence, made: Made, written: list[str], private: list[Priva
         notes.append(f"{ledger.LEDGER} ends in {evidence.torn_bytes} bytes of a torn line; going "
                      "on with the run sets them aside")
     unwritten = [name for name in ("deviations", "notes") if run_md.is_unwritten(words, name)]
-    if unwritten or run_md.open_statements(words):
+    if unwritten or run_md.unticked_statements(words):
         notes.append(f"{PAGE} waits for your words ({', '.join([*unwritten, 'attestation'])}): "
-                     "write between its marks and tick what is true, or type --set words.NAME=TEXT "
+                     "write between its marks and tick what is true, or type --set run_md.NAME=TEXT "
                      "and, once you have looked through all five files, "
-                     "--set words.attestation=true")
+                     "--set run_md.attestation=true")
     needed = [ask for ask in asks if ask.important]
     wanted = " ".join(ask.form for ask in needed)
     # What says that the files were looked through comes after that.
-    only = "--privacy " if run_md.open_statements(words) else ""
+    only = "--privacy " if run_md.unticked_statements(words) else ""
     following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
                  f"python3 harness/check_submission.py {only}{shown}")
     return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private,

@@ -56,7 +56,7 @@ def check_page(manifest: Json, document: Json, hardware: Json, events: Sequence[
                notes: findings.Notes) -> None:
     """run.md against its rendering, and the contributor's words in it."""
     try:
-        words = run_md.read_words(page)
+        words = run_md.read_sections(page)
     except ValueError as error:
         notes.add("run-md-differs", str(error))
         return
@@ -71,7 +71,7 @@ def check_page(manifest: Json, document: Json, hardware: Json, events: Sequence[
 
 
 def _check_words(words: dict[str, str], notes: findings.Notes) -> None:
-    for statement in run_md.open_statements(words):
+    for statement in run_md.unticked_statements(words):
         notes.add("attestation-missing", f"not ticked: {statement}")
     for name in ("deviations", "notes"):
         if run_md.is_unwritten(words, name) or PLACEHOLDER.search(words[name]):

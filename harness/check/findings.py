@@ -367,7 +367,7 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "run complete_submission.py on the machine that was measured"),
     Code("hostname-published", "disclosure", WARNING, "manifest.json holds the machine's name.",
          "It is the runner's default, and the contributor's to leave out.",
-         "complete_submission.py --set host_hostname_short=null takes it out"),
+         "complete_submission.py --set manifest.host_hostname_short=null takes it out"),
     # --- privacy
     Code("private-disclosure", "privacy", ERROR, "Something private stands in what is disclosed.",
          "Patterns of keys, addresses, names and identifiers, each with its near misses tested.",

@@ -1,10 +1,10 @@
 """run.md: one run as a page that GitHub shows as it is; a pure function of the other four files.
 
-`render_run_md` writes the whole page. Only what stands between the marks of WORDS is the
-contributor's own; `read_words` takes it out of a page again, so that a check renders the page a
+`render_run_md` writes the whole page. Only what stands between the marks of SECTIONS is the
+contributor's own; `read_sections` takes it out of a page again, so that a check renders the page a
 second time, and what differs was typed by hand:
 
-    render_run_md(manifest, metadata, hardware, read_words(page), events) == page
+    render_run_md(manifest, metadata, hardware, read_sections(page), events) == page
 
 Whatever a server, a model's name or a contributor's value brought stands in code spans or fenced
 blocks, in printable ASCII with its odd characters escaped: no link, image, HTML or mention can come
@@ -36,7 +36,7 @@ STATEMENTS = (
     "was left out because its numbers were worse.",
     "These files are to be published under CC-BY-4.0, once a human has agreed to that.",
 )
-WORDS = {
+SECTIONS = {
     "deviations": "_What was adapted to this machine, and why. Or: none._",
     "notes": "_What else a reader should know. Or: none._",
     "attestation": "\n".join(f"- [ ] {statement}" for statement in STATEMENTS),
@@ -64,17 +64,17 @@ MACHINE = (
 
 
 # --- words of the contributor --------------------------------------------------------------------
-def marks(name: str) -> tuple[str, str]:
+def section_marks(name: str) -> tuple[str, str]:
     """What stands before and behind a place for words."""
-    return f"<!-- words:{name}:begin -->", f"<!-- words:{name}:end -->"
+    return f"<!-- begin run_md.{name} -->", f"<!-- end run_md.{name} -->"
 
 
-def read_words(page: str) -> dict[str, str]:
+def read_sections(page: str) -> dict[str, str]:
     """What stands between the marks of a page; raises ValueError where a mark lacks or is twice."""
     found, at = {}, 0
     page = page.replace("\r\n", "\n")
-    for name in WORDS:
-        begin, end = marks(name)
+    for name in SECTIONS:
+        begin, end = section_marks(name)
         for mark in (begin, end):
             if page.count(mark) != 1:
                 raise ValueError(f"the mark {mark} stands there {page.count(mark)} times, not once")
@@ -85,29 +85,29 @@ def read_words(page: str) -> dict[str, str]:
     return found
 
 
-def say(name: str, text: str) -> str:
+def section_text(name: str, text: str) -> str:
     """What to put between the marks of a name; raises ValueError where it cannot stand there.
 
     null: what stood there at first. attestation takes true, which ticks every statement.
     """
     if text == "null":
-        return WORDS[name]
+        return SECTIONS[name]
     if name == "attestation":
         if text != "true":
             raise ValueError("it takes true, which ticks every statement, or null")
-        return WORDS[name].replace("- [ ]", "- [x]")
+        return SECTIONS[name].replace("- [ ]", "- [x]")
     plain = text.strip().replace("\r\n", "\n")
-    if not plain or "<!-- words:" in plain or not plain.replace("\n", "").isprintable():
+    if not plain or "run_md." in plain and "<!--" in plain or not plain.replace("\n", "").isprintable():
         raise ValueError("it takes printable text without the page's own marks, or null")
     return plain
 
 
 def is_unwritten(words: Mapping[str, str], name: str) -> bool:
     """Whether a place still holds what stood there at first, or nothing."""
-    return words.get(name, "").strip() in ("", WORDS[name])
+    return words.get(name, "").strip() in ("", SECTIONS[name])
 
 
-def open_statements(words: Mapping[str, str]) -> list[str]:
+def unticked_statements(words: Mapping[str, str]) -> list[str]:
     """The statements of the attestation that are not ticked, or are gone."""
     lines = [line.strip() for line in words.get("attestation", "").split("\n")]
     return [statement for statement in STATEMENTS
@@ -367,13 +367,13 @@ def _summary(manifest: Json, found: Json) -> str:
 
 
 def _place(words: Mapping[str, str], name: str) -> str:
-    begin, end = marks(name)
-    return f"{begin}\n{words.get(name) or WORDS[name]}\n{end}"
+    begin, end = section_marks(name)
+    return f"{begin}\n{words.get(name) or SECTIONS[name]}\n{end}"
 
 
 def render_run_md(manifest: Json, found: Json, hardware: Json, words: Mapping[str, str],
                   events: Sequence[Json]) -> str:
-    """The whole page. found: metadata.json; words: of the contributor, by the names of WORDS."""
+    """The whole page. found: metadata.json; words: of the contributor, by the names of SECTIONS."""
     models = ", ".join(code(model, 200) for model in manifest["models"])
     bars = chart(events)
     legend = ("Each bar is a call, in the order in which they ended, its height relative to the "

@@ -48,9 +48,9 @@ DECLARED = ("backend=metal", "gpu_offload_ratio=1", "accelerators_used_count=1",
             "build_origin=Ollama.app from its own page", "launch_flags=OLLAMA_NUM_PARALLEL=1",
             "flash_attention=auto", "kv_cache_type=f16",
             "hardware.memory.type=LPDDR4X",
-            "words.deviations=None: a smoke run asks one question and changes no knob.",
-            "words.notes=Everything in this folder is made up; it shows the shape of a submission.",
-            "words.attestation=true")
+            "run_md.deviations=None: a smoke run asks one question and changes no knob.",
+            "run_md.notes=Everything in this folder is made up; it shows the shape of a submission.",
+            "run_md.attestation=true")
 
 
 class Mac(RecordedMachine):

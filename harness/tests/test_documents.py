@@ -143,7 +143,7 @@ class Commands(unittest.TestCase):
             for words in [*own_commands(text), *spans]:
                 for at, word in enumerate(words[:-1]):
                     key = words[at + 1].partition("=")[0]
-                    if word == "--set" and key not in ("KEY", "hardware.*", "words.NAME"):
+                    if word == "--set" and key not in ("KEY", "hardware.*", "run_md.NAME"):
                         with self.subTest(name, key=key):
                             complete_submission.read_settings(
                                 [" ".join(words[at + 1:]) if words in spans else words[at + 1]], 1)
@@ -320,7 +320,7 @@ class Tables(unittest.TestCase):
                                     in documents.headings(example_page()) if level == 2])
         mine = re.findall(r"(?m)^## (.*?)  .*YOUR (?:WORDS|ATTESTATION)", block)
         self.assertEqual(mine, ["Deviations", "Notes", "Privacy and honesty"])
-        self.assertEqual(len(mine), len(run_md.WORDS))
+        self.assertEqual(len(mine), len(run_md.SECTIONS))
 
     def test_the_form_of_a_value_is_the_schemas(self):
         block = next(block for block in documents.parts(RUNBOOK).blocks if block.language == "json")

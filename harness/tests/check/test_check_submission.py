@@ -534,7 +534,7 @@ CASES = (
     Case("run-md-differs", after=file_bytes("run.md", b"# A page of my own\n")),
     Case("attestation-missing", words("attestation", "\n".join(
         f"- [x] {statement}" for statement in run_md.STATEMENTS[:3]))),
-    Case("placeholder-left", words("notes", run_md.WORDS["notes"])),
+    Case("placeholder-left", words("notes", run_md.SECTIONS["notes"])),
     Case("placeholder-left", lambda made: declare(made, "runtime.build_origin", "unknown")),
     Case("words-not-plain", words("notes", "none ![or a picture](of something)")),
     Case("words-not-plain", words("notes", "none <!-- that anybody sees -->")),

@@ -152,7 +152,7 @@ class WhatIsWritten(Case):
                 self.assertEqual([], schema.validate(self.read(f"{name}.json"), name))
 
     def test_a_second_call_changes_no_byte(self) -> None:
-        self.complete(*IMPORTANT, "words.notes=a word")
+        self.complete(*IMPORTANT, "run_md.notes=a word")
         before = self.bytes()
         self.complete()
         self.assertEqual(before, self.bytes())
@@ -281,11 +281,11 @@ class WithoutAGraphicsCard(Case):
 
 class WhatIsKept(Case):
     def test_declared_values_and_words_stay_and_numbers_are_computed_anew(self) -> None:
-        self.complete(*IMPORTANT, "hardware.memory.type=LPDDR4X", "words.notes=mine\nand more")
+        self.complete(*IMPORTANT, "hardware.memory.type=LPDDR4X", "run_md.notes=mine\nand more")
         before = self.read("metadata.json")
         page = self.read("run.md")
         files.write_whole(self.path("run.md"), page.replace(
-            run_md.WORDS["deviations"], "by hand, **bold**").encode())
+            run_md.SECTIONS["deviations"], "by hand, **bold**").encode())
         self.events = ledger_of(self.manifest, five(answer(gap_us=50_000)))
         self.cut(len(self.events))
         self.complete()
@@ -294,8 +294,8 @@ class WhatIsKept(Case):
         self.assertEqual({"memory.type": "LPDDR4X"},
                          metadata.declared_in(self.read("hardware.json")))
         self.assertNotEqual(before["cells"], after["cells"])
-        self.assertEqual({**run_md.WORDS, "deviations": "by hand, **bold**",
-                          "notes": "mine\nand more"}, run_md.read_words(self.read("run.md")))
+        self.assertEqual({**run_md.SECTIONS, "deviations": "by hand, **bold**",
+                          "notes": "mine\nand more"}, run_md.read_sections(self.read("run.md")))
 
     def test_the_machine_is_probed_once_and_again_only_where_it_is_asked_for(self) -> None:
         first, second, third = Mac(), Mac(), Mac()
@@ -455,26 +455,26 @@ class Refusals(Case):
                 ("family=a\x1b[31m", "plain printable text"),
                 ("family=a\u202eb", "plain printable text"),
                 ("host_hostname_short=box", "host_hostname_short=null"),
-                ("words.poem=a", "words.deviations, words.notes, words.attestation"),
-                ("words.notes=<!-- words:notes:end -->", "without the page's own marks"),
-                ("words.notes=a\x1bb", "printable text"),
-                ("words.notes= ", "printable text"),
-                ("words.attestation=yes", "it takes true"),
+                ("run_md.poem=a", "run_md.deviations, run_md.notes, run_md.attestation"),
+                ("run_md.notes=<!-- end run_md.notes -->", "without the page's own marks"),
+                ("run_md.notes=a\x1bb", "printable text"),
+                ("run_md.notes= ", "printable text"),
+                ("run_md.attestation=yes", "it takes true"),
                 ("\x1b]0;x\x07=1", "there is no such value")):
             with self.subTest(setting=ascii(setting[:40])):
                 self.refused(words, setting)
 
     def test_private_values_are_refused_with_the_reason(self) -> None:
         for setting in ("launch_flags=-m /home/adalove/x.gguf", "system.model_name=192.168.1.7",
-                        "file_name=adalovelace.gguf", "words.notes=mail ada@lovelace.org"):
+                        "file_name=adalovelace.gguf", "run_md.notes=mail ada@lovelace.org"):
             with self.subTest(setting=setting):
                 self.refused("must not be published", setting, names=(ADA,))
 
     def test_private_words_in_the_page_are_refused(self) -> None:
         self.complete()
-        page = self.read("run.md").replace(run_md.WORDS["notes"], "of adalovelace")
+        page = self.read("run.md").replace(run_md.SECTIONS["notes"], "of adalovelace")
         files.write_whole(self.path("run.md"), page.encode())
-        self.refused("run.md, words:notes: ada... (11 characters)", names=(ADA,))
+        self.refused("run.md, run_md.notes: ada... (11 characters)", names=(ADA,))
 
     def test_a_folder_that_is_no_run(self) -> None:
         self.folder = self.root
@@ -547,7 +547,7 @@ class Refusals(Case):
                 ("hardware.json", b"{", "is not JSON"),
                 ("metadata.json", b'{"schema_version": "1"}', "is missing"),
                 ("hardware.json", b"\xff", "is not UTF-8"),
-                ("run.md", b"# mine", "words:deviations:begin --> stands there 0 times"),
+                ("run.md", b"# mine", "begin run_md.deviations --> stands there 0 times"),
                 ("run.md", b"\xff", "decode")):
             kept = self.bytes()[name]
             files.write_whole(self.path(name), data)
@@ -762,13 +762,13 @@ class TheCommand(Case):
         self.assertRegex(out, r"\nnext: python3 harness/check_submission\.py --privacy \S+run-x\n")
 
     def test_with_words_and_statements_nothing_is_left_to_note(self) -> None:
-        words = [word for setting in (*IMPORTANT, "words.notes=none", "words.deviations=none",
-                                      "words.attestation=true") for word in ("--set", setting)]
+        words = [word for setting in (*IMPORTANT, "run_md.notes=none", "run_md.deviations=none",
+                                      "run_md.attestation=true") for word in ("--set", setting)]
         code, out, err = self.main(self.folder, *words)
         self.assertEqual((0, ""), (code, err))
         self.assertNotIn("note:", out)
         self.assertRegex(out, r"\nnext: python3 harness/check_submission\.py [^- ]\S+run-x\n")
-        self.assertEqual([], run_md.open_statements(run_md.read_words(self.read("run.md"))))
+        self.assertEqual([], run_md.unticked_statements(run_md.read_sections(self.read("run.md"))))
 
     def test_usage_errors_are_one_line_and_2(self) -> None:
         for words in ((), (self.folder, "--sat"), (self.folder, "--set", "x=1"),
@@ -865,7 +865,7 @@ class Keys(unittest.TestCase):
 
 
 HOSTILE = ("@torvalds", "#1", "![x](http://evil.example/a.png)", "[x](javascript:alert(1))",
-           "<img src=x onerror=alert(1)>", "<!-- words:notes:begin -->", "`<b>`", "``` \n<script>",
+           "<img src=x onerror=alert(1)>", "<!-- begin run_md.notes -->", "`<b>`", "``` \n<script>",
            "| a | b |", "\\| <b> @me", "www.evil.example", "https://evil.example",
            "a\x1b[31mb\u202e", "--- \n# title", "| --- |", "\\`<i>")
 
@@ -874,8 +874,8 @@ def without_code(page: str) -> str:
     """What of a page is read as Markdown: no fenced block, code span, or comment of ours."""
     page = re.sub(r"^```text\n.*?\n```$", "", page, flags=re.DOTALL | re.MULTILINE)
     page = re.sub(r"^<!-- Written by .*? -->$", "", page, flags=re.MULTILINE)
-    for name in run_md.WORDS:
-        begin, end = run_md.marks(name)
+    for name in run_md.SECTIONS:
+        begin, end = run_md.section_marks(name)
         page = page.partition(begin)[0] + page.partition(end)[2]
     return re.sub(r"`[^`\n]*`", "", page)
 
@@ -906,7 +906,7 @@ class ThePage(Case):
             with self.subTest(name=name):
                 self.assertNotRegex(plain, r"[<@\x1b\u202e]|\]\(|!\[|https?:|www\.|javascript")
                 self.assertNotIn("`", plain)
-                self.assertEqual(run_md.WORDS, run_md.read_words(page))
+                self.assertEqual(run_md.SECTIONS, run_md.read_sections(page))
                 for row in re.findall(r"^\|.*$", page, flags=re.MULTILINE):
                     self.assertIn(row.count("|"), (4, 10), row)
 
@@ -935,38 +935,38 @@ class ThePage(Case):
         words = {"deviations": "a\n\n- b", "notes": "c `d`", "attestation": "- [x] e"}
         before = copy.deepcopy((self.manifest, self.events))
         page = self.made(self.manifest, self.events, words=words)
-        self.assertEqual(words, run_md.read_words(page))
-        self.assertEqual(words, run_md.read_words(page.replace("\n", "\r\n")))
+        self.assertEqual(words, run_md.read_sections(page))
+        self.assertEqual(words, run_md.read_sections(page.replace("\n", "\r\n")))
         self.assertEqual(page, self.made(self.manifest, self.events, words=words))
         self.assertEqual(before, (self.manifest, self.events))
 
     def test_marks_that_lack_stand_twice_or_cross_are_named(self) -> None:
         page = self.made(self.manifest, self.events)
-        begin, end = run_md.marks("notes")
+        begin, end = run_md.section_marks("notes")
         for changed in (page.replace(begin, ""), page + end,
                         page.replace(begin, "X").replace(end, begin).replace("X", end)):
-            with self.assertRaisesRegex(ValueError, "words:notes:"):
-                run_md.read_words(changed)
+            with self.assertRaisesRegex(ValueError, "run_md.notes"):
+                run_md.read_sections(changed)
 
     def test_words_that_were_never_written_are_known_as_such(self) -> None:
-        for text, unwritten in ((run_md.WORDS["notes"], True), ("", True), (" \n", True),
+        for text, unwritten in ((run_md.SECTIONS["notes"], True), ("", True), (" \n", True),
                                 ("none", False)):
             self.assertEqual(unwritten, run_md.is_unwritten({"notes": text}, "notes"))
-        self.complete("words.notes=mine", "words.deviations=none", "words.attestation=true")
-        told = self.complete("words.notes=null")
+        self.complete("run_md.notes=mine", "run_md.deviations=none", "run_md.attestation=true")
+        told = self.complete("run_md.notes=null")
         self.assertIn("run.md waits for your words (notes, attestation)", told.notes[0])
-        self.assertEqual({**run_md.WORDS, "deviations": "none",
-                          "attestation": run_md.say("attestation", "true")},
-                         run_md.read_words(self.read("run.md")))
+        self.assertEqual({**run_md.SECTIONS, "deviations": "none",
+                          "attestation": run_md.section_text("attestation", "true")},
+                         run_md.read_sections(self.read("run.md")))
 
     def test_statements_count_only_as_they_stand(self) -> None:
         first = run_md.STATEMENTS[0]
-        ticked = {"attestation": run_md.say("attestation", "true")}
-        self.assertEqual([], run_md.open_statements(ticked))
-        self.assertEqual([first], run_md.open_statements(
+        ticked = {"attestation": run_md.section_text("attestation", "true")}
+        self.assertEqual([], run_md.unticked_statements(ticked))
+        self.assertEqual([first], run_md.unticked_statements(
             {"attestation": ticked["attestation"].replace("hold no", "hold a")}))
-        self.assertEqual(list(run_md.STATEMENTS), run_md.open_statements(run_md.WORDS))
-        self.assertEqual(list(run_md.STATEMENTS), run_md.open_statements({}))
+        self.assertEqual(list(run_md.STATEMENTS), run_md.unticked_statements(run_md.SECTIONS))
+        self.assertEqual(list(run_md.STATEMENTS), run_md.unticked_statements({}))
 
     def test_the_shape_of_a_run(self) -> None:
         calls = [answer(tokens=8), answer(), answer(first_us=420_000, gap_us=50_000),

@@ -202,7 +202,7 @@ def load(folder: Path) -> Made:
     documents = [json.loads((folder / f"{name}.json").read_bytes())
                  for name in ("manifest", "hardware", "metadata")]
     events = [json.loads(line) for line in (folder / "run.jsonl").read_bytes().splitlines()]
-    words = run_md.read_words((folder / "run.md").read_text("utf-8"))
+    words = run_md.read_sections((folder / "run.md").read_text("utf-8"))
     return Made(documents[0], events, documents[1], documents[2], words, {})
 
 
