@@ -336,4 +336,4 @@ def _ask(key: str, is_important: bool) -> Ask:
     what, _, how = field(key)["description"].partition("; ")
     if key.startswith("hardware."):
         what, how = field(key)["description"].rstrip("."), LOOK[_look(key)]
-    return Ask(key, what, how.rstrip("."), takes(key), is_important)
+    return Ask(key, what, how.removeprefix("see ").rstrip("."), takes(key), is_important)

@@ -652,8 +652,8 @@ class TheCommand(Case):
             "Missing, and the run is not ranked without:",
             "  --set metadata.runtime.backend=VALUE   one of cpu, cuda, rocm, metal, vulkan, sycl, "
             "openvino, opencl, directml, webgpu, cann, tpu, other",
-            "      Interface that it computed with. Look at: its log names the devices it found "
-            "when it starts (MLX is metal, a card of NVIDIA mostly cuda)",
+            "      Compute API that it used. Look at: the devices in its log at the start "
+            "(MLX is metal, NVIDIA cards are usually cuda)",
             "  --set metadata.models.0.gpu_offload_ratio=VALUE   a number from 0 to 1"],
             out.split("\n")[3:7])
         self.assertIn("\n\nOnly you can tell; leave out what you do not know:\n  --set "
@@ -709,8 +709,8 @@ class TheCommand(Case):
         self.assertEqual((1, ""), (code, err))
         self.assertEqual({
             "key": "metadata.models.0.gpu_offload_ratio",
-            "what": "Share of the weights that lay on accelerators, 1 for all and 0 for none",
-            "how": "ollama ps shows it, and llama.cpp logs how many of all layers it offloaded",
+            "what": "Share of the weights on accelerators, 1 for all and 0 for none",
+            "how": "ollama ps, or the number of offloaded layers in llama.cpp's log",
             "takes": "a number from 0 to 1", "important": True,
             "set": "--set metadata.models.0.gpu_offload_ratio=VALUE"}, asks[0])
         self.assertEqual({False}, {ask["important"] for ask in asks[1:]})
