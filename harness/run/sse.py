@@ -302,7 +302,7 @@ class StreamParser:
         choice = _first_choice(message.get("choices"))
         for usage in (choice.get("usage"), message.get("usage")):     # in the choice: Moonshot
             # The last wins, but zeros (placeholders of some gateways) never hide counts.
-            if isinstance(usage, dict) and (_has_counts(usage) or not _has_counts(self.usage or {})):
+            if isinstance(usage, dict) and (_counts(usage) or not _counts(self.usage or {})):
                 self.usage = usage
         if isinstance(message.get("timings"), dict):
             self.server_timings = message["timings"]
@@ -390,7 +390,8 @@ def _is_completion(message: dict[str, Any]) -> bool:
     return "choices" in message or _error_in(message) is not None
 
 
-def _has_counts(usage: dict[str, Any]) -> bool:
+def _counts(usage: dict[str, Any]) -> bool:
+    """Whether any token count is above zero."""
     counts = (usage.get(name) for name in TOKEN_COUNTS)
     return any(isinstance(count, (int, float)) and count > 0 for count in counts)
 

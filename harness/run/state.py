@@ -1,33 +1,31 @@
-"""What a run knows so far: pure state, built from the plan and from the ledger's own lines.
+"""The state of a run: what has been asked, what remains, and what a call's ledger line contains.
 
-The runner notes every line here that it writes or, after a resume, reads back. From that follow
-what is still to be asked, with which messages, and what a call's line says; nothing here is lost
-with the process, since all of it comes from the ledger again.
+Pure, and built only from the manifest and from ledger lines. The runner passes in every line that
+it writes or, after a resume, reads back, so that no state is lost with a process.
 """
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from core import answer_checks, plan
+from core import answer_checks, plan, records
 from core.suites import PHASES, Question
 from engines import answers, queries
 
 from run.reply import Reply, call_flags, outcome_of, prompt_tokens_of, reasoning_of, response_of
 
 Json = dict[str, Any]
-
-Cache = tuple[Optional[str], Json]     # a line of salt, and request fields, that keep a cache out
-PROBE_MAX_TOKENS = 16                  # of the calls that only look for a cache
+Cache = tuple[Optional[str], Json]     # a salt, and request fields, that bypass the prompt cache
+PROBE_MAX_TOKENS = 16                  # of the calls that only test for a cache
 
 
 class State:
-    """Plan, suites and models of a run, and what its calls came to.
+    """Plan, suites and models of a run, and the outcomes of its calls.
 
     served: published model id -> the id that the server knows. Kept small: the evidence is on disk.
     """
 
-    def __init__(self, manifest: Json, suites: dict[str, tuple[Question, ...]],
+    def __init__(self, manifest: Any, suites: dict[str, tuple[Question, ...]],
                  served: dict[str, str], retry_failed: bool) -> None:
         self.manifest, self.suites, self.served = manifest, suites, served
         self.retry_failed = retry_failed
@@ -44,15 +42,17 @@ class State:
         self.dropped: dict[str, set[str]] = {model: set() for model in served}
         self.effective_tokens: dict[str, Optional[int]] = {}
         self.spent_us: list[int] = []
-        self._seen: dict[str, list[tuple[str, int, int]]] = {model: [] for model in served}
+        # Of each model's answers, in order: (phase, characters, tokens) of the prompt.
+        self._prompt_sizes: dict[str, list[tuple[str, int, int]]] = {m: [] for m in served}
         self._longest: dict[str, tuple[int, int, plan.Cell]] = {}
+        # By (model, repeat), for the growing conversation: turns, salt, question at the edge.
         self._turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
         self._salts: dict[tuple[str, int], str] = {}
         self._edges: dict[tuple[str, int], str] = {}
 
-    # -- what the ledger says
-    def recall(self, events: Iterable[Json]) -> None:
-        """Take up lines that an earlier process wrote."""
+    # -- from ledger lines
+    def recall(self, events: Iterable[Any]) -> None:
+        """Restore the state from lines that an earlier process wrote."""
         for event in events:
             if event["event"] == "call_finished":
                 self.note_call(plan.Cell(*(event[k] for k in plan.Cell._fields)), event)
@@ -61,39 +61,39 @@ class State:
             elif event["event"] == "cache_probed":
                 self.probed.add(event["model"])
 
-    def note_call(self, cell: plan.Cell, event: Json) -> None:
-        """Keep what later calls need of this one."""
+    def note_call(self, cell: plan.Cell, event: records.CallFinished) -> None:
+        """Keep what later calls need from this one."""
+        timing, kind = event["timing"], PHASES[cell.phase].kind
         self.outcomes[cell.cell_id] = event["outcome"]
-        if event["timing"] and event["timing"]["done_us"]:
-            self.spent_us.append(event["timing"]["done_us"])
-        if event["outcome"] == "ok":
-            self._note_answer(cell, event)
-        elif (event["outcome"] == "context_limit" and event["timing"]              # asked, refused
-              and PHASES[cell.phase].kind == "append"):
-            self._edges[cell.model, cell.repeat] = cell.question_id
+        if timing and timing["done_us"]:
+            self.spent_us.append(timing["done_us"])
+        if event["outcome"] == "ok" and timing and event["response"]:
+            self._note_answer(cell, event, timing, event["response"])
+        elif event["outcome"] == "context_limit" and timing and kind == "append":
+            self._edges[cell.model, cell.repeat] = cell.question_id     # asked, and refused
 
-    def _note_answer(self, cell: plan.Cell, event: Json) -> None:
-        kind, chars = PHASES[cell.phase].kind, event["request"]["messages_chars"]
-        tokens, first_us = prompt_tokens_of(event["response"]["usage"]), event["timing"][
-            "first_token_us"]
-        if tokens and event["truncated"]["verdict"] != "yes":   # a cut one tells of no tokenizer
-            self._seen[cell.model].append((cell.phase, chars, tokens))
+    def _note_answer(self, cell: plan.Cell, event: records.CallFinished, timing: records.Timing,
+                     response: records.Response) -> None:
+        kind, request = PHASES[cell.phase].kind, event["request"]
+        chars, tokens = request["messages_chars"], prompt_tokens_of(response["usage"])
+        if tokens and event["truncated"]["verdict"] != "yes":   # a truncated one has fewer tokens
+            self._prompt_sizes[cell.model].append((cell.phase, chars, tokens))
         if kind == "append":
-            answer = answer_checks.strip_reasoning(event["response"]["text"])
-            self._turns.setdefault((cell.model, cell.repeat), []).append(
-                (event["request"]["prompt"], answer))
-            if event["request"]["salt"]:
-                self._salts[cell.model, cell.repeat] = event["request"]["salt"]
-            if self._edges.get((cell.model, cell.repeat)) == cell.question_id:
-                del self._edges[cell.model, cell.repeat]
-        # On parallel lanes TTFT holds waiting, and a cold one the load: not to be compared with.
-        elif kind in ("single", "suite_context") and first_us and not event["cold"]:
+            conversation = cell.model, cell.repeat
+            self._turns.setdefault(conversation, []).append(
+                (request["prompt"], answer_checks.strip_reasoning(response["text"])))
+            if request["salt"]:
+                self._salts[conversation] = request["salt"]
+            if self._edges.get(conversation) == cell.question_id:
+                del self._edges[conversation]
+        # On parallel lanes TTFT includes waiting, and a cold one the load: not comparable.
+        elif kind in ("single", "suite_context") and timing["first_token_us"] and not event["cold"]:
             if chars > self._longest.get(cell.model, (0,))[0]:
-                self._longest[cell.model] = (chars, first_us, cell)
+                self._longest[cell.model] = chars, timing["first_token_us"], cell
 
-    # -- what is to be asked
+    # -- what remains
     def cells(self, name: str, models: Sequence[str]) -> list[plan.Cell]:
-        """The planned calls of a phase."""
+        """Return the planned calls of a phase."""
         return plan.cells_of(self.manifest["plan"], name, models, self.manifest["cell_id_prefix"])
 
     def done(self, cell: plan.Cell) -> bool:
@@ -102,21 +102,21 @@ class State:
         return outcome == "ok" or outcome is not None and not self.retry_failed
 
     def own_phases(self) -> list[str]:
-        """Phases that each model goes through by itself."""
+        """Return the phases that run once per model: all but the mixed phase."""
         return [name for name in self.names if PHASES[name].kind != "mixed"]
 
     def left(self, model: str) -> list[plan.Cell]:
-        """What is still to be asked of a model, the mixed phase apart."""
+        """Return the calls of a model that remain, without the mixed phase."""
         return [cell for name in self.own_phases() for cell in self.cells(name, [model])
                 if not self.done(cell)]
 
     def model_done(self, model: str) -> bool:
-        """Whether nothing is left to do with a model, the mixed phase apart."""
+        """Whether nothing remains to be done with a model, except in the mixed phase."""
         return not self.left(model) and (model in self.probed or self.own_phases() == ["hello"]
                                          and (model, "hello") in self.finished)
 
-    def ended(self, events: Sequence[Json]) -> bool:
-        """Whether the ledger has its last line, and nothing is left to do."""
+    def ended(self, events: Sequence[Any]) -> bool:
+        """Whether the ledger has its last line, and nothing remains to be done."""
         return (bool(events) and events[-1]["event"] == "run_finished"
                 and all(map(self.model_done, self.served)) and all(map(self.done, self.planned)))
 
@@ -124,8 +124,9 @@ class State:
         """Whether every planned call has an answer; hellos that a resume added do not count."""
         return all(self.outcomes.get(cell.cell_id) == "ok" for cell in self.planned)
 
+    # -- the request of a call
     def hello(self, model: str, segment: int) -> plan.Cell:
-        """A model's hello in a segment: the planned one, and once that is done, one a resume."""
+        """Return a model's hello in a segment: the planned one or, once done, one per resume."""
         cell = self.cells("hello", [model])[0]
         if not segment or not self.done(cell):
             return cell
@@ -133,24 +134,24 @@ class State:
             self.manifest["cell_id_prefix"], model, "hello", "hello", segment))
 
     def question(self, cell: plan.Cell) -> Question:
-        """The question of a cell."""
+        """Return the question of a cell."""
         return next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
 
     def messages(self, cell: plan.Cell) -> list[dict[str, str]]:
-        """The messages of a cell as things stand, without salt."""
+        """Return the messages of a cell after the answers so far, without salt."""
         grows = PHASES[cell.phase].kind == "append"
         history = self._turns.get((cell.model, cell.repeat), ()) if grows else ()
         return plan.messages_of(cell.phase, self.question(cell), self.suites[cell.phase], history)
 
-    def cap(self, cell: plan.Cell) -> int:
-        """max_tokens of a cell."""
+    def max_tokens(self, cell: plan.Cell) -> int:
+        """Return the limit of output tokens of a cell."""
         entry = next(p for p in self.manifest["plan"]["phases"] if p["phase"] == cell.phase)
         return int(entry["max_tokens"])
 
     def cache(self, cell: plan.Cell, fresh: str) -> Cache:
-        """What keeps the server's prompt cache out of this call; fresh: a new random word.
+        """Return what makes this call bypass the prompt cache; fresh: a new random word.
 
-        A growing conversation lives on the cache by design; only its begin must be new.
+        A growing conversation uses the cache by design; only its beginning must be new.
         """
         policy = self.manifest["prompt_cache"]["policy"]
         if policy != "avoid":
@@ -162,64 +163,73 @@ class State:
         return (None, fields) if method == "engine_switch" and fields else (fresh, {})
 
     def options(self, cell: plan.Cell, max_tokens: int, cache: Cache) -> Json:
-        """Every field of the request but model and messages."""
+        """Return every field of the request except model and messages."""
         wanted = {"temperature": self.temperature, "max_tokens": max_tokens, "stream": True,
                   "stream_options": {"include_usage": True}, **cache[1]}
         return {k: v for k, v in wanted.items() if k not in self.dropped[cell.model]}
 
     def longest(self, model: str) -> Optional[tuple[int, plan.Cell]]:
-        """(time to first token in µs, cell) of the longest prompt asked on one lane."""
-        found = self._longest.get(model)
-        return found and found[1:]
+        """Return (time to first token in µs, cell) of the longest prompt sent on one lane."""
+        longest = self._longest.get(model)
+        return longest and longest[1:]
 
-    # -- what a call came to
+    # -- the ledger line of a call
     def call_fields(self, cell: plan.Cell, messages: list[dict[str, str]], reply: Reply,
-                    timing: Optional[Json], attempts: list[Json], request: Json) -> Json:
-        """The fields of `call_finished` but for those of the cell."""
-        kind, error = outcome_of(reply, self.secret)
-        reasoning = reasoning_of(reply)
+                    timing: Optional[records.Timing], attempts: list[Json],
+                    request: Json) -> Json:
+        """Return the fields of `call_finished` except those of the cell."""
+        outcome, error = outcome_of(reply, self.secret)
         response = response_of(reply, self.secret)
-        checks = self.checks(cell, response) if kind == "ok" and response else None
+        checks = self.checks(cell, response) if outcome == "ok" and response else None
         return {"cold": cell.phase == "hello", "attempts": attempts,
                 "request": {"prompt": self.question(cell).prompt, **plan.fingerprint(messages),
                             **request},
-                "response": response, "timing": timing, "reasoning": reasoning,
-                "truncated": self._truncated(cell, messages, response, checks, kind),
-                "checks": checks, "flags": call_flags(reply, self.served[cell.model]),
-                "outcome": kind, "error": error}
+                "response": response, "timing": timing, "reasoning": reasoning_of(reply),
+                "truncated": self.truncation(cell, messages, response, checks, outcome),
+                "checks": checks, "flags": call_flags(reply.stream.model, self.served[cell.model]),
+                "outcome": outcome, "error": error}
 
-    def checks(self, cell: plan.Cell, response: Json) -> Optional[Json]:
-        """The checks of an answered call; None where its whole budget went into thinking, so that
-        there is no answer whose shape could be wrong."""
-        thought = response["reasoning_text"] and not response["text"].strip()
-        if thought and response["finish_reason"] == "length":
+    def checks(self, cell: plan.Cell, response: records.Response) -> Optional[Json]:
+        """Return the checks of an answer; None if thinking used up the limit of output tokens.
+
+        Then there is no answer whose format could be wrong.
+        """
+        only_thinking = response["reasoning_text"] and not response["text"].strip()
+        if only_thinking and response["finish_reason"] == "length":
             return None
         question = self.question(cell)
         return answer_checks.check_answer(response["text"], question.required_markers,
                                           question.format_rule)
 
-    def _truncated(self, cell: plan.Cell, messages: list[dict[str, str]],
-                   response: Optional[Json], checks: Optional[Json], kind: str) -> Json:
-        if kind != "ok" or response is None:
+    def truncation(self, cell: plan.Cell, messages: list[dict[str, str]],
+                   response: Optional[records.Response], checks: Optional[Json], outcome: str,
+                   unseen: int = 0) -> Json:
+        """Return whether the server truncated the prompt, judged by the model's earlier answers.
+
+        unseen: number of latest answers to leave out, as a parallel lane may not have seen them.
+        """
+        if outcome != "ok" or response is None:
             return {"verdict": "unknown", "reason": "there is no answer"}
         found = (all(m["found"] for m in checks["markers"])
                  if checks and checks["markers"] else None)
-        # Prompts that all carry one suite are cut alike: they are no measure of each other.
+        sizes = self._prompt_sizes[cell.model]
+        # Prompts that all contain one suite are truncated alike: not comparable with each other.
         alike = PHASES[cell.phase].kind == "suite_context"
-        earlier = [e for e in self._seen[cell.model] if not (alike and e[0] == cell.phase)]
+        earlier = [size for size in sizes[:max(len(sizes) - unseen, 0)]
+                   if not (alike and size[0] == cell.phase)]
         return plan.truncation(
             cell.phase, prompt_tokens_of(response["usage"]),
             sum(len(m["content"]) for m in messages), earlier,
             self.effective_tokens.get(cell.model), found)
 
     def edge(self, cell: plan.Cell) -> Optional[str]:
-        """The question before this one at which its conversation met the context's edge."""
-        edge, ids = self._edges.get((cell.model, cell.repeat)), [
-            q.id for q in self.suites[cell.phase]]
+        """Return the earlier question at which the cell's conversation filled the context."""
+        edge = self._edges.get((cell.model, cell.repeat))
+        ids = [q.id for q in self.suites[cell.phase]]
         return edge if edge and ids.index(edge) < ids.index(cell.question_id) else None
 
     def beyond_the_edge(self, cell: plan.Cell, edge: str) -> Json:
-        """As `call_fields`, for a turn that is not asked, since question `edge` met the edge."""
+        """As `call_fields`, for a turn that is not asked because question `edge` did not fit."""
         message = f"not asked: the conversation met the context's edge at question {edge}"
         return {"cold": False, "attempts": [],
                 "request": {"prompt": self.question(cell).prompt,
@@ -233,7 +243,7 @@ class State:
                           "body_start": None}}
 
     def identity(self, model: str, probes: answers.Probes) -> Json:
-        """The fields of `endpoint_identified`."""
+        """Return the fields of `endpoint_identified`."""
         served = self.served[model]
         context = queries.context_in_force(self.engine, served, probes, self.num_ctx)
         self.effective_tokens[model] = context["effective_tokens"]

@@ -1,86 +1,45 @@
-"""Turn read times into the timing fields of a call."""
+"""Turn the read times of one response into the `timing` fields of its ledger line."""
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple, Optional, TypedDict
 
-from run import sse
-from run.reply import Arrivals, Reply
+from core import records
 
-Json = dict[str, Any]
-
-
-
-def runs_of(kinds: Sequence[str]) -> Optional[str]:
-    """"rra" -> "r2a1"; None where every chunk is answer, as almost always."""
-    if "r" not in kinds:
-        return None
-    out, start = [], 0
-    for i in range(1, len(kinds) + 1):
-        if i == len(kinds) or kinds[i] != kinds[start]:
-            out.append(f"{kinds[start]}{i - start}")
-            start = i
-    return "".join(out)
-
-
-def shared_reads(reads: Sequence[int]) -> list[list[int]]:
-    """[[index of the first chunk, chunks]] of every read that brought more than one chunk."""
-    out: list[list[int]] = []
-    start = 0
-    for i in range(1, len(reads) + 1):
-        if i == len(reads) or reads[i] != reads[start]:
-            if i - start > 1:
-                out.append([start, i - start])
-            start = i
-    return out
-
-
-def percentile(ordered: Sequence[int], share: float) -> int:
-    """Nearest-rank percentile of an ascending, non-empty sequence."""
-    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
-
-
-def spread(values: Sequence[int]) -> Optional[dict[str, int]]:
-    """p50, p99, max and n of integer values; None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    return {"p50": percentile(ordered, 0.5), "p99": percentile(ordered, 0.99),
-            "max": ordered[-1], "n": len(ordered)}
-
-
-def chunk_timing(stream: sse.StreamParser, us_of_read: Sequence[int]) -> dict[str, Any]:
-    """The text marks of a call, in µs since its request was handed to the socket.
-
-    us_of_read: the stamp of each read of the body; a read without one has the last. Returns
-    first_token_us, first_answer_us, last_token_us, chunk_us, chunk_kinds, reads, ttft_null_reason.
-    """
-    last = len(us_of_read) - 1
-    reads = stream.reads if stream.streamed and last >= 0 else []
-    marks = [us_of_read[min(read, last)] for read in reads]
-    answers = [m for m, kind in zip(marks, stream.kinds) if kind == "a"]
-    reason = None if marks else (
-        "the server sent one JSON body instead of a stream"
-        if not stream.streamed and stream.error is None
-        else "the answer has no text" if stream.finish_reason else "no text arrived")
-    return {
-        "first_token_us": marks[0] if marks else None,
-        "first_answer_us": answers[0] if answers else None,
-        "last_token_us": marks[-1] if marks else None,
-        "chunk_us": marks[:1] + [b - a for a, b in zip(marks, marks[1:])],
-        "chunk_kinds": runs_of(stream.kinds) if marks else None,
-        "reads": shared_reads(reads),
-        "ttft_null_reason": reason,
-    }
+from run.sse import StreamParser
 
 CLOCK_STEP_NS = 1_000_000     # a wall clock that moved by more makes kernel stamps useless
 
+# Why a call has no time to first token.
+NOT_STREAMED, NO_TEXT, NOTHING_ARRIVED = NULL_REASONS = (
+    "the server sent one JSON body instead of a stream", "the answer has no text",
+    "no text arrived")
+
+
+class Arrivals(NamedTuple):
+    """When one response arrived: nanoseconds of the monotonic clock.
+
+    kernel_ns is on the wall clock, 0 if the kernel gave no stamp. header_reads: number of reads
+    until the header was complete; body_in_header: whether the last of them brought body, too.
+    """
+
+    started_ns: int
+    sent_ns: int
+    connect_us: Optional[int]
+    user_ns: Sequence[int]
+    kernel_ns: Sequence[int]
+    header_reads: int
+    body_in_header: bool
+    bytes_received: int
+
 
 class Stamps(NamedTuple):
-    """When each read arrived, by the better of two clocks.
+    """When each read arrived, by the better of two clocks ("kernel" or "user").
 
-    us: since the request was handed over, never going back; lag_us: how late the reads of the body
-    were behind the kernel; step_us: by how much the wall clock was set meanwhile.
+    us: since the request was handed to the socket, ascending; lag_us: how long after the kernel we
+    read each piece of the body; step_us: by how much the wall clock was set during the call.
     """
 
     us: list[int]
@@ -89,13 +48,53 @@ class Stamps(NamedTuple):
     step_us: int
 
 
-# --- stamps and marks ----------------------------------------------------------------------------
-def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -> Stamps:
-    """The kernel's stamps where every read has one and the wall clock stood still, else ours.
+class ChunkTiming(TypedDict):
+    """The fields of `timing` that concern chunks of text."""
 
-    The offsets are wall clock minus monotonic clock, read before and after the call. A kernel stamp
-    later than the read it belongs to would mean a wrong offset; up to 1 ms of it is the offset's
-    own error and counts as a lag of 0.
+    first_token_us: Optional[int]
+    first_answer_us: Optional[int]
+    last_token_us: Optional[int]
+    chunk_us: list[int]
+    chunk_kinds: Optional[str]
+    reads: list[list[int]]
+    ttft_null_reason: Optional[str]
+
+
+def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_before_ns: int,
+                offset_after_ns: int, zero_ns: int,
+                heartbeat_gap_us: Optional[int]) -> Optional[records.Timing]:
+    """Return the `timing` of a ledger line, None if no request was sent.
+
+    The offsets are wall clock minus monotonic clock, before and after the call; zero_ns: the start
+    of the segment.
+    """
+    if arrivals is None:
+        return None
+    stamps = stamps_of(arrivals, offset_before_ns, offset_after_ns)
+    us, headers = stamps.us, arrivals.header_reads
+    body_us = us[headers - arrivals.body_in_header:] if headers else []
+    text = chunk_timing(stream, us)
+    # A thread that lost its CPU while sending notes the end late, even after the kernel's stamps.
+    sent_us = max(arrivals.sent_ns - arrivals.started_ns, 0) // 1000
+    return {"started_us": (arrivals.started_ns - zero_ns) // 1000,
+            "connect_us": arrivals.connect_us,
+            "sent_us": min(sent_us, us[headers - 1]) if headers else sent_us,
+            "headers_us": us[headers - 1] if headers else None,
+            "first_chunk_us": body_us[0] if body_us else None,
+            "first_token_us": text["first_token_us"], "first_answer_us": text["first_answer_us"],
+            "last_token_us": text["last_token_us"], "done_us": us[-1] if us else None,
+            "chunk_us": text["chunk_us"], "chunk_kinds": text["chunk_kinds"],
+            "reads": text["reads"], "ttft_null_reason": text["ttft_null_reason"],
+            "bytes_received": arrivals.bytes_received, "stamp": stamps.kind,
+            "read_lag_us": spread(stamps.lag_us), "clock_step_us": stamps.step_us,
+            "heartbeat_gap_us": heartbeat_gap_us}
+
+
+def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -> Stamps:
+    """Return the kernel's stamps if every read has one and the wall clock was not set, else ours.
+
+    A kernel stamp later than its read means that the offset is wrong; up to 1 ms is the error of
+    the offset itself and counts as a lag of 0.
     """
     step_ns = offset_after_ns - offset_before_ns
     lags_ns = [user - (kernel - offset_before_ns) for user, kernel in
@@ -112,27 +111,43 @@ def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -
                   step_ns // 1000 if abs(step_ns) >= CLOCK_STEP_NS else 0)
 
 
-def call_timing(reply: Reply, offset_before_ns: int, offset_after_ns: int, zero_ns: int,
-              heartbeat_gap_us: Optional[int]) -> Optional[Json]:
-    """The `timing` of a ledger line; None where no request left. zero_ns: the segment's zero."""
-    arrivals = reply.arrivals
-    if arrivals is None:
+def chunk_timing(stream: StreamParser, us_of_read: Sequence[int]) -> ChunkTiming:
+    """Return the times of the chunks in µs since the request was handed to the socket.
+
+    us_of_read: the stamp of each read; a read without one has the last stamp.
+    """
+    last = len(us_of_read) - 1
+    reads = stream.reads if stream.streamed and last >= 0 else []
+    at_us = [us_of_read[min(read, last)] for read in reads]
+    answer_us = [us for us, kind in zip(at_us, stream.kinds) if kind == "a"]
+    # "rra" is written "r2a1"; nearly always all chunks are answer, which is written null.
+    runs = [f"{kind}{len(list(run))}" for kind, run in groupby(stream.kinds)] if at_us else []
+    shared, first = [], 0                  # [index of the first chunk, chunks] of a shared read
+    for _, run in groupby(reads):
+        count = len(list(run))
+        if count > 1:
+            shared.append([first, count])
+        first += count
+    reason = None if at_us else (
+        NOT_STREAMED if not stream.streamed and stream.error is None
+        else NO_TEXT if stream.finish_reason else NOTHING_ARRIVED)
+    return {"first_token_us": at_us[0] if at_us else None,
+            "first_answer_us": answer_us[0] if answer_us else None,
+            "last_token_us": at_us[-1] if at_us else None,
+            "chunk_us": at_us[:1] + [after - before for before, after in zip(at_us, at_us[1:])],
+            "chunk_kinds": "".join(runs) if "r" in stream.kinds and runs else None,
+            "reads": shared, "ttft_null_reason": reason}
+
+
+def percentile(ordered: Sequence[int], share: float) -> int:
+    """Return the nearest-rank percentile of an ascending, non-empty sequence."""
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
+
+
+def spread(values: Sequence[int]) -> Optional[records.Spread]:
+    """Return p50, p99, max and n of integer values, None if there are none."""
+    if not values:
         return None
-    stamps = stamps_of(arrivals, offset_before_ns, offset_after_ns)
-    us, headers = stamps.us, arrivals.header_reads
-    body_us = us[headers - arrivals.body_in_header:] if headers else []
-    text = chunk_timing(reply.stream, us)
-    # A thread that lost its CPU in the sending notes its end late: after the kernel's stamps even.
-    sent_us = max(arrivals.sent_ns - arrivals.started_ns, 0) // 1000
-    return {"started_us": (arrivals.started_ns - zero_ns) // 1000,
-            "connect_us": arrivals.connect_us,
-            "sent_us": sent_us if not headers else min(sent_us, us[headers - 1]),
-            "headers_us": us[headers - 1] if headers else None,
-            "first_chunk_us": body_us[0] if body_us else None,
-            **{name: text[name] for name in ("first_token_us", "first_answer_us", "last_token_us")},
-            "done_us": us[-1] if us else None,
-            **{name: text[name] for name in ("chunk_us", "chunk_kinds", "reads",
-                                             "ttft_null_reason")},
-            "bytes_received": arrivals.bytes_received, "stamp": stamps.kind,
-            "read_lag_us": spread(stamps.lag_us), "clock_step_us": stamps.step_us,
-            "heartbeat_gap_us": heartbeat_gap_us}
+    ordered = sorted(values)
+    return {"p50": percentile(ordered, 0.5), "p99": percentile(ordered, 0.99),
+            "max": ordered[-1], "n": len(ordered)}

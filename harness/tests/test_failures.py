@@ -88,7 +88,7 @@ class NothingCanBeAsked(Failures):
                 ScriptedEndpoint(get={"/v1/models": (b"220 mail.example ESMTP\r\n",)}) as endpoint:
             ran = run(endpoint)
         self.assertEqual((ran.code, ran.files), (3, {}))
-        self.assertIn(f"no endpoint at {endpoint.url} (not HTTP as anybody knows it: "
+        self.assertIn(f"no endpoint at {endpoint.url} (invalid HTTP response: "
                       "BadStatusLine)\n", ran.err)
 
     def test_a_host_that_has_no_address_is_no_endpoint(self):
@@ -351,8 +351,8 @@ class HttpErrors(Failures):
             "TGI": ("422 Unprocessable", b'{"error":"bad","error_type":"validation"}', "bad"),
             "text": ("500 Internal Server Error", b"Internal Server Error",
                      "Internal Server Error"),
-            "nothing": ("502 Bad Gateway", b"", "HTTP 502, without a word why"),
-            "an empty object": ("500 No", b'{"error":{}}', "HTTP 500, without a word why"),
+            "nothing": ("502 Bad Gateway", b"", "HTTP 502 (no error message)"),
+            "an empty object": ("500 No", b'{"error":{}}', "HTTP 500 (no error message)"),
             "an address": ("500 No", b'{"error":"10.20.30.40 is down"}', None),
         }
         rows = {name: (response(body, status),) for name, (status, body, _) in spoken.items()}
@@ -571,9 +571,9 @@ class TooMuch(Failures):
             {"line": (b"HTTP/1.1 200 OK\r\nX: ", drip(b"y" * 10000, 0)),
              "status": (drip(b"H" * 10000, 0),),
              "lines": (b"HTTP/1.1 200 OK\r\n", drip(b"X: y\r\n" * 1000, 0))},
-            {"line": failure("bad_response", "not HTTP as anybody knows it: LineTooLong", None),
-             "status": failure("bad_response", "not HTTP as anybody knows it: LineTooLong", None),
-             "lines": failure("bad_response", "not HTTP as anybody knows it: HTTPException", None)})
+            {"line": failure("bad_response", "invalid HTTP response: LineTooLong", None),
+             "status": failure("bad_response", "invalid HTTP response: LineTooLong", None),
+             "lines": failure("bad_response", "invalid HTTP response: HTTPException", None)})
 
     def test_the_memory_for_stamps_is_bounded_too(self):
         with mock.patch.object(run_benchmark, "READS_CAP", 20):

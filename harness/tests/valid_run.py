@@ -374,10 +374,10 @@ class Maker:
                              "ended_us": at_us + 3000})
             at_us += 1_003_500
         cache = known.cache(cell, f"{self.rng.getrandbits(64):016x}")
-        request = {"salt": cache[0], "options": known.options(cell, known.cap(cell), cache),
+        request = {"salt": cache[0], "options": known.options(cell, known.max_tokens(cell), cache),
                    "dropped_fields": sorted(known.dropped[cell.model])}
         prompt_tokens = self._prompt_tokens(messages) + (8 if cache[0] else 0)
-        reply, timing = self._exchange(cell, at_us, known.cap(cell), prompt_tokens)
+        reply, timing = self._exchange(cell, at_us, known.max_tokens(cell), prompt_tokens)
         end_us = timing["started_us"] + (timing["done_us"] or 0)
         return end_us + 120, cell.lane, (cell, messages, (reply, timing, attempts, request))
 
@@ -407,10 +407,10 @@ class Maker:
         kernel_ns = [started_ns + t_us * 1000 + WALL_NS for t_us, _ in reads]
         user_ns.sort()
         total = 250 + len(head) + sum(len(data) for _, data in reads)
-        arrivals = replys.Arrivals(started_ns, started_ns + 18_000, connect_us, user_ns, kernel_ns,
-                                  1, False, total)
+        arrivals = run_timing.Arrivals(started_ns, started_ns + 18_000, connect_us, user_ns,
+                                       kernel_ns, 1, False, total)
         reply = replys.Reply(status, {}, head, parser, failure, arrivals)
-        timing = run_timing.call_timing(reply, WALL_NS, WALL_NS, 0, rng.randrange(200))
+        timing = run_timing.call_timing(parser, arrivals, WALL_NS, WALL_NS, 0, rng.randrange(200))
         assert timing is not None
         return reply, timing
 

@@ -182,6 +182,9 @@ def test_what_is_kept_of_a_servers_object_is_json_and_small(value: object) -> No
 
 
 @given(st.lists(st.integers(min_value=0, max_value=5), max_size=30).map(sorted))
-def test_shared_reads_name_every_read_that_brought_more_than_one(reads: list[int]) -> None:
-    named = {reads[first]: count for first, count in timings.shared_reads(reads)}
+def test_shared_reads_list_every_read_that_brought_several_chunks(reads: list[int]) -> None:
+    _, stream = heard([f"data: {json.dumps({'choices': [{'delta': {'content': 'x'}}]})}\n\n".encode()
+                       * reads.count(read) for read in range(6)], "close")
+    shared = timings.chunk_timing(stream, range(6))["reads"]
+    named = {reads[first]: count for first, count in shared}
     assert named == {read: reads.count(read) for read in reads if reads.count(read) > 1}

@@ -8,17 +8,19 @@ from typing import Any, Optional
 from unittest import mock
 
 import run_benchmark
-from core import ledger, schema
-from run import calibration, sse
-from run import reply as replys
+from core import ledger
+from run import calibration
+from run.reply import Reply
+from run.sse import StreamParser
+from run.timing import Arrivals, Stamps
 
-from tests.run.test_reply import MS, WALL, S, reply
+from tests.run.test_timing import EMPTY, MS, WALL, S
 
-AHEAD = 3 * S                 # our clock is so far ahead of the endpoint's
+AHEAD = 3 * S                 # our clock minus the endpoint's
 
 
 class Clock:
-    """Moves by a microsecond at every look."""
+    """Advances by a microsecond at every reading."""
 
     def __init__(self) -> None:
         self.ns, self._lock = 100 * S, threading.Lock()
@@ -30,41 +32,35 @@ class Clock:
 
 
 class Endpoint:
-    """Answers as the embedded one does: each chunk `lag_us` late, with a stamp of the kernel."""
+    """Answers like the embedded endpoint: each chunk `lag_us` late, with a kernel stamp."""
 
     def __init__(self, clock: Clock, lag_us: int = 200, broken_lane: Optional[int] = None,
-                 deaf: bool = False) -> None:
-        self.clock, self.lag_us, self.broken_lane, self.deaf = clock, lag_us, broken_lane, deaf
-        self.asked: list[Any] = []
-        self._lock = threading.Lock()
+                 has_clock: bool = True) -> None:
+        self.clock, self.lag_us = clock, lag_us
+        self.broken_lane, self.has_clock = broken_lane, has_clock
+        self.schedules: list[Any] = []
+        self._requests, self._lock = 0, threading.Lock()
 
-    def send(self, method: str, path: str, body: Any, timeout_s: float, sink: Any = None) -> Any:
+    def send(self, method: str, path: str, body: Any, timeout_s: float, sink: Any = None) -> Reply:
         with self._lock:
-            self.asked.append((method, path, body and body["reference"]))
-            number = len(self.asked)
+            self._requests += 1
+            number = self._requests
+            self.schedules += [body["reference"]] if body else []
         started = self.clock.now_ns()
         if path == "/clock":
-            return self._tell_clock(started)
-        tokens, gap_ns = body["reference"]["tokens"], body["reference"]["gap_ms"] * MS
+            head = b'{"monotonic_ns": %d}' % (started + 50_000 - AHEAD)
+            came = Arrivals(started, started, 0, [started + 100_000], [0], 1, True, 9)
+            return Reply(200, {}, head, EMPTY, None, came if self.has_clock else None)
         user, kernel = [started + MS], [started + MS + WALL]
-        for i in range(tokens):
-            sent = started + 20 * MS + i * gap_ns
+        for i in range(body["reference"]["tokens"]):
+            sent = started + 20 * MS + i * body["reference"]["gap_ms"] * MS
             user.append(sent + self.lag_us * 1000 + 30_000)
             kernel.append(sent + self.lag_us * 1000 + WALL)
-            if sink:
-                sink(b'data: {"id": "chatcmpl-%d", "choices": [], "sent_ns": %d}\n\n'
-                     % (number, sent - AHEAD), i + 1)
+            sink(b'data: {"choices": [], "sent_ns": %d}\n\n' % (sent - AHEAD), i + 1)
         self.clock.ns += 10 * MS
         failure = ("connection_lost", "x") if number == self.broken_lane else None
-        return reply(came=replys.Arrivals(started, started, 0, user, kernel, 1, False, 9),
-                     failure=failure)
-
-    def _tell_clock(self, started: int) -> Any:
-        if self.deaf:
-            return reply(status=None, failure=("connect_failed", "x"))
-        head = b'{"monotonic_ns": %d}' % (started + 50_000 - AHEAD)
-        return reply(head=head, came=replys.Arrivals(started, started, 0, [started + 100_000], [0],
-                                                    1, True, 9))
+        return Reply(200, {}, b"", EMPTY, failure,
+                     Arrivals(started, started, 0, user, kernel, 1, False, 9))
 
 
 class Calibrate(unittest.TestCase):
@@ -74,14 +70,13 @@ class Calibrate(unittest.TestCase):
         clock = Clock()
         self.endpoint = Endpoint(clock, **options)
         with mock.patch.object(calibration, "SATURATION_CHUNKS", 400):
-            return calibration.calibrate(
-                self.endpoint.send, calibration.Clocks(clock.now_ns, lambda: WALL), lanes,
-                lambda *_: [40, 10, 20])
+            return calibration.calibrate(self.endpoint.send, clock.now_ns, lambda: WALL, lanes,
+                                         lambda *_: [40, 10, 20])
 
-    def test_lags_are_those_of_every_chunk_at_one_lane_and_at_the_runs_most(self):
-        found = self.calibrate()
-        tokens = calibration.SCHEDULE["tokens"]
+    def test_lags_of_every_chunk_at_one_lane_and_at_the_most_lanes_of_the_run(self):
+        found, tokens = self.calibrate(), calibration.SCHEDULE["tokens"]
         lag = {"p50": 200, "p99": 200, "max": 200}
+        self.assertGreaterEqual(tokens, 700)
         self.assertEqual(found["lanes"], [
             {"lanes": n, "chunks": n * tokens, "gap_us": 1000, "lag_us": {**lag, "n": n * tokens},
              "read_lag_us": {"p50": 30, "p99": 30, "max": 30, "n": n * (tokens + 1)},
@@ -91,55 +86,86 @@ class Calibrate(unittest.TestCase):
         self.assertEqual(found["heartbeat_overshoot_us"],
                          {"p50": 20, "p99": 40, "max": 40, "n": 3})
         self.assertEqual([row["lanes"] for row in found["saturation"]], [1, 4])
-        self.assertTrue(all(row["chunks_per_s"] > 0 for row in found["saturation"]))
-
-    def test_at_least_700_chunks_are_measured_at_each(self):
-        self.assertGreaterEqual(calibration.SCHEDULE["tokens"], 700)
-
-    def test_it_fits_the_line_that_it_becomes(self):
-        shape = schema.schema("ledger")["$defs"]["instrument_calibrated"]["properties"]
-        found = self.calibrate()
-        self.assertEqual({*found, *ledger.COMMON_FIELDS}, set(shape))
         common = {"event": "instrument_calibrated", "seq": 0, "segment": 0, "t_us": 0,
-                  "run_id": "1" * 8 + "-1111-4111-8111-" + "1" * 12,
+                  "run_id": "11111111-1111-4111-8111-111111111111",
                   "at": "2026-11-24T10:00:00.000Z"}
         self.assertEqual(ledger.validate_line({**common, **found}), [])
 
-    def test_a_run_on_one_lane_is_measured_on_one_lane_once(self):
+    def test_a_run_on_one_lane_is_measured_once(self):
         found = self.calibrate(lanes=1)
         self.assertEqual([row["lanes"] for row in found["lanes"]], [1])
-        schedules = [schedule for _, _, schedule in self.endpoint.asked if schedule]
-        self.assertEqual(schedules, [calibration.SCHEDULE, {
+        self.assertEqual(self.endpoint.schedules, [calibration.SCHEDULE, {
             "first_token_ms": 0, "gap_ms": 0, "tokens": 400}])
-
-    def test_rates_and_times_are_those_of_the_clock(self):
-        found = self.calibrate(lanes=1)
-        # 400 chunks between two looks at the clock, with one in between and 10 ms of work.
+        # 400 chunks between two readings of the clock, with one in between and 10 ms of work.
         self.assertEqual(found["saturation"], [{"lanes": 1, "chunks_per_s": 39_992.0}])
         self.assertEqual(found["wall_ms"], 20)
 
-    def test_a_calibration_parses_what_it_reads_as_a_call_does(self):
-        with mock.patch.object(sse.StreamParser, "feed") as feed:
+    def test_calibration_parses_what_it_reads_as_a_call_does(self):
+        with mock.patch.object(StreamParser, "feed") as feed:
             self.calibrate(lanes=1)
         self.assertEqual(feed.call_count, calibration.SCHEDULE["tokens"] + 400)
 
-    def test_a_stream_that_breaks_off_is_no_measurement(self):
-        with self.assertRaisesRegex(ValueError, "a calibration stream broke off"):
-            self.calibrate(broken_lane=calibration.CLOCK_READINGS + 1)
+    def test_an_endpoint_that_does_not_answer_as_it_should_is_an_error(self):
+        for options, words in (({"broken_lane": calibration.CLOCK_READINGS + 1}, "broke off"),
+                               ({"has_clock": False}, "does not send its clock")):
+            with self.assertRaisesRegex(ValueError, words):
+                self.calibrate(**options)
 
-    def test_an_endpoint_that_tells_no_clock_is_none(self):
-        with self.assertRaisesRegex(ValueError, "does not tell its clock"):
-            self.calibrate(deaf=True)
+    def test_the_runner_records_why_it_could_not_measure(self):
+        with mock.patch.object(calibration, "calibrate", side_effect=KeyError("x")):
+            self.assertEqual(run_benchmark.calibrate(4), {
+                "stamp": None, "clock_resolution_ns": None, "lanes": [], "saturation": [],
+                "clock_offset_us": None, "heartbeat_overshoot_us": None, "wall_ms": None,
+                "reason": "the calibration failed: KeyError"})
 
-    def test_the_clocks_smallest_step(self):
+
+class Parts(unittest.TestCase):
+    def sent(self, *pieces: tuple[int, str]) -> calibration.SentStamps:
+        stamps = calibration.SentStamps()
+        for read, text in pieces:
+            stamps.feed(text.encode(), read)
+        return stamps
+
+    def test_the_last_chunk_of_each_read_counts(self):
+        for pieces, pairs, count in (
+                ([(3, '"sent_ns": 10,"sent_ns":20'), (4, '{"x":1}'), (5, '"sent_ns":30}')],
+                 [(3, 20), (5, 30)], 3),
+                ([(0, '{"sent_'), (1, 'ns": 12'), (2, '34}')], [(2, 1234)], 1),
+                ([(0, '{"sent_ns": 12'), (1, '}{"sent_ns": 5}')], [(0, 12), (1, 5)], 2)):
+            stamps = self.sent(*pieces)
+            self.assertEqual((stamps.pairs(), stamps.count()), (pairs, count))
+
+    def test_the_narrowest_reading_aligns_the_clocks(self):
+        for readings, found in (
+                ([(0, 1000, 100), (200, 1200, 220)], (-990, 10)), ([(0, 50, 100)], (0, 50)),
+                ([(0, 100, 100)], (0, 50)), ([(0, 101, 100)], (-51, 50))):
+            self.assertEqual(calibration.clock_offset_ns(iter(readings)), found)
+
+    def test_a_row_combines_all_lanes(self):
+        # Our clock is 1 s ahead of theirs; the requests were sent at 5 s of ours.
+        def at(ms: int, lag_us: int) -> str:
+            return f'"sent_ns": {4 * S + ms * MS - lag_us * 1000},'
+
+        one = calibration.Stream(5 * S, self.sent((0, at(10, 40)), (1, at(20, 60))),
+                                 Stamps([10_000, 20_000], "kernel", [5, 7], 0))
+        two = calibration.Stream(5 * S, self.sent((1, at(20, 80))),
+                                 Stamps([10_000, 20_000], "user", [], 0))
+        early = calibration.Stream(5 * S, self.sent((0, at(10, -10))),
+                                   Stamps([10_000], "kernel", [5], 0))
+        self.assertEqual(calibration.calibration_row([one, two], 2, 1000, S), ("user", {
+            "lanes": 2, "chunks": 3, "gap_us": 1000,
+            "lag_us": {"p50": 60, "p99": 80, "max": 80, "n": 3},
+            "read_lag_us": {"p50": 5, "p99": 7, "max": 7, "n": 2},
+            "ttft_error_us": {"p50": 40, "p99": 80, "max": 80, "n": 2}}))
+        kind, row = calibration.calibration_row([early], 1, 1000, S)
+        self.assertEqual((kind, row["lag_us"]["max"]), ("kernel", 0))
+
+    def test_clock_resolution_is_its_smallest_step(self):
         for readings, step in ((range(0, 10 ** 6, 40), 40), ([5] * 3000, 1_000_000),
                                ([0, 0, 7, 7, 10, 10] * 500, 3)):
             ticks = iter(readings)
             self.assertEqual(calibration.clock_resolution_ns(lambda ticks=ticks: next(ticks)), step)
 
 
-class Failures(unittest.TestCase):
-    def test_the_runner_records_why_where_it_could_not_measure(self):
-        with mock.patch.object(calibration, "calibrate", side_effect=KeyError("x")):
-            self.assertEqual(run_benchmark.calibrate(4),
-                             calibration.calibration("the calibration failed: KeyError"))
+if __name__ == "__main__":
+    unittest.main()

@@ -1012,71 +1012,8 @@ class InlineReasoning(unittest.TestCase):
         self.assertFalse(stream.mark_inline_reasoning())
         self.assertEqual(said(stream), before)
 
-    def test_marks_of_inline_thinking(self):
-        stream = listen(text("<think>"), text("t"), text("</think>\n\na"), text("b"))
-        stream.mark_inline_reasoning()
-        self.assertEqual(
-            timing(stream),
-            {"first_token_us": 1000, "first_answer_us": 3000, "last_token_us": 4000,
-             "chunk_us": [1000, 1000, 1000, 0, 1000], "chunk_kinds": "r3a2", "reads": [[2, 2]],
-             "ttft_null_reason": None},
-        )
-
 
 # --- The marks, and what is kept -----------------------------------------------------------------
-
-
-class Marks(unittest.TestCase):
-    def test_chunks_of_one_read_have_one_stamp(self):
-        stream = listen(ROLE, text("a") + text("b"), text("c"), STOP)
-        self.assertEqual(
-            timing(stream),
-            {"first_token_us": 2000, "first_answer_us": 2000, "last_token_us": 3000,
-             "chunk_us": [2000, 0, 1000], "chunk_kinds": None, "reads": [[0, 2]],
-             "ttft_null_reason": None},
-        )
-
-    def test_thinking_and_answer_in_turn(self):
-        stream = listen(*(event(delta(**{k: "x"})) for k in
-                          ("reasoning", "reasoning", "content", "reasoning", "content")))
-        marks = timing(stream)
-        self.assertEqual((marks["first_token_us"], marks["first_answer_us"], marks["chunk_kinds"]),
-                         (1000, 3000, "r2a1r1a1"))
-
-    def test_an_answer_of_thinking_alone_has_no_first_answer(self):
-        marks = timing(listen(event(delta(reasoning="t"))))
-        self.assertEqual((marks["first_token_us"], marks["first_answer_us"]), (1000, None))
-
-    def test_reads_without_a_stamp_have_the_last(self):
-        stream = listen(text("a"), text("b"), text("c"))
-        self.assertEqual(timings.chunk_timing(stream, [500, 700])["chunk_us"], [500, 200, 0])
-        self.assertEqual(timings.chunk_timing(stream, [500])["chunk_us"], [500, 0, 0])
-        self.assertEqual(timings.chunk_timing(stream, [])["ttft_null_reason"], "no text arrived")
-
-    def test_runs_of_kinds(self):
-        told = [timings.runs_of(kinds) for kinds in ("", "a", "aaa", "r", "rra", "arra")]
-        self.assertEqual(told, [None, None, None, "r1", "r2a1", "a1r2a1"])
-
-    def test_reads_that_are_shared(self):
-        told = [timings.shared_reads(reads) for reads in
-                ([], [3], [1, 2, 3], [1, 1, 2, 3, 3, 3], [7, 7])]
-        self.assertEqual(told, [[], [], [], [[0, 2], [3, 3]], [[0, 2]]])
-
-    def test_spread_by_nearest_rank(self):
-        told = [timings.spread(values) for values in
-                ([], [5], [9, 1, 5], list(range(1, 101)), list(range(1, 201)))]
-        self.assertEqual(told, [
-            None,
-            {"p50": 5, "p99": 5, "max": 5, "n": 1},
-            {"p50": 5, "p99": 9, "max": 9, "n": 3},
-            {"p50": 50, "p99": 99, "max": 100, "n": 100},
-            {"p50": 100, "p99": 198, "max": 200, "n": 200},
-        ])
-
-    def test_spread_names_the_rank_that_integers_give(self):
-        for n in range(1, 3000):
-            told = timings.spread(range(1, n + 1))
-            self.assertEqual((told["p50"], told["p99"]), ((n + 1) // 2, (99 * n + 99) // 100))
 
 
 class Plain(unittest.TestCase):

@@ -100,7 +100,7 @@ class EndsOfStreams(Failures):
 
     def test_a_200_without_any_event_is_no_answer(self):
         html = b"<html><body>Welcome</body></html>"
-        other = "the server answered 200 with something else than events"
+        other = "the server answered 200, but not with events"
         none = "the server answered 200 and sent no event"
         self.assert_rows({
             "nothing": (STREAM,),
@@ -139,9 +139,9 @@ class ErrorsInsideStreams(Failures):
                 event({"content": ""}, "error", error={"code": 502, "message": "boom"}), "boom",
                 "error"),
             "a finish_reason alone": (event({}, "error") + DONE,
-                                      "an error in the stream, without a word why", "error"),
+                                      "error in the stream (no error message)", "error"),
             "an empty object": (b'data: {"error":{}}\n\n',
-                                "an error in the stream, without a word why", None),
+                                "error in the stream (no error message)", None),
             "bare JSON": (b'{"error":{"message":"boom"}}\n', "boom", None),
             "behind a finish_reason": (STOP + b'data: {"error":"boom"}\n\n', "boom", "stop"),
             "TGI's validation": (b'data: {"error":{"message":"boom","http_status_code":422}}\n\n'
@@ -251,7 +251,7 @@ class ShapesOfStreams(Failures):
 
 class BrokenBytes(Failures):
     def test_bytes_that_are_none_of_the_protocol_harm_nothing(self):
-        none = "not HTTP as anybody knows it: BadStatusLine"
+        none = "invalid HTTP response: BadStatusLine"
         said, bad = says("One"), b'data: {"choices":[{"delta":{"content":"\xff\xfe"}}]}\n\n'
         why = "the stream ended without a finish_reason"
         self.assert_rows({

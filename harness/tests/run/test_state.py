@@ -1,4 +1,4 @@
-"""What a run knows: which calls are left, with which messages, and what the ledger gives back."""
+"""The state of a run: remaining calls, their messages, and the fields of their ledger lines."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def known(retry_failed: bool = False, **options: Any) -> state.State:
 
 def line(of: state.State, cell: plan.Cell, outcome: str = "ok", text: str = "answer",
          tokens: Optional[int] = 100, first_us: int = 50_000, salt: Optional[str] = None,
-         asked: bool = True, cut: str = "no") -> dict[str, Any]:
+         asked: bool = True, truncated: str = "no") -> dict[str, Any]:
     """A call_finished line, as far as state.py reads it."""
     messages = of.messages(cell)
     return {"event": "call_finished", **cell._asdict(), "outcome": outcome,
-            "cold": cell.phase == "hello", "truncated": {"verdict": cut, "reason": None},
+            "cold": cell.phase == "hello", "truncated": {"verdict": truncated, "reason": None},
             "request": {"prompt": of.question(cell).prompt, "salt": salt,
                         **plan.fingerprint(messages)},
             "response": {"text": text, "usage": {"prompt_tokens": tokens}},
@@ -52,8 +52,8 @@ def note(of: state.State, cell: plan.Cell, outcome: str = "ok", **options: Any) 
     of.note_call(cell, line(of, cell, outcome, **options))
 
 
-class WhatIsLeft(unittest.TestCase):
-    def test_every_planned_call_is_left_until_it_has_a_line(self):
+class Remaining(unittest.TestCase):
+    def test_every_planned_call_remains_until_it_has_a_line(self):
         of = known(names="5q")
         cells = of.left("m")
         self.assertEqual([cell.phase for cell in cells], ["hello"] + ["5q"] * 5)
@@ -63,7 +63,7 @@ class WhatIsLeft(unittest.TestCase):
         self.assertEqual(of.left("m"), cells[2:])
         self.assertEqual(of.spent_us, [90_000, 90_000])
 
-    def test_failed_calls_are_left_only_where_they_are_to_be_asked_again(self):
+    def test_failed_calls_remain_only_with_retry_failed(self):
         for retry, left in ((False, False), (True, True)):
             of = known(retry, names="5q")
             note(of, of.planned[1], "timeout")
@@ -71,7 +71,7 @@ class WhatIsLeft(unittest.TestCase):
             note(of, of.planned[1], "ok")
             self.assertNotIn(of.planned[1], of.left("m"))
 
-    def test_a_model_is_done_when_its_cache_was_looked_for_too(self):
+    def test_a_model_is_done_once_its_cache_was_probed(self):
         of = known(names="5q")
         for cell in of.planned:
             note(of, cell)
@@ -79,14 +79,14 @@ class WhatIsLeft(unittest.TestCase):
         of.recall([{"event": "cache_probed", "model": "m"}])
         self.assertTrue(of.model_done("m"))
 
-    def test_a_smoke_run_is_done_when_its_hello_is_and_says_so(self):
+    def test_a_smoke_run_is_done_once_its_hello_phase_has_finished(self):
         of = known(smoke=True)
         note(of, of.planned[0])
         self.assertFalse(of.model_done("m"))
         of.recall([{"event": "phase_finished", "model": "m", "phase": "hello"}])
         self.assertTrue(of.model_done("m"))
 
-    def test_a_run_has_ended_when_its_last_line_is_there_and_nothing_is_left(self):
+    def test_a_run_has_ended_with_its_last_line_and_nothing_remaining(self):
         last = [{"event": "run_finished"}]
         of = known(names="parallel_mixed", models="m,n")
         self.assertEqual([cell.phase for cell in of.planned].count("parallel_mixed"), 20)
@@ -98,14 +98,14 @@ class WhatIsLeft(unittest.TestCase):
         self.assertEqual([of.ended([]), of.ended([*last, {"event": "run_resumed"}])],
                          [False, False])
 
-    def test_a_mixed_phase_that_cannot_run_keeps_no_run_from_its_end(self):
+    def test_a_mixed_phase_that_cannot_run_does_not_keep_a_run_open(self):
         of = known(names="parallel_mixed")
         self.assertEqual([cell.phase for cell in of.planned], ["hello"])
         note(of, of.planned[0])
         of.recall([{"event": "phase_finished", "model": "m", "phase": "hello"}])
         self.assertTrue(of.ended([{"event": "run_finished"}]))
 
-    def test_all_planned_calls_decide_whether_all_have_an_answer(self):
+    def test_only_planned_calls_decide_whether_all_are_answered(self):
         of = known(smoke=True)
         self.assertFalse(of.all_answered())
         note(of, of.planned[0])
@@ -114,7 +114,7 @@ class WhatIsLeft(unittest.TestCase):
         note(of, of.planned[0], "timeout")
         self.assertFalse(of.all_answered())
 
-    def test_a_resume_has_a_hello_of_its_own_once_the_planned_one_is_done(self):
+    def test_a_resume_has_its_own_hello_once_the_planned_one_is_done(self):
         of = known()
         planned = of.planned[0]
         self.assertEqual([of.hello("m", 0), of.hello("m", 3)], [planned, planned])
@@ -122,7 +122,7 @@ class WhatIsLeft(unittest.TestCase):
         self.assertEqual([of.hello("m", 0), of.hello("m", 3)], [planned, planned._replace(
             cell_id="x:y:m:hello:hello:r3", repeat=3)])
 
-    def test_what_a_ledger_says_is_what_the_run_itself_would_know(self):
+    def test_recall_restores_the_state_of_the_live_run(self):
         live, lines = known(repeats=2), []
         for cell in live.planned[:9]:
             made = line(live, cell, salt="s" if cell.phase == "edge_append" else None)
@@ -134,12 +134,11 @@ class WhatIsLeft(unittest.TestCase):
         live.finished |= {("m", "5q"), (None, "parallel_mixed")}
         again = known(repeats=2)
         again.recall(lines)
-        told = {**vars(live), "manifest": None}
-        self.assertEqual({**vars(again), "manifest": None}, told)
+        self.assertEqual({**vars(again), "manifest": None}, {**vars(live), "manifest": None})
 
 
 class Messages(unittest.TestCase):
-    def test_only_a_conversation_grows_and_only_by_its_own_answered_turns(self):
+    def test_only_a_conversation_grows_by_its_own_answered_turns(self):
         of = known(repeats=2, models="m,n")
         turns = of.cells("edge_append", ["m"])
         note(of, turns[0], text="<think>hm</think>First.")
@@ -157,19 +156,19 @@ class Messages(unittest.TestCase):
         self.assertEqual(of.messages(five),
                          [{"role": "user", "content": SUITES["5q"][1].prompt}])
 
-    def test_a_suite_in_context_carries_every_question(self):
+    def test_a_suite_in_context_contains_every_question(self):
         of = known(names="edge_suite")
         content = of.messages(of.cells("edge_suite", ["m"])[1])[0]["content"]
         for question in SUITES["edge_suite"]:
             self.assertIn(f"[{question.id}] {question.prompt}", content)
 
-    def test_caps_are_those_of_the_phase(self):
+    def test_max_tokens_is_that_of_the_phase(self):
         of = known(names="5q,edge_append")
-        self.assertEqual([of.cap(of.cells(name, ["m"])[0]) for name in ("hello", "5q",
+        self.assertEqual([of.max_tokens(of.cells(name, ["m"])[0]) for name in ("hello", "5q",
                                                                         "edge_append")],
                          [32, 2048, 512])
 
-    def test_questions_are_dealt_to_lanes_in_order_and_mixed_lanes_to_models_in_turn(self):
+    def test_questions_go_to_lanes_in_order_and_mixed_lanes_to_models_in_turn(self):
         of = known(names="parallel_same,parallel_mixed", models="m,n,o")
         same = of.cells("parallel_same", ["m"])
         self.assertEqual([cell.lane for cell in same], [0, 1, 2, 3] * 5)
@@ -184,36 +183,30 @@ class Caches(unittest.TestCase):
     def cache(self, of: state.State, name: str, index: int = 0) -> state.Cache:
         return of.cache(of.cells(name, ["m"])[index], f"fresh{index}")
 
-    def test_each_call_has_a_salt_of_its_own_where_the_engine_has_no_switch(self):
-        of = known()
-        self.assertEqual([self.cache(of, "5q"), self.cache(of, "5q", 1)],
-                         [("fresh0", {}), ("fresh1", {})])
+    def test_how_a_call_bypasses_the_prompt_cache(self):
+        refused = known(engine="llama.cpp")
+        refused.dropped["m"].add("cache_prompt")
+        allowed = {"policy": "allow", "engine": "llama.cpp"}
+        for name, of, phase, index, cache in (
+                ("no switch: a salt", known(), "5q", 0, ("fresh0", {})),
+                ("a salt per call", known(), "5q", 1, ("fresh1", {})),
+                ("llama.cpp", known(engine="llama.cpp"), "5q", 0, (None, {"cache_prompt": False})),
+                ("vLLM", known(engine="vLLM"), "5q", 0, (None, {"cache_salt": "fresh0"})),
+                ("a refused switch", refused, "5q", 0, ("fresh0", {})),
+                ("cache allowed", known(**allowed), "5q", 0, (None, {})),
+                ("cache allowed, conversation", known(**allowed), "edge_append", 0, (None, {}))):
+            with self.subTest(name):
+                self.assertEqual(self.cache(of, phase, index), cache)
 
-    def test_a_conversation_keeps_the_salt_of_its_begin(self):
+    def test_a_conversation_keeps_its_first_salt_also_after_a_resume(self):
         of = known(repeats=2)
         self.assertEqual([self.cache(of, "edge_append", i)[0] for i in (0, 1, len(TURNS))],
                          ["fresh0", "fresh0", f"fresh{len(TURNS)}"])
-
-    def test_a_resumed_conversation_keeps_it_too(self):
         of = known()
         note(of, of.cells("edge_append", ["m"])[0], salt="old")
         self.assertEqual(self.cache(of, "edge_append", 1), ("old", {}))
 
-    def test_the_engines_own_switch_goes_before_a_salt(self):
-        self.assertEqual(self.cache(known(engine="llama.cpp"), "5q"),
-                         (None, {"cache_prompt": False}))
-        self.assertEqual(self.cache(known(engine="vLLM"), "5q"), (None, {"cache_salt": "fresh0"}))
-
-    def test_a_switch_that_the_server_refuses_gives_way_to_a_salt(self):
-        of = known(engine="llama.cpp")
-        of.dropped["m"].add("cache_prompt")
-        self.assertEqual(self.cache(of, "5q"), ("fresh0", {}))
-
-    def test_with_a_cache_allowed_nothing_is_added(self):
-        of = known(policy="allow", engine="llama.cpp")
-        self.assertEqual([self.cache(of, "5q"), self.cache(of, "edge_append")], [(None, {})] * 2)
-
-    def test_a_request_holds_what_the_server_takes(self):
+    def test_options_leave_out_what_the_server_refused(self):
         of = known(temperature=0.7)
         cell = of.planned[1]
         self.assertEqual(of.options(cell, 64, (None, {"cache_prompt": False})), {
@@ -222,7 +215,7 @@ class Caches(unittest.TestCase):
         of.dropped["m"] |= {"stream_options", "temperature"}
         self.assertEqual(of.options(cell, 64, ("salt", {})), {"max_tokens": 64, "stream": True})
 
-    def test_the_longest_prompt_of_one_lane_is_asked_again(self):
+    def test_longest_is_the_longest_answered_prompt_of_one_lane(self):
         of = known(names="5q,parallel_same,edge_append,edge_suite")
         self.assertIsNone(of.longest("m"))
         one, two = of.cells("5q", ["m"])[:2]
@@ -242,7 +235,7 @@ class Caches(unittest.TestCase):
 
 
 class ContextEdge(unittest.TestCase):
-    def test_what_lies_behind_the_edge_of_a_conversation_is_not_asked(self):
+    def test_turns_beyond_the_edge_of_the_context_are_not_asked(self):
         of = known(repeats=2)
         turns = of.cells("edge_append", ["m"])
         note(of, turns[0])
@@ -252,14 +245,14 @@ class ContextEdge(unittest.TestCase):
         note(of, turns[4], "context_limit", asked=False)           # as it is recorded then
         self.assertEqual(of.edge(turns[5]), TURNS[3])
 
-    def test_an_edge_that_an_answer_reached_is_none_any_more(self):
+    def test_an_answer_at_the_edge_removes_it(self):
         of = known(retry_failed=True)
         turns = of.cells("edge_append", ["m"])
         note(of, turns[3], "context_limit")
         note(of, turns[3])
         self.assertIsNone(of.edge(turns[4]))
 
-    def test_a_turn_behind_the_edge_is_recorded_with_the_messages_it_would_have_had(self):
+    def test_a_turn_beyond_the_edge_is_recorded_with_its_messages(self):
         of = known()
         turns = of.cells("edge_append", ["m"])
         note(of, turns[0], text="First.")
@@ -285,13 +278,13 @@ class CallFields(unittest.TestCase):
         return of.call_fields(cell, of.messages(cell), made, {"timing": 1}, ["attempt"],
                               {"salt": "s", "options": {"o": 1}, "dropped_fields": []})
 
-    def test_an_answer_is_told_with_its_request_and_checks(self):
+    def test_an_answer_is_recorded_with_its_request_and_checks(self):
         of = known(names="frozen")
         cell = of.cells("frozen", ["m"])[0]
         prompt = of.question(cell).prompt
-        told = self.fields(of, cell, reply(event({"content": "An answer."}, model="/served/m"),
+        fields = self.fields(of, cell, reply(event({"content": "An answer."}, model="/served/m"),
                                            END))
-        self.assertEqual(told, {
+        self.assertEqual(fields, {
             "cold": False, "attempts": ["attempt"],
             "request": {"prompt": prompt, **plan.fingerprint(of.messages(cell)), "salt": "s",
                         "options": {"o": 1}, "dropped_fields": []},
@@ -305,18 +298,18 @@ class CallFields(unittest.TestCase):
             "checks": answer_checks.check_answer("An answer.", (), None), "flags": [],
             "outcome": "ok", "error": None})
 
-    def test_a_failed_call_is_checked_for_nothing(self):
+    def test_a_failed_call_has_no_checks(self):
         of = known(names="5q")
-        told = self.fields(of, of.planned[1], reply(b"{}", status=500))
-        self.assertEqual((told["outcome"], told["checks"], told["truncated"]["verdict"]),
+        fields = self.fields(of, of.planned[1], reply(b"{}", status=500))
+        self.assertEqual((fields["outcome"], fields["checks"], fields["truncated"]["verdict"]),
                          ("http_error", None, "unknown"))
 
     def test_a_hello_is_cold_and_another_model_is_flagged(self):
         of = known(smoke=True)
-        told = self.fields(of, of.planned[0], reply(event({"content": "a"}, "stop", model="n")))
-        self.assertEqual((told["cold"], told["flags"]), (True, ["model_mismatch"]))
+        fields = self.fields(of, of.planned[0], reply(event({"content": "a"}, "stop", model="n")))
+        self.assertEqual((fields["cold"], fields["flags"]), (True, ["model_mismatch"]))
 
-    def test_a_budget_that_went_into_thinking_leaves_no_shape_to_check(self):
+    def test_thinking_that_used_up_the_token_limit_leaves_nothing_to_check(self):
         of = known(names="5q")
         cell = of.planned[1]
         for finish, text, checked in (("length", "", False), ("length", "a", True),
@@ -325,7 +318,7 @@ class CallFields(unittest.TestCase):
                 {}, finish)
             self.assertEqual(self.fields(of, cell, reply(body))["checks"] is not None, checked)
 
-    def test_prompts_that_were_seen_tell_how_long_this_one_must_be(self):
+    def test_earlier_prompts_decide_whether_this_one_was_truncated(self):
         of = known(names="frozen,edge_suite")
         for cell in of.cells("frozen", ["m"]):
             chars = plan.fingerprint(of.messages(cell))["messages_chars"]
@@ -336,26 +329,37 @@ class CallFields(unittest.TestCase):
         self.assertEqual(self.fields(of, suite, cut)["truncated"]["verdict"], "yes")
         of = known(names="frozen,edge_suite")
         for cell in of.cells("frozen", ["m"]):
-            note(of, cell, tokens=1000, cut="yes")         # itself cut: it measures nothing
+            note(of, cell, tokens=1000, truncated="yes")
         self.assertEqual(self.fields(of, suite, cut)["truncated"]["verdict"], "unknown")
 
-    def test_prompts_that_carry_one_suite_are_no_measure_of_each_other(self):
+    def test_truncation_can_leave_out_the_latest_answers(self):
+        of = known(names="frozen,edge_suite")
+        first, second = of.cells("frozen", ["m"])[:2]
+        suite, response = of.cells("edge_suite", ["m"])[0], {"usage": {"prompt_tokens": 300}}
+        for cell, per_token in ((first, 4), (second, 400)):
+            note(of, cell, tokens=max(
+                plan.fingerprint(of.messages(cell))["messages_chars"] // per_token, 1))
+        found = [of.truncation(suite, of.messages(suite), response, None, "ok", unseen)["verdict"]
+                 for unseen in (0, 1, 2, 9)]
+        self.assertEqual(found, ["no", "yes", "unknown", "unknown"])
+
+    def test_prompts_that_contain_one_suite_are_not_compared_with_each_other(self):
         of = known(names="edge_suite")
         first, second = of.cells("edge_suite", ["m"])[:2]
         note(of, first, tokens=3000)
         usage = {"prompt_tokens": 1000, "completion_tokens": 1, "total_tokens": 1001}
-        told = self.fields(of, second, reply(says("a") + event({}, "stop", usage=usage)))
-        self.assertEqual(told["truncated"]["verdict"], "unknown")
+        fields = self.fields(of, second, reply(says("a") + event({}, "stop", usage=usage)))
+        self.assertEqual(fields["truncated"]["verdict"], "unknown")
 
-    def test_a_servers_word_about_itself_becomes_a_line(self):
+    def test_identity_holds_what_the_server_reports(self):
         of = known(engine="llama.cpp")
         self.assertEqual(of.identity("m", NO_PROBES), {
             "model": "m", "engine": queries.identify(NO_PROBES),
             "facts": queries.model_facts("llama.cpp", "/served/m", NO_PROBES),
             "context": queries.context_in_force("llama.cpp", "/served/m", NO_PROBES, 4096),
             "slots": queries.slots("llama.cpp", NO_PROBES), "prompt_cache_method": "salt"})
-        told = {"/v1/models": answers.Probe(200, {}, {"data": [{
+        probes = {"/v1/models": answers.Probe(200, {}, {"data": [{
             "id": "/served/m", "object": "model", "max_model_len": 2048}]}, "")}
         of = known(engine="vLLM")
-        of.identity("m", told)
+        of.identity("m", probes)
         self.assertEqual(of.effective_tokens, {"m": 2048})
