@@ -1,4 +1,7 @@
-"""Recorded answers of a server, and the model names in them."""
+"""Read recorded answers of a server, and the model names in them.
+
+Every function is total: whatever a server sends, the result is a value or None, never an error.
+"""
 from __future__ import annotations
 
 import re
@@ -6,61 +9,48 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-# No path here starts work on a server.  Left out for that: litellm's /health (calls every upstream
-# model), llama.cpp's /slots (may show what other people asked), /health_generate of SGLang.
+# No path here starts work on a server. Left out for that reason: litellm's /health (calls every
+# upstream model), llama.cpp's /slots (may show other users' prompts), SGLang's /health_generate.
 PROBE_PATHS: tuple[str, ...] = (
-    "/v1/models",
-    "/version",
-    "/props",
-    "/api/version",
-    "/api/tags",
-    "/api/ps",
-    "/api/v0/models",
-    "/api/v1/models",
-    "/api/extra/version",
-    "/api/extra/true_max_context_length",
-    "/system",
-    "/server_info",
-    "/get_server_info",
-    "/info",
-    "/health/readiness",
-    "/load_model",
-)
+    "/v1/models", "/version", "/props", "/api/version", "/api/tags", "/api/ps", "/api/v0/models",
+    "/api/v1/models", "/api/extra/version", "/api/extra/true_max_context_length", "/system",
+    "/server_info", "/get_server_info", "/info", "/health/readiness", "/load_model")
 
-LARGEST_COUNT = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+# Paths that list models, and the field that holds the list.
+MODEL_LISTS = {"/v1/models": "data", "/api/tags": "models", "/api/ps": "models",
+               "/api/v0/models": "data", "/api/v1/models": "models"}
+LARGEST_COUNT = 2**53 - 1         # the largest integer that every JSON reader keeps exactly
 LONGEST_VERSION = 60
 LONGEST_MODEL_ID = 200
-NO_NAME = "unnamed"  # a model whose id holds nothing that may be published
+NO_NAME = "unnamed"               # a model whose id holds nothing that may be published
 
 
 class Probe(NamedTuple):
-    """One recorded answer.  `status` is None where none came; header names are lower case."""
+    """One recorded answer. `status` is None without an answer; header names are lower case."""
 
-    status: int | None
+    status: Optional[int]
     headers: dict[str, str]
     json: Any
     text: str
 
 
-Probes = Mapping[str, Probe]
-Summary = tuple[Optional[int], Optional[str]]  # a number and where it was told, or twice None
+Probes = Mapping[str, Probe]      # by path
 
 NO_PROBE = Probe(None, {}, None, "")
-UNKNOWN_SUMMARY: Summary = (None, None)
 
 
-# --- Reading answers that may hold anything -----------------------------------------------------
+# --- JSON of any shape ----------------------------------------------------------------------------
 
-
-def probe_of(probes: Any, path: str) -> Probe:
+def probe_at(probes: Any, path: str) -> Probe:
+    """The answer to `path`, or an empty one."""
     found = probes.get(path) if isinstance(probes, dict) else None
     return found if isinstance(found, Probe) else NO_PROBE
 
 
-def answer(probes: Any, path: str) -> Any:
-    """The JSON that `path` answered with 200, else None."""
-    probe = probe_of(probes, path)
-    return probe.json if probe.status == 200 else None
+def json_at(probes: Any, path: str, *names: str) -> Any:
+    """The JSON that `path` answered with status 200, or its field of these nested names."""
+    probe = probe_at(probes, path)
+    return field(probe.json, *names) if probe.status == 200 else None
 
 
 def field(value: Any, *names: str) -> Any:
@@ -71,11 +61,12 @@ def field(value: Any, *names: str) -> Any:
 
 
 def objects(value: Any) -> list[dict[str, Any]]:
+    """The JSON objects of a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def count(value: Any) -> int | None:
-    """A positive whole number that is worth publishing, else None."""
+def count(value: Any) -> Optional[int]:
+    """A positive whole number that every JSON reader keeps exactly, else None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_COUNT:
@@ -83,30 +74,24 @@ def count(value: Any) -> int | None:
     return None
 
 
-def plain(text: str) -> str:
-    """`text` on one line, without what a terminal or a UTF-8 file cannot take."""
+def one_line(text: str) -> str:
+    """`text` on one line, without characters that a terminal or a UTF-8 file cannot take."""
     # Categories C*: control, format (bidi marks among them), surrogates, private use, unassigned.
     kept = (" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     return " ".join("".join(kept).split())
 
 
-def word_of(value: Any) -> str | None:
-    """A short name as engines tell it ("Q4_K_M", "llama", a digest), else None."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,79}", value):
-        return value
-    return None
-
-
-def known(value: Any) -> str | None:
-    """`_word`, where it is not one of the words for not knowing."""
-    word = word_of(value)
-    return None if word and word.lower() in ("unknown", "none", "null") else word
+def word(value: Any) -> Optional[str]:
+    """A short name as engines report it ("Q4_K_M", "llama", a digest), else None."""
+    if not isinstance(value, str) or value.lower() in ("unknown", "none", "null"):
+        return None
+    return value if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,79}", value) else None
 
 
 ADDRESS = re.compile(r"[/\\@]|\b(?:10|127|169|172|192)\.\d+\.\d+\.\d+|localhost", re.IGNORECASE)
 
 
-def version(value: Any) -> str | None:
+def version(value: Any) -> Optional[str]:
     """A version in printable ASCII, at most 60 characters; None where it looks like an address."""
     if not isinstance(value, str) or ADDRESS.search(value):
         return None
@@ -114,24 +99,27 @@ def version(value: Any) -> str | None:
     return kept or None
 
 
-def servers(probes: Any) -> list[str]:
-    """Every `Server:` header seen."""
-    found = [probe_of(probes, path).headers for path in PROBE_PATHS]
+def server_headers(probes: Any) -> list[str]:
+    """Every `Server:` header among the answers."""
+    found = [probe_at(probes, path).headers for path in PROBE_PATHS]
     values = [headers.get("server") for headers in found if isinstance(headers, dict)]
     return [value for value in values if isinstance(value, str)]
 
 
-def listed(probes: Any) -> list[dict[str, Any]]:
-    """The entries of /v1/models."""
-    return objects(field(answer(probes, "/v1/models"), "data"))
+# --- Lists of models ------------------------------------------------------------------------------
+
+def models_at(probes: Any, path: str = "/v1/models") -> list[dict[str, Any]]:
+    """The entries of a list of models."""
+    return objects(json_at(probes, path, MODEL_LISTS[path]))
 
 
-def owned_by(probes: Any, owner: str) -> str | None:
-    owners = [entry.get("owned_by") for entry in listed(probes)]
+def owned_by(probes: Any, owner: str) -> Optional[str]:
+    """A note that /v1/models lists a model of this owner, or None."""
+    owners = [entry.get("owned_by") for entry in models_at(probes)]
     return f'/v1/models owned_by "{owner}"' if owner in owners else None
 
 
-def names(entry: dict[str, Any]) -> list[str]:
+def names_of(entry: dict[str, Any]) -> list[str]:
     """Every name under which a request may ask for the model of an entry."""
     aliases = entry.get("aliases")
     names = [entry.get(key) for key in ("id", "name", "model", "key")]
@@ -140,65 +128,52 @@ def names(entry: dict[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _same_model(entry: dict[str, Any], model_id: Any) -> bool:
-    # Ollama reads a name without a tag as ":latest".
-    return isinstance(model_id, str) and any(
-        name in (model_id, f"{model_id}:latest") for name in names(entry)
-    )
+def model_at(probes: Any, path: str, model_id: Any) -> dict[str, Any]:
+    """The entry of a model in a list, or {}. As in Ollama, a name without a tag means ":latest"."""
+    if not isinstance(model_id, str):
+        return {}
+    wanted = {model_id, f"{model_id}:latest"}
+    return next((e for e in models_at(probes, path) if not wanted.isdisjoint(names_of(e))), {})
 
 
-def entry(entries: Any, model_id: Any) -> dict[str, Any]:
-    """The entry of that model, or {}."""
-    return next((e for e in objects(entries) if _same_model(e, model_id)), {})
+def value_at(probes: Any, place: str, model_id: Any = None) -> Any:
+    """The value at a place: a path and names of fields, as in "/props total_slots".
+
+    Where the path lists models, the fields are those of the model's entry.
+    """
+    path, *names = place.split()
+    if path in MODEL_LISTS:
+        return field(model_at(probes, path, model_id), *names)
+    return json_at(probes, path, *names)
 
 
-# GGUF file names, then the names that other formats use.
-QUANTIZATION = re.compile(
-    r"(?<![A-Za-z0-9])((?:UD-)?(?:IQ[1-4]_(?:XXS|XS|S|M|NL)|Q[1-8]_(?:K(?:_(?:XL|[SML]))?|[01])"
-    r"|TQ[12]_0|MXFP4(?:_MOE)?)|BF16|F(?:P)?16|F(?:P)?32|NVFP4|FP8|AWQ|GPTQ|INT[48]|W[48]A(?:8|16)|[2-8]-?bit)"
-    r"(?![A-Za-z0-9_])",
-    re.IGNORECASE,
-)
+# --- Model names ----------------------------------------------------------------------------------
 
-
-def quantization_in_name(name: Any) -> str | None:
-    """The quantisation that a model's name or file name states ("Q4_K_M"), else None."""
-    found = QUANTIZATION.findall(name[:1000]) if isinstance(name, str) else []
-    if not found:
-        return None
-    last: str = found[-1]
-    return last.lower() if last[0].isdigit() else last.upper()
-
-
-# What stands for "/", so that no path gets by in disguise.
+# Characters that mean "/", so that a disguised path is recognised.
 SLASH = re.compile(r"\\|%2f|%5c|[\u2044\u2215\u29f8\u29f9\ufe68\uff0f\uff3c]", re.IGNORECASE)
-# From a root, a home, a variable, a drive or a URL; from a host; through a hidden folder or
-# somebody's; a path inside of other text; or a file ("models/x.gguf").
+# A path from a root, a home, a variable, a drive or a URL; from a host; through a hidden folder or
+# a personal one; a path within other text; or a file ("models/x.gguf").
 PATH_SHAPE = re.compile(
     r"^[/$%]|:/|(?:^|/)[.~]|^[^/]*:\d+/|^(?:localhost|\d+\.\d+\.\d+\.\d+|\[[^/]*\])/"
     r"|(?:^|/)(?:home|users|root|mnt|media|volumes|documents|desktop|downloads|appdata)/"
     r"|[\s=,;|<>(){}\[\]'\"]/"
-    r"|/[^/:]*\.(?:gguf|bin|safetensors|pt|pth)$",
-    re.IGNORECASE,
-)
+    r"|/[^/:]*\.(?:gguf|bin|safetensors|pt|pth)$", re.IGNORECASE)
 HUB_FOLDER = re.compile(r"^models--([^-/][^/]*?)--([^/]+)$")
 MODEL_FILE = re.compile(r"\.(?:gguf|bin|safetensors|pt|pth|llamafile)$", re.IGNORECASE)
-# What no model is called: nothing, a variable, a home, a drive or the scheme of a URL.
+# Not the name of a model: an empty part, a variable, a home, a drive or the scheme of a URL.
 PLACE = re.compile(r"|\.\.?|[~$%].*|[a-z][a-z0-9+.-]*:", re.IGNORECASE | re.DOTALL)
 HOST = re.compile(
     r"^(?:(?:[a-z][a-z0-9+.-]*:)?//[^/]*|[^/:]+:\d+(?=/)|(?:localhost|\d+\.\d+\.\d+\.\d+)(?=/)"
-    r"|\[[^/]*\](?::\d+)?(?=/))",
-    re.IGNORECASE,
-)
+    r"|\[[^/]*\](?::\d+)?(?=/))", re.IGNORECASE)
 # Folders whose folders are named after people or their disks.
 HOMES = ("home", "users", "media", "volumes", "documents and settings")
 
 
 def published_model_id(served_id: Any) -> str:
-    """The model id that may be published: of an id shaped like a path only its last part.
+    """The model id that may be published: only the last part of an id shaped like a path.
 
-    `user/model` and `name:tag` stay.  A snapshot in the Hugging Face cache is named by its
-    repository, because its last part is only a hash; a home folder names nobody.  Characters that
+    `user/model` and `name:tag` stay. A snapshot in the Hugging Face cache is named by its
+    repository, because its last part is only a hash; a home folder gives no name. Characters that
     could disguise text become "?"; an id without any text becomes `NO_NAME`.
     """
     if not isinstance(served_id, str):
@@ -219,5 +194,21 @@ def _last_part(path: str) -> str:
     if hubs and "snapshots" in parts:
         return f"{hubs[-1].group(1)}/{hubs[-1].group(2)}"
     last, above = (["", ""] + parts)[:-3:-1]
-    somebody = last.lower() in (*HOMES, "root") or above.lower() in HOMES
-    return "" if somebody and not MODEL_FILE.search(last) else last
+    personal = last.lower() in (*HOMES, "root") or above.lower() in HOMES
+    return "" if personal and not MODEL_FILE.search(last) else last
+
+
+# GGUF file names, then the names that other formats use.
+QUANTIZATION = re.compile(
+    r"(?<![A-Za-z0-9])((?:UD-)?(?:IQ[1-4]_(?:XXS|XS|S|M|NL)|Q[1-8]_(?:K(?:_(?:XL|[SML]))?|[01])"
+    r"|TQ[12]_0|MXFP4(?:_MOE)?)|BF16|F(?:P)?16|F(?:P)?32|NVFP4|FP8|AWQ|GPTQ|INT[48]"
+    r"|W[48]A(?:8|16)|[2-8]-?bit)(?![A-Za-z0-9_])", re.IGNORECASE)
+
+
+def quantization_in_name(name: Any) -> Optional[str]:
+    """The quantization in a model's id, or in the last part of a path ("Q4_K_M"), else None."""
+    found = QUANTIZATION.findall(published_model_id(name))
+    if not found:
+        return None
+    last: str = found[-1]
+    return last.lower() if last[0].isdigit() else last.upper()

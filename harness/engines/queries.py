@@ -1,212 +1,200 @@
-"""What kind of server answers, and what it really does: pure functions over recorded answers.
+"""Questions about a server: pure functions over its recorded answers, which the runner collects.
 
-The runner GETs `PROBE_PATHS` (each relative to the server's root), keeps what came as
-`{path: Probe}` and asks the functions here.  Nothing in this file talks to anybody.
-
-Rules that all of it keeps:
-- An engine is named only by a mark that it alone leaves.  Several imitate others (KoboldCpp,
-  LocalAI and many small programs answer Ollama's paths, LM Studio answers 200 to every path), so
-  `ENGINES` is asked in order, the most particular mark first, and "unknown" is an answer.
-- A fact is published only when the server told it.  What it did not tell is None, never a guess;
-  a quantisation read from a model's name counts as told, because the server told the name.
-- Facts are taken field by field.  Whole answers hold private things (SGLang's lists its API keys,
-  llama.cpp's a path), so nothing here passes an answer on.
-- Every function is total: whatever a server sends, the result is None or "unknown", never an error.
-
-Sources: the wire captures under `tests/data/engines/`, and the engines' own documentation.
+The runner requests `PROBE_PATHS`, relative to the server's root, keeps the answers as
+{path: Probe}, and asks the functions here. All of them are total, and "unknown" is an answer.
 """
 from __future__ import annotations
 
 import re
-from typing import Any, Callable
+from typing import Any, Callable, Optional, TypedDict
 
-from engines import answers, servers
+from engines import answers
+from engines.servers import ENGINES, UNKNOWN, Engine, Facts
 
-# engine -> (path, body for a model).  The answer belongs into the probes under that path; it is
-# about one model, so each model needs its own.  Only engines that answer without loading a model.
+# The engines that most people use: the first to be looked for, and those suggested to start.
+MOST_USED = ("Ollama", "llama.cpp", "LM Studio", "vLLM")
+USUAL_PORTS: dict[int, tuple[str, ...]] = {}
+for _name in dict.fromkeys((*MOST_USED, *ENGINES)):
+    _port = ENGINES[_name].usual_port
+    if _port:
+        USUAL_PORTS[_port] = (*USUAL_PORTS.get(_port, ()), _name)
+
+# Engine -> path, and the body for a model, of a POST that describes one model without loading it.
+# Its answer belongs to the probes under that path; each model needs its own.
 EXTRA_POSTS: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
-    "Ollama": ("/api/show", lambda model_id: {"model": model_id}),
-    "LocalAI": ("/api/show", lambda model_id: {"model": model_id}),
-}
-
-USUAL_PORTS: dict[int, tuple[str, ...]] = {
-    11434: ("Ollama",),
-    8080: ("llama.cpp", "mlx-lm", "LocalAI"),
-    1234: ("LM Studio",),
-    8000: ("vLLM", "llama-cpp-python", "transformers serve"),
-    30000: ("SGLang",),
-    5001: ("KoboldCpp",),
-    1337: ("Jan",),
-}
+    name: (engine.show_path, lambda model_id: {"model": model_id})
+    for name, engine in ENGINES.items() if engine.show_path}
 
 
-def _engine(name: Any) -> servers.Engine:
-    return servers.ENGINES.get(name, servers.UNKNOWN) if isinstance(name, str) else servers.UNKNOWN
+class Identity(TypedDict):
+    """The server program; name "unknown" and three nulls where it is not recognised."""
+
+    name: str
+    version: Optional[str]
+    build: Optional[str]
+    recognised_by: Optional[str]
 
 
-# --- What the runner asks -----------------------------------------------------------------------
+class ServedModel(TypedDict):
+    """A listed model: the id that requests must use, and whether it chats."""
+
+    id: str
+    chat: bool
 
 
-def identify(probes: answers.Probes) -> dict[str, str | None]:
-    """`{"name", "version", "build", "recognised_by"}`; "unknown" and three nulls otherwise.
+class Slots(TypedDict):
+    """How many requests the server works on at once."""
 
-    llama.cpp inside another program (xllamacpp, a llamafile since 0.10, `jan serve`) answers like
-    llama-server and is named llama.cpp.
-    """
-    for name, engine in servers.ENGINES.items():
+    count: Optional[int]
+    source: Optional[str]
+
+
+class Context(TypedDict):
+    """The context of one request; `remedy` is a sentence where it is less than requested."""
+
+    requested_tokens: Optional[int]
+    effective_tokens: Optional[int]
+    source: Optional[str]
+    reason: Optional[str]
+    remedy: Optional[str]
+
+
+def engine_named(name: Any) -> Engine:
+    """The engine of that name; one without any knowledge where there is none."""
+    return ENGINES.get(name, UNKNOWN) if isinstance(name, str) else UNKNOWN
+
+
+def identify(probes: answers.Probes) -> Identity:
+    """Recognise the engine, and its version and build where it reports them."""
+    for name, engine in ENGINES.items():
         mark = engine.recognise(probes)
         if mark:
             version, build = engine.version(probes)
             return {"name": name, "version": version, "build": build, "recognised_by": mark}
-    return {"name": "unknown", "version": None, "build": None, "recognised_by": None}
+    return {"name": UNKNOWN.name, "version": None, "build": None, "recognised_by": None}
 
 
-# Conservative: a chat model wrongly left out is worse than an embedder that fails at its hello.
+# Conservative: leaving out a chat model is worse than an embedding model that fails at its hello.
 NO_CHAT_NAME = re.compile(
     r"(?:^|[^a-z])(?:(?:text-)?embed|rerank|whisper|bge-|minilm|stable-diffusion|tts[^a-z])",
-    re.IGNORECASE,
-)
-CHAT_TYPES = ("llm", "vlm")
+    re.IGNORECASE)
 
 
-def _told_chat(entry: dict[str, Any]) -> bool | None:
-    """Whether an entry of any server's list says that its model chats; None where it does not."""
-    told = entry.get("capabilities")
-    if isinstance(told, list):  # Ollama
-        return "completion" in told
-    if isinstance(answers.field(told, "chat_completion"), bool):  # Azure
-        return bool(answers.field(told, "chat_completion"))
+def _reported_chat(entry: dict[str, Any]) -> Optional[bool]:
+    """Whether an entry of any server's list says that its model chats; None if it does not say."""
+    capabilities = entry.get("capabilities")
+    if isinstance(capabilities, list):                                   # Ollama
+        return "completion" in capabilities
+    chat_completion = answers.field(capabilities, "chat_completion")     # Azure
+    if isinstance(chat_completion, bool):
+        return chat_completion
     families = answers.field(entry, "details", "families")
     if isinstance(families, list) and any("bert" in f for f in families if isinstance(f, str)):
         return False
-    made = answers.field(entry, "architecture", "output_modalities")  # llama.cpp, OpenRouter
-    return False if isinstance(made, list) and made and "text" not in made else None
+    output = answers.field(entry, "architecture", "output_modalities")   # llama.cpp, OpenRouter
+    return False if isinstance(output, list) and output and "text" not in output else None
 
 
-def _chats(probes: Any) -> dict[str, bool]:
-    """Model name -> whether the server says that it chats; LM Studio's own word counts most."""
-    told: dict[str, bool] = {}
-    for entry in answers.listed(probes) + answers.objects(answers.field(answers.answer(probes, "/api/tags"), "models")):
-        chat = _told_chat(entry)
-        told.update(dict.fromkeys(answers.names(entry), chat) if chat is not None else {})
-    studio = answers.objects(answers.field(answers.answer(probes, "/api/v1/models"), "models"))
-    studio += answers.objects(answers.field(answers.answer(probes, "/api/v0/models"), "data"))
-    for entry in studio:
-        if isinstance(entry.get("type"), str):
-            told.update(dict.fromkeys(answers.names(entry), entry["type"] in CHAT_TYPES))
-    return told
-
-
-def served_models(probes: answers.Probes) -> list[dict[str, Any]]:
-    """`[{"id", "chat"}]` in the server's order, each id once, exactly as requests must name it.
+def served_models(probes: answers.Probes) -> list[ServedModel]:
+    """The models in the server's order, each id once.
 
     Empty where the server lists none: mlx-lm and transformers serve without a model cache.
     """
-    ids = (entry.get("id") for entry in answers.listed(probes))
-    named = dict.fromkeys(i for i in ids if isinstance(i, str) and i)
-    told = _chats(probes)
-    return [{"id": i, "chat": told.get(i, not NO_CHAT_NAME.search(i))} for i in named]
+    reported: dict[str, bool] = {}
+    for entry in answers.models_at(probes) + answers.models_at(probes, "/api/tags"):
+        chat = _reported_chat(entry)
+        if chat is not None:
+            reported.update(dict.fromkeys(answers.names_of(entry), chat))
+    # LM Studio's type of a model counts most.
+    typed = [answers.models_at(probes, path) for path in ("/api/v1/models", "/api/v0/models")]
+    for entry in typed[0] + typed[1]:
+        if isinstance(entry.get("type"), str):
+            chats = entry["type"] in ("llm", "vlm")
+            reported.update(dict.fromkeys(answers.names_of(entry), chats))
+    ids = (entry.get("id") for entry in answers.models_at(probes))
+    unique = dict.fromkeys(i for i in ids if isinstance(i, str) and i)
+    return [{"id": i, "chat": reported.get(i, not NO_CHAT_NAME.search(i))} for i in unique]
 
 
-def model_facts(engine_name: Any, model_id: Any, probes: answers.Probes) -> servers.Facts:
-    """The keys of `FACT_NAMES`; None where the engine does not tell.
+def model_facts(engine_name: Any, model_id: Any, probes: answers.Probes) -> Facts:
+    """What the engine reports about a model, None for the rest.
 
-    `probes` must hold the engine's `EXTRA_POSTS` answer for this very model, if there is one.
+    `probes` must hold the engine's `EXTRA_POSTS` answer for this model, if it has one.
     """
-    told = _engine(engine_name).facts(model_id, probes)
-    facts = {name: told.get(name) for name in servers.FACT_NAMES}
+    facts = engine_named(engine_name).facts(model_id, probes)
     if facts["quantization"] is None:
-        root = answers.entry(answers.listed(probes), model_id).get("root")  # vLLM: the folder behind an alias
-        named = answers.quantization_in_name(answers.published_model_id(model_id))
-        facts["quantization"] = named or answers.quantization_in_name(answers.published_model_id(root))
+        root = answers.value_at(probes, "/v1/models root", model_id)   # vLLM: behind an alias
+        named = [answers.quantization_in_name(name) for name in (model_id, root)]
+        facts["quantization"] = named[0] or named[1]
     return facts
 
 
-def slots(engine_name: Any, probes: answers.Probes) -> dict[str, Any]:
-    """`{"count", "source"}`: how many requests the server works on at once, if it tells."""
-    count, source = _engine(engine_name).slots(probes)
+def slots(engine_name: Any, probes: answers.Probes) -> Slots:
+    """How many requests the server works on at once, if it reports it."""
+    count, source = engine_named(engine_name).slots(probes)
     return {"count": count, "source": source}
 
 
-def context_in_force(
-    engine_name: Any, model_id: Any, probes: answers.Probes, requested_tokens: Any
-) -> dict[str, Any]:
-    """`{"requested_tokens", "effective_tokens", "source", "reason", "remedy"}` for one request.
+def context_in_force(engine_name: Any, model_id: Any, probes: answers.Probes,
+                     requested_tokens: Any) -> Context:
+    """The context that one request gets.
 
-    Ollama and LM Studio tell it only of a loaded model: ask again after the model's first answer.
-    `remedy` is one sentence, only where the server gives less than was asked for.
+    Ollama and LM Studio report it only for a loaded model: ask again after its first answer.
     """
-    tokens, source = _engine(engine_name).context(model_id, probes)
+    engine = engine_named(engine_name)
+    tokens, source = engine.context(model_id, probes)
     requested = answers.count(requested_tokens)
     reason = remedy = None
     if tokens is None:
-        reason = _untold_context(engine_name, model_id, probes, requested)
+        if engine.needs_loading(model_id, probes):
+            reason = f"{engine.name} reports the context of a model only while it is loaded"
+        elif engine is UNKNOWN:
+            reason = "unknown server, which does not report the context in force"
+        else:
+            reason = f"{engine.name} does not report the context in force"
+            advice = requested and _remedy(engine, model_id, probes, requested)
+            reason += f"; to be sure: {advice}" if advice else ""
     elif requested and tokens < requested:
-        reason = f"the server gives a request {tokens} tokens, {requested} were asked for"
-        remedy = _remedy(engine_name, model_id, probes, requested)
+        reason = f"the server gives a request {tokens} tokens; {requested} were requested"
+        remedy = _remedy(engine, model_id, probes, requested)
     elif requested and tokens > requested:
-        reason = f"the server gives a request {tokens} tokens, more than was asked for"
-    return {
-        "requested_tokens": requested,
-        "effective_tokens": tokens,
-        "source": source,
-        "reason": reason,
-        "remedy": remedy,
-    }
+        reason = f"the server gives a request {tokens} tokens, more than requested"
+    return {"requested_tokens": requested, "effective_tokens": tokens, "source": source,
+            "reason": reason, "remedy": remedy}
 
 
-def _untold_context(engine_name: Any, model_id: Any, probes: answers.Probes, requested: int | None) -> str:
-    loaded = answers.entry(answers.field(answers.answer(probes, "/api/ps"), "models"), model_id)
-    if engine_name in ("Ollama", "LM Studio") and not loaded:
-        return f"{engine_name} tells the context of a model only while it is loaded"
-    if _engine(engine_name) is servers.UNKNOWN:
-        return "an unknown server, which does not tell the context in force"
-    sentence = _remedy(engine_name, model_id, probes, requested) if requested else None
-    told = f"{engine_name} does not tell the context in force"
-    return f"{told}; to be sure: {sentence}" if sentence else told
-
-
-def _remedy(engine_name: Any, model_id: Any, probes: answers.Probes, requested: int) -> str | None:
-    trained = model_facts(engine_name, model_id, probes)["trained_context_tokens"]
+def _remedy(engine: Engine, model_id: Any, probes: answers.Probes, requested: int
+            ) -> Optional[str]:
+    """How to get a context of so many tokens; None where the engine has no known way."""
+    trained = engine.facts(model_id, probes)["trained_context_tokens"]
     if trained and trained < requested:
-        return (
-            f"The model was trained for {trained} tokens: take one with a longer context, or ask "
-            f"for less with `--num-ctx {trained}`."
-        )
-    sentence = _engine(engine_name).remedy
-    count = slots(engine_name, probes)["count"] or 1
+        return (f"The model was trained for {trained} tokens: choose one with a longer context, "
+                f"or request less with `--num-ctx {trained}`.")
+    count = engine.slots(probes)[0] or 1
     shown = answers.published_model_id(model_id)
     # The sentence holds a command to paste: no id may smuggle another command into it.
     safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*", shown) and shown != answers.NO_NAME
-    model = shown if safe else "MODEL"
-    values = {"tokens": requested, "total": requested * count, "slots": count, "model": model}
-    return sentence.format(**values) if sentence else None
+    return engine.remedy.format(tokens=requested, total=requested * count, slots=count,
+                                model=shown if safe else "MODEL") or None
 
 
 def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[str, Any]]:
-    """How the prompt cache is kept out: (method, request fields to add).
+    """How to bypass the prompt cache: (method, request fields to add).
 
-    `policy` is "avoid" or "allow"; `salt` is random per conversation.  With "engine_switch" the
-    fields do it; with "salt" the caller puts a line of salt ahead of the first message.
+    `policy` is "avoid" or "allow"; `salt` is random per conversation. With "engine_switch" the
+    fields are enough; with "salt" the caller puts a line of salt ahead of the first message.
     """
     if policy != "avoid":
         return "none", {}
-    field = _engine(engine_name).cache_field
-    if field == "cache_prompt":
-        return "engine_switch", {field: False}
-    # vLLM takes at most 128 characters and none of @ / \ NUL.
-    value = re.sub(r"[^A-Za-z0-9_-]", "-", salt)[:128] if isinstance(salt, str) else ""
-    return ("engine_switch", {field: value}) if field and value else ("salt", {})
+    engine = engine_named(engine_name)
+    value = engine.cache_value(salt)
+    usable = engine.cache_field and value not in (None, "")
+    return ("engine_switch", {engine.cache_field: value}) if usable else ("salt", {})
 
 
-# --- For people ---------------------------------------------------------------------------------
-
-
-def start_hint(engine_name: str | None = None) -> str:
-    """The command that starts a server of that engine; without one, those of the usual engines."""
-    engine = _engine(engine_name)
-    if engine.start:
-        return engine.start
-    usual = ("Ollama", "llama.cpp", "LM Studio", "vLLM")
-    width = max(map(len, usual))
-    return "\n".join(f"{name:<{width}}  {servers.ENGINES[name].start}" for name in usual)
+def start_hint(engine_name: Optional[str] = None) -> str:
+    """The command that starts a server of an engine; without one, those of the most used."""
+    command = engine_named(engine_name).start_command
+    width = max(map(len, MOST_USED))
+    return command or "\n".join(
+        f"{name:<{width}}  {ENGINES[name].start_command}" for name in MOST_USED)

@@ -1,528 +1,516 @@
-"""One entry per engine: how to recognise it, and what it reports."""
+"""One class per engine: how to recognise it, and all that is known of it.
+
+To add an engine, write its class and put it into `ENGINES` at the end of this file; that is all.
+Rules for every class:
+- `recognise` relies on a mark that this engine alone leaves. Several engines imitate others
+  (KoboldCpp, LocalAI and many small programs answer Ollama's paths, LM Studio answers every path
+  with 200), so `ENGINES` is tried in order, the most particular mark first.
+- Report a fact only when the server reports it, else None; never guess. A quantization in a model's
+  name counts as reported, because the server reports the name.
+- Take facts field by field. Whole answers hold private things: SGLang's lists its API keys,
+  llama.cpp's a path.
+
+Sources: the recorded answers in tests/data/engines/, and the engines' own documentation.
+"""
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Optional, TypedDict, cast
 
-from engines import answers as answerss
+from engines import answers
+from engines.answers import Probes, count, field, json_at, models_at, value_at, version
 
-# --- How each engine shows itself (the mark, or None) -------------------------------------------
-
-
-def _see_reference(probes: answerss.Probes) -> str | None:
-    told = answerss.field(answerss.answer(probes, "/version"), "engine")
-    return "/version engine" if told == "reference-endpoint" else None
-
-
-def _see_koboldcpp(probes: answerss.Probes) -> str | None:
-    # TabbyAPI and Aphrodite answer this path in KoboldCpp's name, but list their own as owner.
-    if answerss.field(answerss.answer(probes, "/api/extra/version"), "result") != "KoboldCpp":
-        return None
-    if answerss.listed(probes) and not answerss.owned_by(probes, "koboldcpp"):
-        return None
-    return "/api/extra/version"
+Version = tuple[Optional[str], Optional[str]]         # version and build
+Sourced = tuple[Optional[int], Optional[str]]         # a number and where it was reported
+UNKNOWN_NUMBER: Sourced = (None, None)
+Places = tuple[str, ...]                              # of `value_at`, the first with a value counts
 
 
-def _see_lm_studio(probes: answerss.Probes) -> str | None:
-    entries = answerss.objects(answerss.field(answerss.answer(probes, "/api/v0/models"), "data"))
-    if any("state" in e and "max_context_length" in e for e in entries):
-        return "/api/v0/models"
-    entries = answerss.objects(answerss.field(answerss.answer(probes, "/api/v1/models"), "models"))
-    if any("key" in e and "loaded_instances" in e for e in entries):
-        return "/api/v1/models"
-    for path in answerss.PROBE_PATHS:
-        error = answerss.field(answerss.probe_of(probes, path).json, "error")
-        if isinstance(error, str) and error.startswith("Unexpected endpoint or method. (GET /"):
-            return "its answer to unknown paths"
-    return None
+class Facts(TypedDict):
+    """What an engine reports about a model."""
+
+    quantization: Optional[str]
+    parameters_count: Optional[int]
+    file_bytes: Optional[int]
+    digest: Optional[str]
+    family: Optional[str]
+    trained_context_tokens: Optional[int]
 
 
-def _see_localai(probes: answerss.Probes) -> str | None:
-    system = answerss.answer(probes, "/system")
-    if isinstance(system, dict) and "backends" in system and "loaded_models" in system:
-        return "/system"
-    return None
+FACT_NAMES = tuple(Facts.__annotations__)
 
 
-def _sglang_info(probes: answerss.Probes) -> tuple[Any, str]:
-    """What SGLang tells of itself, and where; the second path is the older one."""
-    for path in ("/server_info", "/get_server_info"):
-        told = answerss.answer(probes, path)
-        if answerss.count(answerss.field(told, "max_total_num_tokens")) or answerss.field(told, "internal_states"):
-            return told, path
-    return None, ""
+class Engine:
+    """An engine of which nothing is known: the defaults of all others."""
 
+    name = "unknown"
+    # What it is recognised by: fields of an answer, or of an entry in a list of models, by path, or
+    # owned_by in /v1/models.
+    marks_at: dict[str, set[str]] = {}
+    owner = ""
+    usual_port: Optional[int] = None
+    start_command = ""
+    # How to get a longer context: a sentence with {tokens} (of one request), {total} (of all
+    # slots), {slots} and {model}.
+    remedy = ""
+    version_at = ""
+    build_at = ""
+    facts_at: dict[str, Places] = {}  # by the names of `Facts`
+    context_at: Places = ("/v1/models max_model_len",)
+    slots_at: Places = ()
+    # A POST of {"model": id} to this path describes one model and does not load it.
+    show_path = ""
+    # The request field by which one request bypasses the prompt cache. Without one, a line of salt
+    # ahead of the prompt does it, with any engine. A field that is ignored is worse than none: the
+    # run would claim uncached prompts.
+    cache_field = ""
+    # Regular expressions for messages about a context that is too short, and the values of an
+    # error's type, code or param that mean the same. These are used by several engines.
+    context_errors: tuple[str, ...] = (
+        r"maximum (?:context|model) length", r"context (?:size|length) (?:has been )?exceeded",
+        r"prompt is too long")
+    context_error_codes: tuple[str, ...] = ("context_length_exceeded",)
 
-def _see_sglang(probes: answerss.Probes) -> str | None:
-    return _sglang_info(probes)[1] or answerss.owned_by(probes, "sglang")
+    def recognise(self, probes: Probes) -> Optional[str]:
+        """The mark by which the engine is recognised, or None."""
+        for path, marks in self.marks_at.items():
+            listed = path in answers.MODEL_LISTS
+            found = models_at(probes, path) if listed else answers.objects([json_at(probes, path)])
+            if any(marks <= set(one) for one in found):
+                return path
+        return answers.owned_by(probes, self.owner) if self.owner else None
 
+    def version(self, probes: Probes) -> Version:
+        """Version and build."""
+        places = (self.version_at, self.build_at)
+        found = [version(value_at(probes, place)) if place else None for place in places]
+        return found[0], found[1]
 
-def _see_tgi(probes: answerss.Probes) -> str | None:
-    told = answerss.answer(probes, "/info")
-    named = answerss.field(told, "router") == "text-generation-router"
-    shaped = answerss.field(told, "model_id") and answerss.field(told, "max_total_tokens")
-    return "/info" if named or (shaped and answerss.field(told, "max_concurrent_requests")) else None
+    def quantization(self, value: Any) -> Optional[str]:
+        """A quantization as file names spell it."""
+        return answers.word(value)
 
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        """What is reported about a model."""
+        readers = {"quantization": self.quantization, "digest": answers.word,
+                   "family": answers.word}
+        facts: dict[str, Any] = {}
+        for name in FACT_NAMES:
+            read = readers.get(name, count)
+            values = (read(value_at(probes, place, model_id))
+                      for place in self.facts_at.get(name, ()))
+            facts[name] = next((value for value in values if value is not None), None)
+        return cast(Facts, facts)
 
-def _see_llamafile(probes: answerss.Probes) -> str | None:
-    if any(server.startswith("llamafile") for server in answerss.servers(probes)):
-        return "Server header"
-    return answerss.owned_by(probes, "llamafile")
+    def context(self, model_id: Any, probes: Probes) -> Sourced:
+        """The context of one request in tokens."""
+        return first_count(probes, self.context_at, model_id)
 
-
-def _see_llama_cpp(probes: answerss.Probes) -> str | None:
-    if "llama.cpp" in answerss.servers(probes):
-        return "Server header"
-    told = answerss.answer(probes, "/props")
-    if answerss.field(told, "default_generation_settings") and answerss.field(told, "total_slots"):
-        return "/props"
-    return answerss.owned_by(probes, "llamacpp")
-
-
-def _see_ollama(probes: answerss.Probes) -> str | None:
-    if not answerss.version(answerss.field(answerss.answer(probes, "/api/version"), "version")):
-        return None
-    answers = [answerss.answer(probes, path) for path in ("/api/tags", "/api/ps")]
-    if not any(isinstance(answer, dict) and "models" in answer for answer in answers):
-        return None
-    return "/api/version" if all(map(_named_by_ollama, answerss.listed(probes))) else None
-
-
-def _named_by_ollama(entry: dict[str, Any]) -> bool:
-    """Ollama alone gives the namespace of a model's name as its owner, else "library"."""
-    owner, model_id = entry.get("owned_by"), entry.get("id")
-    if not isinstance(owner, str) or not isinstance(model_id, str):
+    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
+        """Whether a missing context is reported as soon as the model is loaded."""
         return False
-    return owner == "library" or bool(owner) and f"{owner}/" in model_id
 
+    def slots(self, probes: Probes) -> Sourced:
+        """How many requests the server works on at once."""
+        return first_count(probes, self.slots_at)
 
-def _see_vllm(probes: answerss.Probes) -> str | None:
-    return answerss.owned_by(probes, "vllm")
-
-
-def _see_llama_cpp_python(probes: answerss.Probes) -> str | None:
-    entries = [e for e in answerss.listed(probes) if e.get("owned_by") == "me" and "permissions" in e]
-    return '/v1/models owned_by "me"' if entries else None
-
-
-LITELLM_CREATED = 1677610602  # the same second for every model that litellm lists
-
-
-def _see_litellm(probes: answerss.Probes) -> str | None:
-    told = answerss.answer(probes, "/health/readiness")
-    if isinstance(answerss.field(told, "litellm_version"), str):
-        return "/health/readiness"
-    dated = any(e.get("created") == LITELLM_CREATED for e in answerss.listed(probes))
-    if dated and answerss.field(told, "status") and "db" in told:
-        return "/health/readiness"
-    return None
-
-
-def _see_mlx_lm(probes: answerss.Probes) -> str | None:
-    # Python's plain server, whose 404 is a bare "Not Found" labelled as JSON, and which lists
-    # entries of three keys, or nothing at all (an empty 200) where there is no model cache.
-    python = any(server.startswith("BaseHTTP/") for server in answerss.servers(probes))
-    other, models = answerss.probe_of(probes, "/props"), answerss.probe_of(probes, "/v1/models")
-    labelled = answerss.field(other.headers, "content-type") == "application/json"
-    bare = other.status == 404 and other.text == "Not Found" and labelled
-    plain = all(set(e) == {"id", "object", "created"} for e in answerss.listed(probes))
-    return "its 404" if python and bare and models.status == 200 and plain else None
-
-
-def _see_openrouter(probes: answerss.Probes) -> str | None:
-    marks = {"canonical_slug", "top_provider", "pricing"}
-    return "/v1/models top_provider" if any(marks <= set(e) for e in answerss.listed(probes)) else None
-
-
-def _see_azure(probes: answerss.Probes) -> str | None:
-    for entry in answerss.listed(probes):
-        told = answerss.field(entry, "capabilities", "chat_completion")
-        if "lifecycle_status" in entry and isinstance(told, bool):
-            return "/v1/models lifecycle_status"
-    return None
-
-
-JAN_ENTRY = {"object": "model", "created": 1, "owned_by": "user"}  # beside the id, for every model
-
-
-def _see_jan(probes: answerss.Probes) -> str | None:
-    other, entries = answerss.probe_of(probes, "/props"), answerss.listed(probes)
-    bare = other.status == 404 and other.text == "Not Found" and not answerss.servers(probes)
-    plain = all(e == {**JAN_ENTRY, "id": e.get("id")} for e in entries)
-    return '/v1/models created 1, owned_by "user"' if bare and entries and plain else None
-
-
-def _see_transformers(probes: answerss.Probes) -> str | None:
-    # A path that only takes a POST: asking it with GET is refused, and says that it exists.
-    refused = answerss.probe_of(probes, "/load_model").status == 405
-    return "/load_model" if refused and "uvicorn" in answerss.servers(probes) else None
-
-
-# --- What each engine tells about itself: (version, build) --------------------------------------
-
-Version = tuple[Optional[str], Optional[str]]
-
-
-def _told_version(path: str, name: str = "version") -> Callable[[answerss.Probes], Version]:
-    return lambda probes: (answerss.version(answerss.field(answerss.answer(probes, path), name)), None)
-
-
-def _version_untold(_: answerss.Probes) -> Version:
-    return None, None
-
-
-def _version_llama_cpp(probes: answerss.Probes) -> Version:
-    build = answerss.version(answerss.field(answerss.answer(probes, "/props"), "build_info"))
-    number = re.match(r"b[1-9]\d*", build or "")  # "b0" is a build that does not know its number
-    return (number.group() if number else None), build
-
-
-def _version_llamafile(probes: answerss.Probes) -> Version:
-    headers = (re.match(r"llamafile/([^\s/]{1,60})", server) for server in answerss.servers(probes))
-    return next((answerss.version(h.group(1)) for h in headers if h), None), None
-
-
-def _version_sglang(probes: answerss.Probes) -> Version:
-    return answerss.version(answerss.field(_sglang_info(probes)[0], "version")), None
-
-
-def _version_tgi(probes: answerss.Probes) -> Version:
-    told = answerss.answer(probes, "/info")
-    return answerss.version(answerss.field(told, "version")), answerss.version(answerss.field(told, "sha"))
-
-
-def _version_localai(probes: answerss.Probes) -> Version:
-    told = answerss.version(answerss.field(answerss.answer(probes, "/version"), "version"))
-    parts = re.fullmatch(r"(\S+) \((\S+)\)", told or "")  # "v3.1.0 (commit)"
-    return (parts.group(1), parts.group(2)) if parts else (told, None)
-
-
-# --- Facts about one model ----------------------------------------------------------------------
-
-Facts = dict[str, Any]
-FACT_NAMES = (
-    "quantization",
-    "parameters_count",
-    "file_bytes",
-    "digest",
-    "family",
-    "trained_context_tokens",
-)
-
-
-def _no_facts(_: Any, __: answerss.Probes) -> Facts:
-    return {}
-
-
-# llama.cpp's own words for a file's type: "Q4_K - Medium", "IQ4_XS - 4.25 bpw", "MXFP4 MoE".
-FILE_TYPE = re.compile(
-    r"(?:all )?([A-Z]+[0-9]+(?:_[A-Z0-9]+)*)( MoE)?"
-    r"(?: - (?:(Small|Medium|Large)|[0-9.]+ bpw(?: ternary)?))?(?: \(guessed\))?"
-)
-
-
-def _file_type(value: Any) -> str | None:
-    """A file type as the names of files write it: "Q4_K - Medium" is Q4_K_M."""
-    told = FILE_TYPE.fullmatch(value) if isinstance(value, str) else None
-    if told is None:
+    def cache_value(self, salt: Any) -> Any:
+        """The value for `cache_field`, or None. `salt` is random per conversation."""
         return None
-    name, moe, size = told.groups()
-    if name == "Q2_K" and size == "Medium":  # the one whose files do not say so
-        return name
-    return name + ("_MOE" if moe else "") + (f"_{size[0]}" if size else "")
 
 
-def _facts_llama_cpp(model_id: Any, probes: answerss.Probes) -> Facts:
-    meta = answerss.field(answerss.entry(answerss.listed(probes), model_id), "meta")
-    props = answerss.answer(probes, "/props")
-    file_name = answerss.published_model_id(answerss.field(props, "model_path"))
-    return {
-        "quantization": _file_type(answerss.field(meta, "ftype"))
-        or _file_type(answerss.field(props, "model_ftype"))
-        or answerss.quantization_in_name(file_name),
-        "parameters_count": answerss.count(answerss.field(meta, "n_params")),
-        "file_bytes": answerss.count(answerss.field(meta, "size")),  # of all tensors: a little below the file's
-        "trained_context_tokens": answerss.count(answerss.field(meta, "n_ctx_train")),
-    }
+def first_count(probes: Probes, places: Places, model_id: Any = None) -> Sourced:
+    """The first positive whole number at these places, and where it was."""
+    for place in places:
+        number = count(value_at(probes, place, model_id))
+        if number:
+            path, *names = place.split()
+            return number, f"{path} {'.'.join(names)}"
+    return UNKNOWN_NUMBER
 
 
-def _facts_ollama(model_id: Any, probes: answerss.Probes) -> Facts:
-    listed = answerss.entry(answerss.field(answerss.answer(probes, "/api/tags"), "models"), model_id)
-    shown = answerss.answer(probes, "/api/show")
-    details = answerss.field(listed, "details") or answerss.field(shown, "details")
-    info = answerss.field(shown, "model_info")
-    architecture = answerss.field(info, "general.architecture")
-    return {
-        "quantization": answerss.known(answerss.field(details, "quantization_level")),
-        "parameters_count": answerss.count(answerss.field(info, "general.parameter_count")),
-        "file_bytes": answerss.count(listed.get("size")),
-        "digest": answerss.word_of(listed.get("digest")),
-        "family": answerss.word_of(answerss.field(details, "family")),
-        "trained_context_tokens": answerss.count(answerss.field(info, f"{architecture}.context_length")),
-    }
+class ReferenceEndpoint(Engine):
+    name = "reference-endpoint"
+    start_command = "python3 harness/run_benchmark.py --rehearse"
+    remedy = "Start the reference endpoint with a context of at least {tokens} tokens."
+    version_at = "/version version"
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        return "/version engine" if json_at(probes, "/version", "engine") == self.name else None
 
 
-def _facts_lm_studio(model_id: Any, probes: answerss.Probes) -> Facts:
-    old = answerss.entry(answerss.field(answerss.answer(probes, "/api/v0/models"), "data"), model_id)
-    new = answerss.entry(answerss.field(answerss.answer(probes, "/api/v1/models"), "models"), model_id)
-    return {
-        "quantization": answerss.known(old.get("quantization"))
-        or answerss.known(answerss.field(new, "quantization", "name")),
-        "file_bytes": answerss.count(new.get("size_bytes")),
-        "family": answerss.word_of(old.get("arch")) or answerss.word_of(new.get("architecture")),
-        "trained_context_tokens": answerss.count(old.get("max_context_length"))
-        or answerss.count(new.get("max_context_length")),
-    }
+class LiteLLM(Engine):
+    """A proxy: whether a request field reaches the server behind it is unknown."""
+
+    name = "litellm"
+    start_command = "litellm --config CONFIG.yaml"
+    remedy = "Set a context of {tokens} tokens on the server behind litellm."
+    version_at = "/health/readiness litellm_version"
+    context_errors = (r"ContextWindowExceeded",)
+    CREATED = 1677610602              # the same second for every model that litellm lists
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        health = json_at(probes, "/health/readiness")
+        dated = any(entry.get("created") == self.CREATED for entry in models_at(probes))
+        if (isinstance(field(health, "litellm_version"), str)
+                or dated and field(health, "status") and "db" in health):
+            return "/health/readiness"
+        return None
 
 
-def _facts_localai(_: Any, probes: answerss.Probes) -> Facts:
-    told = answerss.field(answerss.answer(probes, "/api/show"), "details", "quantization_level")
-    return {"quantization": answerss.known(told)}
+class KoboldCpp(Engine):
+    name = "KoboldCpp"
+    owner = "koboldcpp"
+    usual_port = 5001
+    start_command = "koboldcpp --model MODEL.gguf --contextsize 4096"
+    remedy = "Start KoboldCpp with `--contextsize {tokens}`."
+    version_at = "/api/extra/version version"
+    context_at = ("/api/extra/true_max_context_length value",)
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        # TabbyAPI and Aphrodite answer this path in KoboldCpp's name, but list their own as owner.
+        named = json_at(probes, "/api/extra/version", "result") == self.name
+        own = super().recognise(probes) or not models_at(probes)
+        return "/api/extra/version" if named and own else None
 
 
-def _facts_sglang(_: Any, probes: answerss.Probes) -> Facts:
-    return {"quantization": answerss.known(answerss.field(_sglang_info(probes)[0], "quantization"))}
+class LMStudio(Engine):
+    name = "LM Studio"
+    marks_at = {"/api/v0/models": {"state", "max_context_length"},
+                "/api/v1/models": {"key", "loaded_instances"}}
+    usual_port = 1234
+    start_command = "lms load MODEL --context-length 4096 && lms server start"
+    remedy = ("Load the model again with `lms unload {model}` and then "
+              "`lms load {model} --context-length {tokens}`.")
+    facts_at = {
+        "quantization": ("/api/v0/models quantization", "/api/v1/models quantization name"),
+        "file_bytes": ("/api/v1/models size_bytes",),
+        "family": ("/api/v0/models arch", "/api/v1/models architecture"),
+        "trained_context_tokens": ("/api/v0/models max_context_length",
+                                   "/api/v1/models max_context_length")}
+    context_at = ("/api/v0/models loaded_context_length",)
+    context_errors = (r"trying to keep the first", r"greater than the context length")
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        errors = (field(answers.probe_at(probes, path).json, "error")
+                  for path in answers.PROBE_PATHS)
+        known = any(isinstance(error, str) and error.startswith("Unexpected endpoint or method. (")
+                    for error in errors)
+        return super().recognise(probes) or ("its answer to unknown paths" if known else None)
+
+    def context(self, model_id: Any, probes: Probes) -> Sourced:
+        # The loaded instance of that name, or the only one: of several, any may answer.
+        model = answers.model_at(probes, "/api/v1/models", model_id)
+        instances = answers.objects(model.get("loaded_instances"))
+        named = [instance for instance in instances if instance.get("id") == model_id]
+        instance = (named or instances)[0] if named or len(instances) == 1 else None
+        tokens = count(field(instance, "config", "context_length"))
+        found = super().context(model_id, probes)
+        return (tokens, "/api/v1/models context_length") if tokens and not found[0] else found
+
+    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
+        return True
 
 
-def _facts_tgi(_: Any, probes: answerss.Probes) -> Facts:
-    told = answerss.answer(probes, "/info")
-    return {
-        "quantization": answerss.known(answerss.field(told, "quantize")),
-        "digest": answerss.word_of(answerss.field(told, "model_sha")),
-    }
+class LocalAI(Engine):
+    """Reports the context that a model's YAML file sets, if it sets one."""
+
+    name = "LocalAI"
+    marks_at = {"/system": {"backends", "loaded_models"}}
+    usual_port = 8080
+    start_command = "local-ai run MODEL"
+    remedy = "Set `context_size: {tokens}` in the model's YAML file and restart LocalAI."
+    version_at = "/version version"
+    facts_at = {"quantization": ("/api/show details quantization_level",)}
+    context_at = ("/api/show model_info general.context_length",)
+    show_path = "/api/show"
+
+    def version(self, probes: Probes) -> Version:
+        text, _ = super().version(probes)
+        parts = re.fullmatch(r"(\S+) \((\S+)\)", text or "")     # "v3.1.0 (commit)"
+        return (parts.group(1), parts.group(2)) if parts else (text, None)
 
 
-# --- The context that a request really gets -----------------------------------------------------
+class SGLang(Engine):
+    name = "SGLang"
+    owner = "sglang"
+    usual_port = 30000
+    start_command = "python3 -m sglang.launch_server --model-path MODEL --port 30000"
+    remedy = "Start SGLang with `--context-length {tokens}`."
+    context_errors = (r"longer than the model's context", r"exceeds? the model's context")
+
+    def _info(self, probes: Probes) -> tuple[Any, str]:
+        """What the server reports about itself, and where; the second path is the older one."""
+        for path in ("/server_info", "/get_server_info"):
+            info = json_at(probes, path)
+            if count(field(info, "max_total_num_tokens")) or field(info, "internal_states"):
+                return info, path
+        return None, ""
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        return self._info(probes)[1] or super().recognise(probes)
+
+    def version(self, probes: Probes) -> Version:
+        return version(field(self._info(probes)[0], "version")), None
+
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        value = field(self._info(probes)[0], "quantization")
+        return {**super().facts(model_id, probes), "quantization": self.quantization(value)}
+
+    def context(self, model_id: Any, probes: Probes) -> Sourced:
+        info, path = self._info(probes)
+        tokens, listed = count(field(info, "context_length")), super().context(model_id, probes)
+        return (tokens, f"{path} context_length") if tokens and not listed[0] else listed
+
+    def slots(self, probes: Probes) -> Sourced:
+        info, path = self._info(probes)
+        # The scheduler's state holds the number in use; the option beside it may be null.
+        states = answers.objects(field(info, "internal_states")) + [info]
+        found = filter(None, (count(field(state, "max_running_requests")) for state in states))
+        number = next(found, None)
+        return (number, f"{path} max_running_requests") if number else UNKNOWN_NUMBER
 
 
-def _context_listed(model_id: Any, probes: answerss.Probes) -> answerss.Summary:
-    """`max_model_len`, which vLLM, SGLang and others list for each model."""
-    tokens = answerss.count(answerss.entry(answerss.listed(probes), model_id).get("max_model_len"))
-    return (tokens, "/v1/models max_model_len") if tokens else answerss.UNKNOWN_SUMMARY
+class TGI(Engine):
+    name = "TGI"
+    start_command = "text-generation-launcher --model-id MODEL --port 8080"
+    remedy = "Start TGI with `--max-total-tokens {tokens}`."
+    version_at = "/info version"
+    build_at = "/info sha"
+    facts_at = {"quantization": ("/info quantize",), "digest": ("/info model_sha",)}
+    context_at = ("/info max_total_tokens",)
+    context_errors = (
+        r"inputs` (?:tokens \+ `max_new_tokens` must be <=|must have less than)",)
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        info = json_at(probes, "/info")
+        marks = ("model_id", "max_total_tokens", "max_concurrent_requests")
+        named = field(info, "router") == "text-generation-router"
+        return "/info" if named or all(field(info, mark) for mark in marks) else None
 
 
-def _context_llama_cpp(model_id: Any, probes: answerss.Probes) -> answerss.Summary:
-    """Tokens of one slot: what one request gets, not the sum given with -c."""
-    tokens = answerss.count(answerss.field(answerss.entry(answerss.listed(probes), model_id), "meta", "n_ctx"))
-    if tokens:
-        return tokens, "/v1/models meta.n_ctx"
-    tokens = answerss.count(answerss.field(answerss.answer(probes, "/props"), "default_generation_settings", "n_ctx"))
-    return (tokens, "/props n_ctx") if tokens else answerss.UNKNOWN_SUMMARY
+class LlamaServer(Engine):
+    """What llama.cpp's server and the programs around it have in common."""
+
+    facts_at = {
+        "quantization": ("/v1/models meta ftype", "/props model_ftype"),
+        "parameters_count": ("/v1/models meta n_params",),
+        # Of all tensors: a little less than the file has.
+        "file_bytes": ("/v1/models meta size",),
+        "trained_context_tokens": ("/v1/models meta n_ctx_train",)}
+    # Of one slot, which one request gets, not the total set with -c.
+    context_at = ("/v1/models meta n_ctx", "/props default_generation_settings n_ctx")
+    slots_at = ("/props total_slots",)
+    # File types in llama.cpp's own spelling: "Q4_K - Medium", "IQ4_XS - 4.25 bpw", "MXFP4 MoE".
+    FILE_TYPE = re.compile(
+        r"(?:all )?([A-Z]+[0-9]+(?:_[A-Z0-9]+)*)( MoE)?"
+        r"(?: - (?:(Small|Medium|Large)|[0-9.]+ bpw(?: ternary)?))?(?: \(guessed\))?")
+
+    def quantization(self, value: Any) -> Optional[str]:
+        match = self.FILE_TYPE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            return None
+        name, moe, size = match.groups()
+        if name == "Q2_K" and size == "Medium":      # the only one without a size in file names
+            return "Q2_K"
+        return name + ("_MOE" if moe else "") + (f"_{size[0]}" if size else "")
+
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        facts = super().facts(model_id, probes)
+        in_name = answers.quantization_in_name(json_at(probes, "/props", "model_path"))
+        return {**facts, "quantization": facts["quantization"] or in_name}
 
 
-def _context_ollama(model_id: Any, probes: answerss.Probes) -> answerss.Summary:
-    loaded = answerss.entry(answerss.field(answerss.answer(probes, "/api/ps"), "models"), model_id)
-    tokens = answerss.count(loaded.get("context_length"))
-    return (tokens, "/api/ps context_length") if tokens else answerss.UNKNOWN_SUMMARY
+class Llamafile(LlamaServer):
+    """A llamafile before 0.10; a newer one answers like llama-server and is named llama.cpp."""
+
+    name = "llamafile"
+    owner = "llamafile"
+    start_command = "./MODEL.llamafile --server -c 4096"
+    remedy = "Start the llamafile with `-c {total}`."
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        if any(header.startswith("llamafile") for header in answers.server_headers(probes)):
+            return "Server header"
+        return super().recognise(probes)
+
+    def version(self, probes: Probes) -> Version:
+        headers = answers.server_headers(probes)
+        found = filter(None, (re.match(r"llamafile/([^\s/]{1,60})", h) for h in headers))
+        return next((version(match.group(1)) for match in found), None), None
 
 
-def _context_lm_studio(model_id: Any, probes: answerss.Probes) -> answerss.Summary:
-    loaded = answerss.entry(answerss.field(answerss.answer(probes, "/api/v0/models"), "data"), model_id)
-    tokens = answerss.count(loaded.get("loaded_context_length"))
-    if tokens:
-        return tokens, "/api/v0/models loaded_context_length"
-    tokens = answerss.count(answerss.field(_lm_studio_instance(model_id, probes), "config", "context_length"))
-    return (tokens, "/api/v1/models context_length") if tokens else answerss.UNKNOWN_SUMMARY
+class LlamaCpp(LlamaServer):
+    """llama-server, also inside another program (xllamacpp, `jan serve`)."""
+
+    name = "llama.cpp"
+    owner = "llamacpp"
+    usual_port = 8080
+    start_command = "llama-server -m MODEL.gguf -c 16384 -np 4"
+    remedy = ("Start llama-server with `-c {total} -np {slots}`, which gives each of its slots "
+              "{tokens} tokens.")
+    build_at = "/props build_info"
+    cache_field = "cache_prompt"
+    context_errors = (r"exceeds? the available context",)
+    context_error_codes = ("exceed_context_size_error",)
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        if "llama.cpp" in answers.server_headers(probes):
+            return "Server header"
+        props = json_at(probes, "/props")
+        if field(props, "default_generation_settings") and field(props, "total_slots"):
+            return "/props"
+        return super().recognise(probes)
+
+    def version(self, probes: Probes) -> Version:
+        _, build = super().version(probes)
+        number = re.match(r"b[1-9]\d*", build or "")     # "b0": a build without a number
+        return (number.group() if number else None), build
+
+    def cache_value(self, salt: Any) -> Any:
+        return False
 
 
-def _lm_studio_instance(model_id: Any, probes: answerss.Probes) -> Any:
-    """The running instance of that name, or the only one: else it is open which answers."""
-    model = answerss.entry(answerss.field(answerss.answer(probes, "/api/v1/models"), "models"), model_id)
-    instances = answerss.objects(model.get("loaded_instances"))
-    named = [instance for instance in instances if instance.get("id") == model_id]
-    return (named or instances)[0] if named or len(instances) == 1 else None
+class Ollama(Engine):
+    name = "Ollama"
+    usual_port = 11434
+    start_command = "OLLAMA_CONTEXT_LENGTH=4096 ollama serve"
+    remedy = ("Start Ollama with `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`, or put "
+              "`PARAMETER num_ctx {tokens}` into the model's Modelfile.")
+    version_at = "/api/version version"
+    facts_at = {
+        "quantization": ("/api/tags details quantization_level",
+                         "/api/show details quantization_level"),
+        "parameters_count": ("/api/show model_info general.parameter_count",),
+        "file_bytes": ("/api/tags size",),
+        "digest": ("/api/tags digest",),
+        "family": ("/api/tags details family", "/api/show details family")}
+    context_at = ("/api/ps context_length",)
+    show_path = "/api/show"
+    context_errors = (r"longer than the context",)
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        lists = [json_at(probes, path) for path in ("/api/tags", "/api/ps")]
+        lists = [one for one in lists if isinstance(one, dict) and "models" in one]
+        if not (lists and self.version(probes)[0]):
+            return None
+        # Only Ollama gives the namespace of a model's name as its owner, or "library" without one.
+        for entry in models_at(probes):
+            owner, model_id = entry.get("owned_by"), entry.get("id")
+            if not (isinstance(owner, str) and owner and isinstance(model_id, str)
+                    and (owner == "library" or f"{owner}/" in model_id)):
+                return None
+        return "/api/version"
+
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        info = json_at(probes, "/api/show", "model_info")
+        trained = field(info, f"{field(info, 'general.architecture')}.context_length")
+        return {**super().facts(model_id, probes), "trained_context_tokens": count(trained)}
+
+    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
+        return not answers.model_at(probes, "/api/ps", model_id)
 
 
-def _context_sglang(model_id: Any, probes: answerss.Probes) -> answerss.Summary:
-    told, path = _sglang_info(probes)
-    tokens, listed = answerss.count(answerss.field(told, "context_length")), _context_listed(model_id, probes)
-    return (tokens, f"{path} context_length") if tokens and not listed[0] else listed
+class VLLM(Engine):
+    name = "vLLM"
+    owner = "vllm"
+    usual_port = 8000
+    start_command = "vllm serve MODEL --max-model-len 4096"
+    remedy = "Start vLLM with `--max-model-len {tokens}`."
+    version_at = "/version version"
+    cache_field = "cache_salt"
+    context_errors = (r"max_model_len",)
+    context_error_codes = ("input_tokens",)
+
+    def cache_value(self, salt: Any) -> Any:
+        # At most 128 characters, and none of @ / \ NUL.
+        return re.sub(r"[^A-Za-z0-9_-]", "-", salt)[:128] if isinstance(salt, str) else None
 
 
-def _context_openrouter(model_id: Any, probes: answerss.Probes) -> answerss.Summary:
-    """What the first of the model's providers gives; which one answers is only known afterwards."""
-    tokens = answerss.count(answerss.field(answerss.entry(answerss.listed(probes), model_id), "top_provider", "context_length"))
-    return (tokens, "/v1/models top_provider.context_length") if tokens else answerss.UNKNOWN_SUMMARY
+class LlamaCppPython(Engine):
+    """Ignores cache_prompt."""
+
+    name = "llama-cpp-python"
+    usual_port = 8000
+    start_command = "python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"
+    remedy = "Start llama-cpp-python with `--n_ctx {tokens}`."
+    context_errors = (r"exceeds? context window",)
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        entries = models_at(probes)
+        known = any(e.get("owned_by") == "me" and "permissions" in e for e in entries)
+        return '/v1/models owned_by "me"' if known else None
 
 
-def _context_tgi(_: Any, probes: answerss.Probes) -> answerss.Summary:
-    tokens = answerss.count(answerss.field(answerss.answer(probes, "/info"), "max_total_tokens"))
-    return (tokens, "/info max_total_tokens") if tokens else answerss.UNKNOWN_SUMMARY
+class OpenRouter(Engine):
+    name = "OpenRouter"
+    marks_at = {"/v1/models": {"canonical_slug", "top_provider", "pricing"}}
+    remedy = "Choose a model, or a provider of it, with a context of {tokens} tokens."
+    # That of the model's first provider; which one answers is only known afterwards.
+    context_at = ("/v1/models top_provider context_length",)
 
 
-def _context_localai(_: Any, probes: answerss.Probes) -> answerss.Summary:
-    """As the model's YAML file says; where it says nothing, LocalAI does not either."""
-    info = answerss.field(answerss.answer(probes, "/api/show"), "model_info")
-    tokens = answerss.count(answerss.field(info, "general.context_length"))
-    return (tokens, "/api/show general.context_length") if tokens else answerss.UNKNOWN_SUMMARY
+class AzureOpenAI(Engine):
+    name = "Azure OpenAI"
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        for entry in models_at(probes):
+            chats = field(entry, "capabilities", "chat_completion")
+            if "lifecycle_status" in entry and isinstance(chats, bool):
+                return "/v1/models lifecycle_status"
+        return None
 
 
-def _context_koboldcpp(_: Any, probes: answerss.Probes) -> answerss.Summary:
-    path = "/api/extra/true_max_context_length"
-    tokens = answerss.count(answerss.field(answerss.answer(probes, path), "value"))
-    return (tokens, path) if tokens else answerss.UNKNOWN_SUMMARY
+class Jan(Engine):
+    name = "Jan"
+    usual_port = 1337
+    start_command = "jan serve MODEL --port 1337"
+    remedy = ("Set the model's context size to {tokens} in Jan's model settings, then start the "
+              "model again.")
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        other, entries = answers.probe_at(probes, "/props"), models_at(probes)
+        bare = other.status == 404 and other.text == "Not Found"
+        plain = all(e == {"id": e.get("id"), "object": "model", "created": 1, "owned_by": "user"}
+                    for e in entries)
+        known = bare and not answers.server_headers(probes) and entries and plain
+        return '/v1/models created 1, owned_by "user"' if known else None
 
 
-# --- How many requests run at once --------------------------------------------------------------
+class MlxLm(Engine):
+    """Ignores cache_prompt."""
+
+    name = "mlx-lm"
+    usual_port = 8080
+    start_command = "mlx_lm.server --model MODEL --port 8080"
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        # Python's plain server with a bare "Not Found" labelled as JSON. It lists entries of three
+        # keys, or nothing at all (an empty 200) where there is no model cache.
+        python = any(header.startswith("BaseHTTP/") for header in answers.server_headers(probes))
+        other, models = answers.probe_at(probes, "/props"), answers.probe_at(probes, "/v1/models")
+        labelled = field(other.headers, "content-type") == "application/json"
+        bare = other.status == 404 and other.text == "Not Found" and labelled
+        plain = all(set(entry) == {"id", "object", "created"} for entry in models_at(probes))
+        return "its 404" if python and bare and models.status == 200 and plain else None
 
 
-def _slots_untold(_: answerss.Probes) -> answerss.Summary:
-    return answerss.UNKNOWN_SUMMARY
+class TransformersServe(Engine):
+    """Refuses cache_prompt."""
+
+    name = "transformers serve"
+    usual_port = 8000
+    start_command = "transformers serve MODEL"
+
+    def recognise(self, probes: Probes) -> Optional[str]:
+        # A path that only takes a POST: the refusal of a GET shows that it exists.
+        refused = answers.probe_at(probes, "/load_model").status == 405
+        return "/load_model" if refused and "uvicorn" in answers.server_headers(probes) else None
 
 
-def _slots_llama_cpp(probes: answerss.Probes) -> answerss.Summary:
-    count = answerss.count(answerss.field(answerss.answer(probes, "/props"), "total_slots"))
-    return (count, "/props total_slots") if count else answerss.UNKNOWN_SUMMARY
-
-
-def _slots_sglang(probes: answerss.Probes) -> answerss.Summary:
-    told, path = _sglang_info(probes)
-    # What the scheduler really uses stands in its state; the flag beside it may be null.
-    states = answerss.objects(answerss.field(told, "internal_states")) + [told]
-    counts = [answerss.count(answerss.field(state, "max_running_requests")) for state in states]
-    count = next((c for c in counts if c), None)
-    return (count, f"{path} max_running_requests") if count else answerss.UNKNOWN_SUMMARY
-
-
-# --- The table ----------------------------------------------------------------------------------
-
-
-class Engine(NamedTuple):
-    """All that is known of one engine.
-
-    `remedy` is a sentence with {tokens} (per request), {total} (for all slots), {slots}, {model};
-    `cache_field` the request field by which one request can leave the prompt cache alone.
-    """
-
-    recognise: Callable[[answerss.Probes], str | None]
-    version: Callable[[answerss.Probes], Version] = _version_untold
-    facts: Callable[[Any, answerss.Probes], Facts] = _no_facts
-    context: Callable[[Any, answerss.Probes], answerss.Summary] = _context_listed
-    slots: Callable[[answerss.Probes], answerss.Summary] = _slots_untold
-    remedy: str | None = None
-    cache_field: str | None = None
-    start: str = ""
-
-
-UNKNOWN = Engine(lambda _: None)
-
-# Why the others have no cache_field: llama-cpp-python and mlx-lm ignore cache_prompt, a field that
-# transformers serve refuses; LM Studio, Ollama, KoboldCpp, LocalAI and SGLang of every version are
-# not known to read one in chat requests; behind litellm it is open who answers.  Ignored is worse
-# than not sent: the run would claim uncached prompts.  A line of salt works with all of them.
-ENGINES: dict[str, Engine] = {
-    "reference-endpoint": Engine(
-        _see_reference,
-        version=_told_version("/version"),
-        remedy="Start the reference endpoint with a context of at least {tokens} tokens.",
-        start="python3 harness/run_benchmark.py --rehearse",
-    ),
-    # A front before those that may stand behind it and shine through.
-    "litellm": Engine(
-        _see_litellm,
-        version=_told_version("/health/readiness", "litellm_version"),
-        remedy="Set a context of {tokens} tokens on the server behind litellm.",
-        start="litellm --config CONFIG.yaml",
-    ),
-    "KoboldCpp": Engine(
-        _see_koboldcpp,
-        version=_told_version("/api/extra/version"),
-        context=_context_koboldcpp,
-        remedy="Start KoboldCpp with `--contextsize {tokens}`.",
-        start="koboldcpp --model MODEL.gguf --contextsize 4096",
-    ),
-    "LM Studio": Engine(
-        _see_lm_studio,
-        facts=_facts_lm_studio,
-        context=_context_lm_studio,
-        remedy="Load the model again with `lms unload {model}` and then "
-        "`lms load {model} --context-length {tokens}`.",
-        start="lms load MODEL --context-length 4096 && lms server start",
-    ),
-    "LocalAI": Engine(
-        _see_localai,
-        version=_version_localai,
-        facts=_facts_localai,
-        context=_context_localai,
-        remedy="Set `context_size: {tokens}` in the model's YAML file and restart LocalAI.",
-        start="local-ai run MODEL",
-    ),
-    "SGLang": Engine(
-        _see_sglang,
-        version=_version_sglang,
-        facts=_facts_sglang,
-        context=_context_sglang,
-        slots=_slots_sglang,
-        remedy="Start SGLang with `--context-length {tokens}`.",
-        start="python3 -m sglang.launch_server --model-path MODEL --port 30000",
-    ),
-    "TGI": Engine(
-        _see_tgi,
-        version=_version_tgi,
-        facts=_facts_tgi,
-        context=_context_tgi,
-        remedy="Start TGI with `--max-total-tokens {tokens}`.",
-        start="text-generation-launcher --model-id MODEL --port 8080",
-    ),
-    "llamafile": Engine(
-        _see_llamafile,
-        version=_version_llamafile,
-        facts=_facts_llama_cpp,
-        context=_context_llama_cpp,
-        slots=_slots_llama_cpp,
-        remedy="Start the llamafile with `-c {total}`.",
-        start="./MODEL.llamafile --server -c 4096",
-    ),
-    "llama.cpp": Engine(
-        _see_llama_cpp,
-        version=_version_llama_cpp,
-        facts=_facts_llama_cpp,
-        context=_context_llama_cpp,
-        slots=_slots_llama_cpp,
-        remedy="Start llama-server with `-c {total} -np {slots}`, which gives each of its slots "
-        "{tokens} tokens.",
-        cache_field="cache_prompt",
-        start="llama-server -m MODEL.gguf -c 16384 -np 4",
-    ),
-    "Ollama": Engine(
-        _see_ollama,
-        version=_told_version("/api/version"),
-        facts=_facts_ollama,
-        context=_context_ollama,
-        remedy="Start Ollama with `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`, or put "
-        "`PARAMETER num_ctx {tokens}` into the model's Modelfile.",
-        start="OLLAMA_CONTEXT_LENGTH=4096 ollama serve",
-    ),
-    "vLLM": Engine(
-        _see_vllm,
-        version=_told_version("/version"),
-        remedy="Start vLLM with `--max-model-len {tokens}`.",
-        cache_field="cache_salt",
-        start="vllm serve MODEL --max-model-len 4096",
-    ),
-    "llama-cpp-python": Engine(
-        _see_llama_cpp_python,
-        remedy="Start llama-cpp-python with `--n_ctx {tokens}`.",
-        start="python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096",
-    ),
-    "OpenRouter": Engine(
-        _see_openrouter,
-        context=_context_openrouter,
-        remedy="Take a model, or a provider of it, with a context of {tokens} tokens.",
-    ),
-    "Azure OpenAI": Engine(_see_azure),
-    "Jan": Engine(
-        _see_jan,
-        remedy="Set the model's context size to {tokens} in Jan's model settings, then start the "
-        "model again.",
-        start="jan serve MODEL --port 1337",
-    ),
-    "mlx-lm": Engine(
-        _see_mlx_lm,
-        start="mlx_lm.server --model MODEL --port 8080",
-    ),
-    "transformers serve": Engine(
-        _see_transformers,
-        start="transformers serve MODEL",
-    ),
-}
+UNKNOWN = Engine()
+# In the order in which they are tried. A proxy comes before the servers that may be behind it.
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (
+    ReferenceEndpoint(), LiteLLM(), KoboldCpp(), LMStudio(), LocalAI(), SGLang(), TGI(),
+    Llamafile(), LlamaCpp(), Ollama(), VLLM(), LlamaCppPython(), OpenRouter(), AzureOpenAI(),
+    Jan(), MlxLm(), TransformersServe())}

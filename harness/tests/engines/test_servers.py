@@ -11,7 +11,7 @@ import unittest
 from functools import cache
 from pathlib import Path
 
-from engines import answers as answerss
+from engines import answers as answers
 from engines import queries, server_errors, servers
 
 SUPERUSERS = "/" + "root"          # a home folder that names nobody
@@ -27,7 +27,7 @@ def parsed(text):
 
 
 def probe(status, headers, text):
-    return answerss.Probe(status, headers, parsed(text), text)
+    return answers.Probe(status, headers, parsed(text), text)
 
 
 @cache
@@ -603,7 +603,7 @@ class Facts(unittest.TestCase):
             ("", None), (None, None), (7, None),
         ):
             with self.subTest(name):
-                self.assertEqual(answerss.quantization_in_name(name), expected)
+                self.assertEqual(answers.quantization_in_name(name), expected)
 
     def test_llama_cpps_own_words_for_file_types(self):
         for value, expected in (
@@ -1061,7 +1061,7 @@ class PublishedModelIds(unittest.TestCase):
             "Qwen2.5 7B", "x" * 200, "\u6a21\u578b", "a--b", "team-home/model", "homes/model",
         ):
             with self.subTest(model_id):
-                self.assertEqual(answerss.published_model_id(model_id), model_id)
+                self.assertEqual(answers.published_model_id(model_id), model_id)
 
     def test_of_a_path_the_last_part_stays(self):
         for model_id, expected in (
@@ -1087,7 +1087,7 @@ class PublishedModelIds(unittest.TestCase):
             ("/hub/models--org--name/refs", "refs"), ("/srv/snapshots/m", "m"),
         ):
             with self.subTest(model_id):
-                self.assertEqual(answerss.published_model_id(model_id), expected)
+                self.assertEqual(answers.published_model_id(model_id), expected)
 
     def test_what_names_nobody(self):
         for model_id in (
@@ -1098,7 +1098,7 @@ class PublishedModelIds(unittest.TestCase):
             "\uff0fhome\uff0fjane", "%2fhome%2fjane", "file:///home/jane",
         ):
             with self.subTest(repr(model_id)):
-                self.assertEqual(answerss.published_model_id(model_id), "unnamed")
+                self.assertEqual(answers.published_model_id(model_id), "unnamed")
 
     def test_no_path_lets_a_user_through(self):
         for home in ("/home/{}", "/Users/{}", "C:\\Users\\{}", "/mnt/c/Users/{}", "~{}",
@@ -1108,7 +1108,7 @@ class PublishedModelIds(unittest.TestCase):
                          "/./m", "//m"):
                 model_id = home.format("jane") + rest
                 with self.subTest(model_id):
-                    self.assertNotIn("jane", answerss.published_model_id(model_id))
+                    self.assertNotIn("jane", answers.published_model_id(model_id))
 
     def test_characters_that_disguise(self):
         for model_id, expected in (
@@ -1116,12 +1116,12 @@ class PublishedModelIds(unittest.TestCase):
             ("a\ud800b", "a?b"), ("a\0b", "a?b"), ("a\u200bb", "a?b"), ("x" * 300, "x" * 200),
             ("\u202e", "?"),
         ):
-            self.assertEqual(answerss.published_model_id(model_id), expected)
+            self.assertEqual(answers.published_model_id(model_id), expected)
 
     def test_publishing_twice_changes_nothing(self):
         for model_id in ("/home/jane/m", "/x/models--a--b/snapshots/1", "a\nb", "org/name", " x "):
-            once = answerss.published_model_id(model_id)
-            self.assertEqual(answerss.published_model_id(once), once)
+            once = answers.published_model_id(model_id)
+            self.assertEqual(answers.published_model_id(once), once)
 
 
 # --- Total and linear ----------------------------------------------------------------------------
@@ -1194,8 +1194,8 @@ class Totality(unittest.TestCase):
             self.assertIsInstance(server_errors.refused_fields(400, text, text), set)
 
     def test_probe_paths_are_asked_once_and_start_no_work(self):
-        self.assertEqual(len(set(answerss.PROBE_PATHS)), len(answerss.PROBE_PATHS))
-        self.assertFalse({"/health", "/slots", "/health_generate"} & set(answerss.PROBE_PATHS))
+        self.assertEqual(len(set(answers.PROBE_PATHS)), len(answers.PROBE_PATHS))
+        self.assertFalse({"/health", "/slots", "/health_generate"} & set(answers.PROBE_PATHS))
         for path, body in queries.EXTRA_POSTS.values():
             self.assertEqual((path, body("m")), ("/api/show", {"model": "m"}))
 
@@ -1219,8 +1219,8 @@ class Cost(unittest.TestCase):
         for unit in ("a", "/", ":", "a:", "/a.", "\\", " ", "[", "1.", "1:", "%2f", ".gguf", "_",
                      "unknown field ", "models--", "\u202e", "Q4_", "maximum context ", "`"):
             text = unit * (100_000 // len(unit))
-            answerss.published_model_id(text)
-            answerss.quantization_in_name(text)
+            answers.published_model_id(text)
+            answers.quantization_in_name(text)
             server_errors.error_kind(400, text)
             server_errors.refused_fields(400, json.dumps({"error": text}), [text])
             queries.identify(changed("vllm", version={"version": text}))
