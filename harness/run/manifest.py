@@ -52,9 +52,9 @@ class RunContext(NamedTuple):
     host_name: str
 
 
-def assemble(args: argparse.Namespace, found: RunContext, engine: Json, served: dict[str, str],
-             probes: Mapping[str, answers.Probes], files_sha256: dict[str, str],
-             git: Json) -> Json:
+def assemble(args: argparse.Namespace, found: RunContext, engine: queries.Identity,
+             served: dict[str, str], probes: Mapping[str, answers.Probes],
+             files_sha256: dict[str, str], git: Json) -> Json:
     """manifest.json of a run with settled flags.
 
     served: published model id -> served id; probes: the server's answers by published model id.
@@ -143,7 +143,8 @@ def require_valid_names(args: argparse.Namespace) -> None:
 
 
 # --- models --------------------------------------------------------------------------------------
-def choose_models(asked: Optional[str], listed: Sequence[Json]) -> tuple[dict[str, str], list[str]]:
+def choose_models(asked: Optional[str], listed: Sequence[queries.ServedModel]
+                  ) -> tuple[dict[str, str], list[str]]:
     """({published id: served id} in running order, published ids left out since they do not chat).
 
     asked: the value of --models; listed: engines.served_models. Raises Stop.
