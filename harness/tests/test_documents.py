@@ -299,7 +299,7 @@ class Tables(unittest.TestCase):
             typed = re.match(r"`([^`]+)`", cell)
             if typed:
                 engine = servers.ENGINES[name]
-                own = f"{engine.start} {engine.remedy or ''}".replace("`", " ")
+                own = f"{engine.start_command} {engine.remedy or ''}".replace("`", " ")
                 with self.subTest(name):
                     self.assertLessEqual(names_of(typed[1]), names_of(own))
 

@@ -397,10 +397,10 @@ class Ollama(Failures):
         before, after = [e["context"] for e in ran.events if e["event"] == "endpoint_identified"]
         self.assertEqual(before, {
             "requested_tokens": 4096, "effective_tokens": None, "source": None, "remedy": None,
-            "reason": "Ollama tells the context of a model only while it is loaded"})
+            "reason": "Ollama reports the context of a model only while it is loaded"})
         remedy = ("Start Ollama with `OLLAMA_CONTEXT_LENGTH=4096 ollama serve`, or put `PARAMETER "
                   "num_ctx 4096` into the model's Modelfile.")
-        reason = "the server gives a request 2048 tokens, 4096 were asked for"
+        reason = "the server gives a request 2048 tokens; 4096 were requested"
         self.assertEqual(after, {
             "requested_tokens": 4096, "effective_tokens": 2048, "remedy": remedy,
             "source": "/api/ps context_length", "reason": reason})
@@ -520,7 +520,7 @@ class LmStudio(Failures):
         self.assertEqual(context, {
             "requested_tokens": 8192, "effective_tokens": 4096,
             "source": "/api/v0/models loaded_context_length",
-            "reason": "the server gives a request 4096 tokens, 8192 were asked for",
+            "reason": "the server gives a request 4096 tokens; 8192 were requested",
             "remedy": f"Load the model again with `lms unload {self.MODEL}` and then `lms load "
                       f"{self.MODEL} --context-length 8192`."})
         self.assertEqual(ran.manifest["canonical_options_overrides"], {"num_ctx": 8192})
