@@ -1,4 +1,4 @@
-"""Names that get published: handles, device tags, cell ID prefixes, target classes."""
+"""Names that are published, and names that must not be: targets, handles, tags, this machine."""
 from __future__ import annotations
 
 import getpass
@@ -9,20 +9,18 @@ import socket
 import sys
 import unicodedata
 from collections.abc import Iterable
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
-from core import privacy, privacy_patterns
+from core.privacy import MachineName, scan
+from core.privacy_patterns import LAN, PLACEHOLDER_NAMES, UNOWNED, VPN, within
 
-# --- where a target is -----------------------------------------------------------------------
-
-_LAN_SUFFIXES = (
-    ".local", ".lan", ".home", ".internal", ".intranet", ".corp", ".localdomain", ".home.arpa",
-    ".fritz.box",
-)
+# --- targets -------------------------------------------------------------------------------------
+_LAN_SUFFIXES = (".local", ".lan", ".home", ".internal", ".intranet", ".corp", ".localdomain",
+                 ".home.arpa", ".fritz.box")
 
 
-def _address(text: str | None) -> Any:
-    """The address that a literal means, in brackets or with a zone or not; None for a name."""
+def _address(text: Optional[str]) -> Any:
+    """The address in a literal, with or without brackets and zone; None for a name."""
     try:
         address = ipaddress.ip_address((text or "").strip("[]").partition("%")[0])
     except ValueError:
@@ -30,38 +28,30 @@ def _address(text: str | None) -> Any:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _address_class(address: Any) -> str:
-    if address.is_loopback or address.is_unspecified:
-        return "loopback"
-    if privacy_patterns.within(address, privacy_patterns.VPN):
-        return "vpn"
-    return "lan" if privacy_patterns.within(address, privacy_patterns.LAN) else "public"
-
-
-def target_class(host: str, resolved_ip: str | None = None) -> str:
+def target_class(host: str, resolved_ip: Optional[str] = None) -> str:
     """How far away an endpoint is: "loopback", "lan", "vpn" or "public"; never where.
 
-    A literal address and `localhost` tell it themselves; a name is told by `resolved_ip`, the
-    address that the connection really went to, and without one by its form. Only Tailscale's
-    networks are known as vpn: any other VPN looks like a lan.
+    A literal address and `localhost` are enough. Any other name needs `resolved_ip`, the address
+    that the connection went to; without it, the form of the name decides. Only Tailscale's networks
+    are recognised as vpn: any other VPN counts as lan.
     """
     name = host.strip().rstrip(".").lower()
     address = _address(name)
-    if address is not None:
-        return _address_class(address)
-    if name == "localhost" or name.endswith(".localhost"):
+    if address is None:
+        if name == "localhost" or name.endswith(".localhost"):
+            return "loopback"
+        if name.endswith(".ts.net"):
+            return "vpn"
+        address = _address(resolved_ip)
+    if address is None:
+        return "lan" if "." not in name or name.endswith(_LAN_SUFFIXES) else "public"
+    if address.is_loopback or address.is_unspecified:
         return "loopback"
-    if name.endswith(".ts.net"):
-        return "vpn"
-    resolved = _address(resolved_ip)
-    if resolved is not None:
-        return _address_class(resolved)
-    return "lan" if "." not in name or name.endswith(_LAN_SUFFIXES) else "public"
+    return "vpn" if within(address, VPN) else "lan" if within(address, LAN) else "public"
 
 
-# --- names that a contributor chooses --------------------------------------------------------
-
-# Windows cannot check out a folder of such a name, so one of them would break every clone there.
+# --- names that a contributor chooses ------------------------------------------------------------
+# Windows cannot check out a folder with such a name, so it would break every clone there.
 _DEVICE_FILES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])\Z")
 _HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}\Z")
@@ -73,75 +63,72 @@ def _quoted(text: str) -> str:
 
 
 def safe_handle(text: str) -> str:
-    """The valid handle nearest to `text`; "your-login" where nothing of it is left."""
+    """The valid handle nearest to `text`; "your-login" if there is none."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     near = re.sub("[^a-z0-9]+", "-", plain).strip("-")[:39].strip("-")
     return "your-login" if not near or _DEVICE_FILES.match(near) else near
 
 
-def handle_problem(text: str) -> str | None:
-    """What is wrong with a submitter handle, in one sentence; None where nothing is.
+def handle_problem(text: str) -> Optional[str]:
+    """What is wrong with a submitter handle, in one sentence, or None.
 
-    A handle is a GitHub login in lower case: 1 to 39 of a-z and 0-9, single hyphens between.
+    A handle is a GitHub login in lower case: 1 to 39 of a-z and 0-9, with single hyphens between.
     """
     if _HANDLE.match(text) and len(text) <= 39 and not _DEVICE_FILES.match(text):
         return None
-    return (
-        f"handle {_quoted(text)} is not a GitHub login in lower case (1 to 39 of a-z, 0-9, single "
-        f"hyphens between, not a reserved file name such as con): type --submitter-handle "
-        f"{safe_handle(text)}"
-    )
+    return (f"handle {_quoted(text)} is not a GitHub login in lower case (1 to 39 of a-z, 0-9, "
+            "single hyphens between, not a reserved file name such as con): "
+            f"type --submitter-handle {safe_handle(text)}")
 
 
-def _tag_fault(text: str, names: Iterable[privacy.MachineName], shortest: int) -> str | None:
+def _tag_fault(text: str, names: Iterable[MachineName], shortest: int) -> Optional[str]:
     if not _HANDLE.match(text) or not shortest <= len(text) <= 48 or _DEVICE_FILES.match(text):
         return f"is not {shortest} to 48 of a-z and 0-9 with single hyphens between"
-    if privacy.scan(text, names=names):
+    if scan(text, names=names):
         return "looks like the name of a person or of a machine"
     return None
 
 
-def device_tag_problem(text: str, names: Iterable[privacy.MachineName] = ()) -> str | None:
-    """What is wrong with a device tag, in one sentence; None where nothing is.
+def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> Optional[str]:
+    """What is wrong with a device tag, in one sentence, or None.
 
-    A tag says what the machine is (mac-m1-8gb), in 3 to 48 of a-z, 0-9 and single hyphens, and not
-    what it is called: host names, and `names` of this machine, are refused.
+    A tag says what the machine is (mac-m1-8gb), in 3 to 48 of a-z, 0-9 and single hyphens. Host
+    names, and `names` of this machine, are refused.
     """
     fault = _tag_fault(text, names, 3)
-    if fault is None:
-        return None
-    return (
-        f"device tag {_quoted(text)} {fault}: say what the machine is, "
-        "for example --device-tag mac-m1-8gb or rtx4090-64gb"
-    )
+    return fault and (f"device tag {_quoted(text)} {fault}: say what the machine is, "
+                      "for example --device-tag mac-m1-8gb or rtx4090-64gb")
 
 
-def cell_id_prefix_problem(text: str, names: Iterable[privacy.MachineName] = ()) -> str | None:
-    """What is wrong with a cell-id prefix, in one sentence; None where nothing is.
+def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> Optional[str]:
+    """What is wrong with a cell-id prefix, in one sentence, or None.
 
     A prefix is `<node-tag>:<engine>`: a tag, which may be shorter than a device's, and an engine's
-    name in 1 to 32 of a-z, 0-9, dot, underscore and hyphen.
+    name of 1 to 32 of a-z, 0-9, dot, underscore and hyphen.
     """
     node, colon, engine = text.partition(":")
     fault = _tag_fault(node, names, 1)
     if colon and _ENGINE.match(engine) and fault is None:
         return None
     what = f"has a node tag that {fault}" if colon and fault else "is not <node-tag>:<engine>"
-    return (
-        f"cell-id prefix {_quoted(text)} {what}: "
-        "type for example --cell-id-prefix mac-m1-8gb:ollama"
-    )
+    return (f"cell-id prefix {_quoted(text)} {what}: "
+            "type for example --cell-id-prefix mac-m1-8gb:ollama")
 
 
-# --- this machine's own names ----------------------------------------------------------------
+def plain_engine(name: str) -> str:
+    """An engine's name as the second part of a prefix: `LM Studio` is lm-studio."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:32]
 
 
-def _or_nothing(read: Callable[[], Iterable[str]]) -> list[str]:
-    """What could be read; nothing where this system does not tell, which is no failure here."""
-    try:
-        return [value for value in read() if isinstance(value, str)]
-    except (ImportError, KeyError, OSError, ValueError, UnicodeError):
-        return []
+# --- names of this machine -----------------------------------------------------------------------
+# Logins and host names that are also words of the harness's own output: searching for them would
+# find them everywhere. Home folders are still found by pattern.
+ORDINARY_WORDS = frozenset(
+    """ai answer bench benchmark box build case chat code cuda data desktop dev developer engine
+    gpu home laptop linux llama llm local lan mac macbook main mark max media min model models
+    nas none null ollama openai page pc phase python qwen run server service shell system test
+    tester text token tokens unknown vllm web will win windows workstation
+    """.split())
 
 
 def _full_names() -> list[str]:
@@ -158,60 +145,53 @@ def _host_names() -> list[str]:
     return [full, full.split(".")[0]]
 
 
-def _fib_trie_addresses(text: str) -> list[str]:
-    """The machine's own IPv4 addresses in Linux's routing table (/proc/net/fib_trie)."""
-    return re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", text)
-
-
-def _if_inet6_addresses(text: str) -> list[str]:
-    """The machine's own IPv6 addresses: the first column of /proc/net/if_inet6, 32 hex digits."""
-    return [str(ipaddress.IPv6Address(int(row.split()[0], 16))) for row in text.splitlines()]
-
-
 def _read_start(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.read(1 << 20)
 
 
+def _linux_addresses() -> list[str]:
+    """Local IPv4 addresses of Linux's routing table."""
+    return re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", _read_start("/proc/net/fib_trie"))
+
+
+def _linux_v6_addresses() -> list[str]:
+    """Local IPv6 addresses: the first column of the table, 32 hex digits."""
+    return [str(ipaddress.IPv6Address(int(row.split()[0], 16)))
+            for row in _read_start("/proc/net/if_inet6").splitlines()]
+
+
 def _windows_addresses() -> list[str]:
-    # Only Windows answers for its own name without asking the network. On macOS the table's own
-    # patterns have to find addresses.
+    # Only Windows resolves its own name without asking the network. On macOS, the patterns alone
+    # have to find addresses.
     if sys.platform != "win32":
         return []
     return [str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None)]
 
 
-def _identifies(name: privacy.MachineName) -> bool:
+def _is_identifying(name: MachineName) -> bool:
     if name.kind == "address":
         address = _address(name.value)
-        return address is not None and not privacy_patterns.within(address, privacy_patterns.UNOWNED_NAMES) and not address.is_loopback
-    last = re.split(r"[\\/]", name.value.lower())[-1]  # of a home folder, the login
-    return len(last) >= 3 and last not in privacy_patterns.PLACEHOLDER_NAMES | privacy_patterns.ORDINARY_WORDS
+        return address is not None and not within(address, UNOWNED) and not address.is_loopback
+    last = re.split(r"[\\/]", name.value.lower())[-1]       # of a home folder, the login
+    return len(last) >= 3 and last not in PLACEHOLDER_NAMES | ORDINARY_WORDS
 
 
-def this_machine() -> list[privacy.MachineName]:
-    """What this machine and its user are called, for exact matching; sorted, without repeats.
+def this_machine() -> list[MachineName]:
+    """Login, full name, host names, home folder and local addresses of this machine, sorted.
 
-    Login, full name, host name (whole, and its first part), home folder and local addresses, as
-    far as the system tells. Nothing is sent. Names that identify nobody (root, ubuntu, localhost),
-    ordinary words (max, test) and names under three characters are left out: they would be found
-    everywhere. Never written to a file.
+    Reads what the system offers and sends nothing; never written to a file. Left out because they
+    would be found everywhere: names that identify no one (root, ubuntu, localhost), ordinary words
+    (max, test) and names under three characters.
     """
     sources: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
-        ("user", lambda: [getpass.getuser()]),
-        ("user", lambda: [os.path.expanduser("~")]),
-        ("person", _full_names),
-        ("host", _host_names),
-        ("address", lambda: _fib_trie_addresses(_read_start("/proc/net/fib_trie"))),
-        ("address", lambda: _if_inet6_addresses(_read_start("/proc/net/if_inet6"))),
-        ("address", _windows_addresses),
-    )
-    names = {
-        privacy.MachineName(kind, value.strip()) for kind, read in sources for value in _or_nothing(read)
-    }
-    return sorted(name for name in names if _identifies(name))
-
-
-def plain_engine(name: str) -> str:
-    """An engine's name as the second part of a prefix: `LM Studio` is lm-studio."""
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:32]
+        ("user", lambda: [getpass.getuser()]), ("user", lambda: [os.path.expanduser("~")]),
+        ("person", _full_names), ("host", _host_names), ("address", _linux_addresses),
+        ("address", _linux_v6_addresses), ("address", _windows_addresses))
+    found = set()
+    for kind, read in sources:
+        try:
+            found |= {MachineName(kind, value.strip()) for value in read()}
+        except (AttributeError, ImportError, KeyError, OSError, ValueError):
+            continue               # this system does not offer it
+    return sorted(name for name in found if _is_identifying(name))

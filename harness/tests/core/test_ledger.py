@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import hardware
-from machine import gauges
 from core import ledger
 from core import schema as schemas
+from machine import gauges
 from run import calibration
 
 from tests import runs

@@ -1,26 +1,25 @@
-"""What `privacy` finds, what it leaves alone, and that neither takes long."""
+"""What the privacy patterns find and leave alone, and the names that are published."""
 
 from __future__ import annotations
 
-import ast
-import io
 import json
 import random
 import re
 import time
-import tokenize
 import unittest
-from pathlib import Path
 from unittest import mock
 
-from core import names as namess
-from core import privacy, privacy_patterns
+from core import names, privacy
+from core.privacy import MachineName
+from core.privacy_patterns import PATTERNS, PUBLIC, REMEDIES
+
+from tests.core.privacy_examples import EXAMPLES
 
 RUN_ID = "-".join(("1f" * 4, "2e" * 2, "43" * 2, "8d" * 2, "5c" * 6))
-ZAPHOD = privacy.MachineName("user", "zaphod")
-HEART = privacy.MachineName("host", "heart-of-gold")
+ZAPHOD = MachineName("user", "zaphod")
+HEART = MachineName("host", "heart-of-gold")
 
-# Ordinary text of a submission: nothing in it may be taken for something private.
+# Ordinary text of a submission, in which nothing may be a hit.
 PROSE = f"""
 The run {RUN_ID} started at 2026-11-24T08:30:00.123Z and ended at 12:30:45 (00:04:12.5 later).
 Driver 31.0.15.5222, CUDA 12.4.131, llama.cpp b11434 (build 11434, commit {"0a1b2c3d" * 5}),
@@ -43,7 +42,7 @@ C:\\Windows\\System32, D:\\models, C:\\Users\\Public, C:\\\\models\\\\weights,
 /home/user/x, /Users/runner/work, \\n\\t\\d+\\w
 """
 
-# What a model answers to the suites' kind of question, with the same demand.
+# An ordinary answer to a question of the suites, in which nothing may be a hit.
 PYTHON_ANSWER = '''
 ```python
 import ipaddress, re, uuid
@@ -69,59 +68,38 @@ def ids(text: str, **known: object) -> list[str]:
 
 
 def hostile_text(source: random.Random, pieces: int) -> str:
-    """Examples, near misses, keywords and separators without order, some cut in two."""
-    words = [*'/\\:.@=" \n-é', "<redacted:key>", "<redacted:"]
-    for pattern in privacy_patterns.PATTERNS:
-        words += [pattern.example, pattern.near_miss, *pattern.keywords]
+    """Examples, near misses, keywords and separators in random order, some truncated."""
+    words = [*'/\\:.@=" \n-\u00e9', "<redacted:key>", "<redacted:"]
+    for pattern in PATTERNS:
+        words += [*EXAMPLES[pattern.id], *pattern.keywords]
     chosen = [source.choice(words) for _ in range(pieces)]
     return "".join(w[: source.randrange(1, 4 * len(w))] for w in chosen)
 
 
 class TableTest(unittest.TestCase):
-    def test_every_example_is_found_as_itself_and_nothing_else(self) -> None:
-        for pattern in privacy_patterns.PATTERNS:
+    def test_each_example_matches_its_pattern_only(self) -> None:
+        self.assertEqual(list(EXAMPLES), [pattern.id for pattern in PATTERNS])
+        for pattern_id, (example, _) in EXAMPLES.items():
+            with self.subTest(pattern_id):
+                self.assertEqual(ids(example), [pattern_id])
+                self.assertEqual(ids(f"\t({example}) \n"), [pattern_id])
+
+    def test_no_near_miss_matches_although_it_has_a_keyword(self) -> None:
+        for pattern in PATTERNS:
             with self.subTest(pattern.id):
-                self.assertEqual(ids(pattern.example), [pattern.id])
-                self.assertEqual(ids(f"\t({pattern.example}) \n"), [pattern.id])
+                near_miss = EXAMPLES[pattern.id][1]
+                self.assertEqual(ids(near_miss), [])
+                self.assertTrue(not pattern.keywords or any(
+                    word in near_miss.lower() for word in pattern.keywords))
 
-    def test_no_near_miss_is_found(self) -> None:
-        found = {p.id: ids(p.near_miss) for p in privacy_patterns.PATTERNS}
-        self.assertEqual(found, {p.id: [] for p in privacy_patterns.PATTERNS})
-
-    def test_near_misses_are_refused_by_the_patterns_and_not_by_their_cheap_words(self) -> None:
-        stopped = {
-            p.id
-            for p in privacy_patterns.PATTERNS
-            if p.keywords and not any(word in p.near_miss.lower() for word in p.keywords)
-        }
-        self.assertEqual(stopped, set())
-
-    def test_every_example_holds_one_of_its_cheap_words(self) -> None:
-        for pattern in privacy_patterns.PATTERNS:
-            words = pattern.keywords or ("",)
-            self.assertTrue(any(word in pattern.example.lower() for word in words), pattern.id)
-
-    def test_ids_are_unique_kinds_have_a_remedy_and_every_entry_says_why(self) -> None:
-        table = privacy_patterns.PATTERNS
-        self.assertEqual(len({p.id for p in table}), len(table))
-        self.assertLessEqual({p.kind for p in table}, set(privacy_patterns.REMEDIES))
-        self.assertEqual([p.id for p in table if not p.why.endswith(".") or not p.what], [])
-
-    def test_the_source_shows_no_scanner_anything_like_a_key(self) -> None:
-        literals = []
-        source = Path(privacy.__file__).read_text(encoding="utf-8")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.STRING and not token.string.lower().startswith(("r", "f")):
-                literals.append(ast.literal_eval(token.string))
-        keys = [i for text in map(str, literals) for i in ids(text) if i.startswith("key.")]
-        # Both are sample values that the table itself is shown with, not keys of any vendor.
-        self.assertLessEqual(set(keys), {"key.env_value", "key.flag_value"})
+    def test_patterns_are_complete(self) -> None:
+        self.assertEqual(len({p.id for p in PATTERNS}), len(PATTERNS))
+        self.assertLessEqual({p.kind for p in PATTERNS}, set(REMEDIES))
+        self.assertEqual([p.id for p in PATTERNS if not p.why.endswith(".") or not p.what], [])
 
     def test_the_markdown_table_has_one_row_per_pattern(self) -> None:
         rows = privacy.privacy_markdown().splitlines()
-        self.assertEqual(len(rows), 2 + len(privacy_patterns.PATTERNS))
-        self.assertEqual({row.count(" | ") for row in rows}, {2})
-        self.assertEqual(rows[2].split("`")[1], privacy_patterns.PATTERNS[0].id)
+        self.assertEqual([row.split("`")[1] for row in rows[2:]], list(EXAMPLES))
 
 
 class VariantsTest(unittest.TestCase):
@@ -186,7 +164,7 @@ class VariantsTest(unittest.TestCase):
         missed = [e + v for e in escapes for v in values if not privacy.scan("x" + e + v)]
         self.assertEqual(missed, [])
 
-    def test_invisible_and_foreign_characters_hide_nothing_and_positions_stay_true(self) -> None:
+    def test_invisible_and_foreign_characters_hide_nothing(self) -> None:
         hidden = {
             "zero width": "19\u200b2.168\u2060.1.20",
             "soft hyphen": "192.16\u00ad8.1.20",
@@ -202,7 +180,7 @@ class VariantsTest(unittest.TestCase):
                 spans = [(hit.start, hit.end) for hit in privacy.scan(text)]
                 self.assertEqual(spans, [(3, len(text) - 2)])
 
-    def test_overlapping_finds_are_one_hit_over_all_of_them(self) -> None:
+    def test_overlapping_matches_become_one_hit(self) -> None:
         text = "Signed-off-by: Z <" + "z@heart-of-gold.local> "
         hits = privacy.scan(text, names=[HEART])
         self.assertEqual([(h.pattern_id, text[h.start : h.end]) for h in hits],
@@ -210,54 +188,53 @@ class VariantsTest(unittest.TestCase):
 
 
 class OrdinaryTextTest(unittest.TestCase):
-    def test_ordinary_prose_raises_no_alarm_even_as_disclosure(self) -> None:
+    def test_ordinary_prose_has_no_hits(self) -> None:
         self.assertEqual(privacy.scan(PROSE, allowed={RUN_ID}), [])
 
-    def test_an_ordinary_python_answer_raises_no_alarm(self) -> None:
+    def test_an_ordinary_python_answer_has_no_hits(self) -> None:
         self.assertEqual(privacy.scan(PYTHON_ANSWER, "answer"), [])
 
-    def test_the_harness_documents_itself_without_alarm(self) -> None:
+    def test_the_table_of_patterns_has_no_hits(self) -> None:
         self.assertEqual(privacy.scan(privacy.privacy_markdown()), [])
 
-    def test_ordinary_text_is_redacted_to_itself(self) -> None:
+    def test_redaction_keeps_ordinary_text(self) -> None:
         text = PROSE.replace(RUN_ID, "")
         self.assertEqual(privacy.redact(text), text)
 
 
 class ScopeTest(unittest.TestCase):
-    def test_a_find_is_an_error_in_disclosure_and_at_most_a_warning_in_an_answer(self) -> None:
-        for pattern in privacy_patterns.PATTERNS:
+    def test_hits_are_errors_in_disclosure_and_warnings_in_answers(self) -> None:
+        for pattern in PATTERNS:
             with self.subTest(pattern.id):
-                stated = [h.severity for h in privacy.scan(pattern.example)]
-                answered = [h.severity for h in privacy.scan(pattern.example, "answer")]
-                self.assertEqual(stated, ["error"])
-                self.assertEqual(answered, list(filter(None, [pattern.severity_answer])))
-                self.assertIn(pattern.severity_answer, ("warning", None))
+                example = EXAMPLES[pattern.id][0]
+                self.assertEqual([hit.severity for hit in privacy.scan(example)], ["error"])
+                self.assertEqual([hit.severity for hit in privacy.scan(example, "answer")],
+                                 ["warning"] * pattern.in_answers)
 
-    def test_only_what_ordinary_answers_are_full_of_is_not_looked_for_there(self) -> None:
-        silent = {p.id for p in privacy_patterns.PATTERNS if p.severity_answer is None}
+    def test_four_patterns_are_not_applied_to_answers(self) -> None:
+        silent = {p.id for p in PATTERNS if not p.in_answers}
         self.assertEqual(silent, {"key.named_value", "key.env_value", "id.env_user", "id.uuid"})
 
-    def test_what_is_allowed_is_left_out_in_any_case_and_nothing_else(self) -> None:
+    def test_allowed_values_are_no_hits_in_any_case(self) -> None:
         other = RUN_ID.replace("1f", "3a")
         text = f"{RUN_ID.upper()} {other}"
         hits = privacy.scan(text, allowed=frozenset((RUN_ID,)))
         self.assertEqual([text[h.start : h.end] for h in hits], [other])
 
-    def test_a_hit_carries_a_masked_excerpt_and_never_the_value(self) -> None:
+    def test_excerpts_are_masked(self) -> None:
         secret = "sk-" + "0a" * 12
-        pattern = next(p for p in privacy_patterns.PATTERNS if p.id == "key.openai_style")
+        pattern = next(p for p in PATTERNS if p.id == "key.openai_style")
         self.assertEqual(
             privacy.scan(f"key {secret}!"),
             [privacy.Hit(pattern.id, "key", "error", 4, 31, pattern.why, "sk-... (27 characters)")],
         )
-        for each in privacy_patterns.PATTERNS:
-            (hit,) = privacy.scan(each.example)
+        for example, _ in EXAMPLES.values():
+            (hit,) = privacy.scan(example)
             shown = hit.excerpt.partition("...")[0]
             self.assertLessEqual(len(shown.encode("ascii")), 3 * len("\\uffff"))
             self.assertLessEqual(len(shown) * 3, max(9, hit.end - hit.start))
 
-    def test_a_short_value_is_masked_whole(self) -> None:
+    def test_short_values_are_masked_completely(self) -> None:
         (hit,) = privacy.scan("/home/zb/x")
         self.assertEqual(hit.excerpt, "... (2 characters)")
 
@@ -275,32 +252,32 @@ class NamesTest(unittest.TestCase):
             {h.severity for h in privacy.scan(text, "answer", names=[ZAPHOD])}, {"warning"}
         )
 
-    def test_what_is_public_is_not_found_and_neither_is_its_part(self) -> None:
-        names = [ZAPHOD, privacy.MachineName(privacy_patterns.PUBLIC, "zaphod-b")]
+    def test_public_names_and_their_parts_are_no_hits(self) -> None:
+        names = [ZAPHOD, MachineName(PUBLIC, "zaphod-b")]
         self.assertEqual(privacy.redact("zaphod-b, who is Zaphod", names),
                          "zaphod-b, who is <redacted:user>")
-        names = [ZAPHOD, privacy.MachineName("host", "zaphods-box"), privacy.MachineName("public", "zaphod")]
+        names = [ZAPHOD, MachineName("host", "zaphods-box"), MachineName("public", "zaphod")]
         self.assertEqual(privacy.redact("zaphod on zaphods-box", names),
                          "zaphod on <redacted:host>")
 
-    def test_of_two_own_names_the_longer_is_taken_and_special_characters_are_plain(self) -> None:
-        names = [privacy.MachineName("host", value) for value in ("gold", "gold.(x)+", "")]
+    def test_the_longest_own_name_matches_literally(self) -> None:
+        names = [MachineName("host", value) for value in ("gold", "gold.(x)+", "")]
         self.assertEqual(privacy.redact("at gold.(x)+ now", names), "at <redacted:host> now")
         self.assertEqual(privacy.redact("at goldxxx now", names), "at goldxxx now")
 
     def machine(
         self, user: str, host: str, home: str, trie: str = "", v6: str = ""
-    ) -> list[privacy.MachineName]:
+    ) -> list[MachineName]:
         proc = {"/proc/net/fib_trie": trie, "/proc/net/if_inet6": v6}
         with mock.patch.multiple(
-            namess, _read_start=proc.__getitem__, _full_names=lambda: ["Zaphod Beeblebrox"],
+            names, _read_start=proc.__getitem__, _full_names=lambda: ["Zaphod Beeblebrox"],
             _windows_addresses=list,
         ), mock.patch("getpass.getuser", lambda: user), mock.patch(
             "socket.gethostname", lambda: host
         ), mock.patch("os.path.expanduser", lambda _: home):
-            return namess.this_machine()
+            return names.this_machine()
 
-    def test_this_machine_tells_user_host_home_and_addresses(self) -> None:
+    def test_this_machine_lists_user_host_home_and_addresses(self) -> None:
         trie = (
             "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n"
             "     |-- 192.168.7.20\n        /32 host LOCAL\n"
@@ -311,64 +288,64 @@ class NamesTest(unittest.TestCase):
         self.assertEqual(
             self.machine("zaphod", "gold.heart.example", "/home/zaphod", trie, v6),
             [
-                privacy.MachineName("address", "192.168.7.20"),
-                privacy.MachineName("address", "fe80::a0a0"),
-                privacy.MachineName("host", "gold"),
-                privacy.MachineName("host", "gold.heart.example"),
-                privacy.MachineName("person", "Zaphod Beeblebrox"),
-                privacy.MachineName("user", "/home/zaphod"),
-                privacy.MachineName("user", "zaphod"),
+                MachineName("address", "192.168.7.20"),
+                MachineName("address", "fe80::a0a0"),
+                MachineName("host", "gold"),
+                MachineName("host", "gold.heart.example"),
+                MachineName("person", "Zaphod Beeblebrox"),
+                MachineName("user", "/home/zaphod"),
+                MachineName("user", "zaphod"),
             ],
         )
 
-    def test_names_that_identify_nobody_are_left_out(self) -> None:
+    def test_names_that_identify_no_one_are_left_out(self) -> None:
         for user, host, home in (
             ("root", "localhost", "/" + "root"), ("max", "test", "/home/max"),
             ("zb", "pc", "/home/zb"), ("Runner", "UBUNTU", "C:\\Users\\Runner"),
         ):
             with self.subTest(user):
                 self.assertEqual(
-                    self.machine(user, host, home), [privacy.MachineName("person", "Zaphod Beeblebrox")]
+                    self.machine(user, host, home), [MachineName("person", "Zaphod Beeblebrox")]
                 )
 
-    def test_a_system_that_tells_nothing_is_no_failure(self) -> None:
+    def test_a_system_that_offers_nothing_gives_no_names(self) -> None:
         def fails(*_: object) -> list[str]:
             raise OSError("not here")
 
         with mock.patch.multiple(
-            namess, _read_start=fails, _full_names=fails, _host_names=fails,
+            names, _read_start=fails, _full_names=fails, _host_names=fails,
             _windows_addresses=fails,
         ), mock.patch("getpass.getuser", fails), mock.patch("os.path.expanduser", lambda _: "~"):
-            self.assertEqual(namess.this_machine(), [])
+            self.assertEqual(names.this_machine(), [])
 
-    def test_this_very_machine_answers_with_known_kinds(self) -> None:
-        self.assertLessEqual({n.kind for n in namess.this_machine()}, set(privacy_patterns.REMEDIES))
+    def test_this_machine_has_known_kinds_only(self) -> None:
+        self.assertLessEqual({n.kind for n in names.this_machine()}, set(REMEDIES))
 
 
 class RedactTest(unittest.TestCase):
-    def test_every_example_is_replaced_by_its_kind_and_is_gone(self) -> None:
-        for pattern in privacy_patterns.PATTERNS:
+    def test_redaction_replaces_each_example_by_its_kind(self) -> None:
+        for pattern in PATTERNS:
             with self.subTest(pattern.id):
-                text = privacy.redact(f"before {pattern.example}\nafter")
+                text = privacy.redact(f"before {EXAMPLES[pattern.id][0]}\nafter")
                 self.assertEqual(text.count(f"<redacted:{pattern.kind}>"), 1)
                 self.assertTrue(text.startswith("before ") and text.endswith("\nafter"), text)
                 self.assertEqual(privacy.scan(text), [])
 
-    def test_what_stands_around_a_value_is_kept(self) -> None:
+    def test_redaction_keeps_the_text_around_a_value(self) -> None:
         self.assertEqual(
             privacy.redact('GET http://192.168.1.20:80/v1 by /home/zaphod/x "serial": "FAKE00"'),
             "GET http://<redacted:address>:80/v1 by /home/<redacted:user>/x "
             '"serial": "<redacted:hardware-id>"',
         )
 
-    def test_own_names_are_replaced_too(self) -> None:
+    def test_redaction_replaces_own_names(self) -> None:
         self.assertEqual(privacy.redact("no model for Zaphod", [ZAPHOD]),
                          "no model for <redacted:user>")
 
-    def test_a_look_alike_of_a_marker_hides_nothing(self) -> None:
+    def test_a_fake_marker_hides_nothing(self) -> None:
         self.assertEqual(privacy.redact("<redacted:10.1.2.3>"), "<redacted:<redacted:address>>")
 
-    def test_redacting_hostile_text_leaves_nothing_and_twice_is_once(self) -> None:
+    def test_redacted_hostile_text_has_no_hits(self) -> None:
         source = random.Random(20261124)
         for _ in range(150):
             text = hostile_text(source, 25)
@@ -376,7 +353,7 @@ class RedactTest(unittest.TestCase):
             self.assertEqual(privacy.scan(once, names=[ZAPHOD]), [], text)
             self.assertEqual(privacy.redact(once, [ZAPHOD]), once, text)
 
-    def test_hits_in_hostile_text_are_in_order_apart_and_inside_it(self) -> None:
+    def test_hits_are_in_order_and_do_not_overlap(self) -> None:
         source = random.Random(7)
         for _ in range(100):
             text = hostile_text(source, 25)
@@ -388,33 +365,19 @@ class RedactTest(unittest.TestCase):
 
 
 class TimeTest(unittest.TestCase):
-    # Repeated, these make a regex that backtracks take minutes; the bound is some twenty times
-    # what is needed, so that a busy machine does not fail and a quadratic pattern does.
+    # Repeated, these make a regex that backtracks take minutes. The bound is some twenty times what
+    # is needed, in CPU time.
     UNITS = (
         "a", "a.", "a-", "a@a.", "1.", "fe80:", "f:", "\\", "\\\\a", "://a:", "eyJaaaaaaaaa.",
         "-----BEGIN A ", "serial number ", "0a0a0a0a-", "C:\\Users\\", "c:/users/a b", "aa mac ",
-        "secret = ", "\nauthor: a<a", "ssid='a", "%41a", "?key=", "aa:", "'s-", "\u200b", "\uff11",
-    )
+        "secret = ", "\nauthor: a<a", "ssid='a", "%41a", "?key=", "aa:", "'s-", "\u200b", "\uff11")
 
     def test_every_pattern_is_linear_on_hostile_lines(self) -> None:
-        words = " ".join(word for p in privacy_patterns.PATTERNS for word in p.keywords)  # all patterns run
-        size = 12_000
-        started_s = time.perf_counter()
+        words = " ".join(word for p in PATTERNS for word in p.keywords)      # all patterns run
+        started_s = time.process_time()
         for unit in self.UNITS:
-            privacy.scan(words + (unit * size)[:size])
-        elapsed_s = time.perf_counter() - started_s
-        self.assertLess(elapsed_s, 20 * 1.3e-6 * size * len(self.UNITS))
-
-    def test_four_times_the_text_takes_about_four_times_as_long(self) -> None:
-        def seconds(size: int) -> float:
-            text = hostile_text(random.Random(3), 400)
-            text = (text * (size // len(text) + 1))[:size]
-            started_s = time.perf_counter()
-            privacy.scan(text)
-            return time.perf_counter() - started_s
-
-        seconds(1000)  # compiles
-        self.assertLess(min(seconds(60_000) for _ in range(2)), 12 * max(seconds(15_000), 0.005))
+            privacy.scan(words + (unit * 12_000)[:12_000])
+        self.assertLess(time.process_time() - started_s, 8.0)
 
 
 class JsonTest(unittest.TestCase):
@@ -422,7 +385,7 @@ class JsonTest(unittest.TestCase):
         hits = privacy.scan_json(document, **known)  # type: ignore[arg-type]
         return [(path, hit.pattern_id, hit.severity) for path, hit in hits]
 
-    def test_answers_are_warnings_and_all_else_is_an_error(self) -> None:
+    def test_answers_give_warnings_and_other_fields_errors(self) -> None:
         line = {
             "response": {"text": "10.1.2.3", "reasoning_text": "/home/zaphod", "model": "10.1.2.3"},
             "request": {"prompt": "ping 192.168.1.20"},
@@ -439,13 +402,14 @@ class JsonTest(unittest.TestCase):
             ],
         )
 
-    def test_positions_count_in_the_field_itself(self) -> None:
+    def test_positions_count_in_the_field(self) -> None:
         (found,) = privacy.scan_json({"note": "from 192.168.1.20"})
-        pattern = next(p for p in privacy_patterns.PATTERNS if p.id == "net.ipv4")
-        hit = privacy.Hit("net.ipv4", "address", "error", 5, 17, pattern.why, "192... (12 characters)")
+        pattern = next(p for p in PATTERNS if p.id == "net.ipv4")
+        hit = privacy.Hit("net.ipv4", "address", "error", 5, 17, pattern.why,
+                          "192... (12 characters)")
         self.assertEqual(found, privacy.JsonHit("note", hit))
 
-    def test_a_key_tells_what_its_value_is(self) -> None:
+    def test_a_key_can_identify_a_secret(self) -> None:
         document = {"cards": [{"serial": "FAKE0FAKE0"}], "api_key": "a" * 12, "hostname": "gold"}
         self.assertEqual(
             self.paths(document),
@@ -456,7 +420,7 @@ class JsonTest(unittest.TestCase):
     def test_keys_are_scanned_too(self) -> None:
         self.assertEqual(self.paths({"192.168.1.20": 1}), [("192.168.1.20", "net.ipv4", "error")])
 
-    def test_a_version_is_no_address_and_a_number_is_nothing(self) -> None:
+    def test_versions_and_numbers_are_no_addresses(self) -> None:
         document = {"driver": "10.1.2.3", "driver_version": "10.1.2.3", "version": "93.184.216.34",
                     "bandwidth": 192.168, "chunk_us": [1, 2, 3], "none": None, "yes": True}
         self.assertEqual(self.paths(document), [])
@@ -467,14 +431,14 @@ class JsonTest(unittest.TestCase):
         self.assertEqual(self.paths(["x", ["10.1.2.3"]]), [("[1][0]", "net.ipv4", "error")])
         self.assertEqual(self.paths("10.1.2.3"), [("", "net.ipv4", "error")])
 
-    def test_allowed_values_and_own_names_reach_every_field(self) -> None:
+    def test_allowed_values_and_own_names_apply_to_every_field(self) -> None:
         document = {"run_id": RUN_ID, "notes": ["by zaphod"]}
         self.assertEqual(
             self.paths(document, allowed={RUN_ID}, names=[ZAPHOD]),
             [("notes[0]", "machine.user", "error")],
         )
 
-    def test_a_document_deeper_than_the_stack_is_walked(self) -> None:
+    def test_deep_documents_are_scanned(self) -> None:
         document: object = "10.1.2.3"
         for _ in range(3000):
             document = [document]
@@ -505,58 +469,58 @@ class TargetTest(unittest.TestCase):
         ("gold.local", "93.184.216.34", "public"), ("gold", "not an address", "lan"),
     )
 
-    def test_targets_are_classed_by_literal_then_name_then_resolved_address(self) -> None:
+    def test_targets_are_classified_by_literal_name_and_resolved_address(self) -> None:
         for host, resolved_ip, expected in self.CASES:
             with self.subTest(host=host, resolved_ip=resolved_ip):
-                self.assertEqual(namess.target_class(host, resolved_ip), expected)
+                self.assertEqual(names.target_class(host, resolved_ip), expected)
 
 
 class ChosenNamesTest(unittest.TestCase):
-    def test_good_names_have_no_problem(self) -> None:
+    def test_valid_names_are_accepted(self) -> None:
         for handle in ("a", "octo-cat", "0a", "a" * 39, "unnamed", "console"):
-            self.assertIsNone(namess.handle_problem(handle))
+            self.assertIsNone(names.handle_problem(handle))
         for tag in ("mac-m1-8gb", "desktop-rtx4090", "laptop-7840hs16", "unnamed-device", "a" * 48,
                     "apple-mac-studio-m2", "rtx4090-i9-13900k-64gb", "mini-pc-n100", "gaming-pc"):
-            self.assertIsNone(namess.device_tag_problem(tag), tag)
+            self.assertIsNone(names.device_tag_problem(tag), tag)
         for prefix in ("local:ollama", "mac-m1-8gb:llama.cpp", "rtx4090:text_gen-2"):
-            self.assertIsNone(namess.cell_id_prefix_problem(prefix), prefix)
+            self.assertIsNone(names.cell_id_prefix_problem(prefix), prefix)
 
-    def test_a_bad_handle_is_told_with_what_to_type(self) -> None:
+    def test_a_bad_handle_is_refused_with_a_valid_one(self) -> None:
         self.assertEqual(
-            namess.handle_problem("Octo Cat"),
+            names.handle_problem("Octo Cat"),
             "handle 'Octo Cat' is not a GitHub login in lower case (1 to 39 of a-z, 0-9, single "
             "hyphens between, not a reserved file name such as con): "
             "type --submitter-handle octo-cat",
         )
         for handle in ("", "A", "a_b", "-a", "a-", "a--b", "a" * 40, "con", "a\n", "é", "../x"):
-            self.assertIsNotNone(namess.handle_problem(handle), handle)
+            self.assertIsNotNone(names.handle_problem(handle), handle)
 
-    def test_a_suggested_handle_is_always_a_good_one(self) -> None:
+    def test_suggested_handles_are_valid(self) -> None:
         source = random.Random(1)
         for text in ["", "con", "NUL", "é", "-", "a" * 38 + "-" + "b", "x" * 90] + [
             "".join(source.choices("aZ9-_ é\n", k=12)) for _ in range(200)
         ]:
-            self.assertIsNone(namess.handle_problem(namess.safe_handle(text)), text)
+            self.assertIsNone(names.handle_problem(names.safe_handle(text)), text)
 
-    def test_a_tag_that_is_a_name_or_ill_formed_is_refused(self) -> None:
+    def test_bad_device_tags_are_refused(self) -> None:
         for tag in ("ab", "a" * 49, "Mac-M1", "mac_m1", "mac--m1", "-mac", "mac\n", "com1", "",
                     "zaphods-laptop", "zaphod-macbook-pro", "desktop-0a0a0a0"):
-            self.assertIsNotNone(namess.device_tag_problem(tag), tag)
+            self.assertIsNotNone(names.device_tag_problem(tag), tag)
         self.assertEqual(
-            namess.device_tag_problem("heart-of-gold", [HEART]),
+            names.device_tag_problem("heart-of-gold", [HEART]),
             "device tag 'heart-of-gold' looks like the name of a person or of a machine: say what "
             "the machine is, for example --device-tag mac-m1-8gb or rtx4090-64gb",
         )
 
-    def test_a_bad_prefix_is_refused(self) -> None:
+    def test_bad_prefixes_are_refused(self) -> None:
         for prefix in ("", "local", ":ollama", "local:", "a b:ollama", "local:Ollama", "local:a:b",
                        "zaphods-pc:ollama", "local:ollama\n"):
-            self.assertIsNotNone(namess.cell_id_prefix_problem(prefix), prefix)
+            self.assertIsNotNone(names.cell_id_prefix_problem(prefix), prefix)
 
-    def test_no_sentence_shows_an_untrusted_character_raw_or_grows_without_end(self) -> None:
+    def test_messages_are_short_and_printable(self) -> None:
         for text in ("\x1b[31m\u202e\n", "é\x00" * 5000):
-            for problem in (namess.handle_problem(text), namess.device_tag_problem(text),
-                            namess.cell_id_prefix_problem(text)):
+            for problem in (names.handle_problem(text), names.device_tag_problem(text),
+                            names.cell_id_prefix_problem(text)):
                 assert problem is not None
                 self.assertRegex(problem, re.compile(r"[ -~]{20,320}\Z"))
 

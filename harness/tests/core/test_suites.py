@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import io
 import json
 import os
 import re
-import tempfile
 import unittest
-from unittest import mock
 
 import prompts
 from core import answer_checks, privacy

@@ -1,4 +1,4 @@
-"""What leaves through `redact` holds nothing private any more, whatever went in."""
+"""Fuzz the redaction of private text and the checks of names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from core import names, privacy
 from hypothesis import given
 from hypothesis import strategies as st
 
-# Pieces of what the patterns look for, so that random joins come near them.
+# Parts of what the patterns match, so that random strings come close.
 PIECES = st.sampled_from(
     "http:// https:// 192.168.0.7 10.0.0.1:8080 fe80::1 /home/ /Users/ ann C:\\Users\\ Bearer "
     "api_key= sk- token: @ example .local .lan 00:1b: <redacted: > -----BEGIN KEY ssh:// user: "
@@ -24,7 +24,7 @@ def test_nothing_is_found_after_redaction(text: str) -> None:
 
 
 @given(NEARLY_PRIVATE, st.sampled_from(["disclosure", "answer"]))
-def test_hits_lie_in_the_text_in_order_and_apart(text: str, scope: str) -> None:
+def test_hits_are_in_order_and_do_not_overlap(text: str, scope: str) -> None:
     hits = privacy.scan(text, scope)
     edges = [edge for hit in hits for edge in (hit.start, hit.end)]
     assert edges == sorted(edges)
@@ -32,11 +32,11 @@ def test_hits_lie_in_the_text_in_order_and_apart(text: str, scope: str) -> None:
 
 
 @given(NEARLY_PRIVATE)
-def test_names_are_judged_without_raising(text: str) -> None:
-    for judge in (
+def test_name_checks_never_raise(text: str) -> None:
+    for check in (
         names.handle_problem,
         names.device_tag_problem,
         names.cell_id_prefix_problem,
     ):
-        assert judge(text) is None or isinstance(judge(text), str)
+        assert check(text) is None or isinstance(check(text), str)
     assert names.handle_problem(names.safe_handle(text)) is None
