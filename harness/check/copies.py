@@ -1,8 +1,8 @@
-"""Is this run somebody else's? Sketches of ledgers, small enough to keep one of every submission.
+"""Find copied runs, with small sketches of all ledgers.
 
-A run's sketch holds the smallest hashes of its calls' gaps and of its long answers. Of two equal
-runs they are equal, of two that share a part of their calls a like part of them is; what is kept of
-a submission stays the same however long it is.
+A sketch holds the smallest hashes of a run's chunk times and long answers. Equal runs have equal
+sketches, and runs that share some calls share about as much of their sketches. The size of a
+sketch does not depend on the length of the run.
 """
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-Json = dict[str, Any]
-
+from core.records import LedgerLine, Manifest
 
 KEPT = 24
-MIN_GAPS = 16                 # so many gaps in microseconds do not come out alike twice
-MIN_DISTINCT_GAPS = 8         # as those of a stalled or bunched stream may
+MIN_GAPS = 16                 # this many gaps in microseconds are not equal by chance
+MIN_DISTINCT_GAPS = 8         # except those of a stalled or bunched stream
 LONG_BYTES = 200
 MIN_ANSWERS = 5
 COPIED_SHARE = 0.9
@@ -45,16 +44,18 @@ def _smallest(texts: Iterable[bytes]) -> frozenset[int]:
     return frozenset(heapq.nsmallest(KEPT, hashes))
 
 
-def _telling(gaps: Sequence[Any]) -> bool:
+def _is_distinctive(gaps: Sequence[Any]) -> bool:
     return len(gaps) >= MIN_GAPS and len(set(gaps)) >= MIN_DISTINCT_GAPS
 
 
-def sketch(path: str, handle: str, manifest: Json, events: Iterable[Json]) -> Sketch:
-    """Of a submission that was read. A rehearsal's answers are everybody's, and left out."""
+def sketch(path: str, handle: str, manifest: Manifest, events: Iterable[LedgerLine]) -> Sketch:
+    """The sketch of a parsed run; without the answers of a rehearsal, which are always the same."""
     gaps, answers = [], []
     for event in events:
-        timing, response = event.get("timing"), event.get("response")
-        if timing and _telling(timing["chunk_us"][1:]):
+        if event["event"] != "call_finished":
+            continue
+        timing, response = event["timing"], event["response"]
+        if timing and _is_distinctive(timing["chunk_us"][1:]):
             gaps.append(",".join(map(str, timing["chunk_us"][1:])).encode("ascii"))
         if response and not manifest["synthetic"]:
             text = json.dumps(response["text"], ensure_ascii=False)[1:-1].encode("utf-8")
@@ -64,53 +65,48 @@ def sketch(path: str, handle: str, manifest: Json, events: Iterable[Json]) -> Sk
 
 
 def sketch_of_bytes(path: str, data: bytes) -> Sketch:
-    """Of a ledger that was merged: the same, without parsing it."""
-    gaps = [found for found in CHUNKS.findall(data) if _telling(found.split(b","))]
-    answers = [text for text in map(_text_of, data.split(b"\n")) if len(text) >= LONG_BYTES]
+    """The same sketch of a merged ledger, without parsing it."""
+    gaps = [found for found in CHUNKS.findall(data) if _is_distinctive(found.split(b","))]
+    answers = []
+    for line in data.split(b"\n"):           # quotes inside of texts are escaped
+        start = line.find(TEXT) + len(TEXT)
+        end = line.find(TEXT_END, start)
+        if end - start >= LONG_BYTES and start >= len(TEXT):
+            answers.append(line[start:end])
     run = RUN_ID.search(path)
     return Sketch(path, path.split("/")[1] if "/" in path else "", run[1] if run else "",
                   _smallest(gaps), _smallest(answers))
 
 
-def _text_of(line: bytes) -> bytes:
-    """The answer in a ledger line as it stands there: inside of texts, quotes are escaped."""
-    start = line.find(TEXT) + len(TEXT)
-    end = line.find(TEXT_END, start)
-    return line[start:end] if len(TEXT) <= start <= end else b""
-
-
 class Index:
-    """Every run seen so far."""
+    """Sketches of all runs seen so far."""
 
     def __init__(self) -> None:
-        self._places: list[tuple[str, str, int]] = []        # path, handle, answers kept
-        self._run_ids: dict[str, int] = {}
-        self._gaps: dict[int, int] = {}
-        self._answers: dict[int, list[int]] = {}
+        self._run_ids: dict[str, Sketch] = {}
+        self._gaps: dict[int, Sketch] = {}
+        self._answers: dict[int, list[Sketch]] = {}
 
     def add(self, new: Sketch) -> None:
-        """Take up a run."""
-        place = len(self._places)
-        self._places.append((new.path, new.handle, len(new.answers)))
-        self._run_ids.setdefault(new.run_id, place)
+        """Add a run."""
+        self._run_ids.setdefault(new.run_id, new)
         for number in new.gaps:
-            self._gaps.setdefault(number, place)
+            self._gaps.setdefault(number, new)
         for number in new.answers:
-            self._answers.setdefault(number, []).append(place)
+            self._answers.setdefault(number, []).append(new)
 
     def problems(self, new: Sketch) -> Iterator[tuple[str, str]]:
-        """(code, what) of a run that is not in the index itself."""
+        """(code, what) of a run that is not in the index."""
         if new.run_id in self._run_ids:
-            yield "run-id-taken", f"as {self._places[self._run_ids[new.run_id]][0]}"
+            yield "run-copied", f"its run id is that of {self._run_ids[new.run_id].path}"
         shared = Counter(self._gaps[number] for number in new.gaps if number in self._gaps)
-        for place, count in shared.most_common(1):
-            yield "timing-copied", f"{count} of {len(new.gaps)} looked at are those of " \
-                f"{self._places[place][0]}"
-        answers = Counter(place for number in new.answers
-                          for place in self._answers.get(number, ())
-                          if self._places[place][1] != new.handle)
-        for place, count in answers.most_common(1):
-            least = min(len(new.answers), self._places[place][2])
+        for other, count in shared.most_common(1):
+            yield "run-copied", f"times of {count} of {len(new.gaps)} calls looked at are those " \
+                f"of {other.path}"
+        answers = Counter(other for number in new.answers
+                          for other in self._answers.get(number, ())
+                          if other.handle != new.handle)
+        for other, count in answers.most_common(1):
+            least = min(len(new.answers), len(other.answers))
             if least >= MIN_ANSWERS and count >= COPIED_SHARE * least:
-                yield "answers-copied", f"{count} of {least} looked at are those of " \
-                    f"{self._places[place][0]}"
+                yield "answers-copied", f"{count} of {least} answers looked at are those of " \
+                    f"{other.path}"

@@ -1,15 +1,12 @@
-"""Where a submission's bytes come from: a folder on disk, or the objects of a git repository.
+"""Read the bytes of submissions from folders or from the objects of a git repository.
 
-Both are taken for hostile. On disk every name is looked at with lstat before it is opened, nothing
-is followed, and only plain files are read. From git only objects are read: no work tree is made, no
-attribute, filter, hook or configured program has a say, and sizes are asked before bytes.
-
-    of_paths      submissions in and below folders
-    Repository    commits, changes, trees and blobs of a repository
-    of_changes    the submissions that a change adds
+Both may be hostile. On disk, lstat comes before open, no link is followed, and only plain files are
+read. From git only objects are read: there is no work tree, no attribute, filter, hook or
+configured program applies, and sizes are read before bytes.
 """
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -19,27 +16,26 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Callable, NamedTuple, Optional
 
+from check import findings
 from core.errors import HarnessError
 from core.text import printable
 
-from check import findings
-
 NAMES = ("manifest.json", "run.jsonl", "hardware.json", "metadata.json", "run.md")
 MIB = 1024 * 1024
-# How large each may be. Real ones: 10 KB, 1 to 3 MB a model and repeat, 15 KB, 10 KB a cell, 10 KB.
+# Real files: 10 KB, 1 to 3 MB per model and repeat, 15 KB, 10 KB per cell, 10 KB.
 LIMITS_BYTES = {"manifest.json": MIB, "run.jsonl": 32 * MIB, "hardware.json": MIB,
                 "metadata.json": 4 * MIB, "run.md": MIB // 4}
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 RUN_FOLDER = re.compile(rf"run-({UUID})\Z")
 EXAMPLE = ("EXAMPLE", "run-00000000-0000-0000-0000-000000000000")
-# Below submissions/, but changed with the harness: reviewed by hand, as that is.
+# Below submissions/, but maintained and reviewed with the harness.
 PROJECTS_OWN = ("submissions/README.md", "submissions/EXAMPLE/")
 MAX_ENTRIES = 10_000          # of one folder
 MAX_LEVELS = 4                # submissions/<handle>/<device-tag>/run-<uuid>
 
 
 class Blob(NamedTuple):
-    """One plain file: where it is, and how to read it from its start."""
+    """A plain file. open: opens it at its start."""
 
     path: str
     size_bytes: int
@@ -47,36 +43,37 @@ class Blob(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """One folder run-<uuid>. parts: handle, device tag and folder name as the path has them."""
+    """A folder run-<uuid>. parts: handle, device tag and folder name in its path."""
 
     path: str
     parts: tuple[str, str, str]
     files: dict[str, Blob]
 
     def is_example(self) -> bool:
-        """Whether it lies where the example lies."""
+        """Whether it is in the place of the example."""
         return (self.parts[0], self.parts[2]) == EXAMPLE
 
 
 # --- folders -------------------------------------------------------------------------------------
 def of_paths(paths: Iterable[str], report: findings.Report) -> Iterator[Submission]:
-    """Every submission in and below the folders; raises Stop for a path that is no folder."""
+    """All submissions in and below the folders. Raises HarnessError for other paths."""
     for path in paths:
         shown = os.path.normpath(path).replace(os.sep, "/")
         try:
             mode = os.lstat(path).st_mode
         except (OSError, ValueError) as error:
-            raise HarnessError(f"{printable(path)} cannot be read ({_why(error)}); name the folder of a "
-                       "submission, or one above") from None
+            raise HarnessError(f"{printable(path)} cannot be read ({cause(error)}); pass the "
+                               "folder of a submission, or a folder above it") from None
         if stat.S_ISREG(mode):
-            raise HarnessError(f"{printable(path)} is a file; name its folder")
+            raise HarnessError(f"{printable(path)} is a file; pass its folder")
         if stat.S_ISDIR(mode):
             yield from _below(path, shown, report, 0)
         else:
-            report.add("file-not-regular", shown, _kind_of(mode))
+            report.add("file-not-regular", shown, f"is {_kind_of(mode)}")
 
 
-def _why(error: Exception) -> str:
+def cause(error: Exception) -> str:
+    """The reason of an OSError or ValueError."""
     return getattr(error, "strerror", None) or type(error).__name__
 
 
@@ -84,21 +81,21 @@ def _kind_of(mode: int) -> str:
     kinds = (("a symbolic link", stat.S_ISLNK), ("a folder", stat.S_ISDIR),
              ("a named pipe", stat.S_ISFIFO), ("a socket", stat.S_ISSOCK),
              ("a device", stat.S_ISBLK), ("a device", stat.S_ISCHR))
-    return "is " + next((name for name, holds in kinds if holds(mode)), "of an unknown kind")
+    return next((name for name, holds in kinds if holds(mode)), "of an unknown kind")
 
 
 def _entries(path: str, shown: str, report: findings.Report) -> list[tuple[str, os.stat_result]]:
-    """(name, lstat) of everything in a folder, sorted."""
+    """(name, lstat) of all entries of a folder, sorted."""
     found: list[tuple[str, os.stat_result]] = []
     try:
         with os.scandir(path) as entries:
             for entry in entries:
                 if len(found) == MAX_ENTRIES:
-                    report.add("too-many-files", shown, f"over {MAX_ENTRIES} in one folder")
+                    report.add("too-many-files", shown, f"more than {MAX_ENTRIES} in one folder")
                     break
                 found.append((entry.name, entry.stat(follow_symlinks=False)))
     except OSError as error:
-        report.add("file-unreadable", shown, _why(error))
+        report.add("file-unreadable", shown, cause(error))
     return sorted(found)
 
 
@@ -113,9 +110,9 @@ def _below(path: str, shown: str, report: findings.Report, level: int) -> Iterat
         if stat.S_ISDIR(status.st_mode) and level < MAX_LEVELS:
             yield from _below(os.path.join(path, name), below, report, level + 1)
         elif not stat.S_ISREG(status.st_mode):
-            report.add("file-not-regular", below, _kind_of(status.st_mode))
+            report.add("file-not-regular", below, f"is {_kind_of(status.st_mode)}")
         elif name != "README.md":
-            report.add("file-unexpected", below, "no submission has it")
+            report.add("file-unexpected", below, "is not one of the five files")
 
 
 def _submission(path: str, shown: str, entries: Sequence[tuple[str, os.stat_result]],
@@ -125,35 +122,33 @@ def _submission(path: str, shown: str, entries: Sequence[tuple[str, os.stat_resu
     files = {}
     for name, status in entries:
         if name not in NAMES:
-            report.add("file-unexpected", f"{shown}/{name}", "no submission has it")
+            report.add("file-unexpected", f"{shown}/{name}", "is not one of the five files")
         elif not stat.S_ISREG(status.st_mode):
-            report.add("file-not-regular", f"{shown}/{name}", _kind_of(status.st_mode))
+            report.add("file-not-regular", f"{shown}/{name}", f"is {_kind_of(status.st_mode)}")
         else:
             files[name] = Blob(f"{shown}/{name}", status.st_size,
-                               _opener(os.path.join(path, name)))
+                               functools.partial(open_regular, os.path.join(path, name)))
     for name in NAMES:
         if name not in {entry for entry, _ in entries}:
-            report.add("file-missing", f"{shown}/{name}", "is not there")
+            report.add("file-missing", f"{shown}/{name}", "is missing")
     return Submission(shown, (handle, tag, folder), files)
 
 
-def _opener(path: str) -> Callable[[], BinaryIO]:
-    def read() -> BinaryIO:
-        # Between lstat and now somebody may have put a link or a pipe there.
-        flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in (
-            "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-        fd = os.open(path, flags)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise OSError(0, "it is no plain file any more")
-        return os.fdopen(fd, "rb")
-    return read
+def open_regular(path: str) -> BinaryIO:
+    """Open a plain file. Raises OSError if a link or pipe has replaced it since lstat."""
+    flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in (
+        "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+    fd = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(0, "not a plain file any more")
+    return os.fdopen(fd, "rb")
 
 
 # --- git -----------------------------------------------------------------------------------------
 COMMAND_LIMIT_S = 120
-MAX_TREE_BYTES = 256 * MIB    # of all names below submissions/; it is read record by record
-MAX_CHANGES_BYTES = 4 * MIB   # of all names that a change touches
+MAX_TREE_BYTES = 256 * MIB    # of all names below submissions/, read record by record
+MAX_CHANGES_BYTES = 4 * MIB   # of all changed names
 SHAS_AT_ONCE = 1000
 SAFE_CONFIG = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.pager=cat",
                "core.attributesFile=" + os.devnull, "protocol.allow=never")
@@ -161,7 +156,7 @@ SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 
 
 class Change(NamedTuple):
-    """One path that differs: mode and object after it, status A, M, D, T, ..."""
+    """A changed path: new mode and object, status A, M, D, T, ..."""
 
     mode: str
     sha: str
@@ -170,7 +165,7 @@ class Change(NamedTuple):
 
 
 class Repository:
-    """A git repository's objects. git_dir None: the one that the current folder belongs to."""
+    """The objects of a git repository; git_dir None: that of the current folder."""
 
     def __init__(self, git_dir: Optional[str] = None) -> None:
         self._words = ["git", "--no-pager", *([f"--git-dir={git_dir}"] if git_dir else [])]
@@ -189,10 +184,10 @@ class Repository:
             return subprocess.Popen([*self._words, *words], stdin=stdin, stdout=subprocess.PIPE,
                                     stderr=subprocess.DEVNULL, env=self._environment)
         except OSError as error:
-            raise HarnessError(f"git cannot be run ({_why(error)}); install it") from None
+            raise HarnessError(f"git does not start ({cause(error)}); install it") from None
 
     def _output(self, *words: str, stdin: bytes = b"") -> bytes:
-        """What a command prints that prints little; nothing where it fails."""
+        """The short output of a command; empty if it fails."""
         child = self._start(words, subprocess.PIPE)
         try:
             out, _ = child.communicate(stdin, COMMAND_LIMIT_S)
@@ -203,7 +198,7 @@ class Repository:
         return b"" if child.returncode else out
 
     def _records(self, words: Sequence[str], limit_bytes: int) -> Iterator[str]:
-        """What a command prints, NUL after NUL; raises Stop where it fails or does not end."""
+        """The NUL-separated output of a command. Raises HarnessError if it fails."""
         child = self._start(words, subprocess.DEVNULL)
         timer = threading.Timer(COMMAND_LIMIT_S, child.kill)
         timer.start()
@@ -224,42 +219,42 @@ class Repository:
             child.kill()
             child.communicate()
         if child.returncode or total > limit_bytes:
-            raise HarnessError(f"git {words[0]} does not list what is asked for; fetch base and head whole")
+            raise HarnessError(f"git {words[0]} failed; fetch base and head completely")
 
     def commit(self, name: str) -> str:
-        """The commit that a name means; raises Stop."""
+        """The id of a commit. Raises HarnessError."""
         out = b"" if name.startswith("-") or "\0" in name else self._output(
             "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}")
         found = out.decode("ascii", "replace").strip()
         if not SHA.match(found):
-            raise HarnessError(f"{printable(name)} names no commit here; fetch it, and name it by its id")
+            raise HarnessError(f"{printable(name)} is not a commit here; fetch it, and pass its id")
         return found
 
     def merge_base(self, base: str, head: str) -> str:
-        """The commit from which two went apart; raises Stop."""
+        """The common ancestor of two commits. Raises HarnessError."""
         found = self._output("merge-base", base, head).decode("ascii", "replace")[:64]
         if not SHA.match(found.strip()):
-            raise HarnessError("base and head have no commit in common here; fetch more of the history")
+            raise HarnessError("base and head have no common commit here; fetch more history")
         return found.strip()
 
     def changes(self, base: str, head: str) -> list[Change]:
-        """Every path that differs; a rename is a deletion and an addition. Raises Stop."""
+        """All changed paths; a rename is a deletion and an addition. Raises HarnessError."""
         words = list(self._records(
             ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
              "--no-textconv", base, head], MAX_CHANGES_BYTES))
-        return [Change(told[1], told[3], told[4][:1], path) for told, path in
-                ((meta.split(" "), path) for meta, path in zip(words[::2], words[1::2]))]
+        rows = ((meta.split(" "), path) for meta, path in zip(words[::2], words[1::2]))
+        return [Change(row[1], row[3], row[4][:1], path) for row, path in rows]
 
     def files(self, commit: str, folder: str, name: str) -> Iterator[tuple[str, str]]:
-        """(path, object) of every file of that name below a folder; raises Stop."""
+        """(path, object) of all files of that name below a folder. Raises HarnessError."""
         for line in self._records(["ls-tree", "-r", "-z", commit, "--", folder + "/"],
                                   MAX_TREE_BYTES):
-            told, _, path = line.partition("\t")
+            entry, _, path = line.partition("\t")
             if path.endswith("/" + name):
-                yield path, told.split(" ")[2]
+                yield path, entry.split(" ")[2]
 
     def sizes_bytes(self, shas: Sequence[str]) -> dict[str, int]:
-        """{object: size} of the blobs that are here; others are left out."""
+        """{object: size} of the blobs that are available."""
         found: dict[str, int] = {}
         for at in range(0, len(shas), SHAS_AT_ONCE):
             asked = "".join(sha + "\n" for sha in shas[at:at + SHAS_AT_ONCE] if SHA.match(sha))
@@ -270,21 +265,20 @@ class Repository:
         return found
 
     def read(self, sha: str) -> bytes:
-        """A blob's bytes; ask for its size first. Raises OSError."""
+        """The bytes of a blob; check its size first. Raises OSError."""
         if self._batch is None:
             self._batch = self._start(["cat-file", "--batch"], subprocess.PIPE)
-        asked, told = self._batch.stdin, self._batch.stdout
-        assert asked is not None and told is not None
-        asked.write(sha.encode("ascii") + b"\n")
-        asked.flush()
-        row = told.readline(200).split(b" ")
+        stdin, stdout = self._batch.stdin, self._batch.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(sha.encode("ascii") + b"\n")
+        stdin.flush()
+        row = stdout.readline(200).split(b" ")
         if len(row) != 3 or row[1] != b"blob":
-            raise OSError(0, "the object is not here")
-        data = told.read(int(row[2]) + 1)
-        return data[:-1]
+            raise OSError(0, "the object is missing in this clone")
+        return stdout.read(int(row[2]) + 1)[:-1]
 
     def close(self) -> None:
-        """End the child, if there is one."""
+        """End the child process, if there is one."""
         if self._batch is not None:
             self._batch.kill()
             self._batch.communicate()
@@ -293,16 +287,16 @@ class Repository:
 
 def of_changes(repository: Repository, changes: Sequence[Change],
                report: findings.Report) -> Iterator[Submission]:
-    """The submissions that a change adds; whatever else it does is a finding."""
+    """The submissions that a change adds; all other changes are findings."""
     folders: dict[tuple[str, str, str], dict[str, str]] = {}
     for change in changes:
         parts, name = _place_of(change.path)
         if change.status != "A":
-            report.add("path-changed", change.path, f"status {change.status}")
+            report.add("file-changed", change.path, f"git status {change.status}")
         elif change.mode != "100644":
-            report.add("file-mode", change.path, f"mode {change.mode}")
+            report.add("file-not-regular", change.path, f"git mode {change.mode}")
         elif parts is None:
-            report.add("path-outside", change.path, "is no file of a submission")
+            report.add("file-unexpected", change.path, "is not a file of a submission")
         else:
             folders.setdefault(parts, {})[name] = change.sha
     sizes = repository.sizes_bytes([sha for found in folders.values() for sha in found.values()])
@@ -311,20 +305,20 @@ def of_changes(repository: Repository, changes: Sequence[Change],
         notes = findings.Notes(report, path)
         for name in NAMES:
             if name not in found:
-                notes.of(name).add("file-missing", "is not there")
+                notes.of(name).add("file-missing", "is missing")
             elif found[name] not in sizes:
-                notes.of(name).add("file-unreadable", "the object is not here")
+                notes.of(name).add("file-unreadable", "the object is missing in this clone")
         yield Submission(path, parts, {
-            name: Blob(f"{path}/{name}", sizes[sha], _blob_opener(repository, sha))
+            name: Blob(f"{path}/{name}", sizes[sha], functools.partial(_open_blob, repository, sha))
             for name, sha in found.items() if sha in sizes})
 
 
-def _blob_opener(repository: Repository, sha: str) -> Callable[[], BinaryIO]:
-    return lambda: io.BytesIO(repository.read(sha))
+def _open_blob(repository: Repository, sha: str) -> BinaryIO:
+    return io.BytesIO(repository.read(sha))
 
 
 def _place_of(path: str) -> tuple[Optional[tuple[str, str, str]], str]:
-    """((handle, device tag, folder), name) of a submission's path; (None, "") of another."""
+    """((handle, device tag, folder), name) of a submission's file; (None, "") of other paths."""
     parts = path.split("/")
     fits = (len(parts) == 5 and parts[0] == "submissions" and parts[4] in NAMES
             and RUN_FOLDER.match(parts[3]) and re.match(r"[a-z0-9-]+\Z", parts[1])

@@ -50,12 +50,12 @@ class LedgerError(StorageError):
     """A run folder that cannot be read; the message says what, where, and what to do."""
 
 
-def validate_line(line: Any) -> list[schema.Finding]:
-    """Findings of one ledger line against the shape that its `event` names."""
+def validate_line(line: Any, exact: bool = False) -> list[schema.Finding]:
+    """Findings of one ledger line against the shape that its `event` names; see `schema.validate`."""
     event = line.get("event") if isinstance(line, dict) else None
     if not isinstance(event, str) or event not in event_names():
         return [schema.Finding("event", f"{schema.shown(event)} is no kind of ledger line")]
-    return schema.validate(line, "ledger", event)
+    return schema.validate(line, "ledger", event, exact)
 
 
 @functools.cache

@@ -34,11 +34,13 @@ def schema(name: str) -> Schema:
     return found
 
 
-def validate(value: Any, name: str, definition: Optional[str] = None) -> list[Finding]:
-    """Findings of `value` against a schema, or against one of its $defs."""
+def validate(value: Any, name: str, definition: Optional[str] = None,
+             exact: bool = False) -> list[Finding]:
+    """Findings of `value` against a schema, or against one of its $defs. exact: 4.0 is not an
+    integer, although JSON Schema says so, since programs may treat it as another value than 4."""
     root = schema(name)
     at = root["$defs"][definition] if definition else root
-    return list(_Validator(root).check(value, at, ""))
+    return list(_Validator(root, exact).check(value, at, ""))
 
 
 def shown(value: Any) -> str:
@@ -104,14 +106,16 @@ def _distinct(items: list[Any]) -> bool:
 class _Validator:
     """Walks a value and a schema side by side."""
 
-    def __init__(self, root: Schema) -> None:
-        self.root = root
+    def __init__(self, root: Schema, exact: bool = False) -> None:
+        self.root, self.exact = root, exact
 
     def check(self, value: Any, at: Schema, path: str) -> Iterator[Finding]:
         if "$ref" in at:
             yield from self.check(value, self.root["$defs"][at["$ref"].rpartition("/")[2]], path)
-        if "type" in at and not TYPES[at["type"]](value):
-            yield Finding(path, f"{shown(value)} is not of type {at['type']}")
+        kind = at.get("type")
+        if kind and not TYPES[kind](value) \
+                or self.exact and kind == "integer" and type(value) is float:
+            yield Finding(path, f"{shown(value)} is not of type {kind}")
             return
         yield from self._words(value, at, path)
         if isinstance(value, dict):

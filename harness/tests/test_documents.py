@@ -492,7 +492,7 @@ class WholePath(unittest.TestCase):
             refused = json.loads(clone.session(
                 f"python3 harness/check_submission.py --json {folder}").out)["findings"]
             self.assertEqual([one["code"] for one in refused if one["severity"] == "error"],
-                             ["synthetic-run"])
+                             ["not-a-measurement"])
 
 
 if __name__ == "__main__":

@@ -717,7 +717,7 @@ class TheCommand(Case):
 
     def test_what_the_check_will_warn_of_is_told_before_the_words_are_written(self) -> None:
         told = self.complete()
-        self.assertEqual(["answers-equal", "timings-equal"],
+        self.assertEqual(["data-too-regular", "data-too-regular"],
                          [warning.partition(":")[0] for warning in told.warnings])
         out = self.main(self.folder)[1]
         self.assertIn("\nThe check will ask readers to look at (say in your words what explains "

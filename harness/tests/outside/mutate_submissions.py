@@ -49,7 +49,7 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
     (r"metadata\.run\.(run_jsonl_sha256|manifest_sha256)", "derived"),
     (r"manifest\.(git|python|os|target)\..*", "declared"),
-    (r"manifest\.host_hostname_short", "declared"),
+    (r"manifest\.(host_hostname_short|flags|timeout_s|plan\.lanes)", "declared"),
     (r"manifest\.(started_at|engine\.(version|build|recognised_by))", "raw"),
     (r"hardware\..*", "declared"),
     (r"page\.words\..*", "declared"),

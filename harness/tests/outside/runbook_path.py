@@ -55,7 +55,7 @@ def problems(clone: runbook.Clone) -> Iterator[str]:
     for finding in errors(clone, f"{whole} --allow-synthetic"):
         yield f"{finding['code']}: {finding['what']}"
     refused = [finding["code"] for finding in errors(clone, whole)]
-    if refused != ["synthetic-run"]:
+    if refused != ["not-a-measurement"]:
         yield f"as a real run it is refused for {refused or 'nothing'}"
 
 
