@@ -820,7 +820,8 @@ class HostileFiles(unittest.TestCase):
         self.assertEqual(codes(report), ["file-too-large"])
 
     def test_a_defect_of_the_check_is_a_finding(self):
-        with mock.patch.object(check_submission, "check_manifest", side_effect=KeyError("\x1b[31m")):
+        with mock.patch.object(check_submission, "check_manifest",
+                               side_effect=KeyError("\x1b[31m")):
             report = check(make())
         self.assertEqual(codes(report), ["check-broken"])
         self.assertNotIn("\x1b", report.text(1))
