@@ -223,7 +223,8 @@ def _most_characters(text: str) -> int:
 def _reasoning(call: CallFinished) -> Problems:
     given, text = call["reasoning"], _texts(call)[1]
     mode, is_streamed = given["mode"], given["mode"] in ("streamed", "inline")
-    if not len(text) <= given["characters"] <= _most_characters(text) and reply.REDACTED_KEY not in text:
+    if not len(text) <= given["characters"] <= _most_characters(text) \
+            and reply.REDACTED_KEY not in text:
         yield f"reasoning.characters is {given['characters']}, reasoning_text has {len(text)}"
     if bool(given["chunks"]) != bool(text) or is_streamed != bool(text):
         yield f"reasoning.mode is {mode} with {given['chunks']} chunks and {len(text)} characters"
