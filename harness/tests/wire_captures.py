@@ -1,7 +1,7 @@
-"""Reads the captured conversations with real servers in data/wire/<server>/<case>.txt.
+"""Read the captured conversations with real servers in data/wire/<server>/<case>.txt.
 
-A capture holds one connection: the bytes sent, the bytes received, and the pieces they came in.
-The files are bytes, not text: their CR LF and UTF-8 stand as they came over the wire.
+A capture holds one connection: the bytes sent, the bytes received, and the reads they came in. The
+files are bytes, not text: their CR LF and UTF-8 are as on the wire.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 WIRE_FOLDER = Path(__file__).resolve().parent / "data" / "wire"
 
-# Two line feeds before a marker are the recorder's own. Of a long request it kept both ends only.
+# Two line feeds before a marker are the recorder's own.
 _FORMAT = re.compile(
-    rb"##### (?P<title>[^\n]*)\n"
-    rb"##### REQUEST \(raw\)\n(?P<request>.*?)\n\n"
+    rb"##### [^\n]*\n"
+    rb"##### REQUEST \(raw\)\n.*?\n\n"
     rb"##### RESPONSE BYTES \(raw, concatenated\)\n(?P<response>.*)\n\n"
     rb"##### END: (?P<end>[^\n]*)\n"
     rb"##### SEGMENTS: seconds, repr \(first 60\)\n(?P<segments>.*)",
-    re.DOTALL,
-)
-_ELISION = re.compile(rb"\n\.\.\.\[\d+ bytes\]\.\.\.\n")
+    re.DOTALL)
 
 
 class Segment(NamedTuple):
-    """What one read brought: seconds since the request was sent, and the bytes."""
+    """One read: seconds since the request was sent, and the bytes."""
 
     at_s: float
     data: bytes
@@ -35,49 +33,34 @@ class Segment(NamedTuple):
 class Capture(NamedTuple):
     """One connection, as the client saw it.
 
-    `segments` are the reads, in order; joined they are `response_bytes`.
-    `request_cut` tells that the recorder left out the middle of a long request.
-    `end` is how it ended: "EOF", "ok" (two answers on one connection), or where the client itself
-    hung up; "" in the one capture that kept only a title and the reads, and so has no request.
+    `segments` are the reads, in order; joined they are `response_bytes`. `end` is how it ended:
+    "EOF", "ok" (two answers on one connection), where the client itself hung up, or "" in the one
+    capture that kept only the reads.
     """
 
-    request_bytes: bytes
     response_bytes: bytes
     segments: tuple[Segment, ...]
     end: str
-    request_cut: bool
 
 
 def load(path: Path) -> Capture:
-    """The capture in the file `path`; ValueError where it does not have the recorder's shape."""
+    """Return the capture in a file; ValueError if the file has another format."""
     content = Path(path).read_bytes()
     match = _FORMAT.fullmatch(content)
     if match is not None:
-        return Capture(
-            request_bytes=match["request"],
-            response_bytes=match["response"],
-            segments=_segments(match["segments"]),
-            end=match["end"].decode("ascii"),
-            request_cut=_ELISION.search(match["request"]) is not None,
-        )
+        return Capture(match["response"], _segments(match["segments"]), match["end"].decode())
     if content.startswith(b"#####"):
         raise ValueError(f"{path}: not a capture")
     segments = _segments(content.partition(b"\n")[2])
-    return Capture(b"", b"".join(segment.data for segment in segments), segments, "", False)
+    return Capture(b"".join(segment.data for segment in segments), segments, "")
 
 
 def _segments(lines: bytes) -> tuple[Segment, ...]:
-    return tuple(map(_segment, lines.splitlines()))
+    found = (line.decode("ascii").split(None, 1) for line in lines.splitlines())
+    return tuple(Segment(float(at_s), ast.literal_eval(literal)) for at_s, literal in found)
 
 
-def _segment(line: bytes) -> Segment:
-    at_s, literal = line.decode("ascii").split(None, 1)
-    return Segment(float(at_s), ast.literal_eval(literal))
-
-
-def all_captures(server: Optional[str] = None) -> dict[str, Capture]:
-    """Every capture, or those of one server, by "<server>/<case>"."""
-    pattern = f"{server or '*'}/*.txt"
-    return {
-        f"{path.parent.name}/{path.stem}": load(path) for path in sorted(WIRE_FOLDER.glob(pattern))
-    }
+def all_captures() -> dict[str, Capture]:
+    """Return every capture by "<server>/<case>"."""
+    return {f"{path.parent.name}/{path.stem}": load(path)
+            for path in sorted(WIRE_FOLDER.glob("*/*.txt"))}
