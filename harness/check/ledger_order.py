@@ -10,31 +10,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import calendar
-import re
-import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from check import calls, findings
-from core import ledger, schema
+from core import ledger, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
-from core.records import (
-    CacheProbed,
-    CallFinished,
-    EndpointIdentified,
-    HostSampled,
-    InstrumentCalibrated,
-    LedgerLine,
-    Manifest,
-    ModelSkipped,
-    PhaseFinished,
-    PhaseSkipped,
-    RunFinished,
-    RunInterrupted,
-    RunResumed,
-    RunStarted,
-)
+from core.records import LedgerLine, Manifest
 from core.suites import PHASES
 
 Key = tuple[Optional[str], str]       # model (None: all models) and phase
@@ -44,6 +27,7 @@ MAX_SEGMENTS = 200                    # hours in a shell that ends commands afte
 TIMEOUT_SPARE_US = 5_000_000          # a read that ends late; a machine that sleeps takes longer
 JUMP_US, JUMP_RATIO = 2_000_000, 0.001
 PREPARATION_US = 600_000_000          # between the manifest and the first line: a slow server
+INSIDE_GROUPS = ("call_finished", "host_sampled", "phase_finished", "run_interrupted")
 MIN_SAMPLE_GAP_US = 4_500_000         # 0.9 of the time between two samples of the host
 
 
@@ -63,9 +47,9 @@ def walk(manifest: Manifest, events: list[LedgerLine], seals: dict[int, str],
 class Segment:
     """What one process has written so far; times are t_us of its clock.
 
-    lines: names of its lines that are neither calls nor samples; group: calls since the last of
-    them; barrier_us: its time; lanes_us, places: time and place in the plan of each lane's last
-    call in the group; hellos: model -> cell id.
+    barrier_us: of the last line that is neither call nor sample; group: calls since then;
+    lanes_us, places: time and place in the plan of each lane's last call in the group; hellos:
+    model -> cell id.
     """
 
     def __init__(self, number: int, first_line: int) -> None:
@@ -77,7 +61,7 @@ class Segment:
         self.hellos: dict[str, str] = {}
         self.asked: set[str] = set()
         self.finished: list[Key] = []
-        self.group: list[CallFinished] = []
+        self.group: list[records.CallFinished] = []
         self.lanes_us: dict[int, int] = {}
         self.places: dict[int, int] = {}
         self.samples_us: list[int] = []
@@ -136,6 +120,11 @@ class Walker:
         if event["t_us"] < self.segment.t_us:
             self.note(f"t_us is {event['t_us']} after {self.segment.t_us}")
         self.segment.t_us = event["t_us"]
+        if self.segment.group and event["event"] not in INSIDE_GROUPS:
+            self.note("comes before phase_finished of the calls above")
+        if event["event"] == "run_started" or event["event"] == "run_resumed":
+            if event["manifest_sha256"] != ledger.manifest_sha256(self.manifest):
+                self.note("manifest_sha256 is not the hash of manifest.json", "manifest-altered")
         getattr(self, f"_{event['event']}")(event)
         if event["event"] not in ("call_finished", "host_sampled"):
             self.segment.barrier_us = event["t_us"]
@@ -144,25 +133,11 @@ class Walker:
         if event["event"] != "call_finished":
             self.taken.append(event)
 
-    def _require_no_group(self) -> None:
-        if self.segment.group:
-            self.note("comes before phase_finished of the calls above")
-
-    def _require_model(self, model: str) -> bool:
-        if model not in self.models:
-            self.note(f"model {schema.shown(model)} is not in manifest.models")
-        return model in self.models
-
     # -- begin and end
-    def _run_started(self, event: RunStarted) -> None:
-        self._check_manifest_hash(event["manifest_sha256"])
+    def _run_started(self, event: records.RunStarted) -> None:
+        """Checked in `take`."""
 
-    def _check_manifest_hash(self, sha256: str) -> None:
-        if sha256 != ledger.manifest_sha256(self.manifest):
-            self.note("manifest_sha256 is not the hash of manifest.json", "manifest-altered")
-
-    def _run_resumed(self, event: RunResumed) -> None:
-        self._check_manifest_hash(event["manifest_sha256"])
+    def _run_resumed(self, event: records.RunResumed) -> None:
         try:
             torn = base64.b64decode(event["torn_base64"] or "", validate=True)
         except (binascii.Error, ValueError):
@@ -172,7 +147,7 @@ class Walker:
             self.note(f"torn_bytes is {event['torn_bytes']}, torn_base64 has {len(torn)}, "
                       f"newline_added is {str(event['newline_added']).lower()}")
 
-    def _run_interrupted(self, event: RunInterrupted) -> None:
+    def _run_interrupted(self, event: records.RunInterrupted) -> None:
         in_flight, segment = event["in_flight"], self.segment
         if sorted(set(in_flight)) != in_flight or set(in_flight) & segment.asked \
                 or None in map(self._planned, in_flight):
@@ -180,11 +155,10 @@ class Walker:
                       "without a line in this segment")
         segment.has_ended = True
 
-    def _run_finished(self, event: RunFinished) -> None:
+    def _run_finished(self, event: records.RunFinished) -> None:
         segment = self.segment
         if segment.has_ended:
             return
-        self._require_no_group()
         segment.has_ended = True
         if (event["lines"], event["sha256"]) != (self.line - 1, self.seals.get(self.line)):
             self.note(f"lines or sha256 do not match the {self.line - 1} lines before")
@@ -207,7 +181,7 @@ class Walker:
         return self.segment.number == 0 or self.segment.number == 1 \
             and self.segment.first_line == 2
 
-    def _instrument_calibrated(self, event: InstrumentCalibrated) -> None:
+    def _instrument_calibrated(self, event: records.InstrumentCalibrated) -> None:
         segment = self.segment
         if segment.is_calibrated or segment.identified or segment.asked or self.manifest["smoke"]:
             self.note("the calibration comes once, at the start of a segment")
@@ -216,10 +190,10 @@ class Walker:
         for what in calibration_problems(event, lanes):
             self.note(what)
 
-    def _endpoint_identified(self, event: EndpointIdentified) -> None:
+    def _endpoint_identified(self, event: records.EndpointIdentified) -> None:
         segment, model = self.segment, event["model"]
-        self._require_no_group()
-        if not self._require_model(model):
+        if model not in self.models:
+            self.note(f"model {schema.shown(model)} is not in manifest.models")
             return
         is_head = not self._is_ready()
         if is_head:
@@ -234,14 +208,14 @@ class Walker:
         for what in self.replay.identified(event, is_head and self._is_first_process()):
             self.note(what)
 
-    def _model_skipped(self, event: ModelSkipped) -> None:
+    def _model_skipped(self, event: records.ModelSkipped) -> None:
         if event["model"] in (*self.models, *self.skipped) or not self._is_ready() \
                 or self.segment.asked or not self._is_first_process():
             self.note(f"model {schema.shown(event['model'])} is in manifest.models, or skipped "
                       "twice, or not before the first call")
         self.skipped.add(event["model"])
 
-    def _host_sampled(self, event: HostSampled) -> None:
+    def _host_sampled(self, event: records.HostSampled) -> None:
         """Samples come at any time; only the last one may follow the one before at once."""
         times = self.segment.samples_us
         times.append(event["t_us"])
@@ -249,16 +223,14 @@ class Walker:
             self.note(f"t_us of samples is {times[-3]} and {times[-2]}, too close together")
 
     # -- phases
-    def _phase_skipped(self, event: PhaseSkipped) -> None:
-        name = event["phase"]
-        self._require_no_group()
-        reason = self.skip_reasons.get(name)
+    def _phase_skipped(self, event: records.PhaseSkipped) -> None:
+        name, reason = event["phase"], self.skip_reasons.get(event["phase"])
         if event["model"] is not None or event["reason"] != reason or (None, name) in self.finished:
             self.note(f"{name} cannot be skipped here, or for another reason: "
                       f"{schema.shown(reason)}")
         self.finished.add((None, name))
 
-    def _phase_finished(self, event: PhaseFinished) -> None:
+    def _phase_finished(self, event: records.PhaseFinished) -> None:
         segment, key = self.segment, (event["model"], event["phase"])
         if key not in self.cells:
             self.note(f"phase {event['phase']} of model {schema.shown(event['model'])} is not "
@@ -292,15 +264,13 @@ class Walker:
         if key[0] and key[1] != "hello" and key[0] not in self.segment.identified_again:
             self.note(f"model {schema.shown(key[0])} was not identified again after its hello")
 
-    def _cache_probed(self, event: CacheProbed) -> None:
+    def _cache_probed(self, event: records.CacheProbed) -> None:
         model = event["model"]
-        self._require_no_group()
-        if not self._require_model(model):
-            return
         own = [key for key in self.cells if key[0] == model]
         if not set(own) <= self.finished or model in self.probed or len(own) < 2 \
                 or model not in self.segment.identified_again:
-            self.note("the cache is probed once, after all phases of the model")
+            self.note("the cache is probed once, after all phases of a model of the run")
+            return
         self.probed.add(model)
         for what in self.replay.cache_probed(event):
             self.note(what)
@@ -321,7 +291,7 @@ class Walker:
                 return hello._replace(repeat=number, cell_id=cell_id)
         return None
 
-    def _call_finished(self, call: CallFinished) -> None:
+    def _call_finished(self, call: records.CallFinished) -> None:
         cell = self._planned(call["cell_id"])
         if cell is None:
             self.note(f"cell_id {schema.shown(call['cell_id'])} is not planned")
@@ -345,7 +315,7 @@ class Walker:
         self.replay.note_call(cell, call)
         self.taken.append(call)
 
-    def _check_place(self, cell: Cell, call: CallFinished) -> None:
+    def _check_place(self, cell: Cell, call: records.CallFinished) -> None:
         """Whether this call may be made now."""
         segment, key = self.segment, _key_of(call)
         outcome = self.replay.outcomes.get(cell.cell_id)
@@ -366,7 +336,7 @@ class Walker:
             self.note(f"lane {cell.lane} made this call after a later one of the plan")
         segment.places[cell.lane] = at
 
-    def _check_times(self, cell: Cell, call: CallFinished) -> None:
+    def _check_times(self, cell: Cell, call: records.CallFinished) -> None:
         segment, span = self.segment, calls.span_us(call)
         if span is None:
             return
@@ -399,12 +369,12 @@ class Walker:
                 self.note(f"no cache_probed for {schema.shown(model)}")
 
 
-def _key_of(call: CallFinished) -> Key:
+def _key_of(call: records.CallFinished) -> Key:
     is_mixed = PHASES[call["phase"]].kind == "mixed"
     return None if is_mixed else call["model"], call["phase"]
 
 
-def calibration_problems(event: InstrumentCalibrated, lanes: list[int]) -> list[str]:
+def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int]) -> list[str]:
     """Values that no calibration writes. lanes: the numbers of lanes at which it measures."""
     if not event["lanes"]:
         return [] if event["reason"] else ["lanes is empty, and reason is null"]
@@ -429,12 +399,11 @@ def calibration_problems(event: InstrumentCalibrated, lanes: list[int]) -> list[
 # --- two clocks ----------------------------------------------------------------------------------
 def epoch_us(at: str) -> Optional[int]:
     """Microseconds since 1970 of a ledger's `at`; None for a day or hour that does not exist."""
-    match = re.fullmatch(r"(.{19})\.(\d{3})Z", at)
     try:
-        seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S")) if match else None
+        moment = datetime.strptime(at, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
     except ValueError:
         return None
-    return None if seconds is None or match is None else seconds * 1_000_000 + int(match[2]) * 1000
+    return round(moment.timestamp() * 1000) * 1000
 
 
 def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
