@@ -36,30 +36,28 @@ CODES: dict[str, Code] = {code.name: code for code in (
     Code("file-missing", ERROR, "One of the five files is missing.",
          "python3 harness/complete_submission.py FOLDER writes what is missing"),
     Code("file-unexpected", ERROR,
-         "A file or a changed path does not belong to a submission. A pull request adds either "
-         "submissions or changes to the project, never both. Systems leave files such as "
-         ".DS_Store.", "remove it from the folder, or propose it in a pull request of its own"),
+         "A file or changed path does not belong to a submission; systems leave files such as "
+         ".DS_Store. A pull request adds either submissions or changes to the project.",
+         "remove it from the folder, or propose it in a pull request of its own"),
     Code("file-not-regular", ERROR,
-         "A path is not a plain file with git mode 100644: a link, a device, a submodule or a "
+         "A path is not a plain file with git mode 100644, but a link, device, submodule or "
          "program. Windows and WSL set the mode of programs by mistake.",
          "replace it with the file itself; for a wrong mode: git update-index --chmod=-x FILE"),
     Code("file-too-large", ERROR,
-         "A file is larger, or a ledger line longer, than any run makes it: 32 MiB for run.jsonl, "
-         "4 MiB for one of its lines and for metadata.json, 256 KiB for run.md, 1 MiB for the "
-         "others.",
+         "A file or ledger line is larger than any run makes it: 32 MiB for run.jsonl, 4 MiB for a "
+         "line and for metadata.json, 256 KiB for run.md, 1 MiB for the others.",
          "run fewer models or repeats at a time, or with a smaller --num-predict; each run is a "
          "submission of its own"),
     Code("file-unreadable", ERROR,
          "A file cannot be read: no permission, or a blob that is missing in a partial clone.",
          "make it readable, or fetch the whole history"),
     Code("file-malformed", ERROR,
-         "A file is not strict JSON or UTF-8, does not match its schema (harness/schemas), holds "
+         "A file is not strict JSON or UTF-8, does not match its schema (harness/schemas), has "
          "more values than any run writes, or is not formatted as the programs write it.",
-         "restore the file as the program wrote it (git config core.autocrlf false), and change "
-         "values only with complete_submission.py --set"),
-    Code("file-changed", ERROR,
-         "The pull request changes, renames or deletes a merged file. Merged evidence stays as it "
-         "is.", "leave merged files alone; to have a wrong submission annotated, open an issue"),
+         "restore the file as the program wrote it (git config core.autocrlf false); change values "
+         "only with complete_submission.py --set"),
+    Code("file-changed", ERROR, "The pull request changes, renames or deletes a merged file.",
+         "leave merged files alone; to have a wrong submission annotated, open an issue"),
     Code("too-many-files", ERROR,
          "There are more files than one person can review: over 60 in a pull request, or over "
          "10,000 in a folder.", "split the pull request"),
@@ -68,8 +66,7 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "enter the value again with plain characters"),
     Code("answer-invisible", WARNING,
          "A model's answer holds invisible characters. Some languages and emoji need them; they "
-         "can also hide instructions to a reader.",
-         "look at the answer in a viewer that shows them"),
+         "can also hide instructions.", "look at the answer in a viewer that shows them"),
     Code("check-broken", ERROR, "The check itself failed on this submission. This is a bug.",
          "open an issue with the name of the folder"),
     Code("no-submission", INFO, "No submission was found.", NOTHING),
@@ -79,13 +76,13 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "different runs.",
          "name the folder as manifest.json says, and keep the files of one run together"),
     Code("harness-modified", ERROR,
-         "The harness version is unknown, or a program, suite or canonical option differs from "
-         "its release.", "git checkout a release, and run again"),
+         "The harness version is unknown, or a program, suite or canonical option differs from its "
+         "release.", "git checkout a release, and run again"),
     Code("harness-unreleased", WARNING,
          "The table of releases does not hold the hashes of this version's programs yet; only "
          "prompts and suites were compared.", "run a released version of the harness"),
     Code("suites-unavailable", INFO,
-         "The run used other suites than this checkout has, so its requests were not rebuilt.",
+         "The run used other suites than this checkout has; its requests were not rebuilt.",
          "check it with the harness of its release"),
     Code("not-a-measurement", ERROR,
          "The run is a rehearsal against the reference endpoint, or a smoke test.",
@@ -99,8 +96,8 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "The handle is not the GitHub login of the pull request's author.",
          "run with --submitter-handle and your own login"),
     Code("options-overridden", INFO,
-         "Options differ from the canonical ones. Such a run is compared only with runs that have "
-         "the same options.", NOTHING),
+         "Options differ from the canonical ones. The run is compared only with runs that have the "
+         "same options.", NOTHING),
     Code("endpoint-remote", INFO,
          "The server's address is not a loopback address. hardware.json has to describe the "
          "machine of the server.", NOTHING),
@@ -108,20 +105,19 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "Values of manifest.json contradict each other, the plan, or the hash in the ledger.",
          "restore manifest.json as the run wrote it"),
     Code("server-changed", WARNING,
-         "The engine, the model, its fingerprint or its facts changed during the run, for example "
-         "by an update between two segments, or because a router has several servers.",
-         "make a second run against one server"),
+         "The engine, the model or its facts changed during the run: an update between two "
+         "segments, or a router with several servers.", "make a second run against one server"),
     # --- the ledger
     Code("ledger-altered", ERROR,
          "A line of run.jsonl is missing, repeated, at the wrong place, or has a value that does "
          "not follow from the plan, the suites or other lines.",
-         "restore run.jsonl as the run wrote it"),
+         "restore run.jsonl as the run wrote it; if it is unchanged, open an issue"),
     Code("ledger-unfinished", ERROR,
          "The last line is not run_finished, or a planned call has no line.",
          "python3 harness/run_benchmark.py --run-id ID"),
     Code("call-repeated", ERROR,
          "A call was made again although it had an answer, or twice in one segment. The runner "
-         "repeats only failed calls, and only after a resume.",
+         "repeats only failed calls, after a resume.",
          "submit the run as it was; a better second run is a submission of its own"),
     Code("machine-slept", WARNING,
          "Wall clock and monotonic clock disagree, or a call outlasted its timeout: the machine "
@@ -131,58 +127,58 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "set the machine's clock, and run again"),
     # --- physics and the server's own numbers
     Code("hardware-exceeded", WARNING,
-         "The run is faster, or the weights larger, than the declared hardware allows: each token "
-         "reads all weights once, and each prompt token takes two operations per parameter. "
-         "A prompt cache, a draft model or a wrong declared value does that too.",
-         "check file_bytes, parameters_count, gpu_offload_ratio, backend, memory size and "
-         "bandwidth, declare a draft model, or make a second run"),
+         "The run is faster, or the weights larger, than the declared hardware allows: an answer "
+         "token reads all weights, a prompt token takes two operations per parameter. Prompt "
+         "caches, draft models and wrong declared values do that too.",
+         "check file_bytes, parameters_count, gpu_offload_ratio, backend and memory, declare a "
+         "draft model, or make a second run"),
     Code("context-exceeded", WARNING,
          "A prompt and its answer are longer than the context in force. Some servers shift their "
          "context.", "check context_effective_tokens"),
     Code("server-counts-contradict", WARNING,
-         "The server's token counts or timings contradict each other or what the client saw. "
-         "Proxies and slow networks do that.",
+         "The server's token counts or timings contradict each other or what the client saw, as "
+         "with some proxies and slow networks.",
          "name server and proxy in run.md, or make a second run without a proxy"),
     Code("answers-cut", WARNING,
-         "Answers ended by their length, but not at the length that was asked for: some servers "
-         "have a limit of their own. Rates are unaffected.",
+         "Answers ended by their length, but not at the requested length: some servers have their "
+         "own limit. Rates are unaffected.",
          "start the server without its own limit and run again, or describe the limit in run.md"),
     # --- copies and invented data
     Code("run-copied", ERROR,
          "Another submission has the same run id, or calls with exactly the same times.",
          "submit your own run, once, in one folder"),
     Code("answers-copied", WARNING,
-         "Nearly all long answers are those of another submission. At temperature 0 the same "
-         "model on the same kind of machine may repeat them.",
+         "Nearly all long answers are those of another submission. At temperature 0 the same model "
+         "on the same kind of machine may repeat them.",
          "say in run.md that the temperature was 0, or make a second run"),
     Code("data-too-regular", WARNING,
-         "Answers, times or rates are more regular than any known server's: equal answers to "
-         "different questions, equal times, no jitter, or round numbers. Small models and coarse "
-         "clocks come close.", SECOND_RUN),
+         "Answers, times or rates are more regular than any known server's: equal answers or "
+         "times, no jitter, round numbers. Small models and coarse clocks come close.", SECOND_RUN),
     Code("tokens-implausible", WARNING,
-         "Characters per token are outside the range of known tokenizers, or there are more "
-         "chunks than tokens. Other scripts, and proxies that split text, do that.",
+         "Characters per token are outside the range of known tokenizers, or there are more chunks "
+         "than tokens. Other scripts, and proxies that split text, do that.",
          "name the model's tokenizer and any proxy in run.md, or make a second run"),
     # --- documents
     Code("document-differs", ERROR,
          "metadata.json or run.md is not what the evidence gives. Both are recomputed to the last "
-         "digit; only your notes in run.md are yours to write.",
+         "digit; only your notes in run.md are free.",
          "python3 harness/complete_submission.py FOLDER writes both again and keeps your notes"),
     Code("attestation-missing", ERROR, "The privacy attestation in run.md is not ticked.",
          "review the files, then tick it as run.md asks"),
     Code("placeholder-left", ERROR, "A placeholder is left where a value or your notes belong.",
          "write your notes, or set the value with complete_submission.py --set, or to null"),
     Code("notes-not-plain", ERROR,
-         "Your notes in run.md hold HTML, an image or a link definition, which a rendered page "
-         "hides.", "write plain text, lists and links"),
+         "Your notes in run.md hold HTML, an image or a link definition, which a page hides.",
+         "write plain text, lists and links"),
     Code("hardware-implausible", WARNING,
          "A value of hardware.json is not plausible, or contradicts the run.",
          "run complete_submission.py on the measured machine, or --set the true value"),
     Code("hostname-published", WARNING,
          "manifest.json holds the machine's host name, as it does by default.",
          "to remove it: complete_submission.py FOLDER --set manifest.host_hostname_short=null"),
-    Code("private-value", ERROR, "A file holds a private value: a key, address, name or "
-         "identifier.",
+    # --- privacy, rankings
+    Code("private-value", ERROR,
+         "A file holds a private value: a key, address, name or identifier.",
          "remove it, and revoke keys; if the evidence holds it, make the run again"),
     Code("private-answer", WARNING,
          "Text in an answer looks private. Models also invent addresses and keys.",

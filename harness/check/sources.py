@@ -77,11 +77,12 @@ def cause(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
 
 
+KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe",
+         stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+
+
 def _kind_of(mode: int) -> str:
-    kinds = (("a symbolic link", stat.S_ISLNK), ("a folder", stat.S_ISDIR),
-             ("a named pipe", stat.S_ISFIFO), ("a socket", stat.S_ISSOCK),
-             ("a device", stat.S_ISBLK), ("a device", stat.S_ISCHR))
-    return next((name for name, holds in kinds if holds(mode)), "of an unknown kind")
+    return KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
 
 
 def _entries(path: str, shown: str, report: findings.Report) -> list[tuple[str, os.stat_result]]:
@@ -100,38 +101,26 @@ def _entries(path: str, shown: str, report: findings.Report) -> list[tuple[str, 
 
 
 def _below(path: str, shown: str, report: findings.Report, level: int) -> Iterator[Submission]:
-    entries = _entries(path, shown, report)
-    name = os.path.basename(os.path.abspath(path))
-    if name.startswith("run-") or {name for name, _ in entries} & set(NAMES[:2]):
-        yield _submission(path, shown, entries, report)
-        return
+    entries, files = _entries(path, shown, report), dict[str, Blob]()
+    places = ["", "", "", *os.path.abspath(path).replace(os.sep, "/").split("/")]
+    is_submission = places[-1].startswith("run-") or not {
+        name for name, _ in entries}.isdisjoint(NAMES[:2])
     for name, status in entries:
-        below = f"{shown}/{name}"
-        if stat.S_ISDIR(status.st_mode) and level < MAX_LEVELS:
+        below, is_folder = f"{shown}/{name}", stat.S_ISDIR(status.st_mode)
+        if is_folder and not is_submission and level < MAX_LEVELS:
             yield from _below(os.path.join(path, name), below, report, level + 1)
-        elif not stat.S_ISREG(status.st_mode):
+        elif not stat.S_ISREG(status.st_mode) and (name in NAMES or not is_submission):
             report.add("file-not-regular", below, f"is {_kind_of(status.st_mode)}")
-        elif name != "README.md":
-            report.add("file-unexpected", below, "is not one of the five files")
-
-
-def _submission(path: str, shown: str, entries: Sequence[tuple[str, os.stat_result]],
-                report: findings.Report) -> Submission:
-    places = os.path.abspath(path).replace(os.sep, "/").split("/")
-    handle, tag, folder = (["", "", ""] + places)[-3:]
-    files = {}
-    for name, status in entries:
-        if name not in NAMES:
-            report.add("file-unexpected", f"{shown}/{name}", "is not one of the five files")
-        elif not stat.S_ISREG(status.st_mode):
-            report.add("file-not-regular", f"{shown}/{name}", f"is {_kind_of(status.st_mode)}")
-        else:
-            files[name] = Blob(f"{shown}/{name}", status.st_size,
+        elif is_submission and name in NAMES:
+            files[name] = Blob(below, status.st_size,
                                functools.partial(open_regular, os.path.join(path, name)))
-    for name in NAMES:
-        if name not in {entry for entry, _ in entries}:
-            report.add("file-missing", f"{shown}/{name}", "is missing")
-    return Submission(shown, (handle, tag, folder), files)
+        elif is_submission or name != "README.md":
+            report.add("file-unexpected", below, "is not one of the five files")
+    if is_submission:
+        for name in NAMES:
+            if name not in {entry for entry, _ in entries}:
+                report.add("file-missing", f"{shown}/{name}", "is missing")
+        yield Submission(shown, (places[-3], places[-2], places[-1]), files)
 
 
 def open_regular(path: str) -> BinaryIO:
@@ -186,7 +175,7 @@ class Repository:
         except OSError as error:
             raise HarnessError(f"git does not start ({cause(error)}); install it") from None
 
-    def _output(self, *words: str, stdin: bytes = b"") -> bytes:
+    def _output(self, *words: str, stdin: bytes = b"") -> str:
         """The short output of a command; empty if it fails."""
         child = self._start(words, subprocess.PIPE)
         try:
@@ -194,8 +183,8 @@ class Repository:
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
-            return b""
-        return b"" if child.returncode else out
+            return ""
+        return "" if child.returncode else out.decode("ascii", "replace")
 
     def _records(self, words: Sequence[str], limit_bytes: int) -> Iterator[str]:
         """The NUL-separated output of a command. Raises HarnessError if it fails."""
@@ -223,19 +212,18 @@ class Repository:
 
     def commit(self, name: str) -> str:
         """The id of a commit. Raises HarnessError."""
-        out = b"" if name.startswith("-") or "\0" in name else self._output(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}")
-        found = out.decode("ascii", "replace").strip()
+        found = "" if name.startswith("-") or "\0" in name else self._output(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}").strip()
         if not SHA.match(found):
             raise HarnessError(f"{printable(name)} is not a commit here; fetch it, and pass its id")
         return found
 
     def merge_base(self, base: str, head: str) -> str:
         """The common ancestor of two commits. Raises HarnessError."""
-        found = self._output("merge-base", base, head).decode("ascii", "replace")[:64]
-        if not SHA.match(found.strip()):
+        found = self._output("merge-base", base, head)[:64].strip()
+        if not SHA.match(found):
             raise HarnessError("base and head have no common commit here; fetch more history")
-        return found.strip()
+        return found
 
     def changes(self, base: str, head: str) -> list[Change]:
         """All changed paths; a rename is a deletion and an addition. Raises HarnessError."""
@@ -259,7 +247,7 @@ class Repository:
         for at in range(0, len(shas), SHAS_AT_ONCE):
             asked = "".join(sha + "\n" for sha in shas[at:at + SHAS_AT_ONCE] if SHA.match(sha))
             out = self._output("cat-file", "--batch-check", stdin=asked.encode("ascii"))
-            rows = (line.split(" ") for line in out.decode("ascii", "replace").split("\n"))
+            rows = (line.split(" ") for line in out.split("\n"))
             found.update((row[0], int(row[2])) for row in rows
                          if len(row) == 3 and row[1] == "blob")
         return found

@@ -96,7 +96,7 @@ def one(made, event, at=0):
 
 
 def later(made, event, by_us):
-    """Everything from a line on happens so much later."""
+    """Delay everything from a line on."""
     at = made.events.index(event)
     for line in made.events[at:]:
         line["t_us"] += by_us
@@ -116,15 +116,15 @@ def moved(at, by_us):
 
 
 def set_gaps(call, gaps):
-    """Give a call's chunks other gaps, and its marks what follows."""
+    """Give a call other chunk times, and the times that follow."""
     timing = call["timing"]
     timing["chunk_us"] = [timing["first_token_us"], *gaps]
     timing["last_token_us"] = sum(timing["chunk_us"])
     timing["done_us"] = timing["last_token_us"] + 500
 
 
-def say(call, text):
-    """Give a call another answer, scored again."""
+def set_answer(call, text):
+    """Give a call another answer and its checks."""
     call["response"]["text"] = text
     question = next(q for q in valid_run.SUITES[call["phase"]] if q.id == call["question_id"])
     call["checks"] = state.answer_checks.check_answer(text, question.required_markers,
@@ -132,7 +132,7 @@ def say(call, text):
 
 
 def count_prompts(made, factor):
-    """The server counts prompts otherwise, in all that it says."""
+    """Multiply all prompt counts of the server."""
     for call in calls_of(made):
         usage, timings = call["response"]["usage"], call["response"]["server_timings"]
         usage["prompt_tokens"] *= factor
@@ -145,7 +145,7 @@ def count_prompts(made, factor):
 
 
 def count_answers(made, count):
-    """The same of answers; count gives a call's tokens."""
+    """Set all answer counts of the server; count gives a call's tokens."""
     for call in calls_of(made)[1:]:
         usage, timings = call["response"]["usage"], call["response"]["server_timings"]
         usage["completion_tokens"] = timings["predicted_n"] = tokens = count(call)
@@ -155,7 +155,7 @@ def count_answers(made, count):
 
 
 def declare(made, key, value):
-    """The contributor says so; `models.0.file_bytes`."""
+    """Declare a value; key: `models.0.file_bytes`."""
     document = made.metadata
     *path, last = key.split(".")
     for name in path:
@@ -185,7 +185,7 @@ class Case(NamedTuple):
 
 
 def assign(find, name, value):
-    """A change: `find(made)` gives an object, whose key becomes a value or what it makes of it."""
+    """A change of one key of `find(made)`; value: the new value, or a function of the old one."""
     def change(made):
         held = find(made)
         held[name] = value(held[name]) if callable(value) else value
@@ -216,7 +216,7 @@ def manifest_field(*path, value):
 
 
 def file_bytes(name, data):
-    """A file is other bytes than its document."""
+    """Replace the bytes of a file."""
     return lambda made: made.files.__setitem__(
         name, data(made.bytes_of()[name]) if callable(data) else data)
 
@@ -243,14 +243,14 @@ def drop_call(made):
 
 
 def drop_resumed_hello(made):
-    """The hello of a second segment, and the lines that come of it."""
+    """Remove the hello of the second segment and the lines that follow from it."""
     at = made.events.index(one(made, "run_resumed"))
     hello = next(i for i, line in enumerate(made.events) if i > at and line.get("phase") == "hello")
     del made.events[hello:hello + 3]
 
 
 def trade_lines(made):
-    """Two lines change places and times."""
+    """Swap two lines and their times."""
     first, second = made.events[1:3]
     for name in ("t_us", "at"):
         first[name], second[name] = second[name], first[name]
@@ -258,7 +258,7 @@ def trade_lines(made):
 
 
 def ask_again(made):
-    """A call that had an answer is asked once more behind the last one of its phase."""
+    """Repeat an answered call at the end of its phase."""
     last = calls_of(made, "frozen")[-1]
     at = made.events.index(last) + 1
     took_us = last["timing"]["done_us"] + 1000
@@ -326,7 +326,7 @@ def slow_server(made):
 
 def same_answer(made):
     for call in calls_of(made)[1:]:
-        say(call, "I am a language model, and can not answer this question here. " * 4)
+        set_answer(call, "I am a language model, and can not answer this question here. " * 4)
 
 
 def same_times(made):
@@ -375,6 +375,31 @@ OTHER_RELEASE = {"public-1": release.Release(
     (release.revision({**release.current_hashes(), **OTHER_PROMPTS}),))}
 HUGE_LINE = b'{"event":"' + b"x" * (reading.MAX_LINE_BYTES + 10) + b'"}\n'
 
+# (word of the finding, field of a call, its new value or a function of the old one)
+CALL_FIELDS = (
+    ("lane is 3", "lane", 3),
+    ("cold", "cold", True),
+    ("messages_chars", "request.messages_chars", lambda n: n + 1),
+    ("prompt", "request.prompt", "hello"),
+    ("temperature", "request.options", lambda held: {**held, "temperature": 0.2}),
+    ("dropped_fields", "request.dropped_fields", ["stream_options"]),
+    ("salt", "request.salt", "0123456789abcdef"),
+    ("HTTP status", "response.http_status", 201),
+    ("finish_reason", "response.finish_reason", None),
+    ("characters", "reasoning.characters", 1),
+    ("truncated", "truncated.reason", "no reason"),
+    ("headers_us", "timing.headers_us", lambda us: us + 10_000),
+    ("headers_us", "timing.headers_us", None),
+    ("chunk_kinds", "timing.chunk_kinds", "a3r2"),
+    ("first_answer_us", "timing.first_answer_us", lambda us: us + 1),
+    ("reads", "timing.reads", lambda held: [*held, [999, 2]]),
+    ("reads", "timing.reads", [[1, 2]]),
+    ("ttft_null_reason", "timing.ttft_null_reason", "no text arrived"),
+    ("read_lag_us", "timing.read_lag_us", None),
+    ("read_lag_us", "timing.read_lag_us.n", 2),
+    ("bytes_received", "timing.bytes_received", 10),
+    ("written at", "timing.done_us", lambda us: us + 10_000_000),
+)
 CASES = (
     # files
     Case("file-missing", "missing", disk=unlink("run.md")),
@@ -466,59 +491,30 @@ CASES = (
     Case("ledger-unfinished", "planned call", drop_call, follows=("ledger-altered",)),
     # It comes after itself.
     Case("call-repeated", "outcome ok", ask_again, follows=("ledger-altered",)),
-    # the ledger: values that follow from others
-    Case("ledger-altered", "lane is 3", call_field("lane", value=3)),
-    Case("ledger-altered", "cold", call_field("cold", value=True)),
+    # the ledger: values that follow from others, and times
+    *(Case("ledger-altered", word, call_field(*path.split("."), value=value))
+      for word, path, value in CALL_FIELDS),
     Case("ledger-altered", "model is", call_field("model", value="another"), spec=RESUMED),
-    Case("ledger-altered", "messages_chars",
-         call_field("request", "messages_chars", value=lambda n: n + 1)),
-    Case("ledger-altered", "prompt", call_field("request", "prompt", value="hello")),
-    Case("ledger-altered", "temperature", call_field("request", "options", value=lambda held: {
-        **held, "temperature": 0.2})),
-    Case("ledger-altered", "dropped_fields",
-         call_field("request", "dropped_fields", value=["stream_options"])),
-    Case("ledger-altered", "salt", call_field("request", "salt", value="0123456789abcdef")),
     Case("ledger-altered", "salt of another", lambda made: calls_of(made)[2]["request"][
         "options"].update(cache_salt=calls_of(made)[1]["request"]["options"]["cache_salt"]),
          spec=SALTED),
-    Case("ledger-altered", "HTTP status", call_field("response", "http_status", value=201)),
-    Case("ledger-altered", "finish_reason", call_field("response", "finish_reason", value=None)),
     Case("ledger-altered", "checks",
          call_field("checks", "passed", value=lambda passed: not passed, at=5), spec=FIVE),
-    Case("ledger-altered", "characters", call_field("reasoning", "characters", value=1)),
     Case("ledger-altered", "reasoning.mode", call_field("reasoning", "mode", value="hidden"),
          follows=("cells-not-ranked",)),
-    Case("ledger-altered", "truncated", call_field("truncated", "reason", value="it says so")),
     Case("ledger-altered", "flags", call_field("flags", value=["model_mismatch"]),
          follows=("cells-not-ranked",)),
-    Case("ledger-altered", "reason", line_field("cache_probed", "reason", "it says so")),
+    Case("ledger-altered", "reason", line_field("cache_probed", "reason", "no reason")),
     Case("ledger-altered", "engine", manifest_field("engine", "build", value="b9999")),
     Case("ledger-altered", "requested_tokens", lambda made: one(made, "endpoint_identified")[
         "context"].update(requested_tokens=4097)),
     Case("ledger-altered", "p50", lambda made: one(made, "instrument_calibrated")["lanes"][0][
         "lag_us"].update(p50=15)),
-    # the ledger: times
     Case("ledger-altered", "t_us", sample_back_in_time),
-    Case("ledger-altered", "headers_us",
-         call_field("timing", "headers_us", value=lambda us: us + 10_000)),
-    Case("ledger-altered", "headers_us", call_field("timing", "headers_us", value=None)),
     Case("ledger-altered", "last_token_us",
          lambda made: calls_of(made)[1]["timing"]["chunk_us"].__setitem__(3, 9)),
-    Case("ledger-altered", "chunk_kinds", call_field("timing", "chunk_kinds", value="a3r2")),
-    Case("ledger-altered", "first_answer_us",
-         call_field("timing", "first_answer_us", value=lambda us: us + 1)),
-    Case("ledger-altered", "reads",
-         call_field("timing", "reads", value=lambda held: [*held, [999, 2]])),
-    Case("ledger-altered", "reads", call_field("timing", "reads", value=[[1, 2]])),
-    Case("ledger-altered", "ttft_null_reason",
-         call_field("timing", "ttft_null_reason", value="no text arrived")),
-    Case("ledger-altered", "read_lag_us", call_field("timing", "read_lag_us", value=None)),
-    Case("ledger-altered", "read_lag_us", call_field("timing", "read_lag_us", "n", value=2)),
-    Case("ledger-altered", "bytes_received", call_field("timing", "bytes_received", value=10)),
     Case("ledger-altered", "lane 0",
          call_field("timing", "started_us", value=lambda us: us - 900, at=2)),
-    Case("ledger-altered", "written at",
-         call_field("timing", "done_us", value=lambda us: us + 10_000_000)),
     Case("ledger-altered", "HTTP status 500",
          lambda made: calls_of(made)[1]["attempts"][0].update(status=500), spec=BUSY),
     Case("ledger-altered", "attempt", lambda made: calls_of(made)[1]["attempts"][0].update(
@@ -579,7 +575,7 @@ CASES = (
                                              "ping 192.168.1.20")),
     Case("cells-not-ranked", "edge_append", spec=EDGE),
 )
-# What needs a folder, a repository or an index of its own has a test of its own.
+# Tested in other classes, with a folder, repository or index.
 ELSEWHERE = {
     "file-not-regular": "HostileFiles", "file-unreadable": "HostileFiles",
     "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
@@ -588,7 +584,7 @@ ELSEWHERE = {
 
 
 class Codes(unittest.TestCase):
-    """One code by one change."""
+    """Each case has its code, and no other."""
 
     maxDiff = None
 
@@ -619,7 +615,7 @@ class Codes(unittest.TestCase):
 
 
 class HonestRuns(unittest.TestCase):
-    """What a runner writes has no finding, whatever happened to it."""
+    """Honest runs have no finding."""
 
     def test_a_run_has_no_finding(self):
         for spec in (SMALL, LANES, SALTED, SKIPPING, RESUMED, TORN, BUSY, SUITE, Spec(
@@ -633,7 +629,7 @@ class HonestRuns(unittest.TestCase):
                 report = check(make(spec))
                 self.assertEqual(codes(report), [], report.text(1))
 
-    def test_two_models_lanes_resumes_retries_reasoning_and_a_failure_are_no_finding(self):
+    def test_a_run_with_two_models_resumes_retries_and_failures_has_no_finding(self):
         made = make(EVERYTHING)
         self.assertEqual({line["segment"] for line in made.events}, {0, 1, 2})
         self.assertEqual({line["event"] for line in made.events} ^ set(ledger.event_names()),
@@ -641,12 +637,12 @@ class HonestRuns(unittest.TestCase):
         report = check(made)
         self.assertEqual(codes(report), [], report.text(1))
 
-    def test_a_conversation_that_met_its_edge_is_told_of_and_no_error(self):
+    def test_a_full_context_is_only_an_info(self):
         for spec in (EDGE, EDGE._replace(kill_after=(7,)), EDGE._replace(kill_after=(3,))):
             report = check(make(spec))
             self.assertEqual(codes(report), ["cells-not-ranked"], report.text(1))
 
-    def test_a_run_whose_very_first_line_was_torn(self):
+    def test_a_torn_first_line_is_accepted(self):
         made = make()
         resumed = one(make(TORN), "run_resumed")
         first = made.events[0]
@@ -656,20 +652,20 @@ class HonestRuns(unittest.TestCase):
             "run_id", "at", "t_us")}})
         self.assertEqual(codes(check(made.sealed())), [])
 
-    def test_a_host_name_that_was_taken_out_afterwards_breaks_no_seal(self):
+    def test_removing_the_host_name_keeps_the_manifest_hash_valid(self):
         made = make()
         host_name(made)
         made = made.sealed()
         made.manifest["host_hostname_short"] = None
         self.assertEqual(codes(check(made.completed())), [])
 
-    def test_words_may_hold_comparisons_lists_and_links(self):
+    def test_notes_may_contain_comparisons_lists_and_links(self):
         made = make()
         words("notes", "- with n<k lanes, or n > 2\n- see [the log](https://example.org/a)\n"
               "- \u00fc, \u65e5\u672c, \u2600\ufe0f and an arrow ->")(made)
         self.assertEqual(codes(check(made)), [])
 
-    def test_canonical_options_are_those_of_the_runner(self):
+    def test_canonical_options_are_the_runners(self):
         self.assertEqual(manifest.CANONICAL_OPTIONS[run_benchmark.HARNESS_VERSION],
                          run_benchmark.CANONICAL_OPTIONS)
 
@@ -689,7 +685,7 @@ class HonestRuns(unittest.TestCase):
 
 
 class Examples(unittest.TestCase):
-    """The example is one, where it lies, and nowhere else."""
+    """The example is accepted in its folder only."""
 
     def made(self):
         made = make(Spec(more=("--smoke",)))
@@ -699,31 +695,31 @@ class Examples(unittest.TestCase):
             event["run_id"] = manifest.NIL_RUN_ID
         return made.sealed()
 
-    def test_it_is_accepted_as_an_example(self):
+    def test_the_example_is_accepted_in_its_folder(self):
         with tempfile.TemporaryDirectory() as root:
             folder = Path(self.made().write(root))
             folder.parent.parent.rename(Path(root) / "EXAMPLE")
             report = check_folders([str(Path(root) / "EXAMPLE")])
             self.assertEqual(codes(report), ["example"], report.text(1))
 
-    def test_it_is_refused_as_a_submission(self):
+    def test_the_example_is_refused_elsewhere(self):
         self.assertEqual(codes(check(self.made())), ["not-a-measurement"])
 
-    def test_a_flag_lets_a_rehearsal_pass_and_nothing_else(self):
+    def test_allow_synthetic_accepts_a_rehearsal(self):
         made = make()
         made.manifest["synthetic"] = True
         self.assertEqual(codes(check(made.sealed(), allow_synthetic=True)), [])
 
 
 class Copies(unittest.TestCase):
-    """Somebody else's run."""
+    """Copies of another run."""
 
     def checked(self, *submissions):
         with tempfile.TemporaryDirectory() as root:
             return check_folders([made.write(root) for made in submissions])
 
     def other(self, made, handle, changes=()):
-        """The same run under another name and id."""
+        """The same run with another handle and run id."""
         made.manifest.update(submitter_handle=handle, run_id=ANOTHER_ID)
         for event in made.events:
             event["run_id"] = made.manifest["run_id"]
@@ -731,7 +727,7 @@ class Copies(unittest.TestCase):
             change(made)
         return made.sealed()
 
-    def test_one_run_in_two_folders(self):
+    def test_one_run_in_two_folders_is_a_copy(self):
         twice = make()
         twice.manifest["device_tag"] = "another-machine"
         twice.manifest["cell_id_prefix"] = "another-machine:llama.cpp"
@@ -739,10 +735,9 @@ class Copies(unittest.TestCase):
             if "cell_id" in event:
                 event["cell_id"] = event["cell_id"].replace(SMALL.tag, "another-machine")
         report = self.checked(make(), twice.sealed())
-        # Its times are those of the other, too.
         self.assertEqual(codes(report), ["run-copied"], report.text(2))
 
-    def test_times_of_another_run(self):
+    def test_times_of_another_run_are_a_copy(self):
         report = self.checked(make(FIVE), self.other(make(FIVE), "grace"))
         self.assertEqual(codes(report), ["answers-copied", "run-copied"], report.text(2))
 
@@ -750,18 +745,18 @@ class Copies(unittest.TestCase):
         for call in calls_of(made):
             set_gaps(call, [max(gap - 1, 0) for gap in call["timing"]["chunk_us"][1:]])
 
-    def test_answers_of_another_run(self):
+    def test_answers_of_another_contributor_are_a_warning(self):
         report = self.checked(make(FIVE), self.other(make(FIVE), "grace", [self.new_times]))
         self.assertEqual(codes(report), ["answers-copied"], report.text(2))
 
-    def test_a_contributor_may_get_an_answer_twice(self):
+    def test_a_contributor_may_repeat_answers(self):
         report = self.checked(make(FIVE), self.other(make(FIVE), "ada", [self.new_times]))
         self.assertEqual(codes(report), [], report.text(2))
 
-    def test_two_runs_of_one_kind_are_no_copies(self):
+    def test_two_different_runs_are_not_copies(self):
         self.assertEqual(codes(self.checked(make(), make(Spec(seed=2, handle="grace")))), [])
 
-    def test_a_sketch_of_bytes_is_the_sketch_of_what_they_say(self):
+    def test_sketches_of_bytes_and_of_events_are_equal(self):
         for spec in (SMALL, EVERYTHING):
             made = make(spec)
             path = f"submissions/{made.path()}/run.jsonl"
@@ -770,9 +765,9 @@ class Copies(unittest.TestCase):
 
 
 class HostileFiles(unittest.TestCase):
-    """Whatever lies there: a finding, and no more."""
+    """Odd files are findings, never crashes."""
 
-    def test_a_link_in_place_of_a_file(self):
+    def test_a_link_instead_of_a_file_is_refused(self):
         self.assertEqual(codes(check(make(), link)), ["file-not-regular"])
 
     def test_a_named_pipe_is_not_opened(self):
@@ -781,7 +776,7 @@ class HostileFiles(unittest.TestCase):
             os.mkfifo(folder / "run.jsonl")
         self.assertEqual(codes(check(make(), pipe)), ["file-not-regular"])
 
-    def test_a_link_in_place_of_the_folder(self):
+    def test_a_link_instead_of_a_folder_is_refused(self):
         with tempfile.TemporaryDirectory() as root:
             folder = Path(make().write(root))
             other = folder.parent / "run-00000000-0000-4000-8000-000000000000"
@@ -791,7 +786,7 @@ class HostileFiles(unittest.TestCase):
             self.assertEqual(codes(check_folders([str(other)])),
                              ["file-not-regular", "no-submission"])
 
-    def test_a_file_that_cannot_be_read(self):
+    def test_an_unreadable_file_is_a_finding(self):
         def refuse():
             raise OSError(13, "Permission denied")
         made, report = make(), findings.Report()
@@ -804,7 +799,7 @@ class HostileFiles(unittest.TestCase):
             valid_run.RELEASES, now_s=valid_run.NOW_S), copies.Index(), report)
         self.assertEqual([f.code for f in report.findings()], ["file-unreadable"] * 2)
 
-    def test_a_file_that_grows_while_it_is_read(self):
+    def test_a_file_that_grows_while_read_is_refused(self):
         limit = sources.LIMITS_BYTES["run.md"]
         blob = sources.Blob("x/run.md", 10, lambda: io.BytesIO(b"x" * (limit + 9)))
         report = findings.Report()
@@ -819,14 +814,14 @@ class HostileFiles(unittest.TestCase):
         self.assertIsNone(reading.read_ledger(blob, findings.Notes(report, "x")))
         self.assertEqual(codes(report), ["file-too-large"])
 
-    def test_a_defect_of_the_check_is_a_finding(self):
+    def test_an_exception_in_the_check_is_a_finding(self):
         with mock.patch.object(check_submission, "check_manifest",
                                side_effect=KeyError("\x1b[31m")):
             report = check(make())
         self.assertEqual(codes(report), ["check-broken"])
         self.assertNotIn("\x1b", report.text(1))
 
-    def test_more_lists_than_a_parser_should_see(self):
+    def test_deep_and_huge_json_is_refused(self):
         for data in (b"[" * 100_001, b"[" + b"{}," * 200_000 + b"{}]", b"[" * 40 + b"]" * 40):
             with self.subTest(data=data[:9]):
                 made = make()
@@ -854,7 +849,7 @@ class HostileFiles(unittest.TestCase):
         for text in (report.text(1), report.json(1)):
             self.assertRegex(text, r"\A[\n\x20-\x7e]*\Z")
 
-    def test_a_long_value_is_cut(self):
+    def test_long_values_are_truncated(self):
         made = make()
         made.manifest["flags"] = ["--" + "x" * 390] * 50
         lines = check(made.sealed()).text(1).split("\n")
@@ -862,7 +857,7 @@ class HostileFiles(unittest.TestCase):
 
 
 class CommandLine(unittest.TestCase):
-    """Flags, exit codes and the two forms of the report."""
+    """Options, exit codes and both forms of the report."""
 
     def test_a_clean_submission_exits_0_and_another_1(self):
         with tempfile.TemporaryDirectory() as root, mock.patch.object(
@@ -890,7 +885,7 @@ class CommandLine(unittest.TestCase):
             found = list(sources.of_paths([root], report))
             self.assertEqual((len(found), codes(report)), (2, []))
 
-    def test_a_place_without_submissions_says_so(self):
+    def test_a_folder_without_submissions_is_an_info(self):
         with tempfile.TemporaryDirectory() as root:
             code, out, _ = run_main(root)
             self.assertEqual(code, 0)
@@ -940,7 +935,7 @@ error file-too-large submissions/ada/x/run.jsonl:7 (x)
             self.assertFalse(code.remedy.endswith("."), code.name)
             self.assertIn(f"| `{code.name}` |", findings.check_markdown())
 
-    def test_it_runs_by_itself_on_a_bare_python(self):
+    def test_runs_on_a_bare_python(self):
         program = Path(check_submission.__file__).resolve()
         done = subprocess.run([sys.executable, "-E", "-S", str(program), "--help"],
                               capture_output=True, text=True, timeout=60)
@@ -949,7 +944,7 @@ error file-too-large submissions/ada/x/run.jsonl:7 (x)
 
 
 class Answers(unittest.TestCase):
-    """--answers: what each call said, as data."""
+    """--answers: how each call went."""
 
     def shown(self, made, *argv):
         with tempfile.TemporaryDirectory() as root:
@@ -957,7 +952,7 @@ class Answers(unittest.TestCase):
             code, out, err = run_main("--answers", str(folder), *argv)
         return code, out.splitlines(), err
 
-    def test_each_call_has_a_line_and_its_answers_two_ends(self):
+    def test_each_call_has_a_line_and_both_ends_of_its_answer(self):
         made = make(SMALL)
         call = calls_of(made)[1]
         call["response"]["text"] = "one\n  two " + "x" * 200 + " the end"
@@ -968,7 +963,7 @@ class Answers(unittest.TestCase):
         shown = "one two " + "x" * 200 + " the end"
         self.assertEqual(lines[4], f"    [stop] {shown[:110]} [...] {shown[-40:]}")
 
-    def test_thinking_and_silence_are_told_and_nothing_is_unescaped(self):
+    def test_thinking_and_missing_text_are_shown_escaped(self):
         made = make(SMALL)
         first, second = calls_of(made)[:2]
         first["response"]["text"] = ""
@@ -979,7 +974,7 @@ class Answers(unittest.TestCase):
                          [r"    [length] (only thinking) hm \x1b[2J\u202e",
                           "    [no end] (no text)"])
 
-    def test_what_cannot_be_read_is_an_error(self):
+    def test_an_unreadable_ledger_is_an_error(self):
         made = make(SMALL)
         with tempfile.TemporaryDirectory() as root:
             folder = made.write(root)
@@ -1002,7 +997,7 @@ class Privacy(unittest.TestCase):
         return [" ".join(line.split(" ")[:3]) for line in out.splitlines()[:-1]
                 if not line.startswith(" ")]
 
-    def test_every_hit_has_its_file_and_line(self):
+    def test_each_hit_has_file_and_line(self):
         with tempfile.TemporaryDirectory() as root:
             file = Path(root) / "notes.md"
             file.write_text("one\nfrom 192.168.1.20\non turing-box by hopper\n" + "10.0.0.7\n" * 5)
@@ -1013,7 +1008,7 @@ class Privacy(unittest.TestCase):
             self.assertNotIn("168.1.20", out)
             self.assertIn("1 place checked: 8 errors, no warnings", out)
 
-    def test_answers_are_warnings_and_the_rest_of_a_ledger_is_not(self):
+    def test_hits_in_answers_are_warnings_and_others_errors(self):
         made = make(RESUMED)
         call_field("response", "text", value="ping 192.168.1.20")(made)
         with tempfile.TemporaryDirectory() as root:
@@ -1027,7 +1022,7 @@ class Privacy(unittest.TestCase):
             Path(folder, "run.jsonl").write_bytes(made.ledger_bytes())
             self.assertEqual(self.grep(folder)[0], 1)
 
-    def test_a_diff_on_standard_input_is_read_as_what_it_is(self):
+    def test_ledger_lines_in_a_diff_are_parsed(self):
         made = make()
         call_field("response", "text", value="ping 192.168.1.20")(made)
         diff = (f"+++ b/submissions/{made.path()}/run.jsonl\n".encode() + b"".join(
@@ -1037,7 +1032,7 @@ class Privacy(unittest.TestCase):
         code, out, _ = self.grep("-", stdin=b"+ served by turing-box\n")
         self.assertEqual((code, self.lines(out)), (1, ["error private-value -:1"]))
 
-    def test_a_login_that_is_a_part_of_the_handle_is_found_elsewhere_alone(self):
+    def test_a_login_inside_the_handle_is_found_only_elsewhere(self):
         made = make(Spec(handle="hopper-g"))
         with tempfile.TemporaryDirectory() as root:
             folder = made.write(root)
@@ -1052,14 +1047,14 @@ class Privacy(unittest.TestCase):
             code, out, _ = self.grep(folder)
             self.assertEqual((code, len(self.lines(out))), (1, 1), out)
 
-    def test_a_host_name_that_the_runner_wrote_is_a_warning(self):
+    def test_the_manifests_host_name_is_a_warning(self):
         made = make()
         made.manifest["host_hostname_short"] = "turing-box"
         with tempfile.TemporaryDirectory() as root:
             code, out, _ = self.grep(made.write(root))
             self.assertEqual((code, out.split(" ")[:2]), (0, ["warning", "hostname-published"]))
 
-    def test_links_are_not_followed_and_long_lines_are_read_in_pieces(self):
+    def test_links_are_not_followed_and_long_lines_are_searched_in_pieces(self):
         with tempfile.TemporaryDirectory() as root:
             (Path(root) / "link").symlink_to("/etc/hostname")
             (Path(root) / "long").write_bytes(b"x" * 4990 + b" 192.168.1.20 " + b"x" * 9000)
@@ -1071,7 +1066,7 @@ class Privacy(unittest.TestCase):
 
 
 def fast_import(repository, commits):
-    """Make commits, each (branch, from, {path: (mode, data) or None to delete})."""
+    """Make commits: (branch, parent, {path: (mode, data), or None to delete})."""
     stream = b""
     for branch, start, files in commits:
         stream += (f"commit refs/heads/{branch}\ncommitter A <a@example.org> 1790000000 +0000\n"
@@ -1089,7 +1084,7 @@ def fast_import(repository, commits):
 
 
 class Changes(unittest.TestCase):
-    """Pull requests: what a change adds, read from git's objects alone."""
+    """--base and --head: what a change adds, read from git objects."""
 
     @classmethod
     def setUpClass(cls):
@@ -1098,7 +1093,7 @@ class Changes(unittest.TestCase):
         cls.repository = os.path.join(cls.folder.name, "repository")
         cls.marker = os.path.join(cls.folder.name, "was-run")
         subprocess.run(["git", "init", "--quiet", cls.repository], check=True)
-        # A repository's own settings may run programs; none of them may be.
+        # Settings of a repository may name programs; none of them may run.
         run = f"touch {cls.marker}"
         for name in ("diff.x.textconv", "filter.x.smudge", "filter.x.clean", "core.fsmonitor",
                      "diff.external", "core.sshCommand"):
@@ -1153,7 +1148,7 @@ class Changes(unittest.TestCase):
         self.assertFalse(os.path.exists(self.marker))
         return report
 
-    def test_an_added_submission_is_clean_though_the_base_went_on(self):
+    def test_an_added_submission_is_clean_after_the_base_moved(self):
         self.assertEqual(codes(self.report("good", handle="Ada")), [])
 
     def test_a_hostile_change_is_refused(self):
@@ -1178,22 +1173,22 @@ class Changes(unittest.TestCase):
     def test_another_authors_folder_is_refused(self):
         self.assertEqual(codes(self.report("good", handle="grace")), ["handle-not-author"])
 
-    def test_a_change_of_the_project_is_none_of_submissions(self):
+    def test_a_change_of_the_project_is_no_submission(self):
         self.assertEqual(codes(self.report("project")), ["no-submission"])
 
-    def test_the_path_guard_knows_the_same_paths_of_the_project(self):
+    def test_the_path_guard_has_the_same_project_paths(self):
         workflows = Path(check_submission.__file__).resolve().parents[1] / ".github" / "workflows"
         paths = ", ".join(f'"{path}"' for path in sources.PROJECTS_OWN)
         self.assertIn(f"projects_own = ({paths})\n",
                       (workflows / "path-guard.yml").read_text(encoding="utf-8"))
 
-    def test_a_name_that_is_no_commit_is_wrong_usage(self):
+    def test_an_unknown_commit_is_a_usage_error(self):
         for name in ("nowhere", "--output=x", "base:README.md", "\x1b[31m"):
             with self.subTest(name=name), self.assertRaises(HarnessError) as caught:
                 self.report(name)
             self.assertRegex(str(caught.exception), r"\A[\x20-\x7e]+\Z")
 
-    def test_the_program_reads_the_repository_it_stands_in(self):
+    def test_the_default_repository_is_that_of_the_current_folder(self):
         program = Path(check_submission.__file__).resolve()
         done = subprocess.run(
             [sys.executable, "-E", "-S", str(program), "--base", "base2", "--head", "deleted",
