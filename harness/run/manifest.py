@@ -1,10 +1,10 @@
-"""manifest.json: what a run was asked to do, assembled, taken up again, and held against a resume.
+"""manifest.json: assemble it, let a resume inherit its options, and compare it with a resume.
 
-Pure functions over parsed flags and a server's recorded answers; the runner asks and writes.
+Pure functions over options and a server's recorded answers; the runner asks and writes.
 """
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import difflib
 import platform
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,14 @@ from core.plan import parse_phases, plan_of
 from core.suites import Question
 from core.text import printable
 from engines import answers, queries
-
-from run import cli
+from run.cli import Options, Target
 
 Json = dict[str, Any]
 
 SCHEMA_VERSION = "1"
 
-# What a resume may not change. Not among them: where the server is (its address is not kept), the
-# time, git and Python, which say nothing of what is asked.
+# What a resume may not change. It may change the endpoint's address, which is not kept, and the
+# time, git state and Python, on which no question depends.
 MUST_AGREE = ("harness_version", "files_sha256", "submitter_handle", "device_tag",
               "cell_id_prefix", "synthetic", "smoke", "target", "models", "plan",
               "canonical_options_overrides", "prompt_cache", "timeout_s", "host_hostname_short")
@@ -47,52 +46,54 @@ class RunContext(NamedTuple):
     suites: dict[str, tuple[Question, ...]]
     started_at: str
     synthetic: bool
-    target: cli.Target
+    target: Target
     resolved_ip: Optional[str]
     host_name: str
 
 
-def assemble(args: argparse.Namespace, found: RunContext, engine: queries.Identity,
-             served: dict[str, str], probes: Mapping[str, answers.Probes],
-             files_sha256: dict[str, str], git: Json) -> Json:
-    """manifest.json of a run with settled flags.
+def assemble(options: Options, context: RunContext, engine: queries.Identity,
+             served: Mapping[str, str], probes: Mapping[str, answers.Probes],
+             files_sha256: Mapping[str, str], git: Json) -> Json:
+    """The manifest of a new run.
 
     served: published model id -> served id; probes: the server's answers by published model id.
     """
-    name, target, canonical = engine["name"], found.target, found.canonical_options
-    options = {key: getattr(args, key) for key in canonical}
-    tag = "local" if args.device_tag == "unnamed-device" else args.device_tag
+    name, target, canonical = engine["name"], context.target, context.canonical_options
+    tag = "local" if options.device_tag == Options.device_tag else options.device_tag
     return {
-        "schema_version": SCHEMA_VERSION, "harness_version": found.harness_version,
-        "run_id": found.run_id,
-        "submitter_handle": args.submitter_handle, "device_tag": args.device_tag,
-        "cell_id_prefix": args.cell_id_prefix or f"{tag}:{plain_engine(name)}",
-        "started_at": found.started_at, "synthetic": found.synthetic, "smoke": bool(args.smoke),
+        "schema_version": SCHEMA_VERSION, "harness_version": context.harness_version,
+        "run_id": context.run_id,
+        "submitter_handle": options.submitter_handle, "device_tag": options.device_tag,
+        "cell_id_prefix": options.cell_id_prefix or f"{tag}:{plain_engine(name)}",
+        "started_at": context.started_at, "synthetic": context.synthetic, "smoke": options.smoke,
         "files_sha256": files_sha256, "git": git,
         "python": {"version": platform.python_version(),
                    "implementation": platform.python_implementation()},
         "os": {"system": platform.system(), "machine": platform.machine() or None},
-        "host_hostname_short": None if args.no_hostname else
-        (found.host_name.split(".")[0][:63] or None),
-        "target": {"class": target_class(target.host, found.resolved_ip),
+        "host_hostname_short": None if options.no_hostname else
+        (context.host_name.split(".")[0][:63] or None),
+        "target": {"class": target_class(target.host, context.resolved_ip),
                    "scheme": target.scheme, "port": target.port,
                    "path": privacy.redact(target.path)[:200] or None},
         "engine": engine, "models": list(served),
         "contexts": [{"model": model, **queries.context_in_force(
-            name, served_id, probes[model], args.num_ctx)} for model, served_id in served.items()],
-        "plan": plan_of(parse_phases(args.phases), found.suites, args.lanes,
-                               args.repeats, args.num_predict, bool(args.smoke)),
+            name, served_id, probes[model], options.num_ctx)}
+            for model, served_id in served.items()],
+        "plan": plan_of(parse_phases(options.phases), context.suites, options.lanes,
+                        options.repeats, options.num_predict, options.smoke),
         "canonical_options": canonical,
-        "canonical_options_overrides": {k: v for k, v in options.items() if v != canonical[k]},
-        "prompt_cache": {"policy": args.prompt_cache,
-                         "method": queries.cache_switch(name, args.prompt_cache, "x")[0]},
-        "timeout_s": args.timeout, "hostname_omitted": bool(args.no_hostname),
-        "api_key_used": args.api_key_env is not None}
+        "canonical_options_overrides": {
+            key: getattr(options, key) for key, value in canonical.items()
+            if getattr(options, key) != value},
+        "prompt_cache": {"policy": options.prompt_cache,
+                         "method": queries.cache_switch(name, options.prompt_cache, "x")[0]},
+        "timeout_s": options.timeout, "hostname_omitted": options.no_hostname,
+        "api_key_used": options.api_key_env is not None}
 
 
-def inherit_options(args: argparse.Namespace, manifest: Json) -> None:
-    """Flags that were not typed get the values that an earlier process of the run had."""
-    plan = manifest["plan"]
+def inherit_options(options: Options, manifest: Json) -> Options:
+    """The options of a resume: those given now, and otherwise those that the manifest holds."""
+    plan, target = manifest["plan"], manifest["target"]
     kept = {**manifest["canonical_options"], **manifest["canonical_options_overrides"],
             "models": ",".join(manifest["models"]), "repeats": plan["repeats"],
             "lanes": plan["lanes"],
@@ -101,43 +102,35 @@ def inherit_options(args: argparse.Namespace, manifest: Json) -> None:
             "submitter_handle": manifest["submitter_handle"], "device_tag": manifest["device_tag"],
             "cell_id_prefix": manifest["cell_id_prefix"], "smoke": manifest["smoke"],
             "no_hostname": manifest["host_hostname_short"] is None,
-            "rehearse": manifest["synthetic"], "target_url": _own_url(manifest)}
-    for name, value in kept.items():
-        if getattr(args, name) is None or getattr(args, name) is False:
-            setattr(args, name, value)
-
-
-def _own_url(manifest: Json) -> Optional[str]:
-    """The URL of an endpoint on this machine; where another one is, a manifest does not tell."""
-    target = manifest["target"]
-    if target["class"] != "loopback" or manifest["synthetic"]:
-        return None
-    return f"{target['scheme']}://127.0.0.1:{target['port']}{target['path'] or ''}"
+            "rehearse": manifest["synthetic"]}
+    if target["class"] == "loopback" and not manifest["synthetic"]:     # no other address is kept
+        kept["target_url"] = (f"{target['scheme']}://127.0.0.1:{target['port']}"
+                              f"{target['path'] or ''}")
+    return dataclasses.replace(options, **{name: value for name, value in kept.items()
+                                           if name not in options.given})
 
 
 def require_same_run(earlier: Json, now: Json) -> None:
-    """A run goes on as it began, or not at all; raises Stop naming what differs."""
-    if earlier["synthetic"] and now["synthetic"]:      # the embedded endpoint has another port
-        now = {**now, "target": earlier["target"]}
-    names = [name for name in MUST_AGREE if earlier[name] != now[name]]
-    was, is_now = {**earlier, "engine": earlier["engine"]["name"]}, {
-        **now, "engine": now["engine"]["name"]}
-    names += ["engine"] if was["engine"] != is_now["engine"] else []
+    """Raise HarnessError if a resume would ask something else than the run did before."""
+    before, after = ({**one, "engine": one["engine"]["name"]} for one in (earlier, now))
+    if earlier["synthetic"] and now["synthetic"]:      # the built-in endpoint has another port
+        after["target"] = earlier["target"]
+    names = [name for name in (*MUST_AGREE, "engine") if before[name] != after[name]]
     if names:
-        before, after = schema.difference(names[0], was[names[0]], is_now[names[0]])
+        was, is_now = schema.difference(names[0], before[names[0]], after[names[0]])
         more = f" ({', '.join(names)} differ)" if len(names) > 1 else ""
-        raise HarnessError(f"run {now['run_id']} cannot go on like this: {before}, now it is {after}"
-                      f"{more}. Resume it with the flags and files it was begun with, or leave "
-                      "--run-id out for a new run")
+        raise HarnessError(f"run {now['run_id']} cannot be resumed like this: {was}, now it is "
+                           f"{is_now}{more}. Resume it with its own options and files, or leave "
+                           "out --run-id for a new run")
 
 
-def require_valid_names(args: argparse.Namespace) -> None:
-    """Handle, tag and prefix are looked at before anything is sent or written; raises Stop."""
+def require_valid_names(options: Options) -> None:
+    """Raise HarnessError if handle, tag or prefix may not be published."""
     names = this_machine()
-    problems = [handle_problem(args.submitter_handle),
-                device_tag_problem(args.device_tag, names)]
-    if args.cell_id_prefix:
-        problems.append(cell_id_prefix_problem(args.cell_id_prefix, names))
+    problems = [handle_problem(options.submitter_handle),
+                device_tag_problem(options.device_tag, names)]
+    if options.cell_id_prefix:
+        problems.append(cell_id_prefix_problem(options.cell_id_prefix, names))
     for problem in filter(None, problems):
         raise HarnessError(problem)
 
@@ -145,49 +138,47 @@ def require_valid_names(args: argparse.Namespace) -> None:
 # --- models --------------------------------------------------------------------------------------
 def choose_models(asked: Optional[str], listed: Sequence[queries.ServedModel]
                   ) -> tuple[dict[str, str], list[str]]:
-    """({published id: served id} in running order, published ids left out since they do not chat).
+    """({published id: served id} in running order, published ids of models that do not chat).
 
-    asked: the value of --models; listed: engines.served_models. Raises Stop.
+    asked: the value of --models; listed: queries.served_models. Raises HarnessError.
     """
     ids = [model["id"] for model in listed]
     shown = ", ".join(printable(answers.published_model_id(i)) for i in ids) or "none"
     if asked == "auto":
         chosen = [model["id"] for model in listed if model["chat"]]
         if not chosen:
-            raise HarnessError(f"--models auto: the endpoint lists no model that chats (it lists: {shown})")
+            raise HarnessError("--models auto: the endpoint lists no chat model (it lists: "
+                               f"{shown})")
     elif asked is not None:
-        chosen = [_named(name.strip(), ids, shown) for name in asked.split(",") if name.strip()]
+        chosen = [_served_id(name.strip(), ids) for name in asked.split(",") if name.strip()]
         if not chosen:
-            raise HarnessError(f"--models names none; served: {shown}")
+            raise HarnessError(f"--models names no model; the endpoint serves: {shown}")
     elif len(ids) == 1:
         chosen = ids
     elif ids:
-        raise HarnessError(f"the endpoint serves several models; name some with --models, or type "
-                      f"--models auto for all that chat: {shown}")
+        raise HarnessError("the endpoint serves several models; pass some to --models, or pass "
+                           f"auto for all chat models: {shown}")
     else:
-        raise HarnessError("the endpoint lists no models; type --models NAME")
-    skipped = [answers.published_model_id(m["id"]) for m in listed if not m["chat"]]
-    return _published(chosen), skipped if asked == "auto" else []
-
-
-def _published(chosen: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+        raise HarnessError("the endpoint lists no models; pass the name of one to --models")
+    served: dict[str, str] = {}
     for served_id in dict.fromkeys(chosen):
         name = answers.published_model_id(served_id)
-        if name in found:
-            raise HarnessError(f"two models would both be published as {printable(name)}; serve one of "
-                          "them under another name")
-        found[name] = served_id
-    return found
+        if name in served:
+            raise HarnessError(f"two models would be published as {printable(name)}; serve one of "
+                               "them under another name")
+        served[name] = served_id
+    skipped = [answers.published_model_id(m["id"]) for m in listed if not m["chat"]]
+    return served, skipped if asked == "auto" else []
 
 
-def _named(name: str, ids: Sequence[str], shown: str) -> str:
+def _served_id(name: str, ids: Sequence[str]) -> str:
     for served_id in ids:
-        published = answers.published_model_id(served_id)
-        if name in (served_id, published) or f"{name}:latest" == served_id:
+        if name in (served_id, answers.published_model_id(served_id)) or (
+                f"{name}:latest" == served_id):
             return served_id
     if not ids:
-        return name                      # some servers list nothing and serve all the same
-    near = difflib.get_close_matches(name, ids, len(ids), 0.0)
-    ordered = ", ".join(printable(answers.published_model_id(i)) for i in near) or shown
-    raise HarnessError(f"--models {printable(name)}: the endpoint does not serve it; it serves: {ordered}")
+        return name                      # some servers list nothing and still serve
+    nearest = difflib.get_close_matches(name, ids, len(ids), 0.0) or ids
+    shown = ", ".join(printable(answers.published_model_id(i)) for i in nearest)
+    raise HarnessError(f"--models {printable(name)}: the endpoint does not serve it; it serves: "
+                       f"{shown}")

@@ -26,7 +26,6 @@ from core import schema as schemas
 from core import suites as suitess
 from core.text import markdown_table
 from engines import queries, servers
-from run import cli
 from tests import documents
 
 Json = dict[str, Any]
@@ -73,9 +72,14 @@ def format_rules_table() -> str:
         for name, rule in answer_checks.FORMAT_RULES.items()))
 
 
-def knobs_table() -> str:
-    """The runner's flags."""
-    return cli.flags_markdown(run_benchmark.CANONICAL_OPTIONS)
+def options_table() -> str:
+    """The runner's options, as its help describes them."""
+    rows = []
+    for action in run_benchmark.build_parser()._actions[1:]:
+        values = action.metavar if isinstance(action.metavar, tuple) else [action.metavar]
+        rows.append((code(" ".join(filter(None, [*action.option_strings, *values]))),
+                     shown(action.help)))
+    return markdown_table(("option", "description"), rows)
 
 
 # --- files of a run ------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ def _evidence(folder: str) -> tuple[Any, Any]:
 TABLES: dict[str, Callable[[], str]] = {
     "phases": phases_table,
     "format-rules": format_rules_table,
-    "knobs": knobs_table,
+    "options": options_table,
     "submission-files": submission_files_table,
     "events": events_table,
     "call-fields": call_fields_table,

@@ -150,7 +150,7 @@ def walk(clone: Clone, type_in: Callable[[str], Step], url: str, model: str,
         step = type_in(typed)
         while step.code == STILL_RUNNING and " --wait " in line:
             step = type_in(typed)
-        begun = re.match(r"run ([0-9a-f-]{36}) goes on in the background\n", step.out)
+        begun = re.match(r"run ([0-9a-f-]{36}) started in the background\n", step.out)
         if begun:
             values["ID"] = begun[1]
             values["RUN_DIR"] = os.path.relpath(clone.run_folder(begun[1]), clone.folder)

@@ -73,8 +73,9 @@ def refusal(module: str, words: Iterable[str]) -> str:
 
 def combination_refused(module: str, args: argparse.Namespace) -> str:
     """What a program says against flags that each are right."""
-    check = {"run_benchmark": cli.require_valid_combination}.get(
-        module, getattr(importlib.import_module(module), "refuse_combinations", None))
+    if module == "run_benchmark":
+        return cli.combination_problem(vars(args)) or ""
+    check = getattr(importlib.import_module(module), "refuse_combinations", None)
     try:
         return "" if check is None else check(args) or ""
     except complete_submission.Stop as stop:
@@ -266,10 +267,11 @@ class Tables(unittest.TestCase):
         self.assertEqual(len(marks), 2 * len(held))
 
     def test_option_table_matches_the_parser(self):
-        knobs = {knob.flag: default_of(knob) for knob in cli.option_table(CANONICAL)}
+        options = cli.parse_options(run_benchmark.build_parser(), [], run_benchmark.defaults())
         for flag, default, *_ in documents.rows(documents.section(RUNBOOK, "3 "), "option"):
             with self.subTest(flag):
-                self.assertEqual(default, knobs[documents.plain(flag)])
+                value = getattr(options, documents.plain(flag)[2:].replace("-", "_"))
+                self.assertEqual(default, f"{value:g}" if isinstance(value, float) else str(value))
 
     def test_phases_are_listed_in_running_order(self):
         told = documents.section(RUNBOOK, "3 ").partition("Phases: ")[2]
@@ -381,10 +383,6 @@ class Tables(unittest.TestCase):
                    for number in re.findall(r"\d[\d,.]*\d", sentence.partition(". ")[0])]
         self.assertEqual(numbers, list(CANONICAL.values()))
         self.assertIn(run_benchmark.HARNESS_VERSION, release.RELEASES)
-
-
-def default_of(knob: cli.OptionSpec) -> str:
-    return f"{knob.default:g}" if isinstance(knob.default, float) else str(knob.default)
 
 
 def names_of(command: str) -> set[str]:

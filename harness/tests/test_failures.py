@@ -67,10 +67,10 @@ class NothingCanBeAsked(Failures):
             ran = run(f"http://127.0.0.1:{port}")
         self.assert_refused(ran, 3, "\n".join([
             f"no endpoint at http://127.0.0.1:{port} (no connection: Connection refused)",
-            "nothing answers at the usual ports of this machine either. One at another port or",
-            "address: --target-url http://ADDRESS:PORT, its key: --api-key-env NAME. To start one:",
-            queries.start_hint(),
-            "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
+            f"no model server found on this machine either (tried ports {port})",
+            "a server elsewhere: --target-url http://ADDRESS:PORT, and --api-key-env NAME if it "
+            "requires a key", "to start one here:", queries.start_hint(),
+            "to try everything without a server: python3 harness/run_benchmark.py --rehearse"]))
 
     def test_what_answers_at_a_usual_port_is_named(self):
         port = closed_port()
@@ -79,9 +79,9 @@ class NothingCanBeAsked(Failures):
                 ran = run(f"http://127.0.0.1:{port}")
         self.assert_refused(ran, 3, "\n".join([
             f"no endpoint at http://127.0.0.1:{port} (no connection: Connection refused)",
-            "found on this machine; type one of them behind --target-url:",
+            "found on this machine; pass one of these URLs to --target-url:",
             f"  {other.url}  Ollama",
-            "to see everything without a server: python3 harness/run_benchmark.py --rehearse"]))
+            "to try everything without a server: python3 harness/run_benchmark.py --rehearse"]))
 
     def test_what_speaks_no_http_is_no_endpoint(self):
         with mock.patch.object(queries, "USUAL_PORTS", {}), \
@@ -139,8 +139,8 @@ class NothingCanBeAsked(Failures):
     def test_a_server_that_loads_for_longer_than_the_cap_is_told_so(self):
         with ScriptedEndpoint(get={"/v1/models": (response(b"", "503 Loading"),)}) as endpoint:
             ran = run(endpoint, timeout_s=0.1)
-        self.assert_refused(ran, 3, f"{endpoint.url} still answers HTTP 503 (loading, or too busy) "
-                            "after --timeout; wait for it, then type the same command again")
+        self.assert_refused(ran, 3, f"{endpoint.url} still answers HTTP 503 (loading or busy) "
+                            "after --timeout; wait, then use the same command again")
 
     def test_a_redirected_list_is_told_as_a_redirect(self):
         with ScriptedEndpoint() as other, ScriptedEndpoint(get={"/v1/models": (
@@ -176,15 +176,15 @@ class Models(Failures):
     def test_of_several_models_one_has_to_be_named(self):
         with ScriptedEndpoint(get=models(*self.NAMES)) as endpoint:
             ran = run(endpoint)
-        self.assert_refused(ran, 2, "the endpoint serves several models; name some with --models, "
-                            "or type --models auto for all that chat: llama3.2:latest, qwen2.5:7b, "
+        self.assert_refused(ran, 2, "the endpoint serves several models; pass some to --models, or "
+                            "pass auto for all chat models: llama3.2:latest, qwen2.5:7b, "
                             "gemma3:27b")
         self.assertEqual(endpoint.chats, [])
 
     def test_an_endpoint_without_a_list_is_believed_what_is_typed(self):
         with ScriptedEndpoint(get={}) as endpoint:
             self.assert_refused(run(endpoint), 2,
-                                "the endpoint lists no models; type --models NAME")
+                                "the endpoint lists no models; pass the name of one to --models")
             ran = run(endpoint, "--models", "whatever", phases="hello")
         self.assertEqual((ran.code, endpoint.chats[0]["model"]), (0, "whatever"))
 
@@ -217,23 +217,23 @@ class WrongUsage(Failures):
     def test_a_bad_value_is_told_with_its_flag_and_what_is_allowed(self):
         help_ = "; --help lists the options"
         for flags, line in (
-            (("--timeout", "soon"), "--timeout: 'soon' is not a number from 0.1 to 86400; type for "
+            (("--timeout", "soon"), "--timeout: 'soon' is not a number from 0.1 to 86400; use for "
              "example --timeout 360" + help_),
-            (("--repeats", "0"), "--repeats: '0' is not a whole number from 1 to 1000; type for "
+            (("--repeats", "0"), "--repeats: '0' is not a whole number from 1 to 1000; use for "
              "example --repeats 3" + help_),
-            (("--temperature", "nan"), "--temperature: 'nan' is not a number from 0 to 2; type for "
+            (("--temperature", "nan"), "--temperature: 'nan' is not a number from 0 to 2; use for "
              "example --temperature 0.1" + help_),
             (("--phases", "6q"), "--phases: '6q': a phase is one of hello, frozen, 5q, 20q, "
              "parallel_same, parallel_mixed, edge_append, edge_suite, or all" + help_),
-            (("--run-id", "../x"), "--run-id: '../x' is no run id; type one such as "
-             "00000000-0000-0000-0000-000000000000, or leave the flag out for a new run" + help_),
-            (("--target-url", "ftp://x"), "--target-url: 'ftp://x' is no http or https URL; type "
-             "something like http://127.0.0.1:11434" + help_),
+            (("--run-id", "../x"), "--run-id: '../x' is not a run id such as "
+             "00000000-0000-0000-0000-000000000000; leave the option out for a new run" + help_),
+            (("--target-url", "ftp://x"), "--target-url: 'ftp://x' is not an http or https URL; "
+             "use for example http://127.0.0.1:11434" + help_),
             (("--target-url", f"http://me:{KEY}@x"), "--target-url: leave out user, password, "
-             "query and fragment; a key goes into an environment variable that --api-key-env names"
-             + help_),
+             "query and fragment; put a key into an environment variable and pass its name to "
+             "--api-key-env" + help_),
             (("--api-key-env", KEY), "--api-key-env: that is not the name of an environment "
-             "variable; type the variable's name, never the key itself" + help_),
+             "variable; pass the variable's name, never the key itself" + help_),
             (("--wibble\x1b[2J",), "unrecognized arguments: --wibble\\x1b[2J" + help_),
         ):
             with self.subTest(flags):
@@ -249,9 +249,9 @@ class WrongUsage(Failures):
                 self.assertEqual(endpoint.requests, [])
 
     def test_a_key_that_is_not_there_is_told_by_its_variables_name(self):
-        self.assert_nothing_asked("--api-key-env K: that variable is not set",
+        self.assert_nothing_asked("--api-key-env K: the variable is not set",
                                   "--api-key-env", "K")
-        self.assert_nothing_asked("--api-key-env K: that variable holds a space or another "
+        self.assert_nothing_asked("--api-key-env K: the variable contains a blank or a "
                                   "character that no key has", "--api-key-env", "K",
                                   environment={"K": KEY + "\n"})
 
@@ -278,14 +278,14 @@ class WrongUsage(Failures):
             ran = run(endpoint, "--out-dir", file.name)
             run_folder = re.escape(os.path.join(file.name, "unnamed", "unnamed-device", "run-"))
         self.assertRegex(ran.err, f"^run_benchmark: --out-dir: {run_folder}[0-9a-f-]{{36}} cannot "
-                         r"be written \((Not a directory|File exists)\); name another folder\n$")
+                         r"be written \((Not a directory|File exists)\); use another folder\n$")
         self.assertEqual((ran.code, ran.out, endpoint.chats), (2, "", []))
 
 
 class Keys(Failures):
-    WANTED = ("the endpoint wants a key (HTTP 401); put it into an environment variable and type "
-              "--api-key-env NAME")
-    REFUSED = ("the endpoint refuses the key (HTTP 401); look at the variable that --api-key-env "
+    WANTED = ("the endpoint requires a key (HTTP 401); put it into an environment variable and "
+              "pass the variable's name to --api-key-env")
+    REFUSED = ("the endpoint refuses the key (HTTP 401); check the variable that --api-key-env "
                "names")
     UNAUTHORIZED = (response(b'{"error":"Unauthorized"}', "401 Unauthorized"),)
 
@@ -537,7 +537,7 @@ class TooMuch(Failures):
 
     def setUp(self):
         self.cap_bytes = 1 << 20
-        patch = mock.patch.object(run_benchmark, "BODY_CAP_BYTES", self.cap_bytes)
+        patch = mock.patch.object(run_benchmark, "BODY_LIMIT_BYTES", self.cap_bytes)
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -576,7 +576,7 @@ class TooMuch(Failures):
              "lines": failure("bad_response", "invalid HTTP response: HTTPException", None)})
 
     def test_the_memory_for_stamps_is_bounded_too(self):
-        with mock.patch.object(run_benchmark, "READS_CAP", 20):
+        with mock.patch.object(run_benchmark, "READS_LIMIT", 20):
             ran, found = played({"drip": (STREAM, drip(b":", 0.001))})
         self.assertEqual([row["outcome"] for row in found.values()], ["body_too_large"])
         self.assertEqual(ran.events[-1]["event"], "run_finished")
@@ -762,7 +762,7 @@ class VanishedServer(Failures):
             self.assertEqual([call["outcome"] for call in ran.calls],
                              ["ok", "interrupted_answer", "connect_failed", "connect_failed",
                               "connect_failed"])
-            reason = ("the server is gone: 3 calls in a row met none (no connection: Connection "
+            reason = ("the server is gone: 3 calls in a row found none (no connection: Connection "
                       "refused); start it again")
             resume = (f"python3 harness/run_benchmark.py --run-id {ran.manifest['run_id']} "
                       f"--target-url {endpoint.url} --out-dir {folder} --no-calibration "

@@ -244,8 +244,8 @@ class AsItBegan(Runs):
                     stack.enter_context(change)
                 self.assert_refused(
                     self.run_it(*words), 2,
-                    rf"run {RUN_ID} cannot go on like this: {name}[\w./]* was {told}( \(.*\))?\. "
-                    "Resume it with the flags and files it was begun with, or leave --run-id out "
+                    rf"run {RUN_ID} cannot be resumed like this: {name}[\w./]* was {told}( \(.*\))?\. "
+                    "Resume it with its own options and files, or leave out --run-id "
                     "for a new run")
 
     def test_another_endpoint_is_refused(self):
@@ -432,8 +432,8 @@ class OneProcess(Runs):
         process = self.begin(endpoint)
         with mock.patch.object(run_benchmark, "LOCK_PATIENCE_S", 0.01), self.nothing_written():
             refused = self.run_it(url=endpoint.url)
-        self.assert_refused(refused, 2, f"run {RUN_ID} is being written by another process; follow "
-                            f"it: python3 harness/run_benchmark.py --wait 100 {self.folder}")
+        self.assert_refused(refused, 2, f"run {RUN_ID} is being written by another process; to "
+                            f"follow it: python3 harness/run_benchmark.py --wait 100 {self.folder}")
         running = runs.run("--quiet", "--wait", "0", self.folder)
         self.assertEqual((running.code, running.err), (5, ""))
         process.kill()
@@ -548,7 +548,7 @@ class Background(Runs):
         super().setUp()
         self.logs = self.enter(tempfile.TemporaryDirectory())
         self.enter(mock.patch.object(tempfile, "tempdir", self.logs))
-        self.enter(mock.patch.object(display, "LOOK_EVERY_S", 0.02))
+        self.enter(mock.patch.object(display, "FOLLOW_EVERY_S", 0.02))
 
     def detach(self, *words: str, url: Optional[str] = None) -> runs.Outcome:
         with warnings.catch_warnings():        # that the child goes on is what is wanted
@@ -559,13 +559,13 @@ class Background(Runs):
         outcome = self.detach("--smoke")
         log = os.path.join(self.logs, f"run-{RUN_ID}.log")
         self.assertEqual(outcome, runs.Outcome(
-            0, f"run {RUN_ID} goes on in the background\nlog: {log}\nnext: python3 "
+            0, f"run {RUN_ID} started in the background\nlog: {log}\nnext: python3 "
             f"harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir {self.out_dir}\n", ""))
         followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:])
         self.assertEqual(followed.code, 0)
         self.assertRegex(followed.err,      # whether the call came before or after the first look
                          r"\A(1/1  hello  hello  ok, \d+ tokens, TTFT [\d.]+ ms|"
-                         r"1 of 1 calls before this)\n\Z")
+                         r"1 of 1 calls already done)\n\Z")
         self.assertRegex(followed.out, r"run folder: .*\nnext: .*\n\Z")
         with open(log, encoding="utf-8") as file:
             self.assertEqual(file.read(), followed.out)
@@ -591,12 +591,12 @@ class Background(Runs):
     def test_a_resume_that_is_refused_is_told_at_once(self):
         self.finished("--phases", "hello", "--num-predict", "4")
         outcome = self.detach("--repeats", "2")
-        self.assert_refused(outcome, 2, ".* cannot go on like this: plan.repeats was 1, now .*")
+        self.assert_refused(outcome, 2, ".* cannot be resumed like this: plan.repeats was 1, now .*")
 
     def test_a_run_that_has_ended_already_is_no_run_that_waits(self):
         self.finished("--smoke")
         outcome = self.detach("--smoke")
-        self.assertIn("goes on in the background", outcome.out)
+        self.assertIn("started in the background", outcome.out)
         self.assertEqual(runs.run("--quiet", "--wait", "9", self.folder).code, 0)
 
     def test_a_run_is_under_way_when_a_process_holds_it_and_has_written_a_line(self):
@@ -654,8 +654,8 @@ class Waiting(Runs):
             self.now_s += seconds
             meanwhile()
 
-        def main(args: Any, progress: display.Progress, canonical: Any) -> int:
-            return real(args, progress, canonical, sleep, lambda: self.now_s)
+        def main(options: Any, progress: display.Progress) -> int:
+            return real(options, progress, sleep, lambda: self.now_s)
 
         real = display.follow
         with mock.patch.object(display, "follow", main):
@@ -680,7 +680,7 @@ class Waiting(Runs):
         self.hold(3)
         outcome = self.follow("--wait", "2", RUN_ID, "--quiet")
         self.assertEqual((outcome, self.now_s), (runs.Outcome(
-            5, "still running: 1 of 1 calls, the server's cache is being probed\n"
+            5, "still running: 1 of 1 calls, now testing the server's cache\n"
             "next: python3 harness/run_benchmark.py --wait 2 "
             f"{RUN_ID} --out-dir {self.out_dir}\n", ""), 2.0))
 
@@ -696,7 +696,7 @@ class Waiting(Runs):
         outcome = self.follow("--wait", "9", RUN_ID, "--quiet")
         self.assertEqual((outcome.code, outcome.err, self.now_s), (130, "", 0.0))
         said, command = outcome.out.splitlines()
-        self.assertEqual(said, "the run was killed before its end; nothing finished is lost")
+        self.assertEqual(said, "the run was killed before its end; no finished call is lost")
         self.let_go()
         self.assertEqual(runs.run(*shlex.split(command)[3:]).code, 0)
 
@@ -712,7 +712,7 @@ class Waiting(Runs):
                 outcome = self.follow("--wait", "9", RUN_ID, "--quiet")
                 self.assertEqual(outcome, runs.Outcome(
                     code, f"the run was interrupted: {reason}\nnext: python3 "
-                    f"harness/run_benchmark.py --run-id {RUN_ID} --target-url {ENDPOINT.url} "
+                    f"harness/run_benchmark.py --run-id {RUN_ID} "
                     f"--out-dir {self.out_dir}{retry}\n".replace("\x1b", "\\x1b"), ""))
 
     def test_an_early_end_is_one_document_with_json(self):
@@ -737,13 +737,14 @@ class Waiting(Runs):
     def test_a_run_that_is_nowhere_is_told(self):
         outcome = self.follow("--wait", "9", "11\x1b[31m")
         self.assert_refused(outcome, 2, re.escape(
-            rf"--wait: no run 11\x1b[31m below {self.out_dir} (one whose server still loads has no "
-            "folder yet); type its id or its folder, and --out-dir where it had one"))
+            rf"--wait: no run 11\x1b[31m in {self.out_dir}; pass its id and its --out-dir, or its "
+            "folder. A run has no folder before its server has loaded"))
 
     def test_a_time_that_is_none_is_told(self):
         outcome = self.follow("--wait", "soon", RUN_ID)
         self.assert_refused(outcome, 2, re.escape(
-            "--wait: 'soon' is not a number from 0 to 86400; type for example --wait 100 RUN"))
+            "--wait: 'soon' is not a number from 0 to 86400; use for example --wait 100 RUN; "
+            "--help lists the options"))
 
     def test_a_ledger_that_was_changed_is_told(self):
         self.ledger.write_bytes(b"".join([self.lines[0], b"{}\n", *self.lines[2:]]))
@@ -779,7 +780,7 @@ class FullDisk(Runs):
                         full = self.run_it("--smoke")
                     self.assert_refused(full, 4, (
                         rf"{re.escape(str(self.ledger))} cannot be written \(No space left on "
-                        r"device\); the ledger is whole up to here\. Make room, then: python3 .*"))
+                        r"device\); all lines so far are whole\. Free some space, then: python3 .*"))
                     state = ledger.read_ledger(str(self.ledger))
                     self.assertEqual((len(state.events), state.torn), (number, b""))
                     command = full.err.partition("then: ")[2]
@@ -832,8 +833,8 @@ class FullDisk(Runs):
                 full = runs.ended(runs.start(
                     "--target-url", ENDPOINT.url, "--out-dir", self.out_dir, "--run-id", RUN_ID,
                     *runs.QUICK, "--quiet", "--phases", "5q,parallel_same", prelude=prelude))
-                self.assert_refused(full, 4, r"\S+ cannot be written \(.*\); .*make room.*|"
-                                    r"\S+ cannot be written \(.*\); .*Make room.*")
+                self.assert_refused(full, 4, r"\S+ cannot be written \(.*\); .*free some space.*|"
+                                    r"\S+ cannot be written \(.*\); .*Free some space.*")
                 self.assertEqual(self.manifest.exists(), manifest)
                 self.assertEqual(ledger.read_ledger(str(self.ledger)).torn, b"")
                 self.assertEqual(self.run_it("--phases", "5q,parallel_same", "--num-predict",
@@ -842,12 +843,12 @@ class FullDisk(Runs):
     def test_a_folder_that_finds_no_room(self):
         with mock.patch.object(os, "makedirs", side_effect=OSError(28, "No space left", "x")):
             self.assert_refused(self.run_it("--smoke"), 4, r"\S+ cannot be written \(No space left"
-                                r"\); make room, or name another folder with --out-dir")
+                                r"\); free some space, or pass another folder to --out-dir")
 
     def test_a_folder_that_may_not_be_written(self):
         with mock.patch.object(os, "makedirs", side_effect=PermissionError(13, "Not allowed")):
             self.assert_refused(self.run_it("--smoke"), 2, r"--out-dir: \S+ cannot be written "
-                                r"\(Not allowed\); name another folder")
+                                r"\(Not allowed\); use another folder")
 
     def test_a_log_that_cannot_be_written(self):
         with mock.patch.object(tempfile, "tempdir", os.path.join(self.out_dir, "none")):

@@ -211,20 +211,19 @@ class Maker:
         return made.completed()
 
     def _manifest(self) -> Json:
-        args = cli.build_parser("", run_benchmark.CANONICAL_OPTIONS).parse_args([
+        options = cli.parse_options(run_benchmark.build_parser(), [
             "--target-url", "http://127.0.0.1:8080", "--models", "auto", "--phases",
             self.spec.phases, "--submitter-handle", self.spec.handle, "--device-tag",
-            self.spec.tag, "--no-hostname", *self.spec.more])
-        cli.settle(args, run_benchmark.CANONICAL_OPTIONS)
+            self.spec.tag, "--no-hostname", *self.spec.more], run_benchmark.defaults())
         engine = queries.identify(self.probes)
         self.served, self.skipped = manifests.choose_models(
-            args.models, queries.served_models(self.probes))
+            options.models, queries.served_models(self.probes))
         found = manifests.RunContext(
             str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
             run_benchmark.HARNESS_VERSION, dict(run_benchmark.CANONICAL_OPTIONS), SUITES,
-            _at(BASE, -20_000), False, cli.parse_target(args.target_url), "127.0.0.1", "host")
+            _at(BASE, -20_000), False, cli.parse_target(options.target_url), "127.0.0.1", "host")
         manifest = manifests.assemble(
-            args, found, engine, self.served, dict.fromkeys(self.served, self._told(None)),
+            options, found, engine, self.served, dict.fromkeys(self.served, self._told(None)),
             release.current_hashes(),
             {"commit": "3" * 40, "dirty": False})
         manifest["python"] = {"version": "3.12.1", "implementation": "CPython"}

@@ -173,7 +173,7 @@ class ThroughASocket(unittest.TestCase):
         def after(count: int) -> Callable[[socket.socket], None]:
             def wait(_: socket.socket) -> None:
                 until_s = time.monotonic() + LIMIT_S
-                while clients[0].gate.reads() < count and time.monotonic() < until_s:
+                while clients[0].in_flight.reads() < count and time.monotonic() < until_s:
                     time.sleep(0)
                 # By more than a clock's error, so that each time has one nearest read.
                 until_ns = time.perf_counter_ns() + 2_000_000

@@ -1,0 +1,264 @@
+"""Make the planned calls: phases, lanes, and the attempts of each call.
+
+The runner hands in what connects, times and writes; here it is decided which call is next, when a
+call is repeated, and when the run has to stop.
+"""
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple, Optional, cast
+
+from core import plan, result_tables
+from core.errors import EndpointError, Interrupted
+from core.records import CallFinished, Timing
+from core.suites import PHASES
+from core.text import printable
+from engines import answers, server_errors
+from run import discover, display
+from run import reply as replies
+from run.state import PROBE_MAX_TOKENS, Cache, State
+from run.timing import call_timing
+
+Json = dict[str, Any]
+
+VANISHED_AFTER = 3                # calls in a row that found no server
+
+
+class Clocks(NamedTuple):
+    """The runner's clocks: monotonic ns, and wall clock minus monotonic clock in ns."""
+
+    now_ns: Callable[[], int]
+    wall_offset_ns: Callable[[], int]
+
+
+class Asked(NamedTuple):
+    """One call with its attempts."""
+
+    reply: replies.Reply
+    timing: Optional[Timing]
+    attempts: list[Json]
+    request: Json
+
+
+class Run:
+    """All calls of one run to one endpoint, recorded in one ledger.
+
+    client, ledger, heartbeat: the runner's; in_progress: cell id by lane; warm: models that had
+    their hello in this segment; fatal: the error that stops the run.
+    """
+
+    def __init__(self, client: Any, state: State, ledger: Any, clocks: Clocks, heartbeat: Any,
+                 progress: display.Progress) -> None:
+        self.client, self.state, self.ledger = client, state, ledger
+        self.clocks, self.heartbeat, self.progress = clocks, heartbeat, progress
+        self.stopping: threading.Event = client.in_flight.stopping
+        self.in_progress: dict[int, str] = {}
+        self.warm: set[str] = set()
+        self.shown = (0, time.monotonic())
+        self.misses = self.signal_number = 0
+        self.fatal: Optional[Exception] = None
+
+    # -- phases
+    def run_all(self) -> None:
+        """Every phase of every model, then the phases that mix models."""
+        for model in self.state.served:
+            if not self.state.model_done(model):
+                self._run_model(model)
+        for name in self.state.names:
+            if PHASES[name].kind == "mixed":
+                self._run_phase(name, list(self.state.served))
+
+    def _run_hello(self, model: str) -> Json:
+        """The hello of a model in this segment; its time includes loading the model."""
+        hello, begun_us = self.state.hello(model, self.ledger.segment), self.ledger.now_us()
+        calls: list[Json] = []
+        self._on_lanes([[hello]], lambda cells: calls.append(self.call(cells[0])))
+        self._phase_finished(model, "hello", begun_us, [hello])
+        error = calls[0]["error"]
+        if error and error["status"] == 401:         # some servers list models without a key
+            discover.require_key_accepted(401, bool(self.client.key))
+        self.warm.add(model)
+        return calls[0]
+
+    def _run_model(self, model: str) -> None:
+        hello, state = self._run_hello(model), self.state
+        if state.manifest["smoke"]:
+            return
+        self.identify(model, discover.ask(self.client.send, state.engine, state.served[model]))
+        cells = [cell for cell in state.left(model) if cell.phase != "hello"]
+        if cells:
+            self.progress.say(display.estimate_line(display.estimate(state.manifest, cells, hello)))
+        for name in state.own_phases()[1:]:
+            self._run_phase(name, [model])
+        if len(state.own_phases()) > 1 and model not in state.probed:
+            self._on_lanes([[]], lambda _: self._probe_cache(model))
+
+    def _run_phase(self, name: str, models: Sequence[str]) -> None:
+        kind, state = PHASES[name].kind, self.state
+        model = None if kind == "mixed" else models[0]
+        reason = plan.skip_reason(name, models, state.manifest["plan"]["lanes"])
+        if reason:
+            if (model, name) not in state.finished:
+                state.finished.add((model, name))
+                self.ledger.write("phase_skipped", model=model, phase=name, reason=reason)
+                self.progress.say(f"{name}: skipped; {reason}")
+            return
+        cells = state.cells(name, models)
+        left = [cell for cell in cells if not state.done(cell)]
+        for one in models if left else ():
+            if one not in self.warm:
+                self._run_hello(one)
+        begun_us = self.ledger.now_us()
+        if left or (model, name) not in state.finished:
+            self._on_lanes([[cell for cell in left if cell.lane == lane]
+                            for lane in sorted({cell.lane for cell in left})], self._call_each)
+            self._phase_finished(model, name, begun_us, cells)
+
+    def _on_lanes(self, lanes: list[list[plan.Cell]],
+                  work: Callable[[list[plan.Cell]], Any]) -> None:
+        """One thread per lane; the main thread shows progress and receives signals meanwhile."""
+        def guarded(cells: list[plan.Cell]) -> None:
+            try:
+                work(cells)
+            except Exception as error:      # the main thread raises it for the whole run
+                self.fatal = self.fatal or error
+                self.client.in_flight.drop_all()
+
+        gc.collect()                        # now, since it is off while calls are made
+        threads = [threading.Thread(target=guarded, args=(cells,), daemon=True) for cells in lanes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive() and time.monotonic() < self.client.in_flight.patience_until_s:
+                thread.join(display.LIVE_EVERY_S)
+                self._show()
+        if self.fatal or self.signal_number:
+            raise self.fatal or Interrupted(self.signal_number)
+
+    def _show(self) -> None:
+        """Update the live line."""
+        now, now_s, state = self.client.in_flight.reads(), time.monotonic(), self.state
+        (reads, at_s), self.shown = self.shown, (now, now_s)
+        self.progress.show(lambda width: display.live_line(
+            width, len(state.outcomes), state.total, list(self.in_progress.values()),
+            (now - reads) / max(now_s - at_s, 1e-3), state.spent_us))
+
+    def _call_each(self, cells: list[plan.Cell]) -> None:
+        """One lane: one call after the other. Turns beyond the context are recorded, not asked."""
+        for cell in cells:
+            if self.stopping.is_set():
+                return
+            edge = self.state.edge(cell) if PHASES[cell.phase].kind == "append" else None
+            if edge:
+                self._record(cell, self.state.beyond_the_edge(cell, edge))
+            else:
+                self.call(cell)
+
+    def _phase_finished(self, model: Optional[str], name: str, begun_us: int,
+                        cells: list[plan.Cell]) -> None:
+        if self.stopping.is_set():
+            return
+        ok = sum(self.state.outcomes.get(cell.cell_id) == "ok" for cell in cells)
+        self.state.finished.add((model, name))
+        self.ledger.write("phase_finished", model=model, phase=name, planned=len(cells), ok=ok,
+                          failed=len(cells) - ok, started_us=begun_us,
+                          wall_us=self.ledger.now_us() - begun_us)
+
+    # -- one call
+    def call(self, cell: plan.Cell) -> Json:
+        """Ask one question and record the call."""
+        messages = self.state.messages(cell)
+        self.in_progress[cell.lane] = cell.cell_id
+        asked = self._ask(cell, messages, self.state.max_tokens(cell), self._fresh_cache(cell))
+        if self.stopping.is_set():                    # dropped; the next segment asks it again
+            return {"outcome": "client_stopped", "error": None}
+        return self._record(cell, self.state.call_fields(cell, messages, *asked))
+
+    def _fresh_cache(self, cell: plan.Cell) -> Cache:
+        return self.state.cache(cell, uuid.uuid4().hex[:16])
+
+    def _ask(self, cell: plan.Cell, messages: list[dict[str, str]], max_tokens: int,
+             cache: Cache) -> Asked:
+        """One call with its attempts, all within its time limit.
+
+        Repeats after 429 and 503, heeding Retry-After, and once without fields that the server
+        refuses.
+        """
+        until_ns = self.clocks.now_ns() + int(self.state.manifest["timeout_s"] * 1e9)
+        dropped, attempts = self.state.dropped[cell.model], list[Json]()
+        while True:
+            options = self.state.options(cell, max_tokens, cache)
+            body = {"model": self.state.served[cell.model],
+                    "messages": plan.salted(messages, cache[0]), **options}
+            begun_us, before_ns = self.ledger.now_us(), self.clocks.wall_offset_ns()
+            reply = self.client.send("POST", "/v1/chat/completions", body,
+                                     (until_ns - self.clocks.now_ns()) / 1e9)
+            after_ns = self.clocks.wall_offset_ns()
+            text = reply.head.decode("utf-8", "replace")
+            refused = server_errors.refused_fields(reply.status, text, options) - dropped
+            left_s = (until_ns - self.clocks.now_ns()) / 1e9
+            pause_s = 0.0 if refused else replies.retry_pause_s(reply, len(attempts))
+            if pause_s is None or pause_s >= left_s or self.stopping.is_set():
+                break
+            dropped |= refused
+            cache = self._fresh_cache(cell) if refused else cache
+            attempts.append({"kind": "refused_fields" if refused else replies.outcome_of(reply)[0],
+                             "status": reply.status, "started_us": begun_us,
+                             "ended_us": self.ledger.now_us()})
+            self.stopping.wait(pause_s)
+        self._count_misses(reply)
+        gap_us = (self.heartbeat.longest_gap_us(reply.arrivals.started_ns, self.clocks.now_ns())
+                  if reply.arrivals and self.heartbeat.is_alive() else None)
+        timing = call_timing(reply.stream, reply.arrivals, before_ns, after_ns,
+                             self.ledger.zero_ns, gap_us)
+        return Asked(reply, timing, attempts, {"salt": cache[0], "options": options,
+                                               "dropped_fields": sorted(dropped)})
+
+    def _count_misses(self, reply: replies.Reply) -> None:
+        """Stop the run after a few calls in a row that found no server."""
+        if self.stopping.is_set():
+            return                            # the client itself dropped this call
+        self.misses = self.misses + 1 if replies.met_no_server(reply) else 0
+        if self.misses >= VANISHED_AFTER and reply.failure:
+            self.fatal = self.fatal or EndpointError(
+                f"the server is gone: {self.misses} calls in a row found none "
+                f"({reply.failure[1]}); start it again")
+
+    def _record(self, cell: plan.Cell, fields: Json) -> Json:
+        """Write a call's line, on disk before this returns; raise an error that stops the run."""
+        event: Json = self.ledger.write("call_finished", **cell._asdict(), **fields)
+        self.state.note_call(cell, cast(CallFinished, event))
+        self.in_progress.pop(cell.lane, None)
+        self.progress.say(result_tables.call_line(len(self.state.outcomes), self.state.total,
+                                                  event), bad=event["outcome"] != "ok")
+        if self.fatal:
+            raise self.fatal
+        return event
+
+    def identify(self, model: str, probes: answers.Probes) -> None:
+        """Record what the server reports of itself and of one model, some only after its load."""
+        if self.stopping.is_set():
+            return                            # the answers are those of a dropped connection
+        found = self.ledger.write("endpoint_identified", **self.state.identity(model, probes))
+        context = found["context"]
+        if context["remedy"]:
+            self.progress.say(printable(f"{model}: {context['reason']}. {context['remedy']}", 700))
+
+    def _probe_cache(self, model: str) -> None:
+        """Ask the longest prompt of one lane twice more: as in the run, then the same bytes."""
+        longest, probes = self.state.longest(model), []
+        if longest:
+            cell = longest[1]
+            messages, cache = self.state.messages(cell), self._fresh_cache(cell)
+            for kind in ("as_run", "identical"):
+                asked = self._ask(cell, messages, min(PROBE_MAX_TOKENS, self.state.max_tokens(cell)),
+                                  cache)
+                probes.append(replies.cache_probe(kind, asked.reply, asked.timing))
+        if not self.stopping.is_set():
+            self.state.probed.add(model)
+            self.ledger.write("cache_probed", model=model,
+                              **replies.cache_verdicts(longest, probes))
