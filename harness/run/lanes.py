@@ -255,8 +255,8 @@ class Run:
             cell = longest[1]
             messages, cache = self.state.messages(cell), self._fresh_cache(cell)
             for kind in ("as_run", "identical"):
-                asked = self._ask(cell, messages, min(PROBE_MAX_TOKENS, self.state.max_tokens(cell)),
-                                  cache)
+                asked = self._ask(cell, messages, min(
+                    PROBE_MAX_TOKENS, self.state.max_tokens(cell)), cache)
                 probes.append(replies.cache_probe(kind, asked.reply, asked.timing))
         if not self.stopping.is_set():
             self.state.probed.add(model)

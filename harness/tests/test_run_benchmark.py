@@ -1,4 +1,4 @@
-"""The main job: a whole run against the embedded endpoint, and what else the program offers."""
+"""Whole runs against the built-in endpoint, and the other modes of the runner."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Runs(unittest.TestCase):
 
     @classmethod
     def endpoint(cls, *flags: str) -> runs.Endpoint:
-        """Until the class is done."""
+        """An endpoint that runs until the class is done."""
         made = runs.Endpoint(*flags)
         cls.addClassCleanup(made.close)
         return made
@@ -53,7 +53,7 @@ def intervals(calls: Any) -> list[tuple[int, int]]:
 
 
 def most_at_once(calls: Any) -> int:
-    """How many calls were under way together at most."""
+    """Largest number of calls at the same time."""
     moments = sorted([(end, -1) for _, end in intervals(calls)]
                      + [(begin, 1) for begin, _ in intervals(calls)])
     most = running = 0
@@ -82,7 +82,7 @@ class AllPhases(Runs):
     def of(self, phase: str, model: str = "") -> list[dict[str, Any]]:
         return [c for c in self.calls if c["phase"] == phase and model in ("", c["model"])]
 
-    def test_every_planned_call_has_its_answer_once(self):
+    def test_every_planned_call_is_answered_once(self):
         planned = [cell.cell_id for cell in plan.all_cells(self.manifest)]
         self.assertEqual(sorted(call["cell_id"] for call in self.calls), sorted(planned))
         self.assertEqual((self.outcome.code, Counter(c["outcome"] for c in self.calls)),
@@ -92,30 +92,30 @@ class AllPhases(Runs):
             "parallel_mixed": 40, "edge_append": 4 * len(SUITES["edge_append"]),
             "edge_suite": 4 * len(SUITES["edge_suite"])}))
 
-    def test_a_cell_is_named_by_prefix_model_phase_question_and_repeat(self):
+    def test_cell_id_has_prefix_model_phase_question_and_repeat(self):
         self.assertEqual([call["cell_id"] for call in self.of("frozen", "a")], [
             f"local:reference-endpoint:a:frozen:{name}{again}"
             for again in ("", ":r1") for name in ("P-EASY", "P-MEDIUM", "P-HARD")])
 
-    def test_all_phases_of_one_model_run_before_the_next_models_and_the_mixed_one_last(self):
+    def test_phases_run_model_by_model_and_mixed_ones_last(self):
         order = list(dict.fromkeys((e["model"], e["phase"]) for e in self.events
                                    if e["event"] == "phase_finished"))
         own = [name for name in suites.PHASES if name != "parallel_mixed"]
         self.assertEqual(order, [(model, name) for model in "ab" for name in own]
                          + [(None, "parallel_mixed")])
 
-    def test_a_cold_hello_goes_before_anything_else_of_a_model(self):
+    def test_each_model_starts_with_a_cold_hello(self):
         for model in "ab":
             first, *others = [call for call in self.calls if call["model"] == model]
             self.assertEqual((first["phase"], first["cold"]), ("hello", True))
             self.assertEqual({call["cold"] for call in others}, {False})
 
-    def test_one_lane_asks_one_question_after_the_other(self):
+    def test_calls_on_one_lane_do_not_overlap(self):
         for name in ("frozen", "5q", "20q", "edge_append", "edge_suite"):
             for model in "ab":
                 self.assertEqual(most_at_once(self.of(name, model)), 1, name)
 
-    def test_parallel_lanes_overlap_and_a_lane_never_does_with_itself(self):
+    def test_parallel_lanes_overlap_with_each_other_only(self):
         for name, model in (("parallel_same", "a"), ("parallel_same", "b"), ("parallel_mixed", "")):
             calls = self.of(name, model)
             self.assertIn(most_at_once(calls), (2, 3, 4))
@@ -123,11 +123,11 @@ class AllPhases(Runs):
                 own = [call for call in calls if call["lane"] == lane]
                 self.assertEqual((len(own) >= 10, most_at_once(own)), (True, 1))
 
-    def test_mixed_lanes_are_bound_to_the_models_in_turn(self):
+    def test_mixed_lanes_take_the_models_in_turn(self):
         self.assertEqual({(call["lane"], call["model"]) for call in self.of("parallel_mixed")},
                          {(0, "a"), (1, "b"), (2, "a"), (3, "b")})
 
-    def test_phases_tell_what_was_planned_and_what_came_of_it(self):
+    def test_phase_finished_counts_and_spans_its_calls(self):
         finished = [e for e in self.events if e["event"] == "phase_finished"]
         for event in finished:
             calls = self.of(event["phase"], event["model"] or "")
@@ -137,7 +137,7 @@ class AllPhases(Runs):
             self.assertLessEqual(event["started_us"], spans[0][0])
             self.assertGreaterEqual(event["started_us"] + event["wall_us"], spans[-1][1])
 
-    def test_a_conversation_grows_by_its_own_turns(self):
+    def test_conversation_grows_by_its_own_turns(self):
         for model in "ab":
             for repeat in (0, 1):
                 turns = [c for c in self.of("edge_append", model) if c["repeat"] == repeat]
@@ -145,12 +145,12 @@ class AllPhases(Runs):
                                  [2 * i + 1 for i in range(len(turns))])
                 self.assertEqual(len({turn["request"]["salt"] for turn in turns}), 1)
 
-    def test_other_calls_have_salts_of_their_own(self):
+    def test_each_other_call_has_its_own_salt(self):
         salts = [c["request"]["salt"] for c in self.calls if c["phase"] != "edge_append"]
         self.assertEqual(len(set(salts)), len(salts))
         self.assertNotIn(None, salts)
 
-    def test_requests_hold_the_runs_options_and_each_phases_cap(self):
+    def test_requests_have_the_options_of_the_run(self):
         options = {"temperature": 0.1, "max_tokens": 4, "stream": True,
                    "stream_options": {"include_usage": True}}
         self.assertEqual([c for c in self.calls if c["request"]["options"] != options], [])
@@ -163,7 +163,7 @@ class AllPhases(Runs):
             self.assertEqual(call["checks"], answer_checks.check_answer(
                 call["response"]["text"], question.required_markers, question.format_rule))
 
-    def test_marks_are_in_their_order(self):
+    def test_times_of_a_call_are_ascending(self):
         names = ("sent_us", "headers_us", "first_chunk_us", "first_token_us", "last_token_us",
                  "done_us")
         for call in self.calls:
@@ -172,26 +172,26 @@ class AllPhases(Runs):
             self.assertEqual(sum(call["timing"]["chunk_us"]), call["timing"]["last_token_us"])
             self.assertEqual(len(call["timing"]["chunk_us"]), 4)
 
-    def test_the_table_and_the_next_command_are_one_document_with_json(self):
-        told = self.outcome.document
-        self.assertEqual({**told, "summary": None, "next": None}, {
+    def test_json_holds_the_summary_and_the_next_command(self):
+        document = self.outcome.document
+        self.assertEqual({**document, "summary": None, "next": None}, {
             "run_id": RUN_ID, "folder": self.folder, "exit_code": 0, "summary": None,
             "next": None})
-        self.assertEqual(shlex.split(told["next"]),
+        self.assertEqual(shlex.split(document["next"]),
                          ["python3", "harness/complete_submission.py", self.folder])
-        self.assertEqual({(cell["model"], cell["phase"]) for cell in told["summary"]["cells"]},
+        self.assertEqual({(cell["model"], cell["phase"]) for cell in document["summary"]["cells"]},
                          {(call["model"], call["phase"]) for call in self.calls})
 
-    def test_progress_is_one_plain_line_a_call_where_there_is_no_terminal(self):
+    def test_progress_is_one_plain_line_per_call_without_a_terminal(self):
         lines = self.outcome.err.splitlines()
         total = len(self.calls)
         self.assertEqual(sum(f"/{total}  " in line for line in lines), total)
         self.assertRegex(self.outcome.err, r"\A[\x20-\x7e\n]+\Z")
-        self.assertEqual(lines[0], f"run {RUN_ID}: {total} calls planned")
+        self.assertEqual(lines[0], f"run {RUN_ID}: {total} planned calls")
 
 
 class Segments(Runs):
-    def test_a_resume_begins_with_a_hello_of_each_model_that_is_still_asked(self):
+    def test_resume_starts_with_a_hello_of_each_model_that_has_calls_left(self):
         with runs.Endpoint("--models", "a:5000,b:5000", *PACE) as endpoint:
             words = ("--target-url", endpoint.url, "--out-dir", self.out_dir, "--run-id",
                      RUN_ID[:-1] + "6", *runs.QUICK, "--quiet")
@@ -207,7 +207,7 @@ class Segments(Runs):
         self.assertEqual(Counter(phase for _, phase, _ in later),
                          Counter(hello=2, parallel_mixed=17))
 
-    def test_without_phases_the_default_ones_are_asked(self):
+    def test_default_phases(self):
         with runs.Endpoint("--models", "a:5000", *PACE) as endpoint:
             outcome = runs.run("--target-url", endpoint.url, "--out-dir", self.out_dir,
                                "--run-id", RUN_ID[:-1] + "7", *runs.QUICK, "--quiet")
@@ -217,7 +217,7 @@ class Segments(Runs):
                           if e["event"] == "phase_finished"],
                          [("hello", 1), ("5q", 5), ("20q", 20)])
 
-    def test_with_one_model_the_mixed_phase_is_skipped_and_the_ledger_says_why(self):
+    def test_mixed_phase_with_one_model_is_skipped_with_a_reason(self):
         with runs.Endpoint("--models", "a:5000", *PACE) as endpoint:
             outcome = runs.run("--target-url", endpoint.url, "--out-dir", self.out_dir, "--phases",
                                "parallel_mixed", "--run-id", RUN_ID[:-1] + "8", *runs.QUICK)
@@ -231,7 +231,7 @@ class Segments(Runs):
 
 class Caches(Runs):
     def probed(self, *flags: str, cache: bool = True) -> dict[str, Any]:
-        """What a run says of the cache of an endpoint that reads prompts slowly."""
+        """The `cache_probed` line of a run against an endpoint that reads prompts slowly."""
         words = ("--models", "a:5000", "--prefill-tokens-per-s", "20000", "--first-token-ms", "1")
         with runs.Endpoint(*words, *["--cache"] * cache) as endpoint, \
                 tempfile.TemporaryDirectory() as folder:
@@ -242,7 +242,7 @@ class Caches(Runs):
         probed, = (event for event in events if event["event"] == "cache_probed")
         return probed
 
-    def test_a_cache_that_is_avoided_finds_nothing_but_in_the_control(self):
+    def test_bypassed_cache_is_used_by_the_control_only(self):
         probed = self.probed()
         self.assertEqual((probed["verdict"], probed["control"]), ("not_cached", "cached"))
         self.assertEqual(probed["cell_id"], "local:reference-endpoint:a:frozen:P-HARD")
@@ -251,16 +251,16 @@ class Caches(Runs):
         self.assertEqual(first, 0)
         self.assertGreater(second, 100)
 
-    def test_a_cache_that_is_allowed_shows(self):
+    def test_allowed_cache_is_detected(self):
         probed = self.probed("--prompt-cache", "allow")
         self.assertEqual((probed["verdict"], probed["control"]), ("cached", "cached"))
 
-    def test_a_server_without_a_cache_shows_none(self):
+    def test_server_without_a_cache_is_not_cached(self):
         probed = self.probed(cache=False)
         self.assertEqual([p["cached_tokens"] for p in probed["probes"]], [0, 0])
         self.assertEqual((probed["verdict"], probed["control"]), ("not_cached", "not_cached"))
 
-    def test_probes_are_short(self):
+    def test_cache_probes_are_short(self):
         with ScriptedEndpoint() as endpoint, tempfile.TemporaryDirectory() as folder:
             runs.run("--target-url", endpoint.url, "--out-dir", folder, "--phases", "frozen",
                      "--no-calibration", "--quiet")
@@ -274,7 +274,7 @@ class Smoke(Runs):
         super().setUpClass()
         cls.url = cls.endpoint().url
 
-    def test_a_smoke_run_is_five_lines(self):
+    def test_smoke_run_writes_five_lines(self):
         outcome = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--run-id", RUN_ID,
                            "--smoke")
         self.assertEqual(outcome.code, 0)
@@ -283,25 +283,25 @@ class Smoke(Runs):
                          ["run_started", "endpoint_identified", "call_finished", "phase_finished",
                           "run_finished"])
         self.assertEqual(events[-1]["counts"], {"ok": 1})
-        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 calls planned\n1/1  hello  hello  ok, .*"
+        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 planned calls\n1/1  hello  hello  ok, .*"
                          r"\n\Z")
 
-    def test_a_run_gets_an_id_of_its_own(self):
+    def test_each_run_has_its_own_id(self):
         ids = set()
         for _ in range(2):
             outcome = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke",
                                "--quiet", "--json", "--submitter-handle", "ada", "--device-tag",
                                "mac-m1-8gb")
-            told = outcome.document
-            self.assertEqual(told["folder"], os.path.join(self.out_dir, "ada", "mac-m1-8gb",
-                                                          f"run-{told['run_id']}"))
-            ids.add(told["run_id"])
+            document = outcome.document
+            self.assertEqual(document["folder"], os.path.join(self.out_dir, "ada", "mac-m1-8gb",
+                                                          f"run-{document['run_id']}"))
+            ids.add(document["run_id"])
         self.assertEqual(len(ids), 2)
 
-    def test_what_a_run_leaves_is_its_two_files(self):
-        told = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke", "--quiet",
+    def test_run_leaves_two_files(self):
+        document = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke", "--quiet",
                         "--json").document
-        self.assertEqual(sorted(os.listdir(told["folder"])), ["manifest.json", "run.jsonl"])
+        self.assertEqual(sorted(os.listdir(document["folder"])), ["manifest.json", "run.jsonl"])
 
     def test_failed_calls_give_exit_code_1(self):
         with ScriptedEndpoint((response(b"{}", "500 No"),)) as endpoint:
@@ -310,13 +310,13 @@ class Smoke(Runs):
         self.assertEqual((outcome.code, outcome.document["exit_code"]), (1, 1))
         self.assertTrue(outcome.document["next"].endswith(" --retry-failed"))
 
-    def test_without_an_out_dir_it_goes_into_the_repositorys_submissions(self):
+    def test_default_out_dir_is_submissions_of_the_repository(self):
         with mock.patch.object(run_benchmark, "DEFAULT_OUT", os.path.join(self.out_dir, "s")):
-            told = runs.run("--target-url", self.url, "--smoke", "--quiet", "--json").document
-        self.assertEqual(os.path.relpath(told["folder"], self.out_dir),
-                         os.path.join("s", "unnamed", "unnamed-device", f"run-{told['run_id']}"))
+            document = runs.run("--target-url", self.url, "--smoke", "--quiet", "--json").document
+        self.assertEqual(os.path.relpath(document["folder"], self.out_dir),
+                         os.path.join("s", "unnamed", "unnamed-device", f"run-{document['run_id']}"))
         self.assertEqual(run_benchmark.DEFAULT_OUT, str(runs.HARNESS.parent / "submissions"))
-        with open(os.path.join(told["folder"], "manifest.json"), encoding="utf-8") as file:
+        with open(os.path.join(document["folder"], "manifest.json"), encoding="utf-8") as file:
             manifest = json.load(file)
         self.assertEqual((manifest["hostname_omitted"], manifest["api_key_used"]), (False, False))
 
@@ -333,7 +333,7 @@ class ProbeAndPlan(Runs):
         self.folder = here.name
 
     def run_it(self, *words: str) -> runs.Outcome:
-        """A run that has to write nothing."""
+        """A run, which must not write anything."""
         outcome = runs.run(*words, "--out-dir", self.folder)
         self.assertEqual(os.listdir(self.folder), [])
         return outcome
@@ -341,7 +341,7 @@ class ProbeAndPlan(Runs):
     def usual_ports(self, *ports: int) -> Any:
         return mock.patch.object(queries, "USUAL_PORTS", dict.fromkeys(ports, ("x",)))
 
-    def test_a_probe_tells_what_serves_and_makes_one_hello(self):
+    def test_probe_lists_models_and_makes_one_hello(self):
         outcome = self.run_it("--probe", "--target-url", self.two.url)
         lines = outcome.out.splitlines()
         self.assertEqual((outcome.code, outcome.err, lines[:3]), (0, "", [
@@ -350,42 +350,43 @@ class ProbeAndPlan(Runs):
         self.assertRegex(lines[3], r"\A1/1  hello  hello  ok, .* tokens, TTFT .* ms.*\Z")
         self.assertEqual(len(lines), 4)
 
-    def test_without_a_url_it_looks_at_the_usual_ports_of_this_machine(self):
+    def test_probe_without_url_tries_the_usual_ports(self):
         with self.usual_ports(1, self.one.port):
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out.splitlines()[0]),
                          (0, f"{self.one.url}: reference-endpoint 1"))
 
-    def test_several_endpoints_are_listed_and_none_is_asked(self):
+    def test_probe_of_several_endpoints_makes_no_call(self):
         with self.usual_ports(self.one.port, self.two.port):
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out.splitlines()), (0, [
             f"{self.one.url}: reference-endpoint 1", "  swift  (context 4096 tokens)",
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
-            "  b  (context 4096 tokens)", "several endpoints: choose with --target-url URL"]))
+            "  b  (context 4096 tokens)",
+            "several endpoints: pass the URL of one to --target-url"]))
 
-    def test_where_nothing_serves_it_says_what_to_do(self):
+    def test_probe_without_any_server_names_the_tried_ports(self):
         with self.usual_ports(1), mock.patch.object(run_benchmark.cli, "DEFAULT_URL",
                                                     "http://127.0.0.1:1"):
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out), (3, ""))
-        self.assertIn("no endpoint at http://127.0.0.1:1", outcome.err)
+        self.assertIn("no model server found on this machine (tried ports 1)", outcome.err)
 
-    def test_a_probe_is_one_document_with_json(self):
-        told = self.run_it("--probe", "--target-url", self.one.url, "--json").document
-        self.assertEqual(set(told), {"endpoints", "hello"})
+    def test_probe_as_json(self):
+        document = self.run_it("--probe", "--target-url", self.one.url, "--json").document
+        self.assertEqual(set(document), {"endpoints", "hello"})
         self.assertEqual([(e["url"], e["engine"]["name"], [m["id"] for m in e["models"]])
-                          for e in told["endpoints"]],
+                          for e in document["endpoints"]],
                          [(self.one.url, "reference-endpoint", [runs.MODEL])])
-        self.assertEqual(told["hello"]["outcome"], "ok")
+        self.assertEqual(document["hello"]["outcome"], "ok")
 
-    def test_a_hello_that_fails_gives_exit_code_1(self):
+    def test_failed_hello_gives_exit_code_1(self):
         with ScriptedEndpoint((response(b"{}", "500 No"),)) as endpoint:
             outcome = self.run_it("--probe", "--target-url", endpoint.url)
         self.assertEqual(outcome.code, 1)
         self.assertIn("1/1  hello  hello  http_error (HTTP 500)", outcome.out)
 
-    def test_a_plan_tells_what_would_be_asked_and_for_how_long(self):
+    def test_plan_shows_calls_and_an_estimate(self):
         with self.estimated() as estimate:
             outcome = self.run_it("--plan", "--target-url", self.two.url, "--models", "auto",
                                   "--phases", "5q,parallel_mixed", "--repeats", "2")
@@ -395,28 +396,28 @@ class ProbeAndPlan(Runs):
         self.assertEqual((outcome.code, outcome.err, lines[0]), (0, "", "models: a, b"))
         self.assertEqual([line.split()[:3] for line in lines[2:5]],
                          [["hello", "1", "1"], ["5q", "10", "1"], ["parallel_mixed", "40", "4"]])
-        self.assertEqual(lines[5:], ["62 calls over all models; by this hello's speed the calls "
-                                     "that follow take about 20 s, and 60 s at most"])
+        self.assertIn("62 calls", lines[5])
+        self.assertIn("20 s, at most 60 s", lines[6])
 
     def estimated(self) -> Any:
-        """A hello's pace is not what these tests are about."""
+        """A fixed estimate."""
         return mock.patch.object(display, "estimate", return_value=display.Estimate(60.0, 20.0))
 
-    def test_a_plan_is_one_document_with_json(self):
+    def test_plan_as_json(self):
         with self.estimated():
-            told = self.run_it("--plan", "--target-url", self.one.url, "--json").document
-        self.assertEqual(set(told), {"manifest", "calls", "hello", "estimate"})
-        self.assertEqual((told["calls"], told["hello"]["outcome"]), (26, "ok"))
-        self.assertEqual(schema.validate(told["manifest"], "manifest"), [])
-        self.assertEqual(told["estimate"], {"most_s": 60.0, "typical_s": 20.0})
+            document = self.run_it("--plan", "--target-url", self.one.url, "--json").document
+        self.assertEqual(set(document), {"manifest", "calls", "hello", "estimate"})
+        self.assertEqual((document["calls"], document["hello"]["outcome"]), (26, "ok"))
+        self.assertEqual(schema.validate(document["manifest"], "manifest"), [])
+        self.assertEqual(document["estimate"], {"most_s": 60.0, "typical_s": 20.0})
 
-    def test_one_hello_is_all_that_is_asked(self):
+    def test_probe_and_plan_make_one_call(self):
         for mode in ("--probe", "--plan"):
             with ScriptedEndpoint() as endpoint:
                 self.run_it(mode, "--target-url", endpoint.url)
                 self.assertEqual(len(endpoint.chats), 1)
 
-    def test_what_is_asked_again_of_a_busy_server_is_told_by_the_same_clock(self):
+    def test_attempts_and_calls_share_one_clock(self):
         with ScriptedEndpoint((response(b"{}", "503 Busy"),), ANSWER) as endpoint:
             hello = self.run_it("--probe", "--target-url", endpoint.url, "--json").document["hello"]
         (attempt,) = hello["attempts"]
@@ -424,9 +425,9 @@ class ProbeAndPlan(Runs):
 
 
 class Rehearsal(Runs):
-    """In short; .ci/run does all of it, on every Python, under a minute."""
+    """A short one; .ci/run makes a whole one on every Python."""
 
-    def test_a_rehearsal_needs_nothing_and_is_marked(self):
+    def test_rehearsal_is_marked_as_synthetic(self):
         outcome = runs.run("--rehearse", "--out-dir", self.out_dir, "--phases", "hello",
                            "--num-predict", "4", "--no-calibration", "--run-id", RUN_ID, "--json")
         self.assertEqual(outcome.code, 0)
@@ -436,11 +437,12 @@ class Rehearsal(Runs):
                          (True, ["reference-swift", "reference-steady"]))
         self.assertEqual(held.events[-1]["counts"], {"ok": 2})
 
-    def test_it_asks_all_phases_of_all_models_and_writes_outside_of_submissions(self):
+    def test_rehearsal_defaults_to_all_models_and_phases_in_a_temporary_folder(self):
         with mock.patch.object(run_benchmark, "do_run", return_value=0) as do_run, \
                 mock.patch.object(tempfile, "tempdir", self.out_dir):
             self.assertEqual(runs.run("--rehearse").code, 0)
-        args = do_run.call_args.args[0]
-        self.assertEqual(os.path.dirname(args.out_dir), self.out_dir)
+        options = do_run.call_args.args[0]
+        self.assertEqual(os.path.dirname(options.out_dir), self.out_dir)
+        self.assertEqual((options.models, options.phases), ("auto", "all"))
         self.assertTrue(do_run.call_args.kwargs["synthetic"])
-        self.assertIsNone(args.api_key_env)
+        self.assertIsNone(options.api_key_env)
