@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from core import metrics, records
-
 from run import timing
 from run.reply import Reply
 from run.sse import StreamParser

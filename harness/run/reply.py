@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Optional
 from core import metrics, privacy, records
 from core.plan import Cell
 from engines import answers, server_errors
-
 from run import sse
 from run.timing import Arrivals
 

@@ -11,7 +11,6 @@ from typing import Any, Optional
 from core import answer_checks, plan, records
 from core.suites import PHASES, Question
 from engines import answers, queries
-
 from run.reply import Reply, call_flags, outcome_of, prompt_tokens_of, reasoning_of, response_of
 
 Json = dict[str, Any]

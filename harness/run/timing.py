@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import NamedTuple, Optional, TypedDict
 
 from core import records
-
 from run.sse import StreamParser
 
 CLOCK_STEP_NS = 1_000_000     # a wall clock that moved by more makes kernel stamps useless

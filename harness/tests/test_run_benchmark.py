@@ -16,7 +16,6 @@ import run_benchmark
 from core import answer_checks, ledger, plan, schema, suites
 from engines import queries
 from run import display, state
-
 from tests import runs
 from tests.scripted_endpoint import ANSWER, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK
@@ -299,8 +298,8 @@ class Smoke(Runs):
         self.assertEqual(len(ids), 2)
 
     def test_run_leaves_two_files(self):
-        document = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke", "--quiet",
-                        "--json").document
+        document = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke",
+                            "--quiet", "--json").document
         self.assertEqual(sorted(os.listdir(document["folder"])), ["manifest.json", "run.jsonl"])
 
     def test_failed_calls_give_exit_code_1(self):
@@ -314,7 +313,8 @@ class Smoke(Runs):
         with mock.patch.object(run_benchmark, "DEFAULT_OUT", os.path.join(self.out_dir, "s")):
             document = runs.run("--target-url", self.url, "--smoke", "--quiet", "--json").document
         self.assertEqual(os.path.relpath(document["folder"], self.out_dir),
-                         os.path.join("s", "unnamed", "unnamed-device", f"run-{document['run_id']}"))
+                         os.path.join("s", "unnamed", "unnamed-device",
+                                      f"run-{document['run_id']}"))
         self.assertEqual(run_benchmark.DEFAULT_OUT, str(runs.HARNESS.parent / "submissions"))
         with open(os.path.join(document["folder"], "manifest.json"), encoding="utf-8") as file:
             manifest = json.load(file)

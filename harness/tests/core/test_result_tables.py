@@ -6,7 +6,6 @@ import unittest
 from typing import Any, Optional
 
 from core import result_tables
-
 from tests.core.test_metrics import call
 
 CONTROL = "\x1b[2J\r\u202e\ud83d\x00\n"

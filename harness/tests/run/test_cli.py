@@ -21,7 +21,6 @@ from core import suites
 from core.errors import HarnessError
 from core.text import WIDE
 from run import cli
-
 from tests import runs
 
 try:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import unittest
-from typing import Any, Optional
+from typing import Any
 from unittest import mock
 
 from core import metric_definitions, metrics, suites
@@ -18,7 +18,6 @@ from core.errors import HarnessError, StorageError
 from core.text import print_safe
 from engines import queries
 from run import display
-
 from tests import runs
 from tests.core.test_metrics import call
 from tests.core.test_result_tables import cell, summary

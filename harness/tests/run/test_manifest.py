@@ -14,7 +14,6 @@ from core.errors import HarnessError
 from engines import queries
 from run import cli
 from run import manifest as manifests
-
 from tests import runs
 
 SUITES = suites.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)
