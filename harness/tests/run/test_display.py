@@ -83,7 +83,8 @@ next: python3 next.py""")
             return {"event": "run_interrupted", "exit_code": code, "reason": "gone\x1b"}
 
         for events, code, following, words in (
-                ([], 130, "RESUME", "killed"), ([{"event": "run_started"}], 130, "RESUME", "killed"),
+                ([], 130, "RESUME", "killed"),
+                ([{"event": "run_started"}], 130, "RESUME", "killed"),
                 ([interrupted(143)], 143, "RESUME", r"interrupted: gone\x1b"),
                 ([interrupted(3)], 3, "RESUME --retry-failed", "interrupted")):
             self.assertEqual(self.printed(events), (code, {
@@ -333,8 +334,8 @@ class StandardOutput(unittest.TestCase):
                 self.assertEqual(raw.getvalue(), expected)
 
     def test_closed_pipe_ends_nothing(self):
-        program = ("import sys\nfrom core.text import print_safe\nsys.stdin.read()\nprint_safe('x')\nprint_safe('y' * 99999)"
-                   "\nprint('went on', file=sys.stderr)")
+        program = ("import sys\nfrom core.text import print_safe\nsys.stdin.read()\n"
+                   "print_safe('x')\nprint_safe('y' * 99999)\nprint('went on', file=sys.stderr)")
         process = subprocess.Popen(
             [sys.executable, "-c", program], cwd=runs.HARNESS, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

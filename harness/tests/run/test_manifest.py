@@ -200,8 +200,8 @@ class RequireSameRun(unittest.TestCase):
 
     def test_all_changed_fields_are_named(self):
         earlier = assembled()
-        with self.assertRaisesRegex(HarnessError, r"plan\.repeats was 1, now it is 2 \(plan, timeout_s "
-                                    r"differ\)\."):
+        with self.assertRaisesRegex(
+                HarnessError, r"plan\.repeats was 1, now it is 2 \(plan, timeout_s differ\)\."):
             manifests.require_same_run(earlier, assembled("--repeats", "2", "--timeout", "5"))
 
 
@@ -247,7 +247,8 @@ class ChooseModels(unittest.TestCase):
 
     def test_refused_choices_list_what_is_served(self):
         for name, asked, models, message in (
-                ("several", None, listed("a", "b\u202e"), r"several models; .* --models, .*: a, b\?$"),
+                ("several", None, listed("a", "b\u202e"),
+                 r"several models; .* --models, .*: a, b\?$"),
                 ("none", None, [], r"lists no models; .* --models$"),
                 ("auto without a chat model", "auto", listed("e", silent=("e",)),
                  r"--models auto: .* no chat model \(it lists: e\)$"),
