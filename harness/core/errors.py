@@ -1,6 +1,6 @@
-"""Why a program ends early: one line on standard error, and an exit code.
+"""Errors that end a program with one line on standard error and an exit code.
 
-The message says what, the value seen, and what to type next; nothing in it is unescaped.
+The message says what is wrong, the value seen and what to do next. It contains safe text only.
 """
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import signal
 
 
 class HarnessError(Exception):
-    """Wrong usage: a flag, a file or a folder that cannot be taken."""
+    """Wrong usage: an option, file or folder that cannot be used."""
 
     exit_code = 2
 
 
 class EndpointError(HarnessError):
-    """The endpoint cannot be used, or no more."""
+    """The endpoint cannot be used, or no longer."""
 
     exit_code = 3
 
 
 class StorageError(HarnessError):
-    """A file cannot be read or written, or no more."""
+    """A file cannot be read or written, or no longer."""
 
     exit_code = 4
 

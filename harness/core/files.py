@@ -1,7 +1,4 @@
-"""Files that survive: flushed to disk, there whole or not at all, held by one process.
-
-Effects on single files and nothing else; who writes what, and when, is decided by the programs.
-"""
+"""Durable files: flush to disk, replace atomically, lock for one process."""
 from __future__ import annotations
 
 import contextlib
@@ -10,7 +7,7 @@ import sys
 
 
 def flush_to_disk(fd: int) -> None:
-    """The system's strongest flush; on macOS fsync alone stops at the drive's cache."""
+    """Flush to disk; on macOS, fsync alone would stop at the drive's cache."""
     if sys.platform == "darwin":
         import fcntl
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
@@ -19,7 +16,7 @@ def flush_to_disk(fd: int) -> None:
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """Write a file that is there whole or not at all, and on disk when this returns."""
+    """Replace a file atomically; it is on disk when this returns."""
     part = path + ".part"
     try:
         with open(part, "wb") as file:
@@ -34,7 +31,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 def read(path: str) -> bytes:
-    """The bytes of a file; none where there is no such file."""
+    """The bytes of a file; empty if there is no such file."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -43,16 +40,16 @@ def read(path: str) -> bytes:
 
 
 def open_to_append(path: str) -> int:
-    """A file descriptor for reading and appending bytes; makes the file where there is none."""
+    """A file descriptor for reading and appending bytes; creates the file if needed."""
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
 
 
 def lock(fd: int) -> bool:
-    """Take the system's own lock, which dies with its process; False where another holds it."""
+    """Take the system's lock, which ends with its process; False if another process holds it."""
     try:
         if os.name == "nt":
             import msvcrt
-            os.lseek(fd, 1 << 40, os.SEEK_SET)        # a byte that no ledger reaches
+            os.lseek(fd, 1 << 40, os.SEEK_SET)        # beyond the end of any ledger
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)    # type: ignore[attr-defined,unused-ignore]
         else:
             import fcntl
@@ -63,7 +60,7 @@ def lock(fd: int) -> bool:
 
 
 def is_locked(path: str) -> bool:
-    """Whether a process holds the lock of this file; False where there is no such file."""
+    """Whether a process holds the lock of this file; False if there is no such file."""
     if not os.path.exists(path):
         return False
     fd = open_to_append(path)

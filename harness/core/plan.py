@@ -1,4 +1,8 @@
-"""What a run asks: the cells of each phase, their order, and their messages."""
+"""The plan of a run: the calls of each phase in order, and their messages.
+
+The submission check rebuilds plan and messages from the released suites, and so knows what a run
+must have asked.
+"""
 from __future__ import annotations
 
 import hashlib
@@ -20,7 +24,7 @@ class Cell(NamedTuple):
 
 
 def parse_phases(text: str) -> tuple[str, ...]:
-    """`hello,5q` or `all` -> phase names in running order; raises ValueError with one sentence."""
+    """Phase names of `hello,5q` or `all`, in running order; raises ValueError."""
     names = [n.strip() for n in text.split(",") if n.strip()]
     unknown = [n for n in names if n not in PHASES and n != "all"]
     if unknown or not names:
@@ -30,7 +34,7 @@ def parse_phases(text: str) -> tuple[str, ...]:
 
 def plan_of(names: Sequence[str], suites: dict[str, tuple[Question, ...]], lanes: int, repeats: int,
             num_predict: int, smoke: bool = False) -> dict[str, Any]:
-    """The manifest's `plan`; hello precedes everything, asked for or not."""
+    """The manifest's `plan`; it always begins with a hello."""
     asked = ["hello"] if smoke else ["hello", *(n for n in names if n != "hello")]
     return {"repeats": repeats, "lanes": lanes, "phases": [
         {"phase": name, "suite_file": PHASES[name].suite_file,
@@ -40,12 +44,12 @@ def plan_of(names: Sequence[str], suites: dict[str, tuple[Question, ...]], lanes
 
 
 def cell_id_of(prefix: str, model: str, phase: str, question_id: str, repeat: int) -> str:
-    """`<node-tag>:<engine>:<model>:<phase>:<question-id>`, `:r<k>` for a repeat."""
+    """`<node-tag>:<engine>:<model>:<phase>:<question-id>`, with `:r<k>` for a repeat."""
     return ":".join([prefix, model, phase, question_id] + ([f"r{repeat}"] if repeat else []))
 
 
 def cells_of(plan: dict[str, Any], phase: str, models: Sequence[str], prefix: str) -> list[Cell]:
-    """The planned calls of one phase on one model (mixed: on all), dealt to lanes in order."""
+    """The planned calls of a phase on one model (mixed: on all), dealt to lanes in order."""
     entry = next(p for p in plan["phases"] if p["phase"] == phase)
     repeats = 1 if phase == "hello" else plan["repeats"]
     cells = []
@@ -59,7 +63,7 @@ def cells_of(plan: dict[str, Any], phase: str, models: Sequence[str], prefix: st
 
 
 def skip_reason(phase: str, models: Sequence[str], lanes: int) -> Optional[str]:
-    """Why a phase cannot run with these models, or None."""
+    """Why a phase cannot run with these models and lanes, or None. Ledgers hold these texts."""
     if phase == "parallel_mixed" and len(models) < 2:
         return "parallel_mixed needs two models or more; this run has one"
     if phase == "parallel_mixed" and lanes < 2:
@@ -68,7 +72,7 @@ def skip_reason(phase: str, models: Sequence[str], lanes: int) -> Optional[str]:
 
 
 def all_cells(manifest: dict[str, Any]) -> list[Cell]:
-    """Every planned call of a run in running order; phases that must be skipped are left out."""
+    """Every planned call of a run in running order, without the phases that are skipped."""
     plan, models, prefix = manifest["plan"], manifest["models"], manifest["cell_id_prefix"]
     cells, names = [], [p["phase"] for p in plan["phases"]]
     for model in models:
@@ -83,9 +87,9 @@ def all_cells(manifest: dict[str, Any]) -> list[Cell]:
 
 def messages_of(phase: str, question: Question, suite: Sequence[Question],
                 history: Sequence[tuple[str, str]] = ()) -> list[dict[str, str]]:
-    """The messages of a call, without a salt.
+    """The messages of a call, without salt.
 
-    history: (prompt, answer) of the turns before, for the growing conversation of edge_append.
+    history: (prompt, answer) of earlier turns, for the growing conversation of edge_append.
     """
     content = question.prompt
     if PHASES[phase].kind == "suite_context":
@@ -98,7 +102,7 @@ def messages_of(phase: str, question: Question, suite: Sequence[Question],
 
 
 def salted(messages: list[dict[str, str]], salt: Optional[str]) -> list[dict[str, str]]:
-    """The same messages with one short line ahead of the first, so that no cached prefix fits."""
+    """The messages with a short line before the first, so that no cached prefix matches."""
     if salt is None:
         return messages
     first = {**messages[0], "content": f"[{salt}]\n{messages[0]['content']}"}
@@ -106,7 +110,7 @@ def salted(messages: list[dict[str, str]], salt: Optional[str]) -> list[dict[str
 
 
 def fingerprint(messages: list[dict[str, str]]) -> dict[str, Any]:
-    """SHA-256 (of the compact JSON, UTF-8), characters and count of messages."""
+    """SHA-256 (of the messages as compact ASCII JSON), characters and count of messages."""
     text = json.dumps(messages, ensure_ascii=True, separators=(",", ":"))
     return {"messages_sha256": hashlib.sha256(text.encode("ascii")).hexdigest(),
             "messages_chars": sum(len(m["content"]) for m in messages),
@@ -115,12 +119,12 @@ def fingerprint(messages: list[dict[str, str]]) -> dict[str, Any]:
 
 def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tuple[str, int, int]],
                effective_tokens: Optional[int], markers_found: Optional[bool]) -> dict[str, Any]:
-    """Was the prompt cut by the server? {"verdict": yes/no/unknown, "reason"}.
+    """Whether the server truncated the prompt: {"verdict": yes/no/unknown, "reason"}.
 
-    earlier: (phase, messages_chars, prompt_tokens) of this model's answered calls before this one;
-    they tell how many characters this model's tokenizer puts into a token. A total at the limit
-    alone is no sign. Source: what Ollama does to a long prompt, read in its source: the front half
-    is dropped without a word, and usage.prompt_tokens falls to half the window.
+    earlier: (phase, messages_chars, prompt_tokens) of this model's answered calls before this one,
+    which show the characters per token of its tokenizer. A total at the limit alone is no sign.
+    Ollama, by its source, silently drops the first half of a prompt that is too long, and then
+    usage.prompt_tokens falls to half the window. Ledgers hold the reasons word by word.
     """
     if not isinstance(prompt_tokens, int) or isinstance(prompt_tokens, bool) or prompt_tokens <= 0:
         if markers_found and PHASES[phase].kind == "suite_context":

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 SCHEMA_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schemas")
-MAX_DEPTH = 32                # of any document of a submission; ours reach 8
+MAX_DEPTH = 32                # of any document of a submission; valid ones reach 8
 LARGEST_INT = 2 ** 53 - 1     # the largest integer that every JSON reader keeps exactly
 SHOWN_CHARACTERS = 60
 
 
 class Finding(NamedTuple):
-    """What is wrong with a value: where (`a.b[3]`, empty for the whole) and what, in words."""
+    """What is wrong with a value: its path (`a.b[3]`, empty for the whole) and a message."""
 
     path: str
     message: str
@@ -28,7 +28,7 @@ Schema = dict[str, Any]
 
 @functools.cache
 def schema(name: str) -> Schema:
-    """schemas/<name>.schema.json."""
+    """The schema in schemas/<name>.schema.json."""
     with open(os.path.join(SCHEMA_FOLDER, f"{name}.schema.json"), encoding="utf-8") as file:
         found: Schema = json.load(file)
     return found
@@ -36,15 +36,17 @@ def schema(name: str) -> Schema:
 
 def validate(value: Any, name: str, definition: Optional[str] = None,
              exact: bool = False) -> list[Finding]:
-    """Findings of `value` against a schema, or against one of its $defs. exact: 4.0 is not an
-    integer, although JSON Schema says so, since programs may treat it as another value than 4."""
+    """What is wrong with `value` by a schema, or by one of its $defs.
+
+    exact: 4.0 is not an integer, although JSON Schema says so: programs may treat it unlike 4.
+    """
     root = schema(name)
     at = root["$defs"][definition] if definition else root
     return list(_Validator(root, exact).check(value, at, ""))
 
 
 def shown(value: Any) -> str:
-    """A value for a message: JSON in printable ASCII, cut."""
+    """A value for a message: JSON in printable ASCII, shortened."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -69,7 +71,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "number": _is_number,
     "integer": _is_integer,
 }
-# Applied in this order; a value of another type than a keyword is about passes it.
+# Applied in this order. A keyword ignores values of other types than its own.
 BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "minimum": ("number", lambda v, b: v >= b, "is below {}"),
     "maximum": ("number", lambda v, b: v <= b, "is above {}"),
@@ -79,17 +81,14 @@ BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "pattern": ("string", lambda v, b: re.search(b, v) is not None, "does not match {}"),
     "minItems": ("array", lambda v, b: len(v) >= b, "has fewer than {} items"),
     "maxItems": ("array", lambda v, b: len(v) <= b, "has more than {} items"),
-    "uniqueItems": ("array", lambda v, b: not b or _distinct(v), "has an item twice"),
+    "uniqueItems": ("array", lambda v, b: not b or _distinct(v), "has a repeated item"),
     "minProperties": ("object", lambda v, b: len(v) >= b, "has fewer than {} keys"),
     "maxProperties": ("object", lambda v, b: len(v) <= b, "has more than {} keys"),
 }
-ANNOTATIONS = ("$schema", "$defs", "title", "description")
-APPLIED = ("$ref", "type", "const", "enum", "anyOf", "oneOf", "properties", "required",
-           "additionalProperties", "propertyNames", "items")
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal as JSON: 1 and 1.0 are, true and 1 are not."""
+    """Equality in JSON: 1 equals 1.0, and true does not equal 1."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
@@ -110,6 +109,7 @@ class _Validator:
         self.root, self.exact = root, exact
 
     def check(self, value: Any, at: Schema, path: str) -> Iterator[Finding]:
+        """Everything in `value` that does not match the schema `at`."""
         if "$ref" in at:
             yield from self.check(value, self.root["$defs"][at["$ref"].rpartition("/")[2]], path)
         kind = at.get("type")
@@ -117,13 +117,6 @@ class _Validator:
                 or self.exact and kind == "integer" and type(value) is float:
             yield Finding(path, f"{shown(value)} is not of type {kind}")
             return
-        yield from self._words(value, at, path)
-        if isinstance(value, dict):
-            yield from self._object(value, at, path)
-        elif isinstance(value, list) and "items" in at:
-            yield from self._items(value, at["items"], path)
-
-    def _words(self, value: Any, at: Schema, path: str) -> Iterator[Finding]:
         if "const" in at and not _same(value, at["const"]):
             yield Finding(path, f"{shown(value)} is not {shown(at['const'])}")
         if "enum" in at and not any(_same(value, one) for one in at["enum"]):
@@ -134,63 +127,59 @@ class _Validator:
         for keyword, (kind, holds, words) in BOUNDS.items():
             if keyword in at and TYPES[kind](value) and not holds(value, at[keyword]):
                 yield Finding(path, f"{shown(value)} {words.format(at[keyword])}")
+        if isinstance(value, dict):
+            yield from self._object(value, at, path)
+        elif isinstance(value, list) and "items" in at and not _all_integers(value, at["items"]):
+            for i, item in enumerate(value):
+                yield from self.check(item, at["items"], f"{path}[{i}]")
 
     def _branches(self, value: Any, branches: list[Schema], path: str,
-                  just_one: bool) -> Iterator[Finding]:
-        """One branch at least (oneOf: at most) fits; else what the likeliest one has to say."""
-        failures, fitting = [], 0
+                  is_one_of: bool) -> Iterator[Finding]:
+        """Findings if no branch matches, or several of a oneOf."""
+        results = []
         for branch in branches:
-            found = list(self.check(value, branch, path))
-            if found:
-                failures.append(found)
-            elif not just_one:
+            results.append(list(self.check(value, branch, path)))
+            if not results[-1] and not is_one_of:
                 return
-            else:
-                fitting += 1
-        if fitting == 1:
-            return
-        if fitting:
+        matching = results.count([])
+        if matching > 1:
             yield Finding(path, f"{shown(value)} fits more than one form")
-        else:
-            # A branch that fails deeper inside was the one meant; `null` fails at once.
-            yield from max(failures, key=lambda found: (len(found[0].path), found[0].message[-4:] !=
-                                                        "null"))
+        elif not matching:
+            # Report the branch that was probably meant: it fails deeper inside, and is not `null`.
+            yield from max(results, key=lambda found: (len(found[0].path),
+                                                       not found[0].message.endswith("null")))
 
     def _object(self, value: dict[str, Any], at: Schema, path: str) -> Iterator[Finding]:
-        properties = at.get("properties", {})
+        properties, others = at.get("properties", {}), at.get("additionalProperties")
         for name in at.get("required", ()):
             if name not in value:
                 yield Finding(path, f"{shown(name)} is missing")
-        for name, held in value.items():
+        for name, inner in value.items():
             below = f"{path}.{name}" if path else name
             if "propertyNames" in at:
                 yield from self.check(name, at["propertyNames"], below)
             if name in properties:
-                yield from self.check(held, properties[name], below)
-            elif at.get("additionalProperties") is False:
-                yield Finding(below, "is not known here")
-            elif isinstance(at.get("additionalProperties"), dict):
-                yield from self.check(held, at["additionalProperties"], below)
-
-    def _items(self, value: list[Any], at: Schema, path: str) -> Iterator[Finding]:
-        if at.get("type") == "integer" and len(at) == 3 and _all_integers(value, at):
-            return                     # a call's times: thousands, in one go
-        for i, item in enumerate(value):
-            yield from self.check(item, at, f"{path}[{i}]")
+                yield from self.check(inner, properties[name], below)
+            elif others is False:
+                yield Finding(below, "is not a known field")
+            elif isinstance(others, dict):
+                yield from self.check(inner, others, below)
 
 
 def _all_integers(value: list[Any], at: Schema) -> bool:
-    return (all(type(v) is int for v in value)
+    """Check a list of thousands of integers, such as the times of a call, in one go."""
+    return (at.get("type") == "integer" and at.keys() == {"type", "minimum", "maximum"}
+            and all(type(v) is int for v in value)
             and (not value or at["minimum"] <= min(value) and max(value) <= at["maximum"]))
 
 
-# --- JSON from strangers -------------------------------------------------------------------------
+# --- strict JSON ---------------------------------------------------------------------------------
 def strict_json(data: bytes) -> Any:
-    """The one value that every JSON reader sees in these bytes; raises ValueError with the reason.
+    """Parse untrusted JSON that every reader understands alike; raises ValueError with the reason.
 
-    Refused: bytes that are no UTF-8 or begin with a byte order mark, NaN and infinities (also as
-    1e999), integers beyond 2^53 - 1, a key twice in one object, half a surrogate pair, nesting
-    deeper than MAX_DEPTH.
+    Refused: invalid UTF-8, a byte order mark, NaN and infinities (also as 1e999), integers beyond
+    2^53 - 1, a key that occurs twice in one object, half of a surrogate pair, and nesting deeper
+    than MAX_DEPTH.
     """
     try:
         text = data.decode("utf-8")
@@ -199,22 +188,22 @@ def strict_json(data: bytes) -> Any:
     if text.startswith("\ufeff"):
         raise ValueError("begins with a byte order mark")
     try:
-        value = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant,
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant,
                            parse_int=_exact_int, parse_float=_finite_float)
     except RecursionError:
         raise ValueError("is nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON at character {error.pos}: {error.msg}") from None
-    _refuse_depth_and_halves(value)
+    _check_depth_and_texts(value)
     return value
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {shown(twice)} stands twice in one object")
+        raise ValueError(f"key {shown(twice)} occurs twice in one object")
     return made
 
 
@@ -235,28 +224,28 @@ def _finite_float(digits: str) -> float:
     return value
 
 
-def _refuse_depth_and_halves(value: Any) -> None:
+def _check_depth_and_texts(value: Any) -> None:
     waiting = [(value, 1)]
     while waiting:
-        held, depth = waiting.pop()
-        if isinstance(held, str):
-            if not held.isascii() and any("\ud800" <= c <= "\udfff" for c in held):
-                raise ValueError("half of a surrogate pair stands in a text")
-        elif isinstance(held, (dict, list)):
+        outer, depth = waiting.pop()
+        if isinstance(outer, str):
+            if not outer.isascii() and any("\ud800" <= c <= "\udfff" for c in outer):
+                raise ValueError("a text contains half of a surrogate pair")
+        elif isinstance(outer, (dict, list)):
             if depth > MAX_DEPTH:
                 raise ValueError("is nested too deep")
-            inner: Iterable[Any] = held if isinstance(held, list) else (*held, *held.values())
+            inner: Iterable[Any] = outer if isinstance(outer, list) else (*outer, *outer.values())
             waiting += [(one, depth + 1) for one in inner if isinstance(one, (str, dict, list))]
 
 
-def difference(name: str, was: Any, now: Any) -> tuple[str, str]:
-    """The first place where two values differ, as (`name.part was ...`, what it is now)."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in [*was, *(k for k in now if k not in was)]:
-            if was.get(key) != now.get(key):
-                return difference(f"{name}.{key}", was.get(key), now.get(key))
-    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        for i, (one, other) in enumerate(zip(was, now)):
+def difference(name: str, before: Any, after: Any) -> tuple[str, str]:
+    """The first difference of two values, as (`name.part was 1`, the value now)."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(k for k in after if k not in before)]:
+            if before.get(key) != after.get(key):
+                return difference(f"{name}.{key}", before.get(key), after.get(key))
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for i, (one, other) in enumerate(zip(before, after)):
             if one != other:
                 return difference(f"{name}[{i}]", one, other)
-    return f"{name} was {shown(was)}", shown(now)
+    return f"{name} was {shown(before)}", shown(after)

@@ -1,32 +1,29 @@
-"""What a run asks: the phases, their suites, the plan, and the messages of every call.
-
-Pure code but for reading the suite files. The runner asks by it; the submission check builds the
-same plan and the same messages again from the released suites, and so knows what a run must have
-asked.
-"""
+"""The phases of a run, and the suites with their questions."""
 from __future__ import annotations
 
 import json
 import os
-from typing import Any, Iterable, NamedTuple, Optional
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Optional
 
 import prompts
 
 from core.errors import HarnessError
 
-HELLO_MAX_TOKENS = 32         # a hello is short: it stands for the load, not for speed
-EDGE_MAX_TOKENS = 512         # with 2,048 the edge phases could not fit a context of 4,096
+HELLO_MAX_TOKENS = 32         # a hello is short: it measures the model's load, not its speed
+EDGE_MAX_TOKENS = 512         # with 2,048, the edge phases would not fit a context of 4,096
+# Fields of a suite file that describe it; the runner does not read them.
 ADVISORY_FIELDS = ("suite_name", "version", "purpose", "models", "run_mode", "lanes",
                    "question_assignment")
 QUESTION_FIELDS = ("id", "prompt", "required_markers", "format_rule")
 
 
 class SuiteError(HarnessError):
-    """A suite file that cannot be used; the message says what and where."""
+    """A suite file that cannot be used."""
 
 
 class Phase(NamedTuple):
-    """How one phase runs. kind: single, same (lanes), mixed (lanes), append, suite_context."""
+    """How a phase runs. kind: single, same (lanes), mixed (lanes), append, suite_context."""
 
     name: str
     suite_file: Optional[str]
@@ -36,20 +33,20 @@ class Phase(NamedTuple):
 
 
 PHASES = {p.name: p for p in (
-    Phase("hello", None, "single", HELLO_MAX_TOKENS, "one short call; it holds the model's load"),
+    Phase("hello", None, "single", HELLO_MAX_TOKENS, "one short call; it includes the model's load"),
     Phase("frozen", None, "single", None, "P-EASY, P-MEDIUM, P-HARD, one lane"),
     Phase("5q", "small_model_eval_questions.json", "single", None,
           "5 short, format-checked tasks, one lane"),
     Phase("20q", "python_task_suite_questions.json", "single", None,
-          "20 Python prompts of a working week, one lane"),
+          "20 Python tasks of a working week, one lane"),
     Phase("parallel_same", "parallel_qwen_same_model_20q_suite.json", "same", None,
           "20 questions on parallel lanes, one model"),
     Phase("parallel_mixed", "parallel_qwen_mixed_model_20q_suite.json", "mixed", None,
-          "20 questions on parallel lanes bound to the models in turn"),
+          "20 questions on parallel lanes that alternate between the models"),
     Phase("edge_append", "python_context_edge_append_questions.json", "append", EDGE_MAX_TOKENS,
-          "one growing conversation, until the end or the context's edge"),
+          "one growing conversation, until its end or the edge of the context"),
     Phase("edge_suite", "python_context_edge_suite_only.json", "suite_context", EDGE_MAX_TOKENS,
-          "every question carries the whole suite as its context"),
+          "each question with the whole suite as its context"),
 )}
 # Defaults of a run, which commands that are printed leave out.
 DEFAULT_PHASES = ("hello", "5q", "20q")
@@ -57,7 +54,7 @@ DEFAULT_LANES, DEFAULT_REPEATS, DEFAULT_TIMEOUT_S = 4, 1, 360.0
 
 
 class Question(NamedTuple):
-    """One question; markers are lower-case substrings that an answer must hold."""
+    """One question; markers are lower-case substrings that an answer must contain."""
 
     id: str
     prompt: str
@@ -66,7 +63,7 @@ class Question(NamedTuple):
 
 
 def load_suites(folder: str, format_rules: Iterable[str]) -> dict[str, tuple[Question, ...]]:
-    """Questions of every phase. folder: where the suite files lie; raises SuiteError."""
+    """The questions of every phase, from the suite files in `folder`; raises SuiteError."""
     rules = frozenset(format_rules)
     suites = {"hello": (Question("hello", prompts.HELLO_PROMPT),),
               "frozen": tuple(Question(name, text) for name, text in prompts.PROMPTS.items())}
@@ -81,31 +78,29 @@ def _read_suite(path: str, rules: frozenset[str]) -> tuple[Question, ...]:
     try:
         with open(path, encoding="utf-8") as file:
             questions = json.load(file)["questions"]
-        if not isinstance(questions, list) or not questions:
-            raise SuiteError(f"suite {name}: questions[] is empty")
     except OSError as error:
-        raise SuiteError(f"suite {name}: {error.strerror}; take it again from the "
+        raise SuiteError(f"suite {name}: {error.strerror}; restore it from the "
                          "repository") from None
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise SuiteError(f"suite {name} cannot be read ({type(error).__name__}: {error}); "
-                         "take it again from the repository") from None
-    out = tuple(_question(name, i, q, rules) for i, q in enumerate(questions))
-    if len({q.id for q in out}) < len(out):
+                         "restore it from the repository") from None
+    if not isinstance(questions, list) or not questions:
+        raise SuiteError(f"suite {name}: questions[] is empty")
+    made = tuple(_question(f"suite {name}, question {i}", raw, rules)
+                 for i, raw in enumerate(questions))
+    if len({question.id for question in made}) < len(made):
         raise SuiteError(f"suite {name}: two questions have the same id")
-    return out
+    return made
 
 
-def _question(suite: str, index: int, raw: Any, rules: frozenset[str]) -> Question:
-    def refuse(what: str) -> SuiteError:
-        return SuiteError(f"suite {suite}, question {index}: {what}")
-
+def _question(place: str, raw: Any, rules: frozenset[str]) -> Question:
     if not isinstance(raw, dict) or not {"id", "prompt"} <= set(raw):
-        raise refuse("it needs an id and a prompt")
+        raise SuiteError(f"{place}: it needs an id and a prompt")
     markers, rule = raw.get("required_markers", []), raw.get("format_rule")
-    if not all(isinstance(raw[k], str) and raw[k] for k in ("id", "prompt")):
-        raise refuse("id and prompt are texts")
+    if not all(isinstance(raw[key], str) and raw[key] for key in ("id", "prompt")):
+        raise SuiteError(f"{place}: id and prompt are texts")
     if not isinstance(markers, list) or not all(isinstance(m, str) and m for m in markers):
-        raise refuse("required_markers is a list of texts")
+        raise SuiteError(f"{place}: required_markers is a list of texts")
     if rule is not None and rule not in rules:
-        raise refuse(f"format_rule {rule!r} is not one of {', '.join(sorted(rules))}")
+        raise SuiteError(f"{place}: format_rule {rule!r} is not one of {', '.join(sorted(rules))}")
     return Question(raw["id"], raw["prompt"], tuple(markers), rule)

@@ -261,7 +261,7 @@ class WrongUsage(Failures):
             name = suites.PHASES["5q"].suite_file
             for content, line in (
                 (b'{"questions": [', f"suite {name} cannot be read (JSONDecodeError: Expecting "
-                 "value: line 1 column 16 (char 15)); take it again from the repository"),
+                 "value: line 1 column 16 (char 15)); restore it from the repository"),
                 (b'{"questions": [{"id": "a"}]}', f"suite {name}, question 0: it needs an id and a "
                  "prompt"),
                 (b'{"questions": [{"id": "a", "prompt": "b", "format_rule": "x"}]}',

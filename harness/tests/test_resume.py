@@ -866,8 +866,8 @@ class ChangedFiles(Runs):
     def test_a_missing_manifest(self):
         self.finished()
         os.unlink(self.manifest)
-        self.refused(r"\S+manifest\.json is missing, and the run\.jsonl beside it has lines; take "
-                     "it from a backup, or begin a new run")
+        self.refused(r"\S+manifest\.json is missing, although its run\.jsonl has lines; "
+                     "restore it from a backup, or start a new run")
 
     def test_a_missing_manifest_before_the_first_line_is_written_then(self):
         self.finished()
@@ -879,22 +879,22 @@ class ChangedFiles(Runs):
     def test_a_torn_manifest(self):
         self.finished()
         self.manifest.write_bytes(self.manifest.read_bytes()[:1000])
-        self.refused(r"\S+manifest\.json is not JSON at character \d+: .*; take it from a backup, "
-                     "or begin a new run")
+        self.refused(r"\S+manifest\.json is not JSON at character \d+: .*; restore it from a "
+                     "backup, or start a new run")
 
     def test_a_manifest_of_another_shape(self):
         self.finished()
         text = self.manifest.read_bytes()
         self.manifest.write_bytes(text.replace(b'"repeats": 1', b'"repeats": "one"'))
-        self.refused(r'\S+manifest\.json: plan\.repeats: "one" is not of type integer; take it '
-                     "from a backup, or begin a new run")
+        self.refused(r'\S+manifest\.json: plan\.repeats: "one" is not of type integer; restore it '
+                     "from a backup, or start a new run")
 
     def test_a_manifest_that_says_something_else(self):
         self.finished()
         text = self.manifest.read_bytes()
         self.manifest.write_bytes(text.replace(b'"timeout_s": 360.0', b'"timeout_s": 720.0'))
-        self.refused(r"\S+run\.jsonl, line 1: manifest\.json was another one then; take that from "
-                     "a backup, or begin a new run")
+        self.refused(r"\S+run\.jsonl, line 1: manifest\.json was changed since; restore it "
+                     "from a backup, or start a new run")
 
     def test_a_manifest_whose_host_name_was_taken_out_goes_on(self):
         self.finished()
@@ -908,8 +908,8 @@ class ChangedFiles(Runs):
     def test_a_ledger_that_was_edited_is_refused_with_the_line(self):
         self.finished()
         lines = self.ledger.read_bytes().splitlines(keepends=True)
-        end = "take (it|the file) from a backup, or begin a new run"
-        broken = "not the line that a run wrote there; the file was changed afterwards. Take it .*"
+        end = "restore it from a backup, or start a new run"
+        broken = "not the line that the run wrote; the file was changed afterwards; restore it .*"
         for name, edited, line, message in (
                 ("no JSON", [lines[0], b"{" + lines[1], *lines[2:]], 2, broken),
                 ("no object", [lines[0], b"[]\n", *lines[2:]], 2, broken),
@@ -918,7 +918,7 @@ class ChangedFiles(Runs):
                 ("another type", [*lines[:2], lines[2].replace(b'"lane":0', b'"lane":"x"'),
                                   *lines[3:]], 3, f'lane: "x" is not of type integer; {end}'),
                 ("a field more", [*lines[:3], lines[3].replace(b'"ok":1', b'"ok":1,"x":1'),
-                                  lines[4]], 4, f"x: is not known here; {end}"),
+                                  lines[4]], 4, f"x: is not a known field; {end}"),
                 ("a field less", [*lines[:3], lines[3].replace(b',"wall_us"', b',"w"'), lines[4]],
                  4, f'"wall_us" is missing; {end}'),
                 ("of another run", [*lines[:4], lines[4].replace(b"2222", b"2223")], 5,
