@@ -416,7 +416,7 @@ CASES = (
                                                b'"event": "run_finished"'))),
     Case("file-malformed", "newline", follows=("document-differs",), after=file_bytes(
         "run.jsonl", lambda data: data[:-1])),
-    Case("file-malformed", "not known", after=lambda made: made.hardware.update(extra=1)),
+    Case("file-malformed", "not a known field", after=lambda made: made.hardware.update(extra=1)),
     Case("file-malformed", "integer", call_field("lane", value=0.0)),
     Case("file-malformed", "integer", after=lambda made: made.metadata.update(counts={"ok": 4.0})),
     Case("file-malformed", "no line", after=file_bytes("run.jsonl", b"")),
