@@ -21,14 +21,11 @@ from unittest import mock
 
 import check_submission
 import run_benchmark
-from core import names
-from core.errors import HarnessError
-from core import release
 from check import copies, findings, ledger_order, manifest, privacy_scan, reading, sources
 from complete import run_md
-from core import ledger, privacy
+from core import ledger, names, privacy, release
+from core.errors import HarnessError
 from run import state
-
 from tests import valid_run
 from tests.valid_run import Spec, make
 

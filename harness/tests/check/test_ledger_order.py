@@ -10,7 +10,6 @@ from pathlib import Path
 from check import findings, ledger_order, reading, sources
 from check.manifest import suites_here
 from core import ledger
-
 from tests import runs
 from tests.scripted_endpoint import ANSWER, RESET, ScriptedEndpoint, models, response
 from tests.scripted_runs import QUICK, only_probes_answered_by

@@ -1,11 +1,13 @@
-"""hostile_submissions.py [FOLDER]: a thousand inputs made to break the check; none may.
+"""Check a thousand hostile inputs; none may break the check.
 
-Each is a folder, or a change in a git repository, that holds something nobody sends by accident:
-depth, size, NaN, keys twice, NUL, characters that turn the text, half surrogates, links, devices,
-pipes, odd names, escapes for terminals, Markdown and HTML, 1e999, lines of 200 MB, and random bytes
-in a sound submission. The check runs in a child under a limit of memory and time. What must come of
-each: exit code 0, 1 or 2, no traceback, no defect of the check, nothing printed but plain ASCII,
-never more than 300 MB. FOLDER is where the inputs are made (default: a temporary one).
+    python3 -m tests.outside.hostile_submissions [FOLDER]      in harness/
+
+Each input is a folder, a change in a git repository or an argument that no one sends by accident:
+depth, size, NaN, repeated keys, NUL, characters that turn the text, half surrogates, links,
+devices, pipes, odd names, terminal escapes, Markdown and HTML, 1e999, lines of 200 MB, and random
+bytes in a valid submission. The check runs in a child process with a limit of memory and time. It
+has to end with exit code 0, 1 or 2, without traceback or check-broken, with printable ASCII only
+and at most 300 MB. FOLDER: where inputs are written (default: a temporary folder).
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ ODD_NAMES = ("\x1b[31m", "\u202ex", "-rf", "con", "a\nb", " ", ".git", "run.json
 
 
 class Input(NamedTuple):
-    """One hostile input: what it is, and how it is put into a folder. words: of the command line,
-    "{}" standing for the folder."""
+    """A hostile input. put: writes it into a folder; words: of the command line, with {} for the
+    folder."""
 
     name: str
     put: Callable[[Path], None]
@@ -55,7 +57,7 @@ class Input(NamedTuple):
 
 
 def with_files(**files: Any) -> Callable[[Path], None]:
-    """A sound submission in which files are other bytes; run_md stands for run.md."""
+    """A valid submission with other bytes in some files; run_md is run.md."""
     def put(root: Path) -> None:
         made = valid_run.make()
         for name, data in files.items():
@@ -66,14 +68,14 @@ def with_files(**files: Any) -> Callable[[Path], None]:
 
 
 def in_folder(change: Callable[[Path], None]) -> Callable[[Path], None]:
-    """A sound submission whose folder is changed."""
+    """A valid submission with a changed folder."""
     def put(root: Path) -> None:
         change(Path(valid_run.make().write(str(root))))
     return put
 
 
 def sparse(name: str, size_bytes: int, fill: bytes = b"") -> Callable[[Path], None]:
-    """A file of zeros that takes no room, or of one line."""
+    """A sparse file of zeros, or a file of one line."""
     def put(folder: Path) -> None:
         with open(folder / name, "wb") as file:
             for _ in range(size_bytes // len(fill) if fill else 0):
@@ -89,7 +91,7 @@ def replaced(name: str, make: Callable[[Path], None]) -> Callable[[Path], None]:
     return in_folder(put)
 
 
-# --- by hand -------------------------------------------------------------------------------------
+# --- written by hand -----------------------------------------------------------------------------
 def bombs() -> Iterator[Input]:
     """Depth, size and cost."""
     mib = 1 << 20
@@ -122,7 +124,7 @@ def bombs() -> Iterator[Input]:
 
 
 def ledgers() -> Iterator[Input]:
-    """Sound lines in unsound numbers."""
+    """Too many valid lines."""
     made = valid_run.make()
     line = valid_run.ledger.dump_line
     call = next(e for e in made.events if e["event"] == "call_finished")
@@ -161,7 +163,7 @@ def ledgers() -> Iterator[Input]:
 
 
 def things() -> Iterator[Input]:
-    """What is no plain file, and names."""
+    """Things that are not plain files, and odd names."""
     for name in ("manifest.json", "run.jsonl", "run.md"):
         yield Input(f"{name} is a link to a file", replaced(name, lambda p: p.symlink_to(
             "/etc/passwd")))
@@ -191,7 +193,7 @@ def things() -> Iterator[Input]:
         yield Input(f"ref {name!a}", lambda root: None, ("--base", name, "--head", "HEAD"))
 
 
-# --- at random -----------------------------------------------------------------------------------
+# --- random --------------------------------------------------------------------------------------
 def places(value: Any) -> list[tuple[Any, Any]]:
     """(holder, key) of everything in a document."""
     found, waiting = [], [value]
@@ -204,7 +206,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def odd_field(seed: int) -> Callable[[Path], None]:
-    """One field of a sound submission is an odd text, number or shape."""
+    """A valid submission with an odd text, number or shape in one field."""
     def put(root: Path) -> None:
         rng = random.Random(seed)
         made = valid_run.make(rng.choice((valid_run.SMALL, Spec(kill_after=(3,), torn=b"{"), Spec(
@@ -219,7 +221,7 @@ def odd_field(seed: int) -> Callable[[Path], None]:
 
 
 def odd_number(seed: int) -> Callable[[Path], None]:
-    """One number of a file's text is written in a way that readers disagree on."""
+    """A number written in a way that JSON readers disagree on."""
     def put(root: Path) -> None:
         rng = random.Random(seed)
         name = rng.choice(("manifest.json", "run.jsonl", "hardware.json", "metadata.json"))
@@ -232,7 +234,7 @@ def odd_number(seed: int) -> Callable[[Path], None]:
 
 
 def odd_bytes(seed: int) -> Callable[[Path], None]:
-    """Some bytes of a file are others, gone, or there twice."""
+    """Some bytes of a file are changed, deleted or repeated."""
     def put(root: Path) -> None:
         rng = random.Random(seed)
         name = rng.choice(("manifest.json", "run.jsonl", "hardware.json", "metadata.json",
@@ -250,7 +252,7 @@ def odd_bytes(seed: int) -> Callable[[Path], None]:
 
 
 def write_quietly(made: Made, root: Path) -> None:
-    """Write what can be written of documents that are broken."""
+    """Write broken documents as far as possible."""
     folder = root / "ada" / "desktop-ryzen-64gb" / f"run-{'0' * 8}-0000-4000-8000-{'0' * 12}"
     folder.mkdir(parents=True)
     for name, document in (("manifest", made.manifest), ("hardware", made.hardware),
@@ -260,7 +262,7 @@ def write_quietly(made: Made, root: Path) -> None:
     (folder / "run.jsonl").write_bytes("".join(lines).encode("utf-8", "replace"))
     try:
         page = made.page()
-    except Exception:                     # its numbers are no numbers any more
+    except Exception:                     # the page needs numbers
         page = "# none\n"
     (folder / "run.md").write_bytes(page.encode("utf-8", "replace"))
 
@@ -276,7 +278,7 @@ def inputs(count: int) -> list[Input]:
 
 # --- running them --------------------------------------------------------------------------------
 class Outcome(NamedTuple):
-    """What came of one. problem: what must not have, else None."""
+    """The result of one input. problem: why it failed, or None."""
 
     problem: Optional[str]
     codes: list[str]
@@ -299,7 +301,7 @@ finally:
 
 
 def run(one: Input, root: Path) -> Outcome:
-    """Check it in a child, and look at what the child says and took."""
+    """Check an input in a child process; examine its output, memory and time."""
     words = [word.format(root) if "{}" in word else word for word in one.words]
     begun_s = time.monotonic()
     try:
@@ -308,7 +310,7 @@ def run(one: Input, root: Path) -> Outcome:
             capture_output=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL, preexec_fn=confine)
     except subprocess.TimeoutExpired:
         return Outcome("it took too long", [], 0, LIMIT_S)
-    except ValueError:                    # no such argument can be given to a program
+    except ValueError:                    # not a possible argument of a program
         return Outcome(None, [], 0, 0.0)
     lasted_s = time.monotonic() - begun_s
     told, _, peak = done.stderr.rstrip(b"\n").rpartition(b"\n")
@@ -317,7 +319,7 @@ def run(one: Input, root: Path) -> Outcome:
 
 
 def confine() -> None:
-    """No more memory than thrice the limit: a bomb must not take the machine."""
+    """Limit the child's memory to three times LIMIT_BYTES, to protect this machine."""
     resource.setrlimit(resource.RLIMIT_AS, (3 * LIMIT_BYTES, 3 * LIMIT_BYTES))
 
 
@@ -327,7 +329,7 @@ def problem_of(done: Any, told: bytes, peak_bytes: int) -> Optional[str]:
     if b"Traceback" in told or (told and done.returncode != 2) or told.count(b"\n"):
         return f"standard error: {told[-300:]!a}"
     if not PLAIN.match(done.stdout) or not PLAIN.match(told):
-        return "bytes that are not plain ASCII"
+        return "output that is not printable ASCII"
     if b"check-broken" in done.stdout:
         found = [f for f in json.loads(done.stdout)["findings"] if f["code"] == "check-broken"]
         return f"the check broke: {found[0]['what']}"

@@ -1,17 +1,17 @@
-"""mutate_submissions.py FOLDER...: how much of a changed submission does the check notice?
+"""Measure how many single edits of a submission the check finds.
 
-Takes real submissions that the check accepts and changes one thing in each: every number by one per
-cent, every text into another of its kind, every truth into its opposite; each line of the ledger is
-left out, doubled and put behind the next. Then it seals the rest again as a forger would with this
-project's own programs: seq, counts, hashes, metadata.json and run.md are made again, so that no
-seal catches anything. Prints the rate that is caught for each class of fields:
+    python3 -m tests.outside.mutate_submissions FOLDER...      in harness/
 
-    derived     follows from other fields, or is told twice: at least 99 % have to be caught
-    raw         what only the server, the clock or the machine knew
-    declared    what only the contributor says
+Takes real submissions that the check accepts and changes one thing: a number by one percent, a text
+to another of its kind, a boolean to its opposite; or it deletes, doubles or moves a ledger line.
+Then it recomputes seq, counts, hashes, metadata.json and run.md, as a forger would with this
+project's own programs. Prints the rate of edits found for each class of fields, and for each field:
 
-and of raw and declared fields the rate of each. Exit 1 where derived ones get by, or the check
-breaks.
+    derived     follows from other fields, or is recorded twice: at least 99 % have to be found
+    raw         known only to the server, the clock or the machine
+    declared    known only to the contributor
+
+exit codes: 0 done; 1 too few derived edits were found, or the check failed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import check_submission
-from core import release
 from check import copies, findings, sources
 from complete import metadata, run_md
+from core import release
 from tests.valid_run import Made
 
 Json = dict[str, Any]
@@ -41,9 +41,9 @@ Path_ = tuple[Any, ...]
 LEAST_CAUGHT = 0.99
 LEAST_SHARE = 0.8          # of the number asked for: not every field can be changed
 EACH_KIND = 40               # of one kind of field in one submission, at most
-# Classes by pattern, first match counts; what none matches is derived.
+# The first matching pattern counts; all other fields are derived.
 CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
-    # Sealed again, so that a change of them is none.
+    # Recomputed after the change, which has no effect therefore.
     (r"ledger\.\w+\.(seq|manifest_sha256)", "sealed"),
     (r"ledger\.run_finished\.(counts\..*|lines|sha256)", "sealed"),
     (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
@@ -70,13 +70,13 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.cache_probed\.probes\..*", "raw"),
     (r"ledger\.host_sampled\..*", "raw"),
     (r"ledger\.run_interrupted\..*", "raw"),
-    # A thread of its own samples the host now and then; a kill leaves no line.
+    # A thread samples the host now and then; a kill leaves no line.
     (r"line\.(deleted|doubled)\.(host_sampled|run_interrupted|model_skipped)", "raw"),
 ))
 
 
 class Mutant(NamedTuple):
-    """One change. change gets the documents and gives what is to be sealed, None for no change."""
+    """One change. change: documents -> changed documents, or None for no change."""
 
     pattern: str
     kind: str
@@ -88,9 +88,9 @@ def class_of(pattern: str) -> str:
     return next((name for regex, name in CLASSES if regex.match(pattern)), "derived")
 
 
-# --- what can be changed -------------------------------------------------------------------------
+# --- changes -------------------------------------------------------------------------------------
 def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    """(path, value) of everything that is no object or list; nulls are left out."""
+    """(path, value) of all leaves except nulls."""
     if isinstance(value, dict):
         for name, held in value.items():
             yield from leaves(held, (*path, name))
@@ -102,12 +102,12 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
 
 
 def pattern_of(top: str, path: Path_) -> str:
-    """`ledger.call_finished.timing.chunk_us`: without the numbers of list items."""
+    """`ledger.call_finished.timing.chunk_us`: the path without list indexes."""
     return ".".join([top, *(str(name) for name in path if not isinstance(name, int))])
 
 
 def changed(value: Any, others: list[Any], rng: random.Random) -> Any:
-    """Another value of the same kind; None where there is none."""
+    """Another value of the same kind."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -119,7 +119,7 @@ def changed(value: Any, others: list[Any], rng: random.Random) -> Any:
 
 
 def field_mutants(made: Made, rng: random.Random) -> Iterator[Mutant]:
-    """Every field of the four documents and of the contributor's words."""
+    """Changes of every field of the documents and of the contributor's notes."""
     tops = [("manifest", made.manifest, lambda m: m.manifest),
             ("hardware", made.hardware, lambda m: m.hardware),
             ("metadata", made.metadata, lambda m: m.metadata),
@@ -141,7 +141,7 @@ def field_mutants(made: Made, rng: random.Random) -> Iterator[Mutant]:
 
 
 def is_declared(document: Any, path: Path_) -> bool:
-    """Whether a field belongs to a value that the contributor declared."""
+    """Whether a field belongs to a declared value."""
     for name in path[:-1]:
         document = document[name]
     return metadata.is_value(document) and document["source"] == "declared"
@@ -152,7 +152,7 @@ def line_of(made: Made, at: int) -> Json:
 
 
 def put(top: str, find: Callable[[Made], Any], path: Path_, new: Any, made: Made) -> Made:
-    """The documents with one value changed and sealed."""
+    """The documents with one value changed, and the rest recomputed."""
     held = find(made)
     for name in path[:-1]:
         held = held[name]
@@ -161,7 +161,7 @@ def put(top: str, find: Callable[[Made], Any], path: Path_, new: Any, made: Made
 
 
 def line_mutants(made: Made) -> Iterator[Mutant]:
-    """Each line of the ledger left out, doubled, and put behind the next; each of the page's."""
+    """Deletions, copies and moves of ledger lines, and changes of the lines of run.md."""
     for at, event in enumerate(made.events):
         for kind, change in (("deleted", delete), ("doubled", double), ("moved", move)):
             yield Mutant(f"line.{kind}.{event['event']}", kind, functools.partial(change, at))
@@ -207,11 +207,10 @@ def load(folder: Path) -> Made:
 
 
 class Subject:
-    """A submission that is changed again and again."""
+    """A submission and all its changes."""
 
     def __init__(self, folder: str, seed: int) -> None:
         self.made, self.parts = load(Path(folder)), tuple(Path(folder).absolute().parts[-3:])
-        manifest = self.made.manifest
         self.released = release.known()
         self.now_s = Path(folder, "run.jsonl").stat().st_mtime + 60
         self.before = self.check(self.made)
@@ -219,7 +218,7 @@ class Subject:
         self.mutants = [*field_mutants(self.made, rng), *line_mutants(self.made)]
 
     def check(self, made: Made) -> Counter[str]:
-        """{code: how often it was found}, infos left out."""
+        """{code: number of findings}, without infos."""
         blobs = {name: sources.Blob(f"x/{name}", len(data), functools.partial(io.BytesIO, data))
                  for name, data in made.bytes_of().items()}
         report = findings.Report(10_000)
@@ -231,12 +230,12 @@ class Subject:
                        if found.severity != findings.INFO)
 
     def outcome(self, number: int) -> Optional[str]:
-        """"error", "warning" or "missed" of a mutant; None where it changed nothing."""
+        """"error", "warning" or "missed"; None if the change has no effect."""
         try:
             made = self.mutants[number].change(self.made.copy())
             if made is None or made.bytes_of() == self.made.bytes_of():
                 return None
-        except Exception:            # the forger's programs fail on it: that is their trouble
+        except Exception:            # the forger's programs fail on it
             return None
         new = self.check(made) - self.before
         if "check-broken" in new:
@@ -246,7 +245,7 @@ class Subject:
                      if any(findings.CODES[code].severity == severity for code in new)), "missed")
 
     def chosen(self, limit: int, seed: int) -> list[int]:
-        """Numbers of mutants, every kind of field in turn, none of them sealed ones."""
+        """Numbers of mutants, each kind of field in turn."""
         rng, kinds = random.Random(seed), dict[str, list[int]]()
         for number, mutant in enumerate(self.mutants):
             if class_of(mutant.pattern) != "sealed":
@@ -267,7 +266,7 @@ def job(folder: str, seed: int, number: int) -> tuple[str, Optional[str]]:
     return one.mutants[number].pattern, one.outcome(number)
 
 
-# --- telling -------------------------------------------------------------------------------------
+# --- report --------------------------------------------------------------------------------------
 def share(counts: Counter[str]) -> str:
     total = sum(counts.values())
     caught = total - counts["missed"]
@@ -282,14 +281,14 @@ def report(results: dict[str, Counter[str]], asked: int) -> int:
     for name, counts in sorted(classes.items()):
         print(f"{name:10} {share(counts)}")
     for name in ("derived", "raw", "declared"):
-        print(f"\n{name} fields" + (" that got by" if name == "derived" else ""))
+        print(f"\n{name} fields" + (" that were missed" if name == "derived" else ""))
         for pattern, counts in sorted(results.items()):
             if class_of(pattern) == name and (name != "derived" or counts["missed"]):
                 print(f"  {share(counts)}  {pattern}")
     derived, total = classes["derived"], sum(sum(c.values()) for c in classes.values())
     good = 1 - derived["missed"] / sum(derived.values())
     broken = sum(counts["broken"] for counts in classes.values())
-    print(f"\n{total} mutants; derived ones caught: {good:.2%}; check broken: {broken}")
+    print(f"\n{total} mutants; derived ones found: {good:.2%}; check broken: {broken}")
     return int(good < LEAST_CAUGHT or total < LEAST_SHARE * asked or broken > 0)
 
 
