@@ -12,18 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
-from core import plan, schema
-from core.records import (
-    CacheProbed,
-    CallFinished,
-    Context,
-    EndpointIdentified,
-    LedgerLine,
-    Manifest,
-    ModelContext,
-    Spread,
-    Timing,
-)
+from core import plan, records, schema
 from core.suites import PHASES, Question
 from engines import queries, server_errors
 from run import reply, sse, state
@@ -47,20 +36,20 @@ class Replay(state.State):
     """The runner's state after the lines so far. suites None: this checkout has other suites, and
     requests, checks and verdicts are not rebuilt."""
 
-    def __init__(self, manifest: Manifest, suites: Optional[Suites]) -> None:
+    def __init__(self, manifest: records.Manifest, suites: Optional[Suites]) -> None:
         super().__init__(manifest, suites or {}, {name: name for name in manifest["models"]}, True)
         self.has_suites = suites is not None
         self.salt_owners: dict[str, tuple[Any, ...]] = {}
         self.refusing: set[str] = set()       # models whose server has refused a field
 
-    def resumed(self, lines: Sequence[LedgerLine]) -> Replay:
+    def resumed(self, lines: Sequence[records.LedgerLine]) -> Replay:
         """The state of a new process that has read these lines."""
         new = Replay(self.manifest, self.suites if self.has_suites else None)
         new.recall(lines)
         new.salt_owners = self.salt_owners
         return new
 
-    def problems(self, cell: plan.Cell, call: CallFinished) -> Problems:
+    def problems(self, cell: plan.Cell, call: records.CallFinished) -> Problems:
         """Differences between a call and what the runner would have written, before note_call."""
         if not self.has_suites:
             return
@@ -78,7 +67,7 @@ class Replay(state.State):
         yield from self._options(cell, call)
         yield from self._verdicts(cell, call, messages)
 
-    def _options(self, cell: plan.Cell, call: CallFinished) -> Problems:
+    def _options(self, cell: plan.Cell, call: records.CallFinished) -> Problems:
         request, names = call["request"], call["request"]["dropped_fields"]
         if any(attempt["kind"] == "refused_fields" for attempt in call["attempts"]):
             self.refusing.add(cell.model)
@@ -103,21 +92,25 @@ class Replay(state.State):
             if self.salt_owners.setdefault(fresh, owner) != owner:
                 yield f"request.salt: {fresh} is the salt of another call"
 
-    def _verdicts(self, cell: plan.Cell, call: CallFinished,
+    def _verdicts(self, cell: plan.Cell, call: records.CallFinished,
                   messages: list[dict[str, str]]) -> Problems:
         response, outcome = call["response"], call["outcome"]
         checks: Any = self.checks(cell, response) if outcome == "ok" and response else None
         yield from _compare("checks", call["checks"], checks)
         lanes = next(entry["lanes"] for entry in self.manifest["plan"]["phases"]
                      if entry["phase"] == cell.phase)
-        # A call on one of several lanes may not have seen the last answers of the others.
-        verdicts = [self.truncation(cell, messages, response, checks, outcome, unseen)
-                    for unseen in range(MAX_UNSEEN + 1 if lanes > 1 else 1)]
         given: Any = call["truncated"]
-        if lanes == 1 or _without_estimate(given) not in map(_without_estimate, verdicts):
-            yield from _compare("truncated", given, verdicts[0])
 
-    def identified(self, event: EndpointIdentified, is_first: bool) -> Problems:
+        def expected(unseen: int) -> dict[str, Any]:
+            return self.truncation(cell, messages, response, checks, outcome, unseen)
+
+        # A call on one of several lanes may not have seen the last answers of the others.
+        if given != expected(0) and not (lanes > 1 and any(
+                _without_estimate(given) == _without_estimate(expected(unseen))
+                for unseen in range(MAX_UNSEEN + 1))):
+            yield from _compare("truncated", given, expected(0))
+
+    def identified(self, event: records.EndpointIdentified, is_first: bool) -> Problems:
         """Differences from the manifest. is_first: written in the moment of the manifest."""
         manifest, context = self.manifest, event["context"]
         self.effective_tokens[event["model"]] = context["effective_tokens"]
@@ -135,7 +128,7 @@ class Replay(state.State):
         if context["effective_tokens"] == before.get("effective_tokens"):
             yield from _compare("context.reason", context["reason"], before.get("reason"))
 
-    def cache_probed(self, event: CacheProbed) -> Problems:
+    def cache_probed(self, event: records.CacheProbed) -> Problems:
         """Differences from what the longest prompt and the probes give."""
         longest = self.longest(event["model"])
         for name, value in reply.cache_verdicts(longest, event["probes"]).items():
@@ -151,7 +144,7 @@ def _compare(field: str, given: Any, expected: Any) -> Problems:
         yield f"{was}; expected {now}"
 
 
-def context_problems(context: Union[Context, ModelContext]) -> Problems:
+def context_problems(context: Union[records.Context, records.ModelContext]) -> Problems:
     """Whether the reason names the numbers of a context that is not the requested one."""
     asked, given, reason = (context["requested_tokens"], context["effective_tokens"],
                             context["reason"])
@@ -172,7 +165,7 @@ def _without_estimate(verdict: dict[str, Any]) -> tuple[str, str]:
 
 
 # --- one call ------------------------------------------------------------------------------------
-def contradictions(call: CallFinished) -> Problems:
+def contradictions(call: records.CallFinished) -> Problems:
     """Values of a call that contradict each other."""
     yield from _outcome(call)
     yield from _reasoning(call)
@@ -185,7 +178,7 @@ def contradictions(call: CallFinished) -> Problems:
         yield from _bytes_and_lag(call, call["timing"])
 
 
-def _outcome(call: CallFinished) -> Problems:
+def _outcome(call: records.CallFinished) -> Problems:
     outcome, response, error = call["outcome"], call["response"], call["error"]
     status = response["http_status"] if response else None
     if outcome == "ok":
@@ -209,7 +202,7 @@ def _outcome(call: CallFinished) -> Problems:
         yield "timing is missing"
 
 
-def _texts(call: CallFinished) -> tuple[str, str]:
+def _texts(call: records.CallFinished) -> tuple[str, str]:
     """(answer, reasoning)."""
     response = call["response"]
     return (response["text"], response["reasoning_text"]) if response else ("", "")
@@ -220,7 +213,7 @@ def _most_characters(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
-def _reasoning(call: CallFinished) -> Problems:
+def _reasoning(call: records.CallFinished) -> Problems:
     given, text = call["reasoning"], _texts(call)[1]
     mode, is_streamed = given["mode"], given["mode"] in ("streamed", "inline")
     if not len(text) <= given["characters"] <= _most_characters(text) \
@@ -238,7 +231,7 @@ def _reasoning(call: CallFinished) -> Problems:
         yield "reasoning.mode is inline, but reasoning_text has no tag"
 
 
-def _attempts(call: CallFinished) -> Problems:
+def _attempts(call: records.CallFinished) -> Problems:
     """Earlier attempts come one after the other and are of the kinds that are repeated."""
     free_us = 0
     for number, attempt in enumerate(call["attempts"]):
@@ -254,7 +247,7 @@ def _attempts(call: CallFinished) -> Problems:
         yield f"timing.started_us is {call['timing']['started_us']}, an attempt ended at {free_us}"
 
 
-def _marks(call: CallFinished, timing: Timing) -> Problems:
+def _marks(call: records.CallFinished, timing: records.Timing) -> Problems:
     marks: dict[str, Any] = dict(timing)
     known = [name for name in ASCENDING if marks[name] is not None]
     for earlier, later in zip(known, known[1:]):
@@ -270,7 +263,7 @@ def _marks(call: CallFinished, timing: Timing) -> Problems:
         yield "timing: one of first_chunk_us, first_token_us and last_token_us is missing"
 
 
-def _chunks(call: CallFinished, timing: Timing) -> Problems:
+def _chunks(call: records.CallFinished, timing: records.Timing) -> Problems:
     chunk_us, why_null = timing["chunk_us"], timing["ttft_null_reason"]
     yield from _compare("timing.first_token_us", timing["first_token_us"],
                         chunk_us[0] if chunk_us else None)
@@ -305,7 +298,7 @@ def _chunks(call: CallFinished, timing: Timing) -> Problems:
             yield from _compare("reasoning.chunks", call["reasoning"]["chunks"], count)
 
 
-def _bytes_and_lag(call: CallFinished, timing: Timing) -> Problems:
+def _bytes_and_lag(call: records.CallFinished, timing: records.Timing) -> Problems:
     lag, chunks = timing["read_lag_us"], len(timing["chunk_us"])
     reads_with_text = chunks - sum(count - 1 for _, count in timing["reads"])
     if (lag is None) != (timing["stamp"] == "user") or lag is not None and not (
@@ -318,14 +311,14 @@ def _bytes_and_lag(call: CallFinished, timing: Timing) -> Problems:
             f"characters in {chunks} chunks"
 
 
-def spread_fits(spread: Spread) -> bool:
+def spread_fits(spread: records.Spread) -> bool:
     """Whether percentiles ascend and a few values have few of them."""
     p50, p99, most, n = spread["p50"], spread["p99"], spread["max"], spread["n"]
     few = n < 100 and p99 != most or n == 1 and p50 != most
     return n >= 1 and p50 <= p99 <= most and not few
 
 
-def span_us(call: CallFinished) -> Optional[tuple[int, int]]:
+def span_us(call: records.CallFinished) -> Optional[tuple[int, int]]:
     """When a call began, with its first attempt and connection, and when it ended, in t_us."""
     timing, attempts = call["timing"], call["attempts"]
     if timing is None:
