@@ -1,39 +1,44 @@
-"""An OpenAI-compatible endpoint with a known schedule: no model, only time.
+"""OpenAI-compatible test server with a known schedule; it runs no model.
 
-The runner rehearses on it, and measures its own error with it before a run; tests judge the runner
-by it. So it imports nothing of the rest. One thread serves, on loopback only, HTTP/1.1.
+The runner rehearses against it and measures its own timing error with it before a run, and tests
+check the runner with it. It therefore imports nothing from the other files. It serves HTTP/1.1 in
+one thread, on 127.0.0.1 only.
 
     python3 harness/reference_endpoint.py [--port 0] [--models a,b:200] ...
 
-When it listens it prints one JSON line: {"port", "pid", "models", "clock"}. It ends when its
-standard input ends, and so with the process that holds the other end, or on SIGTERM or SIGINT;
-with --keep only on a signal. Exit codes: 0 asked to end, 2 usage, 3 the port cannot be had.
+When it is ready it prints one JSON line: {"port", "pid", "clock", "models"}. It exits when its
+standard input ends, and so together with the process that holds the other end, or on SIGTERM or
+SIGINT; with --keep only on a signal.
 
-Routes
-    GET  /version              {"engine": "reference-endpoint", "version", "slots", "cache"}
-    GET  /health               {"status": "ok"}
-    GET  /v1/models            the models; max_model_len is the context of one request
-    GET  /clock                {"received_ns", "monotonic_ns", "wall_ns"}: the request read, the
-                               answer handed to the socket; the shortest round trip counts
-    GET  /log?after=SEQ        {"last", "requests": [...]}: what was done for every completion that
-                               ended after that one, by the same clock: "id" (7 is "chatcmpl-7"),
-                               "outcome" (finished, aborted, refused), "received_ns" (its first
-                               byte), "request_end_ns" (its last), "start_ns" (its turn came),
-                               "sent_ns" (of each chunk with text), "end_ns", "running" (requests
-                               under way at its start) and what was asked
-    POST /v1/chat/completions  streamed or not
+routes:
+  GET  /version              {"engine": "reference-endpoint", "version", "slots", "cache"}
+  GET  /health               {"status": "ok"}
+  GET  /v1/models            the models; max_model_len is the context of one request
+  GET  /clock                {"received_ns", "monotonic_ns", "wall_ns"}: when the request was read,
+                             and when the answer was handed to the socket
+  GET  /log?after=SEQ        {"last", "requests": [...]}: one entry per completion that ended after
+                             SEQ, by the same clock: "id" (7 is "chatcmpl-7"), "outcome" (finished,
+                             aborted, refused), "received_ns" (first byte of the request),
+                             "request_end_ns" (its last byte), "start_ns" (it got a slot), "sent_ns"
+                             (of each chunk with text), "end_ns", "running" (requests in progress
+                             when it started), and what was requested
+  POST /v1/chat/completions  streamed or not
 
-Every chunk with text carries "sent_ns", this process's perf_counter_ns() right before it was handed
-to the socket. The chunk with the finish reason follows one gap after the last token, as if a model
-had made an end mark.
+Every chunk with text has a field "sent_ns": perf_counter_ns() of this process just before the chunk
+was handed to the socket. The chunk with the finish reason follows one gap after the last token, as
+if a model had generated an end token.
 
-A request may bring its own schedule, "reference": {"first_token_ms", "gap_ms", "tokens", "burst"}:
-the first token so long after the request's last byte (or after its turn came, if it had to wait),
-then a send of `burst` chunks (1) every gap, counted from the first, `tokens` in all, whatever the
-context. With "gap_ms": 0 chunks go as fast as the socket takes them, in blocks with one stamp.
+A request may set its own schedule with the field "reference": {"first_token_ms", "gap_ms",
+"tokens", "burst"}. The first token follows first_token_ms after the last byte of the request (or
+after it got a slot, if it had to wait), then `burst` chunks (default 1) in one send every gap_ms,
+counted from the first token, until there were `tokens`, whatever the context. With "gap_ms": 0
+chunks are sent as fast as the socket takes them, in blocks with one stamp.
 
-Answers are made from the prompt: the same prompt gives the same answer, another one another. They
-have the form that was asked for and quote the prompt's names; they know nothing.
+The same model and prompt always get the same answer, in the format that the prompt asks for (JSON,
+five bullets, a Python block, ...). Its content is arbitrary.
+
+exit codes:
+  0 ended as requested; 2 usage; 3 the port is not available.
 """
 import sys
 
@@ -48,7 +53,6 @@ import heapq
 import json
 import math
 import os
-import random
 import re
 import selectors
 import signal
@@ -72,18 +76,18 @@ class Model(NamedTuple):
     prefill_tokens_per_s: float
 
 
-# A rehearsal asks each about fifty questions and has to end well within a minute: so fast, and with
-# answers so short (most of 40 to 120 tokens), that both together need about 25 s.
+# A rehearsal sends about fifty questions to each and must end well within a minute. With this speed
+# and answers of 40 to 120 tokens, both together need about 25 s.
 MODELS = (Model("reference-swift", 500.0, 20_000.0), Model("reference-steady", 300.0, 12_000.0))
-FIRST_TOKEN_MS = 5.0          # before the first token, besides the prompt's own time
-SLOTS = 64                    # more than a run has lanes: nothing waits unless that is wanted
-CONTEXT_TOKENS = 4096         # what the runner asks for
+FIRST_TOKEN_MS = 5.0          # before the first token, besides the time for the prompt
+SLOTS = 64                    # more than a run has lanes, so that no request waits by default
+CONTEXT_TOKENS = 4096         # what the runner requests
 
 # A sleep ends late: on Linux by 80 us at the median, by 50 us with the finest timer slack, and by
-# 100 us at p99. So the last bit before a due moment is spent polling. Tried on Linux, with 16
+# 100 us at p99. So the last moment before a send is spent polling. Measured on Linux, with 16
 # streams of 200 tokens/s: 300 us of polling took twice the CPU of 150 us and was no more exact;
-# with 60 us one chunk in ten came late. EpollSelector will not do: it sleeps in whole ms. Windows
-# sleeps in ticks of 15.6 ms; neither that nor macOS was measured.
+# with 60 us one chunk in ten was late. EpollSelector is no option: it sleeps in whole ms. Windows
+# sleeps in ticks of 15.6 ms; neither Windows nor macOS was measured.
 SPIN_NS = {"linux": 150_000, "win32": 16_000_000}.get(sys.platform, 300_000)
 TIMER_SLACK_FILE = "/proc/self/timerslack_ns"
 BLOCK_CHUNKS = 256            # of a stream without gaps: 60 kB, about what one send takes
@@ -91,79 +95,59 @@ BLOCK_CHUNKS = 256            # of a stream without gaps: 60 kB, about what one 
 HEAD_BYTES = 64 << 10
 BODY_BYTES = 16 << 20
 READ_BYTES = 64 << 10
-DROPPED_BYTES = 64 << 20      # read, and thrown away, after a refusal
 CONNECTIONS = 200             # select takes 512 sockets on Windows, 1,024 elsewhere
-LOG_REQUESTS = 2_000
-LOG_STAMPS = 20_000           # of one request
-LOG_ALL_STAMPS = 2_000_000    # of all together: 16 MB
+LOG_REQUESTS = 1_000
+LOG_STAMPS = 20_000           # per request
 CACHE_ENTRIES = 10_000
-EARLY_NS = 200_000_000        # standard input ends so soon where there is none: worth a word
+EARLY_NS = 200_000_000        # standard input that ends this early was probably never there
 
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found",
-           405: "Method Not Allowed", 411: "Length Required", 413: "Payload Too Large",
-           417: "Expectation Failed", 431: "Request Header Fields Too Large",
-           505: "HTTP Version Not Supported"}
-
+REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found"}
 Pieces = list[bytes]          # what is sent is stamp.join(pieces)
 Messages = tuple[tuple[str, str], ...]
 
 
 # --- Tokens and answers ---------------------------------------------------------------------------
 
-# Pieces of words with the blank before them, 3.9 characters on the average of English and code.
+# Pieces of words with the blank before them: 3.9 characters on average in English and code.
 TOKEN = re.compile(r" ?\w{1,6}| ?[^\w\s]{1,3}|\s{1,8}")
 MESSAGE_TOKENS = 3            # the marks around a message
-SHORT_TOKENS = 16             # a prompt so short is a greeting, and gets one sentence
-QUOTED_CHARACTERS = 32_000    # of a conversation's end, searched for names
-MOST_NAMES = 14
-
-# What an answer quotes of its prompt, the most telling kind first: planted names, names inside a
-# sentence, words that are introduced, quoted ones, options with times and numbers, code. Every
-# length is bounded, so that no prompt makes the search slow.
-NAMES = tuple(re.compile(pattern) for pattern in (
-    r"(?<=[a-z,] )([A-Z]{6,16})\b",
-    r"(?<=[a-z,] )([A-Z][A-Za-z]{3,12})\b",
-    r"(?:named|called|[Uu]se|with|function|of|key|class) "
-    r"((?!th|each|every)[a-z][\w-]{3,20}(?:\.\w{2,20})?)\b",
-    r"(\"[^\"\s\\]{2,16}\"|\"[a-z]{2,8} [a-z]{2,8}\")",
-    r"(\B--[a-z][a-z-]{1,16}|\b\d\d:\d\d\b|\b[A-Z]{2}-\d{3,6}\b|\b\d\d(?= days| minutes))",
-    r"\b(?!test_|self\.)([A-Za-z][a-z0-9]{0,16}(?:[._][A-Za-z]\w{0,16}){1,3})"))
-SUBJECT = re.compile(r"\b(?:def|function|class) (?!_)(\w{1,30})\(")
-JSON_KEY = re.compile(r"\"(\w{2,30})\"")
+SHORT_TOKENS = 16             # a prompt this short gets an answer of one sentence
 
 SENTENCES = (
-    "Begin with {}, since the rest depends on it.", "What decides here is {}.",
-    "Look at {} before anything is changed.", "What matters most here is {}.",
-    "A test should hold {} in place.", "Keep {} as it is and write down why.",
-    "The weak spot is {}, so check it twice.", "Most of the time goes into {}.",
-    "Nobody notices when {} goes wrong, so log it.", "With {} the order of work is safe.",
-    "Compare {} with the state before.", "Last comes {}, when all else is done.")
-THINGS = ("the input", "the result", "the first case", "the empty case", "the limit", "the order")
-FUNCTIONS = (
-    "    return [value for value in values if not isinstance(value, bool)]",
-    "    for value in sorted(values):\n        if value is not None:\n            yield value",
-    "    seen = set()\n    for value in values:\n        seen.add(value)\n    return len(seen)",
-    "    counts = {}\n    for value in values:\n        counts[value] = counts.get(value, 0) + 1\n"
-    "    return counts")
-COMMANDS = ("df -h", "git status --short", "git switch main", "du -sh ./*", "ls -l", "git push",
-            "mkdir -p backups", "sort -rn sizes.txt", "git commit -m Fix", "git stash list")
+    "Begin with the input, since everything else depends on it.",
+    "Look at the first case before anything is changed.",
+    "Write a test for the empty case and for the limit.",
+    "Keep the old order and write down the reason for it.",
+    "Measure again after every step and compare the results.",
+    "The weak part is the last step, so check it twice.",
+    "Most of the time is spent in the inner loop.",
+    "Log every failure together with the value that caused it.",
+    "A short name for each part makes the review easier.",
+    "Compare the result with the state before the change.",
+    "Make a copy of the data before the script is started.",
+    "Remove the temporary files when everything else is done.")
 
-# The first that is asked for is the form of the answer. {0}, {1} ... are sentences.
-PROSE = "{0} {1} {2} {3} {4}"
-FORMS = tuple((re.compile(asked), form) for asked, form in (
-    (r"one JSON object", "{json}"),
-    (r"exactly five bullets", "- {0}\n- {1}\n- {2}\n- {3}\n- {4}"),
-    (r"exactly four numbered steps", "1. {0}\n2. {1}\n3. {2}\n4. {3}"),
-    (r"[Ss]hell commands", "```bash\n# {names}\n{commands}\n```"),
-    (r"bash script", "```bash\n#!/usr/bin/env bash\n# {names}\nset -euo pipefail\n"
-     "if [ ! -d \"$1\" ]; then\n  echo \"no folder\" >&2\n  exit 1\nfi\n"
-     "find \"$1\" -type f -mtime +{n}\n{commands}\n```"),
-    (r"[Ww]rite .{0,20}pytest test", "```python\nimport pytest\n\n# {names}\n"
-     "def test_{subject}():\n    assert {subject}({n}) == {m}\n"
-     "    with pytest.raises(ValueError):\n        {subject}({m})\n```"),
-    (r"Python 3|code block", "{0}\n\n```python\n# {calls}\ndef {subject}(*values):\n"
-     "    if not values:\n        raise ValueError('no values')\n{body}\n```"),
-    (r"", PROSE)))
+# A pattern that the prompt contains, and the answer: {0} ... {4} are different sentences, {n} is a
+# number, and both depend on the prompt. The first pattern that matches counts. Each answer follows
+# the format rule of the questions that match.
+PROSE = "{0} {1} {2} {3} {4} This is answer {n}."
+ANSWERS = (
+    (r"one JSON object", '{{\n  "answer": {n},\n  "first": "{0}",\n  "second": "{1}",\n'
+     '  "last": "{2}"\n}}'),
+    (r"exactly five bullets", "- {0}\n- {1}\n- {2}\n- {3}\n- This is answer {n}."),
+    (r"exactly four numbered steps", "1. {0}\n2. {1}\n3. {2}\n4. This is answer {n}."),
+    (r"[Ss]hell commands", "```bash\n# {0}\ngit status --short\ndf -h\ndu -sh /tmp/answer-{n}\n"
+     "ls -l /tmp/answer-{n}\nsort -rn sizes-{n}.txt\n```"),
+    (r"bash script", "```bash\n#!/usr/bin/env bash\n# {0}\nset -euo pipefail\n"
+     "if [ ! -d \"$1\" ]; then\n  echo \"not a folder: $1\" >&2\n  exit 1\nfi\n"
+     "find \"$1\" -type f -size +{n}\n```"),
+    (r"[Ww]rite .{0,20}pytest test", "```python\nimport pytest\n\n\ndef test_answer():\n"
+     "    # {0}\n    assert answer([{n}]) == {n}\n    with pytest.raises(ValueError):\n"
+     "        answer([])\n```"),
+    (r"Python 3|code block", "{0}\n\n```python\ndef answer(values):\n    # {1}\n"
+     "    if not values:\n        raise ValueError('no values')\n"
+     "    return sorted(values)[:{n}]\n```"),
+    (r"", PROSE))
 
 
 def tokens_of(text: str) -> list[str]:
@@ -171,49 +155,24 @@ def tokens_of(text: str) -> list[str]:
     return TOKEN.findall(text)
 
 
-def names_in(text: str) -> list[str]:
-    """Up to MOST_NAMES words of a prompt that an answer to it would name."""
-    found = (name for pattern in NAMES for name in pattern.findall(text))
-    return list(dict.fromkeys(found))[:MOST_NAMES]
-
-
-def _sentences(count: int, names: list[str], dice: random.Random) -> list[str]:
-    """So many sentences that quote all the names among them."""
-    groups = [", ".join(names[i::count]) for i in range(count)]
-    return [dice.choice(SENTENCES).format(group or dice.choice(THINGS)) for group in groups]
-
-
-def _json_answer(asked: str, names: list[str], dice: random.Random) -> str:
-    keys = list(dict.fromkeys(JSON_KEY.findall(asked)))[:8] or ["answer"]
-    values = [name for name in names if '"' not in name] or list(THINGS)
-    return json.dumps({key: dice.randrange(100) if i % 2 else values[i // 2 % len(values)]
-                       for i, key in enumerate(keys)}, indent=2)
-
-
 def answer_to(model: str, messages: Messages) -> str:
-    """The answer of a model to (role, text) messages: always the same for the same ones."""
-    asked, texts = messages[-1][1], [text for _, text in messages]
-    told = "\n".join(text for role, text in messages if role != "assistant")[-QUOTED_CHARACTERS:]
-    names = names_in(told)
-    # Seeded with the prompt: nothing is left to chance, on any Python.
-    dice = random.Random("\0".join((model, *texts)).encode("utf-8", "surrogatepass"))
-    form = next(form for pattern, form in FORMS if pattern.search(asked))
+    """A model's answer to (role, text) messages: always the same for the same messages."""
+    asked = messages[-1][1]
+    texts = "\0".join((model, *(text for _, text in messages)))
+    digest = hashlib.sha256(texts.encode("utf-8", "surrogatepass")).digest()
+    # A step that shares no divisor with their number visits every sentence once.
+    first, step = digest[0], (1, 5, 7, 11)[digest[1] % 4]
+    chosen = [SENTENCES[(first + i * step) % len(SENTENCES)] for i in range(5)]
+    form = next(form for pattern, form in ANSWERS if re.search(pattern, asked))
     if form == PROSE and len(tokens_of(asked[:200])) <= SHORT_TOKENS:
-        form = "{0}"
-    count = len(re.findall(r"{\d}", form))
-    subject = SUBJECT.search(asked)
-    return form.format(
-        *_sentences(count, names if count > 1 else names[:1], dice), names=", ".join(names),
-        calls=", ".join(f"{name}()" if re.fullmatch(r"[\w.]+", name) else name for name in names),
-        subject=subject[1] if subject else "answer", body=dice.choice(FUNCTIONS),
-        commands="\n".join(dice.choice(COMMANDS) for _ in range(5)), n=dice.randrange(100),
-        m=dice.randrange(100), json=_json_answer(asked, names, dice))
+        form = "Hello, this is answer {n}."
+    return form.format(*chosen, n=int.from_bytes(digest[2:6], "big") % 1_000_000)
 
 
-# --- What a request asks --------------------------------------------------------------------------
+# --- Requests -------------------------------------------------------------------------------------
 
 class Refusal(Exception):
-    """A request that gets an error object: its status, and what goes into the object."""
+    """A request that gets an error object; `more` are further fields of that object."""
 
     def __init__(self, status: int, message: str, kind: str = "invalid_request_error",
                  **more: int) -> None:
@@ -232,26 +191,27 @@ class Request(NamedTuple):
     body: bytes
 
 
-REQUEST_LINE = re.compile(r"([A-Z]{1,16}) (/[^ ?]{0,4000})\??([^ ]{0,4000}) HTTP/1\.1")
+REQUEST_LINE = re.compile(r"([A-Z]{1,16}) (/[^ ?]*)\??([^ ]*) HTTP/1\.1")
 
 
 def cut_request(inbox: bytearray) -> Optional[Request]:
-    """Takes the first request out of the bytes read so far; None while it is incomplete.
+    """Take the first request out of the bytes read so far; None while it is incomplete.
 
-    Raises Refusal as soon as it is known that no answer can follow, so that nothing piles up.
+    Raises Refusal where the end of the request cannot be known.
     """
     end = inbox.find(b"\r\n\r\n", 0, HEAD_BYTES)
     if end < 0:
         if len(inbox) >= HEAD_BYTES:
-            raise Refusal(431, f"the head of the request has more than {HEAD_BYTES} bytes")
+            raise Refusal(400, f"the head of the request has more than {HEAD_BYTES} bytes")
         return None
     line, *fields = inbox[:end].decode("latin-1").split("\r\n")
-    match = REQUEST_LINE.fullmatch(line)
-    if not match:
-        raise Refusal(505 if "HTTP/" in line[-12:] else 400, "only HTTP/1.1 is spoken here")
     pairs = (field.partition(":") for field in fields)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    body_end = end + 4 + _body_bytes(headers)
+    match, length = REQUEST_LINE.fullmatch(line), headers.get("content-length", "0")
+    if (not match or "transfer-encoding" in headers or not re.fullmatch("[0-9]{1,9}", length)
+            or int(length) > BODY_BYTES):
+        raise Refusal(400, f"send HTTP/1.1 with a Content-Length of at most {BODY_BYTES}")
+    body_end = end + 4 + int(length)
     if len(inbox) < body_end:
         return None
     body = bytes(inbox[end + 4:body_end])
@@ -259,94 +219,45 @@ def cut_request(inbox: bytearray) -> Optional[Request]:
     return Request(match[1], match[2], match[3], headers, body)
 
 
-def _body_bytes(headers: dict[str, str]) -> int:
-    length = headers.get("content-length", "0")
-    if "transfer-encoding" in headers:
-        raise Refusal(411, "send the body with a Content-Length")
-    if "expect" in headers:
-        raise Refusal(417, "send the body at once, without Expect")
-    if not re.fullmatch("[0-9]{1,15}", length):
-        raise Refusal(400, "Content-Length is no number")
-    if int(length) > BODY_BYTES:
-        raise Refusal(413, f"the body has more than {BODY_BYTES} bytes")
-    return int(length)
+def _bounded(value: Any, least: float, most: float) -> Any:
+    if isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{value!r} is not a number from {least} to {most}")
+    return value
 
 
-Rule = tuple[Callable[[Any], bool], str]      # whether a value will do; what would
+def _text_of(content: Any) -> str:
+    """A message's text; the content may be a list of parts."""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    return "".join(part["text"] for part in parts)
 
 
-def _number(least: float, most: float, *kinds: type) -> Rule:
-    return (lambda value: type(value) in kinds and least <= value <= most,
-            f"{'a number' if float in kinds else 'an integer'} from {least} to {most}")
-
-
-def _text_of(content: Any) -> Any:
-    """A message's text; the content may be a list of parts. None where it is neither."""
-    if isinstance(content, list):
-        texts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        return "".join(map(str, texts)) if all(isinstance(t, str) for t in texts) else None
-    return content if isinstance(content, str) else None
-
-
-def _is_message(raw: Any) -> bool:
-    return (isinstance(raw, dict) and isinstance(raw.get("role"), str)
-            and _text_of(raw.get("content")) is not None)
-
-
-AN_OBJECT: Rule = (lambda value: isinstance(value, dict), "an object")
-A_FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
-REQUIRED = ("model", "messages")
-SCHEDULE_RULES: dict[str, Rule] = {
-    "first_token_ms": _number(0, 600_000, int, float), "gap_ms": _number(0, 600_000, int, float),
-    "tokens": _number(1, 10_000_000, int), "burst": _number(1, 4096, int)}
-RULES: dict[str, Rule] = {
-    "model": (lambda value: isinstance(value, str), "a text"),
-    "messages": (lambda value: isinstance(value, list) and bool(value)
-                 and all(map(_is_message, value)),
-                 "a list of objects with role and content, at least one"),
-    "temperature": _number(0, 2, int, float), "max_tokens": _number(1, 2 ** 53, int),
-    "max_completion_tokens": _number(1, 2 ** 53, int), "stream": A_FLAG,
-    "cache_prompt": A_FLAG, "stream_options": AN_OBJECT, "include_usage": A_FLAG,
-    "reference": (lambda value: isinstance(value, dict) and set(value) <= set(SCHEDULE_RULES),
-                  f"an object with nothing but {', '.join(SCHEDULE_RULES)}")}
-
-
-def _checked(raw: dict[str, Any], rules: dict[str, Rule]) -> dict[str, Any]:
-    """The fields that have rules and are not null; raises Refusal for what breaks its rule."""
-    told = {key: raw[key] for key in rules if raw.get(key) is not None}
-    for key, value in told.items():
-        fits, wanted = rules[key]
-        if not fits(value):
-            raise Refusal(400, f"'{key}' must be {wanted}")
-    return told
+BOUNDS = {"first_token_ms": (0, 600_000), "gap_ms": (0, 600_000), "tokens": (1, 10_000_000),
+          "burst": (1, 4096)}
 
 
 class Ask:
-    """A completion that is asked for: a request's body, checked; raises Refusal."""
+    """A completion request, read from its body; raises Refusal."""
 
     def __init__(self, body: bytes, models: Sequence[str]) -> None:
         try:
             raw = json.loads(body.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise Refusal(400, f"the body is no JSON: {error}") from None
-        if not isinstance(raw, dict):
-            raise Refusal(400, "the body must be a JSON object")
-        told = _checked(raw, RULES)
-        missing = [key for key in REQUIRED if key not in told]
-        if missing:
-            raise Refusal(400, f"'{missing[0]}' is required")
-        if told["model"] not in models:
-            raise Refusal(404, f"no such model; served: {', '.join(models)}", "not_found_error")
-        self.model: str = told["model"]
-        self.messages: Messages = tuple((message["role"], _text_of(message["content"]))
-                                        for message in told["messages"])
-        self.stream: bool = told.get("stream", False)
-        options = _checked(told.get("stream_options", {}), RULES)
-        self.include_usage: bool = options.get("include_usage", False)
-        self.cache_prompt: bool = told.get("cache_prompt", True)
-        self.max_tokens: float = min(told.get("max_tokens", math.inf),
-                                     told.get("max_completion_tokens", math.inf))
-        self.schedule = _checked(told.get("reference", {}), SCHEDULE_RULES)
+            self.model: str = raw["model"]
+            self.messages: Messages = tuple((message["role"], _text_of(message["content"]))
+                                            for message in raw["messages"])
+            if not self.messages:
+                raise ValueError("'messages' is empty")
+            self.stream = bool(raw.get("stream"))
+            self.include_usage = bool((raw.get("stream_options") or {}).get("include_usage"))
+            self.cache_prompt = raw.get("cache_prompt") is not False
+            limits = (raw.get("max_tokens"), raw.get("max_completion_tokens"))
+            self.max_tokens = min((_bounded(limit, 1, 2 ** 53) for limit in limits
+                                   if limit is not None), default=math.inf)
+            self.schedule = {name: _bounded(value, *BOUNDS[name])
+                             for name, value in (raw.get("reference") or {}).items()}
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise Refusal(400, f"invalid request: {type(error).__name__}: {error}") from None
+        if self.model not in models:
+            raise Refusal(404, f"unknown model; served: {', '.join(models)}", "not_found_error")
         # Counted without a list of them, since a text may have 16 MB.
         self.message_tokens = [MESSAGE_TOKENS + sum(1 for _ in TOKEN.finditer(text))
                                for _, text in self.messages]
@@ -370,7 +281,7 @@ def _head(status: int, close: bool, *fields: str) -> bytes:
 
 
 def _response(status: int, close: bool, body: bytes, more_bytes: int = 0) -> bytes:
-    """A whole answer but for the last bytes of its body."""
+    """A whole response except for the last bytes of its body."""
     return _head(status, close, "Content-Type: application/json",
                  f"Content-Length: {len(body) + more_bytes}") + body
 
@@ -390,29 +301,24 @@ class Job:
         self.waited = self.ended = False
         self.start_ns: Optional[int] = None
         self._answer = tokens_of(answer_to(ask.model, ask.messages))
-        self._plan(model, first_token_ms, context_tokens, cached_tokens)
+        schedule, prompt_tokens = ask.schedule, ask.prompt_tokens
+        wanted = int(schedule.get("tokens", len(self._answer)))
+        room = math.inf if "tokens" in schedule else context_tokens - prompt_tokens
+        self._tokens = int(min(wanted, ask.max_tokens, room))
+        self._finish_reason = "stop" if self._tokens == wanted else "length"
+        prefill_ms = (prompt_tokens - cached_tokens) * 1e3 / model.prefill_tokens_per_s
+        self._first_ns = int(schedule.get("first_token_ms", first_token_ms + prefill_ms) * 1e6)
+        self._gap_ns = int(schedule.get("gap_ms", 1e3 / model.tokens_per_s) * 1e6)
+        self._burst = int(schedule.get("burst", 1 if self._gap_ns else BLOCK_CHUNKS))
+        self._usage = {"prompt_tokens": prompt_tokens, "completion_tokens": self._tokens,
+                       "total_tokens": prompt_tokens + self._tokens,
+                       "prompt_tokens_details": {"cached_tokens": cached_tokens}}
         self._sent = self.due_ns = self._running = 0
         self._stamps_ns = array("q")
         self.pieces: Pieces = []
 
-    def _plan(self, model: Model, first_token_ms: float, context_tokens: int,
-              cached_tokens: int) -> None:
-        """How many tokens, and when."""
-        told, prompt_tokens = self.ask.schedule, self.ask.prompt_tokens
-        wanted = int(told.get("tokens", len(self._answer)))
-        room = math.inf if "tokens" in told else context_tokens - prompt_tokens
-        self._tokens = int(min(wanted, self.ask.max_tokens, room))
-        self._finish_reason = "stop" if self._tokens == wanted else "length"
-        prefill_ms = (prompt_tokens - cached_tokens) * 1e3 / model.prefill_tokens_per_s
-        self._first_ns = int(told.get("first_token_ms", first_token_ms + prefill_ms) * 1e6)
-        self._gap_ns = int(told.get("gap_ms", 1e3 / model.tokens_per_s) * 1e6)
-        self._burst = int(told.get("burst", 1 if self._gap_ns else BLOCK_CHUNKS))
-        self._usage = {"prompt_tokens": prompt_tokens, "completion_tokens": self._tokens,
-                       "total_tokens": prompt_tokens + self._tokens,
-                       "prompt_tokens_details": {"cached_tokens": cached_tokens}}
-
     def start(self, running: int) -> None:
-        """Its turn has come, with so many under way; makes the bytes of all chunks ready."""
+        """It gets a slot, with so many requests in progress; prepare the bytes of all chunks."""
         self._running, self.start_ns = running, clock_ns()
         self._first_ns += self.start_ns if self.waited else self._entry["request_end_ns"]
         self._base = _compact({"id": f"chatcmpl-{self.id}", "object": "chat.completion.chunk",
@@ -426,7 +332,7 @@ class Job:
         self._prepare()
 
     def _prepare(self) -> None:
-        """The next send's bytes and moment. What is longer than the answer repeats it."""
+        """Set bytes and moment of the next send. What is longer than the answer repeats it."""
         if not self.ask.stream:
             self._sent = self._tokens
         self.due_ns = self._first_ns + -(-self._sent // self._burst) * self._gap_ns
@@ -442,7 +348,7 @@ class Job:
             self.pieces = [role + self.pieces[0], *self.pieces[1:]]
 
     def note_sent(self, stamp_ns: int) -> bool:
-        """The pieces went out; makes the next ones ready. False where those were the last."""
+        """Record that the pieces were sent, and prepare the next; False after the last."""
         count = len(self.pieces) - 1
         self._stamps_ns.extend([stamp_ns] * min(count, LOG_STAMPS - len(self._stamps_ns)))
         if self._sent == self._tokens:
@@ -452,7 +358,7 @@ class Job:
         return True
 
     def opening(self) -> Pieces:
-        """Head of a stream, sent alone and as soon as its turn has come, as llama.cpp does."""
+        """Head of a stream, sent alone and as soon as there is a slot, as llama.cpp does."""
         return [_head(200, self.conn.closing, "Content-Type: text/event-stream",
                       "Cache-Control: no-cache", "Transfer-Encoding: chunked")]
 
@@ -474,7 +380,7 @@ class Job:
         return [_response(200, self.conn.closing, body.encode("ascii"), STAMP_BYTES + 1), b"}"]
 
     def entry(self, outcome: str) -> dict[str, Any]:
-        """Its line in the log. running: requests under way when it began, itself included."""
+        """Its entry in the log; running counts this request, too."""
         return {**self._entry, "outcome": outcome, "start_ns": self.start_ns,
                 "sent_ns": self._stamps_ns, "end_ns": clock_ns(), "running": self._running,
                 "model": self.ask.model, "stream": self.ask.stream,
@@ -484,7 +390,7 @@ class Job:
 # --- Serving --------------------------------------------------------------------------------------
 
 class Connection:
-    """One client's connection and what is under way on it."""
+    """One client's connection and the job in progress on it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -492,9 +398,7 @@ class Connection:
         self.received_ns = self.read_ns = 0     # first byte of the next request; last byte read
         self.outbox = memoryview(b"")           # what the socket did not take yet
         self.job: Optional[Job] = None
-        self.closing = False                    # after the answer under way
-        self.refused = False                    # what still comes is thrown away
-        self.dropped_bytes = 0
+        self.closing = False                    # after the answer in progress
 
 
 class Endpoint:
@@ -510,8 +414,8 @@ class Endpoint:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._due: list[tuple[int, int, Job]] = []
         self._waiting: deque[Job] = deque()
-        self._running = self._connections = self._last_id = self._log_seq = self._log_stamps = 0
-        self._log: deque[dict[str, Any]] = deque()
+        self._running = self._connections = self._last_id = self._log_seq = 0
+        self._log: deque[dict[str, Any]] = deque(maxlen=LOG_REQUESTS)
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._facts: dict[str, Any] = {
             "/version": {"engine": NAME, "version": VERSION, "slots": settings.slots,
@@ -520,31 +424,25 @@ class Endpoint:
             "/v1/models": {"object": "list", "data": [
                 {"id": name, "object": "model", "created": 0, "owned_by": NAME,
                  "max_model_len": settings.context} for name in self._models]}}
-        self._routes: dict[tuple[str, str], Callable[[Connection, Request], Pieces]] = {
-            ("GET", "/clock"): self._tell_clock, ("GET", "/log"): self._tell_log,
-            ("POST", "/v1/chat/completions"): self._take_job,
-            **{("GET", path): self._tell_fact for path in self._facts}}
 
     def serve(self) -> NoReturn:
-        """Serves until the exception of a signal ends it."""
+        """Serve until a signal raises an exception."""
         while True:
-            for key, events in self._selector.select(self._sleep_s()):
+            sleep_s = max(0, self._due[0][0] - clock_ns() - SPIN_NS) / 1e9 if self._due else None
+            for key, events in self._selector.select(sleep_s):
                 if key.data is None:
                     self._accept()
                 elif events & selectors.EVENT_WRITE:
-                    self._go_on(key.data)
+                    self._continue_sending(key.data)
                 else:
                     self._read(key.data)
             self._send_due()
             self._start_waiting()               # last, since a stream that ends frees a slot
 
-    def _sleep_s(self) -> Optional[float]:
-        return max(0, self._due[0][0] - clock_ns() - SPIN_NS) / 1e9 if self._due else None
-
     # Connections
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):      # a client that has gone again
+        with contextlib.suppress(OSError):      # the client has already gone
             sock, _ = self._listener.accept()
             if self._connections >= CONNECTIONS:
                 sock.close()
@@ -572,29 +470,25 @@ class Endpoint:
         except OSError:
             data = b""
         now_ns = clock_ns()
-        if conn.refused:
-            conn.dropped_bytes += len(data)
-        else:
-            conn.received_ns = conn.received_ns if conn.inbox else now_ns
-            conn.read_ns = now_ns
-            conn.inbox += data
-        # A client that closes only its own half has gone, too. One that sends ahead without end, or
-        # goes on after a refusal, is cut off.
-        if (not data or conn.dropped_bytes > DROPPED_BYTES
-                or len(conn.inbox) > HEAD_BYTES + BODY_BYTES + READ_BYTES):
+        conn.received_ns = conn.received_ns if conn.inbox else now_ns
+        conn.read_ns = now_ns
+        conn.inbox += data
+        # A client that closes only its own half has gone, too. One that keeps sending while an
+        # answer is in progress is cut off.
+        if not data or len(conn.inbox) > HEAD_BYTES + BODY_BYTES + READ_BYTES:
             self._drop(conn)
         else:
             self._take_requests(conn)
 
     def _send(self, conn: Connection, pieces: Pieces) -> int:
-        """Hands the pieces to the socket, the time between them, and returns that time."""
+        """Hand the pieces to the socket, joined by the time, and return that time."""
         stamp_ns = clock_ns()
         conn.outbox = memoryview((b"%19d" % stamp_ns).join(pieces))
         self._push(conn, False)
         return stamp_ns
 
     def _push(self, conn: Connection, watched: bool) -> None:
-        """Sends what the socket takes; the rest waits. watched: whether the selector knows that."""
+        """Send what the socket takes; the rest waits. watched: whether the selector knows that."""
         try:
             conn.outbox = conn.outbox[conn.sock.send(conn.outbox):]
         except BlockingIOError:
@@ -606,23 +500,19 @@ class Endpoint:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if conn.outbox else 0)
             self._selector.modify(conn.sock, events, conn)
 
-    def _go_on(self, conn: Connection) -> None:
+    def _continue_sending(self, conn: Connection) -> None:
         """The socket takes bytes again."""
         self._push(conn, True)
         if conn.job:
             self._schedule(conn.job)
         else:
-            self._answered(conn)
+            self._after_answer(conn)
 
-    def _answered(self, conn: Connection) -> None:
-        """No job is left on the connection: what next?"""
+    def _after_answer(self, conn: Connection) -> None:
+        """Close the connection, or take its next request, once everything is sent."""
         if conn.outbox or conn.sock.fileno() < 0:
             return
-        if conn.refused:
-            # Closed at once, with bytes unread, the client would see a reset and not the reason.
-            with contextlib.suppress(OSError):
-                conn.sock.shutdown(socket.SHUT_WR)
-        elif conn.closing:
+        if conn.closing:
             self._drop(conn)
         else:
             self._take_requests(conn)
@@ -630,97 +520,82 @@ class Endpoint:
     # Requests
 
     def _take_requests(self, conn: Connection) -> None:
-        """Answers the requests read so far, one after the other."""
+        """Answer the requests read so far, one after the other."""
         while conn.inbox and not (conn.job or conn.outbox or conn.closing):
+            close = True                # unless it is known where the next request begins
             try:
                 request = cut_request(conn.inbox)
-            except Refusal as refusal:          # where the next one would begin is unknown
-                conn.closing = conn.refused = True
-                conn.inbox.clear()
-                self._send(conn, self._json(conn, {"error": refusal.error}, refusal.status))
-                self._answered(conn)
-                return
-            if request is None:
-                return
-            conn.closing = "close" in request.headers.get("connection", "").lower()
-            pieces = self._answer(conn, request)
+                if request is None:
+                    return
+                close = "close" in request.headers.get("connection", "").lower()
+                conn.closing = close
+                pieces = self._answer(conn, request)
+            except Refusal as refusal:
+                conn.closing = close
+                pieces = self._json(conn, {"error": refusal.error}, refusal.status)
             conn.received_ns = conn.read_ns
             if pieces:
                 self._send(conn, pieces)
                 if conn.closing:
-                    self._answered(conn)
+                    self._after_answer(conn)
 
     def _answer(self, conn: Connection, request: Request) -> Pieces:
-        """The whole answer, or nothing where a job will bring it."""
-        try:
-            key, told = self.settings.api_key, request.headers.get("authorization")
-            if key and request.path.startswith("/v1/") and told != f"Bearer {key}":
-                raise Refusal(401, "a wrong API key, or none", "authentication_error")
-            handler = self._routes.get((request.method, request.path))
-            if handler:
-                return handler(conn, request)
-            if any(request.path == path for _, path in self._routes):
-                raise Refusal(405, "this path does not take that method")
-            raise Refusal(404, "there is no such path", "not_found_error")
-        except Refusal as refusal:
-            return self._json(conn, {"error": refusal.error}, refusal.status)
+        """The whole answer, or nothing where a job will bring it; raises Refusal."""
+        key, route = self.settings.api_key, (request.method, request.path)
+        if (key and request.path.startswith("/v1/")
+                and request.headers.get("authorization") != f"Bearer {key}"):
+            raise Refusal(401, "the API key is missing or wrong", "authentication_error")
+        if route == ("POST", "/v1/chat/completions"):
+            return self._take_job(conn, request)
+        if route == ("GET", "/clock"):
+            before = b'{"received_ns":%d,"monotonic_ns":' % conn.read_ns
+            after = b',"wall_ns":%d}' % time.time_ns()
+            return [_response(200, conn.closing, before, STAMP_BYTES + len(after)), after]
+        if route == ("GET", "/log"):
+            seq = re.fullmatch(r"(?:after=([0-9]{1,15}))?", request.query)
+            if not seq:
+                raise Refusal(400, "the query must be after=NUMBER, or empty")
+            return self._json(conn, {"last": self._log_seq, "requests": [
+                {**entry, "sent_ns": list(entry["sent_ns"])} for entry in self._log
+                if entry["seq"] > int(seq[1] or 0)]})
+        if request.method == "GET" and request.path in self._facts:
+            return self._json(conn, self._facts[request.path])
+        raise Refusal(404, "unknown path or method", "not_found_error")
 
     def _json(self, conn: Connection, value: Any, status: int = 200) -> Pieces:
         return [_response(status, conn.closing, _compact(value).encode("ascii"))]
 
-    def _tell_fact(self, conn: Connection, request: Request) -> Pieces:
-        return self._json(conn, self._facts[request.path])
-
-    def _tell_clock(self, conn: Connection, _: Request) -> Pieces:
-        before = b'{"received_ns":%d,"monotonic_ns":' % conn.read_ns
-        after = b',"wall_ns":%d}' % time.time_ns()
-        return [_response(200, conn.closing, before, STAMP_BYTES + len(after)), after]
-
-    def _tell_log(self, conn: Connection, request: Request) -> Pieces:
-        after = re.fullmatch(r"(?:after=([0-9]{1,15}))?", request.query)
-        if not after:
-            raise Refusal(400, "the query must be after=NUMBER, or nothing")
-        return self._json(conn, {"last": self._log_seq, "requests": [
-            {**entry, "sent_ns": list(entry["sent_ns"])} for entry in self._log
-            if entry["seq"] > int(after[1] or 0)]})
-
     def _note(self, entry: dict[str, Any]) -> None:
-        """One more line of the log; the oldest ones go when there is too much."""
+        """Add an entry to the log."""
         self._log_seq += 1
         self._log.append({"seq": self._log_seq, **entry})
-        self._log_stamps += len(entry["sent_ns"])
-        while len(self._log) > LOG_REQUESTS or self._log_stamps > LOG_ALL_STAMPS:
-            self._log_stamps -= len(self._log.popleft()["sent_ns"])
 
     # Completions
 
     def _take_job(self, conn: Connection, request: Request) -> Pieces:
-        """Puts the completion that is asked for into the queue; what is refused is noted, too."""
+        """Queue a completion; a refused one is logged, too."""
         self._last_id += 1
         entry = {"id": self._last_id, "outcome": "refused", "status": 200, "sent_ns": (),
                  "received_ns": conn.received_ns, "request_end_ns": conn.read_ns}
+        context_tokens = self.settings.context
         try:
             ask = Ask(request.body, tuple(self._models))
-            self._check_context(ask.prompt_tokens)
+            if ask.prompt_tokens >= context_tokens:             # as llama.cpp refuses it
+                raise Refusal(400, f"request ({ask.prompt_tokens} tokens) exceeds the available "
+                              f"context size ({context_tokens} tokens)",
+                              "exceed_context_size_error", n_prompt_tokens=ask.prompt_tokens,
+                              n_ctx=context_tokens)
         except Refusal as refusal:
             self._note({**entry, "status": refusal.status, "end_ns": clock_ns()})
             raise
         conn.job = Job(conn, ask, self._models[ask.model], self.settings.first_token_ms,
-                       self.settings.context, self._cached_tokens(ask), entry)
+                       context_tokens, self._cached_tokens(ask), entry)
         conn.job.waited = self._running + len(self._waiting) >= self.settings.slots
         self._waiting.append(conn.job)
         return []
 
-    def _check_context(self, prompt_tokens: int) -> None:
-        """Answers a prompt that is too long as llama.cpp does."""
-        context_tokens = self.settings.context
-        if prompt_tokens >= context_tokens:
-            raise Refusal(400, f"request ({prompt_tokens} tokens) exceeds the available context "
-                          f"size ({context_tokens} tokens)", "exceed_context_size_error",
-                          n_prompt_tokens=prompt_tokens, n_ctx=context_tokens)
-
     def _cached_tokens(self, ask: Ask) -> int:
-        """Tokens of the longest row of whole messages, from the first, that was seen before."""
+        """Tokens of the longest sequence of whole messages, from the first, that was seen."""
         state, tokens, cached_tokens = hashlib.sha256(ascii(ask.model).encode("ascii")), 0, 0
         for message, count in zip(ask.messages, ask.message_tokens):
             state.update(ascii(message).encode("ascii"))
@@ -731,11 +606,11 @@ class Endpoint:
             self._seen.move_to_end(state.digest())
         while len(self._seen) > CACHE_ENTRIES:
             self._seen.popitem(last=False)
-        # Never the whole prompt: without work on its last token there is no next one.
+        # Never the whole prompt: the next token needs work on the last one.
         return min(cached_tokens, tokens - 1) if self.settings.cache and ask.cache_prompt else 0
 
     def _start_waiting(self) -> None:
-        """Gives free slots to those who came first."""
+        """Give free slots to the requests that came first."""
         while self._waiting and self._running < self.settings.slots:
             job = self._waiting.popleft()
             if not job.ended:
@@ -750,7 +625,7 @@ class Endpoint:
             heapq.heappush(self._due, (job.due_ns, job.id, job))
 
     def _send_due(self) -> None:
-        """One send for every job that is due; a stream without gaps is due again at once."""
+        """Make one send for every job that is due; a stream without gaps is due again at once."""
         now_ns, jobs = clock_ns(), []
         while self._due and self._due[0][0] <= now_ns:
             jobs.append(heapq.heappop(self._due)[2])
@@ -767,7 +642,7 @@ class Endpoint:
         job.ended, job.conn.job = True, None
         self._running -= job.start_ns is not None
         self._note(job.entry(outcome))
-        self._answered(job.conn)
+        self._after_answer(job.conn)
 
 
 # --- Command line ---------------------------------------------------------------------------------
@@ -775,7 +650,7 @@ class Endpoint:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         shown = message.encode("unicode_escape").decode("ascii")
-        self.exit(2, f"{self.prog}: {shown}; --help tells what is allowed\n")
+        self.exit(2, f"{self.prog}: {shown}; see --help\n")
 
 
 def _between(kind: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
@@ -793,104 +668,100 @@ def _between(kind: Callable[[str], float], least: float, most: float) -> Callabl
 _rate = _between(float, 0.1, 1e7)
 
 
-def _named_paces(text: str) -> dict[str, Optional[float]]:
-    """`a,b:200` -> {"a": None, "b": 200.0}; a tag that is no number belongs to the name."""
+def _model_rates(text: str) -> dict[str, Optional[float]]:
+    """`a,b:200` -> {"a": None, "b": 200.0}; a tag that is not a number belongs to the name."""
     found: dict[str, Optional[float]] = {}
     for item in text.split(","):
-        name, pace = item, None
+        name, rate = item, None
         if re.fullmatch(r".+:[0-9.]+", item):
             name, _, number = item.rpartition(":")
-            pace = _rate(number)
+            rate = _rate(number)
         if not name or name in found:
-            raise argparse.ArgumentTypeError(f"{text!r}: every name is given once")
-        found[name] = pace
+            raise argparse.ArgumentTypeError(f"{text!r} has an empty or repeated name")
+        found[name] = rate
     return found
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All flags, each with its default and unit."""
+    """All options, each with its default and unit."""
     parser = _Parser(prog="reference_endpoint.py", allow_abbrev=False, description=__doc__,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--port", type=_between(int, 0, 65535), default=0, metavar="N",
         help="port on 127.0.0.1; 0 (default) takes a free one")
-    add("--models", type=_named_paces, metavar="NAME[:TOKENS_PER_S],...",
+    add("--models", type=_model_rates, metavar="NAME[:TOKENS_PER_S],...",
         default={model.name: None for model in MODELS},
-        help="served names, each with its pace if wanted; default: "
+        help="served names, each with an optional speed; default: "
         + ", ".join(f"{model.name} ({model.tokens_per_s:g} tokens/s)" for model in MODELS))
     add("--slots", type=_between(int, 1, CONNECTIONS), default=SLOTS, metavar="N",
-        help=f"requests answered at once, the others wait (default {SLOTS})")
+        help=f"requests answered at once; others wait (default {SLOTS})")
     add("--context", type=_between(int, 16, 10 ** 7), default=CONTEXT_TOKENS, metavar="TOKENS",
-        help=f"prompt and answer of one request together (default {CONTEXT_TOKENS})")
+        help=f"tokens of prompt and answer of one request (default {CONTEXT_TOKENS})")
     add("--pace-tokens-per-s", type=_rate, metavar="X",
-        help="pace of every model for which --models gives none")
+        help="speed of every model for which --models sets none")
     add("--prefill-tokens-per-s", type=_rate, metavar="X",
-        help="at which a prompt is read before the first token (default: each model's own)")
+        help="speed of reading a prompt before the first token (default: each model's own)")
     add("--first-token-ms", type=_between(float, 0, 6e5), default=FIRST_TOKEN_MS, metavar="X",
-        help=f"before the first token, besides that (default {FIRST_TOKEN_MS:g})")
-    add("--cache", action="store_true", help="a prompt's first messages that were seen before take "
-        'no time, unless it says "cache_prompt": false')
-    add("--api-key-env", metavar="NAME", help="environment variable with the key that /v1/ demands")
-    add("--keep", action="store_true", help="go on when standard input has ended")
+        help=f"time before the first token, besides that (default {FIRST_TOKEN_MS:g})")
+    add("--cache", action="store_true", help="leading messages of a prompt that were seen before "
+        'take no time, unless the request sets "cache_prompt": false')
+    add("--api-key-env", metavar="NAME",
+        help="environment variable with the API key that /v1/ requires")
+    add("--keep", action="store_true", help="keep running when standard input ends")
     return parser
 
 
 def settings_of(parser: argparse.ArgumentParser, argv: Optional[Sequence[str]]
                 ) -> argparse.Namespace:
-    """The command line with models and api_key put in; exits with 2 for a bad value."""
+    """The command line with models and api_key filled in; exits with 2 for an invalid value."""
     args = parser.parse_args(argv)
     args.api_key = os.environ.get(args.api_key_env) if args.api_key_env else None
     if args.api_key_env and not args.api_key:
-        parser.error(f"--api-key-env: the variable {args.api_key_env!r} is not set, or empty")
+        parser.error(f"--api-key-env: the variable {args.api_key_env!r} is not set, or is empty")
     usual = {model.name: model for model in MODELS}
-    named = [(usual.get(name, MODELS[0])._replace(name=name), pace)
-             for name, pace in args.models.items()]
-    args.models = [Model(model.name, pace or args.pace_tokens_per_s or model.tokens_per_s,
+    named = [(usual.get(name, MODELS[0])._replace(name=name), rate)
+             for name, rate in args.models.items()]
+    args.models = [Model(model.name, rate or args.pace_tokens_per_s or model.tokens_per_s,
                          args.prefill_tokens_per_s or model.prefill_tokens_per_s)
-                   for model, pace in named]
+                   for model, rate in named]
     return args
 
 
-def _end_with_stdin() -> None:
-    """Ends the process when standard input has ended; it sleeps in the system until then.
+def _exit_with_stdin() -> None:
+    """Exit when standard input ends; until then the thread sleeps in the system.
 
-    On a thread of its own, since select cannot wait for a pipe on Windows.
+    It has a thread of its own, since select cannot wait for a pipe on Windows.
     """
-    began_ns = clock_ns()
+    begun_ns = clock_ns()
     with contextlib.suppress(OSError):              # no standard input at all
         while os.read(0, 4096):
             pass
-    if clock_ns() - began_ns < EARLY_NS:
-        print("reference_endpoint.py: ended, since standard input has ended; "
-              "--keep goes on without",
-              file=sys.stderr, flush=True)
+    if clock_ns() - begun_ns < EARLY_NS:
+        print("reference_endpoint.py: exiting because standard input ended; use --keep to keep "
+              "running", file=sys.stderr, flush=True)
     os._exit(0)
 
 
-def _quieten() -> None:
-    """Takes away what would delay a send now and then."""
-    gc.collect()
-    gc.freeze()                                     # what is there now is not looked through again
-    with contextlib.suppress(OSError), open(TIMER_SLACK_FILE, "w", encoding="ascii") as file:
-        file.write("1")
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Serves until asked to end; returns the exit code."""
+    """Serve until asked to end; return the exit code."""
     settings = settings_of(build_parser(), argv)
     try:
         endpoint = Endpoint(settings)
     except OSError as error:
-        print(f"reference_endpoint.py: port {settings.port} cannot be had ({error.strerror}); "
-              "--port 0 takes a free one", file=sys.stderr)
+        print(f"reference_endpoint.py: port {settings.port} is not available ({error.strerror}); "
+              "use --port 0 for a free one", file=sys.stderr)
         return 3
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     print(json.dumps({"port": endpoint.port, "pid": os.getpid(), "clock": "perf_counter_ns",
                       "models": [model.name for model in settings.models]}), flush=True)
     if not settings.keep:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
-    _quieten()
+        threading.Thread(target=_exit_with_stdin, daemon=True).start()
+    # Remove what would delay a send now and then: collections of what exists, and timer slack.
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError), open(TIMER_SLACK_FILE, "w", encoding="ascii") as file:
+        file.write("1")
     endpoint.serve()
 
 
