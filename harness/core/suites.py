@@ -33,7 +33,8 @@ class Phase(NamedTuple):
 
 
 PHASES = {p.name: p for p in (
-    Phase("hello", None, "single", HELLO_MAX_TOKENS, "one short call; it includes the model's load"),
+    Phase("hello", None, "single", HELLO_MAX_TOKENS,
+          "one short call; it includes the model's load"),
     Phase("frozen", None, "single", None, "P-EASY, P-MEDIUM, P-HARD, one lane"),
     Phase("5q", "small_model_eval_questions.json", "single", None,
           "5 short, format-checked tasks, one lane"),

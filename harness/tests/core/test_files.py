@@ -1,5 +1,4 @@
-"""Files that survive: whole or not there, held by one process, on disk."""
-
+"""Durable files: atomic, flushed to disk, locked by one process."""
 from __future__ import annotations
 
 import os
@@ -26,19 +25,19 @@ class Files(unittest.TestCase):
         self.addCleanup(os.close, fd)
         return fd
 
-    def test_a_file_is_written_whole_and_what_was_there_replaced(self):
+    def test_write_whole_replaces_the_file(self) -> None:
         for data in (b"old", b"", b"new"):
             files.write_whole(self.path, data)
             self.assertEqual((files.read(self.path), os.listdir(self.folder)), (data, ["x.json"]))
 
-    def test_it_is_on_disk_before_it_takes_its_name(self):
+    def test_write_whole_flushes_before_renaming(self) -> None:
         order = []
         with mock.patch.object(files, "flush_to_disk", lambda fd: order.append(
                 (os.fstat(fd).st_size, os.path.exists(self.path)))):
             files.write_whole(self.path, b"data")
         self.assertEqual(order, [(4, False)])
 
-    def test_what_fails_leaves_what_was_there_and_nothing_beside_it(self):
+    def test_failed_write_keeps_the_old_file_only(self) -> None:
         files.write_whole(self.path, b"old")
         for name in ("flush_to_disk", "os.replace"):
             with mock.patch(f"core.files.{name}", side_effect=OSError(28, "Full")), \
@@ -46,18 +45,18 @@ class Files(unittest.TestCase):
                 files.write_whole(self.path, b"new")
             self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"old", ["x.json"]))
 
-    def test_a_half_written_one_of_a_killed_process_is_overwritten(self):
+    def test_leftover_of_a_killed_process_is_overwritten(self) -> None:
         with open(self.path + ".part", "wb") as file:
             file.write(b"half of something longer")
         files.write_whole(self.path, b"whole")
         self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"whole", ["x.json"]))
 
-    def test_a_file_that_is_not_there_is_empty(self):
+    def test_missing_file_is_empty(self) -> None:
         self.assertEqual(files.read(self.path), b"")
         with self.assertRaises(OSError):
             files.read(self.folder)
 
-    def test_appending_makes_the_file_and_never_cuts_it(self):
+    def test_appending_creates_the_file_and_never_truncates(self) -> None:
         for piece in (b"one", b"two"):
             fd = files.open_to_append(self.path)
             os.write(fd, piece)
@@ -65,24 +64,24 @@ class Files(unittest.TestCase):
             os.close(fd)
         self.assertEqual(files.read(self.path), b"onetwo")
 
-    def test_one_holder_at_a_time(self):
+    def test_lock_has_one_holder(self) -> None:
         first, second = self.open(), self.open()
         self.assertEqual([files.lock(first), files.lock(second), files.is_locked(self.path)],
                          [True, False, True])
 
-    def test_looking_takes_nothing_away_and_makes_no_file(self):
+    def test_is_locked_changes_nothing(self) -> None:
         self.assertFalse(files.is_locked(self.path))
         self.assertEqual(os.listdir(self.folder), [])
         fd = self.open()
         self.assertFalse(files.is_locked(self.path))
         self.assertTrue(files.lock(fd))
 
-    def test_a_lock_dies_with_its_process_and_is_not_inherited(self):
-        program = ("import subprocess, sys, time\nfrom core import files\n"
+    def test_lock_ends_with_its_process_and_is_not_inherited(self) -> None:
+        program = ("import subprocess, sys\nfrom core import files\n"
                    f"assert files.lock(files.open_to_append({self.path!r}))\n"
                    "child = subprocess.Popen([sys.executable, '-c',\n"
                    "                          'import sys; sys.stdin.read()'])\n"
-                   "print(child.pid, flush=True)\ntime.sleep(60)")
+                   "print(child.pid, flush=True)\nsys.stdin.read()")
         process = subprocess.Popen([sys.executable, "-c", program], cwd=runs.HARNESS,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.assertGreater(int(process.stdout.readline()), 0)
@@ -93,7 +92,7 @@ class Files(unittest.TestCase):
         process.stdin.close()
         process.stdout.close()
 
-    def test_the_strongest_flush_is_asked_for(self):
+    def test_flush_uses_the_systems_strongest(self) -> None:
         fd = self.open()
         with mock.patch.object(files.os, "fsync") as fsync, \
                 mock.patch.object(files.sys, "platform", "linux"):
@@ -105,7 +104,7 @@ class Files(unittest.TestCase):
             files.flush_to_disk(fd)
         fcntl.fcntl.assert_called_once_with(fd, 51)
 
-    def test_on_windows_a_byte_that_no_ledger_reaches_is_locked(self):
+    def test_windows_locks_a_byte_beyond_any_ledger(self) -> None:
         fd = self.open()
         msvcrt = mock.Mock(LK_NBLCK=2)
         with mock.patch.dict(sys.modules, msvcrt=msvcrt), \

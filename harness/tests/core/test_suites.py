@@ -1,17 +1,18 @@
-"""The prompts and suites: their shape, their frozen bytes, and answers that must pass or fail."""
-
+"""Prompts and suites: their format, and answers that must pass or fail."""
 from __future__ import annotations
 
 import json
 import os
 import re
 import unittest
+from collections.abc import Iterator
+from typing import Any
 
 import prompts
 from core import answer_checks, privacy
-from core import plan as plans
-from core import release as releases
-from core import suites as suitess
+from core.plan import cells_of, messages_of, plan_of, skip_reason
+from core.release import RELEASES
+from core.suites import ADVISORY_FIELDS, PHASES, QUESTION_FIELDS, load_suites
 
 HARNESS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SUITES = os.path.join(HARNESS, "suites")
@@ -20,25 +21,25 @@ ANSWERS = os.path.join(HARNESS, "tests", "data", "answers")
 RUN_MODES = {"single": "sequential", "same": "parallel", "mixed": "parallel", "append": "append",
              "suite_context": "suite_context"}
 DEFAULT_LANES = 4                 # of --lanes
-EDGE_ANSWER_CHARS = 1_500         # below 512 tokens at 3 characters a token, the worst met: 2.7 is
-                                  # reached by code alone, and no edge answer is code alone
+EDGE_ANSWER_CHARS = 1_500         # below 512 tokens at 3 characters per token; pure code has 2.7,
+                                  # and no edge answer is pure code
 
 
-def read_json(folder: str, name: str):
+def read_json(folder: str, name: str) -> Any:
     with open(os.path.join(folder, name), encoding="utf-8") as file:
         return json.load(file)
 
 
-def every_question():
+def every_question() -> Iterator[tuple[Any, Any, Any]]:
     """(phase, raw question, its test answers) of all suites."""
-    for phase in suitess.PHASES.values():
+    for phase in PHASES.values():
         if phase.suite_file:
             answers = read_json(ANSWERS, phase.suite_file)
             for question in read_json(SUITES, phase.suite_file)["questions"]:
                 yield phase, question, answers[question["id"]]
 
 
-def failed_checks(question: dict, text: str) -> list:
+def failed_checks(question: dict[str, Any], text: str) -> list[str]:
     """"format_rule" and the markers that an answer misses, in this order."""
     checks = answer_checks.check_answer(
         text, question.get("required_markers", ()), question.get("format_rule"))
@@ -46,8 +47,8 @@ def failed_checks(question: dict, text: str) -> list:
     return rule + [m["marker"] for m in checks["markers"] if not m["found"]]
 
 
-def code_in(prompt: str) -> list:
-    """The pieces of Python in a prompt: runs of paragraphs that parse and do more than name."""
+def code_in(prompt: str) -> list[str]:
+    """The Python code in a prompt: paragraphs that parse and are more than a name."""
     found, paragraphs = [], prompt.split("\n\n")
     for first in range(len(paragraphs)):
         for last in range(len(paragraphs), first, -1):
@@ -59,12 +60,12 @@ def code_in(prompt: str) -> list:
 
 
 class Shape(unittest.TestCase):
-    def test_the_files_are_those_of_the_phases(self):
-        files = sorted(p.suite_file for p in suitess.PHASES.values() if p.suite_file)
+    def test_every_suite_file_belongs_to_a_phase(self) -> None:
+        files = sorted(p.suite_file for p in PHASES.values() if p.suite_file)
         self.assertEqual(sorted(os.listdir(SUITES)), files)
         self.assertEqual(sorted(os.listdir(ANSWERS)), files)
 
-    def test_files_are_plain_ascii_written_in_one_way(self):
+    def test_files_are_ascii_and_formatted(self) -> None:
         for folder in (SUITES, ANSWERS):
             for name in os.listdir(folder):
                 with self.subTest(name), open(os.path.join(folder, name), "rb") as file:
@@ -72,30 +73,30 @@ class Shape(unittest.TestCase):
                     again = json.dumps(json.loads(raw), indent=2) + "\n"
                     self.assertEqual(raw, again.encode("ascii"))
 
-    def test_a_suite_has_these_fields_and_no_other(self):
-        for phase in suitess.PHASES.values():
+    def test_suites_have_the_documented_fields(self) -> None:
+        for phase in PHASES.values():
             if phase.suite_file:
-                fields = [f for f in suitess.ADVISORY_FIELDS
+                fields = [f for f in ADVISORY_FIELDS
                           if f != "question_assignment" or phase.kind in ("same", "mixed")]
                 with self.subTest(phase.name):
                     self.assertEqual(list(read_json(SUITES, phase.suite_file)),
                                      [*fields, "questions"])
 
-    def test_a_question_has_these_fields_and_no_other(self):
+    def test_questions_have_the_documented_fields(self) -> None:
         for phase, question, _ in every_question():
             with self.subTest(phase.name, id=question["id"]):
                 self.assertEqual(list(question),
-                                 [f for f in suitess.QUESTION_FIELDS if f in question])
+                                 [f for f in QUESTION_FIELDS if f in question])
                 self.assertTrue(question["prompt"].strip() == question["prompt"] != "")
                 self.assertTrue(question.get("required_markers") or question.get("format_rule"))
 
-    def test_numbers_of_questions_are_those_the_names_promise(self):
+    def test_suites_have_the_expected_number_of_questions(self) -> None:
         counts = {p.name: len(read_json(SUITES, p.suite_file)["questions"])
-                  for p in suitess.PHASES.values() if p.suite_file}
+                  for p in PHASES.values() if p.suite_file}
         self.assertEqual(counts, {"5q": 5, "20q": 20, "parallel_same": 20, "parallel_mixed": 20,
                                   "edge_append": 9, "edge_suite": 6})
 
-    def test_ids_and_prompts_are_unique_over_all_suites(self):
+    def test_ids_and_prompts_are_unique(self) -> None:
         questions = [q for _, q, _ in every_question()]
         ids = [q["id"] for q in questions]
         texts = [q["prompt"] for q in questions] + [prompts.HELLO_PROMPT, *prompts.PROMPTS.values()]
@@ -103,8 +104,8 @@ class Shape(unittest.TestCase):
         self.assertEqual([i for i in ids if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", i)], [])
         self.assertEqual(sorted(texts), sorted(set(texts)))
 
-    def test_no_two_prompts_are_near_copies(self):
-        def words(text):
+    def test_prompts_are_not_near_copies(self) -> None:
+        def words(text: str) -> set[str]:
             return set(re.findall(r"[a-z_]{4,}", text.lower()))
 
         texts = {q["id"]: words(q["prompt"]) for phase, q, _ in every_question()}
@@ -114,7 +115,7 @@ class Shape(unittest.TestCase):
                  and len(texts[a] & texts[b]) > 0.35 * len(texts[a] | texts[b])}
         self.assertEqual(alike, set())
 
-    def test_markers_are_lower_case_and_none_is_idle(self):
+    def test_markers_are_lower_case_and_do_not_contain_each_other(self) -> None:
         for _, question, _ in every_question():
             markers = question.get("required_markers", [])
             with self.subTest(question["id"]):
@@ -122,33 +123,33 @@ class Shape(unittest.TestCase):
                 self.assertEqual([m for m in markers for other in markers
                                   if m is not other and m in other], [])
 
-    def test_every_rule_is_known_and_every_known_rule_is_asked_for(self):
+    def test_every_format_rule_is_used(self) -> None:
         used = {q["format_rule"] for _, q, _ in every_question() if "format_rule" in q}
         self.assertEqual(used, set(answer_checks.FORMAT_RULES))
 
-    def test_the_runner_reads_all_of_it(self):
-        loaded = suitess.load_suites(SUITES, answer_checks.FORMAT_RULES)
+    def test_load_suites_reads_every_question(self) -> None:
+        loaded = load_suites(SUITES, answer_checks.FORMAT_RULES)
         self.assertEqual(
             {(phase.name, q["id"], q["prompt"], tuple(q.get("required_markers", ())),
               q.get("format_rule")) for phase, q, _ in every_question()},
-            {(name, *q) for name, questions in loaded.items() if suitess.PHASES[name].suite_file
+            {(name, *q) for name, questions in loaded.items() if PHASES[name].suite_file
              for q in questions})
 
-    def test_the_frozen_prompts_are_three(self):
+    def test_there_are_three_frozen_prompts(self) -> None:
         self.assertEqual(list(prompts.PROMPTS), ["P-EASY", "P-MEDIUM", "P-HARD"])
 
 
 class Advice(unittest.TestCase):
-    """What a suite says of itself is what the runner does."""
+    """The description in a suite agrees with the runner."""
 
-    def test_advisory_fields_agree_with_the_phases(self):
-        for phase in suitess.PHASES.values():
+    def test_advisory_fields_agree_with_the_phases(self) -> None:
+        for phase in PHASES.values():
             if phase.suite_file is None:
                 continue
             suite, parallel = read_json(SUITES, phase.suite_file), phase.kind in ("same", "mixed")
-            single = plans.skip_reason(phase.name, ["m"], DEFAULT_LANES)
+            single = skip_reason(phase.name, ["m"], DEFAULT_LANES)
             expected = {"suite_name": phase.suite_file[:-len(".json")],
-                        "version": list(releases.RELEASES)[-1],
+                        "version": list(RELEASES)[-1],
                         "models": "two or more" if single else "any",
                         "run_mode": RUN_MODES[phase.kind],
                         "lanes": DEFAULT_LANES if parallel else 1,
@@ -156,23 +157,23 @@ class Advice(unittest.TestCase):
             with self.subTest(phase.name):
                 self.assertEqual({key: suite[key] for key in expected}, expected)
 
-    def test_the_plan_has_the_lanes_that_the_suites_name(self):
-        suites = suitess.load_suites(SUITES, answer_checks.FORMAT_RULES)
-        plan = plans.plan_of(tuple(suitess.PHASES), suites, DEFAULT_LANES, 1, 2048)
+    def test_plan_has_the_lanes_of_the_suites(self) -> None:
+        suites = load_suites(SUITES, answer_checks.FORMAT_RULES)
+        plan = plan_of(tuple(PHASES), suites, DEFAULT_LANES, 1, 2048)
         named = {p["phase"]: read_json(SUITES, p["suite_file"])["lanes"]
                  for p in plan["phases"] if p["suite_file"]}
         self.assertEqual({p["phase"]: p["lanes"] for p in plan["phases"] if p["suite_file"]}, named)
 
-    def test_round_robin_deals_question_by_question(self):
-        suites = suitess.load_suites(SUITES, answer_checks.FORMAT_RULES)
-        plan = plans.plan_of(("parallel_mixed",), suites, DEFAULT_LANES, 1, 2048)
-        cells = plans.cells_of(plan, "parallel_mixed", ["a", "b"], "n:e")
+    def test_questions_alternate_between_models(self) -> None:
+        suites = load_suites(SUITES, answer_checks.FORMAT_RULES)
+        plan = plan_of(("parallel_mixed",), suites, DEFAULT_LANES, 1, 2048)
+        cells = cells_of(plan, "parallel_mixed", ["a", "b"], "n:e")
         self.assertEqual([(c.lane, c.model) for c in cells],
                          [(i % 4, "ab"[i % 2]) for i in range(20)])
 
-    def test_purpose_tells_the_number_of_questions(self):
+    def test_purpose_names_the_number_of_questions(self) -> None:
         numbers = {5: "Five ", 6: "Six ", 9: "nine ", 20: "Twenty "}
-        for phase in suitess.PHASES.values():
+        for phase in PHASES.values():
             if phase.suite_file:
                 suite = read_json(SUITES, phase.suite_file)
                 with self.subTest(phase.name):
@@ -180,8 +181,8 @@ class Advice(unittest.TestCase):
 
 
 class Answers(unittest.TestCase):
-    def test_every_question_has_a_good_answer_and_two_bad_ones(self):
-        for phase in suitess.PHASES.values():
+    def test_every_question_has_a_good_answer_and_two_bad_ones(self) -> None:
+        for phase in PHASES.values():
             if phase.suite_file:
                 ids = [q["id"] for q in read_json(SUITES, phase.suite_file)["questions"]]
                 self.assertEqual(list(read_json(ANSWERS, phase.suite_file)), ids)
@@ -192,13 +193,13 @@ class Answers(unittest.TestCase):
                 self.assertGreaterEqual(len({bad["text"] for bad in answers["bad"]}), 2)
                 self.assertEqual(len({bad["why"] for bad in answers["bad"]}), len(answers["bad"]))
 
-    def test_good_answers_pass(self):
+    def test_good_answers_pass(self) -> None:
         for _, question, answers in every_question():
             for text in answers["good"]:
                 with self.subTest(question["id"]):
                     self.assertEqual(failed_checks(question, text), [])
 
-    def test_bad_answers_fail_at_what_is_bad_in_them(self):
+    def test_bad_answers_fail_the_listed_checks(self) -> None:
         for _, question, answers in every_question():
             for bad in answers["bad"]:
                 with self.subTest(question["id"], why=bad["why"]):
@@ -206,7 +207,7 @@ class Answers(unittest.TestCase):
                     self.assertNotEqual(bad["fails"], [])
                     self.assertEqual(failed_checks(question, bad["text"]), bad["fails"])
 
-    def test_every_marker_and_rule_is_missed_by_some_bad_answer(self):
+    def test_every_check_is_failed_by_a_bad_answer(self) -> None:
         for _, question, answers in every_question():
             checks = {*question.get("required_markers", ()),
                       *(["format_rule"] if "format_rule" in question else [])}
@@ -214,12 +215,12 @@ class Answers(unittest.TestCase):
             with self.subTest(question["id"]):
                 self.assertEqual(checks - missed, set())
 
-    def test_no_question_is_answered_by_repeating_it(self):
+    def test_repeating_the_question_fails(self) -> None:
         for _, question, _ in every_question():
             with self.subTest(question["id"]):
                 self.assertNotEqual(failed_checks(question, question["prompt"]), [])
 
-    def test_no_question_is_answered_by_handing_its_own_code_back(self):
+    def test_returning_the_questions_code_fails(self) -> None:
         handed_back = 0
         for _, question, _ in every_question():
             for code in code_in(question["prompt"]):
@@ -228,14 +229,14 @@ class Answers(unittest.TestCase):
                     self.assertNotEqual(failed_checks(question, code), [])
         self.assertGreater(handed_back, 20)
 
-    def test_no_question_is_answered_by_nothing_or_a_courtesy(self):
+    def test_empty_and_polite_answers_fail(self) -> None:
         for _, question, _ in every_question():
             for text in ("", "I'm sorry, but I can't help with that.", "```\n```",
                          "Sure! Here is what you asked for:\n\n1. \n2. \n", "<think>" * 3):
                 with self.subTest(question["id"], text=text):
                     self.assertNotEqual(failed_checks(question, text), [])
 
-    def test_nothing_in_prompts_or_answers_is_taken_for_private(self):
+    def test_prompts_and_answers_have_no_privacy_hits(self) -> None:
         texts = dict(prompts.PROMPTS)
         for _, question, answers in every_question():
             bad = [answer["text"] for answer in answers["bad"]]
@@ -243,7 +244,7 @@ class Answers(unittest.TestCase):
         self.assertEqual({name: privacy.scan(text) for name, text in texts.items()},
                          {name: [] for name in texts})
 
-    def test_answers_of_the_edge_phases_fit_their_limit(self):
+    def test_answers_of_the_edge_phases_fit_their_limit(self) -> None:
         for phase, question, answers in every_question():
             for text in answers["good"] if phase.max_tokens else ():
                 with self.subTest(question["id"]):
@@ -255,7 +256,7 @@ class EdgeAppend(unittest.TestCase):
 
     QUESTIONS = read_json(SUITES, "python_context_edge_append_questions.json")["questions"]
 
-    def test_markers_of_later_questions_stand_in_earlier_prompts_only(self):
+    def test_markers_are_in_earlier_prompts_only(self) -> None:
         for index, question in enumerate(self.QUESTIONS[1:], 1):
             earlier = "\n".join(q["prompt"] for q in self.QUESTIONS[:index]).lower()
             own = question["prompt"].lower()
@@ -264,13 +265,13 @@ class EdgeAppend(unittest.TestCase):
                 self.assertEqual([m for m in question["required_markers"] if m in own], [])
                 self.assertEqual([m for m in question["required_markers"] if m not in earlier], [])
 
-    def test_the_first_turn_is_asked_for_until_the_end(self):
+    def test_every_question_needs_the_first_turn(self) -> None:
         first = self.QUESTIONS[0]["prompt"].lower()
         self.assertEqual([q["id"] for q in self.QUESTIONS[1:]
                           if not any(m in first for m in q["required_markers"])], [])
 
-    def test_conversation_fills_a_context_of_4096_and_not_one_of_1024(self):
-        # English and code have 3.3 to 4.6 characters a token in the tokenizers of today's models.
+    def test_conversation_fits_4096_tokens_and_not_1024(self) -> None:
+        # English and code have 3.3 to 4.6 characters per token in the tokenizers of today's models.
         good = read_json(ANSWERS, "python_context_edge_append_questions.json")
         turns = [len(q["prompt"]) + len(good[q["id"]]["good"][0]) for q in self.QUESTIONS]
         self.assertGreater(sum(turns[:4]) / 4.6, 1024 * 0.9)    # met in the fourth turn or before
@@ -286,15 +287,15 @@ class EdgeSuite(unittest.TestCase):
 
     FILE = "python_context_edge_suite_only.json"
 
-    def setUp(self):
-        self.questions = suitess.load_suites(SUITES, answer_checks.FORMAT_RULES)["edge_suite"]
+    def setUp(self) -> None:
+        self.questions = load_suites(SUITES, answer_checks.FORMAT_RULES)["edge_suite"]
 
-    def content(self, question):
-        messages = plans.messages_of("edge_suite", question, self.questions)
+    def content(self, question: Any) -> str:
+        messages = messages_of("edge_suite", question, self.questions)
         self.assertEqual(len(messages), 1)
         return messages[0]["content"].lower()
 
-    def test_each_question_needs_facts_from_every_third(self):
+    def test_each_question_needs_facts_from_every_third(self) -> None:
         for question in self.questions:
             content, thirds = self.content(question), set()
             for marker in question.required_markers:
@@ -304,26 +305,26 @@ class EdgeSuite(unittest.TestCase):
             with self.subTest(question.id):
                 self.assertEqual(thirds, {0, 1, 2})
 
-    def test_outermost_canaries_stand_close_to_the_ends(self):
+    def test_outermost_markers_are_close_to_the_ends(self) -> None:
         content = self.content(self.questions[0])
         places = sorted(content.find(m) / len(content)
                         for q in self.questions for m in q.required_markers)
         self.assertLess(places[0], 0.05)
         self.assertGreater(places[-1], 0.95)
 
-    def test_each_question_needs_at_least_two_other_texts(self):
+    def test_each_question_needs_at_least_two_other_texts(self) -> None:
         for question in self.questions:
             homes = {other.id for other in self.questions for marker in question.required_markers
                      if marker in other.prompt.lower() and marker not in question.prompt.lower()}
             with self.subTest(question.id):
                 self.assertGreaterEqual(len(homes), 2)
 
-    def test_no_canary_stands_in_two_texts(self):
+    def test_each_marker_is_in_one_text(self) -> None:
         markers = {m for q in self.questions for m in q.required_markers}
         homes = {m: sum(m in q.prompt.lower() for q in self.questions) for m in markers}
         self.assertEqual(homes, dict.fromkeys(markers, 1))
 
-    def test_a_cut_of_front_middle_or_tail_hides_a_canary_of_every_question(self):
+    def test_truncation_anywhere_hides_a_marker_of_every_question(self) -> None:
         for question in self.questions:
             content = self.content(question)
             length = len(content)
@@ -333,14 +334,15 @@ class EdgeSuite(unittest.TestCase):
                 self.assertEqual([name for name, left in cuts.items()
                                   if all(m in left for m in question.required_markers)], [])
 
-    def test_size_by_characters_is_between_60_and_85_percent_of_4096_tokens(self):
+    def test_size_by_characters_is_between_60_and_85_percent_of_4096_tokens(self) -> None:
         # Measured on this very text: 3.92 (SmolLM2), 4.03 (Gemma 3), 4.18 (Qwen2.5) and 4.28
-        # (Llama 3) characters a token. harness/tests/outside/edge_suite_tokens.py counts.
+        # (Llama 3) characters per token. harness/tests/outside/edge_suite_tokens.py counts.
         for question in self.questions:
             for chars_per_token in (3.92, 4.28):
                 with self.subTest(question.id, chars_per_token=chars_per_token):
                     share = len(self.content(question)) / chars_per_token / 4096
                     self.assertTrue(0.60 < share < 0.85, share)
+
 
 if __name__ == "__main__":
     unittest.main()
