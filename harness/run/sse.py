@@ -347,7 +347,8 @@ _DECODER = json.JSONDecoder(
 def _parse(text: str) -> Any:
     """Return the JSON value of `text`, None if it is not valid JSON."""
     try:
-        return _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(text)        # cheaper than decode
+        return value if end == len(text) else _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 

@@ -5,8 +5,8 @@ it writes or, after a resume, reads back, so that no state is lost with a proces
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Optional
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional, cast
 
 from core import answer_checks, plan, records
 from core.suites import PHASES, Question
@@ -24,16 +24,16 @@ class State:
     served: published model id -> the id that the server knows. Kept small: the evidence is on disk.
     """
 
-    def __init__(self, manifest: Any, suites: dict[str, tuple[Question, ...]],
+    def __init__(self, manifest: Mapping[str, Any], suites: dict[str, tuple[Question, ...]],
                  served: dict[str, str], retry_failed: bool) -> None:
-        self.manifest, self.suites, self.served = manifest, suites, served
-        self.retry_failed = retry_failed
+        self.manifest: Any = manifest
+        self.suites, self.served, self.retry_failed = suites, served, retry_failed
         self.secret: Optional[str] = None     # the endpoint's key, which a server may repeat
         chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
         self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
-        self.planned = plan.all_cells(manifest)
+        self.planned = plan.all_cells(cast(Json, manifest))
         self.total = len(self.planned)
         self.outcomes: dict[str, str] = {}
         self.finished: set[tuple[Optional[str], str]] = set()
@@ -50,11 +50,12 @@ class State:
         self._edges: dict[tuple[str, int], str] = {}
 
     # -- from ledger lines
-    def recall(self, events: Iterable[Any]) -> None:
+    def recall(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Restore the state from lines that an earlier process wrote."""
         for event in events:
             if event["event"] == "call_finished":
-                self.note_call(plan.Cell(*(event[k] for k in plan.Cell._fields)), event)
+                self.note_call(plan.Cell(*(event[k] for k in plan.Cell._fields)),
+                               cast(records.CallFinished, event))
             elif event["event"] in ("phase_finished", "phase_skipped"):
                 self.finished.add((event["model"], event["phase"]))
             elif event["event"] == "cache_probed":
@@ -114,7 +115,7 @@ class State:
         return not self.left(model) and (model in self.probed or self.own_phases() == ["hello"]
                                          and (model, "hello") in self.finished)
 
-    def ended(self, events: Sequence[Any]) -> bool:
+    def ended(self, events: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the ledger has its last line, and nothing remains to be done."""
         return (bool(events) and events[-1]["event"] == "run_finished"
                 and all(map(self.model_done, self.served)) and all(map(self.done, self.planned)))

@@ -6,6 +6,7 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from run import sse, timing
 from tests import wire_captures
 
@@ -182,8 +183,8 @@ def test_a_bounded_object_is_valid_json(value: object) -> None:
 
 @given(st.lists(st.integers(min_value=0, max_value=5), max_size=30).map(sorted))
 def test_shared_reads_list_every_read_that_brought_several_chunks(reads: list[int]) -> None:
-    _, stream = parse_reads([f"data: {json.dumps({'choices': [{'delta': {'content': 'x'}}]})}\n\n".encode()
-                       * reads.count(read) for read in range(6)], "close")
+    chunk = b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'
+    _, stream = parse_reads([chunk * reads.count(read) for read in range(6)], "close")
     shared = timing.chunk_timing(stream, range(6))["reads"]
     named = {reads[first]: count for first, count in shared}
     assert named == {read: reads.count(read) for read in reads if reads.count(read) > 1}

@@ -13,7 +13,6 @@ from run import calibration
 from run.reply import Reply
 from run.sse import StreamParser
 from run.timing import Arrivals, Stamps
-
 from tests.run.test_timing import EMPTY, MS, WALL, S
 
 AHEAD = 3 * S                 # our clock minus the endpoint's

@@ -10,7 +10,6 @@ from typing import Any, Optional
 from core.plan import Cell
 from run import reply as replies
 from run.timing import Arrivals
-
 from tests.run.test_timing import arrivals, parsed
 from tests.scripted_endpoint import DONE, END, event, says
 

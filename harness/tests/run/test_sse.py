@@ -7,6 +7,7 @@ import time
 import tracemalloc
 import unittest
 from typing import Any, Callable, Optional
+from unittest import mock
 
 from run import sse
 
@@ -145,13 +146,13 @@ class ParseBody(unittest.TestCase):
                 ("Content-Length", [b"H", b"ab", b"cd"], 1, "length", 3, [(b"ab", 1), (b"c", 2)]),
                 ("no body", [b"H"], 1, "length", 0, [])):
             with self.subTest(name):
-                raw, ends, got = bytearray(), [], []
+                raw, ends, sink = bytearray(), [], mock.Mock()
                 for piece in pieces:
                     raw += piece
                     ends.append(len(raw))
-                head = sse.parse_body(sse.Body(framing, length), raw, ends, start,
-                                      lambda data, read: got.append((data, read)), 2)
-                self.assertEqual((got, head), (payloads, b"".join(p for p, _ in payloads)[:2]))
+                head = sse.parse_body(sse.Body(framing, length), raw, ends, start, sink, 2)
+                self.assertEqual([call.args for call in sink.call_args_list], payloads)
+                self.assertEqual(head, b"".join(payload for payload, _ in payloads)[:2])
 
 
 # --- lines and events ----------------------------------------------------------------------------
@@ -496,7 +497,8 @@ class Quirks(Table):
             ("llama-server: role with the first token",
              [chunk(content=None) + text("a"), text("b"), STOP + event(
                  {"choices": [], "usage": USAGE, "timings": {"cache_n": 36}}), DONE],
-             {"events": 6, **done, **ab, **stop, "usage": USAGE, "server_timings": {"cache_n": 36}}),
+             {"events": 6, **done, **ab, **stop, "usage": USAGE,
+              "server_timings": {"cache_n": 36}}),
             ("llama-server: progress repeats the role",
              [event({**delta(role="assistant", content=None), "prompt_progress": {"total": 9}})] * 2
              + [b":\n\n", text("a"), STOP + DONE],
@@ -550,7 +552,8 @@ class Quirks(Table):
             ("TGI: a refused request inside a stream", [b": \n\n", event({"error": error}), DONE],
              {"events": 2, **done, "error": error}),
             ("TGI: usage without an id",
-             [text("a"), STOP, event({"id": "", "model": "m", "choices": [], "usage": USAGE}), DONE],
+             [text("a"), STOP, event({"id": "", "model": "m", "choices": [], "usage": USAGE}),
+              DONE],
              {"events": 4, **done, **a, **stop, "usage": USAGE, "model": "m"}),
             ("KoboldCpp: repeats the role, ends without a newline",
              [chunk(content="a"), chunk(content="b"), chunk("stop", content=""), b"data: [DONE]"],
@@ -569,7 +572,8 @@ class Quirks(Table):
               text("a", model="gpt-4o") + text("b", model="gpt-4o"),
               event({"choices": [{"index": 0, "content_filter_offsets": {"end_offset": 44}}],
                      "model": ""}), STOP, DONE],
-             {"events": 7, **done, "texts": ["a", "b"], "reads": [2, 2], "model": "gpt-4o", **stop}),
+             {"events": 7, **done, "texts": ["a", "b"], "reads": [2, 2], "model": "gpt-4o",
+              **stop}),
             ("MiniMax, Moonshot: usage in the choice",
              [text("a", usage={"total_tokens": 0, "total_characters": 0}),
               event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop",

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 import unittest
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from run import sse, timing
-
 from tests import wire_captures
 from tests.run.test_sse import fields_of, parse_reads
 
@@ -50,12 +49,12 @@ class Response:
         return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def responses() -> dict[str, Response]:
     return {name: Response(one) for name, one in wire_captures.all_captures().items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def expected() -> dict[str, Any]:
     return json.loads((wire_captures.WIRE_FOLDER / "expected.json").read_text("utf-8"))
 

@@ -12,7 +12,6 @@ import run_benchmark
 from run import cli, timing
 from run.reply import Reply
 from run.sse import StreamParser
-
 from tests.scripted_endpoint import END, LIMIT_S, ScriptedEndpoint, Step, event, says
 
 MS, S = 1_000_000, 1_000_000_000
@@ -22,7 +21,7 @@ EMPTY = StreamParser()
 
 def arrivals(user_ms: Any, lags_us: Any = (), header_reads: int = 1, body_in_header: bool = False,
              sent_ns: int = 150_000) -> timing.Arrivals:
-    """Reads at these ms after a request sent at 5 s, `lags_us` after the kernel (None: no stamp)."""
+    """Reads at these ms after a request at 5 s; lags_us: after the kernel (None: no stamp)."""
     user = [5 * S + int(ms * MS) for ms in user_ms]
     kernel = [0 if lag is None else at + WALL - lag * 1000 for at, lag in zip(user, lags_us)]
     return timing.Arrivals(5 * S, 5 * S + sent_ns, 80, user, kernel or [0] * len(user),
