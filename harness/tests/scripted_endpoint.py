@@ -1,20 +1,21 @@
-"""A loopback server that does what its scripts say, byte by byte.
+"""A loopback server that follows scripts byte by byte.
 
-It shows on demand what no honest server does: stalls, drips, resets, lies. A script is a sequence
-of steps, carried out once the request has been read; behind the last the connection is closed:
+It does on demand what no correct server does: it stalls, drips, resets and sends wrong data. A
+script is a sequence of steps that starts when the request has been read; after the last step the
+connection is closed. A step is one of:
 
-    bytes               are sent
-    a number            is a pause in seconds
-    an Event            is waited for
-    a function          gets the connection: RESET, HANG, drip(...), or a test's own
+    bytes               to send
+    a number            of seconds to pause
+    an Event            to wait for
+    a function          of the connection: RESET, HANG, drip(...), or a test's own
 
-`ScriptedEndpoint(script, script, ...)` plays one script for each chat request, in order, and `then`
-for all that come after them. `get` holds scripts by path for everything else, where the answers of
-`recorded("ollama")` and others fit; without it a model called `m` is listed. Instead of a script a
-function may stand that makes one of the request. Requests are kept.
+`ScriptedEndpoint(script, script, ...)` plays one script per chat request, in order, and `then` for
+all later ones. `get` holds the scripts of all other paths, for example `recorded("ollama")`;
+without it a model named `m` is listed. A function that makes a script from the request may take the
+place of a script. Requests are kept.
 
     with ScriptedEndpoint((STREAM + says("One"), RESET)) as endpoint:
-        ...                               # the first answer breaks off, the others are whole
+        ...                               # the first answer is cut off, the others are complete
 """
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, Union
 
-LIMIT_S = 20.0                # nothing here waits longer; far beyond what a busy machine needs
+LIMIT_S = 20.0                # nothing here waits longer; far more than a busy machine needs
 CHAT = "/v1/chat/completions"
 ENGINES = Path(__file__).resolve().parent / "data" / "engines"
 
@@ -44,21 +45,21 @@ Played = Union[Script, Callable[["Request"], Script]]
 Json = dict[str, Any]
 
 
-# --- what a script is made of --------------------------------------------------------------------
+# --- parts of a script --------------------------------------------------------------------
 def RESET(connection: socket.socket) -> None:
-    """Breaks the connection off; what was sent before still arrives."""
+    """Reset the connection; what was sent before still arrives."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 def HANG(connection: socket.socket) -> None:
-    """Does nothing until the client leaves."""
+    """Do nothing until the client leaves."""
     while connection.recv(4096):
         pass
 
 
 def drip(piece: bytes, every_s: float) -> Callable[[socket.socket], None]:
-    """Sends `piece` again and again until the client leaves."""
+    """Send `piece` again and again until the client leaves."""
     def send_on(connection: socket.socket) -> None:
         while True:
             connection.sendall(piece)
@@ -68,9 +69,9 @@ def drip(piece: bytes, every_s: float) -> Callable[[socket.socket], None]:
 
 def response(body: bytes = b"", status: str = "200 OK", kind: str = "application/json",
              **headers: str) -> bytes:
-    """A whole response with its length; `Retry_After="1"` gives a header of that name."""
-    told = {"Content-Type": kind, "Content-Length": str(len(body)), **headers}
-    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in told.items()]
+    """A whole response with its length; `Retry_After="1"` adds the header Retry-After."""
+    fields = {"Content-Type": kind, "Content-Length": str(len(body)), **headers}
+    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items()]
     return f"HTTP/1.1 {status}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
 
 
@@ -79,7 +80,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(delta: Optional[Json] = None, finish: Optional[str] = None, **fields: Any) -> bytes:
-    """One event of a stream; without a delta its choices are empty."""
+    """One event of a stream, without choices if there is no delta."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
     return b"data: " + json.dumps({"choices": choices, **fields}).encode() + b"\n\n"
 
@@ -92,12 +93,12 @@ def says(*texts: str, field: str = "content") -> bytes:
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 END = event({}, "stop") + event(usage=USAGE) + DONE
 ANSWER: Script = (STREAM + says("One", " two.") + END,)
-GONE: Script = ()             # the connection is closed without a word
+GONE: Script = ()             # the connection is closed without an answer
 
 
 # --- the server ----------------------------------------------------------------------------------
 class Request(NamedTuple):
-    """What one request said. target: the request line's, which is a whole URL at a proxy."""
+    """One request. target: of the request line, which is a whole URL at a proxy."""
 
     method: str
     target: str
@@ -114,8 +115,8 @@ class Request(NamedTuple):
 
 
 class ScriptedEndpoint:
-    """See the module. certificate: a file of key and certificate; then it speaks TLS, or as a proxy
-    (`tunnels`) it speaks plainly up to the CONNECT and TLS after it."""
+    """See the module. certificate: a file with key and certificate, to use TLS; a proxy (`tunnels`)
+    uses TLS only after the CONNECT."""
 
     def __init__(self, *chat: Played, then: Played = ANSWER,
                  get: Optional[Mapping[str, Played]] = None, certificate: Optional[str] = None,
@@ -143,23 +144,23 @@ class ScriptedEndpoint:
         self.vanish()
 
     def script_next(self, *chat: Played) -> None:
-        """Instead of what was to come: these, one for each chat request."""
+        """Replace the remaining scripts by these, one per chat request."""
         self._chat = list(chat)
 
     def go_deaf(self) -> None:
-        """From now on connecting to this port hangs, where the system lets it (Linux)."""
+        """Make new connections to this port hang (on Linux)."""
         self.close_port()
         listener = socket.create_server(("127.0.0.1", self.port), backlog=0)
         self._waiting = [listener, *fill(listener)]
 
     def close_port(self) -> None:
-        """From now on nothing listens here."""
+        """Stop listening."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def vanish(self) -> None:
-        """From now on nothing listens here, and whoever is connected is dropped."""
+        """Stop listening and drop all connections."""
         self.close_port()
         with self._lock:
             connections, self._open = self._open, None
@@ -212,7 +213,7 @@ class ScriptedEndpoint:
                     self._open.discard(connection)
 
     def _swap(self, connection: socket.socket) -> socket.socket:
-        """The same connection, speaking TLS."""
+        """The same connection with TLS."""
         assert self._tls is not None
         wrapped = self._tls.wrap_socket(connection, server_side=True)
         with self._lock:
@@ -222,7 +223,7 @@ class ScriptedEndpoint:
         return wrapped
 
     def _note(self, request: Request) -> Script:
-        """Keep a request; the script that answers it."""
+        """Keep a request and return the script that answers it."""
         with self._lock:
             self.requests.append(request)
             script = self.get.get(request.path, NOT_FOUND)
@@ -235,11 +236,11 @@ NOT_FOUND: Script = (response(b"", "404 Not Found"),)
 
 
 def play(connection: socket.socket, step: Step) -> None:
-    """Carry out one step."""
+    """Do one step."""
     if isinstance(step, bytes):
         connection.sendall(step)
     elif isinstance(step, threading.Event):
-        assert step.wait(LIMIT_S), "an event that a script waits for did not come"
+        assert step.wait(LIMIT_S), "an event that a script waits for was not set"
     elif callable(step):
         step(connection)
     else:
@@ -247,7 +248,7 @@ def play(connection: socket.socket, step: Step) -> None:
 
 
 def read_request(connection: socket.socket) -> Request:
-    """One request, whole; ConnectionError where the client leaves before its end."""
+    """Read a whole request; raises ConnectionError if the client leaves before its end."""
     data = b""
     while True:
         head, end, body = data.partition(b"\r\n\r\n")
@@ -266,27 +267,28 @@ def read_request(connection: socket.socket) -> Request:
 
 
 def models(*names: str, **more: Any) -> dict[str, Script]:
-    """A server that lists these models; further answers by path, `_` for "/", as JSON."""
+    """Scripts that list these models; more JSON answers by path, with `_` for "/"."""
     listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
     answers = {"/v1/models": listed, **{"/" + k.replace("_", "/"): v for k, v in more.items()}}
     return {path: (response(json.dumps(body).encode()),) for path, body in answers.items()}
 
 
 def recorded(engine: str) -> dict[str, Script]:
-    """What an engine answers to the runner's questions, by path (data/engines)."""
+    """Scripts with an engine's recorded answers, by path (data/engines)."""
     answers = json.loads((ENGINES / f"{engine}.json").read_text("utf-8"))
     made: dict[str, Script] = {}
-    for path, told in answers.items():
-        if told["status"] is not None:
-            headers = {name.title(): value for name, value in told["headers"].items()}
+    for path, answer in answers.items():
+        if answer["status"] is not None:
+            headers = {name.title(): value for name, value in answer["headers"].items()}
             headers.pop("Content-Length", None)
-            made[path] = (response(told["text"].encode(), f"{told['status']} Recorded", **headers),)
+            status = f"{answer['status']} Recorded"
+            made[path] = (response(answer["text"].encode(), status, **headers),)
     return made
 
 
 @contextlib.contextmanager
 def deaf_port() -> Any:
-    """A port whose queue of connections is full, so that connecting to it hangs (on Linux)."""
+    """A port whose connection queue is full, so that connecting hangs (on Linux)."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for waiting in fill(listener):
@@ -295,7 +297,7 @@ def deaf_port() -> Any:
 
 
 def fill(listener: socket.socket) -> list[socket.socket]:
-    """Connections that fill a listener's queue."""
+    """Fill a listener's queue with connections."""
     waiting = [socket.socket() for _ in range(4)]
     for one in waiting:
         one.setblocking(False)
@@ -304,14 +306,16 @@ def fill(listener: socket.socket) -> list[socket.socket]:
 
 
 def closed_port() -> int:
-    """A port at which nothing listens."""
+    """A port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 def make_certificate(folder: str) -> Optional[str]:
-    """A new key and a certificate for 127.0.0.1 and model.example, signed by itself, in one file;
-    None where there is no openssl to make it."""
+    """One file with a new key and a self-signed certificate for 127.0.0.1 and model.example.
+
+    None where openssl is missing.
+    """
     path = os.path.join(folder, "self-signed.pem")
     program = shutil.which("openssl")
     done = program and subprocess.run(
