@@ -51,6 +51,7 @@ from typing import Any, Callable, Optional
 from core import answer_checks, files, names, plan, privacy
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
+from core.records import Manifest
 from core.suites import load_suites
 from core.text import Parser, command, print_safe
 from engines import queries
@@ -529,7 +530,7 @@ class Ledger:
         return StorageError(f"{self.path} cannot be written ({error.strerror}); all lines so "
                             f"far are whole. Free some space, then: {self.resume}")
 
-    def recover(self, manifest: Json) -> tuple[list[Json], Json]:
+    def recover(self, manifest: Manifest) -> tuple[list[Json], Json]:
         """The events of an earlier process, and the fields of `run_resumed`.
 
         A torn last line is saved in a file beside the ledger before it is cut off, so that it
@@ -648,7 +649,7 @@ def quiet_interpreter() -> Iterator[None]:
 
 
 # --- a whole run ---------------------------------------------------------------------------------
-def open_run(folder: str, manifest: Json, is_new: bool, resume: str) -> Ledger:
+def open_run(folder: str, manifest: Manifest, is_new: bool, resume: str) -> Ledger:
     """The locked ledger. Writes manifest.json of a new run; it is never written again."""
     path = os.path.join(folder, ledger_file.MANIFEST)
     try:
@@ -697,7 +698,8 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
     return display.print_end(ready.manifest, events, folder, resume, options.json)
 
 
-def begin_segment(ledger: Ledger, manifest: Json, events: Sequence[Json], resumed: Json) -> None:
+def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[Json],
+                  resumed: Json) -> None:
     """Write `run_started`; in a later segment, or after a torn first line, `run_resumed`."""
     shared = {"clock_origin_ns": ledger.zero_ns,
               "manifest_sha256": ledger_file.manifest_sha256(manifest)}
@@ -778,7 +780,7 @@ def do_rehearse(options: Options, progress: display.Progress,
             given=options.given | {"target_url"}), progress, environment, synthetic=True)
 
 
-def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Json, Json]:
+def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Manifest, Json]:
     """(manifest of a run that is not made, one hello call to its first model, not recorded)."""
     client, ready = prepare(options, str(uuid.UUID(int=0)), environment, False)
     state = State(ready.manifest, ready.suites, ready.served, False)

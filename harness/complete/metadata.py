@@ -13,9 +13,10 @@ or than was computed, `reason` keeps what that was.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from core import ledger, metrics, plan, schema
+from core.records import Manifest
 from engines import servers
 
 Json = dict[str, Any]
@@ -124,7 +125,7 @@ def is_finished(events: Sequence[Json]) -> bool:
 def missing_cells(manifest: Json, events: Sequence[Json]) -> list[str]:
     """Planned cells that have no line."""
     asked = {event["cell_id"] for event in events if event["event"] == "call_finished"}
-    return [cell.cell_id for cell in plan.all_cells(manifest) if cell.cell_id not in asked]
+    return [cell.cell_id for cell in plan.all_cells(cast(Manifest, manifest)) if cell.cell_id not in asked]
 
 
 def run_class(manifest: Json, events: Sequence[Json]) -> str:

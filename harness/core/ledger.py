@@ -14,10 +14,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, cast
 
 from core import schema
 from core.errors import StorageError
+from core.records import Manifest
 
 MANIFEST, LEDGER = "manifest.json", "run.jsonl"
 COMMON_FIELDS = ("event", "seq", "run_id", "segment", "at", "t_us")
@@ -213,7 +214,7 @@ def has_lines(folder: str) -> bool:
     return os.path.exists(path) and os.path.getsize(path) > 0
 
 
-def read_manifest(folder: str) -> Optional[dict[str, Any]]:
+def read_manifest(folder: str) -> Optional[Manifest]:
     """manifest.json of a run folder; None if there is neither it nor a ledger. LedgerError."""
     path = os.path.join(folder, MANIFEST)
     try:
@@ -230,10 +231,10 @@ def read_manifest(folder: str) -> Optional[dict[str, Any]]:
         raise LedgerError(f"{path} {error}; {_REMEDY}") from None
     for wrong in schema.validate(found, "manifest"):
         raise _invalid(path, wrong)
-    return dict(found)
+    return cast(Manifest, found)
 
 
-def manifest_of(folder: str) -> dict[str, Any]:
+def manifest_of(folder: str) -> Manifest:
     """manifest.json of a run folder; raises LedgerError, also if there is none."""
     found = read_manifest(folder)
     if found is None:
@@ -258,7 +259,7 @@ def load_run(folder: str) -> tuple[dict[str, Any], LedgerState]:
     path = os.path.join(folder, LEDGER)
     state = read_ledger(path)
     refuse_foreign(path, manifest, state.events)
-    return manifest, state
+    return dict(manifest), state
 
 
 def refuse_foreign(path: str, manifest: Mapping[str, Any],

@@ -9,6 +9,7 @@ import hashlib
 import json
 from typing import Any, NamedTuple, Optional, Sequence
 
+from core.records import Manifest, Plan
 from core.suites import PHASES, Question
 
 
@@ -33,7 +34,7 @@ def parse_phases(text: str) -> tuple[str, ...]:
 
 
 def plan_of(names: Sequence[str], suites: dict[str, tuple[Question, ...]], lanes: int, repeats: int,
-            num_predict: int, smoke: bool = False) -> dict[str, Any]:
+            num_predict: int, smoke: bool = False) -> Plan:
     """The manifest's `plan`; it always begins with a hello."""
     asked = ["hello"] if smoke else ["hello", *(n for n in names if n != "hello")]
     return {"repeats": repeats, "lanes": lanes, "phases": [
@@ -48,7 +49,7 @@ def cell_id_of(prefix: str, model: str, phase: str, question_id: str, repeat: in
     return ":".join([prefix, model, phase, question_id] + ([f"r{repeat}"] if repeat else []))
 
 
-def cells_of(plan: dict[str, Any], phase: str, models: Sequence[str], prefix: str) -> list[Cell]:
+def cells_of(plan: Plan, phase: str, models: Sequence[str], prefix: str) -> list[Cell]:
     """The planned calls of a phase on one model (mixed: on all), dealt to lanes in order."""
     entry = next(p for p in plan["phases"] if p["phase"] == phase)
     repeats = 1 if phase == "hello" else plan["repeats"]
@@ -71,7 +72,7 @@ def skip_reason(phase: str, models: Sequence[str], lanes: int) -> Optional[str]:
     return None
 
 
-def all_cells(manifest: dict[str, Any]) -> list[Cell]:
+def all_cells(manifest: Manifest) -> list[Cell]:
     """Every planned call of a run in running order, without the phases that are skipped."""
     plan, models, prefix = manifest["plan"], manifest["models"], manifest["cell_id_prefix"]
     cells, names = [], [p["phase"] for p in plan["phases"]]

@@ -162,8 +162,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
 
     group = parser.add_argument_group("workload")
     add("--target-url", "URL", "base URL of the endpoint, with or without /v1", type=_url)
-    add("--models", "LIST", "comma-separated model ids, or auto for all chat models (default: the "
-        "only model served)")
+    add("--models", "LIST",
+        "comma-separated model ids, or auto for all chat models (default: the only model served)")
     add("--phases", "LIST", f"comma-separated phases, or all: {', '.join(suites.PHASES)}; hello "
         "always runs first", type=_phases)
     add("--repeats", "N", "how often each question is asked", type=_number(1, 1000, "--repeats 3"))
@@ -172,8 +172,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--no-calibration", None, "do not measure this client's timing error first (3 s)")
 
     group = parser.add_argument_group("request options")
-    add("--timeout", "SECONDS", "limit of one call, including name look-up, connecting and "
-        "waiting", type=_number(0.1, 86400.0, "--timeout 360"))
+    add("--timeout", "SECONDS", "limit of one call, including name look-up, connecting and waiting",
+        type=_number(0.1, 86400.0, "--timeout 360"))
     add("--temperature", "T", "sampling temperature", type=_number(0.0, 2.0, "--temperature 0.1"))
     add("--num-ctx", "TOKENS", "context to compare with the server's own; a request cannot set it",
         type=_number(128, 10_000_000, "--num-ctx 4096"))
@@ -181,16 +181,16 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
         type=_number(1, 1_000_000, "--num-predict 2048"))
     add("--prompt-cache", "POLICY", "avoid: bypass the server's prompt cache; allow: leave it on",
         choices=("avoid", "allow"))
-    add("--api-key-env", "NAME", "environment variable that holds the endpoint's key (default: no "
-        "key is sent)", type=_variable)
+    add("--api-key-env", "NAME",
+        "environment variable with the endpoint's key (default: no key is sent)", type=_variable)
 
     group = parser.add_argument_group("output")
     add("--submitter-handle", "LOGIN", "your GitHub login in lower case")
     add("--device-tag", "TAG", "what the machine is, such as mac-m1-8gb")
-    add("--cell-id-prefix", "TAG:ENGINE", "start of every cell id (default: the device tag, or "
-        "local, and the engine)")
-    add("--run-id", "UUID", "id of the run; the id of an existing run resumes it with its own "
-        "options", type=_run_id)
+    add("--cell-id-prefix", "TAG:ENGINE",
+        "start of every cell id (default: the device tag, or local, and the engine)")
+    add("--run-id", "UUID", "id of the run; an existing run is resumed with its own options",
+        type=_run_id)
     add("--retry-failed", None, "with --run-id: repeat failed calls, too")
     add("--out-dir", "FOLDER", "folder for <handle>/<device-tag>/run-<uuid>/ (default: "
         "submissions/ of this repository)")
@@ -204,10 +204,9 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
         "take; writes nothing")
     add("--rehearse", None, "run all phases against the built-in test endpoint, in under a minute "
         "and in a temporary folder")
-    add("--detach", None, "run in the background, also after this shell ends; prints run id and "
-        "log file")
-    add("--wait", ("SECONDS", "RUN"), "follow a run, by its id or folder, until it ends or the "
-        "time is up", nargs=2)
+    add("--detach", None, "run in the background, also after this shell ends")
+    add("--wait", ("SECONDS", "RUN"),
+        "follow a run, by its id or folder, until it ends or the time is up", nargs=2)
 
     group = parser.add_argument_group("display")
     add("--json", None, "print one JSON document on standard output")
@@ -271,8 +270,7 @@ def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> st
         words += ["--rehearse"] * options.rehearse
         names = [*([] if options.rehearse else ["target_url", "api_key_env"]), *names,
                  "no_calibration"]
-    for name in names:
-        if name in options.given:
-            value = getattr(options, name)
-            words += ["--" + name.replace("_", "-"), *([] if value is True else [value])]
+    for name in (name for name in names if name in options.given):
+        value = getattr(options, name)
+        words += ["--" + name.replace("_", "-"), *([] if value is True else [value])]
     return command("run_benchmark", *words)

@@ -4,10 +4,11 @@
 """
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, cast
 
 from core import release
 from core.errors import EndpointError
+from core.records import Git, Manifest
 from core.suites import Question
 from core.text import printable
 from engines import answers, queries
@@ -98,7 +99,7 @@ class Ready(NamedTuple):
     served: dict[str, str]
     skipped: list[str]
     probes: dict[str, answers.Probes]
-    manifest: Json
+    manifest: Manifest
 
 
 def prepare(send: Send, options: Options, context: RunContext) -> Ready:
@@ -109,5 +110,5 @@ def prepare(send: Send, options: Options, context: RunContext) -> Ready:
     own = {model: ask_about(send, str(engine["name"]), served_id, probes)
            for model, served_id in served.items()}
     manifest = assemble(options, context, engine, served, own, release.current_hashes(),
-                        release.git_state())
+                        cast(Git, release.git_state()))
     return Ready(context.suites, served, skipped, own, manifest)

@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional, TextIO
 
 from core import files, ledger, metrics, plan, result_tables, suites
 from core.errors import HarnessError, StorageError
+from core.records import Manifest
 from core.text import align_columns, command, duration, print_safe, printable
 from engines import queries
 from run import cli
@@ -38,7 +39,7 @@ class Estimate(NamedTuple):
     typical_s: float
 
 
-def estimate(manifest: Json, cells: Iterable[plan.Cell],
+def estimate(manifest: Manifest, cells: Iterable[plan.Cell],
              hello: Optional[Json]) -> Optional[Estimate]:
     """How long calls take by the times of a hello; None if it has none.
 
@@ -69,7 +70,7 @@ def estimate_line(found: Optional[Estimate]) -> str:
             "the first call)")
 
 
-def plan_text(manifest: Json, calls_count: int, found: Optional[Estimate]) -> str:
+def plan_text(manifest: Manifest, calls_count: int, found: Optional[Estimate]) -> str:
     """The planned calls, one line per phase, and how long they may take."""
     rows: list[tuple[str, ...]] = [("phase", "calls", "lanes", "limit", "description")]
     for entry in manifest["plan"]["phases"]:
@@ -206,7 +207,7 @@ def live_line(width: int, done: int, total: int, cell_ids: Sequence[str], reads_
 
 
 # --- after a run ---------------------------------------------------------------------------------
-def print_end(manifest: Json, events: Sequence[Json], folder: str, resume: str,
+def print_end(manifest: Manifest, events: Sequence[Json], folder: str, resume: str,
               as_json: bool) -> int:
     """Print the results of a run and the next command; return the run's exit code.
 
@@ -214,7 +215,7 @@ def print_end(manifest: Json, events: Sequence[Json], folder: str, resume: str,
     """
     last, summary = events[-1] if events else None, None
     if last is not None and last["event"] == "run_finished":
-        code, summary = int(last["exit_code"]), metrics.summarize_run(manifest, events)
+        code, summary = int(last["exit_code"]), metrics.summarize_run(dict(manifest), events)
         here = os.path.join(os.getcwd(), "")
         shown = folder[len(here):] if folder.startswith(here) else folder
         # A prompt that is too long for the context will be too long again.
@@ -300,7 +301,7 @@ def follow(options: cli.Options, progress: Progress, sleep: Callable[[float], No
     return STILL_RUNNING
 
 
-def _resume_command(options: cli.Options, manifest: Json) -> str:
+def _resume_command(options: cli.Options, manifest: Manifest) -> str:
     """The command that resumes the run of a manifest, which holds no URL of another machine."""
     options = inherit_options(options, manifest)
     if manifest["target"]["class"] != "loopback" and "target_url" not in options.given:

@@ -8,9 +8,9 @@ import dataclasses
 import difflib
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Literal, NamedTuple, Optional, cast
 
-from core import privacy, schema
+from core import privacy, records, schema
 from core.errors import HarnessError
 from core.names import (
     cell_id_prefix_problem,
@@ -21,14 +21,13 @@ from core.names import (
     this_machine,
 )
 from core.plan import parse_phases, plan_of
+from core.records import Manifest
 from core.suites import Question
 from core.text import printable
 from engines import answers, queries
 from run.cli import Options, Target
 
-Json = dict[str, Any]
-
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION: Literal["1"] = "1"
 
 # What a resume may not change. It may change the endpoint's address, which is not kept, and the
 # time, git state and Python, on which no question depends.
@@ -42,7 +41,7 @@ class RunContext(NamedTuple):
 
     run_id: str
     harness_version: str
-    canonical_options: Json
+    canonical_options: dict[str, Any]
     suites: dict[str, tuple[Question, ...]]
     started_at: str
     synthetic: bool
@@ -53,7 +52,7 @@ class RunContext(NamedTuple):
 
 def assemble(options: Options, context: RunContext, engine: queries.Identity,
              served: Mapping[str, str], probes: Mapping[str, answers.Probes],
-             files_sha256: Mapping[str, str], git: Json) -> Json:
+             files_sha256: dict[str, str], git: records.Git) -> Manifest:
     """The manifest of a new run.
 
     served: published model id -> served id; probes: the server's answers by published model id.
@@ -81,28 +80,27 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
             for model, served_id in served.items()],
         "plan": plan_of(parse_phases(options.phases), context.suites, options.lanes,
                         options.repeats, options.num_predict, options.smoke),
-        "canonical_options": canonical,
-        "canonical_options_overrides": {
+        "canonical_options": cast(records.Options, canonical),
+        "canonical_options_overrides": cast(records.CanonicalOptionsOverrides, {
             key: getattr(options, key) for key, value in canonical.items()
-            if getattr(options, key) != value},
+            if getattr(options, key) != value}),
         "prompt_cache": {"policy": options.prompt_cache,
                          "method": queries.cache_switch(name, options.prompt_cache, "x")[0]},
         "timeout_s": options.timeout, "hostname_omitted": options.no_hostname,
         "api_key_used": options.api_key_env is not None}
 
 
-def inherit_options(options: Options, manifest: Json) -> Options:
+def inherit_options(options: Options, manifest: Manifest) -> Options:
     """The options of a resume: those given now, and otherwise those that the manifest holds."""
     plan, target = manifest["plan"], manifest["target"]
-    kept = {**manifest["canonical_options"], **manifest["canonical_options_overrides"],
-            "models": ",".join(manifest["models"]), "repeats": plan["repeats"],
-            "lanes": plan["lanes"],
-            "phases": ",".join(entry["phase"] for entry in plan["phases"]),
-            "timeout": manifest["timeout_s"], "prompt_cache": manifest["prompt_cache"]["policy"],
-            "submitter_handle": manifest["submitter_handle"], "device_tag": manifest["device_tag"],
-            "cell_id_prefix": manifest["cell_id_prefix"], "smoke": manifest["smoke"],
-            "no_hostname": manifest["host_hostname_short"] is None,
-            "rehearse": manifest["synthetic"]}
+    kept: dict[str, Any] = {
+        **manifest["canonical_options"], **manifest["canonical_options_overrides"],
+        "models": ",".join(manifest["models"]), "repeats": plan["repeats"],
+        "lanes": plan["lanes"], "phases": ",".join(entry["phase"] for entry in plan["phases"]),
+        "timeout": manifest["timeout_s"], "prompt_cache": manifest["prompt_cache"]["policy"],
+        "submitter_handle": manifest["submitter_handle"], "device_tag": manifest["device_tag"],
+        "cell_id_prefix": manifest["cell_id_prefix"], "smoke": manifest["smoke"],
+        "no_hostname": manifest["host_hostname_short"] is None, "rehearse": manifest["synthetic"]}
     if target["class"] == "loopback" and not manifest["synthetic"]:     # no other address is kept
         kept["target_url"] = (f"{target['scheme']}://127.0.0.1:{target['port']}"
                               f"{target['path'] or ''}")
@@ -110,7 +108,7 @@ def inherit_options(options: Options, manifest: Json) -> Options:
                                            if name not in options.given})
 
 
-def require_same_run(earlier: Json, now: Json) -> None:
+def require_same_run(earlier: Manifest, now: Manifest) -> None:
     """Raise HarnessError if a resume would ask something else than the run did before."""
     before, after = ({**one, "engine": one["engine"]["name"]} for one in (earlier, now))
     if earlier["synthetic"] and now["synthetic"]:      # the built-in endpoint has another port

@@ -33,7 +33,7 @@ class State:
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
         self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
-        self.planned = plan.all_cells(cast(Json, manifest))
+        self.planned = plan.all_cells(cast(records.Manifest, manifest))
         self.total = len(self.planned)
         self.outcomes: dict[str, str] = {}
         self.finished: set[tuple[Optional[str], str]] = set()
