@@ -76,7 +76,7 @@ class PrivacyScan:
             event = _event(line)
             if event is not None:
                 own = allowed | {str(event.get("run_id"))}
-                for place, key, text in texts.strings(event):
+                for place, key, text in privacy.strings(event):
                     for hit in texts.hits_in(place, key, text, own, names):
                         self._add(path, number, hit, place)
             else:

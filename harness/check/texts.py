@@ -26,24 +26,6 @@ CACHED_CHARACTERS = 200       # of a text whose hits are cached
 HOST_NAME = "host_hostname_short"
 
 
-def strings(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, str]]:
-    """(path, key, text) of every text in a document. Keys that no schema names are texts as well,
-    with an empty key."""
-    if isinstance(value, str):
-        yield path, key, value
-    elif isinstance(value, dict):
-        for name, held in value.items():
-            below = f"{path}.{name}" if path else name
-            if name not in known_keys():
-                yield below, "", name
-            if isinstance(held, (str, dict, list)):
-                yield from strings(held, below, name)
-    elif isinstance(value, list):
-        for i, held in enumerate(value):
-            if isinstance(held, (str, dict, list)):
-                yield from strings(held, f"{path}[{i}]", key)
-
-
 @functools.cache
 def known_keys() -> frozenset[str]:
     """All keys that a schema names."""
@@ -90,7 +72,7 @@ def check_lines(events: Sequence[LedgerLine], prompts: Collection[str], run_id: 
 
 def _problems(value: Any, run_id: str, is_line: bool) -> Iterator[tuple[str, str, str]]:
     """(code, path, what) of invisible characters and private values."""
-    for path, key, text in strings(value):
+    for path, key, text in privacy.strings(value):
         if not (text.isascii() and text.isprintable()):
             is_answer = is_line and path.startswith(ANSWER_FIELDS)
             found = (INVISIBLE_IN_ANSWERS if is_answer else INVISIBLE).search(text)
@@ -108,9 +90,9 @@ def code_of(hit: privacy.Hit) -> str:
 
 def hits_in(path: str, key: str, text: str, allowed: Collection[str],
             names: Collection[privacy.MachineName] = ()) -> Iterator[privacy.Hit]:
-    """Private values in the text of a field. A version of four parts is no address, and the host
-    name has a finding of its own."""
-    if path == HOST_NAME:
+    """Private values in the text of a field, or in a key that no schema names. A version of four
+    parts is no address, and the host name has a finding of its own."""
+    if path == HOST_NAME or not key and text in known_keys():
         return
     scope = privacy.LEDGER_SCOPES.get(path, "disclosure")
     search = _hits_in if len(text) <= CACHED_CHARACTERS else _hits_in.__wrapped__
