@@ -7,6 +7,7 @@ CODES.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ SEVERITIES = (ERROR, WARNING, INFO)
 KEPT_EACH = 5             # findings of one code in one file; the others are only counted
 LONGEST_WHAT = 300
 LONGEST_PLACE = 160
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
 
 
 class Code(NamedTuple):
@@ -114,7 +116,7 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "restore run.jsonl as the run wrote it; if it is unchanged, open an issue"),
     Code("ledger-unfinished", ERROR,
          "The last line is not run_finished, or a planned call has no line.",
-         "python3 harness/run_benchmark.py --run-id ID"),
+         "python3 harness/run_benchmark.py --run-id RUN_ID"),
     Code("call-repeated", ERROR,
          "A call was made again although it had an answer, or twice in one segment. The runner "
          "repeats only failed calls, after a resume.",
@@ -210,13 +212,24 @@ class Finding(NamedTuple):
         line = f":{self.line}" if self.line else ""
         place = f" ({printable(self.place, LONGEST_PLACE)})" if self.place else ""
         more = f" ({self.more} more like it)" if self.more else ""
-        body = (printable(self.what, LONGEST_WHAT) + more, f"fix: {CODES[self.code].remedy}")
+        body = (printable(self.what, LONGEST_WHAT) + more, f"fix: {self._fix()}")
         return "\n".join([
             f"{self.severity} {self.code} {printable(self.path, LONGEST_PLACE)}{line}{place}",
             *(row for text in body for row in wrapped(f"  {text}", width, "  "))])
 
+    def _fix(self) -> str:
+        """The remedy with the names of file, folder and run, if no shell reads more into them."""
+        folder, remedy = self.path.rpartition("/")[0], CODES[self.code].remedy
+        if not PLAIN_PATH.fullmatch(self.path) or not folder:
+            return remedy
+        run = re.search(r"run-([0-9a-f-]{36})\Z", folder)
+        for name, value in (("FOLDER", folder), ("FILE", self.path),
+                            ("RUN_ID", run[1] if run else "RUN_ID")):
+            remedy = re.sub(rf"\b{name}\b", value, remedy)
+        return remedy
+
     def document(self) -> dict[str, Any]:
-        """The finding as JSON."""
+        """The finding as JSON; its remedy holds no text of the submission."""
         return {"severity": self.severity, "code": self.code,
                 "path": printable(self.path, LONGEST_PLACE), "line": self.line or None,
                 "place": printable(self.place, LONGEST_PLACE) or None,

@@ -914,6 +914,17 @@ error file-too-large submissions/ada/x/run.jsonl:7 (x)
   smaller --num-predict; each run is a submission of its own
 1 submission checked: 1 error, no warnings""")
 
+    def test_a_fix_names_the_file_folder_and_run(self):
+        run_id = "11111111-2222-4333-8444-555555555555"
+        for code, path, word in (
+                ("file-missing", "a/b/run.md", "complete_submission.py a/b writes"),
+                ("file-not-regular", "a/run.md", "--chmod=-x a/run.md"),
+                ("ledger-unfinished", f"a/run-{run_id}/run.jsonl", f"--run-id {run_id}"),
+                ("file-missing", "$(id)/run.md", "complete_submission.py FOLDER writes")):
+            finding = findings.Finding(path, 0, code, "", "x")
+            self.assertIn(word, finding.text())
+            self.assertEqual(finding.document()["remedy"], findings.CODES[code].remedy)
+
     def test_explain_prints_one_code_or_all(self):
         code, out, _ = run_main("--explain", "answers-cut")
         self.assertEqual((code, out.splitlines()[0]), (0, "answers-cut (warning)"))
