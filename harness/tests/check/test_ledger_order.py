@@ -15,7 +15,7 @@ from tests.scripted_endpoint import ANSWER, RESET, ScriptedEndpoint, models, res
 from tests.scripted_runs import QUICK, only_probes_answered_by
 
 RUN_ID = "11111111-2222-4333-8444-555555555555"
-ROUNDS = 6                    # 200 and more were tried
+ROUNDS = 6                    # of random runs; try hundreds after a change of the rules
 FAILS = (response(b'{"error": {"message": "out of memory"}}', "500 Failed"),)
 
 

@@ -313,9 +313,9 @@ def run(one: Input, root: Path) -> Outcome:
     except ValueError:                    # not a possible argument of a program
         return Outcome(None, [], 0, 0.0)
     lasted_s = time.monotonic() - begun_s
-    told, _, peak = done.stderr.rstrip(b"\n").rpartition(b"\n")
+    errors, _, peak = done.stderr.rstrip(b"\n").rpartition(b"\n")
     peak_bytes = int(peak) * 1024 if peak.isdigit() else 0
-    return Outcome(problem_of(done, told, peak_bytes), codes_of(done.stdout), peak_bytes, lasted_s)
+    return Outcome(problem_of(done, errors, peak_bytes), codes_of(done.stdout), peak_bytes, lasted_s)
 
 
 def confine() -> None:
@@ -323,12 +323,12 @@ def confine() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (3 * LIMIT_BYTES, 3 * LIMIT_BYTES))
 
 
-def problem_of(done: Any, told: bytes, peak_bytes: int) -> Optional[str]:
+def problem_of(done: Any, errors: bytes, peak_bytes: int) -> Optional[str]:
     if done.returncode not in (0, 1, 2):
         return f"exit code {done.returncode}"
-    if b"Traceback" in told or (told and done.returncode != 2) or told.count(b"\n"):
-        return f"standard error: {told[-300:]!a}"
-    if not PLAIN.match(done.stdout) or not PLAIN.match(told):
+    if b"Traceback" in errors or (errors and done.returncode != 2) or errors.count(b"\n"):
+        return f"standard error: {errors[-300:]!a}"
+    if not PLAIN.match(done.stdout) or not PLAIN.match(errors):
         return "output that is not printable ASCII"
     if b"check-broken" in done.stdout:
         found = [f for f in json.loads(done.stdout)["findings"] if f["code"] == "check-broken"]
