@@ -315,7 +315,8 @@ def run(one: Input, root: Path) -> Outcome:
     lasted_s = time.monotonic() - begun_s
     errors, _, peak = done.stderr.rstrip(b"\n").rpartition(b"\n")
     peak_bytes = int(peak) * 1024 if peak.isdigit() else 0
-    return Outcome(problem_of(done, errors, peak_bytes), codes_of(done.stdout), peak_bytes, lasted_s)
+    return Outcome(problem_of(done, errors, peak_bytes), codes_of(done.stdout), peak_bytes,
+                   lasted_s)
 
 
 def confine() -> None:
