@@ -689,7 +689,7 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
         if resumed["torn_bytes"] or not state.ended(events):
             begin_segment(ledger, ready.manifest, events, resumed)
             calibrates = not (options.no_calibration or options.smoke)
-            progress.say(f"run {run_id}: {state.total} planned calls" + (
+            progress.say(f"run {run_id}: {state.total} planned call{'s' * (state.total > 1)}" + (
                 "; measuring this client's timing error first (3 s)" if calibrates else ""))
             with quiet_interpreter(), interruptible(run):
                 carry_out(run, ready, options.no_calibration, not events)

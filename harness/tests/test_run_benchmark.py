@@ -282,7 +282,7 @@ class Smoke(Runs):
                          ["run_started", "endpoint_identified", "call_finished", "phase_finished",
                           "run_finished"])
         self.assertEqual(events[-1]["counts"], {"ok": 1})
-        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 planned calls\n1/1  hello  hello  ok, .*"
+        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 planned call\n1/1  hello  hello  ok, .*"
                          r"\n\Z")
 
     def test_each_run_has_its_own_id(self):
@@ -366,8 +366,8 @@ class ProbeAndPlan(Runs):
             "several endpoints: pass the URL of one to --target-url"]))
 
     def test_probe_without_any_server_names_the_tried_ports(self):
-        with self.usual_ports(1), mock.patch.object(run_benchmark.cli, "DEFAULT_URL",
-                                                    "http://127.0.0.1:1"):
+        closed = {**run_benchmark.defaults(), "target_url": "http://127.0.0.1:1"}
+        with self.usual_ports(1), mock.patch.object(run_benchmark, "defaults", lambda: closed):
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out), (3, ""))
         self.assertIn("no model server found on this machine (tried ports 1)", outcome.err)

@@ -6,13 +6,9 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import os
 import re
 import shlex
-import statistics
-import subprocess
 import sys
-import time
 import unittest
 from typing import Any, Optional
 
@@ -21,17 +17,9 @@ from core import suites
 from core.errors import HarnessError
 from core.text import WIDE
 from run import cli
-from tests import runs
-
-try:
-    import resource
-except ImportError:           # Windows
-    resource = None
 
 RUN_ID = "11111111-2222-4333-8444-555555555555"
 KEY = "sk-abcdefghijklmnop0123456789"
-HELP_S = 0.2
-BARE_STARTS = 20              # or so many bare starts, on a machine that is busy or slow
 # Valid values of each option that takes one, and how they are parsed.
 VALID: dict[str, list[tuple[list[str], Any]]] = {
     "--target-url": [(["http://h:8080/v1"], "http://h:8080/v1"), (["h:80"], "h:80")],
@@ -252,33 +240,9 @@ class Commands(unittest.TestCase):
 
 
 # --- help ----------------------------------------------------------------------------------------
-def cpu_of_children_s() -> float:
-    """CPU time of all programs started so far that have ended."""
-    used = os.times()
-    if resource is None:
-        return used.children_user + used.children_system
-    fine = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return fine.ru_utime + fine.ru_stime
-
-
 class Help(unittest.TestCase):
     def text(self) -> str:
         return run_benchmark.build_parser().format_help()
-
-    def test_help_appears_at_once(self):
-        def took(*words: str) -> tuple[float, float]:
-            """(seconds, seconds of CPU) of a program."""
-            begun_s, before_s = time.perf_counter(), cpu_of_children_s()
-            subprocess.run([sys.executable, *words], check=True, stdin=subprocess.DEVNULL,
-                           stdout=subprocess.DEVNULL)
-            return time.perf_counter() - begun_s, cpu_of_children_s() - before_s
-
-        # In turn, and of the CPU as well: other programs may occupy the machine at any moment.
-        rounds = [(took("-c", "pass"), took(str(runs.HARNESS / "run_benchmark.py"), "--help"))
-                  for _ in range(5)]
-        bare_s = statistics.median(bare[1] for bare, _ in rounds)
-        help_s = min(statistics.median(full[i] for _, full in rounds) for i in (0, 1))
-        self.assertLessEqual(help_s, max(HELP_S, BARE_STARTS * bare_s))
 
     def test_help_shows_defaults(self):
         shown = re.sub(r"\s+", " ", self.text())
