@@ -1,13 +1,11 @@
-"""Does our small validator say what a full one says? Held against the jsonschema package.
+"""Compare the harness's schema validator with the jsonschema package.
 
     PYTHONPATH=harness python3 harness/tests/outside/compare_validator.py [MUTANTS] [SEED]
 
-Documents that fit the schemas of manifest, ledger lines, hardware and metadata are made from the
-schemas themselves, as varied as those allow, and taken from the example and from recorded machines.
-They are then changed MUTANTS times (1500) for each schema: a third in any way at a random place,
-the others at the edge of what one keyword of the schema allows, on either side of it. Both
-validators judge every one. Prints a line for each schema and, for every document that they judge
-differently, what was done to it and what ours says; exit 1 when there is any.
+Valid documents are generated from the schemas, and taken from the example and from recorded
+machines. MUTANTS of them (1500) per schema are changed: a third at random places, the others at the
+limit of one keyword of the schema. Both validators check every mutant. Prints a line per schema and
+each document with different verdicts; exit 1 if there is one.
 """
 from __future__ import annotations
 
@@ -24,15 +22,15 @@ import jsonschema
 HARNESS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
-from core import ledger
-from core import schema as schemas
+from core import ledger, schema
 from machine import inventory
-from tests import make_example, test_hardware
+from tests import make_example
+from tests.machine import test_machine
 
 MUTANTS, SEED = 1500, 1
-MADE = 60                       # documents made from each schema
+MADE = 60                       # documents generated from each schema
 SHOWN = 10
-LEAST_REFUSED_SHARE = 0.3       # else the mutations break too little to show anything
+LEAST_REFUSED_SHARE = 0.3       # with fewer, the mutations break too little
 # A value for each pattern of the schemas; a new pattern needs one here.
 SAMPLES = {
     "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$":
@@ -56,22 +54,22 @@ Json = Any
 
 
 class Case(NamedTuple):
-    """A document that fits, and where in the schemas its form stands."""
+    """A valid document, and its schema."""
 
     schema: str
     definition: str             # of $defs; empty for the whole
     document: Json
 
 
-# --- documents that fit --------------------------------------------------------------------------
+# --- valid documents -----------------------------------------------------------------------------
 class Maker:
-    """Makes documents by a schema, each time another one."""
+    """Generates random valid documents of a schema."""
 
     def __init__(self, name: str, rng: random.Random) -> None:
-        self.root, self.rng = schemas.schema(name), rng
+        self.root, self.rng = schema.schema(name), rng
 
     def make(self, at: dict[str, Any]) -> Json:
-        """A value that fits a place of the schema."""
+        """A value that is valid by a part of the schema."""
         if "$ref" in at:
             return self.make(self.root["$defs"][at["$ref"].rpartition("/")[2]])
         for keyword in ("anyOf", "oneOf"):
@@ -124,14 +122,14 @@ class Maker:
 
 
 def cases(rng: random.Random) -> dict[str, list[Case]]:
-    """Documents that fit, by their schema."""
-    made = {name: [Case(name, "", Maker(name, rng).make(schemas.schema(name))) for _ in range(MADE)]
+    """Valid documents, by schema."""
+    made = {name: [Case(name, "", Maker(name, rng).make(schema.schema(name))) for _ in range(MADE)]
             for name in ("manifest", "hardware", "metadata")}
     made["hardware"] += [
-        Case("hardware", "", inventory.inventory(test_hardware.RecordedMachine(name)))
-        for name in test_hardware.MACHINES]
+        Case("hardware", "", inventory.inventory(test_machine.RecordedMachine(name)))
+        for name in test_machine.MACHINES]
     made["ledger"] = [Case("ledger", event, Maker("ledger", rng).make(
-        schemas.schema("ledger")["$defs"][event])) for event in ledger.event_names()
+        schema.schema("ledger")["$defs"][event])) for event in ledger.event_names()
         for _ in range(MADE // 6)]
     return _with_example(made)
 
@@ -149,7 +147,7 @@ def _with_example(made: dict[str, list[Case]]) -> dict[str, list[Case]]:
 
 # --- mutations -----------------------------------------------------------------------------------
 def places(value: Json, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value in a document, the whole left out."""
+    """The path of every value in a document, without the document itself."""
     if path:
         yield path
     inner = value.items() if isinstance(value, dict) else (
@@ -159,7 +157,7 @@ def places(value: Json, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def mutate(document: Json, rng: random.Random) -> tuple[Json, str]:
-    """(a changed copy, what was done in words)."""
+    """(a changed copy, description of the change)."""
     made = copy.deepcopy(document)
     path = rng.choice(list(places(made)))
     holder = made
@@ -206,19 +204,19 @@ def _stretch(holder: Json, last: Any, before: Json, rng: random.Random) -> str:
 
 
 def _swap(holder: Json, last: Any, before: Json, rng: random.Random) -> str:
-    """Two values beside each other change places."""
+    """Swap two values of an object or list."""
     other = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
     holder[last], holder[other] = holder[other], holder[last]
     return f"with {other}"
 
 
-# --- mutations at the edges of what a schema allows ----------------------------------------------
-Place = tuple[tuple[Any, ...], Any]             # where in a document, and a keyword's own value
+# --- mutations at the limits of keywords ---------------------------------------------------------
+Place = tuple[tuple[Any, ...], Any]             # path in a document, and value of a keyword
 
 
 def edges(case: Case) -> dict[str, list[Place]]:
-    """{keyword: where in the document it decides, with its value} for the keywords of BENDS."""
-    root = schemas.schema(case.schema)
+    """{keyword: paths where it applies, with its value} for the keywords of BENDS."""
+    root = schema.schema(case.schema)
     start = root["$defs"][case.definition] if case.definition else root
     found: dict[str, list[Place]] = {}
     waiting: list[tuple[tuple[Any, ...], Json, dict[str, Any]]] = [((), case.document, start)]
@@ -239,7 +237,7 @@ def edges(case: Case) -> dict[str, list[Place]]:
 
 
 def bend(case: Case, found: dict[str, list[Place]], rng: random.Random) -> tuple[Json, str]:
-    """(a copy that is changed at the edge of one keyword, what was done in words)."""
+    """(a copy that is changed at the limit of a keyword, description of the change)."""
     keyword = rng.choice(sorted(found))
     path, bound = rng.choice(found[keyword])
     held = case.document
@@ -258,32 +256,32 @@ def _put(document: Json, path: tuple[Any, ...], value: Json) -> Json:
 
 
 def _items(held: Json, count: int) -> Json:
-    """A list of so many items, made of those that are there."""
+    """A list with `count` items, made from the present ones."""
     one = held if isinstance(held, list) and held else ["a"]
     return [one[i % len(one)] if i < len(one) else f"{i}" if isinstance(one[0], str) else
             one[i % len(one)] for i in range(max(count, 0))]
 
 
 def _keys(held: Json, count: int) -> Json:
-    """An object of so many keys, named and filled like the first that is there."""
+    """An object with `count` keys, made from the first one."""
     name, value = next(iter(held.items()), ("a", 1)) if isinstance(held, dict) else ("a", 1)
     names = [f"{name[:8]}{'x' * i}{name[8:]}" for i in range(max(count, 0))]
     return dict.fromkeys(names, value)
 
 
 def _object_bent(change: Callable[[Json, int], Json]) -> Callable[[Json, Any, int], Json]:
-    """A change of objects; what is none becomes a number."""
+    """Apply a change to objects; replace other values by a number."""
     return lambda held, bound, by: change(held, by) if isinstance(held, dict) else by
 
 
 def _another_type(held: Json, bound: Any, by: int) -> Json:
-    """A number that is whole and written as a fraction, the same value, or a truth value."""
+    """An integer as a float, unchanged, or as a boolean."""
     if by == 0 or type(held) is not int or abs(held) > 2 ** 53:
         return held
     return float(held) if by < 0 else bool(held)
 
 
-# How a value is changed at the edge of a keyword; by is -1, 0 or 1.
+# How a value is changed at the limit of a keyword; by is -1, 0 or 1.
 BENDS: dict[str, Callable[[Json, Any, int], Json]] = {
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum"), lambda held, bound, by: bound + by),
     **dict.fromkeys(("minLength", "maxLength"), lambda held, bound, by: "a" * (bound + by)),
@@ -304,16 +302,16 @@ BENDS: dict[str, Callable[[Json, Any, int], Json]] = {
 
 
 # --- verdicts ------------------------------------------------------------------------------------
-def theirs(name: str, definition: str) -> jsonschema.Draft202012Validator:
+def package_validator(name: str, definition: str) -> jsonschema.Draft202012Validator:
     """The package's validator of a schema, or of one of its $defs."""
-    root = schemas.schema(name)
+    root = schema.schema(name)
     at = {"$ref": f"#/$defs/{definition}", "$defs": root["$defs"]} if definition else root
     return jsonschema.Draft202012Validator(at)
 
 
 def differing(case: Case, mutant: Json, full: dict[tuple[str, str], Any]) -> tuple[bool, str]:
-    """(whether ours refuses it, what differs in words, empty where both agree)."""
-    ours = schemas.validate(mutant, case.schema, case.definition or None)
+    """(whether ours refuses it, description of the difference or "")."""
+    ours = schema.validate(mutant, case.schema, case.definition or None)
     words = [] if full[case.schema, case.definition].is_valid(mutant) == (not ours) else [
         f"ours: {ours[:1] or 'valid'}"]
     if case.schema == "ledger":
@@ -329,9 +327,9 @@ def main() -> int:
     rng, bad = random.Random(seed), 0
     corpus = cases(rng)
     wanted = {(case.schema, case.definition) for group in corpus.values() for case in group}
-    full = {key: theirs(*key) for key in {*wanted, ("ledger", "")}}
+    full = {key: package_validator(*key) for key in {*wanted, ("ledger", "")}}
     for name in corpus:
-        jsonschema.Draft202012Validator.check_schema(schemas.schema(name))
+        jsonschema.Draft202012Validator.check_schema(schema.schema(name))
     for name, group in corpus.items():
         tried = [(case, case.document, "as made") for case in group]
         places_of = [edges(case) for case in group]
@@ -346,8 +344,8 @@ def main() -> int:
             if is_refused and what == "as made":
                 words = f"a document made from the schema is refused; {words}"
             found += [f"  {case.definition or name}, {what}: {words}"] if words else []
-        print(f"{name}: {len(group)} documents, {count} mutants, {refused} refused by ours, "
-              f"{len(found)} judged differently")
+        print(f"{name}: {len(group)} documents, {count} mutants, {refused} refused, "
+              f"{len(found)} with different verdicts")
         print("\n".join(found[:SHOWN]), end="\n" if found else "")
         if refused < LEAST_REFUSED_SHARE * count:
             print(f"  only {refused} were refused: the mutations break too little")
