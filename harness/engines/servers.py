@@ -1,6 +1,8 @@
 """One class per engine: how to recognise it, and all that is known of it.
 
-To add an engine, write its class and put it into `ENGINES` at the end of this file; that is all.
+To add an engine, write its class and put it into `ENGINES` at the end of this file. A path that no
+other engine uses must also be added to PROBE_PATHS in answers.py.
+
 Rules for every class:
 - `recognise` relies on a mark that this engine alone leaves. Several engines imitate others
   (KoboldCpp, LocalAI and many small programs answer Ollama's paths, LM Studio answers every path
