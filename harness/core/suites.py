@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 import prompts
-
 from core.errors import HarnessError
 
 HELLO_MAX_TOKENS = 32         # a hello is short: it measures the model's load, not its speed

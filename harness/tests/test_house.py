@@ -14,7 +14,6 @@ from typing import Any
 from unittest import mock
 
 from core import release
-
 from tests import runs
 
 ROOT, HARNESS = runs.HARNESS.parent, runs.HARNESS

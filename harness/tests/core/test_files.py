@@ -9,7 +9,6 @@ import unittest
 from unittest import mock
 
 from core import files
-
 from tests import runs
 
 

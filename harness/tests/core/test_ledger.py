@@ -16,7 +16,6 @@ from unittest import mock
 from core import ledger, schema
 from machine import gauges
 from run import calibration
-
 from tests import runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, models
 from tests.scripted_runs import QUICK

@@ -12,7 +12,6 @@ from unittest import mock
 from core import names, privacy
 from core.privacy import MachineName
 from core.privacy_patterns import PATTERNS, PUBLIC, REMEDIES
-
 from tests.core.privacy_examples import EXAMPLES
 
 RUN_ID = "-".join(("1f" * 4, "2e" * 2, "43" * 2, "8d" * 2, "5c" * 6))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from core import schema
-
 from tests import format_schemas
 
 FILES = sorted(format_schemas.SCHEMAS.iterdir())
