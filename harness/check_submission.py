@@ -186,8 +186,7 @@ def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
                  if event["event"] == "call_finished"]
         lines.append(f"{printable(submission.path, 1000)}: {len(calls)} calls")
         for number, call in enumerate(calls, 1):
-            shown: dict[str, Any] = dict(call)
-            lines += [result_tables.call_line(number, len(calls), shown),
+            lines += [result_tables.call_line(number, len(calls), call),
                       f"    {_ends(call['response'])}"]
     return lines
 

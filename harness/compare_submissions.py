@@ -144,9 +144,7 @@ def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: i
     if not places:
         lines.append("no row matches; leave --model, --hardware and the like out to see all")
     names = {flag for place in able for flag in place.row.flags}
-    notes = [f"{found_text(found)}; {LEGEND}", *(
-        f"{flag}: {metric_definitions.FLAGS[flag].text} {metric_definitions.FLAGS[flag].remedy}"
-        for flag in metric_definitions.ordered_flags(names))]
+    notes = [f"{found_text(found)}; {LEGEND}", *metric_definitions.explain_flags(names)]
     return "\n".join([*lines, "", *(line for note in notes
                                     for line in texts.wrapped(note, width, "  "))])
 

@@ -15,11 +15,9 @@ LARGEST = 1e15                # of any number; none that is published comes near
 GIB = 1024 ** 3
 
 # Title, and where a submission's cell holds it: a summary under `metrics`, or a value of its own.
-NUMBERS = {
-    "decode_tokens_per_s": "decode tok/s", "prefill_tokens_per_s": "prefill tok/s",
-    "ttft_ms": "TTFT ms", "tpot_ms": "TPOT ms", "lane_efficiency_ratio": "lane eff.",
-    "e2el_ms": "E2EL ms", "output_token_throughput_tokens_per_s": "all lanes tok/s",
-}
+NUMBERS = {name: metric_definitions.METRICS[name].title for name in (
+    "decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "tpot_ms", "lane_efficiency_ratio",
+    "e2el_ms", "output_token_throughput_tokens_per_s")}
 
 
 class BrokenSubmission(Exception):

@@ -218,7 +218,7 @@ def detail_order(runs: Iterable[entries.Submission]) -> list[entries.Submission]
 
 
 # --- details: one run ----------------------------------------------------------------------------
-def run_detail(metadata: Json, hardware: Json, manifest: Json, events: Sequence[Json]) -> Json:
+def run_detail(metadata: Json, hardware: Json, manifest: Any, events: Sequence[Any]) -> Json:
     """What the page shows of one run; lists instead of objects where there are many."""
     summary = metrics.summarize_run(manifest, events)
     calls = ledger.latest_calls(events)
@@ -291,7 +291,7 @@ def _drawn(value: Optional[float]) -> Any:
     return int(found) if found is not None and found.is_integer() else found
 
 
-def _calls(summary: Json, calls: Sequence[Json], models: Sequence[str],
+def _calls(summary: Json, calls: Sequence[Any], models: Sequence[str],
            axis: TimeAxis) -> Iterator[list[Any]]:
     """[model, phase, question, repeat, lane, start, first token, end (ms), decode rate, output
     tokens, prompt tokens, outcome, checks passed, flags] of each call."""
@@ -310,7 +310,7 @@ def _calls(summary: Json, calls: Sequence[Json], models: Sequence[str],
                call["checks"] and call["checks"]["passed"], call["flags"]]
 
 
-def _gaps(summary: Json, calls: Sequence[Json], models: Sequence[str]) -> Iterator[list[Any]]:
+def _gaps(summary: Json, calls: Sequence[Any], models: Sequence[str]) -> Iterator[list[Any]]:
     """[model, phase, lanes, first bin, counts, n, median ms, longest ms, stamp error p99 µs] of
     each cell's gaps between reads of text."""
     for cell in summary["cells"]:

@@ -144,7 +144,7 @@ def over_runs(spreads: Sequence[entriess.Spread]) -> entriess.Spread:
     """One number of several runs' medians; a single run's own is kept with its interval."""
     if len(spreads) == 1:
         return spreads[0]
-    found = metrics.summarize(spread.value for spread in spreads)
+    found: Any = metrics.summarize(spread.value for spread in spreads)
     if found["ci_low"] is None:
         return entriess.Spread(found["median"], found["min"], found["max"], "range of runs")
     return entriess.Spread(found["median"], found["ci_low"], found["ci_high"], "runs")

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from core import metric_definitions, metrics
+from core.records import CallFinished
 from core.text import fit_table, format_number, printable, wrapped
 
 Json = dict[str, Any]
@@ -28,8 +29,8 @@ Key = tuple[str, str]                        # model, phase
 Values = dict[str, dict[str, float]]         # question -> metric -> value
 
 COMPARED = ("decode_tokens_per_s", "ttft_ms", "tpot_ms", "e2el_ms", "prefill_tokens_per_s")
-TITLES = {"decode_tokens_per_s": "decode tok/s", "ttft_ms": "TTFT ms", "tpot_ms": "TPOT ms",
-          "e2el_ms": "E2EL ms", "prefill_tokens_per_s": "prefill tok/s"}
+TITLES = {name: metric_definitions.METRICS[name].title for name in (
+    "decode_tokens_per_s", "ttft_ms", "tpot_ms", "e2el_ms", "prefill_tokens_per_s")}
 MIN_CONFIRMING_RUNS = 3
 
 # Flags under which a metric says nothing of the server's speed. `unstable` and `drifting` are not
@@ -53,12 +54,12 @@ class PairingError(Exception):
 class Run(NamedTuple):
     """One run: its manifest, the calls that count, and metrics.summarize_run of it."""
 
-    manifest: Json
-    calls: Sequence[Json]
+    manifest: Any
+    calls: Sequence[CallFinished]
     summary: Json
 
 
-def run_of(manifest: Json, events: Sequence[Json], calls: Sequence[Json]) -> Run:
+def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished]) -> Run:
     """A Run of what ledger.load_run and ledger.latest_calls gave."""
     return Run(manifest, calls, metrics.summarize_run(manifest, events))
 
@@ -94,7 +95,7 @@ def shared_gaps(cells: Iterable[tuple[Run, Json]]) -> dict[str, int]:
     return found
 
 
-def _answered(run: Run, key: Key) -> list[Json]:
+def _answered(run: Run, key: Key) -> list[CallFinished]:
     return [c for c in run.calls if (c["model"], c["phase"]) == key and c["outcome"] == "ok"]
 
 
@@ -110,7 +111,8 @@ def _texts(runs: Sequence[Run], key: Key) -> dict[str, set[str]]:
     field = "prompt" if key[1] in metric_definitions.GROWING_PHASES else "messages_sha256"
     for run in runs:
         for call in _answered(run, key):
-            found.setdefault(call["question_id"], set()).add(call["request"][field])
+            request: Any = call["request"]
+            found.setdefault(call["question_id"], set()).add(request[field])
     return found
 
 
@@ -307,8 +309,7 @@ def render_sides(found: Json, width: int) -> str:
     """The comparison for a terminal of `width` columns: what was compared, rows, what they mean."""
     lines = [_side_line(name, run) for name in ("a", "b") for run in found[name]]
     names = {flag for name in ("a", "b") for run in found[name] for flag in run["run_flags"]}
-    lines += [f"{flag}: {metric_definitions.FLAGS[flag].text} {metric_definitions.FLAGS[flag].remedy}"
-              for flag in metric_definitions.ordered_flags(names)]
+    lines += metric_definitions.explain_flags(names)
     lines += [f"not comparable: {printable(text, 500)}" for text in found["differences"]]
     pairs = dict.fromkeys((row["model_a"], row["model_b"]) for row in found["rows"])
     for left, right in pairs:

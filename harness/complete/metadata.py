@@ -101,7 +101,7 @@ def build(manifest: Json, events: Sequence[Json], ledger_sha256: str, hardware: 
         "models": [_model(at, manifest, events, runtime, declared)
                    for at in range(len(manifest["models"]))],
         "runtime": runtime,
-        **metrics.summarize_run(manifest, events)}
+        **metrics.summarize_run(cast(Any, manifest), cast(Any, events))}
 
 
 def _run(manifest: Json, events: Sequence[Json], ledger_sha256: str) -> Json:

@@ -251,7 +251,7 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     return [next(rows) if len(row) > 1 else row[0] for row in table]
 
 
-def _chart_row(phase: str, calls: Sequence[Json]) -> list[str]:
+def _chart_row(phase: str, calls: Sequence[Any]) -> list[str]:
     numbers = [metrics.call_metrics(call) if call["outcome"] == "ok" else None for call in calls]
     return ["  " + phase, *(_bars(numbers, name) for name in ("decode_tokens_per_s", "ttft_ms"))]
 

@@ -1,19 +1,19 @@
-"""Markers and format rules over an answer's text: pure functions that never execute anything.
+"""Check an answer's text for markers and format, without executing anything.
 
-They flag shape, not truth. A marker is a lower-case substring that a right answer can hardly do
-without; a format rule says whether the text is what was asked for (a JSON object, five bullets,
-code that parses). An answer can pass all of them and be wrong, so the counts are a guard against
-broken set-ups (cut context, wrong template, hopeless quantisation), not a ranking of intelligence.
+The checks are about form, not truth. A marker is a lower-case substring that a correct answer
+almost always contains. A format rule says whether the text has the requested form (a JSON object,
+five bullets, code that parses). An answer can pass and still be wrong, so the counts detect broken
+setups (truncated context, wrong template, damaged quantization) and do not rank models.
 
-What a person would accept is accepted: code in a fence with a sentence around it, bold step
-numbers, nested bullets. Python is judged by the grammar of 3.9, on every Python alike, so that a
-re-score on another machine agrees: what newer grammars let through is refused by hand where the
-parser cannot be told so. (Not caught, and never met in an answer: a blank behind `!r`, and a format
-in the format of a format, inside an f-string.)
+The rules accept what a person would accept: code in a fence with a sentence around it, bold step
+numbers, nested bullets. Every Python version judges Python code by the grammar of 3.9, so that the
+check of a submission gets the runner's result again: syntax that a newer parser accepts anyway is
+rejected here. (Not detected, and never seen in an answer: a space after `!r`, and a format in the
+format of a format, inside an f-string.)
 
-Answers come from strangers' servers. Everything here takes linear time. Nothing that is longer than
-MAX_PARSED_CHARS reaches a parser, because some parsers go as deep as their input is long, and what
-is nested deeper than MAX_DEPTH is refused, because how deep a parser goes depends on its version.
+Answers come from untrusted servers. Everything here takes linear time. Texts longer than
+MAX_PARSED_CHARS reach no parser, because some parsers recurse as deep as their input is long. Code
+nested deeper than MAX_DEPTH is rejected, because each Python version has another parser depth.
 
     >>> check_answer("- one\\n- two", ("two",), "five_bullets")["passed"]
     False
@@ -28,12 +28,15 @@ import textwrap
 import threading
 import tokenize
 import warnings
-from typing import Any, Callable, Iterable, Optional
+from collections.abc import Iterable
+from typing import Any, Callable, Optional
+
+from core.records import Checks, Marker
 
 # An answer of 2,048 tokens has about 8,000 characters. Python before 3.9.10 overflows its own stack
-# on code with some ten thousand operators in a chain; twenty thousand characters stay below that.
+# on code with about ten thousand operators in a chain, which needs more characters than this.
 MAX_PARSED_CHARS = 20_000
-MAX_DEPTH = 200               # every Python from 3.9 to 3.13 parses this deep, none needs it
+MAX_DEPTH = 200               # every Python from 3.9 to 3.13 can parse this; no answer needs it
 PYTHON_GRAMMAR = (3, 9)
 
 PYTHON_TAGS = ("python", "py", "python3")
@@ -64,27 +67,26 @@ _FSTRING_START, _FSTRING_MIDDLE, _FSTRING_END = (
 
 
 def strip_reasoning(text: str) -> str:
-    """The answer without its `<think>` parts; one that is never closed swallows the rest.
+    """The answer without its `<think>` blocks; an unclosed one extends to the end.
 
-    Some chat templates open the block themselves, so that only its end is in the answer: then
-    everything up to the last end is reasoning.
+    Some chat templates open the block themselves, so the answer has only its end. Then everything
+    up to the last `</think>` is reasoning.
     """
     return _THINK.sub("", text).rpartition("</think>")[2].strip()
 
 
 def check_answer(text: str, required_markers: Iterable[str],
-                 format_rule: Optional[str]) -> dict[str, Any]:
-    """Look for the markers and apply the rule to an answer, reasoning taken off first.
+                 format_rule: Optional[str]) -> Checks:
+    """Find the markers and apply the rule in an answer without its reasoning.
 
-    Returns {"markers": [{"marker", "found"}], "format_rule", "format_ok", "passed"}; format_ok is
-    None without a rule, passed is None where there is nothing to check. Raises KeyError for a rule
-    that is not in FORMAT_RULES.
+    format_ok is None without a rule, passed is None without anything to check. Raises KeyError for
+    a rule that is not in FORMAT_RULES.
     """
     answer = strip_reasoning(text)
     lowered = answer.lower()
-    markers = [{"marker": m, "found": m in lowered} for m in required_markers]
+    markers: list[Marker] = [{"marker": m, "found": m in lowered} for m in required_markers]
     format_ok = FORMAT_RULES[format_rule](answer) if format_rule else None
-    results = [bool(m["found"]) for m in markers] + ([] if format_ok is None else [format_ok])
+    results = [m["found"] for m in markers] + ([] if format_ok is None else [format_ok])
     return {"markers": markers, "format_rule": format_rule, "format_ok": format_ok,
             "passed": all(results) if results else None}
 
@@ -97,7 +99,7 @@ def is_python_code(text: str) -> bool:
 def is_pytest_code(text: str) -> bool:
     """Python code with a `test_` function, plain or in a `Test` class, that asserts or expects.
 
-    An assertion in a function of the same block that the test calls counts, too.
+    An assertion in a function of the same block that the test calls also counts.
     """
     nodes = _python_statements(text)
     for node in list(nodes):
@@ -111,12 +113,12 @@ def is_pytest_code(text: str) -> bool:
 
 
 def is_bash_code(text: str) -> bool:
-    """A shell block, or an unfenced script with its `#!` line, whose quotes and blocks close."""
+    """A shell block, or an unfenced script with its `#!` line, with closed quotes and blocks."""
     code, fenced = _code(text, SHELL_TAGS)
     if len(code) > MAX_PARSED_CHARS or not (fenced or code.startswith("#!")):
         return False
     lines = _without_heredocs(code)
-    bare = _SHELL_TEXT.sub(_stand_in, "\n".join(lines))
+    bare = _SHELL_TEXT.sub(_placeholder, "\n".join(lines))
     words = [word for word in re.split(r"[\s;|&()<>]+", bare) if word]
     return (bool(words) and "'" not in bare and '"' not in bare
             and not any(_NOT_SHELL.match(line) or _SENTENCE_START.match(line)
@@ -125,7 +127,7 @@ def is_bash_code(text: str) -> bool:
 
 
 def is_shell_lines(text: str) -> bool:
-    """Commands, one a line; comments, blank lines and a `$` prompt are let through, no prose."""
+    """One command per line; comments, blank lines and a `$` prompt are accepted, prose is not."""
     code, fenced = _code(text, SHELL_TAGS)
     lines = [_CODE_SPAN.sub(r"\1", line.strip()) for line in code.replace("\\\n", " ").split("\n")]
     commands = [line[2:] if line.startswith("$ ") else line
@@ -134,22 +136,22 @@ def is_shell_lines(text: str) -> bool:
 
 
 def is_four_numbered_steps(text: str) -> bool:
-    """Exactly the steps 1, 2, 3, 4 at the outer level, each with text on its line."""
+    """Exactly the steps 1, 2, 3 and 4 at the outer level, each with text on its line."""
     return [step[2] for step in _outer_items(text, _STEP)] == ["1", "2", "3", "4"]
 
 
 def is_five_bullets(text: str) -> bool:
-    """Exactly five bullets at the outer level; deeper ones belong to theirs."""
+    """Exactly five bullets at the outer level; nested bullets do not count."""
     return len(_outer_items(text, _BULLET)) == 5
 
 
 def is_json_dict(text: str) -> bool:
-    """One JSON object that is not empty, as the whole text or in a fence; no NaN, no key twice."""
+    """One non-empty JSON object, as the whole text or in a fence, without NaN or repeated keys."""
     code, _ = _code(text, JSON_TAGS)
     if len(code) > MAX_PARSED_CHARS:
         return False
     try:
-        # A number's value is of no interest, and how long an integer may be depends on the Python.
+        # Numbers stay text: the longest integer that json accepts depends on the Python version.
         value = json.loads(code, parse_constant=_refuse_constant, parse_int=str, parse_float=str,
                            object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError, MemoryError):
@@ -169,7 +171,7 @@ FORMAT_RULES: dict[str, Callable[[str], bool]] = {
 
 
 def _split_fences(text: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Lines outside of fences, and (tag, content) of every fence; an open one runs to the end."""
+    """Lines outside of fences, and (tag, content) of each fence; the last may be unclosed."""
     prose: list[str] = []
     fences: list[tuple[str, list[str]]] = []
     mark = ""
@@ -195,9 +197,9 @@ def _tag(info: str) -> str:
 
 
 def _code(text: str, tags: tuple[str, ...]) -> tuple[str, int]:
-    """The longest fence with one of these tags, else with none, and how many fences fit.
+    """The longest fence with one of these tags, else without a tag, and the number of such fences.
 
-    Without any fence in the text it is the whole text, and 0.
+    A text without any fence is returned as a whole, with 0.
     """
     _, fences = _split_fences(text)
     if not fences:
@@ -207,9 +209,9 @@ def _code(text: str, tags: tuple[str, ...]) -> tuple[str, int]:
 
 
 def _outer_items(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    """The matches no further right than the first one; what stands in a fence is no item.
+    """The matches outside of fences that are indented no deeper than the first one.
 
-    A text that is one fence of plain text as a whole is taken out of it first.
+    If the whole text is one fence of plain text, its content is used instead.
     """
     lines, fences = _split_fences(text)
     if len(fences) == 1 and fences[0][0] in TEXT_TAGS and not "".join(lines).strip():
@@ -220,7 +222,7 @@ def _outer_items(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
 
 
 def _python_statements(text: str) -> list[ast.stmt]:
-    """Top-level statements of the code in a text; empty where it is too long or does not parse."""
+    """Top-level statements of the code in a text; empty if it is too long or does not parse."""
     code, _ = _code(text, PYTHON_TAGS)
     if len(code) > MAX_PARSED_CHARS:
         return []
@@ -249,9 +251,9 @@ def _json_children(value: Any) -> Iterable[Any]:
 
 
 def _is_newer_syntax(node: ast.AST) -> bool:
-    """What 3.10 and 3.11 brought and no parser can be told to refuse: `x[*a]`, `x[y := 1]`.
+    """Syntax of 3.10 and 3.11 that feature_version does not reject: `x[*a]`, `x[y := 1]`.
 
-    With brackets around, 3.9 takes these, and they look the same here; that is refused as well.
+    In parentheses, 3.9 accepts these. They have the same syntax tree and are rejected as well.
     """
     if isinstance(node, ast.Subscript):
         parts = getattr(node.slice, "elts", [node.slice])
@@ -261,9 +263,9 @@ def _is_newer_syntax(node: ast.AST) -> bool:
 
 
 def _has_newer_fstring(code: str) -> bool:
-    """Whether a replacement field holds what 3.12 first allowed there: its own quote, `\\` or `#`.
+    """Whether a replacement field has its f-string's quote, `\\` or `#`, which 3.12 allowed first.
 
-    Before 3.12 there are no tokens inside f-strings, and the parser itself has refused.
+    Before 3.12 the parser rejects these itself, and there are no tokens inside f-strings.
     """
     quotes: list[str] = []
     for token in _tokens(code) if _FSTRING_START else ():
@@ -282,11 +284,11 @@ def _tokens(code: str) -> Iterable[tokenize.TokenInfo]:
     try:
         yield from tokenize.generate_tokens(io.StringIO(code).readline)
     except (tokenize.TokenError, SyntaxError):
-        return                        # the parser has accepted it; what came so far must do
+        return                        # the parser has accepted it; the tokens so far suffice
 
 
 def _does_something(node: ast.stmt) -> bool:
-    """Lone words and numbers parse as Python, too; a call or a statement is code."""
+    """Whether it is a statement or a call; single words and numbers parse as Python, too."""
     return not isinstance(node, ast.Expr) or any(
         isinstance(part, (ast.Call, ast.comprehension)) for part in ast.walk(node))
 
@@ -302,7 +304,7 @@ def _is_expectation(node: ast.AST) -> bool:
 
 
 def _without_heredocs(code: str) -> list[str]:
-    """Lines of a script without the texts of its here-documents, where any quote may stand."""
+    """Lines of a script without its here-documents, which may contain any quotes."""
     lines: list[str] = []
     end = ""
     for line in code.split("\n"):
@@ -315,13 +317,13 @@ def _without_heredocs(code: str) -> list[str]:
     return lines
 
 
-def _stand_in(match: re.Match[str]) -> str:
-    """What a quoted text, an escape or a comment leaves: a word's place, but no word of its own."""
+def _placeholder(match: re.Match[str]) -> str:
+    """Replacement for a quoted text, escape or comment: part of a word, but not a keyword."""
     return "" if match[0].startswith("#") else " " if match[0] == "\\\n" else "_"
 
 
 def _is_command(line: str) -> bool:
-    """A command's name or an assignment comes first; it is neither numbered nor a sentence."""
+    """Whether it starts with a command's name or an assignment, and is not numbered or prose."""
     is_sentence = _SENTENCE_END.search(line) and line.count(" ") > 3
     return bool(_COMMAND.match(line)) and not _NUMBERED.match(line) and not is_sentence
 
@@ -333,5 +335,5 @@ def _refuse_constant(name: str) -> None:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in an object")
+        raise ValueError("an object has a key twice")
     return found

@@ -1,7 +1,7 @@
-"""Typed records: the lines of a ledger, and the documents of a submission.
+"""Types of ledger lines, manifest.json and metadata.json.
 
-The schemas in harness/schemas define the same records with units and bounds; a test compares the
-two.
+The schemas in harness/schemas define the same records with units and limits. A test compares the
+fields, and which of them are required or may be null.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RunStarted(Event):
 
 
 class RunResumed(Event):
-    """First line of a segment that goes on with a run."""
+    """First line of each later segment, written when a run is resumed."""
 
     event: Literal["run_resumed"]
     clock_origin_ns: int
@@ -38,7 +38,7 @@ class RunResumed(Event):
 
 
 class Spread(TypedDict):
-    """A spread of whole microseconds."""
+    """Percentiles of n values in whole microseconds."""
 
     p50: int
     p99: int
@@ -47,7 +47,7 @@ class Spread(TypedDict):
 
 
 class Lane(TypedDict):
-    """One number of lanes."""
+    """Calibration result at one number of lanes."""
 
     lanes: int
     chunks: int
@@ -58,14 +58,14 @@ class Lane(TypedDict):
 
 
 class Saturation(TypedDict):
-    """One number of lanes."""
+    """Highest chunk rate that the client can receive at one number of lanes."""
 
     lanes: int
     chunks_per_s: float
 
 
 class InstrumentCalibrated(Event):
-    """The client's own error, measured against the embedded endpoint."""
+    """The client's own timing error, measured against a local reference endpoint."""
 
     event: Literal["instrument_calibrated"]
     stamp: Optional[str]
@@ -79,7 +79,7 @@ class InstrumentCalibrated(Event):
 
 
 class Engine(TypedDict):
-    """The server program, as it shows itself."""
+    """The server program as it identifies itself."""
 
     name: str
     version: Optional[str]
@@ -88,7 +88,7 @@ class Engine(TypedDict):
 
 
 class Facts(TypedDict):
-    """The model's own facts, as far as the engine tells."""
+    """Properties of a model as reported by the engine."""
 
     quantization: Optional[str]
     parameters_count: Optional[int]
@@ -99,7 +99,7 @@ class Facts(TypedDict):
 
 
 class Context(TypedDict):
-    """The context that one request gets."""
+    """The context available to one request."""
 
     requested_tokens: Optional[int]
     effective_tokens: Optional[int]
@@ -109,14 +109,14 @@ class Context(TypedDict):
 
 
 class Slots(TypedDict):
-    """Requests that the server works on at once."""
+    """Number of requests that the server processes in parallel."""
 
     count: Optional[int]
     source: Optional[str]
 
 
 class EndpointIdentified(Event):
-    """What the server told of itself and one model; asked again after a load."""
+    """Information from the server about itself and one model; read again after a model load."""
 
     event: Literal["endpoint_identified"]
     model: str
@@ -128,7 +128,7 @@ class EndpointIdentified(Event):
 
 
 class ModelSkipped(Event):
-    """A model that is not asked."""
+    """A model that is not measured."""
 
     event: Literal["model_skipped"]
     model: str
@@ -145,7 +145,7 @@ class PhaseSkipped(Event):
 
 
 class Attempt(TypedDict):
-    """One try."""
+    """One attempt to send a request."""
 
     kind: str
     status: Optional[int]
@@ -154,7 +154,7 @@ class Attempt(TypedDict):
 
 
 class Request(TypedDict):
-    """What was asked."""
+    """The request as it was sent."""
 
     prompt: str
     messages_sha256: str
@@ -166,7 +166,7 @@ class Request(TypedDict):
 
 
 class Response(TypedDict):
-    """What came back."""
+    """The server's response."""
 
     http_status: int
     text: str
@@ -179,8 +179,10 @@ class Response(TypedDict):
 
 
 class Timing(TypedDict):
-    """Marks of one call in microseconds; all but started_us count from the moment its request's
-    first byte was handed to the socket.
+    """Times of one call in microseconds.
+
+    started_us counts from the segment's start, the other times from the moment when the request's
+    first byte was passed to the socket.
     """
 
     started_us: int
@@ -204,7 +206,7 @@ class Timing(TypedDict):
 
 
 class Reasoning(TypedDict):
-    """How the model's thinking reached the client."""
+    """How the model's reasoning reached the client."""
 
     mode: str
     chunks: int
@@ -212,21 +214,21 @@ class Reasoning(TypedDict):
 
 
 class Truncated(TypedDict):
-    """Whether the server cut the prompt."""
+    """Whether the server truncated the prompt."""
 
     verdict: str
     reason: Optional[str]
 
 
 class Marker(TypedDict):
-    """One marker."""
+    """Whether the answer contains one marker."""
 
     marker: str
     found: bool
 
 
 class Checks(TypedDict):
-    """Markers and format rule of the answer."""
+    """Results of checking the answer for markers and format."""
 
     markers: list[Marker]
     format_rule: Optional[str]
@@ -235,7 +237,7 @@ class Checks(TypedDict):
 
 
 class Error(TypedDict):
-    """What is known of the failure."""
+    """Why a call failed."""
 
     kind: str
     message: str
@@ -244,7 +246,7 @@ class Error(TypedDict):
 
 
 class CallFinished(Event):
-    """One planned call, whatever came of it; of several lines of one cell the last counts."""
+    """One planned call, answered or failed. Of several lines for one cell the last counts."""
 
     event: Literal["call_finished"]
     cell_id: str
@@ -267,7 +269,7 @@ class CallFinished(Event):
 
 
 class Probe(TypedDict):
-    """One probe."""
+    """Result of sending the longest prompt once more."""
 
     kind: str
     outcome: str
@@ -277,7 +279,7 @@ class Probe(TypedDict):
 
 
 class CacheProbed(Event):
-    """The longest prompt asked again, at the end of a model's phases: was it cached?"""
+    """Whether the server cached the longest prompt, tested at the end of a model's phases."""
 
     event: Literal["cache_probed"]
     model: str
@@ -290,7 +292,7 @@ class CacheProbed(Event):
 
 
 class Gpu(TypedDict):
-    """One graphics card."""
+    """State of one graphics card."""
 
     index: int
     busy_ratio: Optional[float]
@@ -302,7 +304,7 @@ class Gpu(TypedDict):
 
 
 class HostSampled(Event):
-    """The host's gauges; ratios are shares of all CPUs since the sample before."""
+    """Load of the machine; ratios are shares of all CPUs since the previous sample."""
 
     event: Literal["host_sampled"]
     load_1m: Optional[float]
@@ -321,7 +323,7 @@ class HostSampled(Event):
 
 
 class PhaseFinished(Event):
-    """A phase has been worked through."""
+    """All calls of a phase were made."""
 
     event: Literal["phase_finished"]
     model: Optional[str]
@@ -343,7 +345,7 @@ class RunInterrupted(Event):
 
 
 class RunFinished(Event):
-    """Last line: all planned calls were made."""
+    """Last line of a run whose planned calls were all made."""
 
     event: Literal["run_finished"]
     counts: dict[str, int]
@@ -378,19 +380,14 @@ class Os(TypedDict):
 Target = TypedDict("Target", {"class": str, "scheme": str, "port": int, "path": Optional[str]})
 
 
-class ModelContext(TypedDict):
-    """One model's context."""
+class ModelContext(Context):
+    """The context of one model."""
 
     model: str
-    requested_tokens: Optional[int]
-    effective_tokens: Optional[int]
-    source: Optional[str]
-    reason: Optional[str]
-    remedy: Optional[str]
 
 
 class Phase(TypedDict):
-    """One phase."""
+    """One phase of the plan."""
 
     phase: str
     suite_file: Optional[str]
@@ -400,7 +397,7 @@ class Phase(TypedDict):
 
 
 class Plan(TypedDict):
-    """Everything that is to be asked."""
+    """All calls to make."""
 
     repeats: int
     lanes: int
@@ -424,14 +421,14 @@ class CanonicalOptionsOverrides(TypedDict, total=False):
 
 
 class PromptCache(TypedDict):
-    """What was done about the server's prompt cache."""
+    """How the run avoids the server's prompt cache."""
 
     policy: str
     method: str
 
 
 class Manifest(TypedDict):
-    """What a run was asked to do, with what, of whom; written once, before the first call."""
+    """What a run does, on what, and with which options; written before the first call."""
 
     schema_version: Literal["1"]
     harness_version: str
@@ -467,7 +464,7 @@ Run = TypedDict("Run",
 
 
 class Fact(TypedDict):
-    """A value with its source; a reason says why it is not known or differs."""
+    """A value with its source; the reason explains why it is unknown or differs."""
 
     value: Any
     source: Optional[str]
@@ -479,7 +476,7 @@ Endpoint = TypedDict("Endpoint", {"class": str, "same_machine": Fact, "engine": 
 
 
 class Model(TypedDict):
-    """One model."""
+    """Properties of a model as published."""
 
     model: str
     quantization: Fact
@@ -499,7 +496,7 @@ class Model(TypedDict):
 
 
 class Runtime(TypedDict):
-    """The program that served the models and how it was started, as far as it decides speed."""
+    """The program that served the models, and the settings that determine its speed."""
 
     name: Fact
     version: Fact
@@ -515,7 +512,7 @@ class Runtime(TypedDict):
 
 
 class Summary(TypedDict):
-    """n values in 6 significant digits; what so few values cannot tell is null."""
+    """Summary of n values in 6 significant digits; null if n is too small for a statistic."""
 
     n: int
     median: Optional[float]
@@ -549,14 +546,14 @@ class Metrics(TypedDict):
 
 
 class CheckCounts(TypedDict):
-    """Answers whose shape and markers were looked at."""
+    """Number of answers checked for format and markers, and of those that passed."""
 
     passed: int
     total: int
 
 
 class ClientBound(TypedDict):
-    """Whether the measuring client shaped the numbers."""
+    """Whether the measuring client determined the numbers."""
 
     flagged: Optional[bool]
     reasons: list[str]
@@ -591,7 +588,7 @@ class Outliers(TypedDict):
 
 
 class Verdicts(TypedDict):
-    """What was looked for over the calls together, with the numbers it was judged by."""
+    """Verdicts over all calls of a cell, with the numbers behind them."""
 
     client_bound: ClientBound
     unstable: Unstable
@@ -622,15 +619,15 @@ class Cell(TypedDict):
     flags: list[str]
 
 
-class Stamps(TypedDict, total=False):
-    """Number of calls by whose clock stamped their arrivals."""
+class StampCounts(TypedDict, total=False):
+    """Number of calls by the clock that their timestamps come from."""
 
     kernel: int
     user: int
 
 
-class ReadLagUs(TypedDict):
-    """Over those calls, in microseconds."""
+class ReadLagSummary(TypedDict):
+    """The reader's delay over n calls, in microseconds."""
 
     p50: Optional[float]
     p99: Optional[float]
@@ -639,7 +636,7 @@ class ReadLagUs(TypedDict):
 
 
 class Instrument(TypedDict):
-    """What is known of the measuring client's own error."""
+    """The measuring client's own timing error."""
 
     stamp: Optional[str]
     clock_resolution_ns: Optional[int]
@@ -648,13 +645,14 @@ class Instrument(TypedDict):
     heartbeat_overshoot_us: Optional[Spread]
     wall_ms: Optional[int]
     reason: Optional[str]
-    stamps: Stamps
-    read_lag_us: Optional[ReadLagUs]
+    stamps: StampCounts
+    read_lag_us: Optional[ReadLagSummary]
 
 
 class Metadata(TypedDict):
-    """What was run, on what, and what came of it; every number is computed from run.jsonl or
-    says who told it.
+    """What was measured, on what, and the results.
+
+    Every number is computed from run.jsonl or has its source.
     """
 
     schema_version: Literal["1"]

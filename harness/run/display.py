@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional, TextIO
+from typing import Any, Callable, NamedTuple, Optional, TextIO, cast
 
 from core import files, ledger, metrics, plan, result_tables, suites
 from core.errors import HarnessError, StorageError
@@ -40,13 +40,13 @@ class Estimate(NamedTuple):
 
 
 def estimate(manifest: Manifest, cells: Iterable[plan.Cell],
-             hello: Optional[Json]) -> Optional[Estimate]:
+             hello: Optional[Any]) -> Optional[Estimate]:
     """How long calls take by the times of a hello; None if it has none.
 
     Parallel lanes are assumed to be as fast as one. An answer that was not streamed counts with its
     whole time for the first token and for the others, which is too long.
     """
-    numbers = metrics.call_metrics(hello) if hello else {}
+    numbers = metrics.call_metrics(hello) if hello and hello["outcome"] == "ok" else {}
     if not numbers.get("e2el_ms") or not numbers.get("output_tokens"):
         return None
     token_ms = numbers["tpot_ms"] or numbers["e2el_ms"] / numbers["output_tokens"]
@@ -84,7 +84,7 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[Estimate]) -
                       f"{calls_count} calls for all models", estimate_line(found)])
 
 
-def probe_text(found: Sequence[Json], hello: Optional[Json]) -> str:
+def probe_text(found: Sequence[Json], hello: Optional[Any]) -> str:
     """What a probe found: each endpoint with its models, and one hello call."""
     lines = []
     for one in found:
@@ -207,7 +207,7 @@ def live_line(width: int, done: int, total: int, cell_ids: Sequence[str], reads_
 
 
 # --- after a run ---------------------------------------------------------------------------------
-def print_end(manifest: Manifest, events: Sequence[Json], folder: str, resume: str,
+def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: str,
               as_json: bool) -> int:
     """Print the results of a run and the next command; return the run's exit code.
 
@@ -215,7 +215,7 @@ def print_end(manifest: Manifest, events: Sequence[Json], folder: str, resume: s
     """
     last, summary = events[-1] if events else None, None
     if last is not None and last["event"] == "run_finished":
-        code, summary = int(last["exit_code"]), metrics.summarize_run(dict(manifest), events)
+        code, summary = int(last["exit_code"]), metrics.summarize_run(manifest, events)
         here = os.path.join(os.getcwd(), "")
         shown = folder[len(here):] if folder.startswith(here) else folder
         # A prompt that is too long for the context will be too long again.
@@ -284,7 +284,7 @@ def follow(options: cli.Options, progress: Progress, sleep: Callable[[float], No
         for event in tail.new_events():
             if event["event"] == "call_finished":
                 asked += 1
-                progress.say(result_tables.call_line(asked, planned, event),
+                progress.say(result_tables.call_line(asked, planned, cast(Any, event)),
                              bad=event["outcome"] != "ok")
         if ended:
             resume = _resume_command(options, manifest)

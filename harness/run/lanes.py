@@ -231,10 +231,11 @@ class Run:
     def _record(self, cell: plan.Cell, fields: Json) -> Json:
         """Write a call's line, on disk before this returns; raise an error that stops the run."""
         event: Json = self.ledger.write("call_finished", **cell._asdict(), **fields)
-        self.state.note_call(cell, cast(CallFinished, event))
+        call = cast(CallFinished, event)
+        self.state.note_call(cell, call)
         self.in_progress.pop(cell.lane, None)
         self.progress.say(result_tables.call_line(len(self.state.outcomes), self.state.total,
-                                                  event), bad=event["outcome"] != "ok")
+                                                  call), bad=event["outcome"] != "ok")
         if self.fatal:
             raise self.fatal
         return event

@@ -170,7 +170,7 @@ def cache_probe(kind: str, reply: Reply, timing: Optional[records.Timing]) -> re
     return {"kind": kind, "outcome": outcome_of(reply)[0],
             "first_token_us": timing["first_token_us"] if timing else None,
             "prompt_tokens": prompt_tokens_of(usage),
-            "cached_tokens": metrics.cached_tokens({"response": response or {}})}
+            "cached_tokens": metrics.cached_tokens(response)}
 
 
 def cache_verdicts(longest: Optional[tuple[int, Cell]],

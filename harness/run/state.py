@@ -189,7 +189,7 @@ class State:
                 "checks": checks, "flags": call_flags(reply.stream.model, self.served[cell.model]),
                 "outcome": outcome, "error": error}
 
-    def checks(self, cell: plan.Cell, response: records.Response) -> Optional[Json]:
+    def checks(self, cell: plan.Cell, response: records.Response) -> Optional[records.Checks]:
         """Return the checks of an answer; None if thinking used up the limit of output tokens.
 
         Then there is no answer whose format could be wrong.
@@ -202,7 +202,8 @@ class State:
                                           question.format_rule)
 
     def truncation(self, cell: plan.Cell, messages: list[dict[str, str]],
-                   response: Optional[records.Response], checks: Optional[Json], outcome: str,
+                   response: Optional[records.Response],
+                   checks: Optional[records.Checks], outcome: str,
                    unseen: int = 0) -> Json:
         """Return whether the server truncated the prompt, judged by the model's earlier answers.
 

@@ -149,6 +149,20 @@ def exit_codes_table() -> str:
         for program in PROGRAMS))
 
 
+def metrics_table() -> str:
+    """The registry of metrics."""
+    return markdown_table(("metric", "unit", "better", "formula", "meaning", "source"), (
+        (code(m.name), m.unit, m.direction, code(m.formula), m.text, m.source)
+        for m in metric_definitions.METRICS.values()))
+
+
+def flags_table() -> str:
+    """The registry of flags."""
+    return markdown_table(("flag", "meaning", "what to do", "still ranked"), (
+        (code(f.name), f.text, f.remedy, "no" if f.unrankable else "yes")
+        for f in metric_definitions.FLAGS.values()))
+
+
 def engines_table() -> str:
     """What engines.py knows of each server."""
     ports = {name: port for port, names in queries.USUAL_PORTS.items() for name in names}
@@ -198,8 +212,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "events": events_table,
     "call-fields": call_fields_table,
     "outcomes": outcomes_table,
-    "metrics": metric_definitions.metrics_markdown,
-    "flags": metric_definitions.flags_markdown,
+    "metrics": metrics_table,
+    "flags": flags_table,
     "checks": findings.check_markdown,
     "privacy": privacy.privacy_markdown,
     "exit-codes": exit_codes_table,

@@ -1009,7 +1009,7 @@ class ThePage(Case):
         for event in events:
             if event["event"] == "call_finished":
                 event["timing"].update(stamp="kernel", read_lag_us=lag)
-        self.assertIn("\n```text\ninstrument: not calibrated (the instrument was not calibrated)\n"
+        self.assertIn("\n```text\ntiming error: not measured (no calibration in this run)\n"
                       "in the run's own calls: read 1.5 ms after the kernel had the bytes "
                       "(median), 2.5 ms (p99), 3 ms at most, over 6 calls\n```\n",
                       self.made(self.manifest, events))

@@ -7,7 +7,7 @@ import math
 import unittest
 from typing import Any
 
-from core import metric_definitions, metrics
+from core import metric_definitions, metrics, schema
 
 NO_TAILS = {"p90": None, "p95": None, "p99": None}
 NO_NUMBERS = dict.fromkeys(
@@ -149,14 +149,14 @@ class OneCall(unittest.TestCase):
         self.assertEqual(
             (found["output_tokens"], found["output_tokens_source"], found["tpot_ms"],
              found["prompt_tokens"], found["null_reasons"]["prefill_tokens_per_s"]),
-            (41, "chunks", 10.0, None, "the server tells no prompt_tokens"))
+            (41, "chunks", 10.0, None, "the server does not report prompt_tokens"))
 
     def test_takes_no_usage_whose_count_is_no_count(self) -> None:
         for wrong in (0, -41, True, 41.0, "41", None, [41], 2 ** 60, math.nan):
             made = call(response__usage={"prompt_tokens": 9, "completion_tokens": wrong})
             self.assertEqual((metrics.usage_problem(made),
                               metrics.call_metrics(made)["output_tokens_source"]),
-                             ("completion_tokens is no count", "chunks"), wrong)
+                             ("completion_tokens is not a valid count", "chunks"), wrong)
 
     def test_takes_no_usage_that_is_less_than_a_third_of_the_words(self) -> None:
         for tokens, usable in ((13, False), (14, True)):
@@ -174,22 +174,22 @@ class OneCall(unittest.TestCase):
                          [None, True])
         made["reasoning"]["mode"] = "streamed"
         self.assertEqual(metrics.usage_problem(made),
-                         "completion_tokens is more than the text has bytes, and nothing is hidden")
+                         "completion_tokens is more than the bytes of text, and no reasoning is hidden")
         made["reasoning"]["mode"], made["request"]["options"] = "none", {"num_predict": 256}
         self.assertEqual(
             metrics.usage_problem(made),
-            "completion_tokens is more than the call allowed and more than the text has bytes")
+            "completion_tokens is more than the call's limit and than the bytes of text")
 
     def test_with_hidden_reasoning_has_no_rates(self) -> None:
         usage = {"prompt_tokens": 1000, "completion_tokens": 900,
                  "completion_tokens_details": {"reasoning_tokens": 859}}
         found = metrics.call_metrics(call(response__usage=usage))
-        why = "hidden reasoning: tokens were counted that never came"
+        why = "hidden reasoning: not all counted tokens were streamed"
         self.assertEqual(
             (found["ttft_ms"], found["output_tokens"], found["tpot_ms"], found["null_reasons"]),
             (200.0, 900, None, {
                 "tpot_ms": why, "decode_tokens_per_s": why,
-                "prefill_tokens_per_s": "hidden reasoning: TTFT holds the thinking",
+                "prefill_tokens_per_s": "hidden reasoning: TTFT includes it",
                 "cached_tokens": "the server tells nothing of a cache"}))
 
     def test_hides_reasoning_where_tokens_exceed_both_text_and_chunks(self) -> None:
@@ -208,7 +208,7 @@ class OneCall(unittest.TestCase):
                     "completion_tokens_details": {"reasoning_tokens": reasoning}}))
         self.assertEqual([problem(184), problem(183)], [
             None,
-            "completion_tokens is more than the call allowed and more than the text has bytes"])
+            "completion_tokens is more than the call's limit and than the bytes of text"])
 
     def test_takes_chunks_of_several_tokens_for_no_hidden_reasoning(self) -> None:
         made = call(response__text="def f(x): return x + 1\n" * 40,
@@ -236,18 +236,18 @@ class OneCall(unittest.TestCase):
         found = metrics.call_metrics(call(outcome="timeout", response__usage=None))
         self.assertEqual((found["ttft_ms"], found["tpot_ms"], found["e2el_ms"],
                           found["null_reasons"]["e2el_ms"]),
-                         (200.0, 10.0, None, "the call did not end by itself (timeout)"))
+                         (200.0, 10.0, None, "the call did not complete (timeout)"))
 
     def test_that_never_left_has_reasons_and_no_numbers(self) -> None:
         found = metrics.call_metrics(call(outcome="connect_failed", response=None, timing=None))
         self.assertEqual(({found[name] for name in metric_definitions.CALL_METRICS},
                           found["null_reasons"]["ttft_ms"], sorted(found["null_reasons"])),
-                         ({None}, "no request left", sorted(metric_definitions.CALL_METRICS)))
+                         ({None}, "no request was sent", sorted(metric_definitions.CALL_METRICS)))
 
     def test_with_reasoning_alone_has_no_time_to_first_output(self) -> None:
         found = metrics.call_metrics(call(timing__first_answer_us=None))
         self.assertEqual((found["ttfo_ms"], found["null_reasons"]["ttfo_ms"]),
-                         (None, "there is no text but reasoning"))
+                         (None, "the answer is only reasoning"))
 
     def test_below_32_tokens_has_no_decode_rate(self) -> None:
         made = call(response__text="word " * 30, response__usage={"completion_tokens": 31},
@@ -272,7 +272,7 @@ class OneCall(unittest.TestCase):
         found = metrics.call_metrics(made)
         self.assertEqual((found["tpot_ms"], found["decode_tokens_per_s"], found["icl_ms"],
                           found["coalesced_ratio"], found["null_reasons"]["tpot_ms"]),
-                         (None, None, None, 1.0, "all text came at one moment"))
+                         (None, None, None, 1.0, "all text arrived at once"))
 
     def test_has_no_rate_where_its_first_read_brought_over_5_percent(self) -> None:
         found = [metrics.call_metrics(call(timing__reads=[[0, count]]))["tpot_ms"]
@@ -280,7 +280,7 @@ class OneCall(unittest.TestCase):
         self.assertEqual(found, [10.0, 10.0, None])
         few = call(timing__chunk_us=[200_000] + [100_000] * 4)        # 41 tokens in 5 chunks
         self.assertEqual(metrics.call_metrics(few)["null_reasons"]["tpot_ms"],
-                         "too much of the text came with its first read")
+                         "too much of the text arrived in the first read")
 
     def test_leaves_gaps_that_end_in_a_shared_read_out(self) -> None:
         chunk_us = [200_000, 11, 12, 99, 0, 0, 13, 99, 0, 14]
@@ -296,7 +296,7 @@ class OneCall(unittest.TestCase):
     def test_reads_cached_tokens_where_servers_tell_them(self) -> None:
         told = {"prompt_tokens": 1000, "completion_tokens": 41,
                 "prompt_tokens_details": {"cached_tokens": 7}}
-        found = [metrics.cached_tokens(made) for made in (
+        found = [metrics.cached_tokens(made["response"]) for made in (
             call(response__usage=told), call(response__server_timings={"cache_n": 8}),
             call(response__usage={**told, "prompt_tokens_details": {"cached_tokens": None}}),
             call(response__usage={**told, "prompt_tokens_details": [7]},
@@ -465,7 +465,7 @@ class OneRun(unittest.TestCase):
             made["timing"].update(chunk_us=gaps, first_token_us=gaps[0], last_token_us=sum(gaps),
                                   done_us=sum(gaps) + 77)
         text = json.dumps(metrics.summarize_run(manifest(("20q", 1, 100)), events), sort_keys=True)
-        self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "e2e65ead76ead632")
+        self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "1471a4e0d6293a0a")
 
     def test_of_nothing_is_empty(self) -> None:
         self.assertEqual(metrics.summarize_run(manifest(), []), {
@@ -473,7 +473,7 @@ class OneRun(unittest.TestCase):
             "instrument": {
                 **dict.fromkeys(("stamp", "clock_resolution_ns", "lanes", "saturation",
                                  "heartbeat_overshoot_us", "wall_ms")),
-                "reason": "the instrument was not calibrated", "stamps": {}, "read_lag_us": None}})
+                "reason": "no calibration in this run", "stamps": {}, "read_lag_us": None}})
 
     def test_failed_calls_enter_no_metric(self) -> None:
         cut = call(cell_id="x", seq=9, outcome="timeout", timing__started_us=6_000_000,
@@ -495,7 +495,7 @@ class OneRun(unittest.TestCase):
         events = calls_of(2)
         events[1]["segment"] = 1
         cell = the_cell(events)
-        why = "the run was resumed within the phase"
+        why = "the run was resumed during the phase"
         self.assertEqual(
             (cell["makespan_ms"], cell["output_token_throughput_tokens_per_s"],
              cell["null_reasons"]),
@@ -520,7 +520,7 @@ class OneRun(unittest.TestCase):
         self.assertEqual(
             (metrics.constant_usage(events), metrics.constant_usage(events[:4]),
              the_cell(events)["flags"]),
-            ("completion_tokens is 100 in every call, whatever was said", None,
+            ("completion_tokens is 100 in every call, whatever the length of the text", None,
              ["usage_implausible", "tokens_from_chunks"]))
         for made in events:
             made["response"]["finish_reason"] = "length"
@@ -530,7 +530,7 @@ class OneRun(unittest.TestCase):
         events = calls_of(5)
         events[4]["request"]["messages_chars"] = 3000
         self.assertEqual(metrics.constant_usage(events),
-                         "prompt_tokens is 1000 in every call, whatever was said")
+                         "prompt_tokens is 1000 in every call, whatever the length of the text")
 
     def test_lane_efficiency_is_against_ideal_scaling_of_the_one_lane_phases(self) -> None:
         # Alone: 41 tokens in 0.6 s. Four lanes, two rounds: 8 * 41 tokens in 1.65 s.
@@ -712,7 +712,9 @@ class Flags(unittest.TestCase):
 
     def test_of_the_host_mark_the_run(self) -> None:
         def sample(**gauges: Any) -> dict[str, Any]:
-            return {"event": "host_sampled", "segment": 0, "gpus": [], **gauges}
+            return {"event": "host_sampled", "segment": 0, "gpus": [], **dict.fromkeys((
+                "other_cpu_busy_ratio", "cpu_steal_ratio", "cpu_throttle_count",
+                "power_source")), **gauges}
 
         def flags(*samples: dict[str, Any]) -> Any:
             whole = [CALIBRATION, *samples, {"event": "run_finished"}]
@@ -762,7 +764,15 @@ class TwoRuns(unittest.TestCase):
              unsure, unsure, unsure, unsure])
 
 
-class Tables(unittest.TestCase):
+class Registry(unittest.TestCase):
+    def test_schema_describes_each_metric_as_the_registry(self) -> None:
+        cell = schema.schema("metadata")["properties"]["cells"]["items"]["properties"]
+        fields = {**cell, **cell["metrics"]["properties"]}
+        self.assertEqual({name: fields[name]["description"] for name in metric_definitions.METRICS
+                          if name in fields},
+                         {name: metric.text for name, metric in metric_definitions.METRICS.items()
+                          if name in fields})
+
     def test_hold_every_metric_that_a_cell_publishes(self) -> None:
         cell = the_cell(calls_of(1))
         published = {*cell["metrics"],
@@ -777,15 +787,6 @@ class Tables(unittest.TestCase):
         self.assertEqual({m.direction for m in metric_definitions.METRICS.values()},
                          {"lower", "higher", "none"})
 
-    def test_become_markdown_with_one_row_each(self) -> None:
-        for text, table, columns in ((metric_definitions.metrics_markdown(), metric_definitions.METRICS, 6),
-                                     (metric_definitions.flags_markdown(), metric_definitions.FLAGS, 4)):
-            lines = text.splitlines()
-            self.assertEqual(({line.count("|") for line in lines},
-                              [line.split("`")[1] for line in lines[2:]], text[-1]),
-                             ({columns + 1}, list(table), "\n"))
-        self.assertIn("| `on_battery` | The machine ran on battery. | Plug it in and run again. "
-                      "| yes |\n", metric_definitions.flags_markdown())
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ phase  calls  TTFT ms         TPOT ms  decode tok/s  prefill tok/s  checks  flag
 5q       5/5  84.1 [80.2-99]  10       100           -                 4/5  few_samples
 
 Medians; in brackets, the exact 95 % confidence interval of the median across prompts.
-instrument: median 0.02 ms, p99 0.099 ms at 4 lanes (kernel stamps)
+timing error: median 0.02 ms, p99 0.099 ms at 4 lanes (kernel timestamps)
 calls: 9 ok, 1 timeout
 
 few_samples: {flag.text} {flag.remedy}
