@@ -1,6 +1,6 @@
-"""The project's own merged runs: accepted, shown on the page, and as alike as one machine's are.
+"""Check the maintainers' merged runs: accepted, on the page, and consistent with each other.
 
-Others' runs are checked where they come in. Here each would make the tests longer, for ever.
+Runs of contributors are checked in their pull requests. Here each would slow the tests down.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests import made_submissions
 
 ROOT = Path(run_benchmark.__file__).resolve().parent.parent / "submissions"
 FOLDERS = sorted(map(os.fspath, ROOT.glob("maintainers/*/run-*")))
-MARKS = ("decode_tokens_per_s", "ttft_ms")
+JUDGED = ("decode_tokens_per_s", "ttft_ms")
 read_run = functools.lru_cache(None)(compare_submissions.read_run)
 
 
@@ -38,7 +38,7 @@ def called(program: Any, *words: str) -> tuple[int, str]:
 
 
 def repeated() -> dict[str, list[str]]:
-    """{what was run, where: folders} of what was run more than once, oldest first."""
+    """{key: folders, oldest first} of configurations that were run more than once."""
     found = collections.defaultdict(list)
     for folder in FOLDERS:
         manifest = compare_submissions.read_document(folder, "manifest.json")
@@ -53,38 +53,38 @@ def repeated() -> dict[str, list[str]]:
 
 @functools.lru_cache(None)
 def stretched(folder: str, factor: float) -> two_runs.Run:
-    """A run with every mark and gap longer."""
+    """A run with all times multiplied by a factor."""
     manifest, state = ledger.load_run(folder)
     events = made_submissions.stretched(state.events, factor)
     return two_runs.run_of(manifest, events, ledger.latest_calls(events))
 
 
 def has_interval(row: Any) -> bool:
-    """Without one nothing is said of any difference."""
-    return row["metric"] in MARKS and row["ratio"]["ci_low"] is not None
+    """Whether a row can have a verdict."""
+    return row["metric"] in JUDGED and row["ratio"]["ci_low"] is not None
 
 
-@unittest.skipUnless(FOLDERS, "nothing is merged yet")
+@unittest.skipUnless(FOLDERS, "no merged runs")
 class Merged(unittest.TestCase):
-    """Each of the project's own."""
+    """Each merged run of the maintainers."""
 
-    def test_the_check_accepts_each(self):
-        code, told = called(check_submission, *FOLDERS)
-        self.assertEqual(code, 0, told)
+    def test_check_accepts_each_run(self):
+        code, output = called(check_submission, *FOLDERS)
+        self.assertEqual(code, 0, output)
 
-    def test_each_with_all_its_times_longer_by_a_fifth_is_slower_than_itself(self):
-        """By just a fifth, and this is told unless the run varied by more within itself."""
+    def test_each_run_with_all_times_20_percent_longer_is_slower_than_itself(self):
+        """The ratio is exact, and the verdict is "slower" unless the run itself varies by more."""
         for folder in FOLDERS:
             rows = [row for row in two_runs.compare_sides(
                 [read_run(folder)], [stretched(folder, 1.2)])["rows"] if has_interval(row)]
             off = [row for row in rows
                    if abs(row["ratio"]["median"] * (1.2 if "decode" in row["metric"] else 1 / 1.2)
                           - 1) > 0.001]
-            untold = [row for row in rows if row["verdict"] != "slower"
+            undecided = [row for row in rows if row["verdict"] != "slower"
                       and not str(row["reason"]).startswith("it varies by ")]
-            self.assertEqual((off, untold, bool(rows)), ([], [], True), folder)
+            self.assertEqual((off, undecided, bool(rows)), ([], [], True), folder)
 
-    def test_the_page_holds_each_with_its_details(self):
+    def test_page_contains_each_run(self):
         with tempfile.TemporaryDirectory() as folder:
             page = os.path.join(folder, "page.html")
             code, _ = called(compare_submissions, os.fspath(ROOT), "--html", page)
@@ -93,25 +93,27 @@ class Merged(unittest.TestCase):
         self.assertEqual((code, [run_id for run_id in ids if run_id not in text]), (0, []))
 
 
-@unittest.skipUnless(repeated(), "nothing is merged twice yet")
+@unittest.skipUnless(repeated(), "no configuration was run twice")
 class OneMachine(unittest.TestCase):
-    """Runs of one machine with one server. A host that is shared changes its speed from one run to
-    the next, which is a true difference: of three runs, two have to be alike, whichever of the two
-    is changed."""
+    """Runs of one machine with one server.
 
-    def best(self, second: Callable[[str], two_runs.Run], verdict: str,
+    A shared host changes its speed between runs, which is a real difference. So of all runs, only
+    two must agree.
+    """
+
+    def require_best(self, second: Callable[[str], two_runs.Run], verdict: str,
              wanted: Callable[[Any], bool]) -> None:
-        """Two of the runs of each machine have this verdict in nine of ten rows."""
+        """Require this verdict in 90 % of the rows of at least one pair of runs."""
         for folders in repeated().values():
             shares = {}
             for pair in itertools.permutations(folders, 2):
                 rows = two_runs.compare_sides([read_run(pair[0])], [second(pair[1])])["rows"]
-                told = [row["verdict"] for row in rows if wanted(row)]
-                shares[pair] = told.count(verdict) / len(told)
+                verdicts = [row["verdict"] for row in rows if wanted(row)]
+                shares[pair] = verdicts.count(verdict) / len(verdicts)
             self.assertGreaterEqual(max(shares.values()), 0.9, shares)
 
-    def test_two_runs_cannot_be_told_apart(self):
-        self.best(read_run, "cannot tell", lambda row: True)
+    def test_two_equal_runs_have_no_verdict(self):
+        self.require_best(read_run, "cannot tell", lambda row: True)
 
-    def test_a_run_with_all_its_times_longer_by_a_fifth_is_slower(self):
-        self.best(lambda folder: stretched(folder, 1.2), "slower", has_interval)
+    def test_run_with_all_times_20_percent_longer_is_slower(self):
+        self.require_best(lambda folder: stretched(folder, 1.2), "slower", has_interval)

@@ -1,4 +1,4 @@
-"""What the seven format rules take and refuse, on every Python alike, whatever a server sends."""
+"""Test the format rules and markers, on every Python version and with hostile answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 import unittest
 from unittest import mock
 
-from core import answer_checks
+from core.answer_checks import FORMAT_RULES, check_answer, is_python_code, strip_reasoning
 
 
 def fence(code: str, tag: str = "") -> str:
@@ -41,7 +41,7 @@ awk '
 import_me { print $1 }
 ' "${1//\\"/}" | wc -l"""
 
-# rule -> (what a person would accept, what a person would not), each with its name.
+# rule -> (named answers that a person would accept, named answers that a person would reject)
 GOLDEN = {
     "python_code": ({
         "a fence": fence(FUNCTION, "python"),
@@ -262,57 +262,57 @@ GOLDEN = {
 
 
 class Rules(unittest.TestCase):
-    def test_what_a_person_would_accept_is_accepted(self):
+    def test_rules_accept_what_a_person_would_accept(self):
         for rule, (accepted, _) in GOLDEN.items():
             for name, text in accepted.items():
                 with self.subTest(rule, case=name):
-                    self.assertIs(answer_checks.FORMAT_RULES[rule](text), True)
+                    self.assertIs(FORMAT_RULES[rule](text), True)
 
-    def test_what_a_person_would_refuse_is_refused(self):
+    def test_rules_reject_what_a_person_would_reject(self):
         for rule, (_, refused) in GOLDEN.items():
             for name, text in refused.items():
                 with self.subTest(rule, case=name):
-                    self.assertIs(answer_checks.FORMAT_RULES[rule](text), False)
+                    self.assertIs(FORMAT_RULES[rule](text), False)
 
-    def test_every_rule_has_its_cases(self):
-        self.assertEqual(set(GOLDEN), set(answer_checks.FORMAT_RULES))
+    def test_every_rule_has_cases(self):
+        self.assertEqual(set(GOLDEN), set(FORMAT_RULES))
         self.assertEqual([rule for rule, (good, bad) in GOLDEN.items()
                           if len(good) < 8 or len(bad) < 9], [])
 
-    def test_every_rule_judges_the_answer_without_its_reasoning(self):
+    def test_reasoning_is_removed_before_every_rule(self):
         thinking = "<think>\n1. a\n- b\n```python\n{\n```\n```bash\nif\n```\n</think>\n\n"
         for rule, (accepted, _) in GOLDEN.items():
             answer = next(iter(accepted.values()))
             with self.subTest(rule):
-                self.assertIs(answer_checks.check_answer(thinking + answer, (), rule)["passed"], True)
-                self.assertIs(answer_checks.check_answer(f"<think>{answer}</think>", (), rule)["passed"], False)
+                self.assertIs(check_answer(thinking + answer, (), rule)["passed"], True)
+                self.assertIs(check_answer(f"<think>{answer}</think>", (), rule)["passed"], False)
 
 
 class Markers(unittest.TestCase):
-    def test_case_of_the_answer_does_not_matter(self):
-        self.assertEqual(answer_checks.check_answer("Use LEFT JOIN.", ("left join", "coalesce"), None), {
+    def test_markers_ignore_case(self):
+        self.assertEqual(check_answer("Use LEFT JOIN.", ("left join", "coalesce"), None), {
             "markers": [{"marker": "left join", "found": True},
                         {"marker": "coalesce", "found": False}],
             "format_rule": None, "format_ok": None, "passed": False})
 
-    def test_markers_and_rule_have_to_hold_together(self):
+    def test_answer_passes_only_with_all_markers_and_the_format(self):
         def passed(text):
-            return answer_checks.check_answer(text, ("five",), "five_bullets")["passed"]
+            return check_answer(text, ("five",), "five_bullets")["passed"]
         bullets = "- a\n- b\n- c\n- d\n"
         self.assertEqual([passed(bullets + "- five"), passed(bullets + "- e"), passed("- five")],
                          [True, False, False])
 
-    def test_nothing_to_check_is_neither_passed_nor_failed(self):
-        self.assertEqual(answer_checks.check_answer("hello", (), None), {
+    def test_answer_without_anything_to_check_has_no_result(self):
+        self.assertEqual(check_answer("hello", (), None), {
             "markers": [], "format_rule": None, "format_ok": None, "passed": None})
 
-    def test_marker_that_only_the_reasoning_holds_is_missing(self):
-        self.assertIs(answer_checks.check_answer("<think>larkspur</think> I do not know.", ("larkspur",), None)
+    def test_marker_only_in_reasoning_is_missing(self):
+        self.assertIs(check_answer("<think>larkspur</think> I do not know.", ("larkspur",), None)
                       ["passed"], False)
 
-    def test_unknown_rule_is_an_error_of_the_caller(self):
+    def test_unknown_rule_raises_key_error(self):
         with self.assertRaises(KeyError):
-            answer_checks.check_answer("x", (), "haiku")
+            check_answer("x", (), "haiku")
 
 
 class Reasoning(unittest.TestCase):
@@ -333,12 +333,12 @@ class Reasoning(unittest.TestCase):
         "if x < think > y: pass": "if x < think > y: pass",
     }
 
-    def test_think_parts_are_taken_off(self):
-        self.assertEqual({text: answer_checks.strip_reasoning(text) for text in self.CASES}, self.CASES)
+    def test_think_blocks_are_removed(self):
+        self.assertEqual({text: strip_reasoning(text) for text in self.CASES}, self.CASES)
 
 
 class HostileAnswers(unittest.TestCase):
-    """Nothing that a server sends may raise, hang, or run."""
+    """No answer may raise an exception, hang, or be executed."""
 
     PIECES = ("{", "[", "(", '"', "'", "`", "```", "~~~", "```python\n", "```json\n", "```bash\n",
               "-", "- ", "* ", "1.", "1. ", "**", "#", "$ ", "\\", "\\\n", "<<EOF\n", "\n", "\r",
@@ -346,34 +346,34 @@ class HostileAnswers(unittest.TestCase):
               "</think>", "f'{", '{"a":', "if ", "do\n", "not ", "a.", "x=1 ", "a b ", "lambda:",
               "- - ", "step 1: ", "_", "__", "=", "A=b ", "<", "\x0c", "0" * 9)
 
-    def test_repeats_of_anything_get_a_verdict(self):
+    def test_repeated_pieces_get_a_result(self):
         for piece in self.PIECES:
             for text in (piece * 3, piece * 3000, "```python\n" + piece * 700, "#!" + piece * 700):
-                for rule in answer_checks.FORMAT_RULES:
+                for rule in FORMAT_RULES:
                     with self.subTest(piece=piece, length=len(text), rule=rule):
-                        self.assertIn(answer_checks.check_answer(text, ("x",), rule)["passed"], (True, False))
+                        self.assertIn(check_answer(text, ("x",), rule)["passed"], (True, False))
 
-    def test_code_that_nests_deep_gets_the_verdict_of_every_other_python(self):
+    def test_deeply_nested_code_has_the_same_result_on_every_python(self):
         deep = {"-" * 5000 + "1": False, "1" + "+1" * 5000: False, "f" + "()" * 5000: False,
                 "x" + ".a" * 5000: False, "not " * 4000 + "x": False, "(" * 9000: False,
                 "x = " + "[" * 150 + "]" * 150: True, "x = 1" + "+1" * 150: True,
                 "x = 1" + "+1" * 250: False,
                 "if x:\n f()\n" + "elif x:\n f()\n" * 1400: False}
-        verdicts = {}
+        results = {}
 
         def judge():                  # as on a lane: a thread's stack may be the smaller one
-            verdicts.update({code: answer_checks.is_python_code(code) for code in deep})
+            results.update({code: is_python_code(code) for code in deep})
 
         thread = threading.Thread(target=judge)
         thread.start()
         thread.join()
-        self.assertEqual(verdicts, deep)
+        self.assertEqual(results, deep)
 
-    def test_time_grows_with_the_length_and_no_faster(self):
+    def test_time_is_linear_in_the_length(self):
         def seconds(text):
             started = time.process_time()         # other programs' load does not count
-            for rule in answer_checks.FORMAT_RULES:
-                answer_checks.check_answer(text, ("marker",), rule)
+            for rule in FORMAT_RULES:
+                check_answer(text, ("marker",), rule)
             return time.process_time() - started
 
         for piece in self.PIECES:
@@ -392,11 +392,11 @@ class HostileAnswers(unittest.TestCase):
                 mock.patch.object(builtins, "exec", side_effect=AssertionError), \
                 mock.patch.object(builtins, "eval", side_effect=AssertionError):
             for text in texts:
-                for rule in answer_checks.FORMAT_RULES.values():
+                for rule in FORMAT_RULES.values():
                     self.assertIn(rule(text), (True, False))
 
-    def test_module_calls_nothing_that_executes(self):
-        with open(answer_checks.__file__, encoding="utf-8") as file:
+    def test_module_calls_no_function_that_executes_code(self):
+        with open(check_answer.__code__.co_filename, encoding="utf-8") as file:
             tree = ast.parse(file.read())
         called = {getattr(node.func, "id", getattr(node.func, "attr", None))
                   for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -404,7 +404,7 @@ class HostileAnswers(unittest.TestCase):
                          set())
 
     def test_result_is_plain_data(self):
-        result = answer_checks.check_answer("\ud800 \x00 NaN", ("a",), "json_dict")
+        result = check_answer("\ud800 \x00 NaN", ("a",), "json_dict")
         self.assertEqual(json.loads(json.dumps(result)), result)
 
 

@@ -1,4 +1,4 @@
-"""Holds metrics.py to values computed by hand."""
+"""Compare metrics with values computed by hand."""
 from __future__ import annotations
 
 import hashlib
@@ -15,9 +15,9 @@ NO_NUMBERS = dict.fromkeys(
 
 
 def call(**changes: Any) -> dict[str, Any]:
-    """One answered call: 41 tokens, one a chunk, first after 200 ms, then one every 10 ms.
+    """One answered call: 41 tokens, one per chunk, the first after 200 ms, then one every 10 ms.
 
-    A key with a dot changes a part: `timing__reads=[...]` sets call["timing"]["reads"].
+    Two underscores select a field of a part: `timing__reads=[...]` sets call["timing"]["reads"].
     """
     made: dict[str, Any] = {
         "event": "call_finished", "seq": 1, "segment": 0, "t_us": 700_000,
@@ -78,7 +78,7 @@ class Rounding(unittest.TestCase):
         found = [metrics.round_sig(x) for x in (0, 1234567, 0.00012345678, -2 / 3, 1e-300, 2.5)]
         self.assertEqual(found, [0.0, 1234570.0, 0.000123457, -0.666667, 1e-300, 2.5])
 
-    def test_turns_what_json_cannot_hold_into_null(self) -> None:
+    def test_nan_and_infinity_become_null(self) -> None:
         found = [metrics.round_sig(x) for x in (None, math.nan, math.inf, -math.inf)]
         self.assertEqual(found, [None] * 4)
 
@@ -95,37 +95,37 @@ class Summary(unittest.TestCase):
             below = [sum(math.comb(n, k) for k in range(rank)) / 2 ** n for rank in (low, low + 1)]
             self.assertEqual((high, below[0] <= 0.025 < below[1]), (n + 1 - low, True), n)
 
-    def test_of_nothing_is_all_null(self) -> None:
+    def test_summary_of_nothing_is_null(self) -> None:
         self.assertEqual(metrics.summarize([]), {"n": 0, **NO_NUMBERS})
 
-    def test_of_one_value_claims_no_spread(self) -> None:
+    def test_one_value_has_no_spread(self) -> None:
         self.assertEqual(metrics.summarize([3]), {
             "n": 1, **NO_NUMBERS, "median": 3.0, "min": 3.0, "max": 3.0})
 
-    def test_of_five_values_has_quartiles_and_no_interval(self) -> None:
+    def test_five_values_have_quartiles_and_no_interval(self) -> None:
         self.assertEqual(metrics.summarize([50, 10, 40, 20, 30]), {
             "n": 5, "median": 30.0, "q1": 20.0, "q3": 40.0, "iqr": 20.0, "min": 10.0, "max": 50.0,
             "ci_low": None, "ci_high": None, **NO_TAILS})
 
-    def test_has_quartiles_from_four_values(self) -> None:
+    def test_quartiles_need_four_values(self) -> None:
         found = [metrics.summarize(range(1, n + 1)) for n in (3, 4)]
         self.assertEqual([[f["q1"], f["q3"], f["iqr"]] for f in found],
                          [[None] * 3, [1.75, 3.25, 1.5]])
 
-    def test_of_six_values_has_an_interval_from_minimum_to_maximum(self) -> None:
+    def test_interval_of_six_values_is_minimum_to_maximum(self) -> None:
         self.assertEqual(metrics.summarize([6, 1, 5, 2, 4, 3]), {
             "n": 6, "median": 3.5, "q1": 2.25, "q3": 4.75, "iqr": 2.5, "min": 1.0, "max": 6.0,
             "ci_low": 1.0, "ci_high": 6.0, **NO_TAILS})
 
-    def test_of_equal_values_is_that_value(self) -> None:
+    def test_equal_values_have_no_spread(self) -> None:
         self.assertEqual(metrics.summarize([7] * 9), {
             "n": 9, "median": 7.0, "q1": 7.0, "q3": 7.0, "iqr": 0.0, "min": 7.0, "max": 7.0,
             "ci_low": 7.0, "ci_high": 7.0, **NO_TAILS})
 
-    def test_leaves_out_null_and_what_is_not_finite(self) -> None:
+    def test_null_and_infinite_values_are_left_out(self) -> None:
         self.assertEqual(metrics.summarize([None, math.inf, 2, math.nan])["n"], 1)
 
-    def test_shows_tails_from_their_floors_only(self) -> None:
+    def test_tails_need_a_minimum_number_of_values(self) -> None:
         found = {n: [metrics.summarize(range(1, n + 1))[p] for p in ("p90", "p95", "p99")]
                  for n in (63, 64, 129, 130, 661, 662)}
         self.assertEqual(found, {
@@ -136,7 +136,7 @@ class Summary(unittest.TestCase):
 class OneCall(unittest.TestCase):
     maxDiff = None
 
-    def test_gives_every_number_by_hand(self) -> None:
+    def test_every_number_of_one_call(self) -> None:
         self.assertEqual(metrics.call_metrics(call()), {
             "ttft_ms": 200.0, "ttfo_ms": 200.0, "tpot_ms": 10.0, "decode_tokens_per_s": 100.0,
             "prefill_tokens_per_s": 5000.0, "icl_ms": 10.0, "icl_max_ms": 10.0, "e2el_ms": 600.0,
@@ -144,43 +144,44 @@ class OneCall(unittest.TestCase):
             "coalesced_ratio": 0.0, "output_tokens_source": "usage",
             "null_reasons": {"cached_tokens": "the server tells nothing of a cache"}})
 
-    def test_without_usage_counts_chunks_and_says_so(self) -> None:
+    def test_chunks_are_counted_without_usage(self) -> None:
         found = metrics.call_metrics(call(response__usage=None))
         self.assertEqual(
             (found["output_tokens"], found["output_tokens_source"], found["tpot_ms"],
              found["prompt_tokens"], found["null_reasons"]["prefill_tokens_per_s"]),
             (41, "chunks", 10.0, None, "the server does not report prompt_tokens"))
 
-    def test_takes_no_usage_whose_count_is_no_count(self) -> None:
+    def test_usage_with_an_invalid_count_is_ignored(self) -> None:
         for wrong in (0, -41, True, 41.0, "41", None, [41], 2 ** 60, math.nan):
             made = call(response__usage={"prompt_tokens": 9, "completion_tokens": wrong})
             self.assertEqual((metrics.usage_problem(made),
                               metrics.call_metrics(made)["output_tokens_source"]),
                              ("completion_tokens is not a valid count", "chunks"), wrong)
 
-    def test_takes_no_usage_that_is_less_than_a_third_of_the_words(self) -> None:
+    def test_usage_below_a_third_of_the_words_is_ignored(self) -> None:
         for tokens, usable in ((13, False), (14, True)):
             made = call(response__usage={"completion_tokens": tokens})
             self.assertEqual(metrics.usage_is_usable(made), usable, tokens)
 
-    def test_counts_streamed_reasoning_among_the_words(self) -> None:
+    def test_words_of_streamed_reasoning_count(self) -> None:
         made = call(response__reasoning_text=" word" * 300)
         self.assertEqual(metrics.usage_problem(made),
                          "completion_tokens is less than a third of the words")
 
-    def test_takes_no_usage_above_the_bytes_where_nothing_can_be_hidden(self) -> None:
+    def test_usage_above_the_bytes_is_ignored_if_nothing_can_be_hidden(self) -> None:
         made = call(response__usage={"completion_tokens": 300})
         self.assertEqual([metrics.usage_problem(made), metrics.has_hidden_reasoning(made)],
                          [None, True])
         made["reasoning"]["mode"] = "streamed"
         self.assertEqual(metrics.usage_problem(made),
-                         "completion_tokens is more than the bytes of text, and no reasoning is hidden")
+                         "completion_tokens is more than the bytes of text, and no reasoning is "
+                         "hidden")
         made["reasoning"]["mode"], made["request"]["options"] = "none", {"num_predict": 256}
         self.assertEqual(
             metrics.usage_problem(made),
             "completion_tokens is more than the call's limit and than the bytes of text")
 
-    def test_with_hidden_reasoning_has_no_rates(self) -> None:
+    def test_hidden_reasoning_has_no_rates(self) -> None:
         usage = {"prompt_tokens": 1000, "completion_tokens": 900,
                  "completion_tokens_details": {"reasoning_tokens": 859}}
         found = metrics.call_metrics(call(response__usage=usage))
@@ -192,7 +193,7 @@ class OneCall(unittest.TestCase):
                 "prefill_tokens_per_s": "hidden reasoning: TTFT includes it",
                 "cached_tokens": "the server tells nothing of a cache"}))
 
-    def test_hides_reasoning_where_tokens_exceed_both_text_and_chunks(self) -> None:
+    def test_reasoning_is_hidden_if_tokens_exceed_text_and_chunks(self) -> None:
         def hidden(text: str, tokens: int) -> bool:
             return metrics.has_hidden_reasoning(call(
                 response__text=text, response__usage={"completion_tokens": tokens}))
@@ -200,7 +201,7 @@ class OneCall(unittest.TestCase):
         found = [hidden(letters, 77), hidden(letters, 78), hidden(signs, 136), hidden(signs, 137)]
         self.assertEqual(found, [False, True, False, True])          # 41 chunks leave room for 77.5
 
-    def test_with_stated_reasoning_may_count_that_much_more(self) -> None:
+    def test_reported_reasoning_tokens_are_allowed_in_addition(self) -> None:
         def problem(reasoning: int) -> Any:
             return metrics.usage_problem(call(
                 response__text="a" * 100, request__options={"max_tokens": 200}, response__usage={
@@ -210,46 +211,47 @@ class OneCall(unittest.TestCase):
             None,
             "completion_tokens is more than the call's limit and than the bytes of text"])
 
-    def test_takes_chunks_of_several_tokens_for_no_hidden_reasoning(self) -> None:
+    def test_chunks_of_several_tokens_are_not_hidden_reasoning(self) -> None:
         made = call(response__text="def f(x): return x + 1\n" * 40,
                     response__usage={"completion_tokens": 400})
         self.assertFalse(metrics.has_hidden_reasoning(made))
 
-    def test_takes_tokens_that_show_no_text_for_no_hidden_reasoning(self) -> None:
+    def test_tokens_of_partial_characters_are_not_hidden_reasoning(self) -> None:
         made = call(response__text="日本" * 40, response__usage={"completion_tokens": 200})
         self.assertFalse(metrics.has_hidden_reasoning(made))
 
-    def test_ended_at_once_has_no_time_to_first_token(self) -> None:
+    def test_empty_answer_has_no_ttft(self) -> None:
         made = call(response__text="",
                     response__usage={"prompt_tokens": 1000, "completion_tokens": 1})
         made["timing"].update(first_token_us=None, first_answer_us=None, last_token_us=None,
                               chunk_us=[], ttft_null_reason="the answer has no text")
         found, why = metrics.call_metrics(made), "the answer has no text"
         self.assertEqual(found, {
-            **dict.fromkeys(metric_definitions.CALL_METRICS), "output_tokens": 1, "prompt_tokens": 1000,
+            **dict.fromkeys(metric_definitions.CALL_METRICS),
+            "output_tokens": 1, "prompt_tokens": 1000,
             "output_tokens_source": "usage", "null_reasons": {
                 **{name: why for name in metric_definitions.CALL_METRICS
                    if name not in ("output_tokens", "prompt_tokens")},
                 "cached_tokens": "the server tells nothing of a cache"}})
 
-    def test_cut_by_the_cap_has_no_end_to_end_latency(self) -> None:
+    def test_timed_out_call_has_no_e2el(self) -> None:
         found = metrics.call_metrics(call(outcome="timeout", response__usage=None))
         self.assertEqual((found["ttft_ms"], found["tpot_ms"], found["e2el_ms"],
                           found["null_reasons"]["e2el_ms"]),
                          (200.0, 10.0, None, "the call did not complete (timeout)"))
 
-    def test_that_never_left_has_reasons_and_no_numbers(self) -> None:
+    def test_call_without_request_has_reasons_and_no_numbers(self) -> None:
         found = metrics.call_metrics(call(outcome="connect_failed", response=None, timing=None))
         self.assertEqual(({found[name] for name in metric_definitions.CALL_METRICS},
                           found["null_reasons"]["ttft_ms"], sorted(found["null_reasons"])),
                          ({None}, "no request was sent", sorted(metric_definitions.CALL_METRICS)))
 
-    def test_with_reasoning_alone_has_no_time_to_first_output(self) -> None:
+    def test_reasoning_only_answer_has_no_ttfo(self) -> None:
         found = metrics.call_metrics(call(timing__first_answer_us=None))
         self.assertEqual((found["ttfo_ms"], found["null_reasons"]["ttfo_ms"]),
                          (None, "the answer is only reasoning"))
 
-    def test_below_32_tokens_has_no_decode_rate(self) -> None:
+    def test_decode_rate_needs_32_tokens(self) -> None:
         made = call(response__text="word " * 30, response__usage={"completion_tokens": 31},
                     timing__chunk_us=[200_000] + [10_000] * 30, timing__last_token_us=500_000)
         found = metrics.call_metrics(made)
@@ -260,13 +262,13 @@ class OneCall(unittest.TestCase):
         made["response"]["usage"]["completion_tokens"] = 32
         self.assertEqual(metrics.call_metrics(made)["decode_tokens_per_s"], 100.0)
 
-    def test_of_one_token_has_no_time_per_further_token(self) -> None:
+    def test_tpot_needs_two_tokens(self) -> None:
         made = call(response__text="Yes", response__usage={"completion_tokens": 1},
                     timing__chunk_us=[200_000], timing__last_token_us=200_000)
         self.assertEqual(metrics.call_metrics(made)["null_reasons"]["tpot_ms"],
                          "fewer than 2 output tokens")
 
-    def test_in_one_piece_has_no_rate_instead_of_an_infinite_one(self) -> None:
+    def test_answer_in_one_read_has_no_rate(self) -> None:
         made = call(timing__chunk_us=[200_000] + [0] * 40, timing__reads=[[0, 41]],
                     timing__last_token_us=200_000)
         found = metrics.call_metrics(made)
@@ -274,7 +276,7 @@ class OneCall(unittest.TestCase):
                           found["coalesced_ratio"], found["null_reasons"]["tpot_ms"]),
                          (None, None, None, 1.0, "all text arrived at once"))
 
-    def test_has_no_rate_where_its_first_read_brought_over_5_percent(self) -> None:
+    def test_no_rate_if_first_read_has_over_5_percent_of_tokens(self) -> None:
         found = [metrics.call_metrics(call(timing__reads=[[0, count]]))["tpot_ms"]
                  for count in (2, 3, 4)]
         self.assertEqual(found, [10.0, 10.0, None])
@@ -282,18 +284,18 @@ class OneCall(unittest.TestCase):
         self.assertEqual(metrics.call_metrics(few)["null_reasons"]["tpot_ms"],
                          "too much of the text arrived in the first read")
 
-    def test_leaves_gaps_that_end_in_a_shared_read_out(self) -> None:
+    def test_gaps_that_end_in_a_shared_read_are_left_out(self) -> None:
         chunk_us = [200_000, 11, 12, 99, 0, 0, 13, 99, 0, 14]
         made = call(timing__chunk_us=chunk_us, timing__reads=[[3, 3], [7, 2]])
         found = metrics.call_metrics(made)
         self.assertEqual((metrics.icl_gaps_us(made), found["icl_ms"], found["icl_max_ms"],
                           found["coalesced_ratio"]), ([11, 12, 13, 14], 0.0125, 0.014, 0.5))
 
-    def test_leaves_a_shared_first_read_out_of_the_gaps(self) -> None:
+    def test_shared_first_read_has_no_gap(self) -> None:
         made = call(timing__chunk_us=[200_000, 0, 15, 16], timing__reads=[[0, 2]])
         self.assertEqual(metrics.icl_gaps_us(made), [15, 16])
 
-    def test_reads_cached_tokens_where_servers_tell_them(self) -> None:
+    def test_cached_tokens_from_usage_or_timings(self) -> None:
         told = {"prompt_tokens": 1000, "completion_tokens": 41,
                 "prompt_tokens_details": {"cached_tokens": 7}}
         found = [metrics.cached_tokens(made["response"]) for made in (
@@ -303,23 +305,23 @@ class OneCall(unittest.TestCase):
                  response__server_timings={"cache_n": True}))]
         self.assertEqual(found, [7, 8, None, None])
 
-    def test_has_no_prefill_rate_where_its_first_token_took_no_time(self) -> None:
+    def test_no_prefill_rate_if_ttft_is_zero(self) -> None:
         found = metrics.call_metrics(call(timing__first_token_us=0))
         self.assertEqual((found["ttft_ms"], found["prefill_tokens_per_s"]), (0.0, None))
 
-    def test_has_no_prefill_rate_where_over_a_tenth_was_cached(self) -> None:
+    def test_no_prefill_rate_if_over_10_percent_was_cached(self) -> None:
         found = {cached: metrics.call_metrics(call(response__server_timings={"cache_n": cached}))
                  for cached in (100, 101)}
         self.assertEqual((found[100]["prefill_tokens_per_s"], found[101]["prefill_tokens_per_s"],
                           found[101]["null_reasons"]), (5000.0, None,
                                                         {"prefill_tokens_per_s": "cached"}))
 
-    def test_calls_no_prompt_cached_of_which_only_the_templates_beginning_was(self) -> None:
+    def test_cached_template_beginning_is_not_a_cached_prompt(self) -> None:
         found = [metrics.counts_as_cached(cached, prompt) for cached, prompt in (
             (64, 140), (65, 140), (65, 650), (66, 650), (65, 649), (None, 140), (65, None))]
         self.assertEqual(found, [False, True, False, True, True, False, False])
 
-    def test_has_no_prefill_rate_below_512_uncached_tokens(self) -> None:
+    def test_prefill_rate_needs_512_uncached_tokens(self) -> None:
         def rate(prompt: int, cached: int) -> Any:
             return metrics.call_metrics(call(
                 response__usage={"prompt_tokens": prompt, "completion_tokens": 41},
@@ -367,7 +369,7 @@ CALIBRATION = {
     "heartbeat_overshoot_us": {"p50": 80, "p99": 400, "max": 900}, "wall_ms": 3000, "reason": None}
 
 
-class TheClientItself(unittest.TestCase):
+class ClientBound(unittest.TestCase):
     def test_kernel_stamps_err_by_what_the_calibration_found_at_so_many_lanes(self) -> None:
         found = [metrics.stamp_error_us(call(), CALIBRATION, lanes) for lanes in (1, 2, 4, 9)]
         self.assertEqual(found, [(30, "calibration")] + [(60, "calibration")] * 3)
@@ -383,33 +385,33 @@ class TheClientItself(unittest.TestCase):
         self.assertEqual(found, [(100, "read_lag"), (30, "calibration"), (400, "heartbeat"),
                                  (None, "not calibrated")])
 
-    def test_is_not_the_bottleneck_of_a_slow_server(self) -> None:
+    def test_client_is_not_the_limit_for_a_slow_server(self) -> None:
         self.assertEqual(metrics.client_bound(calls_of(6), CALIBRATION, 1), {
             "flagged": False, "reasons": [], "error_p99_us": 30.0, "error_source": "calibration",
             "ttft_us": 200000.0, "decode_window_us": 400000.0, "chunks_per_s": 100.0,
             "saturation_chunks_per_s": 9000.0})
 
-    def test_is_the_bottleneck_past_1_percent_of_the_window_or_the_first_token(self) -> None:
+    def test_client_bound_over_1_percent_of_window_or_ttft(self) -> None:
         def reasons(p99: int) -> Any:
             lanes = [{"lanes": 1, "chunks": 700, "lag_us": {"p50": 1, "p99": p99, "max": 9999}}]
             return metrics.client_bound(calls_of(6), {**CALIBRATION, "lanes": lanes}, 1)["reasons"]
         self.assertEqual([reasons(2000), reasons(2001)], [[], ["decode_window", "ttft"]])
 
-    def test_is_the_bottleneck_past_a_third_of_its_saturation(self) -> None:
+    def test_client_bound_over_a_third_of_saturation(self) -> None:
         found = metrics.client_bound(calls_of(8, lanes=4), CALIBRATION, 4)
         self.assertEqual((found["flagged"], found["chunks_per_s"]), (False, 400.0))
         tight = {**CALIBRATION, "saturation": [{"lanes": 4, "chunks_per_s": 1199.0}]}
         self.assertEqual(metrics.client_bound(calls_of(8, lanes=4), tight, 4)["reasons"],
                          ["saturation"])
 
-    def test_judges_windows_of_answers_with_32_chunks_or_more(self) -> None:
+    def test_windows_need_32_chunks(self) -> None:
         short = [call(timing__chunk_us=[200_000] + [1] * n, timing__last_token_us=200_000 + n)
                  for n in (30, 31)]
         found = [metrics.client_bound([made], CALIBRATION, 1) for made in short]
         self.assertEqual([(f["reasons"], f["decode_window_us"]) for f in found],
                          [([], None), (["decode_window", "saturation"], 31.0)])
 
-    def test_unmeasured_is_neither_yes_nor_no(self) -> None:
+    def test_client_bound_is_null_without_calibration(self) -> None:
         found = metrics.client_bound(calls_of(6, timing__read_lag_us=None), None, 1)
         self.assertEqual((found["flagged"], found["error_source"]), (None, "not calibrated"))
 
@@ -455,7 +457,7 @@ class OneRun(unittest.TestCase):
                 "stamps": {"kernel": 6},
                 "read_lag_us": {"p50": 50.0, "p99": 100.0, "max": 200, "n": 6}}})
 
-    def test_gives_the_same_digits_on_every_python(self) -> None:
+    def test_digits_are_the_same_on_every_python(self) -> None:
         events, state = calls_of(100), 1
         for made in events:
             gaps = []
@@ -467,7 +469,7 @@ class OneRun(unittest.TestCase):
         text = json.dumps(metrics.summarize_run(manifest(("20q", 1, 100)), events), sort_keys=True)
         self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "1471a4e0d6293a0a")
 
-    def test_of_nothing_is_empty(self) -> None:
+    def test_run_without_calls_has_no_cells(self) -> None:
         self.assertEqual(metrics.summarize_run(manifest(), []), {
             "cells": [], "run_flags": ["not_calibrated", "unfinished"], "counts": {},
             "instrument": {
@@ -512,7 +514,7 @@ class OneRun(unittest.TestCase):
         self.assertEqual((cell["output_tokens_source"], cell["metrics"]["output_tokens"]["max"],
                           cell["flags"]), ("chunks", 41.0, ["tokens_from_chunks"]))
 
-    def test_equal_counts_for_different_answers_are_no_counts(self) -> None:
+    def test_equal_counts_for_different_answers_are_not_trusted(self) -> None:
         events = calls_of(6)
         for i, made in enumerate(events):
             made["response"].update(text="word " * (20 + 20 * i))
@@ -526,7 +528,7 @@ class OneRun(unittest.TestCase):
             made["response"]["finish_reason"] = "length"
         self.assertIsNone(metrics.constant_usage(events))
 
-    def test_equal_prompt_counts_for_different_prompts_are_no_counts(self) -> None:
+    def test_equal_counts_for_different_prompts_are_not_trusted(self) -> None:
         events = calls_of(5)
         events[4]["request"]["messages_chars"] = 3000
         self.assertEqual(metrics.constant_usage(events),
@@ -587,7 +589,7 @@ class OneRun(unittest.TestCase):
         cells = metrics.summarize_run(planned, [*alone, *lanes])["cells"]
         self.assertEqual(["drifting" in c["flags"] for c in cells], [True, False])
 
-    def test_answers_that_slow_down_as_they_grow_are_judged_over_what_they_share(self) -> None:
+    def test_stability_is_judged_over_the_part_that_answers_share(self) -> None:
         """Half of the answers are ten times as long, and their later tokens take twice the time."""
         def flags(early_us: tuple[int, int]) -> list[str]:
             events = calls_of(16)
@@ -601,7 +603,7 @@ class OneRun(unittest.TestCase):
 
         self.assertEqual([flags((10_000, 10_000)), flags((10_000, 12_000))], [[], ["unstable"]])
 
-    def test_how_much_faster_an_answer_began_than_it_was(self) -> None:
+    def test_early_speed(self) -> None:
         made = call(timing__chunk_us=[0, *[10_000] * 64, *[20_000] * 64])
         self.assertAlmostEqual(metrics.early_speed(made), 1.5)
         self.assertAlmostEqual(metrics.early_speed(made, 96), 1.125)
@@ -610,12 +612,12 @@ class OneRun(unittest.TestCase):
             self.assertEqual((metrics.early_speed(made), metrics.early_speed(made, 0)), (1.0, 1.0))
             self.assertEqual(metrics.gaps_count(made), max(len(chunk_us) - 1, 0))
 
-    def test_one_failure_of_twenty_is_borne(self) -> None:
+    def test_one_failure_in_twenty_is_not_flagged(self) -> None:
         events = calls_of(20)
         events[7]["outcome"] = "http_error"
         self.assertEqual([the_cell(e)["flags"] for e in (events, events[:19])], [[], ["failures"]])
 
-    def test_cells_stand_in_the_order_of_the_ledger(self) -> None:
+    def test_cells_are_in_the_order_of_the_ledger(self) -> None:
         events = [call(cell_id=f"{m}{p}", seq=i, model=m, phase=p, cold=p == "hello")
                   for i, (m, p) in enumerate([("b", "hello"), ("b", "20q"), ("a", "hello"),
                                               ("a", "5q")])]
@@ -629,13 +631,13 @@ class OneRun(unittest.TestCase):
             made["checks"] = {"passed": passed}
         self.assertEqual(the_cell(events)["checks"], {"passed": 2, "total": 3})
 
-    def test_edge_of_a_growing_conversation_is_no_failure(self) -> None:
+    def test_context_limit_of_a_growing_conversation_is_not_a_failure(self) -> None:
         events = calls_of(8, phase="edge_append")
         events[7].update(outcome="context_limit", response=None, timing=None)
         cell = the_cell(events, planned=manifest(("edge_append", 1, 8)))
         self.assertEqual((cell["failed"], cell["flags"]), (1, []))
 
-    def test_growing_conversations_are_not_judged_by_their_speed(self) -> None:
+    def test_growing_conversations_are_never_unstable_or_drifting(self) -> None:
         events = with_tokens_per_s([100.0 - 4 * i for i in range(16)])
         flags = [the_cell(events)["flags"]]
         for made in events:
@@ -650,10 +652,10 @@ class Flags(unittest.TestCase):
         events = [*calls_of(6), *({**made, "cell_id": f"x{i}"} for i, made in enumerate(changed))]
         return list(the_cell([*extra, *events])["flags"])
 
-    def test_of_six_good_calls_are_none(self) -> None:
+    def test_good_calls_have_no_flags(self) -> None:
         self.assertEqual(self.flags(), [])
 
-    def test_of_one_call_mark_its_cell(self) -> None:
+    def test_flag_of_one_call_flags_its_cell(self) -> None:
         long_text = "word " * 41
         found = {name: self.flags(made) for name, made in {
             "truncated": call(truncated={"verdict": "yes", "reason": "half the window"}),
@@ -676,14 +678,14 @@ class Flags(unittest.TestCase):
             "at once": ["not_streamed"], "one body": ["not_streamed"],
             "runner": ["model_mismatch"], "lying": ["usage_implausible", "tokens_from_chunks"]})
 
-    def test_of_short_or_mixed_answers_are_none(self) -> None:
+    def test_short_or_mixed_answers_have_no_flags(self) -> None:
         self.assertEqual(self.flags(
             call(response__text="a" * 100 + " b" * 50, timing__last_token_us=200_000),
             call(response__reasoning_text="word " * 9), call(timing__heartbeat_gap_us=2_000_000),
             call(response__usage={"prompt_tokens": 1000, "completion_tokens": 41,
                                   "prompt_tokens_details": {"cached_tokens": 100}})), [])
 
-    def test_of_calls_together(self) -> None:
+    def test_flags_of_all_calls_together(self) -> None:
         self.assertEqual(
             (the_cell(calls_of(5))["flags"], the_cell(calls_of(5, cold=True))["flags"],
              the_cell(calls_of(6, timing__reads=[[1, 9]]))["flags"],
@@ -691,7 +693,7 @@ class Flags(unittest.TestCase):
              the_cell(with_tokens_per_s([100.0] * 8 + [200.0]))["flags"]),
             (["few_samples"], [], ["coalesced"], [], ["outliers"]))
 
-    def test_of_the_server(self) -> None:
+    def test_flags_of_the_server(self) -> None:
         def endpoint(slots: Any, asked: Any, effective: Any) -> dict[str, Any]:
             return {"event": "endpoint_identified", "model": "m", "slots": {"count": slots},
                     "context": {"requested_tokens": asked, "effective_tokens": effective}}
@@ -701,7 +703,7 @@ class Flags(unittest.TestCase):
             endpoint(None, 4096, None), endpoint(4, 4096, 4096), endpoint(3, 4096, 2048))]
         self.assertEqual(found, [[], [], ["context_differs", "queued"]])
 
-    def test_of_a_cache_probe_mark_all_cells_but_the_cold_one(self) -> None:
+    def test_cache_probe_flags_all_cells_except_the_cold_one(self) -> None:
         probe = {"event": "cache_probed", "model": "m", "verdict": "cached"}
         hello = call(cell_id="h", phase="hello", cold=True, seq=0)
         cells = metrics.summarize_run(manifest(("hello", 1, 1), ("20q", 1, 6)),
@@ -710,7 +712,7 @@ class Flags(unittest.TestCase):
             ([c["flags"] for c in cells["cells"]], cells["run_flags"]),
             ([[], ["cached_prefill"]], ["cached_prefill", "not_calibrated", "unfinished"]))
 
-    def test_of_the_host_mark_the_run(self) -> None:
+    def test_flags_of_the_machine(self) -> None:
         def sample(**gauges: Any) -> dict[str, Any]:
             return {"event": "host_sampled", "segment": 0, "gpus": [], **dict.fromkeys((
                 "other_cpu_busy_ratio", "cpu_steal_ratio", "cpu_throttle_count",
@@ -733,26 +735,26 @@ class Flags(unittest.TestCase):
 
 
 class TwoRuns(unittest.TestCase):
-    def test_are_compared_by_the_median_of_their_ratios(self) -> None:
+    def test_ratio_summary_is_the_median_of_ratios(self) -> None:
         pairs = [(100, 100 + k) for k in (10, 20, 30, 40, 50, 60, 70, 80, 90)]
         self.assertEqual(metrics.ratio_summary([*pairs, (1, None), (0, 5), (None, 2), (3, -1)]), {
             "n": 9, "left_out": 4, "median": 1.5, "ci_low": 1.2, "ci_high": 1.8})
 
-    def test_swapped_give_the_inverse(self) -> None:
+    def test_swapped_runs_give_the_inverse(self) -> None:
         pairs = [(1, 2), (1, 4), (1, 8), (1, 16), (1, 32), (1, 64)]
         self.assertEqual(
             [metrics.ratio_summary(pairs), metrics.ratio_summary((b, a) for a, b in pairs)],
             [{"n": 6, "left_out": 0, "median": 11.3137, "ci_low": 2.0, "ci_high": 64.0},
              {"n": 6, "left_out": 0, "median": 0.0883883, "ci_low": 0.015625, "ci_high": 0.5}])
 
-    def test_of_few_questions_have_no_interval_and_no_verdict(self) -> None:
+    def test_few_questions_have_no_interval_and_no_verdict(self) -> None:
         found = metrics.ratio_summary([(1, 2)] * 5)
         self.assertEqual((found, metrics.verdict(found, "higher")), (
             {"n": 5, "left_out": 0, "median": 2.0, "ci_low": None, "ci_high": None}, "cannot tell"))
         self.assertEqual(metrics.ratio_summary([]), {
             "n": 0, "left_out": 0, "median": None, "ci_low": None, "ci_high": None})
 
-    def test_differ_only_past_5_percent_and_outside_the_interval(self) -> None:
+    def test_verdict_needs_5_percent_and_an_interval_without_1(self) -> None:
         def judge(median: float, low: float, high: float) -> list[str]:
             ratios = {"n": 9, "left_out": 0, "median": median, "ci_low": low, "ci_high": high}
             return [metrics.verdict(ratios, d) for d in ("higher", "lower", "none")]
@@ -773,14 +775,15 @@ class Registry(unittest.TestCase):
                          {name: metric.text for name, metric in metric_definitions.METRICS.items()
                           if name in fields})
 
-    def test_hold_every_metric_that_a_cell_publishes(self) -> None:
+    def test_registry_has_every_metric_of_a_cell(self) -> None:
         cell = the_cell(calls_of(1))
         published = {*cell["metrics"],
                      *(name for name in cell if name.endswith(("_ms", "_s", "_ratio")))}
         self.assertEqual(published - set(metric_definitions.METRICS), set())
 
-    def test_say_everything_in_one_line_each(self) -> None:
-        rows: list[tuple[Any, ...]] = [*metric_definitions.METRICS.values(), *metric_definitions.FLAGS.values()]
+    def test_texts_fit_a_table_row(self) -> None:
+        rows: list[tuple[Any, ...]] = [*metric_definitions.METRICS.values(),
+                                       *metric_definitions.FLAGS.values()]
         for row in rows:
             texts = [part for part in row if isinstance(part, str)]
             self.assertEqual([t for t in texts if not t or "|" in t or "\n" in t], [], row[0])

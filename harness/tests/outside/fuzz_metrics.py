@@ -1,4 +1,4 @@
-"""Summaries against the definitions, computed by other means."""
+"""Compare summaries with independent computations of the same definitions."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def test_levels_are_in_order_finite_and_six_digits(values: list[float | None]) -
 
 
 @given(st.lists(FINITE, min_size=1, max_size=60), st.randoms())
-def test_order_of_the_values_does_not_matter(values: list[float], random: object) -> None:
+def test_order_of_values_does_not_matter(values: list[float], random: object) -> None:
     shuffled = sorted(values, key=lambda _: random.random())  # type: ignore[attr-defined]
     assert metrics.summarize(values) == metrics.summarize(shuffled)
 
 
 @given(st.lists(FINITE, min_size=1, max_size=60))
-def test_the_median_is_the_librarys(values: list[float]) -> None:
+def test_median_equals_statistics_median(values: list[float]) -> None:
     expected = metrics.round_sig(statistics.median(values))
     assert metrics.summarize(values)["median"] == expected
 
 
 @given(st.integers(min_value=0, max_value=400))
-def test_the_interval_covers_at_least_95_percent_and_is_the_tightest(n: int) -> None:
+def test_interval_is_the_narrowest_that_covers_95_percent(n: int) -> None:
     """Exact binomial coverage of [x(low), x(high)], in fractions."""
 
     def coverage(low: int, high: int) -> Fraction:
