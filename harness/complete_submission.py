@@ -1,29 +1,27 @@
 #!/usr/bin/env python3
-"""Make a finished run a submission: hardware.json, metadata.json and run.md beside its ledger.
+"""Turn a finished run into a submission: add hardware.json, metadata.json and run.md.
 
   python3 harness/complete_submission.py RUN_DIR
-  python3 harness/complete_submission.py RUN_DIR --set backend=cuda --set gpu_offload_ratio=1
+  python3 harness/complete_submission.py RUN_DIR --set metadata.runtime.backend=cuda
   python3 harness/complete_submission.py RUN_DIR --set hardware.memory.type=DDR5 --json
 
-Numbers are computed from run.jsonl, the machine is probed once and kept, and what the server told
-is taken from the ledger. What only you can tell is listed, each with where to find it and what to
-type. Run it as often as you like: what you declared and wrote is kept, the rest is computed anew.
+The numbers are computed from run.jsonl. The machine is probed once; --reprobe probes it again. The
+program lists the values that only you can provide, each with where to find it and what to type. You
+can run it as often as you like: it keeps what you declared and wrote, and recomputes the rest.
 
---set takes a value by its key in hardware.json or metadata.json, or by the key's end where no other
-key ends so; null takes a value out. --set host_hostname_short=null takes this machine's name out of
-manifest.json, the one change that a manifest allows.
+--set KEY=VALUE declares a value of hardware.json or metadata.json, or writes a section of run.md;
+--set KEY=null removes it. A key is the file's name and the path in it. Keys of run.md are
+run_md.deviations, run_md.notes and, once you have reviewed all five files, run_md.attestation=true;
+you can also edit run.md between its comments. manifest.json allows one change:
+--set manifest.host_hostname_short=null removes the machine's name.
 
-run.md is for your own words, too: between its marks, which are kept, or by --set
-run_md.deviations=, --set run_md.notes= and, once you have looked through all five files, --set
-run_md.attestation=true.
-
-Where the server runs on another machine than this one, nothing is probed: describe that machine
-with --set hardware.*. Where a loopback address leads there through a tunnel, say so with
---set same_machine=false; where a LAN address is this very machine's, with --set same_machine=true.
+If the server runs on another machine, nothing is probed: describe that machine with --set
+hardware.*. If a loopback address leads to another machine through a tunnel, add
+--set metadata.endpoint.same_machine=false; if a LAN address is this machine's own, =true.
 
 exit codes:
-  0 written, nothing that matters for the ranking is missing; 1 written, but something is;
-  2 usage, nothing written; 4 storage, nothing written.
+  0 written, complete enough for a ranking; 1 written, but a value that a ranking needs is missing,
+  or something private was found; 2 usage, nothing written; 4 storage, nothing written.
 """
 import sys
 
@@ -37,194 +35,177 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, cast
 
 from check import findings, plausibility
-from complete import declared as declareds
-from complete import metadata, run_md
+from complete import declared, metadata, run_md
 from core import files, ledger, privacy, privacy_patterns, schema
 from core.errors import HarnessError, StorageError
 from core.names import this_machine
-from core.text import Parser, printable
+from core.records import LedgerLine, Manifest, Metadata
+from core.text import Parser, command, printable
 from machine import inventory, server_process, system
+from run import cli
 
-Json = dict[str, Any]
-HERE = os.path.dirname(os.path.abspath(__file__))
-SUBMISSIONS = os.path.join(os.path.dirname(HERE), "submissions")
+SUBMISSIONS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+                           "submissions")
 HARDWARE, METADATA, PAGE = "hardware.json", "metadata.json", "run.md"
+HOST_NAME = "manifest.host_hostname_short"
 STAGED = ".new"
+Names = Sequence[privacy.MachineName]
 
 
 class Evidence(NamedTuple):
-    """What the runner left: the two files that are never made anew."""
+    """Manifest and ledger of a run. sha256: of the bytes of run.jsonl."""
 
     folder: str
-    manifest: Json
-    events: list[Json]
+    manifest: Manifest
+    events: Sequence[LedgerLine]
     sha256: str
     torn_bytes: int
 
 
-class Earlier(NamedTuple):
-    """What an earlier call of this program left; null where there is none."""
+class Settings(NamedTuple):
+    """What --set declares. values: {key: value, or None}; sections: of run.md, by their names."""
 
-    hardware: Optional[Json]
-    metadata: Optional[Json]
-    words: dict[str, str]
+    values: dict[str, Any]
+    sections: dict[str, str]
+    remove_host_name: bool
 
 
-class Made(NamedTuple):
-    """A submission's files as they are to be written."""
+class Submission(NamedTuple):
+    """The contents of a submission's files, the ledger excepted."""
 
-    manifest: Json
-    hardware: Json
-    metadata: Json
+    manifest: Manifest
+    hardware: dict[str, Any]
+    metadata: Metadata
     page: str
 
 
-# --- reading -------------------------------------------------------------------------------------
-def read_evidence(folder: str, partial: bool) -> Evidence:
-    """Manifest and ledger of a run that nobody writes any more; raises Stop and StorageError."""
-    path = os.path.join(folder, ledger.LEDGER)
-    if not os.path.isfile(os.path.join(folder, ledger.MANIFEST)):
-        raise HarnessError(f"{printable(folder)} is no run: it holds no {ledger.MANIFEST}. Name the folder "
-                   "of a run, submissions/<handle>/<device-tag>/run-<uuid>")
-    if not os.path.isfile(path):
-        raise HarnessError(f"{printable(folder)} holds no {ledger.LEDGER}: the run never began")
-    try:
-        writing = files.is_locked(path)
-    except OSError as error:
-        raise StorageError(f"{printable(path)} cannot be opened ({error.strerror})") from None
-    manifest, state = ledger.load_run(folder)
-    if writing:
-        raise HarnessError(f"run {manifest['run_id']} is still being written; wait for its end: python3 "
-                   f"harness/run_benchmark.py --wait 100 {shlex.quote(printable(folder))}")
-    with open(path, "rb") as file:
-        data = file.read()
-    _refuse_changed(path, state.events, data)
-    _refuse_unfinished(folder, manifest, state.events, partial)
-    return Evidence(folder, manifest, state.events, hashlib.sha256(data).hexdigest(),
-                    len(state.torn))
-
-
-def _refuse_changed(path: str, events: Sequence[Json], data: bytes) -> None:
-    """A ledger that its own seal does not fit is no evidence."""
-    before = data[:data.rstrip(b"\n").rfind(b"\n") + 1]
-    if metadata.is_finished(events) and hashlib.sha256(before).hexdigest() != events[-1]["sha256"]:
-        raise StorageError(f"{printable(path)} was changed after the run: its last line tells "
-                           "another SHA-256. Take it from a backup, or begin a new run")
-
-
-def _refuse_unfinished(folder: str, manifest: Json, events: Sequence[Json], partial: bool) -> None:
-    if not events:
-        raise HarnessError(f"run {manifest['run_id']} has not written a line; begin it: "
-                   + resume_command(folder, manifest))
-    missing = len(metadata.missing_cells(manifest, events))
-    if metadata.run_class(manifest, events) == "partial" and not partial:
-        what = "has not ended" if not metadata.is_finished(events) else "did not ask everything"
-        raise HarnessError(f"run {manifest['run_id']} {what} ({missing} planned calls are missing). Go on "
-                   f"with it: {resume_command(folder, manifest)} -- or add --partial to complete "
-                   "it as it is")
-
-
-def resume_command(folder: str, manifest: Json) -> str:
-    """What to type to go on with a run. Addresses of other machines are not kept, hence the URL."""
-    words = ["python3", "harness/run_benchmark.py", "--run-id", manifest["run_id"]]
-    if manifest["target"]["class"] != "loopback":
-        words += ["--target-url", "URL"]
-    words += ["--api-key-env", "NAME"] if manifest.get("api_key_used") else []
-    out_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(folder))))
-    words += ["--out-dir", out_dir] if out_dir != SUBMISSIONS else []
-    return printable(shlex.join(words), 1000)
-
-
-def read_earlier(folder: str) -> Earlier:
-    """What an earlier call left; raises StorageError where it was broken since."""
-    return Earlier(_read_json(folder, HARDWARE), _read_json(folder, METADATA), _read_words(folder))
-
-
-def _read_bytes(path: str) -> Optional[bytes]:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
-
-
-def _read_json(folder: str, name: str) -> Optional[Json]:
-    path = os.path.join(folder, name)
-    data = _read_bytes(path)
-    if data is None:
-        return None
-    remedy = "mend it, or delete it to have it made anew (what was declared in it is lost)"
-    try:
-        found = schema.strict_json(data)
-    except ValueError as error:
-        raise StorageError(f"{printable(path)} {error}; {remedy}") from None
-    wrong = schema.validate(found, name.partition(".")[0])
-    if wrong:
-        raise StorageError(f"{printable(path)}: {printable(wrong[0].path)}: {wrong[0].message}; "
-                           f"{remedy}")
-    return dict(found)
-
-
-def _read_words(folder: str) -> dict[str, str]:
-    path = os.path.join(folder, PAGE)
-    data = _read_bytes(path)
-    try:
-        return {} if data is None else run_md.read_sections(data.decode("utf-8"))
-    except ValueError as error:
-        raise StorageError(f"{printable(path)}: {printable(str(error))}; put it back, or delete "
-                           "the file to have it made anew (your words in it are lost)") from None
-
-
-# --- privacy -------------------------------------------------------------------------------------
-Names = Sequence[privacy.MachineName]
-
-
-class Private(NamedTuple):
-    """Something that must not be published, where it stands, and what to do."""
+class PrivateText(NamedTuple):
+    """Something that must not be published: its key, and what to do."""
 
     where: str
     what: str
 
 
-def guard_hardware(document: Json, names: Names) -> None:
-    """Take out what was probed and is private; raises Stop where it was declared."""
-    for key, item, hit in _private(document, (), names):
-        if item["source"] == "declared":
-            raise HarnessError(f"hardware.{key}: {_about(hit)}")
-        item.update(metadata.unknown(declareds.PRIVATE))
+# --- reading -------------------------------------------------------------------------------------
+def read_evidence(folder: str, partial: bool) -> Evidence:
+    """Manifest and ledger of a run that has ended. Raises HarnessError and StorageError."""
+    shown, path = printable(folder, 1000), os.path.join(folder, ledger.LEDGER)
+    for name in (ledger.MANIFEST, ledger.LEDGER):
+        if not os.path.isfile(os.path.join(folder, name)):
+            raise HarnessError(f"{shown} is not the folder of a run: {name} is missing; type a "
+                               "folder submissions/<handle>/<device-tag>/run-<uuid>")
+    try:
+        is_running = files.is_locked(path)
+    except OSError as error:
+        raise StorageError(f"{printable(path)} cannot be opened ({error.strerror})") from None
+    loaded, state = ledger.load_run(folder)
+    manifest, events = cast(Manifest, loaded), cast("list[LedgerLine]", state.events)
+    if is_running:
+        raise HarnessError(f"run {manifest['run_id']} is still running; wait for its end: "
+                           + command("run_benchmark", "--wait", "100", shown))
+    data = files.read(path)
+    _require_unchanged(path, events, data)
+    if not events or (metadata.run_class(manifest, events) == "partial" and not partial):
+        missing = len(metadata.missing_cells(manifest, events))
+        resume = printable(cli.next_command(_options(folder, manifest), manifest["run_id"]), 1000)
+        # Neither the address of another machine nor the name of the key's variable is recorded.
+        again = ["--target-url"] * (manifest["target"]["class"] != "loopback")
+        again += ["--api-key-env"] * bool(manifest.get("api_key_used"))
+        hint = f" (with {' and '.join(again)} as before)" if again else ""
+        hint += "; or add --partial to complete it as it is" if events else ""
+        raise HarnessError(f"run {manifest['run_id']} is not finished ({missing} planned calls are "
+                           f"missing); resume it: {resume}{hint}")
+    return Evidence(folder, manifest, events, hashlib.sha256(data).hexdigest(), len(state.torn))
 
 
-def guard_metadata(document: Json, names: Names) -> list[Private]:
-    """What is private and stands in the run's own files, too; raises Stop where it was declared."""
-    found = []
-    for key, item, hit in _private(document, {document["run_id"]}, names):
-        if item.get("source") == "declared":
-            raise HarnessError(f"metadata.{key}: {_about(hit)}")
-        found.append(Private(f"metadata.{printable(key)}", _about(hit) + " The run's own files "
-                             "hold it, too: serve the model under another name, and run again."))
-    return found
+def _require_unchanged(path: str, events: Sequence[LedgerLine], data: bytes) -> None:
+    """Compare a finished ledger with the SHA-256 in its last line."""
+    sealed = data[:data.rstrip(b"\n").rfind(b"\n") + 1]
+    last = events[-1] if events else None
+    if last and last["event"] == "run_finished" and \
+            hashlib.sha256(sealed).hexdigest() != last["sha256"]:
+        raise StorageError(f"{printable(path)} was changed after the run: the SHA-256 in its last "
+                           "line differs; restore it from a backup, or start a new run")
 
 
-def _private(document: Json, allowed: Iterable[str],
-             names: Names) -> Iterator[tuple[str, Json, privacy.Hit]]:
-    """(dotted key, its value or {}, what was found) for all that is private in a document."""
+def _options(folder: str, manifest: Manifest) -> cli.Options:
+    """The runner's options that resume a run, as far as its manifest holds them."""
+    out_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(folder))))
+    return cli.Options(**manifest["canonical_options"], out_dir=out_dir,
+                       rehearse=manifest["synthetic"],
+                       given=frozenset(() if out_dir == SUBMISSIONS else ("out_dir",)))
+
+
+def read_earlier(folder: str) -> tuple[Any, Any, dict[str, str]]:
+    """hardware.json, metadata.json and the sections of run.md that an earlier call wrote, or None,
+    None and {}. Raises StorageError if one of them is broken.
+    """
+    path = os.path.join(folder, PAGE)
+    try:
+        page = files.read(path)
+        sections = run_md.read_sections(page.decode("utf-8")) if page else {}
+    except ValueError as error:
+        raise StorageError(f"{printable(path)}: {printable(str(error))}; restore it, or delete the "
+                           "file to start again without your notes") from None
+    except OSError as error:
+        raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
+    return _read_json(folder, HARDWARE), _read_json(folder, METADATA), sections
+
+
+def _read_json(folder: str, name: str) -> Any:
+    path = os.path.join(folder, name)
+    try:
+        data = files.read(path)
+        document = schema.strict_json(data) if data else None
+        found = schema.validate(document, name.partition(".")[0]) if data else []
+        problem = f"{printable(found[0].path)}: {found[0].message}" if found else ""
+    except ValueError as error:
+        problem = str(error)
+    except OSError as error:
+        raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
+    if problem:
+        raise StorageError(f"{printable(path)}: {problem}; fix it, or delete the file to start "
+                           "again without the values declared in it")
+    return document
+
+
+def read_settings(typed: Sequence[str], models: int) -> Settings:
+    """The KEY=VALUE of every --set. Raises HarnessError."""
+    settings = Settings({}, {}, any(text == f"{HOST_NAME}=null" for text in typed))
+    for word in typed:
+        key, equals, text = word.partition("=")
+        name = key.partition(".")[2]
+        if not equals:
+            raise HarnessError(f"--set {printable(word, 80)}: the value is missing; type KEY=VALUE")
+        if key.startswith("run_md."):
+            if name not in run_md.SECTIONS:
+                keys = ", ".join(f"run_md.{section}" for section in run_md.SECTIONS)
+                raise HarnessError(f"--set {printable(key)}: there is no such section; run.md has "
+                                   f"{keys}")
+            try:
+                settings.sections[name] = run_md.section_text(name, text)
+            except ValueError as error:
+                raise HarnessError(f"--set {key}: {error}") from None
+        elif key != HOST_NAME:
+            declared.require_key(key, models)
+            settings.values[key] = declared.parse(key, text)
+        elif text != "null":
+            raise HarnessError(f"--set {key}: the name can only be removed; type {key}=null")
+    return settings
+
+
+# --- privacy -------------------------------------------------------------------------------------
+def _private_texts(document: Any, allowed: Iterable[str],
+                   names: Names) -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, the value or {}, what to do) for everything private in a document."""
     values = dict(metadata.values(document))
     for path, hit in privacy.scan_json(document, allowed=allowed, names=names):
         place = re.sub(r"\[(\d+)\]", r".\1", path)
         key = place.rpartition(".")[0]
-        yield (key, values[key], hit) if key in values else (place, {}, hit)
-
-
-def guard_words(words: Mapping[str, str], run_id: str, names: Names) -> None:
-    """Raises Stop where the contributor's words in run.md hold something private."""
-    for name, text in words.items():
-        for hit in privacy.scan(text, allowed={run_id}, names=names):
-            raise HarnessError(f"{PAGE}, run_md.{name}: {_about(hit)}")
+        yield (key, values[key], _about(hit)) if key in values else (place, {}, _about(hit))
 
 
 def _about(hit: privacy.Hit) -> str:
@@ -232,92 +213,73 @@ def _about(hit: privacy.Hit) -> str:
             f"{privacy_patterns.REMEDIES[hit.kind]}")
 
 
-# --- making --------------------------------------------------------------------------------------
-class Settings(NamedTuple):
-    """What --set said. values: {key: value, None for null}; words: for run.md, by their names."""
-
-    values: dict[str, Any]
-    words: dict[str, str]
-    no_host_name: bool
-
-
-def read_settings(typed: Sequence[str], models: int) -> Settings:
-    """Every KEY=VALUE; raises Stop."""
-    values: dict[str, Any] = {}
-    words: dict[str, str] = {}
-    no_host_name = False
-    for word in typed:
-        key, equals, text = word.partition("=")
-        if not equals:
-            raise HarnessError(f"--set {printable(word, 80)}: type KEY=VALUE")
-        if key in (declareds.HOST_NAME, "manifest." + declareds.HOST_NAME):
-            if text != "null":
-                raise HarnessError(f"--set {declareds.HOST_NAME}: a manifest allows one change, to take "
-                           f"the name out; type --set {declareds.HOST_NAME}=null")
-            no_host_name = True
-        elif key.startswith("run_md."):
-            words.update(_said_word(key, text))
-        else:
-            found = declareds.resolve(key, models)
-            values[found] = declareds.parse(found, text)
-    return Settings(values, words, no_host_name)
+def remove_private(hardware: Any, names: Names) -> None:
+    """Replace private probed values with null. Raises HarnessError for declared ones."""
+    for key, item, what in _private_texts(hardware, (), names):
+        if item["source"] == "declared":
+            raise HarnessError(f"hardware.{key}: {what}")
+        item.update(metadata.unknown(declared.PRIVATE))
 
 
-def _said_word(key: str, text: str) -> dict[str, str]:
-    name = key.partition(".")[2]
-    if name not in run_md.SECTIONS:
-        raise HarnessError(f"--set {printable(key)}: {PAGE} has places for "
-                   + ", ".join(f"run_md.{place}" for place in run_md.SECTIONS))
-    try:
-        return {name: run_md.section_text(name, text)}
-    except ValueError as error:
-        raise HarnessError(f"--set {key}: {error}") from None
-
-
-def make(evidence: Evidence, earlier: Earlier, said: Settings, machine: system.Machine,
-         reprobe: bool, names: Names) -> tuple[Made, list[Private]]:
-    """The files of a submission, and what in them is private and came from the run; raises Stop."""
-    manifest, words = {**evidence.manifest}, {**earlier.words, **said.words}
-    # A login is often a part of the handle, and that is published anyway.
-    names = (*names, privacy.MachineName(privacy_patterns.PUBLIC, manifest["submitter_handle"]))
-    if said.no_host_name:
-        manifest[declareds.HOST_NAME] = None
-    declared = declareds.add(metadata.declared_in(earlier.metadata),
-                               declareds.of_file(said.values, "metadata"))
-    here = bool(metadata.endpoint_of(manifest, declared)["same_machine"]["value"])
-    host = make_hardware(manifest, earlier, here, machine, reprobe)
-    host = declareds.declare(host, declareds.of_file(said.values, "hardware"))
-    guard_hardware(host, names)
-    found = metadata.build(manifest, evidence.events, evidence.sha256, host, declared)
-    private = guard_metadata(found, names)
-    guard_words(words, manifest["run_id"], names)
-    page = run_md.render_run_md(manifest, found, host, words, evidence.events)
-    return Made(manifest, host, found, page), private
-
-
-def make_hardware(manifest: Json, earlier: Earlier, here: bool, machine: system.Machine,
-                  reprobe: bool) -> Json:
-    """hardware.json before new declarations: kept, or probed where the server runs on this machine.
-
-    What was probed on one machine never stands for another: with a server elsewhere it is left out.
+def find_private(document: Metadata, sections: Mapping[str, str],
+                 names: Names) -> list[PrivateText]:
+    """What metadata.json repeats from the run's own files. Raises HarnessError for what the
+    contributor declared or wrote.
     """
-    was_here = earlier.metadata is None or bool(
-        earlier.metadata["endpoint"]["same_machine"]["value"])
-    if earlier.hardware is not None and was_here == here and not reprobe:
-        return earlier.hardware
-    if here and (machine.system, machine.architecture) != (
-            manifest["os"]["system"], manifest["os"]["machine"]):
-        there = printable(f"{manifest['os']['system']} {manifest['os']['machine']}")
-        raise HarnessError(f"this run was made on another machine ({there}) than this one "
-                   f"({machine.system} {machine.architecture}): complete it there, or type --set "
-                   "same_machine=false and describe the server's machine with --set hardware.*")
-    fresh = inventory.inventory(machine) if here else declareds.elsewhere(manifest["python"])
-    return declareds.declare(fresh, metadata.declared_in(earlier.hardware))
+    found = []
+    for key, item, what in _private_texts(document, {document["run_id"]}, names):
+        if item.get("source") == "declared":
+            raise HarnessError(f"metadata.{key}: {what}")
+        found.append(PrivateText(f"metadata.{printable(key)}", f"{what} The run's own files hold "
+                                 "it, too: serve the model under another name, and run again."))
+    for name, text in sections.items():
+        for hit in privacy.scan(text, allowed={document["run_id"]}, names=names):
+            raise HarnessError(f"{PAGE}, {name}: {_about(hit)}")
+    return found
 
 
-# --- writing -------------------------------------------------------------------------------------
+# --- building and writing ------------------------------------------------------------------------
+def build_submission(evidence: Evidence, settings: Settings, machine: system.Machine,
+                     reprobe: bool, names: Names) -> tuple[Submission, list[PrivateText]]:
+    """A submission, and the private texts in it that come from the run. Raises HarnessError."""
+    manifest = evidence.manifest.copy()
+    earlier_hardware, earlier_metadata, sections = read_earlier(evidence.folder)
+    sections.update(settings.sections)
+    # A login is often a part of the handle, which is published anyway.
+    names = (*names, privacy.MachineName(privacy_patterns.PUBLIC, manifest["submitter_handle"]))
+    if settings.remove_host_name:
+        manifest["host_hostname_short"] = None
+    declarations = declared.merge(metadata.declared_in(earlier_metadata),
+                                  declared.of_file(settings.values, "metadata"))
+    is_local = bool(metadata.endpoint_of(manifest, declarations)["same_machine"]["value"])
+    was_local = earlier_metadata is None or bool(
+        earlier_metadata["endpoint"]["same_machine"]["value"])
+    hardware = earlier_hardware
+    if hardware is None or was_local != is_local or reprobe:
+        fresh = _probe(manifest, machine) if is_local else declared.remote_hardware(
+            dict(cast("dict[str, str]", manifest["python"])))
+        hardware = declared.declare(fresh, metadata.declared_in(earlier_hardware))
+    hardware = declared.declare(hardware, declared.of_file(settings.values, "hardware"))
+    remove_private(hardware, names)
+    document = metadata.build(manifest, evidence.events, evidence.sha256, hardware, declarations)
+    private = find_private(document, sections, names)
+    page = run_md.render_run_md(manifest, document, hardware, sections, evidence.events)
+    return Submission(manifest, hardware, document, page), private
+
+
+def _probe(manifest: Manifest, machine: system.Machine) -> dict[str, Any]:
+    """hardware.json of this machine, which must be the one that made the run."""
+    ran_on = (manifest["os"]["system"], manifest["os"]["machine"])
+    if ran_on != (machine.system, machine.architecture):
+        raise HarnessError(
+            f"the run was made on another machine ({printable(' '.join(map(str, ran_on)))}) than "
+            f"this one ({machine.system} {machine.architecture}); complete it there, or type --set "
+            "metadata.endpoint.same_machine=false and describe the machine with --set hardware.*")
+    return inventory.inventory(machine)
+
+
 def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
-    """Files that are all there or, where one cannot be written, none; raises StorageError."""
+    """Write all files, or none if one cannot be written. Raises StorageError."""
     paths = {os.path.join(folder, name): data for name, data in contents.items()}
     try:
         for path, data in paths.items():
@@ -328,173 +290,166 @@ def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
         for path in paths:
             with contextlib.suppress(OSError):
                 os.unlink(path + STAGED)
-        raise StorageError(f"{printable(folder)} cannot be written ({error.strerror}); make room, "
-                           "or look at its permissions") from None
+        raise StorageError(f"{printable(folder)} cannot be written ({error.strerror}); free some "
+                           "space, or check the folder's permissions") from None
 
 
-def contents_of(made: Made, no_host_name: bool) -> dict[str, bytes]:
-    """The bytes of the files to write; the manifest only where its host name is taken out."""
-    contents = {HARDWARE: ledger.dump_document(made.hardware),
-                METADATA: ledger.dump_document(made.metadata), PAGE: made.page.encode("utf-8")}
-    if no_host_name:
-        contents[ledger.MANIFEST] = ledger.dump_document(made.manifest)
-    return contents
+# --- the report ----------------------------------------------------------------------------------
+class Report(NamedTuple):
+    """What was written, what is missing, and what to type next. server_line: the server's command
+    line without private parts; proposed: {key: text} that it shows and nobody has declared yet.
+    """
 
-
-# --- telling -------------------------------------------------------------------------------------
-class Told(NamedTuple):
-    """What a call came to."""
-
+    run_id: str
     folder: str
     run_class: str
     written: list[str]
-    asks: list[declareds.Ask]
-    private: list[Private]
+    to_declare: list[declared.MissingValue]
+    private: list[PrivateText]
     warnings: list[str]
     notes: list[str]
-    following: str
-    server: Optional[server_process.Started]
+    next: str
+    server_line: Optional[str]
+    proposed: dict[str, str]
 
     @property
     def exit_code(self) -> int:
-        """1 where something important is missing or private."""
-        return int(bool(self.private) or any(ask.important for ask in self.asks))
+        """1 if something is private, or a value that a ranking needs is missing."""
+        return int(bool(self.private) or any(one.important for one in self.to_declare))
 
 
-def tell(evidence: Evidence, made: Made, written: list[str], private: list[Private],
-         server: Optional[server_process.Started]) -> Told:
-    """What was written, what is missing, what to type next."""
-    shown = shlex.quote(printable(_short(evidence.folder), 1000))
-    asks = declareds.asks(made.metadata, made.hardware, server is not None)
-    words, notes = run_md.read_sections(made.page), []
-    if made.manifest[declareds.HOST_NAME] is not None:
-        notes.append(f"manifest.json publishes this machine's name; to take it out: --set "
-                     f"{declareds.HOST_NAME}=null")
-    endpoint = made.metadata["endpoint"]
-    if endpoint["class"] == "lan" and endpoint["same_machine"]["source"] == "computed":
-        notes.append("the server counts as another machine's, since its address is no loopback "
-                     "one; if it is this very machine's: --set same_machine=true")
-    if evidence.torn_bytes:
-        notes.append(f"{ledger.LEDGER} ends in {evidence.torn_bytes} bytes of a torn line; going "
-                     "on with the run sets them aside")
-    unwritten = [name for name in ("deviations", "notes") if run_md.is_unwritten(words, name)]
-    if unwritten or run_md.unticked_statements(words):
-        notes.append(f"{PAGE} waits for your words ({', '.join([*unwritten, 'attestation'])}): "
-                     "write between its marks and tick what is true, or type --set run_md.NAME=TEXT "
-                     "and, once you have looked through all five files, "
-                     "--set run_md.attestation=true")
-    needed = [ask for ask in asks if ask.important]
-    wanted = " ".join(ask.form for ask in needed)
-    # What says that the files were looked through comes after that.
-    only = "--privacy " if run_md.unticked_statements(words) else ""
-    following = (f"python3 harness/complete_submission.py {shown} {wanted}" if needed else
-                 f"python3 harness/check_submission.py {only}{shown}")
-    return Told(evidence.folder, made.metadata["run"]["class"], written, asks, private,
-                _warnings(evidence, made), notes, following, _undeclared(server, asks))
-
-
-def _warnings(evidence: Evidence, made: Made) -> list[str]:
-    """What the check will ask a reader to look at, so that the words can explain it at once."""
-    problems = plausibility.problems(evidence.events, made.metadata, made.hardware)
-    return [printable(f"{code}: {what}; {findings.CODES[code].remedy}", 400) for code, what in problems]
-
-
-def _undeclared(server: Optional[server_process.Started],
-                asks: Iterable[declareds.Ask]) -> Optional[server_process.Started]:
-    """What the process tells of what is still asked for, in a form that is taken."""
-    missing = [ask.key for ask in asks]
-    return server and server._replace(settings={
-        key: text for key, text in server.settings.items()
-        for asked in missing if asked.endswith("." + key) and _is_taken(asked, text)})
-
-
-def _is_taken(key: str, text: str) -> bool:
+def make_report(evidence: Evidence, made: Submission, written: list[str],
+                private: list[PrivateText], server: Optional[server_process.Started]) -> Report:
+    """The report of a submission. server: how the server was started, if that is known."""
     try:
-        declareds.parse(key, text)
-    except HarnessError:
-        return False
-    return True
+        folder = printable(os.path.relpath(evidence.folder), 1000)
+    except ValueError:               # on Windows, another drive
+        folder = printable(os.path.abspath(evidence.folder), 1000)
+    missing = declared.missing_values(made.metadata, made.hardware, server is not None)
+    sections = run_md.read_sections(made.page)
+    check = ["--privacy"] if run_md.unticked_statements(sections) else []
+    important = [word for one in missing if one.important for word in one.option.split()]
+    following = (command("complete_submission", folder, *important) if important else
+                 command("check_submission", *check, folder))
+    # What the check will ask reviewers to look at, so that the notes can explain it.
+    warnings = [printable(f"{code}: {what}; {findings.CODES[code].remedy}", 400)
+                for code, what in plausibility.problems(
+                    cast(Any, evidence.events), cast(Any, made.metadata), made.hardware)]
+    return Report(
+        made.manifest["run_id"], evidence.folder, made.metadata["run"]["class"], written, missing,
+        private, warnings, _notes(evidence, made, sections, folder), following,
+        server.line if server else None, _proposed(server, missing))
 
 
-def find_server(made: Made, machine: system.Machine,
+def _notes(evidence: Evidence, made: Submission, sections: Mapping[str, str],
+           folder: str) -> list[str]:
+    """What the contributor should look at, each with the command to type."""
+    def again(setting: str) -> str:
+        return command("complete_submission", folder, "--set", setting)
+
+    notes, endpoint = [], made.metadata["endpoint"]
+    if made.manifest["host_hostname_short"] is not None:
+        notes.append(f"manifest.json publishes this machine's name; to remove it: "
+                     f"{again(f'{HOST_NAME}=null')}")
+    if endpoint["class"] == "lan" and endpoint["same_machine"]["source"] == "computed":
+        notes.append("the server's address is not a loopback address, so its machine counts as "
+                     "another one; if it is this machine: "
+                     f"{again('metadata.endpoint.same_machine=true')}")
+    if evidence.torn_bytes:
+        notes.append(f"{ledger.LEDGER} ends in an incomplete line of {evidence.torn_bytes} bytes; "
+                     "resuming the run sets it aside")
+    unwritten = [name for name in ("deviations", "notes") if run_md.is_unwritten(sections, name)]
+    if unwritten or run_md.unticked_statements(sections):
+        notes.append(f"{PAGE} needs your notes ({', '.join([*unwritten, 'attestation'])}): write "
+                     "between its comments and tick what is true, or use --set run_md.NAME=TEXT "
+                     "and, once you have reviewed all five files, "
+                     f"{again('run_md.attestation=true')}")
+    return notes
+
+
+def find_server(made: Submission, machine: system.Machine,
                 names: Names) -> Optional[server_process.Started]:
-    """How the server was started, where it runs on this machine; null where that is not told, or
-    was declared."""
-    target, endpoint = made.manifest["target"], made.metadata["endpoint"]
-    declared = made.metadata["runtime"]["launch_flags"]["value"] is not None
-    if declared or target["port"] is None or not endpoint["same_machine"]["value"]:
+    """How the server was started; None if it is remote, unknown, or declared already."""
+    port, models = made.manifest["target"]["port"], made.metadata["models"]
+    endpoint, flags = made.metadata["endpoint"], made.metadata["runtime"]["launch_flags"]
+    if flags["value"] is not None or port is None or not endpoint["same_machine"]["value"]:
         return None
-    models = made.metadata["models"]
-    several = len(models) > 1         # then the process does not tell whose file it is
-    started = server_process.started(machine, target["port"], endpoint["engine"]["name"], names,
+    several = len(models) > 1         # the process does not show which one its file belongs to
+    started = server_process.started(machine, port, endpoint["engine"]["name"], names,
                                      not several and models[0]["digest"]["value"] is None)
     return started and started._replace(settings={
         key: text for key, text in started.settings.items()
         if not (several and key.startswith("models."))})
 
 
-def _short(folder: str) -> str:
-    try:
-        return os.path.relpath(folder)
-    except ValueError:               # on Windows, another drive
-        return os.path.abspath(folder)
+def _proposed(server: Optional[server_process.Started],
+              missing: Iterable[declared.MissingValue]) -> dict[str, str]:
+    """{key: text} of the server's settings that are missing, if --set accepts them."""
+    proposed = {}
+    for one in missing:
+        for key, text in server.settings.items() if server else ():
+            if one.key.endswith("." + key):
+                with contextlib.suppress(HarnessError):
+                    declared.parse(one.key, text)
+                    proposed[one.key] = text
+    return proposed
 
 
-def as_text(told: Told) -> str:
-    """For people."""
-    lines = [f"written: {', '.join(told.written)} in {printable(told.folder, 1000)}",
-             f"class: {told.run_class}"]
-    proposed = told.server.settings if told.server else {}
-    for important, title in ((True, "Missing, and the run is not ranked without:"),
-                             (False, "Only you can tell; leave out what you do not know:")):
-        chosen = [ask for ask in told.asks if ask.important == important
-                  and not any(ask.key.endswith("." + key) for key in proposed)]
+def as_text(report: Report) -> str:
+    """The report for people."""
+    lines = [f"written: {', '.join(report.written)} in {printable(report.folder, 1000)}",
+             f"class: {report.run_class}"]
+    for important, title in (
+            (True, "Missing, and the run is not ranked without:"),
+            (False, "Only you can provide these; leave out what you do not know:")):
+        chosen = [one for one in report.to_declare if one.important == important
+                  and one.key not in report.proposed]
         lines += ["", title] if chosen else []
-        for ask in chosen:
-            lines += [f"  {ask.form}   {ask.takes}", f"      {ask.what}. Look at: {ask.how}"]
-    if told.server and proposed:
-        lines += ["", "The server's command line as it is now, without folders, addresses and "
-                  "keys:", "  " + printable(told.server.line, 1000),
-                  "  If it ran like this all the time, declare: " + " ".join(
-                      f"--set {key}={shlex.quote(printable(text, 400))}"
-                      for key, text in proposed.items())]
-    lines += ["", "Must not be published:"] if told.private else []
-    lines += [f"  {found.where}: {found.what}" for found in told.private]
-    lines += ["", "The check will ask readers to look at (say in your words what explains it):"] \
-        if told.warnings else []
-    lines += [f"  {warning}" for warning in told.warnings]
-    return "\n".join([*lines, "", *(f"note: {note}" for note in told.notes),
-                      f"next: {told.following}"])
+        for one in chosen:
+            lines += [f"  {one.option}   {one.accepts}", f"      {one.what}. See: {one.where}"]
+    if report.server_line is not None and report.proposed:
+        options = " ".join(f"--set {key}={shlex.quote(printable(text, 400))}"
+                           for key, text in report.proposed.items())
+        lines += ["", "The server's command line now, without folders, addresses and keys:",
+                  f"  {printable(report.server_line, 1000)}",
+                  f"  If it did not change during the run, declare: {options}"]
+    for title, found in (
+            ("Must not be published:", [f"{one.where}: {one.what}" for one in report.private]),
+            ("The check will ask reviewers to look at this; explain it in your notes:",
+             report.warnings)):
+        lines += ["", title, *(f"  {line}" for line in found)] if found else []
+    return "\n".join([*lines, "", *(f"note: {note}" for note in report.notes),
+                      f"next: {report.next}"])
 
 
-def as_json(told: Told, made: Made) -> str:
-    """For programs: one document."""
+def as_json(report: Report) -> str:
+    """The report for programs."""
     return json.dumps({
-        "run_id": made.manifest["run_id"], "folder": told.folder, "class": told.run_class,
-        "exit_code": told.exit_code, "written": told.written,
-        "missing": [ask.key for ask in told.asks if ask.important],
-        "asks": [{**ask._asdict(), "set": ask.form} for ask in told.asks],
-        "private": [found._asdict() for found in told.private],
-        "warnings": told.warnings, "notes": told.notes,
-        "server": told.server and told.server._asdict(), "next": told.following})
+        **report._asdict(), "exit_code": report.exit_code,
+        "missing": [one.key for one in report.to_declare if one.important],
+        "to_declare": [{**one._asdict(), "set": one.option} for one in report.to_declare],
+        "private": [one._asdict() for one in report.private]})
 
 
 # --- the command ---------------------------------------------------------------------------------
 def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
              reprobe: bool = False, machine: Optional[system.Machine] = None,
-             names: Optional[Names] = None) -> tuple[Told, Made]:
-    """Write the three files of a run's folder; raises Stop and StorageError, then nothing changed.
+             names: Optional[Names] = None) -> Report:
+    """Write the three files of a run. Raises HarnessError and StorageError; then nothing changed.
 
-    machine, names: this machine and what it is called, unless a test hands in others.
+    machine, names: this machine and its names, unless a test provides others.
     """
+    machine, names = machine or system.Machine(), this_machine() if names is None else names
     evidence = read_evidence(folder, partial)
-    said = read_settings(settings, len(evidence.manifest["models"]))
-    here = machine or system.Machine()
-    called = this_machine() if names is None else names
-    made, private = make(evidence, read_earlier(folder), said, here, reprobe, called)
-    contents = contents_of(made, said.no_host_name)
+    parsed = read_settings(settings, len(evidence.manifest["models"]))
+    made, private = build_submission(evidence, parsed, machine, reprobe, names)
+    contents = {HARDWARE: ledger.dump_document(made.hardware),
+                METADATA: ledger.dump_document(made.metadata), PAGE: made.page.encode("utf-8")}
+    if parsed.remove_host_name:
+        contents[ledger.MANIFEST] = ledger.dump_document(made.manifest)
     write_all(folder, contents)
-    return tell(evidence, made, sorted(contents), private, find_server(made, here, called)), made
+    server = find_server(made, machine, names)
+    return make_report(evidence, made, sorted(contents), private, server)
 
 
 def build_parser() -> Parser:
@@ -502,25 +457,26 @@ def build_parser() -> Parser:
     parser = Parser("complete_submission", __doc__, "RUN_DIR [options]")
     parser.add_argument("folder", metavar="RUN_DIR", help="folder of a finished run")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                        help="declare a value, or take it out with null; may be repeated")
+                        help="declare a value, or remove it with null; may be repeated")
     parser.add_argument("--partial", action="store_true",
                         help="complete a run that has not ended, as class partial")
     parser.add_argument("--reprobe", action="store_true",
-                        help="probe this machine again; what was declared stays")
+                        help="probe this machine again; declared values are kept")
     parser.add_argument("--json", action="store_true",
                         help="print one JSON document on standard output")
     return parser
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the program; the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        told, made = complete(args.folder, args.settings, args.partial, args.reprobe)
-    except HarnessError as stop:
-        print(f"complete_submission: {stop}", file=sys.stderr)
-        return stop.exit_code
-    print(as_json(told, made) if args.json else as_text(told))
-    return told.exit_code
+        report = complete(args.folder, args.settings, args.partial, args.reprobe)
+    except HarnessError as error:
+        print(f"complete_submission: {error}", file=sys.stderr)
+        return error.exit_code
+    print(as_json(report) if args.json else as_text(report))
+    return report.exit_code
 
 
 if __name__ == "__main__":

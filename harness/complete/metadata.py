@@ -1,14 +1,14 @@
-"""metadata.json: what was served, and what came of it, as one pure function of the evidence.
+"""Build metadata.json from the evidence: a pure function of the other files.
 
-`build` makes the document from manifest, ledger, hardware.json and what the contributor declared;
-`declared_in` takes the declarations out of a document again. So a check builds the file a second
-time, and what differs was not computed:
+`build` takes the manifest, the ledger, hardware.json and the contributor's declarations.
+`declared_in` reads the declarations back from a document, so that the check can rebuild the file
+and compare:
 
-    build(manifest, events, sha256, hardware, declared_in(found)) == found
+    build(manifest, events, sha256, hardware, declared_in(document)) == document
 
-A value that is not plainly computed is {"value", "source", "reason"}. source: server, declared or
-computed; a null value has a reason. Where the contributor says something else than the server told
-or than was computed, `reason` keeps what that was.
+Every value that is not computed from the ledger alone is {"value", "source", "reason"}. The source
+is server, declared or computed. A null value has a reason. If a declared value differs from what
+the server reported or the program computed, the reason keeps the original value.
 """
 from __future__ import annotations
 
@@ -16,188 +16,198 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, cast
 
 from core import ledger, metrics, plan, schema
-from core.records import Manifest
-from engines import servers
+from core.records import (
+    EndpointIdentified,
+    Engine,
+    Fact,
+    Facts,
+    LedgerLine,
+    Manifest,
+    Metadata,
+    Model,
+    Run,
+    Runtime,
+)
 
-Json = dict[str, Any]
-
-Declared = Mapping[str, Any]     # {"runtime.backend": "cuda"}; None: the contributor takes it out
+Declared = Mapping[str, Any]     # {"runtime.backend": "cuda"}; None: withdrawn by the contributor
 SCHEMA_VERSION = "1"
-VALUE_KEYS = frozenset(("value", "source", "reason"))
 
+# Reasons. Merged submissions hold these texts: a change would make their metadata.json differ.
 WITHHELD = "taken out by the contributor"
-UNTOLD = "the server does not tell it, and it was not declared"
+NOT_REPORTED = "the server does not tell it, and it was not declared"
 UNDECLARED = "only the contributor knows it, and it was not declared"
 NO_SIZE = "file_bytes or parameters_count is not known"
-ODD_SIZE = "file_bytes and parameters_count do not fit together"
+IMPLAUSIBLE_SIZE = "file_bytes and parameters_count do not fit together"
 REASON_LIMIT = 200
 
 
 # --- values --------------------------------------------------------------------------------------
-def known(value: Any, source: str, reason: Optional[str] = None) -> Json:
-    """A value with who says so."""
+def known(value: Any, source: str, reason: Optional[str] = None) -> Fact:
+    """A value with its source."""
     return {"value": value, "source": source, "reason": reason}
 
 
-def unknown(reason: str) -> Json:
-    """No value, and why."""
+def unknown(reason: str) -> Fact:
+    """A null value with its reason."""
     return {"value": None, "source": None, "reason": reason[:REASON_LIMIT]}
 
 
-def told(value: Any, reason: str) -> Json:
-    """What a server told, or why there is nothing; 0 and an empty text tell nothing."""
+def reported(value: Any, reason: str = NOT_REPORTED) -> Fact:
+    """A value that the server reported, or null with a reason; 0 and "" count as not reported."""
     return known(value, "server") if value else unknown(reason)
 
 
 def is_value(item: Any) -> bool:
-    """Whether this is a {"value", "source", "reason"}."""
-    return isinstance(item, dict) and item.keys() == VALUE_KEYS
+    """True for a {"value", "source", "reason"}."""
+    return isinstance(item, dict) and item.keys() == Fact.__annotations__.keys()
 
 
-def values(document: Any, key: str = "") -> Iterator[tuple[str, Json]]:
+def values(document: Any, key: str = "") -> Iterator[tuple[str, Fact]]:
     """(dotted key, value) of every value in a document: `models.0.quantization`."""
     if is_value(document):
         yield key, document
     elif isinstance(document, (dict, list)):
-        inner = enumerate(document) if isinstance(document, list) else document.items()
-        for name, held in inner:
-            yield from values(held, f"{key}.{name}" if key else str(name))
+        items = enumerate(document) if isinstance(document, list) else document.items()
+        for name, item in items:
+            yield from values(item, f"{key}.{name}" if key else str(name))
 
 
 def declared_in(document: Any) -> dict[str, Any]:
-    """What the contributor said in a document: {dotted key: value, None where taken out}."""
+    """The contributor's declarations in a document: {dotted key: value, None if withdrawn}."""
     return {key: item["value"] for key, item in values(document)
             if item["source"] == "declared" or item["reason"] == WITHHELD}
 
 
-def settled(told_value: Json, key: str, declared: Declared) -> Json:
-    """A value after the contributor had a say."""
+def apply_declared(found: Fact, key: str, declared: Declared) -> Fact:
+    """A reported or computed value, replaced by the contributor's declaration if there is one."""
     if key not in declared:
-        return told_value
-    said, before = declared[key], told_value["value"]
-    if said is None:
+        return found
+    value, original = declared[key], found["value"]
+    if value is None:
         return unknown(WITHHELD)
-    if before is None:
-        return known(said, "declared")
-    if said == before and isinstance(said, bool) == isinstance(before, bool):
-        return told_value
-    who = "the server told" if told_value["source"] == "server" else "computed was"
-    return known(said, "declared", f"{who} {schema.shown(before)}"[:REASON_LIMIT])
+    if original is None:
+        return known(value, "declared")
+    if value == original and isinstance(value, bool) == isinstance(original, bool):
+        return found
+    origin = "the server told" if found["source"] == "server" else "computed was"
+    return known(value, "declared", f"{origin} {schema.shown(original)}"[:REASON_LIMIT])
 
 
 # --- the document --------------------------------------------------------------------------------
-def build(manifest: Json, events: Sequence[Json], ledger_sha256: str, hardware: Json,
-          declared: Declared) -> Json:
-    """metadata.json. ledger_sha256: of run.jsonl's bytes; hardware: hardware.json, of which only
-    the number of accelerators is used."""
+def build(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str,
+          hardware: Mapping[str, Any], declared: Declared) -> Metadata:
+    """metadata.json. ledger_sha256: of the bytes of run.jsonl. hardware: hardware.json, of which
+    only the number of accelerators is used.
+    """
     endpoint = endpoint_of(manifest, declared)
-    runtime = _runtime(manifest, events, hardware, endpoint, declared)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        **{name: manifest[name] for name in ("run_id", "harness_version", "submitter_handle",
-                                             "device_tag", "synthetic", "smoke")},
+    runtime = _runtime(manifest, events, hardware, endpoint["same_machine"], declared)
+    return cast(Metadata, {
+        "schema_version": SCHEMA_VERSION, "run_id": manifest["run_id"],
+        "harness_version": manifest["harness_version"],
+        "submitter_handle": manifest["submitter_handle"], "device_tag": manifest["device_tag"],
+        "synthetic": manifest["synthetic"], "smoke": manifest["smoke"],
         "run": _run(manifest, events, ledger_sha256),
         "endpoint": {**endpoint, "engine": _engine(manifest, events)},
         "models": [_model(at, manifest, events, runtime, declared)
                    for at in range(len(manifest["models"]))],
         "runtime": runtime,
-        **metrics.summarize_run(cast(Any, manifest), cast(Any, events))}
+        **metrics.summarize_run(cast(Any, manifest), cast(Any, events))})
 
 
-def _run(manifest: Json, events: Sequence[Json], ledger_sha256: str) -> Json:
-    lasted_us: dict[int, int] = {}
+def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -> Run:
+    segment_us: dict[int, int] = {}
     for event in events:
-        lasted_us[event["segment"]] = max(event["t_us"], lasted_us.get(event["segment"], 0))
-    return {"started_at": events[0]["at"], "ended_at": events[-1]["at"],
-            "segments_count": len(lasted_us),
-            "wall_s": metrics.round_sig(sum(lasted_us.values()) / 1e6),
-            "class": run_class(manifest, events), "run_jsonl_sha256": ledger_sha256,
-            "manifest_sha256": ledger.manifest_sha256(manifest),
-            "host_name_removed": manifest["host_hostname_short"] is None
-            and not manifest.get("hostname_omitted", True)}
+        segment_us[event["segment"]] = max(event["t_us"], segment_us.get(event["segment"], 0))
+    return cast(Run, {
+        "started_at": events[0]["at"], "ended_at": events[-1]["at"],
+        "segments_count": len(segment_us),
+        "wall_s": metrics.round_sig(sum(segment_us.values()) / 1e6),
+        "class": run_class(manifest, events), "run_jsonl_sha256": ledger_sha256,
+        "manifest_sha256": ledger.manifest_sha256(manifest),
+        "host_name_removed": manifest["host_hostname_short"] is None
+        and not manifest.get("hostname_omitted", True)})
 
 
-def is_finished(events: Sequence[Json]) -> bool:
-    """Whether a run reached its end, its last resume included."""
+def is_finished(events: Sequence[LedgerLine]) -> bool:
+    """True if the last segment of a run reached its end."""
     return bool(events) and events[-1]["event"] == "run_finished"
 
 
-def missing_cells(manifest: Json, events: Sequence[Json]) -> list[str]:
-    """Planned cells that have no line."""
-    asked = {event["cell_id"] for event in events if event["event"] == "call_finished"}
-    return [cell.cell_id for cell in plan.all_cells(cast(Manifest, manifest)) if cell.cell_id not in asked]
+def missing_cells(manifest: Manifest, events: Sequence[LedgerLine]) -> list[str]:
+    """Ids of planned calls that the ledger does not hold."""
+    recorded = {event["cell_id"] for event in events if event["event"] == "call_finished"}
+    return [cell.cell_id for cell in plan.all_cells(cast(Any, manifest))
+            if cell.cell_id not in recorded]
 
 
-def run_class(manifest: Json, events: Sequence[Json]) -> str:
+def run_class(manifest: Manifest, events: Sequence[LedgerLine]) -> str:
     """complete, partial or smoke."""
     if not is_finished(events) or missing_cells(manifest, events):
         return "partial"
     return "smoke" if manifest["smoke"] else "complete"
 
 
-def endpoint_of(manifest: Json, declared: Declared) -> Json:
-    """The endpoint's class, and whether it is on the machine that made the run."""
-    where = manifest["target"]["class"]
-    same = known(where == "loopback", "computed")
-    return {"class": where, "same_machine": settled(same, "endpoint.same_machine", declared)}
+def endpoint_of(manifest: Manifest, declared: Declared) -> dict[str, Any]:
+    """The endpoint's class, and whether it is on the machine that ran the harness."""
+    target = manifest["target"]["class"]
+    same = known(target == "loopback", "computed")
+    return {"class": target,
+            "same_machine": apply_declared(same, "endpoint.same_machine", declared)}
 
 
-def _identified(events: Sequence[Json], model: Optional[str] = None) -> Json:
-    """The last endpoint_identified, of one model or of any; empty where there is none."""
+def _identified(events: Sequence[LedgerLine],
+                model: Optional[str] = None) -> Optional[EndpointIdentified]:
+    """The last endpoint_identified of one model, or of any."""
     return next((event for event in reversed(events) if event["event"] == "endpoint_identified"
-                 and model in (None, event["model"])), {})
+                 and model in (None, event["model"])), None)
 
 
-def _engine(manifest: Json, events: Sequence[Json]) -> Json:
-    engine: Json = _identified(events).get("engine") or manifest["engine"]
-    return dict(engine)
+def _engine(manifest: Manifest, events: Sequence[LedgerLine]) -> Engine:
+    identified = _identified(events)
+    return identified["engine"] if identified else manifest["engine"]
 
 
-def _settle_all(definition: Json, prefix: str, found: Json, declared: Declared) -> Json:
-    """Every value that a schema's object has, in its order; what is not in `found` only the
-    contributor can tell."""
-    return {name: settled(found.get(name) or unknown(UNDECLARED), f"{prefix}.{name}", declared)
-            for name, field in definition["properties"].items() if name != "model"}
+def _with_declared(part: str, prefix: str, found: Mapping[str, Fact],
+                   declared: Declared) -> dict[str, Fact]:
+    """Every value of a part of the schema, in its order; what is not found has to be declared."""
+    node = schema.schema("metadata")["properties"][part]
+    return {name: apply_declared(found.get(name) or unknown(UNDECLARED), f"{prefix}.{name}",
+                                 declared)
+            for name in node.get("items", node)["properties"] if name != "model"}
 
 
-def _runtime(manifest: Json, events: Sequence[Json], hardware: Json, endpoint: Json,
-             declared: Declared) -> Json:
+def _runtime(manifest: Manifest, events: Sequence[LedgerLine], hardware: Mapping[str, Any],
+             same_machine: Fact, declared: Declared) -> Runtime:
     engine = _engine(manifest, events)
-    name = None if engine["name"] == "unknown" else engine["name"]
-    no_card = (endpoint["same_machine"]["value"] is True
-               and hardware["accelerators_count"]["value"] == 0)
-    found = {"name": told(name, UNTOLD),
-             "version": told(engine["version"] or engine["build"], UNTOLD)}
-    if declared.get("runtime.backend", "cpu" if no_card else None) == "cpu":
+    no_accelerator = (same_machine["value"] is True
+                      and hardware["accelerators_count"]["value"] == 0)
+    found = {"name": reported(None if engine["name"] == "unknown" else engine["name"]),
+             "version": reported(engine["version"] or engine["build"])}
+    if declared.get("runtime.backend", "cpu" if no_accelerator else None) == "cpu":
         found["accelerators_used_count"] = known(0, "computed")
-    if no_card:
+    if no_accelerator:
         found["backend"] = known("cpu", "computed")
-    definition = schema.schema("metadata")["properties"]["runtime"]
-    return _settle_all(definition, "runtime", found, declared)
+    return cast(Runtime, _with_declared("runtime", "runtime", found, declared))
 
 
-def _model(at: int, manifest: Json, events: Sequence[Json], runtime: Json,
-           declared: Declared) -> Json:
+def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine], runtime: Runtime,
+           declared: Declared) -> Model:
     model, prefix = manifest["models"][at], f"models.{at}"
-    identified = _identified(events, model)
+    identified = cast(dict[str, Any], _identified(events, model) or {})
     facts, slots = identified.get("facts") or {}, identified.get("slots") or {}
-    context: Json = identified.get("context") or next(
-        (one for one in manifest["contexts"] if one["model"] == model), {})
-    found = {name: told(facts.get(name), UNTOLD) for name in servers.FACT_NAMES}
-    found["context_effective_tokens"] = told(context.get("effective_tokens"),
-                                             context.get("reason") or UNTOLD)
-    found["slots_count"] = told(slots.get("count"), UNTOLD)
-    file_bytes, parameters = (settled(found[name], f"{prefix}.{name}", declared)
+    contexts: list[Any] = [one for one in manifest["contexts"] if one["model"] == model]
+    context = identified.get("context") or (contexts[0] if contexts else {})
+    found = {name: reported(facts.get(name)) for name in Facts.__annotations__}
+    found["context_effective_tokens"] = reported(context.get("effective_tokens"),
+                                                 context.get("reason") or NOT_REPORTED)
+    found["slots_count"] = reported(slots.get("count"))
+    file_bytes, parameters = (apply_declared(found[name], f"{prefix}.{name}", declared)["value"]
                               for name in ("file_bytes", "parameters_count"))
-    found["bits_per_weight"] = _bits(file_bytes["value"], parameters["value"])
+    found["bits_per_weight"] = unknown(NO_SIZE)
+    if file_bytes and parameters:
+        bits = metrics.round_sig(file_bytes * 8 / parameters)
+        found["bits_per_weight"] = (known(bits, "computed") if bits and bits <= 64
+                                    else unknown(IMPLAUSIBLE_SIZE))
     if runtime["backend"]["value"] == "cpu":
         found["gpu_offload_ratio"] = known(0, "computed")
-    definition = schema.schema("metadata")["properties"]["models"]["items"]
-    return {"model": model, **_settle_all(definition, prefix, found, declared)}
-
-
-def _bits(file_bytes: Optional[int], parameters: Optional[int]) -> Json:
-    if not file_bytes or not parameters:
-        return unknown(NO_SIZE)
-    bits = metrics.round_sig(file_bytes * 8 / parameters)
-    return known(bits, "computed") if bits and bits <= 64 else unknown(ODD_SIZE)
+    return cast(Model, {"model": model, **_with_declared("models", prefix, found, declared)})

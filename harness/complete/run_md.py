@@ -1,33 +1,35 @@
-"""run.md: one run as a page that GitHub shows as it is; a pure function of the other four files.
+"""Render run.md: one run as a page for GitHub, a pure function of the other four files.
 
-`render_run_md` writes the whole page. Only what stands between the marks of SECTIONS is the
-contributor's own; `read_sections` takes it out of a page again, so that a check renders the page a
-second time, and what differs was typed by hand:
+The contributor writes only the three SECTIONS. `read_sections` reads them back from a page, so that
+the check can render the page again and find every other edit:
 
-    render_run_md(manifest, metadata, hardware, read_sections(page), events) == page
+    render_run_md(manifest, document, hardware, read_sections(page), events) == page
 
-Whatever a server, a model's name or a contributor's value brought stands in code spans or fenced
-blocks, in printable ASCII with its odd characters escaped: no link, image, HTML or mention can come
-of it.
+Text from a server, a model name or a declared value is printable ASCII in a code span or block. It
+cannot become a link, an image, HTML or a mention.
 """
 from __future__ import annotations
 
-import math
-import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from core import ledger, metrics, result_tables, suites
+from core import result_tables, suites
 from core.names import plain_engine
-from core.text import align_columns, duration, format_number, printable, with_interval
+from core.records import Cell, Fact, LedgerLine, Manifest, Metadata
+from core.text import (
+    code_span,
+    duration,
+    format_number,
+    format_value,
+    markdown_safe,
+    markdown_table,
+    with_interval,
+)
 
 from complete import metadata
 
-Json = dict[str, Any]
-
-
-# The contributor's places, with what stands there until something is written.
+# What the contributor attests. Merged runs hold these lines as they were ticked.
 STATEMENTS = (
     "I looked through all five files. They hold no key, address, host, user or personal name, and "
     "no serial number.",
@@ -36,23 +38,22 @@ STATEMENTS = (
     "was left out because its numbers were worse.",
     "These files are to be published under CC-BY-4.0, once a human has agreed to that.",
 )
+# The contributor's sections, with what they hold until something is written.
 SECTIONS = {
-    "deviations": "_What was adapted to this machine, and why. Or: none._",
-    "notes": "_What else a reader should know. Or: none._",
+    "deviations": "_What did you change for this machine, and why? If nothing, write: None._",
+    "notes": "_What else should a reader know? If nothing, write: None._",
     "attestation": "\n".join(f"- [ ] {statement}" for statement in STATEMENTS),
 }
-
-NOTE = ("<!-- Written by harness/complete_submission.py. Write between the marks \"words\" only: "
-        "everything else is made from the other four files, and made anew each time. -->")
-
+HEADER = ('<!-- Written by harness/complete_submission.py. Edit only between the "begin" and "end" '
+          "comments: the rest is computed from the other four files and will be overwritten. -->")
+RESULTS_LEGEND = (
+    "Medians of the answered calls; in brackets the exact 95 % confidence interval of the median "
+    "across prompts. TTFT: time to the first token. TPOT: time per output token after the first. "
+    "Calls: answered/asked. Checks: answers with the expected format and markers, which does not "
+    "mean that they are true.")
 LONGEST_CELL = 120
-CHART_LINES = 40
-BARS = "▁▂▃▄▅▆▇█"
-MOST_BARS = 40
-NO_BAR, FAILED_BAR = ".", "x"
-GIB = 1024 ** 3
 
-# What the page shows of hardware.json, in this order.
+# The values of hardware.json that the page shows, in this order.
 MACHINE = (
     "system.model_name", "system.kind", "system.virtualization", "system.container",
     "cpu.model_name", "cpu.physical_cores_count", "cpu.performance_cores_count",
@@ -63,219 +64,144 @@ MACHINE = (
     "power.source", "power.mode", "power.governor", "accelerators_count")
 
 
-# --- words of the contributor --------------------------------------------------------------------
+# --- the contributor's sections ------------------------------------------------------------------
 def section_marks(name: str) -> tuple[str, str]:
-    """What stands before and behind a place for words."""
+    """The comments before and after a section."""
     return f"<!-- begin run_md.{name} -->", f"<!-- end run_md.{name} -->"
 
 
 def read_sections(page: str) -> dict[str, str]:
-    """What stands between the marks of a page; raises ValueError where a mark lacks or is twice."""
-    found, at = {}, 0
+    """The contributor's sections of a page. Raises ValueError if a mark is missing or repeated."""
+    sections, at = {}, 0
     page = page.replace("\r\n", "\n")
     for name in SECTIONS:
         begin, end = section_marks(name)
         for mark in (begin, end):
-            if page.count(mark) != 1:
-                raise ValueError(f"the mark {mark} stands there {page.count(mark)} times, not once")
+            count = page.count(mark)
+            if count != 1:
+                raise ValueError(f"the mark {mark} appears {count} times instead of once")
         start, stop = page.index(begin) + len(begin), page.index(end)
         if not at <= start <= stop:
-            raise ValueError(f"the mark {begin} stands at the wrong place")
-        found[name], at = page[start:stop].strip("\n"), stop
-    return found
+            raise ValueError(f"the mark {begin} is in the wrong place")
+        sections[name], at = page[start:stop].strip("\n"), stop
+    return sections
 
 
 def section_text(name: str, text: str) -> str:
-    """What to put between the marks of a name; raises ValueError where it cannot stand there.
+    """The content of a section for what was typed. Raises ValueError.
 
-    null: what stood there at first. attestation takes true, which ticks every statement.
+    null restores the placeholder. The attestation accepts only true, which ticks all statements.
     """
     if text == "null":
         return SECTIONS[name]
     if name == "attestation":
         if text != "true":
-            raise ValueError("it takes true, which ticks every statement, or null")
+            raise ValueError("not valid; type true to tick every statement, or null")
         return SECTIONS[name].replace("- [ ]", "- [x]")
     plain = text.strip().replace("\r\n", "\n")
-    if not plain or "run_md." in plain and "<!--" in plain or not plain.replace("\n", "").isprintable():
-        raise ValueError("it takes printable text without the page's own marks, or null")
+    marks = [mark for section in SECTIONS for mark in section_marks(section)]
+    if not plain or not plain.replace("\n", "").isprintable() or any(m in plain for m in marks):
+        raise ValueError("not valid; type printable text without the page's own comments, or null")
     return plain
 
 
-def is_unwritten(words: Mapping[str, str], name: str) -> bool:
-    """Whether a place still holds what stood there at first, or nothing."""
-    return words.get(name, "").strip() in ("", SECTIONS[name])
+def is_unwritten(sections: Mapping[str, str], name: str) -> bool:
+    """True if a section is empty or still holds its placeholder."""
+    return sections.get(name, "").strip() in ("", SECTIONS[name])
 
 
-def unticked_statements(words: Mapping[str, str]) -> list[str]:
-    """The statements of the attestation that are not ticked, or are gone."""
-    lines = [line.strip() for line in words.get("attestation", "").split("\n")]
+def unticked_statements(sections: Mapping[str, str]) -> list[str]:
+    """The statements of the attestation that are not ticked, or were edited."""
+    lines = [line.strip() for line in sections.get("attestation", "").split("\n")]
     return [statement for statement in STATEMENTS
             if not {f"- [x] {statement}", f"- [X] {statement}"} & set(lines)]
 
 
-# --- Markdown ------------------------------------------------------------------------------------
-def code(value: Any, limit: int = LONGEST_CELL) -> str:
-    """Text that may hold anything, as a code span that is safe in a table, too."""
-    text = _plain(str(value), limit).strip()
-    return f"`{text}`" if text else "-"
+# --- parts of the page ---------------------------------------------------------------------------
+def _code(value: Any, limit: int = LONGEST_CELL) -> str:
+    return code_span(str(value), limit) or "-"
 
 
-def _plain(text: str, limit: int = LONGEST_CELL) -> str:
-    """Printable ASCII that ends no code span, block or table cell, and holds none of our marks."""
-    shown = printable(text, limit)
-    for odd in ("`", "|", "<!--"):
-        shown = shown.replace(odd, f"\\x{ord(odd[0]):02x}{odd[1:]}")
-    return shown
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (headers, ["---"] * len(headers), *rows))
-
-
-def _block(lines: Iterable[str]) -> str:
+def _block(*lines: str) -> str:
     return "\n".join(["```text", *lines, "```"])
 
 
-def _list(items: Sequence[str], otherwise: str) -> str:
-    return "\n".join(f"- {item}" for item in items) or otherwise
+def _list(items: Sequence[str]) -> str:
+    return "\n".join(f"- {item}" for item in items) or "None."
 
 
-# --- values --------------------------------------------------------------------------------------
-def _shown(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    if not isinstance(value, (int, float)):
-        return str(value)
-    number = f"{value:,}" if isinstance(value, int) else f"{value:g}"
-    return f"{number} ({value / GIB:.2f} GiB)" if key.endswith("_bytes") else number
+def _values(values: Mapping[str, Fact]) -> str:
+    """A table of the known values, and the names of the unknown ones."""
+    rows = [[key, _code(format_value(key, item["value"])),
+             str(item["source"]) + (f"; {_code(item['reason'])}" if item["reason"] else "")]
+            for key, item in values.items() if item["value"] is not None]
+    unknown = [key for key, item in values.items() if item["value"] is None]
+    parts = [markdown_table(("field", "value", "source"), rows).rstrip()] if rows else []
+    return "\n\n".join([*parts, *([f"Not known: {', '.join(unknown)}."] if unknown else [])])
 
 
-def _value_row(key: str, item: Json) -> list[str]:
-    beside = f"; {code(item['reason'])}" if item["reason"] else ""
-    return [key, code(_shown(key, item["value"])), item["source"] + beside]
-
-
-def _values_table(items: Sequence[tuple[str, Json]]) -> str:
-    """The values that are known as a table, the names of the others in a line below."""
-    unknown = [key for key, item in items if item["value"] is None]
-    below = f"\n\nNot known: {', '.join(unknown)}." if unknown else ""
-    rows = [_value_row(key, item) for key, item in items if item["value"] is not None]
-    return (_table(("field", "value", "source"), rows) if rows else "") + below
-
-
-def _machine(hardware: Json, found: Json) -> str:
+def _machine(hardware: Mapping[str, Any], document: Metadata) -> str:
     values = dict(metadata.values(hardware))
-    tables = [_values_table([(key, values[key]) for key in MACHINE])]
-    for at, card in enumerate(hardware["accelerators"]):
-        tables.append(f"Accelerator {at}:\n\n" + _values_table(list(card.items())))
-    if found["endpoint"]["same_machine"]["value"] is not True:
-        tables.insert(0, "The server ran on another machine than the benchmark; what is known of "
-                         "it is what the contributor says. The network between the two is inside "
-                         "every time.")
-    return "\n\n".join(tables)
-
-
-def _models(found: Json) -> str:
-    runtime = list(found["runtime"].items())
-    parts = ["Runtime:\n\n" + _values_table(runtime)]
-    for model in found["models"]:
-        held = [(key, item) for key, item in model.items() if metadata.is_value(item)]
-        parts.append(f"Model {code(model['model'], 200)}:\n\n" + _values_table(held))
+    parts = [_values({key: values[key] for key in MACHINE})]
+    parts += [f"Accelerator {at}:\n\n{_values(card)}"
+              for at, card in enumerate(hardware["accelerators"])]
+    if document["endpoint"]["same_machine"]["value"] is not True:
+        parts.insert(0, "The server ran on another machine than the benchmark. Its hardware was "
+                        "declared by the contributor. All times include the network between the "
+                        "two machines.")
     return "\n\n".join(parts)
 
 
-# --- what came of it -----------------------------------------------------------------------------
-def _results(found: Json) -> str:
+def _models(document: Metadata) -> str:
+    parts = ["Runtime:\n\n" + _values(dict(metadata.values(document["runtime"])))]
+    parts += [f"Model {_code(model['model'], 200)}:\n\n{_values(dict(metadata.values(model)))}"
+              for model in document["models"]]
+    return "\n\n".join(parts)
+
+
+def _results(document: Metadata) -> str:
+    titles = ("phase", "calls", *(title for title, _ in result_tables.TABLE_METRICS),
+              "lane efficiency", "checks", "flags")
     parts = []
-    for model in dict.fromkeys(cell["model"] for cell in found["cells"]):
-        rows = [_result_row(cell) for cell in found["cells"] if cell["model"] == model]
-        headers = ("phase", "calls", *(title for title, _ in result_tables.TABLE_METRICS),
-                   "lane efficiency", "checks", "flags")
-        parts.append(f"{code(model, 200)}\n\n" + _table(headers, rows))
-    legend = ("Medians, with the exact 95 % interval of the median across prompts where there is "
-              "one; calls: with an answer, of those asked; checks: shape and markers, not truth.")
-    return "\n\n".join([*parts, legend] if parts else ["No call was made."])
+    for model in dict.fromkeys(cell["model"] for cell in document["cells"]):
+        rows = [_result_row(cell) for cell in document["cells"] if cell["model"] == model]
+        parts.append(f"{_code(model, 200)}\n\n{markdown_table(titles, rows)}")
+    return "\n".join([*parts, RESULTS_LEGEND]) if parts else "No call was made."
 
 
-def _result_row(cell: Json) -> list[str]:
-    checks = cell["checks"]
+def _result_row(cell: Cell) -> list[str]:
+    summaries, checks = cast("dict[str, Any]", cell["metrics"]), cell["checks"]
     return [cell["phase"] + (" (cold)" if cell["cold"] else ""),
             f"{cell['ok']}/{cell['ok'] + cell['failed']}",
-            *(with_interval(cell["metrics"][name]) for _, name in result_tables.TABLE_METRICS),
+            *(with_interval(summaries[name]) for _, name in result_tables.TABLE_METRICS),
             format_number(cell["lane_efficiency_ratio"]) if cell["lanes"] > 1 else "",
             f"{checks['passed']}/{checks['total']}" if checks["total"] else "",
-            ", ".join(map(code, cell["flags"]))]
+            ", ".join(map(_code, cell["flags"]))]
 
 
-def _flags(found: Json) -> str:
-    """Each flag of the run in words, with its remedy."""
-    return _list([f"**{line.partition(':')[0]}**:{line.partition(':')[2]}"
-                  for line in result_tables.flags_explained(found)], "None.")
+def _flags(document: Metadata) -> str:
+    """Each flag of the run with its explanation and remedy."""
+    flags = [line.partition(":") for line in
+             result_tables.flags_explained(cast("dict[str, Any]", document))]
+    return _list([f"**{name}**:{text}" for name, _, text in flags])
 
 
-def _instrument(found: Json) -> str:
-    lag = found["instrument"]["read_lag_us"]
-    lines = [_plain(result_tables.instrument_line(found), 300)]
+def _timing_error(document: Metadata) -> str:
+    lines = [markdown_safe(result_tables.instrument_line(cast("dict[str, Any]", document)), 300)]
+    lag = document["instrument"]["read_lag_us"]
     if lag:
-        lines.append(f"in the run's own calls: read {format_number(lag['p50'] / 1000)} ms after the "
-                     f"kernel had the bytes (median), {format_number(lag['p99'] / 1000)} ms (p99), "
-                     f"{format_number(lag['max'] / 1000)} ms at most, over {lag['n']} calls")
-    return _block(lines)
+        p50, p99, largest = (format_number(None if us is None else us / 1000)
+                             for us in (lag["p50"], lag["p99"], lag["max"]))
+        lines.append(f"in this run: bytes read {p50} ms after they reached the kernel (median), "
+                     f"p99 {p99} ms, at most {largest} ms, over {lag['n']} calls")
+    return _block(*lines)
 
 
-# --- the shape of the run ------------------------------------------------------------------------
-def chart(events: Sequence[Json]) -> list[str]:
-    """A line for each model and phase: decode rate and TTFT of its calls as bars, in order.
+def reproduce_command(manifest: Manifest) -> str:
+    """The command that repeats the run: its models, and the options that differ from defaults.
 
-    A bar's height is its share of the row's largest value. Of more than MOST_BARS calls a bar is
-    the median of several. "." has no value, "x" no answer.
+    In one form on every system, since the check renders the page again.
     """
-    models: dict[str, dict[str, list[Json]]] = {}
-    for call in ledger.latest_calls(events):
-        models.setdefault(call["model"], {}).setdefault(call["phase"], []).append(call)
-    table = [["", "decode, tokens/s", "TTFT, ms"]]
-    for name, rows in models.items():
-        table += [[_plain(name, 80)], *(_chart_row(phase, calls) for phase, calls in rows.items())]
-    left_out = len(table) - CHART_LINES
-    if left_out > 0:
-        table = [*table[:CHART_LINES - 1], [f"... and {left_out + 1} lines more"]]
-    return _aligned(table) if models else []
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of three cells in columns; a row of one stands as it is."""
-    rows = iter(align_columns([row for row in table if len(row) > 1]))
-    return [next(rows) if len(row) > 1 else row[0] for row in table]
-
-
-def _chart_row(phase: str, calls: Sequence[Any]) -> list[str]:
-    numbers = [metrics.call_metrics(call) if call["outcome"] == "ok" else None for call in calls]
-    return ["  " + phase, *(_bars(numbers, name) for name in ("decode_tokens_per_s", "ttft_ms"))]
-
-
-def _bars(numbers: Sequence[Optional[Json]], name: str) -> str:
-    size = math.ceil(len(numbers) / MOST_BARS)
-    groups = [numbers[at:at + size] for at in range(0, len(numbers), size)]
-    heights = [[one[name] for one in group if one and one[name] is not None] for group in groups]
-    values = [metrics.median(height) if height else None for height in heights]
-    there = [value for value in values if value is not None]
-    bars = "".join(_bar(value, max(there)) if value is not None else
-                   NO_BAR if any(group) else FAILED_BAR for value, group in zip(values, groups))
-    ends = dict.fromkeys(map(format_number, (min(there), max(there)))) if there else ()
-    return f"{bars} {' to '.join(ends)}".rstrip()
-
-
-def _bar(value: float, largest: float) -> str:
-    share = value / largest if largest > 0 else 0
-    return BARS[min(max(math.ceil(share * len(BARS)) - 1, 0), len(BARS) - 1)]
-
-
-# --- how it was made -----------------------------------------------------------------------------
-def reproduce_command(manifest: Json) -> str:
-    """The command for the same run against another endpoint: models, and options off default."""
     words = ["python3", "harness/run_benchmark.py"]
     if manifest["synthetic"] and manifest["submitter_handle"] != "example":
         return " ".join([*words, "--rehearse"])
@@ -283,9 +209,9 @@ def reproduce_command(manifest: Json) -> str:
     phases = [entry["phase"] for entry in plan["phases"]]
     prefix = ("local" if tag == "unnamed-device" else tag) + ":" + plain_engine(
         manifest["engine"]["name"])
-    at_default = (target["class"], target["scheme"], target["port"], target["path"]) == (
+    is_default_url = (target["class"], target["scheme"], target["port"], target["path"]) == (
         "loopback", "http", 11434, None)
-    options: list[tuple[str, Any, Any]] = [
+    options: list[tuple[str, object, object]] = [
         ("--phases", "all" if phases == list(suites.PHASES) else ",".join(phases),
          "hello" if manifest["smoke"] else ",".join(suites.DEFAULT_PHASES)),
         ("--repeats", plan["repeats"], suites.DEFAULT_REPEATS),
@@ -294,104 +220,100 @@ def reproduce_command(manifest: Json) -> str:
         *(("--" + name.replace("_", "-"), value, None)
           for name, value in manifest["canonical_options_overrides"].items()),
         ("--prompt-cache", manifest["prompt_cache"]["policy"], "avoid"),
-        ("--api-key-env", "NAME" if manifest.get("api_key_used") else None, None),
         ("--device-tag", tag, "unnamed-device"),
         ("--cell-id-prefix", manifest["cell_id_prefix"], prefix)]
     words += ["--models", shlex.quote(",".join(manifest["models"]))]
-    words += [] if at_default else ["--target-url", "<URL>"]
+    words += [] if is_default_url else ["--target-url", "<URL>"]
+    words += ["--api-key-env", "<VARIABLE>"] if manifest.get("api_key_used") else []
     for name, value, default in options:
         words += [] if value == default else [name, shlex.quote(str(value))]
     words += ["--no-hostname"] if manifest["host_hostname_short"] is None else []
     return " ".join(words + ["--smoke"] * manifest["smoke"])
 
 
-def _reproduce(manifest: Json) -> str:
+def _reproduce(manifest: Manifest) -> str:
     git, python, system = manifest["git"], manifest["python"], manifest["os"]
-    commit = code(git["commit"] or "unknown") + (", with changes" if git["dirty"] else "")
-    made = (f"Harness {code(manifest['harness_version'])}, commit {commit}; "
-            f"{code(python['implementation'])} {code(python['version'])} on "
-            f"{code(system['system'])} {code(system['machine'] or 'unknown')}. The server was "
-            "started as the table above says.")
-    return _block([_plain(reproduce_command(manifest), 2000)]) + "\n\n" + made
+    changes = " with uncommitted changes" if git["dirty"] else ""
+    return (f"{_block(markdown_safe(reproduce_command(manifest), 2000))}\n\n"
+            f"Harness {_code(manifest['harness_version'])}, commit "
+            f"{_code(git['commit'] or 'unknown')}{changes}, {_code(python['implementation'])} "
+            f"{_code(python['version'])} on {_code(system['system'])} "
+            f"{_code(system['machine'] or 'unknown')}. The server ran as shown under Model and "
+            "runtime.")
 
 
-def deviations(manifest: Json, found: Json, events: Sequence[Json]) -> list[str]:
-    """Where the run differs from the canonical one, as far as the files tell."""
-    canonical, overrides = manifest["canonical_options"], manifest["canonical_options_overrides"]
-    out = [f"{name}: {value:g}, canonical is {canonical[name]:g}"
-           for name, value in overrides.items()]
-    asked = overrides.get("num_ctx", canonical["num_ctx"])
-    for model in found["models"]:
-        tokens = model["context_effective_tokens"]["value"]
+def deviations(manifest: Manifest, document: Metadata, events: Sequence[LedgerLine]) -> list[str]:
+    """How the run differs from a canonical one, as far as the files show."""
+    canonical = cast("dict[str, float]", manifest["canonical_options"])
+    overrides = cast("dict[str, float]", manifest["canonical_options_overrides"])
+    found = [f"{name}: {value:g} instead of the canonical {canonical[name]:g}"
+             for name, value in overrides.items()]
+    requested = overrides.get("num_ctx", canonical["num_ctx"])
+    for model in document["models"]:
+        tokens, name = model["context_effective_tokens"]["value"], _code(model["model"])
         if tokens is None:
-            out.append(f"{code(model['model'])}: it is not known whether the context of {asked} "
-                       "tokens that was asked for was in force")
-        elif tokens != asked:
-            out.append(f"{code(model['model'])}: a context of {tokens} tokens was in force, "
-                       f"{asked} were asked for")
+            found.append(f"{name}: a context of {requested} tokens was requested; whether it was "
+                         "in effect is not known")
+        elif tokens != requested:
+            found.append(f"{name}: the context was {tokens} tokens; {requested} were requested")
     if manifest["prompt_cache"]["policy"] != "avoid":
-        out.append("prompts were allowed to come out of the server's cache")
-    out += [f"{event['phase']} was left out: {code(event['reason'], 300)}" for event in events
-            if event["event"] == "phase_skipped"]
-    out += [f"{code(key)}: the contributor says {code(item['value'])}, {code(item['reason'])}"
-            for key, item in metadata.values(found)
-            if item["source"] == "declared" and item["reason"]]
-    missing = len(metadata.missing_cells(manifest, events))
-    if found["run"]["class"] == "partial":
-        out.append(f"the run is partial: {missing} planned calls were not made")
-    return out
+        found.append("the server's prompt cache was left on (--prompt-cache allow)")
+    found += [f"phase {event['phase']} was skipped: {_code(event['reason'], 300)}"
+              for event in events if event["event"] == "phase_skipped"]
+    found += [f"{_code(key)}: the contributor declared {_code(item['value'])}; "
+              f"{_code(item['reason'])}" for key, item in metadata.values(document)
+              if item["source"] == "declared" and item["reason"]]
+    if document["run"]["class"] == "partial":
+        missing = len(metadata.missing_cells(manifest, events))
+        found.append(f"the run is partial: {missing} planned calls were not made")
+    return found
 
 
 # --- the page ------------------------------------------------------------------------------------
-def _banner(manifest: Json) -> str:
+def _banner(manifest: Manifest) -> str:
     if not manifest["synthetic"]:
         return ""
-    what = ("**EXAMPLE, SYNTHETIC.** Made up to show the shape of a submission"
+    what = ("**EXAMPLE, SYNTHETIC.** Made-up data that shows what a submission looks like"
             if manifest["submitter_handle"] == "example" else
-            "**SYNTHETIC.** A rehearsal on the embedded endpoint")
+            "**SYNTHETIC.** A rehearsal against the built-in test server")
     return f"> {what}; no machine was measured.\n\n"
 
 
-def _summary(manifest: Json, found: Json) -> str:
-    run, engine = found["run"], found["endpoint"]["engine"]
-    counts = ", ".join(f"{count} {code(kind)}" for kind, count in found["counts"].items())
-    asked = sum(found["counts"].values())
-    version = engine["version"] or engine["build"]
+def _summary(manifest: Manifest, document: Metadata) -> str:
+    run, engine, counts = document["run"], document["endpoint"]["engine"], document["counts"]
+    total = sum(counts.values())
+    outcomes = ", ".join(f"{count} {_code(kind)}" for kind, count in counts.items())
+    server = " ".join(map(_code, filter(None, (engine["name"],
+                                               engine["version"] or engine["build"]))))
     segments = "" if run["segments_count"] == 1 else f" in {run['segments_count']} segments"
-    return (
-        f"Run {code(manifest['run_id'])} by {code(manifest['submitter_handle'])}, harness "
-        f"{code(manifest['harness_version'])}, from {run['started_at']} to {run['ended_at']}: "
-        f"{asked} call{'' if asked == 1 else 's'} ({counts or 'none'}) to {code(engine['name'])}"
-        f"{' ' + code(version) if version else ''} ({found['endpoint']['class']}), "
-        f"{duration(run['wall_s'])}{segments}. Class: {run['class']}.")
+    return (f"Run {_code(manifest['run_id'])} by {_code(manifest['submitter_handle'])} with "
+            f"harness {_code(manifest['harness_version'])}, from {run['started_at']} to "
+            f"{run['ended_at']}: {total} call{'' if total == 1 else 's'} ({outcomes or 'none'}) to "
+            f"{server} ({document['endpoint']['class']}), {duration(run['wall_s'])}{segments}. "
+            f"Class: {run['class']}.")
 
 
-def _place(words: Mapping[str, str], name: str) -> str:
+def _section(sections: Mapping[str, str], name: str) -> str:
     begin, end = section_marks(name)
-    return f"{begin}\n{words.get(name) or SECTIONS[name]}\n{end}"
+    return f"{begin}\n{sections.get(name) or SECTIONS[name]}\n{end}"
 
 
-def render_run_md(manifest: Json, found: Json, hardware: Json, words: Mapping[str, str],
-                  events: Sequence[Json]) -> str:
-    """The whole page. found: metadata.json; words: of the contributor, by the names of SECTIONS."""
-    models = ", ".join(code(model, 200) for model in manifest["models"])
-    bars = chart(events)
-    legend = ("Each bar is a call, in the order in which they ended, its height relative to the "
-              "row's largest; `.` has no value (too short an answer), `x` no answer.")
+def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any],
+                  sections: Mapping[str, str], events: Sequence[LedgerLine]) -> str:
+    """The whole page. document: metadata.json; sections: the contributor's, by their names."""
+    models = ", ".join(_code(model, 200) for model in manifest["models"])
     parts = (
-        (f"# {models} on {code(manifest['device_tag'])}", _summary(manifest, found)),
-        ("## Machine", _machine(hardware, found)),
-        ("## Model and runtime", _models(found)),
-        ("## Results", _results(found)),
-        ("## Shape of the run", _block(bars) + "\n\n" + legend if bars else "No call was made."),
-        ("## Flags", _flags(found)),
-        ("## The instrument's own error", _instrument(found)),
-        ("## To reproduce", _reproduce(manifest)),
-        ("## Deviations", _list(deviations(manifest, found, events),
-                                "The canonical knobs were in force.")
-         + "\n\nIn the contributor's words:\n\n" + _place(words, "deviations")),
-        ("## Notes", _place(words, "notes")),
-        ("## Privacy and honesty", _place(words, "attestation")),
+        (f"# {models} on {_code(manifest['device_tag'])}", _summary(manifest, document)),
+        ("## Machine", _machine(hardware, document)),
+        ("## Model and runtime", _models(document)),
+        ("## Results", _results(document)),
+        ("## Flags", _flags(document)),
+        ("## Timing error", _timing_error(document)),
+        ("## How to repeat this run", _reproduce(manifest)),
+        ("## Deviations", f"Computed:\n\n{_list(deviations(manifest, document, events))}\n\n"
+                          f"From the contributor:\n\n{_section(sections, 'deviations')}"),
+        ("## Notes", _section(sections, "notes")),
+        ("## Privacy and honesty", _section(sections, "attestation")),
     )
-    page = "\n\n".join(f"{head}\n\n{body}" for head, body in parts)
-    return f"{_banner(manifest)}{NOTE}\n\n{page}\n"
+    page = "\n\n".join(f"{heading}\n\n{body}" for heading, body in parts)
+    return f"{_banner(manifest)}{HEADER}\n\n{page}\n"

@@ -1,15 +1,15 @@
-"""Writes the example of a submission: complete in shape, made up in content.
+"""Write submissions/EXAMPLE: a submission that is complete in shape and made up in content.
 
-    python3 harness/tests/make_example.py             submissions/EXAMPLE, in place of what is there
-    python3 harness/tests/make_example.py FOLDER      the run's folder below FOLDER instead
+    python3 harness/tests/make_example.py             replace submissions/EXAMPLE
+    python3 harness/tests/make_example.py FOLDER      write the run's folder below FOLDER
 
-The two raw files are data that this script builds line by line; the other three are written by
-complete_submission.py, as for any run. manifest.json holds the SHA-256 of every program and suite
-as they stand now, so run this once more after the last change of any of them. The tests hold the
-example to what this script makes, the hashes apart, and use its parts for small runs of their own.
+This script builds the two raw files line by line; complete_submission.py writes the other three, as
+for any run. manifest.json holds the SHA-256 of every measuring file, so run the script again after
+a change of one. A test compares the example with what this script writes, except the hashes. Other
+tests build small runs from its parts.
 
-Nothing here was measured: a MacBook Air as recorded in tests/data/hardware/mac_m1.txt, and times
-that such a machine could show.
+Nothing was measured: the machine is a MacBook Air as recorded in tests/data/hardware/mac_m1.txt,
+with times that such a machine could show.
 """
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 SUBMISSIONS = os.path.join(os.path.dirname(HARNESS), "submissions")
 RUN = os.path.join("EXAMPLE", "mac-m1-8gb", "run-00000000-0000-0000-0000-000000000000")
 SUITES = suites.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
-BEGUN = datetime.datetime(2026, 11, 20, 9, 30, tzinfo=datetime.timezone.utc)
+STARTED = datetime.datetime(2026, 11, 20, 9, 30, tzinfo=datetime.timezone.utc)
 CONNECT_US = 210
 OPTIONS = {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}
 MODEL = "qwen2.5:1.5b"
@@ -43,14 +43,18 @@ FACTS = {"quantization": "Q4_K_M", "parameters_count": 1_543_714_304, "file_byte
          "trained_context_tokens": 32_768}
 CONTEXT = {"requested_tokens": 4096, "effective_tokens": 4096, "source": "/api/ps context_length",
            "reason": None, "remedy": None}
-DECLARED = ("backend=metal", "gpu_offload_ratio=1", "accelerators_used_count=1", "slots_count=1",
-            "source_repository=qwen2.5:1.5b in Ollama's library", "draft_model=none",
-            "build_origin=Ollama.app from its own page", "launch_flags=OLLAMA_NUM_PARALLEL=1",
-            "flash_attention=auto", "kv_cache_type=f16",
-            "hardware.memory.type=LPDDR4X",
-            "run_md.deviations=None: a smoke run asks one question and changes no knob.",
-            "run_md.notes=Everything in this folder is made up; it shows the shape of a submission.",
-            "run_md.attestation=true")
+DECLARED = (
+    "metadata.runtime.backend=metal", "metadata.models.0.gpu_offload_ratio=1",
+    "metadata.runtime.accelerators_used_count=1", "metadata.models.0.slots_count=1",
+    "metadata.models.0.source_repository=qwen2.5:1.5b in Ollama's library",
+    "metadata.models.0.draft_model=none",
+    "metadata.runtime.build_origin=Ollama.app from its own page",
+    "metadata.runtime.launch_flags=OLLAMA_NUM_PARALLEL=1",
+    "metadata.runtime.flash_attention=auto", "metadata.runtime.kv_cache_type=f16",
+    "hardware.memory.type=LPDDR4X",
+    "run_md.deviations=None: a smoke run asks one question and changes no option.",
+    "run_md.notes=Everything in this folder is made up; it shows what a submission looks like.",
+    "run_md.attestation=true")
 
 
 class Mac(RecordedMachine):
@@ -66,7 +70,7 @@ class Mac(RecordedMachine):
 
 # --- the two raw files ---------------------------------------------------------------------------
 class Call(NamedTuple):
-    """What a call came to: marks in microseconds, gaps between chunks, the answer."""
+    """A call: microseconds to its first token and between chunks, the answer, the outcome."""
 
     first_us: int
     gaps_us: Sequence[int]
@@ -74,7 +78,7 @@ class Call(NamedTuple):
     outcome: str = "ok"
 
 
-def manifest_of(asked: Sequence[str], models: Sequence[str] = (MODEL,), **changed: Any) -> Json:
+def manifest_of(phases: Sequence[str], models: Sequence[str] = (MODEL,), **changed: Any) -> Json:
     """manifest.json of a run of these phases."""
     made = {
         "schema_version": "1", "harness_version": list(release.RELEASES)[-1],
@@ -88,7 +92,7 @@ def manifest_of(asked: Sequence[str], models: Sequence[str] = (MODEL,), **change
         "target": {"class": "loopback", "scheme": "http", "port": 11434, "path": None},
         "engine": ENGINE, "models": list(models),
         "contexts": [{"model": model, **CONTEXT} for model in models],
-        "plan": plan.plan_of(asked, SUITES, 4, 1, OPTIONS["num_predict"]),
+        "plan": plan.plan_of(phases, SUITES, 4, 1, OPTIONS["num_predict"]),
         "canonical_options": OPTIONS, "canonical_options_overrides": {},
         "prompt_cache": {"policy": "avoid", "method": "salt"}, "timeout_s": 360.0,
         "hostname_omitted": True, "api_key_used": False}
@@ -96,18 +100,18 @@ def manifest_of(asked: Sequence[str], models: Sequence[str] = (MODEL,), **change
 
 
 def at(t_us: int) -> str:
-    """UTC of a moment on the run's clock."""
-    moment = BEGUN + datetime.timedelta(microseconds=t_us)
+    """UTC time of a moment on the run's clock."""
+    moment = STARTED + datetime.timedelta(microseconds=t_us)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def ledger_of(manifest: Json, calls: Iterable[Call], facts: Json = FACTS,
               context: Json = CONTEXT) -> list[Json]:
-    """The lines of run.jsonl, calls given in the plan's order, the last line sealed."""
+    """The lines of run.jsonl for calls in the plan's order, with the seal in the last line."""
     lines = [ledger.event_line(name, seq=seq, run_id=manifest["run_id"], segment=0, at=at(t_us),
                                t_us=t_us, **fields)
              for seq, (t_us, name, fields) in enumerate(
-                 _bodies(manifest, iter(calls), facts, context))]
+                 _lines(manifest, iter(calls), facts, context))]
     counts, t_us = ledger.counts(lines), lines[-1]["t_us"] + 3_000
     seal = hashlib.sha256(b"".join(map(ledger.dump_line, lines))).hexdigest()
     return [*lines, ledger.event_line(
@@ -116,7 +120,7 @@ def ledger_of(manifest: Json, calls: Iterable[Call], facts: Json = FACTS,
         lines=len(lines), sha256=seal)]
 
 
-def _bodies(manifest: Json, calls: Iterator[Call], facts: Json,
+def _lines(manifest: Json, calls: Iterator[Call], facts: Json,
             context: Json) -> Iterator[tuple[int, str, Json]]:
     yield 40, "run_started", {"clock_origin_ns": 86_400_000_000_000,
                               "manifest_sha256": ledger.manifest_sha256(manifest)}
@@ -125,19 +129,19 @@ def _bodies(manifest: Json, calls: Iterator[Call], facts: Json,
             "model": model, "engine": manifest["engine"], "facts": facts, "context": context,
             "slots": {"count": None, "source": None},
             "prompt_cache_method": manifest["prompt_cache"]["method"]}
-    t_us, caps = 22_000, {one["phase"]: one["max_tokens"] for one in manifest["plan"]["phases"]}
+    t_us, limits = 22_000, {one["phase"]: one["max_tokens"] for one in manifest["plan"]["phases"]}
     for (model, phase), cells in _phases_of(manifest).items():
-        begun_us, outcomes = t_us, []
+        started_us, outcomes = t_us, []
         for cell in cells:
             call = next(calls)
-            body = call_of(cell, call, t_us + CONNECT_US, caps[phase])
+            body = call_of(cell, call, t_us + CONNECT_US, limits[phase])
             t_us = t_us + CONNECT_US + body["timing"]["done_us"] + 400
             outcomes.append(call.outcome)
             yield t_us, "call_finished", body
         yield t_us + 90, "phase_finished", {
             "model": model, "phase": phase, "planned": len(cells), "ok": outcomes.count("ok"),
-            "failed": len(cells) - outcomes.count("ok"), "started_us": begun_us,
-            "wall_us": t_us + 90 - begun_us}
+            "failed": len(cells) - outcomes.count("ok"), "started_us": started_us,
+            "wall_us": t_us + 90 - started_us}
         t_us += 200
 
 
@@ -199,7 +203,7 @@ def _response(model: str, call: Call, tokens: int, messages: Sequence[Json]) -> 
 
 # --- the whole folder ----------------------------------------------------------------------------
 def write_raw(folder: str, manifest: Json, events: Sequence[Json]) -> str:
-    """The two raw files of a run; the folder."""
+    """Write the two raw files of a run; the folder."""
     os.makedirs(folder)
     with open(os.path.join(folder, ledger.MANIFEST), "wb") as file:
         file.write(ledger.dump_document(manifest))
@@ -209,7 +213,7 @@ def write_raw(folder: str, manifest: Json, events: Sequence[Json]) -> str:
 
 
 def make(root: str, files_sha256: Optional[Json] = None) -> str:
-    """The example below a folder, in place of what is there; its folder."""
+    """Write the example below a folder, replacing an older one; its folder."""
     folder = os.path.join(root, RUN)
     shutil.rmtree(folder, ignore_errors=True)
     changed = {} if files_sha256 is None else {"files_sha256": files_sha256}

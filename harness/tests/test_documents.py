@@ -25,6 +25,7 @@ from complete import declared, metadata, run_md
 from core import ledger, metric_definitions, metrics, plan, release, schema
 from core import names as namess
 from core import suites as suitess
+from core.errors import HarnessError
 from core.text import duration
 from engines import queries, servers
 from run import cli, display
@@ -78,7 +79,7 @@ def combination_refused(module: str, args: argparse.Namespace) -> str:
     check = getattr(importlib.import_module(module), "refuse_combinations", None)
     try:
         return "" if check is None else check(args) or ""
-    except complete_submission.Stop as stop:
+    except HarnessError as stop:
         return str(stop)
 
 
@@ -152,7 +153,7 @@ class Commands(unittest.TestCase):
     def test_listed_set_keys_exist(self):
         for row in documents.rows(RUNBOOK, "key"):
             with self.subTest(row[0]):
-                declared.resolve(documents.plain(row[0]), 1)
+                declared.require_key(documents.plain(row[0]), 1)
 
     def test_readme_shows_the_two_commands_in_its_first_30_lines(self):
         top = TEXTS["README.md"].split("\n")[:30]

@@ -1,0 +1,99 @@
+"""Values for --set: keys, accepted values, and what is worth asking for."""
+from __future__ import annotations
+
+import copy
+import json
+import os
+import unittest
+from pathlib import Path
+
+from complete import declared, metadata
+from core import schema
+
+from tests import make_example
+
+
+class Keys(unittest.TestCase):
+    def test_every_key_has_a_description_and_accepted_values(self) -> None:
+        for key in declared.all_keys(2):
+            declared.require_key(key, 2)
+            self.assertTrue(declared.accepted(key), key)
+            self.assertTrue(declared.field(key)["description"].isascii(), key)
+
+    def test_every_metadata_key_says_where_to_look(self) -> None:
+        for key in declared.all_keys(1):
+            if key.startswith("metadata."):
+                what, _, where = declared.field(key)["description"].partition("; ")
+                self.assertTrue(what and where, key)
+
+    def test_every_place_to_look_belongs_to_a_key(self) -> None:
+        keys = {declared._look_up(key) for key in declared.all_keys(1)
+                if key.startswith("hardware.")}
+        self.assertEqual(set(), set(declared.WHERE_TO_LOOK) - keys)
+
+    def test_every_value_of_a_submission_has_a_key(self) -> None:
+        folder = os.path.join(make_example.SUBMISSIONS, make_example.RUN)
+        keys = set(declared.all_keys(1))
+        for name in ("hardware", "metadata"):
+            document = json.loads(Path(folder, f"{name}.json").read_text("utf-8"))
+            found = {f"{name}.{key}" for key, _ in metadata.values(document)}
+            self.assertTrue(found)
+            self.assertEqual(set(), found - keys)
+
+    def test_remote_hardware_fits_the_schema(self) -> None:
+        document = declared.remote_hardware({"version": "3.9.6", "implementation": "CPython"})
+        self.assertEqual([], schema.validate(document, "hardware"))
+
+    def test_text_becomes_the_type_of_its_key(self) -> None:
+        for key, text, value in (
+                ("hardware.memory.unified", "true", True),
+                ("hardware.memory.unified", "false", False),
+                ("hardware.memory.speed_mts", "6000", 6000),
+                ("hardware.cpu.max_mhz", "5.5e3", 5500.0),
+                ("hardware.cpu.instruction_sets", "avx2, fma", ["avx2", "fma"]),
+                ("hardware.memory.type", "DDR5", "DDR5"),
+                ("metadata.runtime.kv_cache_type", "q8_0/f16", "q8_0/f16"),
+                ("metadata.runtime.flash_attention", "on", "on"),
+                ("metadata.models.0.draft_model", "none", "none"),
+                ("metadata.models.0.file_bytes", "null", None)):
+            found = declared.parse(key, text)
+            self.assertEqual((type(value), value), (type(found), found))
+
+
+class MissingValues(unittest.TestCase):
+    def setUp(self) -> None:
+        self.hardware = declared.remote_hardware({"version": "3.9.6", "implementation": "CPython"})
+        manifest = make_example.manifest_of(("hello",), synthetic=False)
+        events = make_example.ledger_of(manifest, [make_example.Call(9, [9] * 7, "word")])
+        self.document = metadata.build(manifest, events, "0" * 64, self.hardware, {})
+
+    def keys(self, flags_known: bool = False) -> set[str]:
+        return {one.key for one in declared.missing_values(self.document, self.hardware,
+                                                           flags_known)}
+
+    def test_settings_are_not_asked_for_once_the_flags_are_known(self) -> None:
+        settings = {f"metadata.runtime.{name}" for name in (
+            "flash_attention", "kv_cache_type", "batch_tokens", "micro_batch_tokens")}
+        settings.add("metadata.models.0.draft_model")
+        self.assertEqual(settings, self.keys() - self.keys(flags_known=True))
+        self.document["runtime"]["launch_flags"] = metadata.known("-t 4", "declared")
+        self.assertEqual(set(), settings & self.keys())
+
+    def test_memory_modules_are_not_asked_for_in_a_virtual_machine(self) -> None:
+        self.assertIn("hardware.memory.type", self.keys())
+        self.hardware["system"]["kind"] = metadata.known("vm", "declared")
+        self.assertNotIn("hardware.memory.type", self.keys())
+
+    def test_active_parameters_are_asked_for_only_in_a_mixture_of_experts(self) -> None:
+        before = copy.deepcopy(self.document)
+        for model, is_mixture in (("Qwen3-30B-A3B-Q4_K_M", True), ("mixtral:8x7b", True),
+                                  ("gpt-oss:20b", True), ("gemma-3-4b-it", False),
+                                  ("smollm2-135m", False)):
+            self.document["models"][0]["model"] = model
+            self.assertEqual(is_mixture,
+                             "metadata.models.0.active_parameters_count" in self.keys(), model)
+        self.assertNotEqual(before, self.document)
+
+
+if __name__ == "__main__":
+    unittest.main()
