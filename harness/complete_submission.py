@@ -35,7 +35,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional, cast
+from typing import Any, Callable, NamedTuple, Optional, cast
 
 from check import findings, plausibility
 from complete import declared, metadata, run_md
@@ -80,13 +80,6 @@ class Submission(NamedTuple):
     hardware: dict[str, Any]
     metadata: Metadata
     page: str
-
-
-class PrivateText(NamedTuple):
-    """Something that must not be published: its key, and what to do."""
-
-    where: str
-    what: str
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -139,37 +132,27 @@ def _options(folder: str, manifest: Manifest) -> cli.Options:
                        given=frozenset(() if out_dir == SUBMISSIONS else ("out_dir",)))
 
 
-def read_earlier(folder: str) -> tuple[Any, Any, dict[str, str]]:
-    """hardware.json, metadata.json and the sections of run.md that an earlier call wrote, or None,
-    None and {}. Raises StorageError if one of them is broken.
-    """
-    path = os.path.join(folder, PAGE)
-    try:
-        page = files.read(path)
-        sections = run_md.read_sections(page.decode("utf-8")) if page else {}
-    except ValueError as error:
-        raise StorageError(f"{printable(path)}: {printable(str(error))}; restore it, or delete the "
-                           "file to start again without your notes") from None
-    except OSError as error:
-        raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
-    return _read_json(folder, HARDWARE), _read_json(folder, METADATA), sections
-
-
-def _read_json(folder: str, name: str) -> Any:
+def _read(folder: str, name: str, parse: Callable[[bytes], Any]) -> Any:
+    """A file that an earlier call wrote, or None. Raises StorageError."""
     path = os.path.join(folder, name)
     try:
         data = files.read(path)
-        document = schema.strict_json(data) if data else None
-        found = schema.validate(document, name.partition(".")[0]) if data else []
-        problem = f"{printable(found[0].path)}: {found[0].message}" if found else ""
+        return parse(data) if data else None
     except ValueError as error:
-        problem = str(error)
+        raise StorageError(f"{printable(path)}: {printable(str(error))}; fix it, or delete the "
+                           "file to start again without what you declared or wrote in it") from None
     except OSError as error:
         raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
-    if problem:
-        raise StorageError(f"{printable(path)}: {problem}; fix it, or delete the file to start "
-                           "again without the values declared in it")
-    return document
+
+
+def _read_json(folder: str, name: str) -> Any:
+    def parse(data: bytes) -> Any:
+        document = schema.strict_json(data)
+        for found in schema.validate(document, name.partition(".")[0]):
+            raise ValueError(f"{found.path}: {found.message}")
+        return document
+
+    return _read(folder, name, parse)
 
 
 def read_settings(typed: Sequence[str], models: int) -> Settings:
@@ -222,7 +205,7 @@ def remove_private(hardware: Any, names: Names) -> None:
 
 
 def find_private(document: Metadata, sections: Mapping[str, str],
-                 names: Names) -> list[PrivateText]:
+                 names: Names) -> list[str]:
     """What metadata.json repeats from the run's own files. Raises HarnessError for what the
     contributor declared or wrote.
     """
@@ -230,8 +213,8 @@ def find_private(document: Metadata, sections: Mapping[str, str],
     for key, item, what in _private_texts(document, {document["run_id"]}, names):
         if item.get("source") == "declared":
             raise HarnessError(f"metadata.{key}: {what}")
-        found.append(PrivateText(f"metadata.{printable(key)}", f"{what} The run's own files hold "
-                                 "it, too: serve the model under another name, and run again."))
+        found.append(f"metadata.{printable(key)}: {what} The run's own files hold it, too: serve "
+                     "the model under another name, and run again.")
     for name, text in sections.items():
         for hit in privacy.scan(text, allowed={document["run_id"]}, names=names):
             raise HarnessError(f"{PAGE}, {name}: {_about(hit)}")
@@ -240,10 +223,12 @@ def find_private(document: Metadata, sections: Mapping[str, str],
 
 # --- building and writing ------------------------------------------------------------------------
 def build_submission(evidence: Evidence, settings: Settings, machine: system.Machine,
-                     reprobe: bool, names: Names) -> tuple[Submission, list[PrivateText]]:
+                     reprobe: bool, names: Names) -> tuple[Submission, list[str]]:
     """A submission, and the private texts in it that come from the run. Raises HarnessError."""
     manifest = evidence.manifest.copy()
-    earlier_hardware, earlier_metadata, sections = read_earlier(evidence.folder)
+    earlier_hardware = _read_json(evidence.folder, HARDWARE)
+    earlier_metadata = _read_json(evidence.folder, METADATA)
+    sections = _read(evidence.folder, PAGE, lambda data: run_md.read_sections(data.decode())) or {}
     sections.update(settings.sections)
     # A login is often a part of the handle, which is published anyway.
     names = (*names, privacy.MachineName(privacy_patterns.PUBLIC, manifest["submitter_handle"]))
@@ -305,7 +290,7 @@ class Report(NamedTuple):
     run_class: str
     written: list[str]
     to_declare: list[declared.MissingValue]
-    private: list[PrivateText]
+    private: list[str]
     warnings: list[str]
     notes: list[str]
     next: str
@@ -319,7 +304,7 @@ class Report(NamedTuple):
 
 
 def make_report(evidence: Evidence, made: Submission, written: list[str],
-                private: list[PrivateText], server: Optional[server_process.Started]) -> Report:
+                private: list[str], server: Optional[server_process.Started]) -> Report:
     """The report of a submission. server: how the server was started, if that is known."""
     try:
         folder = printable(os.path.relpath(evidence.folder), 1000)
@@ -333,8 +318,8 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
                  command("check_submission", *check, folder))
     # What the check will ask reviewers to look at, so that the notes can explain it.
     warnings = [printable(f"{code}: {what}; {findings.CODES[code].remedy}", 400)
-                for code, what in plausibility.problems(
-                    cast(Any, evidence.events), cast(Any, made.metadata), made.hardware)]
+                for code, what in plausibility.problems(evidence.events, made.metadata,
+                                                        made.hardware)]
     return Report(
         made.manifest["run_id"], evidence.folder, made.metadata["run"]["class"], written, missing,
         private, warnings, _notes(evidence, made, sections, folder), following,
@@ -414,7 +399,7 @@ def as_text(report: Report) -> str:
                   f"  {printable(report.server_line, 1000)}",
                   f"  If it did not change during the run, declare: {options}"]
     for title, found in (
-            ("Must not be published:", [f"{one.where}: {one.what}" for one in report.private]),
+            ("Must not be published:", report.private),
             ("The check will ask reviewers to look at this; explain it in your notes:",
              report.warnings)):
         lines += ["", title, *(f"  {line}" for line in found)] if found else []
@@ -427,8 +412,7 @@ def as_json(report: Report) -> str:
     return json.dumps({
         **report._asdict(), "exit_code": report.exit_code,
         "missing": [one.key for one in report.to_declare if one.important],
-        "to_declare": [{**one._asdict(), "set": one.option} for one in report.to_declare],
-        "private": [one._asdict() for one in report.private]})
+        "to_declare": [{**one._asdict(), "set": one.option} for one in report.to_declare]})
 
 
 # --- the command ---------------------------------------------------------------------------------

@@ -86,14 +86,13 @@ def field(key: str) -> dict[str, Any]:
     return node
 
 
-def _value_schema(key: str) -> dict[str, Any]:
-    """The schema of the bare value."""
-    definition = schema.schema(key.split(".")[0])["$defs"][_definition(key)]
-    return dict(definition["anyOf"][0]["properties"]["value"])
-
-
 def _definition(key: str) -> str:
     return str(field(key)["$ref"].rpartition("/")[2])
+
+
+def _value_schema(key: str) -> Any:
+    definition = schema.schema(key.split(".")[0])["$defs"][_definition(key)]
+    return definition["anyOf"][0]["properties"]["value"]
 
 
 def _keys_below(name: str, node: Mapping[str, Any], key: str, models: int) -> Iterator[str]:

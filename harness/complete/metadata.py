@@ -16,18 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, cast
 
 from core import ledger, metrics, plan, schema
-from core.records import (
-    EndpointIdentified,
-    Engine,
-    Fact,
-    Facts,
-    LedgerLine,
-    Manifest,
-    Metadata,
-    Model,
-    Run,
-    Runtime,
-)
+from core.records import EndpointIdentified, Fact, Facts, LedgerLine, Manifest, Metadata
 
 Declared = Mapping[str, Any]     # {"runtime.backend": "cuda"}; None: withdrawn by the contributor
 SCHEMA_VERSION = "1"
@@ -111,21 +100,21 @@ def build(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str,
         "models": [_model(at, manifest, events, runtime, declared)
                    for at in range(len(manifest["models"]))],
         "runtime": runtime,
-        **metrics.summarize_run(cast(Any, manifest), cast(Any, events))})
+        **metrics.summarize_run(manifest, events)})
 
 
-def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -> Run:
+def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -> dict[str, Any]:
     segment_us: dict[int, int] = {}
     for event in events:
         segment_us[event["segment"]] = max(event["t_us"], segment_us.get(event["segment"], 0))
-    return cast(Run, {
+    return {
         "started_at": events[0]["at"], "ended_at": events[-1]["at"],
         "segments_count": len(segment_us),
         "wall_s": metrics.round_sig(sum(segment_us.values()) / 1e6),
         "class": run_class(manifest, events), "run_jsonl_sha256": ledger_sha256,
         "manifest_sha256": ledger.manifest_sha256(manifest),
         "host_name_removed": manifest["host_hostname_short"] is None
-        and not manifest.get("hostname_omitted", True)})
+        and not manifest.get("hostname_omitted", True)}
 
 
 def is_finished(events: Sequence[LedgerLine]) -> bool:
@@ -136,8 +125,7 @@ def is_finished(events: Sequence[LedgerLine]) -> bool:
 def missing_cells(manifest: Manifest, events: Sequence[LedgerLine]) -> list[str]:
     """Ids of planned calls that the ledger does not hold."""
     recorded = {event["cell_id"] for event in events if event["event"] == "call_finished"}
-    return [cell.cell_id for cell in plan.all_cells(cast(Any, manifest))
-            if cell.cell_id not in recorded]
+    return [cell.cell_id for cell in plan.all_cells(manifest) if cell.cell_id not in recorded]
 
 
 def run_class(manifest: Manifest, events: Sequence[LedgerLine]) -> str:
@@ -162,7 +150,7 @@ def _identified(events: Sequence[LedgerLine],
                  and model in (None, event["model"])), None)
 
 
-def _engine(manifest: Manifest, events: Sequence[LedgerLine]) -> Engine:
+def _engine(manifest: Manifest, events: Sequence[LedgerLine]) -> Any:
     identified = _identified(events)
     return identified["engine"] if identified else manifest["engine"]
 
@@ -177,7 +165,7 @@ def _with_declared(part: str, prefix: str, found: Mapping[str, Fact],
 
 
 def _runtime(manifest: Manifest, events: Sequence[LedgerLine], hardware: Mapping[str, Any],
-             same_machine: Fact, declared: Declared) -> Runtime:
+             same_machine: Fact, declared: Declared) -> dict[str, Fact]:
     engine = _engine(manifest, events)
     no_accelerator = (same_machine["value"] is True
                       and hardware["accelerators_count"]["value"] == 0)
@@ -187,13 +175,13 @@ def _runtime(manifest: Manifest, events: Sequence[LedgerLine], hardware: Mapping
         found["accelerators_used_count"] = known(0, "computed")
     if no_accelerator:
         found["backend"] = known("cpu", "computed")
-    return cast(Runtime, _with_declared("runtime", "runtime", found, declared))
+    return _with_declared("runtime", "runtime", found, declared)
 
 
-def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine], runtime: Runtime,
-           declared: Declared) -> Model:
+def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine],
+           runtime: Mapping[str, Fact], declared: Declared) -> dict[str, Any]:
     model, prefix = manifest["models"][at], f"models.{at}"
-    identified = cast(dict[str, Any], _identified(events, model) or {})
+    identified: Any = _identified(events, model) or {}
     facts, slots = identified.get("facts") or {}, identified.get("slots") or {}
     contexts: list[Any] = [one for one in manifest["contexts"] if one["model"] == model]
     context = identified.get("context") or (contexts[0] if contexts else {})
@@ -210,4 +198,4 @@ def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine], runtime: R
                                     else unknown(IMPLAUSIBLE_SIZE))
     if runtime["backend"]["value"] == "cpu":
         found["gpu_offload_ratio"] = known(0, "computed")
-    return cast(Model, {"model": model, **_with_declared("models", prefix, found, declared)})
+    return {"model": model, **_with_declared("models", prefix, found, declared)}

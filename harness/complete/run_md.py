@@ -181,13 +181,12 @@ def _result_row(cell: Cell) -> list[str]:
 
 def _flags(document: Metadata) -> str:
     """Each flag of the run with its explanation and remedy."""
-    flags = [line.partition(":") for line in
-             result_tables.flags_explained(cast("dict[str, Any]", document))]
+    flags = [line.partition(":") for line in result_tables.flags_explained(document)]
     return _list([f"**{name}**:{text}" for name, _, text in flags])
 
 
 def _timing_error(document: Metadata) -> str:
-    lines = [markdown_safe(result_tables.instrument_line(cast("dict[str, Any]", document)), 300)]
+    lines = [markdown_safe(result_tables.instrument_line(document), 300)]
     lag = document["instrument"]["read_lag_us"]
     if lag:
         p50, p99, largest = (format_number(None if us is None else us / 1000)
@@ -293,15 +292,12 @@ def _summary(manifest: Manifest, document: Metadata) -> str:
             f"Class: {run['class']}.")
 
 
-def _section(sections: Mapping[str, str], name: str) -> str:
-    begin, end = section_marks(name)
-    return f"{begin}\n{sections.get(name) or SECTIONS[name]}\n{end}"
-
-
 def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any],
                   sections: Mapping[str, str], events: Sequence[LedgerLine]) -> str:
     """The whole page. document: metadata.json; sections: the contributor's, by their names."""
     models = ", ".join(_code(model, 200) for model in manifest["models"])
+    own = {name: "\n".join((section_marks(name)[0], sections.get(name) or SECTIONS[name],
+                            section_marks(name)[1])) for name in SECTIONS}
     parts = (
         (f"# {models} on {_code(manifest['device_tag'])}", _summary(manifest, document)),
         ("## Machine", _machine(hardware, document)),
@@ -311,9 +307,9 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
         ("## Timing error", _timing_error(document)),
         ("## How to repeat this run", _reproduce(manifest)),
         ("## Deviations", f"Computed:\n\n{_list(deviations(manifest, document, events))}\n\n"
-                          f"From the contributor:\n\n{_section(sections, 'deviations')}"),
-        ("## Notes", _section(sections, "notes")),
-        ("## Privacy and honesty", _section(sections, "attestation")),
+                          f"From the contributor:\n\n{own['deviations']}"),
+        ("## Notes", own["notes"]),
+        ("## Privacy and honesty", own["attestation"]),
     )
     page = "\n\n".join(f"{heading}\n\n{body}" for heading, body in parts)
     return f"{_banner(manifest)}{HEADER}\n\n{page}\n"

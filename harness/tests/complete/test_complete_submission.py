@@ -593,8 +593,8 @@ class Privacy(Case):
         self.write()
         report = self.complete(*IMPORTANT, names=(ADA,))
         self.assertEqual(1, report.exit_code)
-        self.assertIn("metadata.models.0.model", [found.where for found in report.private])
-        self.assertIn("serve the model under another name", report.private[0].what)
+        self.assertIn("metadata.models.0.model: ", " ".join(report.private))
+        self.assertIn("serve the model under another name", report.private[0])
         self.assertIn("\nMust not be published:\n  metadata.cells.0.model: ",
                       complete_submission.as_text(report))
 
