@@ -28,111 +28,19 @@ import argparse
 import difflib
 import os
 import time
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 
-from check import (
-    copies,
-    documents,
-    findings,
-    ledger_order,
-    plausibility,
-    privacy_scan,
-    reading,
-    sources,
-    texts,
-)
-from check.manifest import check_manifest, plan_problem, suites_here, suites_of
+from check import copies, findings, privacy_scan, reading, sources
+from check.submission import Settings, check
 from core import names, release, result_tables
 from core.errors import HarnessError
-from core.records import Manifest, Response
+from core.records import Response
 from core.text import Parser, print_safe, printable, terminal_width
 
 MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 110, 40      # of an answer, printed by --answers
-
-
-class Settings(NamedTuple):
-    """What a check depends on besides the files. handle: the only handle that is allowed."""
-
-    released: Mapping[str, release.Release]
-    allow_synthetic: bool = False
-    handle: Optional[str] = None
-    now_s: float = 0.0
-
-
-# --- one submission ------------------------------------------------------------------------------
-def check(submission: sources.Submission, settings: Settings, index: copies.Index,
-          report: findings.Report) -> None:
-    """Add all findings on a submission to the report; never raises."""
-    notes = findings.Notes(report, submission.path)
-    try:
-        _check(submission, settings, index, notes)
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        notes.add("check-broken", f"{type(error).__name__} at {os.path.basename(last.filename)}:"
-                                  f"{last.lineno}")
-
-
-def _check(submission: sources.Submission, settings: Settings, index: copies.Index,
-           notes: findings.Notes) -> None:
-    handle, files = submission.parts[0], submission.files
-    if settings.handle is not None and handle != settings.handle.lower():
-        notes.add("handle-not-author", f"the folder's handle is {handle}, the author is "
-                                       f"{settings.handle.lower()}")
-    found: dict[str, Any] = {
-        name: reading.read_document(files[f"{name}.json"], name, notes.of(f"{name}.json"))
-        for name in ("manifest", "hardware", "metadata") if f"{name}.json" in files}
-    page = reading.read_page(files["run.md"], notes.of("run.md")) if "run.md" in files else None
-    ledger = reading.read_ledger(files["run.jsonl"], notes.of("run.jsonl")) \
-        if "run.jsonl" in files else None
-    manifest: Optional[Manifest] = found.get("manifest")
-    if manifest is not None:
-        check_manifest(manifest, submission, settings.released, settings.allow_synthetic,
-                       notes.of("manifest.json"))
-        if ledger is not None:
-            _check_run(manifest, ledger, found, page, settings, notes)
-            sketch = copies.sketch(submission.path, handle, manifest, ledger.events)
-            for code, what in index.problems(sketch):
-                notes.of("run.jsonl").add(code, what)
-            index.add(sketch)
-    run_id = manifest["run_id"] if manifest else ""
-    for name, document in found.items():
-        texts.check_document(document, run_id, notes.of(f"{name}.json"))
-    for line, text in enumerate((page or "").split("\n"), 1):
-        texts.check_document(text, run_id, notes.of("run.md"), line)
-    prompts = {question.prompt for suite in suites_here().values() for question in suite}
-    texts.check_lines(ledger.events if ledger else (), prompts, run_id, notes.of("run.jsonl"))
-
-
-def _check_run(manifest: Manifest, ledger: reading.Ledger, found: dict[str, Any],
-               page: Optional[str], settings: Settings, notes: findings.Notes) -> None:
-    suites = suites_of(manifest)
-    problem = plan_problem(manifest, suites)
-    if problem:
-        notes.of("manifest.json").add("manifest-altered", problem)
-        return
-    if suites is None:
-        notes.of("manifest.json").add("suites-unavailable", "files_sha256 has other hashes")
-    in_ledger = notes.of("run.jsonl")
-    ledger_order.walk(manifest, ledger.events, ledger.seals, suites, in_ledger)
-    ledger_order.clocks(manifest, ledger.events, settings.now_s, in_ledger)
-    hardware, metadata = found.get("hardware"), found.get("metadata")
-    if hardware is None:
-        return
-    documents.check_hardware(manifest, hardware, notes.of("hardware.json"))
-    documents.check_declared(hardware, notes.of("hardware.json"))
-    if metadata is None:
-        return
-    documents.check_declared(metadata, notes.of("metadata.json"))
-    documents.check_metadata(manifest, ledger, hardware, metadata, notes.of("metadata.json"))
-    if page is not None:
-        documents.check_page(manifest, metadata, hardware, ledger.events, page, notes.of("run.md"))
-    if [model["model"] for model in metadata["models"]] == manifest["models"]:
-        for code, what in plausibility.problems(ledger.events, metadata, hardware):
-            in_ledger.add(code, what)
 
 
 # --- many ----------------------------------------------------------------------------------------

@@ -21,7 +21,16 @@ from unittest import mock
 
 import check_submission
 import run_benchmark
-from check import copies, findings, ledger_order, manifest, privacy_scan, reading, sources
+from check import (
+    copies,
+    findings,
+    ledger_order,
+    manifest,
+    privacy_scan,
+    reading,
+    sources,
+    submission,
+)
 from complete import run_md
 from core import ledger, names, privacy, release
 from core.errors import HarnessError
@@ -812,7 +821,7 @@ class HostileFiles(unittest.TestCase):
         self.assertEqual(codes(report), ["file-too-large"])
 
     def test_an_exception_in_the_check_is_a_finding(self):
-        with mock.patch.object(check_submission, "check_manifest",
+        with mock.patch.object(submission, "check_manifest",
                                side_effect=KeyError("\x1b[31m")):
             report = check(make())
         self.assertEqual(codes(report), ["check-broken"])
