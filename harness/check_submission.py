@@ -26,7 +26,6 @@ if sys.version_info < (3, 9):      # above all code that an older Python cannot 
 
 import argparse
 import difflib
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional

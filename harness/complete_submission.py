@@ -2,26 +2,29 @@
 """Turn a finished run into a submission: add hardware.json, metadata.json and run.md.
 
   python3 harness/complete_submission.py RUN_DIR
-  python3 harness/complete_submission.py RUN_DIR --set metadata.runtime.backend=cuda
+  python3 harness/complete_submission.py RUN_DIR --set backend=cuda
   python3 harness/complete_submission.py RUN_DIR --set hardware.memory.type=DDR5 --json
 
-The numbers are computed from run.jsonl. The machine is probed once; --reprobe probes it again. The
-program lists the values that only you can provide, each with where to find it and what to type. You
-can run it as often as you like: it keeps what you declared and wrote, and recomputes the rest.
+The numbers are computed from run.jsonl. The machine is probed once; --reprobe probes it again. Then
+the submission is checked as check_submission.py checks it, and searched for private values. The
+program lists the values that only you can provide, what the check would refuse, what it would warn
+of, and what is still to do. You can run it as often as you like: it keeps what you declared and
+wrote, and recomputes the rest.
 
 --set KEY=VALUE declares a value of hardware.json or metadata.json, or writes a section of run.md;
---set KEY=null removes it. A key is the file's name and the path in it. Keys of run.md are
-run_md.deviations, run_md.notes and, once you have reviewed all five files, run_md.attestation=true;
-you can also edit run.md between its comments. manifest.json allows one change:
---set manifest.host_hostname_short=null removes the machine's name.
+--set KEY=null removes it. A key is the file's name and the path in it; if no other key has the same
+end, the end is enough. Keys of run.md are run_md.deviations, run_md.notes and, once you have
+reviewed all five files, run_md.attestation=true; you can also edit run.md between its comments.
+manifest.json allows one change: --set manifest.host_hostname_short=null removes the machine's name.
 
 If the server runs on another machine, nothing is probed: describe that machine with --set
 hardware.*. If a loopback address leads to another machine through a tunnel, add
 --set metadata.endpoint.same_machine=false; if a LAN address is this machine's own, =true.
 
 exit codes:
-  0 written, complete enough for a ranking; 1 written, but a value that a ranking needs is missing,
-  or something private was found; 2 usage, nothing written; 4 storage, nothing written.
+  0 written, and the check refuses only what is still to do in run.md; 1 written, but a value that a
+  ranking needs is missing, or the check would refuse the submission; 2 usage, nothing written;
+  4 storage, nothing written.
 """
 import sys
 
@@ -33,17 +36,18 @@ import hashlib
 import json
 import os
 import re
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional, cast
+import textwrap
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, cast
 
-from check import findings, plausibility
+from check import copies, findings, privacy_scan, sources, submission
 from complete import declared, metadata, run_md
-from core import files, ledger, privacy, privacy_patterns, schema
+from core import files, ledger, metric_definitions, privacy, privacy_patterns, release, schema
 from core.errors import HarnessError, StorageError
 from core.names import this_machine
 from core.records import LedgerLine, Manifest, Metadata
-from core.text import Parser, command, printable
+from core.text import Parser, command, print_safe, printable, terminal_width
 from machine import inventory, server_process, system
 from run import cli
 
@@ -52,6 +56,8 @@ SUBMISSIONS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 HARDWARE, METADATA, PAGE = "hardware.json", "metadata.json", "run.md"
 HOST_NAME = "manifest.host_hostname_short"
 STAGED = ".new"
+LONGEST_EXAMPLE = 34          # columns of `key=example`; longer ones push the next column aside
+SEARCHED_CODES = ("private-value", "private-answer")    # of the search, which knows more names
 Names = Sequence[privacy.MachineName]
 
 
@@ -74,12 +80,14 @@ class Settings(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """The contents of a submission's files, the ledger excepted."""
+    """The contents of a submission's files, the ledger excepted. is_new: no earlier call wrote it.
+    """
 
     manifest: Manifest
     hardware: dict[str, Any]
     metadata: Metadata
     page: str
+    is_new: bool
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -132,27 +140,25 @@ def _options(folder: str, manifest: Manifest) -> cli.Options:
                        given=frozenset(() if out_dir == SUBMISSIONS else ("out_dir",)))
 
 
-def _read(folder: str, name: str, parse: Callable[[bytes], Any]) -> Any:
-    """A file that an earlier call wrote, or None. Raises StorageError."""
+def _read(folder: str, name: str) -> Any:
+    """What an earlier call wrote: a document, the sections of run.md, or None. Raises StorageError.
+    """
     path = os.path.join(folder, name)
     try:
         data = files.read(path)
-        return parse(data) if data else None
+        if not data:
+            return None
+        if name == PAGE:
+            return run_md.read_sections(data.decode())
+        document = schema.strict_json(data)
+        for found in schema.validate(document, name.partition(".")[0]):
+            raise ValueError(f"{found.path}: {found.message}")
+        return document
     except ValueError as error:
         raise StorageError(f"{printable(path)}: {printable(str(error))}; fix it, or delete the "
                            "file to start again without what you declared or wrote in it") from None
     except OSError as error:
         raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
-
-
-def _read_json(folder: str, name: str) -> Any:
-    def parse(data: bytes) -> Any:
-        document = schema.strict_json(data)
-        for found in schema.validate(document, name.partition(".")[0]):
-            raise ValueError(f"{found.path}: {found.message}")
-        return document
-
-    return _read(folder, name, parse)
 
 
 def read_settings(typed: Sequence[str], models: int) -> Settings:
@@ -173,22 +179,31 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
             except ValueError as error:
                 raise HarnessError(f"--set {key}: {error}") from None
         elif key != HOST_NAME:
-            declared.require_key(key, models)
-            settings.values[key] = declared.parse(key, text)
+            full = declared.full_key(key, models)
+            settings.values[full] = declared.parse(full, text)
         elif text != "null":
             raise HarnessError(f"--set {key}: the name can only be removed; type {key}=null")
     return settings
 
 
 # --- privacy -------------------------------------------------------------------------------------
-def _private_texts(document: Any, allowed: Iterable[str],
-                   names: Names) -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, the value or {}, what to do) for everything private in a document."""
-    values = dict(metadata.values(document))
-    for path, hit in privacy.scan_json(document, allowed=allowed, names=names):
-        place = re.sub(r"\[(\d+)\]", r".\1", path)
-        key = place.rpartition(".")[0]
-        yield (key, values[key], _about(hit)) if key in values else (place, {}, _about(hit))
+def keep_private_out(hardware: Any, document: Metadata, sections: Mapping[str, str],
+                     names: Names) -> None:
+    """Replace private probed values with null. Raises HarnessError for private texts that the
+    contributor declared or wrote; what the run itself holds is left to the check.
+    """
+    for name, held in (("hardware", hardware), ("metadata", document)):
+        values = dict(metadata.values(held))
+        for path, hit in privacy.scan_json(held, allowed={document["run_id"]}, names=names):
+            key = re.sub(r"\[(\d+)\]", r".\1", path).rpartition(".")[0]
+            item: Any = values.get(key, {"source": None})
+            if item["source"] == "declared":
+                raise HarnessError(f"{name}.{key}: {_about(hit)}")
+            if name == "hardware":
+                item.update(metadata.unknown(declared.PRIVATE))
+    for name, text in sections.items():
+        for hit in privacy.scan(text, allowed={document["run_id"]}, names=names):
+            raise HarnessError(f"{PAGE}, {name}: {_about(hit)}")
 
 
 def _about(hit: privacy.Hit) -> str:
@@ -196,40 +211,14 @@ def _about(hit: privacy.Hit) -> str:
             f"{privacy_patterns.REMEDIES[hit.kind]}")
 
 
-def remove_private(hardware: Any, names: Names) -> None:
-    """Replace private probed values with null. Raises HarnessError for declared ones."""
-    for key, item, what in _private_texts(hardware, (), names):
-        if item["source"] == "declared":
-            raise HarnessError(f"hardware.{key}: {what}")
-        item.update(metadata.unknown(declared.PRIVATE))
-
-
-def find_private(document: Metadata, sections: Mapping[str, str],
-                 names: Names) -> list[str]:
-    """What metadata.json repeats from the run's own files. Raises HarnessError for what the
-    contributor declared or wrote.
-    """
-    found = []
-    for key, item, what in _private_texts(document, {document["run_id"]}, names):
-        if item.get("source") == "declared":
-            raise HarnessError(f"metadata.{key}: {what}")
-        found.append(f"metadata.{printable(key)}: {what} The run's own files hold it, too: serve "
-                     "the model under another name, and run again.")
-    for name, text in sections.items():
-        for hit in privacy.scan(text, allowed={document["run_id"]}, names=names):
-            raise HarnessError(f"{PAGE}, {name}: {_about(hit)}")
-    return found
-
-
 # --- building and writing ------------------------------------------------------------------------
 def build_submission(evidence: Evidence, settings: Settings, machine: system.Machine,
-                     reprobe: bool, names: Names) -> tuple[Submission, list[str]]:
-    """A submission, and the private texts in it that come from the run. Raises HarnessError."""
+                     reprobe: bool, names: Names) -> Submission:
+    """A submission of a run. Raises HarnessError and StorageError."""
     manifest = evidence.manifest.copy()
-    earlier_hardware = _read_json(evidence.folder, HARDWARE)
-    earlier_metadata = _read_json(evidence.folder, METADATA)
-    sections = _read(evidence.folder, PAGE, lambda data: run_md.read_sections(data.decode())) or {}
-    sections.update(settings.sections)
+    earlier_hardware, earlier_metadata = (_read(evidence.folder, name)
+                                          for name in (HARDWARE, METADATA))
+    sections = {**(_read(evidence.folder, PAGE) or {}), **settings.sections}
     # A login is often a part of the handle, which is published anyway.
     names = (*names, privacy.MachineName(privacy_patterns.PUBLIC, manifest["submitter_handle"]))
     if settings.remove_host_name:
@@ -245,11 +234,10 @@ def build_submission(evidence: Evidence, settings: Settings, machine: system.Mac
             dict(cast("dict[str, str]", manifest["python"])))
         hardware = declared.declare(fresh, metadata.declared_in(earlier_hardware))
     hardware = declared.declare(hardware, declared.of_file(settings.values, "hardware"))
-    remove_private(hardware, names)
     document = metadata.build(manifest, evidence.events, evidence.sha256, hardware, declarations)
-    private = find_private(document, sections, names)
+    keep_private_out(hardware, document, sections, names)
     page = run_md.render_run_md(manifest, document, hardware, sections, evidence.events)
-    return Submission(manifest, hardware, document, page), private
+    return Submission(manifest, hardware, document, page, earlier_metadata is None)
 
 
 def _probe(manifest: Manifest, machine: system.Machine) -> dict[str, Any]:
@@ -279,19 +267,50 @@ def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
                            "space, or check the folder's permissions") from None
 
 
+# --- the check -----------------------------------------------------------------------------------
+def check_folder(folder: str, is_synthetic: bool, names: Names) -> list[findings.Finding]:
+    """What check_submission.py reports of a submission, and what its --privacy option does."""
+    report, searched = findings.Report(), findings.Report()
+    settings = submission.Settings(release.known(), is_synthetic, None, time.time())
+    for one in sources.of_paths([folder], report):
+        submission.check(one, settings, copies.Index(), report)
+    privacy_scan.PrivacyScan(searched, names).paths([folder], sys.stdin.buffer)
+    return [*(one for one in report.findings() if one.code not in SEARCHED_CODES),
+            *(one for one in searched.findings() if one.code in SEARCHED_CODES)]
+
+
+def cells_not_ranked(document: Metadata) -> list[str]:
+    """`smollm2 20q: failures (8 of 20 calls: 8 timeout)` of each such cell, then their flags."""
+    lines, flags = [], []
+    for cell in document["cells"]:
+        kept = [flag for flag in cell["flags"] if metric_definitions.FLAGS[flag].unrankable]
+        failed = ", ".join(f"{count} {outcome}" for outcome, count in cell["outcomes"].items()
+                           if outcome != "ok")
+        calls = cell["ok"] + cell["failed"]
+        shown = [f"{flag} ({cell['failed']} of {calls} calls: {failed})" if flag == "failures"
+                 else flag for flag in kept]
+        lines += [f"{printable(cell['model'])} {cell['phase']}: {', '.join(shown)}"] if kept else []
+        flags += kept
+    return lines + metric_definitions.explain_flags(flags)
+
+
 # --- the report ----------------------------------------------------------------------------------
 class Report(NamedTuple):
-    """What was written, what is missing, and what to type next. server_line: the server's command
-    line without private parts; proposed: {key: text} that it shows and nobody has declared yet.
+    """What was written, what is missing or wrong, and what to type next. to_do: sections of run.md
+    that wait for the contributor; server_line: the server's command line without private parts;
+    proposed: {key: text} that it shows and nobody has declared yet.
     """
 
     run_id: str
     folder: str
     run_class: str
+    is_new: bool
     written: list[str]
     to_declare: list[declared.MissingValue]
-    private: list[str]
-    warnings: list[str]
+    refused: list[findings.Finding]
+    warnings: list[findings.Finding]
+    not_ranked: list[str]
+    to_do: list[str]
     notes: list[str]
     next: str
     server_line: Optional[str]
@@ -299,57 +318,50 @@ class Report(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """1 if something is private, or a value that a ranking needs is missing."""
-        return int(bool(self.private) or any(one.important for one in self.to_declare))
+        """1 if a required value is missing, or the check would refuse the submission."""
+        return int(bool(self.refused) or any(one.important for one in self.to_declare))
 
 
 def make_report(evidence: Evidence, made: Submission, written: list[str],
-                private: list[str], server: Optional[server_process.Started]) -> Report:
-    """The report of a submission. server: how the server was started, if that is known."""
+                found: Sequence[findings.Finding],
+                server: Optional[server_process.Started]) -> Report:
+    """The report of a submission. found: by the check; server: how it was started, if known."""
     try:
         folder = printable(os.path.relpath(evidence.folder), 1000)
     except ValueError:               # on Windows, another drive
         folder = printable(os.path.abspath(evidence.folder), 1000)
     missing = declared.missing_values(made.metadata, made.hardware, server is not None)
+    proposed = _proposed(server, missing)
     sections = run_md.read_sections(made.page)
-    check = ["--privacy"] if run_md.unticked_statements(sections) else []
-    important = [word for one in missing if one.important for word in one.option.split()]
-    following = (command("complete_submission", folder, *important) if important else
-                 command("check_submission", *check, folder))
-    # What the check will ask reviewers to look at, so that the notes can explain it.
-    warnings = [printable(f"{code}: {what}; {findings.CODES[code].remedy}", 400)
-                for code, what in plausibility.problems(evidence.events, made.metadata,
-                                                        made.hardware)]
-    return Report(
-        made.manifest["run_id"], evidence.folder, made.metadata["run"]["class"], written, missing,
-        private, warnings, _notes(evidence, made, sections, folder), following,
-        server.line if server else None, _proposed(server, missing))
-
-
-def _notes(evidence: Evidence, made: Submission, sections: Mapping[str, str],
-           folder: str) -> list[str]:
-    """What the contributor should look at, each with the command to type."""
-    def again(setting: str) -> str:
-        return command("complete_submission", folder, "--set", setting)
-
+    to_do = [name for name in ("deviations", "notes") if run_md.is_unwritten(sections, name)]
+    to_do += ["attestation"] * bool(run_md.unticked_statements(sections))
+    refused = [one for one in found if one.severity == findings.ERROR
+               and one.code != "attestation-missing"
+               and not (one.code == "placeholder-left" and one.place in to_do)]
+    required = [word for one in missing if one.important
+                for word in one.option(proposed.get(one.key, "VALUE"))]
+    is_synthetic = made.manifest["synthetic"]
+    if required or refused:
+        following = command("complete_submission", folder, *required)
+    elif to_do:
+        following = command("check_submission", "--privacy", folder)
+    else:
+        following = command("check_submission", *["--allow-synthetic"] * is_synthetic, folder)
     notes, endpoint = [], made.metadata["endpoint"]
-    if made.manifest["host_hostname_short"] is not None:
-        notes.append(f"manifest.json publishes this machine's name; to remove it: "
-                     f"{again(f'{HOST_NAME}=null')}")
+    if is_synthetic:
+        notes.append("this is a rehearsal: the check accepts it only with --allow-synthetic")
     if endpoint["class"] == "lan" and endpoint["same_machine"]["source"] == "computed":
         notes.append("the server's address is not a loopback address, so its machine counts as "
-                     "another one; if it is this machine: "
-                     f"{again('metadata.endpoint.same_machine=true')}")
+                     "another one; if it is this machine, add --set "
+                     "metadata.endpoint.same_machine=true")
     if evidence.torn_bytes:
         notes.append(f"{ledger.LEDGER} ends in an incomplete line of {evidence.torn_bytes} bytes; "
                      "resuming the run sets it aside")
-    unwritten = [name for name in ("deviations", "notes") if run_md.is_unwritten(sections, name)]
-    if unwritten or run_md.unticked_statements(sections):
-        notes.append(f"{PAGE} needs your notes ({', '.join([*unwritten, 'attestation'])}): write "
-                     "between its comments and tick what is true, or use --set run_md.NAME=TEXT "
-                     "and, once you have reviewed all five files, "
-                     f"{again('run_md.attestation=true')}")
-    return notes
+    return Report(
+        made.manifest["run_id"], folder, made.metadata["run"]["class"], made.is_new, written,
+        missing, refused, [one for one in found if one.severity == findings.WARNING],
+        cells_not_ranked(made.metadata), to_do, notes, following,
+        server.line if server else None, proposed)
 
 
 def find_server(made: Submission, machine: system.Machine,
@@ -380,31 +392,77 @@ def _proposed(server: Optional[server_process.Started],
     return proposed
 
 
-def as_text(report: Report) -> str:
-    """The report for people."""
-    lines = [f"written: {', '.join(report.written)} in {printable(report.folder, 1000)}",
-             f"class: {report.run_class}"]
-    for important, title in (
-            (True, "Missing, and the run is not ranked without:"),
-            (False, "Only you can provide these; leave out what you do not know:")):
-        chosen = [one for one in report.to_declare if one.important == important
-                  and one.key not in report.proposed]
-        lines += ["", title] if chosen else []
-        for one in chosen:
-            lines += [f"  {one.option}   {one.accepts}", f"      {one.what}. See: {one.where}"]
+def as_text(report: Report, width: int, list_optional: bool = False) -> str:
+    """The report for people, in lines of at most `width` characters, commands and paths excepted.
+    """
+    def again(*settings: str) -> str:
+        words = [word for setting in settings for word in ("--set", setting)]
+        return "  " + command("complete_submission", report.folder, *words)
+
+    def paragraph(text: str, indent: str = "  ", hanging: str = "  ") -> list[str]:
+        return textwrap.wrap(printable(text, 1000), width, initial_indent=indent,
+                             subsequent_indent=indent + hanging, break_long_words=False,
+                             break_on_hyphens=False)
+
+    lines = [f"Written: {', '.join(report.written)}", f"in {report.folder}",
+             f"Class: {report.run_class}"]
+    asked = [one for one in report.to_declare if one.key not in report.proposed]
+    required = [one for one in asked if one.important]
+    optional = [one for one in asked if not one.important]
+    if required:
+        lines += ["", "Required for ranking (an example, and where to look):",
+                  *_value_lines(required, width)]
+    if optional and (report.is_new or list_optional):
+        lines += ["", "Optional (skip what you don't know):", *_value_lines(optional, width)]
+    elif optional:
+        lines += ["", f"Optional values not declared: {len(optional)} (--optional lists them)"]
     if report.server_line is not None and report.proposed:
-        options = " ".join(f"--set {key}={shlex.quote(printable(text, 400))}"
-                           for key, text in report.proposed.items())
-        lines += ["", "The server's command line now, without folders, addresses and keys:",
-                  f"  {printable(report.server_line, 1000)}",
-                  f"  If it did not change during the run, declare: {options}"]
-    for title, found in (
-            ("Must not be published:", report.private),
-            ("The check will ask reviewers to look at this; explain it in your notes:",
-             report.warnings)):
-        lines += ["", title, *(f"  {line}" for line in found)] if found else []
-    return "\n".join([*lines, "", *(f"note: {note}" for note in report.notes),
-                      f"next: {report.next}"])
+        lines += ["", *paragraph("The server's command line now, without folders, addresses and "
+                                 "keys:", ""), *paragraph(report.server_line),
+                  "If it did not change during the run, type:",
+                  again(*(f"{one.short}={printable(report.proposed[one.key], 400)}"
+                          for one in report.to_declare if one.key in report.proposed))]
+    for title, found in (("The check would refuse this:", report.refused),
+                         ("Warnings (the check allows them; explain them in your notes):",
+                          report.warnings)):
+        lines += ["", title] if found else []
+        for one in found:
+            place = f" ({printable(one.place)})" if one.place else ""
+            more = f" ({one.more} more like it)" if one.more else ""
+            name = one.path.rpartition("/")[2] + (f":{one.line}" if one.line else "")
+            lines += [f"  {one.code}  {printable(name)}{place}",
+                      *paragraph(one.what + more, "    ", ""),
+                      *paragraph(f"fix: {one.fix()}", "    ")]
+    if report.not_ranked:
+        lines += ["", "Not ranked, but published:",
+                  *(line for text in report.not_ranked for line in paragraph(text))]
+    if report.to_do:
+        lines += ["", *paragraph(f"Still to do in run.md: {', '.join(report.to_do)}. Edit it "
+                                 "between its comments, or type:", "", "")]
+        words = [name for name in report.to_do if name != "attestation"]
+        if words:
+            lines += [again(*(f"run_md.{name}=None." for name in words)),
+                      *paragraph("None. is for nothing to say; else type what you changed and "
+                                 "why, and what a reader should know", hanging="")]
+        if "attestation" in report.to_do:
+            lines += ["and, once you have reviewed all five files:",
+                      again("run_md.attestation=true")]
+    for note in report.notes:
+        lines += ["", *paragraph(f"Note: {note}", "")]
+    replace = " (with the true value in place of each VALUE)" * report.next.endswith("=VALUE")
+    then = " (once the errors are fixed)" * bool(report.refused)
+    return "\n".join([*lines, "", f"Next{replace}{then}:", f"  {report.next}"])
+
+
+def _value_lines(chosen: Sequence[declared.MissingValue], width: int) -> list[str]:
+    """`key=example  where to look` of each value, in two columns."""
+    shown = [(f'{one.short}="{one.example}"' if " " in one.example
+              else f"{one.short}={one.example}", one.where) for one in chosen]
+    column = min(max(len(example) for example, _ in shown), LONGEST_EXAMPLE)
+    return [line for example, where in shown
+            for line in textwrap.wrap(f"  {example:<{column}}  {where}", width,
+                                      subsequent_indent=" " * (column + 4), break_long_words=False,
+                                      break_on_hyphens=False)]
 
 
 def as_json(report: Report) -> str:
@@ -412,7 +470,10 @@ def as_json(report: Report) -> str:
     return json.dumps({
         **report._asdict(), "exit_code": report.exit_code,
         "missing": [one.key for one in report.to_declare if one.important],
-        "to_declare": [{**one._asdict(), "set": one.option} for one in report.to_declare]})
+        "to_declare": [{**one._asdict(), "set": " ".join(one.option())}
+                       for one in report.to_declare],
+        "refused": [one.document() for one in report.refused],
+        "warnings": [one.document() for one in report.warnings]})
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -426,14 +487,15 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
     machine, names = machine or system.Machine(), this_machine() if names is None else names
     evidence = read_evidence(folder, partial)
     parsed = read_settings(settings, len(evidence.manifest["models"]))
-    made, private = build_submission(evidence, parsed, machine, reprobe, names)
+    made = build_submission(evidence, parsed, machine, reprobe, names)
     contents = {HARDWARE: ledger.dump_document(made.hardware),
                 METADATA: ledger.dump_document(made.metadata), PAGE: made.page.encode("utf-8")}
     if parsed.remove_host_name:
         contents[ledger.MANIFEST] = ledger.dump_document(made.manifest)
     write_all(folder, contents)
-    server = find_server(made, machine, names)
-    return make_report(evidence, made, sorted(contents), private, server)
+    return make_report(evidence, made, sorted(contents),
+                       check_folder(folder, made.manifest["synthetic"], names),
+                       find_server(made, machine, names))
 
 
 def build_parser() -> Parser:
@@ -446,6 +508,8 @@ def build_parser() -> Parser:
                         help="complete a run that has not ended, as class partial")
     parser.add_argument("--reprobe", action="store_true",
                         help="probe this machine again; declared values are kept")
+    parser.add_argument("--optional", action="store_true",
+                        help="list the optional values on later calls, too")
     parser.add_argument("--json", action="store_true",
                         help="print one JSON document on standard output")
     return parser
@@ -459,7 +523,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except HarnessError as error:
         print(f"complete_submission: {error}", file=sys.stderr)
         return error.exit_code
-    print(as_json(report) if args.json else as_text(report))
+    print_safe(as_json(report) if args.json
+               else as_text(report, terminal_width(), args.optional))
     return report.exit_code
 
 

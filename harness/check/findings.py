@@ -212,12 +212,12 @@ class Finding(NamedTuple):
         line = f":{self.line}" if self.line else ""
         place = f" ({printable(self.place, LONGEST_PLACE)})" if self.place else ""
         more = f" ({self.more} more like it)" if self.more else ""
-        body = (printable(self.what, LONGEST_WHAT) + more, f"fix: {self._fix()}")
+        body = (printable(self.what, LONGEST_WHAT) + more, f"fix: {self.fix()}")
         return "\n".join([
             f"{self.severity} {self.code} {printable(self.path, LONGEST_PLACE)}{line}{place}",
             *(row for text in body for row in wrapped(f"  {text}", width, "  "))])
 
-    def _fix(self) -> str:
+    def fix(self) -> str:
         """The remedy with the names of file, folder and run, if no shell reads more into them."""
         folder, remedy = self.path.rpartition("/")[0], CODES[self.code].remedy
         if not PLAIN_PATH.fullmatch(self.path) or not folder:

@@ -10,11 +10,10 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-from core import release
-from core.records import Manifest
-
 from check import copies, documents, findings, ledger_order, plausibility, reading, sources, texts
 from check.manifest import check_manifest, plan_problem, suites_here, suites_of
+from core import release
+from core.records import Manifest
 
 
 class Settings(NamedTuple):

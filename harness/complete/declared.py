@@ -10,17 +10,18 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from complete import metadata
 from core import schema
 from core.errors import HarnessError
+from core.names import is_generic_model
 from core.records import Fact, Metadata
 from core.text import printable
-
-from complete import metadata
 
 MAX_ACCELERATORS = schema.schema("hardware")["properties"]["accelerators"]["maxItems"]
 
@@ -28,7 +29,8 @@ REMOTE = "the server ran on another machine, which was not probed"
 PRIVATE = "left out because it was private"
 WITHDRAWN = "declared earlier and then withdrawn"
 # Placeholders. Null with a reason says more.
-FILLERS = frozenset(("", "?", "-", "n/a", "na", "tbd", "todo", "unknown", "value", "xxx", "..."))
+FILLERS = frozenset(("", "?", "-", "n/a", "na", "tbd", "todo", "unknown", "value", "text", "name",
+                     "xxx", "..."))
 
 # Settings that the server's launch flags contain: not asked for once the flags are known.
 FLAG_SETTINGS = frozenset(("flash_attention", "kv_cache_type", "batch_tokens",
@@ -62,18 +64,21 @@ WHERE_TO_LOOK = {
 
 
 class MissingValue(NamedTuple):
-    """A value that is null and worth asking for. important: without it the run is not ranked."""
+    """A value that is null and worth asking for. short: the key as --set takes it, too; important:
+    without the value the run is not ranked.
+    """
 
     key: str
+    short: str
+    example: str
     what: str
     where: str
     accepts: str
     important: bool
 
-    @property
-    def option(self) -> str:
-        """The option that declares the value."""
-        return f"--set {self.key}=VALUE"
+    def option(self, text: str = "VALUE") -> tuple[str, str]:
+        """The words that declare the value; --set refuses VALUE itself."""
+        return "--set", f"{self.short}={text}"
 
 
 # --- keys ----------------------------------------------------------------------------------------
@@ -114,17 +119,19 @@ def all_keys(models: int) -> tuple[str, ...]:
                  for key in _keys_below(name, schema.schema(name), name, models))
 
 
-def require_key(key: str, models: int) -> None:
-    """Raise HarnessError for a key that does not exist, with the keys that look like it."""
+def full_key(key: str, models: int) -> str:
+    """The key that a key or the end of one stands for. Raises HarnessError for any other text,
+    with the keys that look like it.
+    """
     keys = all_keys(models)
-    if key in keys:
-        return
-    name, part = (key.split(".") + [""])[:2]
-    if name == "metadata" and part in schema.schema(name)["properties"] and not any(
+    near = [one for one in keys if f".{one}".endswith(f".{key}")]
+    if key in keys or len(near) == 1:
+        return key if key in keys else near[0]
+    part = (key.split(".") + [""])[1]
+    if key.startswith("metadata.") and part in schema.schema("metadata")["properties"] and not any(
             one.startswith(f"metadata.{part}.") for one in keys):
         raise HarnessError(f"--set {printable(key)}: this is computed from the run and cannot be "
                            "set")
-    near = [one for one in keys if one.endswith("." + key)]
     if not near:
         ends = {".".join(one.split(".")[at:]): one for one in keys
                 for at in range(one.count(".") + 1)}
@@ -133,6 +140,19 @@ def require_key(key: str, models: int) -> None:
     hint = (f"did you mean {' or '.join(near[:4])}?" if near else
             "type a whole key, such as hardware.memory.type or metadata.runtime.backend")
     raise HarnessError(f"--set {printable(key)}: there is no such value; {hint}")
+
+
+@functools.cache
+def short_key(key: str, models: int) -> str:
+    """The shortest end of a key that no other key has, in hardware.json with its part of the file:
+    `quantization`, `memory.type`.
+    """
+    file, *parts = key.split(".")
+    starts = [0] if file == "hardware" else [
+        at for at in reversed(range(len(parts))) if not parts[at].isdigit()]
+    ends = [*(".".join(parts[at:]) for at in starts), key]
+    return next(end for end in ends
+                if sum(f".{one}".endswith(f".{end}") for one in all_keys(models)) == 1)
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -271,6 +291,11 @@ def important_keys(document: Metadata, hardware: Mapping[str, Any]) -> list[str]
         if document["runtime"]["backend"]["value"] != "cpu":
             wanted.append(f"metadata.models.{at}.gpu_offload_ratio")
     values = all_values(document, hardware)
+    for at, model in enumerate(document["models"]):
+        if is_generic_model(model["model"]) and not any(
+                values[f"metadata.models.{at}.{name}"]["value"]
+                for name in ("source_repository", "file_name")):
+            wanted.append(f"metadata.models.{at}.name")
     return [key for key in wanted if key not in values or values[key]["value"] is None]
 
 
@@ -285,7 +310,8 @@ def missing_values(document: Metadata, hardware: Mapping[str, Any],
     others = [key for key, item in all_values(document, hardware).items()
               if item["value"] is None and item["reason"] != metadata.WITHHELD
               and key not in important and _is_worth_asking(key, document, hardware, flags_known)]
-    return [_missing_value(key, key in important) for key in [*important, *others]]
+    models = len(document["models"])
+    return [_missing_value(key, models, key in important) for key in [*important, *others]]
 
 
 def _is_worth_asking(key: str, document: Metadata, hardware: Mapping[str, Any],
@@ -307,8 +333,12 @@ def _look_up(key: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", key.partition(".")[2])
 
 
-def _missing_value(key: str, important: bool) -> MissingValue:
-    what, _, where = field(key)["description"].rstrip(".").partition("; ")
+def _missing_value(key: str, models: int, important: bool) -> MissingValue:
+    node = field(key)
+    what, _, where = node["description"].rstrip(".").partition("; ")
     if key.startswith("hardware."):
-        what, where = field(key)["description"].rstrip("."), WHERE_TO_LOOK[_look_up(key)]
-    return MissingValue(key, what, where.removeprefix("see "), accepted(key), important)
+        what, where = node["description"].rstrip("."), WHERE_TO_LOOK[_look_up(key)]
+    example = node["examples"][0]
+    return MissingValue(key, short_key(key, models),
+                        example if isinstance(example, str) else json.dumps(example), what,
+                        where.removeprefix("see "), accepted(key), important)

@@ -157,11 +157,15 @@ def _engine(manifest: Manifest, events: Sequence[LedgerLine]) -> Any:
 
 def _with_declared(part: str, prefix: str, found: Mapping[str, Fact],
                    declared: Declared) -> dict[str, Fact]:
-    """Every value of a part of the schema, in its order; what is not found has to be declared."""
+    """Every value of a part of the schema, in its order; what is not found has to be declared.
+    A value that the schema does not require is there only if it is declared.
+    """
     node = schema.schema("metadata")["properties"][part]
+    node = node.get("items", node)
     return {name: apply_declared(found.get(name) or unknown(UNDECLARED), f"{prefix}.{name}",
                                  declared)
-            for name in node.get("items", node)["properties"] if name != "model"}
+            for name in node["properties"] if name != "model"
+            and (name in node["required"] or f"{prefix}.{name}" in declared)}
 
 
 def _runtime(manifest: Manifest, events: Sequence[LedgerLine], hardware: Mapping[str, Any],

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from complete import declared, metadata
 from core import result_tables, suites
 from core.names import plain_engine
 from core.records import Cell, Fact, LedgerLine, Manifest, Metadata
@@ -27,13 +28,12 @@ from core.text import (
     with_interval,
 )
 
-from complete import metadata
-
 # What the contributor attests. Merged runs hold these lines as they were ticked.
 STATEMENTS = (
-    "I looked through all five files. They hold no key, address, host, user or personal name, and "
-    "no serial number.",
-    "`python3 harness/check_submission.py --privacy` on this folder found nothing.",
+    "I reviewed all five files. They hold no real key, address, user name, personal name or serial "
+    "number (models may invent some), and a host name only if I chose to publish it.",
+    "`python3 harness/check_submission.py --privacy` on this folder found no errors, and I "
+    "reviewed its warnings.",
     "The numbers are those of this one run; no byte of `run.jsonl` was changed, and no other run "
     "was left out because its numbers were worse.",
     "These files are to be published under CC-BY-4.0, once a human has agreed to that.",
@@ -100,14 +100,17 @@ def section_text(name: str, text: str) -> str:
         return SECTIONS[name].replace("- [ ]", "- [x]")
     plain = text.strip().replace("\r\n", "\n")
     marks = [mark for section in SECTIONS for mark in section_marks(section)]
-    if not plain or not plain.replace("\n", "").isprintable() or any(m in plain for m in marks):
-        raise ValueError("not valid; type printable text without the page's own comments, or null")
+    if plain.lower() in declared.FILLERS or not plain.replace("\n", "").isprintable() or any(
+            mark in plain for mark in marks):
+        raise ValueError("not valid; type printable text without placeholders and the page's own "
+                         "comments, None. if there is nothing to say, or null")
     return plain
 
 
 def is_unwritten(sections: Mapping[str, str], name: str) -> bool:
-    """True if a section is empty or still holds its placeholder."""
-    return sections.get(name, "").strip() in ("", SECTIONS[name])
+    """True if a section is empty or holds a placeholder."""
+    text = sections.get(name, "").strip()
+    return text == SECTIONS[name] or text.lower() in declared.FILLERS
 
 
 def unticked_statements(sections: Mapping[str, str]) -> list[str]:
@@ -230,15 +233,17 @@ def reproduce_command(manifest: Manifest) -> str:
     return " ".join(words + ["--smoke"] * manifest["smoke"])
 
 
-def _reproduce(manifest: Manifest) -> str:
+def _reproduce(manifest: Manifest, document: Metadata) -> str:
     git, python, system = manifest["git"], manifest["python"], manifest["os"]
     changes = " with uncommitted changes" if git["dirty"] else ""
+    start = ("The server was started with the launch_flags shown under Model and runtime."
+             if document["runtime"]["launch_flags"]["value"] is not None else
+             "How the server was started is not known.")
     return (f"{_block(markdown_safe(reproduce_command(manifest), 2000))}\n\n"
             f"Harness {_code(manifest['harness_version'])}, commit "
             f"{_code(git['commit'] or 'unknown')}{changes}, {_code(python['implementation'])} "
             f"{_code(python['version'])} on {_code(system['system'])} "
-            f"{_code(system['machine'] or 'unknown')}. The server ran as shown under Model and "
-            "runtime.")
+            f"{_code(system['machine'] or 'unknown')}. {start}")
 
 
 def deviations(manifest: Manifest, document: Metadata, events: Sequence[LedgerLine]) -> list[str]:
@@ -305,7 +310,7 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
         ("## Results", _results(document)),
         ("## Flags", _flags(document)),
         ("## Timing error", _timing_error(document)),
-        ("## How to repeat this run", _reproduce(manifest)),
+        ("## How to repeat this run", _reproduce(manifest, document)),
         ("## Deviations", f"Computed:\n\n{_list(deviations(manifest, document, events))}\n\n"
                           f"From the contributor:\n\n{own['deviations']}"),
         ("## Notes", own["notes"]),

@@ -120,6 +120,17 @@ def plain_engine(name: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:32]
 
 
+# Names under which servers offer any model, by default or because clients insist on them.
+_GENERIC_MODEL = re.compile(r"(?:any|auto|chat|current|custom|default|llm|local|main|model|test"
+                            r"|unknown|(?:local|my|chat|base|loaded|gguf|ggml)[-_]?model|gpt-\d.*"
+                            r"|model\.(?:gguf|safetensors))\Z", re.IGNORECASE)
+
+
+def is_generic_model(name: str) -> bool:
+    """True if a served name does not show which model it is, such as `default`."""
+    return bool(_GENERIC_MODEL.match(re.split(r"[/\\]", name)[-1]))
+
+
 # --- names of this machine -----------------------------------------------------------------------
 # Logins and host names that are also words of the harness's own output: searching for them would
 # find them everywhere. Home folders are still found by pattern.

@@ -475,7 +475,13 @@ class Fact(TypedDict):
 Endpoint = TypedDict("Endpoint", {"class": str, "same_machine": Fact, "engine": Engine})
 
 
-class Model(TypedDict):
+class ModelName(TypedDict, total=False):
+    """What the contributor calls a model whose served name does not show what it is."""
+
+    name: Fact
+
+
+class Model(ModelName):
     """Properties of a model as published."""
 
     model: str

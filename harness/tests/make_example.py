@@ -26,7 +26,6 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import complete_submission
 from core import answer_checks, ledger, plan, release, suites
-
 from tests.machine.test_machine import RecordedMachine
 
 Json = dict[str, Any]

@@ -153,7 +153,7 @@ class Commands(unittest.TestCase):
     def test_listed_set_keys_exist(self):
         for row in documents.rows(RUNBOOK, "key"):
             with self.subTest(row[0]):
-                declared.require_key(documents.plain(row[0]), 1)
+                declared.full_key(documents.plain(row[0]), 1)
 
     def test_readme_shows_the_two_commands_in_its_first_30_lines(self):
         top = TEXTS["README.md"].split("\n")[:30]

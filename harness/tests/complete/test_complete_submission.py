@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import unittest
@@ -19,10 +20,10 @@ from complete import declared, metadata, run_md
 from core import files, ledger, privacy, schema
 from core.errors import HarnessError, StorageError
 from machine import inventory, system
-
-from tests import make_example
+from tests import make_example, valid_run
 from tests.machine.test_machine import RecordedMachine
 from tests.make_example import Call, Mac, ledger_of, manifest_of, write_raw
+from tests.valid_run import Spec
 
 NAMES = ("hardware.json", "manifest.json", "metadata.json", "run.jsonl", "run.md")
 WRITTEN = ["hardware.json", "metadata.json", "run.md"]
@@ -77,6 +78,10 @@ class Case(unittest.TestCase):
         self.folder = os.path.join(self.root, "ada", "mac-m1-8gb", "run-x")
         self.manifest = manifest_of(("5q",), synthetic=False)
         self.write()
+        # The made ledgers have no greeting and the like; Checked has runs that the check accepts.
+        self.check = mock.patch.object(complete_submission, "check_folder", return_value=[])
+        self.check.start()
+        self.addCleanup(self.check.stop)
 
     def write(self, facts: dict[str, Any] = make_example.FACTS, **changed: Any) -> None:
         """Replace the raw files."""
@@ -166,21 +171,6 @@ class Writes(Case):
             self.assert_refused("cannot be written (No space left on device)",
                                 f"{QUANTIZATION}=Q8_0", kind=StorageError)
 
-    def test_replaces_files_after_all_are_written(self) -> None:
-        seen: list[list[str]] = []
-        replace = os.replace
-
-        def record(source: str, target: str) -> None:
-            if target in map(self.path, WRITTEN):
-                seen.append(sorted(name for name in os.listdir(self.folder)
-                                   if name.endswith(complete_submission.STAGED)))
-            replace(source, target)
-
-        with mock.patch.object(os, "replace", record):
-            self.complete()
-        self.assertEqual([f"{name}.new" for name in WRITTEN], seen[0])
-        self.assertEqual(sorted(NAMES), sorted(os.listdir(self.folder)))
-
 
 class Metadata(Case):
     def build(self, events: list[dict[str, Any]]) -> Any:
@@ -188,7 +178,7 @@ class Metadata(Case):
 
     def test_can_be_rebuilt_from_the_files(self) -> None:
         self.complete(*IMPORTANT, f"{QUANTIZATION}=Q8_0", "metadata.models.0.family=null",
-                      f"{LOCAL}=true")
+                      f"{LOCAL}=true", "metadata.models.0.name=Qwen2.5 1.5B")
         document = self.read("metadata.json")
         sha256 = hashlib.sha256(self.bytes()["run.jsonl"]).hexdigest()
         self.assertEqual(document, metadata.build(
@@ -214,26 +204,20 @@ class Metadata(Case):
     def test_reported_and_declared_values_side_by_side(self) -> None:
         self.complete(*IMPORTANT, "metadata.models.0.slots_count=2",
                       "metadata.models.0.draft_model=none")
-        undeclared = missing(metadata.UNDECLARED)
-        self.assertEqual({
-            "model": "qwen2.5:1.5b", "quantization": known("Q4_K_M", "server"),
-            "parameters_count": known(1_543_714_304, "server"),
-            "active_parameters_count": undeclared, "file_bytes": known(986_061_892, "server"),
-            "bits_per_weight": known(5.11007, "computed"),
-            "digest": known(make_example.FACTS["digest"], "server"),
-            "family": known("qwen2", "server"), "source_repository": undeclared,
-            "file_name": undeclared, "draft_model": known("none", "declared"),
-            "trained_context_tokens": known(32_768, "server"),
-            "context_effective_tokens": known(4096, "server"),
-            "slots_count": known(2, "declared"), "gpu_offload_ratio": known(1.0, "declared"),
-        }, self.model())
-        self.assertEqual({
-            "name": known("Ollama", "server"), "version": known("0.12.6", "server"),
-            "backend": known("metal", "declared"),
-            **dict.fromkeys(("build_origin", "launch_flags", "threads_count",
-                             "accelerators_used_count", "flash_attention", "kv_cache_type",
-                             "batch_tokens", "micro_batch_tokens"), undeclared),
-        }, self.read("metadata.json")["runtime"])
+        undeclared, model = missing(metadata.UNDECLARED), self.model()
+        for name, expected in (
+                ("quantization", known("Q4_K_M", "server")),
+                ("parameters_count", known(1_543_714_304, "server")),
+                ("active_parameters_count", undeclared), ("file_name", undeclared),
+                ("bits_per_weight", known(5.11007, "computed")),
+                ("draft_model", known("none", "declared")),
+                ("context_effective_tokens", known(4096, "server")),
+                ("slots_count", known(2, "declared")), ("gpu_offload_ratio", known(1, "declared"))):
+            self.assertEqual(expected, model[name], name)
+        runtime = self.read("metadata.json")["runtime"]
+        self.assertEqual({**dict.fromkeys(runtime, undeclared), "name": known("Ollama", "server"),
+                          "version": known("0.12.6", "server"),
+                          "backend": known("metal", "declared")}, runtime)
 
     def test_unknown_server_is_a_missing_value(self) -> None:
         self.write(engine={"name": "unknown", "version": None, "build": None,
@@ -250,6 +234,15 @@ class Metadata(Case):
         self.complete()
         self.assertEqual(known("b6800-abc", "server"),
                          self.read("metadata.json")["runtime"]["version"])
+
+    def test_name_of_a_model_is_there_only_if_declared(self) -> None:
+        for setting, found in (("metadata.models.0.family=null", None),
+                               ("models.0.name=Qwen3 8B", known("Qwen3 8B", "declared")),
+                               ("models.0.name=null", None)):
+            self.complete(setting)
+            self.assertEqual(found, self.model().get("name"))
+            self.assertEqual([], schema.validate(self.read("metadata.json"), "metadata",
+                                                 exact=True))
 
     def test_last_identification_of_the_server_counts(self) -> None:
         updated = {**make_example.ENGINE, "version": "0.13.0"}
@@ -456,9 +449,10 @@ class Refuses(Case):
         family, memory = "metadata.models.0.family", "hardware.memory"
         for setting, words in (
                 (BACKEND, "type KEY=VALUE"),
-                ("backend=cuda", f"did you mean {BACKEND}?"),
                 ("backed=cuda", f"did you mean {BACKEND}"),
                 ("version=1", "did you mean hardware.os.version or"),
+                ("name=x", "or metadata.runtime.name"),
+                ("backend=VALUE", "one of cpu, cuda"),
                 ("zzz=1", "there is no such value; type a whole key, such as hardware.memory"),
                 ("\x1b]0;x\x07=1", "there is no such value"),
                 ("metadata.cells.0=1", "computed from the run and cannot be set"),
@@ -485,7 +479,8 @@ class Refuses(Case):
                 (f"{family}=a\u202eb", "printable text"),
                 ("manifest.host_hostname_short=box", "manifest.host_hostname_short=null"),
                 ("run_md.poem=a", "run_md.deviations, run_md.notes, run_md.attestation"),
-                ("run_md.notes=<!-- end run_md.notes -->", "without the page's own comments"),
+                ("run_md.notes=<!-- end run_md.notes -->", "the page's own comments"),
+                ("run_md.notes=TEXT", "without placeholders"),
                 ("run_md.notes=a\x1bb", "printable text"),
                 ("run_md.notes= ", "printable text"),
                 ("run_md.attestation=yes", "type true")):
@@ -588,25 +583,14 @@ class Privacy(Case):
         self.assertEqual([missing(declared.PRIVATE)] * 2, [
             document["cpu"]["model_name"], document["accelerators"][0]["model_name"]])
 
-    def test_private_text_of_the_run_is_reported(self) -> None:
-        self.manifest = manifest_of(("5q",), models=("adalovelace/tiny",), synthetic=False)
-        self.write()
-        report = self.complete(*IMPORTANT, names=(ADA,))
-        self.assertEqual(1, report.exit_code)
-        self.assertIn("metadata.models.0.model: ", " ".join(report.private))
-        self.assertIn("serve the model under another name", report.private[0])
-        self.assertIn("\nMust not be published:\n  metadata.cells.0.model: ",
-                      complete_submission.as_text(report))
-
     def test_host_name_is_the_only_change_of_a_manifest(self) -> None:
         self.write(host_hostname_short="ada-box", hostname_omitted=False)
         before = self.bytes()["manifest.json"]
-        self.assertIn("publishes this machine's name", self.complete().notes[0])
+        self.complete()
         self.assertEqual(before, self.bytes()["manifest.json"])
         report = self.complete("manifest.host_hostname_short=null")
         self.assertEqual(sorted([*WRITTEN, "manifest.json"]), report.written)
         self.assertEqual(before.replace(b'"ada-box"', b"null"), self.bytes()["manifest.json"])
-        self.assertNotIn("publishes", " ".join(report.notes))
         self.assertTrue(self.read("metadata.json")["run"]["host_name_removed"])
         self.complete()
         self.assertTrue(self.read("metadata.json")["run"]["host_name_removed"])
@@ -627,21 +611,32 @@ class Command(Case):
     def set(self, *settings: str) -> tuple[int, str, str]:
         return self.main(self.folder, *(w for one in settings for w in ("--set", one)))
 
-    def test_important_values_come_first_and_exit_with_1(self) -> None:
+    def test_required_values_come_first_and_exit_with_1(self) -> None:
         code, out, err = self.main(self.folder)
         self.assertEqual((1, ""), (code, err))
-        lines = out.split("\n")
-        self.assertEqual([
-            "Missing, and the run is not ranked without:",
-            f"  --set {BACKEND}=VALUE   one of cpu, cuda, rocm, metal, vulkan, sycl, "
-            "openvino, opencl, directml, webgpu, cann, tpu, other"], lines[3:5])
-        self.assertRegex(lines[5], r"^      [A-Z].*\. See: the devices in its log")
-        self.assertIn("  --set metadata.models.0.gpu_offload_ratio=VALUE   a number from 0 to 1",
-                      lines[6])
-        self.assertIn("\n\nOnly you can provide these; leave out what you do not know:\n  --set "
-                      "hardware.memory.speed_mts=VALUE   a whole number from 1\n", out)
-        self.assertTrue(out.endswith(f"--set {BACKEND}=VALUE --set metadata.models.0."
-                                     "gpu_offload_ratio=VALUE\n"))
+        self.assertRegex(out, r"(?s)\n\nRequired for ranking .*:\n  backend=cuda  +the devices in "
+                              r".*\n  gpu_offload_ratio=1  .*\n\nOptional \(skip what you don't "
+                              r"know\):\n  memory.speed_mts=6000  +sudo dmidecode")
+        self.assertTrue(out.endswith(" --set backend=VALUE --set gpu_offload_ratio=VALUE\n"))
+
+    def test_optional_values_are_only_counted_on_later_calls(self) -> None:
+        first, later = self.main(self.folder)[1], self.main(self.folder)[1]
+        self.assertNotIn("\nOptional values not declared: ", first)
+        self.assertRegex(later, r"\nOptional values not declared: \d+ \(--optional lists them\)\n")
+        self.assertIn("\nRequired for ranking", later)
+        self.assertIn("\nOptional (skip", self.main(self.folder, "--optional")[1])
+
+    def test_next_command_is_refused_until_its_placeholders_are_replaced(self) -> None:
+        words = shlex.split(self.main(self.folder)[1].rstrip().rpartition("\n")[2])
+        self.assertEqual(["python3", "harness/complete_submission.py"], words[:2])
+        code, _, err = self.main(self.folder, *words[3:])
+        self.assertEqual((2, True), (code, "backend=VALUE: not valid" in err))
+
+    def test_no_line_is_wider_than_the_terminal_but_commands_and_paths(self) -> None:
+        with mock.patch.dict(os.environ, {"COLUMNS": "80"}):
+            out = self.main(self.folder)[1]
+        for line in out.split("\n"):
+            self.assertTrue(len(line) <= 80 or "run-x" in line, line)
 
     def test_server_command_line_is_shown_until_it_is_declared(self) -> None:
         machine = Mac()
@@ -652,10 +647,10 @@ class Command(Case):
         self.assertEqual(("llama-server -m x.gguf -t 8 --api-key ...",
                           {"metadata.runtime.launch_flags": "-t 8"}),
                          (report.server_line, report.proposed))
-        self.assertIn("declare: --set metadata.runtime.launch_flags='-t 8'\n",
-                      complete_submission.as_text(report))
-        report = self.complete("metadata.runtime.launch_flags=-t 8", machine=machine)
-        self.assertNotIn("command line", complete_submission.as_text(report))
+        self.assertRegex(complete_submission.as_text(report, 80),
+                         r"type:\n  python3 .* --set 'launch_flags=-t 8'\n")
+        report = self.complete("launch_flags=-t 8", machine=machine)
+        self.assertNotIn("command line", complete_submission.as_text(report, 80))
 
     def test_server_settings_are_proposed_only_if_set_accepts_them(self) -> None:
         accepted = {"launch_flags": "-fa 1", "runtime.backend": "cuda",
@@ -672,37 +667,32 @@ class Command(Case):
     def test_json_is_one_document(self) -> None:
         code, out, err = self.main(self.folder, "--json", "--set", f"{BACKEND}=metal")
         document = json.loads(out)
-        to_declare = document.pop("to_declare")
-        ratio = "metadata.models.0.gpu_offload_ratio"
-        self.assertEqual({
-            "run_id": self.manifest["run_id"], "folder": self.folder, "run_class": "complete",
-            "exit_code": 1, "written": WRITTEN, "missing": [ratio], "private": [],
-            "server_line": None, "proposed": {},
-            **{name: document[name] for name in ("warnings", "notes", "next")}}, document)
-        self.assertEqual((1, ""), (code, err))
-        self.assertEqual((ratio, "a number from 0 to 1", True, f"--set {ratio}=VALUE"), tuple(
-            to_declare[0][name] for name in ("key", "accepts", "important", "set")))
-        self.assertEqual({False}, {one["important"] for one in to_declare[1:]})
+        self.assertEqual((1, "", 1), (code, err, document["exit_code"]))
+        self.assertEqual(
+            (self.manifest["run_id"], "complete", WRITTEN, [],
+             ["deviations", "notes", "attestation"]),
+            tuple(document[name] for name in ("run_id", "run_class", "written", "refused",
+                                              "to_do")))
+        first, *others = document["to_declare"]
+        self.assertEqual(
+            ("metadata.models.0.gpu_offload_ratio", "1", "a number from 0 to 1", True,
+             "--set gpu_offload_ratio=VALUE"),
+            tuple(first[name] for name in ("key", "example", "accepts", "important", "set")))
+        self.assertEqual([first["key"]], document["missing"])
+        self.assertEqual({False}, {one["important"] for one in others})
 
-    def test_warnings_of_the_check_are_shown_before_the_notes_are_written(self) -> None:
-        report = self.complete()
-        self.assertTrue(report.warnings)
-        self.assertIn(f"explain it in your notes:\n  {report.warnings[0]}\n",
-                      self.main(self.folder)[1])
-
-    def test_privacy_check_comes_before_the_attestation(self) -> None:
+    def test_still_to_do_names_what_is_unwritten(self) -> None:
         out = self.set(*IMPORTANT)[1]
-        self.assertRegex(out, r"\nnext: \S+ harness/check_submission\.py --privacy \S+run-x\n")
-
-    def test_nothing_is_noted_once_notes_and_attestation_are_written(self) -> None:
-        code, out, err = self.set(*IMPORTANT, "run_md.notes=none", "run_md.deviations=none",
+        self.assertRegex(out, r"\nStill to do in run.md: deviations, notes, attestation\. ")
+        self.assertRegex(out, r"\nNext:\n  \S+ harness/check_submission\.py --privacy \S+run-x\n$")
+        code, out, err = self.set("run_md.notes=none", "run_md.deviations=none",
                                   "run_md.attestation=true")
         self.assertEqual((0, ""), (code, err))
-        self.assertNotIn("note:", out)
-        self.assertRegex(out, r"\nnext: \S+ harness/check_submission\.py [^- ]\S+run-x\n")
+        self.assertNotIn("Still to do", out)
+        self.assertRegex(out, r"\nNext:\n  \S+ harness/check_submission\.py \S+run-x\n$")
         self.assertEqual([], run_md.unticked_statements(run_md.read_sections(self.read("run.md"))))
         report = self.complete("run_md.notes=null", "run_md.attestation=null")
-        self.assertIn("needs your notes (notes, attestation): ", report.notes[0])
+        self.assertEqual(["notes", "attestation"], report.to_do)
 
     def test_usage_errors_are_one_safe_line(self) -> None:
         for words in ((), (self.folder, "--sat"), (self.folder, "--set", "x=1"),
@@ -728,10 +718,76 @@ class Command(Case):
     def test_help_lists_options_and_exit_codes(self) -> None:
         code, out, _ = self.main("--help")
         self.assertEqual(0, code)
-        for words in ("RUN_DIR", "--set KEY=VALUE", "--partial", "--reprobe", "--json",
-                      "0 written", "1 written", "2 usage", "4 storage"):
+        for words in ("RUN_DIR", "--set KEY=VALUE", "--partial", "--reprobe", "--optional",
+                      "--json", "0 written", "1 written", "2 usage", "4 storage"):
             self.assertIn(words, out)
         self.assertLessEqual(max(map(len, out.split("\n"))), 100)
+
+
+class Checked(Case):
+    """Runs that the check accepts, but for one mistake."""
+
+    def make(self, spec: Spec, change: Any = None) -> None:
+        self.check.stop()
+        made = valid_run.make(spec)
+        if change:
+            change(made.events)
+            made = made.sealed()
+        self.folder = made.write(self.root)
+
+    def text(self, report: complete_submission.Report) -> str:
+        return complete_submission.as_text(report, 80)
+
+    def test_honest_run_waits_only_for_notes_and_attestation(self) -> None:
+        self.make(Spec(phases="frozen"))
+        os.unlink(self.path("run.md"))
+        report = self.complete()
+        self.assertEqual((0, [], ["deviations", "notes", "attestation"]),
+                         (report.exit_code, report.refused, report.to_do))
+        self.assertNotIn("would refuse", self.text(report))
+
+    def test_errors_are_shown_with_remedies_apart_from_what_is_to_do(self) -> None:
+        self.make(Spec(phases="frozen,5q", swapped=True))
+        report = self.complete("run_md.notes=null")
+        self.assertEqual((1, {"ledger-altered"}, ["notes"]),
+                         (report.exit_code, {one.code for one in report.refused}, report.to_do))
+        text = self.text(report)
+        self.assertRegex(text, r"\nThe check would refuse this:\n  ledger-altered  run\.jsonl:\d+ "
+                               r".*\n    lane 0 made .*\n    fix: restore run\.jsonl")
+        self.assertRegex(text, r"Next \(once the errors are fixed\):\n  \S+ "
+                               r"harness/complete_submission\.py \S+$")
+
+    def test_placeholder_in_a_note_would_be_refused(self) -> None:
+        self.make(Spec(phases="frozen"))
+        report = self.complete("run_md.notes=TODO: cooling")
+        self.assertEqual((["placeholder-left"], []),
+                         ([one.code for one in report.refused], report.to_do))
+
+    def test_cell_with_failed_calls_is_named_as_not_ranked(self) -> None:
+        ids = [question.id for question in valid_run.SUITES["20q"]]
+        self.make(Spec(phases="frozen,20q", failing=tuple(ids[:8])))
+        report = self.complete()
+        self.assertEqual(0, report.exit_code)
+        self.assertIn("smollm2-135m 20q: failures (8 of 20 calls: 8 timeout)", report.not_ranked)
+        self.assertRegex(self.text(report), r"\nNot ranked, but published:\n  smollm2-135m 20q: ")
+
+    def test_private_text_of_the_run_would_be_refused(self) -> None:
+        self.make(Spec(phases="frozen"))
+        report = self.complete(names=(privacy.MachineName("host", "smollm2-135m"),))
+        self.assertEqual({"private-value"}, {one.code for one in report.refused})
+        self.assertIn("manifest.json", {one.path.rpartition("/")[2] for one in report.refused})
+
+    def test_warnings_are_shown_with_remedies(self) -> None:
+        def add_address(events: Any) -> None:
+            for event in events:
+                if event["event"] == "call_finished" and event["response"]:
+                    event["response"]["text"] += " mail me: ada.lovelace@posteo.net"
+
+        self.make(Spec(phases="frozen"), add_address)
+        report = self.complete()
+        self.assertIn("private-answer", {one.code for one in report.warnings})
+        self.assertRegex(self.text(report), r"(?s)\nWarnings \(.*\):.*  private-answer  "
+                                            r"run\.jsonl:\d+ \(response\.text\)\n.*fix: ")
 
 
 if __name__ == "__main__":

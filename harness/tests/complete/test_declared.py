@@ -9,14 +9,15 @@ from pathlib import Path
 
 from complete import declared, metadata
 from core import schema
-
+from core.errors import HarnessError
 from tests import make_example
 
 
 class Keys(unittest.TestCase):
     def test_every_key_has_a_description_and_accepted_values(self) -> None:
         for key in declared.all_keys(2):
-            declared.require_key(key, 2)
+            self.assertEqual(key, declared.full_key(key, 2))
+            self.assertEqual(key, declared.full_key(declared.short_key(key, 2), 2))
             self.assertTrue(declared.accepted(key), key)
             self.assertTrue(declared.field(key)["description"].isascii(), key)
 
@@ -85,14 +86,33 @@ class MissingValues(unittest.TestCase):
         self.assertNotIn("hardware.memory.type", self.keys())
 
     def test_active_parameters_are_asked_for_only_in_a_mixture_of_experts(self) -> None:
-        before = copy.deepcopy(self.document)
         for model, is_mixture in (("Qwen3-30B-A3B-Q4_K_M", True), ("mixtral:8x7b", True),
                                   ("gpt-oss:20b", True), ("gemma-3-4b-it", False),
                                   ("smollm2-135m", False)):
             self.document["models"][0]["model"] = model
             self.assertEqual(is_mixture,
                              "metadata.models.0.active_parameters_count" in self.keys(), model)
-        self.assertNotEqual(before, self.document)
+
+    def test_name_is_required_where_the_server_says_only_default(self) -> None:
+        key = "metadata.models.0.name"
+        for model, is_generic in (("default", True), ("/models/model.gguf", True),
+                                  ("gpt-3.5-turbo", True), ("local-model", True),
+                                  ("gpt-oss:20b", False), ("qwen2.5:1.5b", False)):
+            self.document["models"][0]["model"] = model
+            self.assertEqual(is_generic, key in declared.important_keys(
+                self.document, self.hardware), model)
+        self.document["models"][0]["model"] = "default"
+        for name in ("name", "source_repository"):
+            document = copy.deepcopy(self.document)
+            document["models"][0][name] = metadata.known("Qwen/Qwen3-8B", "declared")
+            self.assertNotIn(key, declared.important_keys(document, self.hardware))
+
+    def test_examples_are_accepted(self) -> None:
+        self.document["models"][0]["model"] = "default-8x7b"
+        for one in declared.missing_values(self.document, self.hardware):
+            self.assertIsNotNone(declared.parse(one.key, one.example), one.key)
+            with self.assertRaises(HarnessError):
+                declared.parse(one.key, one.option()[1].partition("=")[2])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any, Optional
 from complete import metadata, run_md
 from core import ledger, schema
 from machine import inventory
-
 from tests import make_example
 from tests.complete.test_complete_submission import answer, hello_and_5q, missing
 from tests.make_example import Call, Mac, ledger_of, manifest_of
@@ -148,6 +147,13 @@ class Page(unittest.TestCase):
         self.assertEqual(missing("not told"), found["models"][0]["context_effective_tokens"])
         self.assertIn("whether it was in effect is not known",
                       run_md.deviations(self.manifest, found, self.events)[0])
+
+    def test_start_of_the_server_is_claimed_only_where_it_is_known(self) -> None:
+        for declared, sentence in (({}, "How the server was started is not known."), (
+                {"runtime.launch_flags": "-t 4"}, "The server was started with the launch_flags ")):
+            page = run_md.render_run_md(self.manifest, self.build(declared), self.hardware, {},
+                                        self.events)
+            self.assertIn(sentence, page)
 
     def test_canonical_run_has_no_deviations(self) -> None:
         self.assertIn("\n## Deviations\n\nComputed:\n\nNone.\n", self.render())

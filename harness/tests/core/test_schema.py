@@ -11,7 +11,7 @@ from core import schema
 from tests import format_schemas
 
 FILES = sorted(format_schemas.SCHEMAS.iterdir())
-ANNOTATIONS = {"$schema", "$defs", "title", "description"}
+ANNOTATIONS = {"$schema", "$defs", "title", "description", "examples"}
 HUGE = 2 ** 53
 
 
