@@ -179,7 +179,7 @@ def spread_text(spread: Optional[entries.Spread]) -> str:
     if spread is None:
         return ""
     return texts.with_interval({"median": spread.value, "ci_low": spread.low,
-                                 "ci_high": spread.high})
+                                "ci_high": spread.high})
 
 
 # --- for other programs --------------------------------------------------------------------------
@@ -207,9 +207,9 @@ def flat(row: Json) -> dict[str, texts.TableCell]:
     out: dict[str, texts.TableCell] = {}
     for name, value in row.items():
         if name in entries.NUMBERS:
-            spread = value or dict.fromkeys(("median", "low", "high", "interval_of"))
+            spread = value or dict.fromkeys(("median", "low", "high"))
             out[name] = spread["median"]
-            out.update({f"{name}_{part}": spread[part] for part in ("low", "high", "interval_of")})
+            out.update({f"{name}_{part}": spread[part] for part in ("low", "high")})
         elif isinstance(value, dict):
             out.update({f"{name}_{part}": held for part, held in value.items()})
         elif isinstance(value, list):
@@ -219,12 +219,15 @@ def flat(row: Json) -> dict[str, texts.TableCell]:
     return out
 
 
-def json_text(blocks: Sequence[Sequence[ranking.Place]], found: Found) -> str:
-    """{"submissions", "left_out", "rows"}; rows as comparison.row_json makes them."""
+def json_text(blocks: Sequence[Sequence[ranking.Place]],
+              headlines: Sequence[Sequence[ranking.Place]], found: Found) -> str:
+    """{"submissions", "left_out", "rows"}; rows as ranking.row_json makes them, those of a phase
+    first, then the headline rows, whose phase is null."""
     return json.dumps({
         "submissions": len(found.submissions),
         "left_out": [{"path": path, "reason": reason} for path, reason in found.broken],
-        "rows": [ranking.row_json(place) for block in blocks for place in block]}, indent=1)
+        "rows": [ranking.row_json(place) for block in (*blocks, *headlines) for place in block]},
+        indent=1)
 
 
 # --- two runs ------------------------------------------------------------------------------------
@@ -296,18 +299,23 @@ def do_table(args: argparse.Namespace) -> int:
     if not found.submissions:
         raise HarnessError("nothing to compare: no submission could be read; a submission is a folder with "
                    f"{', '.join(DOCUMENTS)}, which complete_submission.py makes of a run")
-    rows = ranking.make_rows(submission for submission, _ in found.submissions)
-    wanted = ranking.matching(rows, {name: getattr(args, name) for name in ranking.FILTERS})
+    submissions = [submission for submission, _ in found.submissions]
+    rows = ranking.make_rows(submissions)
+    filters = {name: getattr(args, name) for name in ranking.FILTERS}
+    wanted = ranking.matching(rows, filters, with_hello=args.json)
     if args.html:
         write_page(args.html, rows, wanted, found)
     else:
-        print_table(args, ranking.only(ranking.ranked(rows, args.sort), wanted), found)
+        headlines = ranking.headline_rows(submissions) if args.json and not args.phase else []
+        print_table(args, ranking.only(ranking.ranked(rows, args.sort), wanted),
+                    ranking.ranked(ranking.matching(headlines, filters), args.sort), found)
     return 1 if found.broken else 0
 
 
-def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Place]], found: Found) -> None:
+def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Place]],
+                headlines: Sequence[Sequence[ranking.Place]], found: Found) -> None:
     """The rows in the form asked for, on standard output."""
-    texts.print_safe(json_text(blocks, found) if args.json else
+    texts.print_safe(json_text(blocks, headlines, found) if args.json else
                csv_text(blocks).removesuffix("\r\n") if args.csv else
                markdown_text(blocks, found) if args.markdown else
                table_text(blocks, found, texts.terminal_width()))

@@ -1,44 +1,44 @@
-"""Read submissions into comparable entries."""
+"""Read submissions into comparable entries.
+
+Only fields that a comparison needs are read, each with its type; the whole schema costs 6 ms per
+submission, a minute for 10,000 of them, and is the check's task. Facts that an older or newer
+schema does not have are unknown.
+"""
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any, NamedTuple, Optional
 
-from core import metric_definitions, release, schema, suites
+from compare import identity
+from compare.identity_names import size_as_sold_gib
+from core import metric_definitions, schema, suites
 
 Json = dict[str, Any]
 
 MAX_CHARACTERS = 400          # of any text that is read here; schemas allow less
-LARGEST = 1e15                # of any number; none that is published comes near
-GIB = 1024 ** 3
+LARGEST = 1e15                # of any number; published ones are far smaller
 
-# Title, and where a submission's cell holds it: a summary under `metrics`, or a value of its own.
+# Title by name: summaries under a cell's `metrics`, or values of the cell itself.
 NUMBERS = {name: metric_definitions.METRICS[name].title for name in (
     "decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "tpot_ms", "lane_efficiency_ratio",
     "e2el_ms", "output_token_throughput_tokens_per_s")}
 
 
 class BrokenSubmission(Exception):
-    """A document that is not what its schema says; the message says where and what."""
+    """A document that does not match its schema; the message says where and what."""
 
 
 class Spread(NamedTuple):
-    """One number and how sure it is. of: "prompts", "runs", "range of runs", or "" without one.
-
-    low and high are its exact 95 % interval over the prompts of a single run, or over six runs and
-    more; of two to five runs the lowest and the highest. None where there is none.
-    """
+    """A median over runs with its 95 % interval (see verdicts.interval); None if there is none."""
 
     value: float
     low: Optional[float]
     high: Optional[float]
-    of: str
 
 
 class Entry(NamedTuple):
-    """One model in one phase of one submission."""
+    """One model in one phase of one submission. about: facts that identify the model."""
 
     model: str
     quantization: Optional[str]
@@ -47,15 +47,17 @@ class Entry(NamedTuple):
     cold: bool
     planned: int
     asked: int
-    numbers: dict[str, Spread]
+    numbers: dict[str, float]
     passed: int
     checked: int
     flags: tuple[str, ...]
     context_tokens: Optional[int]
+    about: identity.Model
+    configuration: tuple[tuple[str, Optional[str]], ...]
 
 
 class Device(NamedTuple):
-    """What makes two machines the same one here; see the module's text."""
+    """A machine as it is shown; identity.Machine decides which machines are the same."""
 
     tag: str
     system: Optional[str]
@@ -69,7 +71,7 @@ class Device(NamedTuple):
 
 
 class Runtime(NamedTuple):
-    """The program that served; backend is what it computed with, such as cuda."""
+    """The program that served; backend is its compute API, such as cuda."""
 
     name: str
     version: Optional[str]
@@ -77,12 +79,13 @@ class Runtime(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """What a comparison needs of one submission. asked: what its manifest says was asked."""
+    """What a comparison needs from one submission. asked: the workload by its manifest."""
 
     run_id: str
     handle: str
     started_at: str
     device: Device
+    machine: identity.Machine
     runtime: Runtime
     asked: Json
     synthetic: bool
@@ -91,187 +94,166 @@ class Submission(NamedTuple):
     entries: tuple[Entry, ...]
 
 
-# --- reading what strangers wrote ----------------------------------------------------------------
-def _at(document: Any, path: str) -> Any:
-    """The value at a dotted path; BrokenSubmission where it is missing."""
-    at = document
+# --- fields of untrusted documents ---------------------------------------------------------------
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and isfinite(value) and 0 <= value <= LARGEST
+
+
+KINDS = {
+    "a text of at most 400 characters":
+        lambda value: isinstance(value, str) and len(value) <= MAX_CHARACTERS,
+    "a number from 0 to 1e15": _is_number,
+    "a number from 0 to 1e15, or null": lambda value: value is None or _is_number(value),
+    "a whole number": lambda value: type(value) is int and _is_number(value),
+    "true or false": lambda value: isinstance(value, bool),
+    "a list": lambda value: isinstance(value, list),
+    "an object": lambda value: isinstance(value, dict)}
+TEXT, NUMBER, NUMBER_OR_NULL, COUNT, BOOL, LIST, OBJECT = KINDS
+
+
+def field(document: Any, path: str, kind: str) -> Any:
+    """The value at a dotted path; raises BrokenSubmission if it is missing or of another kind."""
+    value = document
     for name in path.split("."):
-        if not isinstance(at, dict) or name not in at:
+        if not isinstance(value, dict) or name not in value:
             raise BrokenSubmission(f"{path} is missing")
-        at = at[name]
-    return at
-
-
-def _text(document: Any, path: str) -> str:
-    value = _at(document, path)
-    if not isinstance(value, str) or len(value) > MAX_CHARACTERS:
-        raise BrokenSubmission(f"{path}: {schema.shown(value)} is no text of at most {MAX_CHARACTERS} "
-                               "characters")
+        value = value[name]
+    if not KINDS[kind](value):
+        raise BrokenSubmission(f"{path}: {schema.shown(value)} is not {kind}")
     return value
 
 
-def _number(document: Any, path: str) -> Optional[float]:
-    """A number from 0 to LARGEST, or null."""
-    value = _at(document, path)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
-            0 <= value <= LARGEST and isfinite(value)):
-        raise BrokenSubmission(f"{path}: {schema.shown(value)} is no number from 0 to {LARGEST:g}")
-    return value
+def _facts(holder: Any, where: str) -> Json:
+    """Values of an object's facts ({"value", "source", "reason"}) and plain texts, by name."""
+    if not isinstance(holder, dict):
+        raise BrokenSubmission(f"{where}: {schema.shown(holder)} is not an object")
+    found = {}
+    for name, fact in holder.items():
+        value = fact.get("value") if isinstance(fact, dict) else fact
+        kind = TEXT if isinstance(value, str) else LIST if isinstance(value, list) else \
+            BOOL if isinstance(value, bool) else NUMBER_OR_NULL
+        expected = next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), kind)
+        if not KINDS[kind](value) or value is not None and not KINDS[expected](value):
+            raise BrokenSubmission(f"{where}.{name}: {schema.shown(value)} is not {expected}")
+        found[name] = value
+    return found
 
 
-def _count(document: Any, path: str) -> int:
-    value = _number(document, path)
-    if not isinstance(value, int):
-        raise BrokenSubmission(f"{path}: {schema.shown(value)} is no whole number")
-    return value
-
-
-def _bool(document: Any, path: str) -> bool:
-    value = _at(document, path)
-    if not isinstance(value, bool):
-        raise BrokenSubmission(f"{path}: {schema.shown(value)} is neither true nor false")
-    return value
-
-
-def _list(document: Any, path: str) -> list[Any]:
-    value = _at(document, path)
-    if not isinstance(value, list):
-        raise BrokenSubmission(f"{path}: {schema.shown(value)} is no list")
-    return value
-
-
-def _fact(document: Any, path: str, read: Any) -> Any:
-    """The value of a {"value", "source", "reason"} leaf; None where it is not known."""
-    return None if _at(document, f"{path}.value") is None else read(document, f"{path}.value")
+# What a fact is, by how its name ends.
+ENDINGS = {"_bytes": COUNT, "_tokens": COUNT, "_w": NUMBER, "_ratio": NUMBER, "usable_threads_count":
+           NUMBER, "_count": COUNT, "name": TEXT, "quantization": TEXT, "digest": TEXT,
+           "repository": TEXT, "version": TEXT, "backend": TEXT, "flags": TEXT, "draft_model": TEXT,
+           "mode": TEXT, "source": TEXT, "kind": TEXT, "virtualization": TEXT, "governor": TEXT,
+           "cache_type": TEXT, "flash_attention": TEXT, "family": TEXT, "per_weight": NUMBER}
 
 
 def _flags(document: Any, path: str) -> tuple[str, ...]:
-    names = _list(document, path)
-    unknown = [name for name in names if not isinstance(name, str) or name not in metric_definitions.FLAGS]
+    names = field(document, path, LIST)
+    unknown = [name for name in names
+               if not isinstance(name, str) or name not in metric_definitions.FLAGS]
     if unknown:
-        raise BrokenSubmission(f"{path}: {schema.shown(unknown[0])} is no flag")
+        raise BrokenSubmission(f"{path}: {schema.shown(unknown[0])} is not a known flag")
     return tuple(metric_definitions.ordered_flags(names))
 
 
+# --- one submission ------------------------------------------------------------------------------
 def read_submission(manifest: Any, metadata: Any, hardware: Any) -> Submission:
-    """A Submission of its three parsed documents; raises BrokenSubmission.
-
-    Only what is compared is looked at; whether a submission is sound is for its check to say.
-    """
-    run_id = _text(metadata, "run_id")
-    if _text(manifest, "run_id") != run_id:
+    """A Submission from its three parsed documents; raises BrokenSubmission."""
+    run_id = field(metadata, "run_id", TEXT)
+    if field(manifest, "run_id", TEXT) != run_id:
         raise BrokenSubmission("run_id differs between manifest.json and metadata.json")
-    told = {_text(model, "model"): model for model in _list(metadata, "models")}
+    handle, tag = field(metadata, "submitter_handle", TEXT), field(metadata, "device_tag", TEXT)
+    reached = field(metadata, "endpoint.class", TEXT)
+    at = _facts(field(metadata, "runtime", OBJECT), "runtime")
+    runtime = Runtime(at.get("name") or field(metadata, "endpoint.engine.name", TEXT),
+                      at.get("version"), at.get("backend"))
+    parts = {f"{part}.{name}": value for part in ("system", "cpu", "memory", "power")
+             for name, value in _facts(field(hardware, part, OBJECT), part).items()}
+    cards = [_facts(card, "accelerators") for card in field(hardware, "accelerators", LIST)]
+    machine = identity.machine(parts, cards, f"{handle}/{tag}", reached)
+    models = {}
+    for document in field(metadata, "models", LIST):
+        facts = _facts(document, "models")
+        models[field(document, "model", TEXT)] = facts, [
+            name for name, fact in document.items()
+            if isinstance(fact, dict) and fact.get("source") == "declared"]
+    engine, _, backend = identity.runtime(*runtime)
+    about = {name: (facts, identity.model(facts, declared, engine or ""), identity.configuration(
+        facts, at, parts, machine, engine or "", backend))
+        for name, (facts, declared) in models.items()}
     return Submission(
-        run_id, _text(metadata, "submitter_handle"), _text(metadata, "run.started_at"),
-        _device(metadata, hardware),
-        Runtime(_fact(metadata, "runtime.name", _text) or
-                _text(metadata, "endpoint.engine.name"), *(_fact(metadata, f"runtime.{name}", _text)
-                                                            for name in ("version", "backend"))),
-        _asked(manifest), _bool(metadata, "synthetic"), _text(metadata, "run.class"),
+        run_id, handle, field(metadata, "run.started_at", TEXT),
+        _device(parts, cards, tag, reached), machine, runtime, _asked(manifest),
+        field(metadata, "synthetic", BOOL), field(metadata, "run.class", TEXT),
         _flags(metadata, "run_flags"),
-        tuple(_entry(cell, told) for cell in _list(metadata, "cells")))
+        tuple(_entry(cell, about) for cell in field(metadata, "cells", LIST)))
 
 
-def _entry(cell: Any, told: dict[str, Any]) -> Entry:
-    model, phase = _text(cell, "model"), _text(cell, "phase")
-    if model not in told:
+def _entry(cell: Any, about: dict[str, tuple[Json, identity.Model, Any]]) -> Entry:
+    model, phase = field(cell, "model", TEXT), field(cell, "phase", TEXT)
+    if model not in about:
         raise BrokenSubmission(f"cells: {schema.shown(model)} is not among the models")
     if phase not in suites.PHASES:
-        raise BrokenSubmission(f"cells: {schema.shown(phase)} is no phase")
-    context = _fact(told[model], "context_effective_tokens", _count)
+        raise BrokenSubmission(f"cells: {schema.shown(phase)} is not a phase")
+    facts, identified, configuration = about[model]
     return Entry(
-        model, _fact(told[model], "quantization", _text), phase, _count(cell, "lanes"),
-        _bool(cell, "cold"), _count(cell, "planned"), _count(cell, "ok") + _count(cell, "failed"),
-        dict(_numbers(cell)), _count(cell, "checks.passed"), _count(cell, "checks.total"),
-        _flags(cell, "flags"), context)
+        model, facts.get("quantization"), phase, field(cell, "lanes", COUNT),
+        field(cell, "cold", BOOL), field(cell, "planned", COUNT),
+        field(cell, "ok", COUNT) + field(cell, "failed", COUNT), dict(_numbers(cell)),
+        field(cell, "checks.passed", COUNT), field(cell, "checks.total", COUNT),
+        _flags(cell, "flags"), facts.get("context_effective_tokens"), identified, configuration)
 
 
-def _numbers(cell: Any) -> Iterator[tuple[str, Spread]]:
+def _numbers(cell: Any) -> Iterator[tuple[str, float]]:
     for name in NUMBERS:
-        if name not in metric_definitions.CALL_METRICS:
-            value = _number(cell, name)
-            if value is not None:
-                yield name, Spread(value, None, None, "")
-            continue
-        value, low, high = (_number(cell, f"metrics.{name}.{part}")
-                            for part in ("median", "ci_low", "ci_high"))
+        is_summary = name in metric_definitions.CALL_METRICS
+        value = field(cell, f"metrics.{name}.median" if is_summary else name, NUMBER_OR_NULL)
         if value is not None:
-            whole = low is not None and high is not None
-            yield name, Spread(value, *((low, high, "prompts") if whole else (None, None, "")))
+            yield name, value
 
 
 def _asked(manifest: Any) -> Json:
     """What has to agree where numbers are compared."""
-    options, changed = (_at(manifest, name) for name in ("canonical_options",
-                                                         "canonical_options_overrides"))
-    if not isinstance(options, dict) or not isinstance(changed, dict):
-        raise BrokenSubmission("canonical_options: no object")
+    options = field(manifest, "canonical_options", OBJECT)
+    changed = field(manifest, "canonical_options_overrides", OBJECT)
     names = [name for name in changed if name in options]
-    hashes = _at(manifest, "files_sha256")
-    return {
-        "harness_version": _text(manifest, "harness_version"),
-        "overrides": {name: (_number(changed, name), _number(options, name)) for name in names},
-        "num_ctx": _number({**options, **changed}, "num_ctx"),
-        "hashes": {path: hashes[path] for path in SUITE_PATHS if path in hashes}
-        if isinstance(hashes, dict) else {}}
+    overrides = {name: (field(changed, name, NUMBER_OR_NULL), field(options, name, NUMBER_OR_NULL))
+                 for name in names}
+    return {"harness_version": field(manifest, "harness_version", TEXT), "overrides": overrides,
+            "num_ctx": field({**options, **changed}, "num_ctx", NUMBER_OR_NULL),
+            "hashes": field(manifest, "files_sha256", OBJECT)}
 
 
-# --- one device ----------------------------------------------------------------------------------
-def _device(metadata: Any, hardware: Any) -> Device:
-    capacity = _fact(hardware, "memory.capacity_bytes", _count)
-    limit = _fact(hardware, "memory.limit_bytes", _count)
-    known = [size for size in (capacity, limit) if size]
-    cards = [_card(card) for card in _list(hardware, "accelerators")]
+# --- machines as they are shown ------------------------------------------------------------------
+def _device(parts: Json, cards: list[Json], tag: str, reached: str) -> Device:
+    sizes = [parts.get(f"memory.{name}_bytes") for name in ("capacity", "limit")]
+    known = [size for size in sizes if size]
+    shown = [_card_text(card) for card in cards]
     return Device(
-        _text(metadata, "device_tag"), _fact(hardware, "system.model_name", _text),
-        _name(hardware, "cpu.model_name"),
-        _fact(hardware, "cpu.usable_threads_count", _number),
-        size_as_sold_gib(min(known)) if known else None,
-        tuple(f"{cards.count(card)} x {card}" if cards.count(card) > 1 else card
-              for card in sorted(set(cards))),
-        _fact(hardware, "power.mode", _text),
-        _fact(hardware, "power.source", _text) == "battery", _text(metadata, "endpoint.class"))
+        tag, parts.get("system.model_name"), _shortened(parts.get("cpu.model_name")),
+        parts.get("cpu.usable_threads_count"), size_as_sold_gib(min(known)) if known else None,
+        tuple(f"{shown.count(card)} x {card}" if shown.count(card) > 1 else card
+              for card in sorted(set(shown))),
+        parts.get("power.mode"), parts.get("power.source") == "battery", reached)
 
 
-def _name(document: Any, path: str) -> Optional[str]:
-    """A processor's or card's name without trade marks and the clock behind its @."""
-    value = _fact(document, path, _text)
-    if value is None:
-        return None
-    bare = re.sub(r"\((?:R|TM|C)\)|\bCPU\b|@.*", " ", value, flags=re.IGNORECASE)
-    return " ".join(bare.split()) or None
+def _shortened(name: Optional[str]) -> Optional[str]:
+    """A name without trade marks and clock."""
+    return identity.without_marks(name) if name else None
 
 
-def _card(card: Any) -> str:
+def _card_text(card: Json) -> str:
     """Name, memory and power limit of a card; of a GPU without memory of its own, its cores."""
-    size, cores = _fact(card, "memory_bytes", _count), _fact(card, "cores_count", _count)
-    watts = _fact(card, "power_limit_w", _number)
+    size, cores, watts = card.get("memory_bytes"), card.get("cores_count"), card.get("power_limit_w")
     return " ".join(filter(None, (
-        _name(card, "model_name") or "unknown accelerator",
+        _shortened(card.get("model_name")) or "unknown accelerator",
         f"{size_as_sold_gib(size):g} GiB" if size else f"{cores}-core GPU" if cores else "",
         f"{watts:.0f} W" if watts else "")))
 
 
-def size_as_sold_gib(size_bytes: int) -> float:
-    """The size of memory that a machine with so many usable bytes was sold with, in GiB.
-
-    Systems keep up to a tenth for themselves, another part with every version; sold are powers of
-    two and their multiples by 9/8, 5/4, 3/2 and 7/4. The smallest of those that holds it.
-    """
-    size = 0.25
-    while True:
-        for eighths in (8, 9, 10, 12, 14):
-            if size * eighths / 8 * GIB >= size_bytes:
-                return size * eighths / 8
-        size *= 2
-
-
 def device_text(device: Device) -> str:
     """What computes, in words: `NVIDIA GeForce RTX 4090 24 GiB + AMD Ryzen 9 7950X, 32 threads`,
-    or where one chip does both `Apple M1, 8 threads + 8-core GPU`."""
+    or if one chip does both `Apple M1, 8 threads + 8-core GPU`."""
     threads = f"{device.threads:g} threads" if device.threads else ""
     cpu = ", ".join(filter(None, (device.cpu or device.system, threads)))
     within = [card for card in device.accelerators if device.cpu and card.startswith(device.cpu)]
@@ -281,7 +263,7 @@ def device_text(device: Device) -> str:
 
 
 def device_notes(device: Device) -> str:
-    """What else makes it this device: `MacBook Air, power mode low_power, on battery`."""
+    """Its other properties: `MacBook Air, power mode low_power, on battery`."""
     return ", ".join(filter(None, (
         device.system, f"power mode {device.power_mode}" if device.power_mode else "",
         "on battery" if device.on_battery else "",
@@ -292,7 +274,3 @@ def device_notes(device: Device) -> str:
 def runtime_text(runtime: Runtime) -> str:
     """`llama.cpp b4567 cuda`."""
     return " ".join(filter(None, runtime))
-
-
-# --- what is not ranked --------------------------------------------------------------------------
-SUITE_PATHS = tuple(next(reversed(release.RELEASES.values())))

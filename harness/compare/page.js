@@ -8,7 +8,6 @@ const SORTS = Object.keys(DATA.sorts);
 const PHASES = Object.keys(DATA.phases);
 const PAGE_ROWS = 100;                       // more are drawn when asked for
 const LOG_FROM_RATIO = 30;                   // values further apart are drawn on a logarithmic scale
-const OF = ["", "95 % interval across prompts", "lowest and highest run", "95 % interval over runs"];
 const RATIO_OF_TEXT = { device: 1, hardware: 1, runtime: 1, runs: 1, checks: 1 };
 
 // A row as pages.py writes it (see `_row` there), by name.
@@ -111,8 +110,8 @@ const lowerIsBetter = (sort) => DATA.sorts[sort][2] === "lower";
 
 function spreadWords(sort, spread) {
   if (!spread) return `${DATA.sorts[sort][0]}: not known`;
-  const [value, low, high, of] = spread;
-  const ends = low === null ? "" : `, ${digits(low)} to ${digits(high)} (${OF[of]})`;
+  const [value, low, high] = spread;
+  const ends = low === null ? "" : `, ${digits(low)} to ${digits(high)} (95 % interval over runs)`;
   return `${DATA.sorts[sort][0]}: ${digits(value)}${unitOf(sort) && ` ${unitOf(sort)}`}${ends}`;
 }
 

@@ -161,28 +161,23 @@ def _device_number(device: entries.Device, tables: dict[str, Table]) -> int:
 
 
 def _row(row: ranking.Row, tables: dict[str, Table], runs: dict[str, int], ranks: list[str]) -> list[Any]:
-    of = {"": 0, "prompts": 1, "range of runs": 2, "runs": 3}
     spreads = [row.numbers.get(name) for name in ranking.SHORT.values()]
     quantization = "" if row.quantization is None else row.quantization
     return [
-        ranking.row_id(row), _device_number(row.device, tables),
+        row.page_id, _device_number(row.device, tables),
         tables["runtimes"].number(entries.runtime_text(row.runtime)),
         tables["models"].number(row.model), tables["quantizations"].number(quantization),
-        list(suites.PHASES).index(row.phase), ranks,
+        list(suites.PHASES).index(row.phase or ""), ranks,
         [tables["reasons"].number(reason) for reason in row.reasons],
-        [None if s is None else [s.value, s.low, s.high, of[s.of]] for s in spreads],
+        [None if s is None else list(s) for s in spreads],
         [row.passed, row.checked], list(row.flags), [runs[run.run_id] for run in row.runs],
         row.left_out, _values_of_runs(row) if len(row.runs) > 1 else []]
 
 
 def _values_of_runs(row: ranking.Row) -> list[list[Optional[float]]]:
-    """Per run its own median of each number, in the order of row.runs."""
-    found = []
-    for run in row.runs:
-        entry = next(e for e in run.entries if (e.model, e.phase) == (row.model, row.phase))
-        found.append([entry.numbers[name].value if name in entry.numbers else None
-                      for name in ranking.SHORT.values()])
-    return found
+    """Each run's own numbers, in the order of row.runs."""
+    return [[row.values[name][i] if name in row.values else None
+             for name in ranking.SHORT.values()] for i in range(len(row.runs))]
 
 
 # --- details: which ------------------------------------------------------------------------------
@@ -211,7 +206,7 @@ def detail_order(runs: Iterable[entries.Submission]) -> list[entries.Submission]
     seen: dict[Any, int] = {}
     turns = []
     for i, run in enumerate(newest):
-        key = (run.device, run.runtime)
+        key = (run.machine, run.runtime)
         turns.append((seen.setdefault(key, 0), i))
         seen[key] += 1
     return [newest[i] for _, i in sorted(turns)]

@@ -1,76 +1,67 @@
-"""Many submissions side by side: what is one device, what may be ranked, and what its number is.
+"""Rows of comparable runs, and their order and ranks.
 
-Pure functions over parsed manifest.json, metadata.json and hardware.json; no ledger is needed.
-
-    read_submission     the three documents -> Submission, or BrokenSubmission with one sentence
     refusals            why one model's numbers in one phase are not ranked
-    make_rows           submissions -> rows, one a device, runtime, model, quantisation and phase
+    make_rows           submissions -> exact rows, one per identity and phase
+    headline_rows       submissions -> rows of machine class x model x bits class
     ranked              rows in order, with their ranks
 
-One device is: the device tag, the system's name, the processor, the threads that the run could use,
-the memory (as it is sold: a system keeps some of it for itself), the accelerators with their power
-limits, the power mode, whether it ran on battery, and whether it was reached over a network. Equal
-facts are one device whoever owns it; another tag is another device, since a tag may tell what no
-probe sees, such as a cooler. A row's number is the median over all runs of that device with one
-runtime, version and backend, one model and one quantisation: never the best one. Runs that may not
-be ranked stand in rows of their own, so that a median never mixes the two.
-
-Ranks are given within one model and phase. Rows share a rank where the intervals overlap or the
-values are less than 5 % apart: nothing tells them apart.
+identity.py decides which runs belong in one row. A row's number is the median over all its runs,
+never the best of them. Runs that may not be ranked are in rows of their own, so that a median never
+mixes the two. Ranks are given within one model and phase, by the verdicts of compare/verdicts.
 """
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from core import metric_definitions, metrics, release, suites
-
 from compare import entries as entriess
+from compare import identity, verdicts
+from core import metric_definitions, metrics, release, suites
 
 Json = dict[str, Any]
 
-
-CANONICAL_LANES = 4           # the runner's default of --lanes
 RANKED_BY = "decode_tokens_per_s"
+SUITE_PATHS = tuple(next(reversed(release.RELEASES.values())))
 
 
 def phase_path(phase: str) -> str:
-    """The file whose bytes decide what a phase asks."""
+    """The file that holds a phase's questions."""
     name = suites.PHASES[phase].suite_file
     return f"harness/suites/{name}" if name else "harness/prompts.py"
 
 
 def refusals(submission: entriess.Submission, entry: entriess.Entry) -> tuple[str, ...]:
-    """Why this cell's numbers stand outside the ranking; empty where they do not."""
+    """Why this cell's numbers are not ranked; empty if they are."""
     return tuple(reason for reason in (
         "synthetic: no model answered" if submission.synthetic else None,
-        "hosted endpoint, no machine of the contributor's"
+        "hosted endpoint, not the contributor's machine"
         if submission.device.reached == "public" else None,
-        *_asked_otherwise(submission, entry),
+        *_workload_differences(submission, entry),
         None if submission.completeness == "complete" else
         f"{submission.completeness} run",
         f"{entry.asked} of {entry.planned} calls made" if entry.asked < entry.planned else None,
-        "cold: its time holds the model's load" if entry.cold else None,
+        "cold: its time includes the model's load" if entry.cold else None,
         *(flag for flag in entry.flags if metric_definitions.FLAGS[flag].unrankable),
     ) if reason)
 
 
-def _asked_otherwise(submission: entriess.Submission, entry: entriess.Entry) -> Iterator[str]:
+def _workload_differences(submission: entriess.Submission,
+                          entry: entriess.Entry) -> Iterator[str]:
     asked = submission.asked
     newest = next(reversed(release.RELEASES))
     if asked["harness_version"] != newest:
         yield f"harness {asked['harness_version']}, ranked is {newest}"
     path = phase_path(entry.phase)
-    if path in entriess.SUITE_PATHS and asked["hashes"].get(path) != release.RELEASES[newest][path]:
-        yield f"other bytes of {path.rpartition('/')[2]}"
+    if path in SUITE_PATHS and asked["hashes"].get(path) != release.RELEASES[newest][path]:
+        yield f"{path.rpartition('/')[2]} was changed"
     for name, (value, canonical) in sorted(asked["overrides"].items()):
         yield f"{name} {_plain(value)}, not {_plain(canonical)}"
-    if suites.PHASES[entry.phase].kind in ("same", "mixed") and entry.lanes != CANONICAL_LANES:
-        yield f"{entry.lanes} lanes, not {CANONICAL_LANES}"
+    if suites.PHASES[entry.phase].kind in ("same", "mixed") \
+            and entry.lanes != suites.DEFAULT_LANES:
+        yield f"{entry.lanes} lanes, not {suites.DEFAULT_LANES}"
     if entry.context_tokens and asked["num_ctx"] and entry.context_tokens < asked["num_ctx"]:
-        yield f"context {entry.context_tokens}, asked {_plain(asked['num_ctx'])}"
+        yield f"context {entry.context_tokens}, requested {_plain(asked['num_ctx'])}"
 
 
 def _plain(value: Optional[float]) -> str:
@@ -79,81 +70,133 @@ def _plain(value: Optional[float]) -> str:
 
 # --- rows ----------------------------------------------------------------------------------------
 class Row(NamedTuple):
-    """Runs of one device with one runtime, model and quantisation in one phase.
+    """Runs with one identity in one phase; in a headline row phase is None.
 
-    reasons: why they are not ranked. runs: their submissions, newest first. left_out: how many
-    further runs of the same stand in a row that is not ranked.
+    key: what `id` names. device, runtime: of the newest run, to be shown. reasons: why the runs are
+    not ranked. runs: their submissions, newest first. values: by metric, one number per run, in
+    the order of runs. left_out: number of further runs of the same identity that are not ranked.
     """
 
+    key: tuple[Any, ...]
+    block: str
     device: entriess.Device
     runtime: entriess.Runtime
     model: str
     quantization: Optional[str]
-    phase: str
+    configuration: str
+    phase: Optional[str]
     reasons: tuple[str, ...]
     lanes: int
     numbers: dict[str, entriess.Spread]
+    values: dict[str, list[Optional[float]]]
     passed: int
     checked: int
     flags: tuple[str, ...]
     runs: tuple[entriess.Submission, ...]
     left_out: int
 
+    @property
+    def id(self) -> str:
+        """Short name of the identity (and phase): the same for ranked runs and those that are not.
+        """
+        return identity.short_id(self.key)
+
+    @property
+    def page_id(self) -> str:
+        """Short name of the row, which differs between ranked runs and those that are not."""
+        return identity.short_id((*self.key, self.reasons))
+
 
 class Place(NamedTuple):
-    """A row's rank, None where it has none; tied where others share it."""
+    """A row with its rank, None if it has none; tied if others share it."""
 
     row: Row
     rank: Optional[int]
     tied: bool
 
 
-Member = tuple[entriess.Submission, entriess.Entry]
-Group = tuple[entriess.Device, entriess.Runtime, str, Optional[str], str]
+class Member(NamedTuple):
+    """One entry of a submission with its identity."""
+
+    submission: entriess.Submission
+    entry: entriess.Entry
+    identity: identity.Identity
+
+
+def members_of(submissions: Iterable[entriess.Submission]) -> list[Member]:
+    """All entries with their identities, which depend on all submissions that are compared."""
+    every = [(submission, entry) for submission in submissions for entry in submission.entries]
+    joined = identity.blocks_and_weights(entry.about for _, entry in every)
+    cached: dict[Any, identity.Identity] = {}
+    found = []
+    for submission, entry in every:
+        block, weights = joined[entry.about]
+        made = identity.Identity(
+            block, weights, entry.about.quant, entry.about.bits_class, submission.machine,
+            identity.runtime(*submission.runtime), entry.configuration)
+        found.append(Member(submission, entry, cached.setdefault(made, made)))
+    return found
 
 
 def make_rows(submissions: Iterable[entriess.Submission]) -> list[Row]:
-    """A row for each device, runtime, model, quantisation and phase; apart what is not ranked."""
-    groups: dict[Group, dict[tuple[str, ...], list[Member]]] = {}
-    for submission in submissions:
-        for entry in submission.entries:
-            key = (submission.device, submission.runtime, entry.model, entry.quantization,
-                   entry.phase)
-            apart = groups.setdefault(key, {})
-            apart.setdefault(refusals(submission, entry), []).append((submission, entry))
-    return [_row(key, reasons, members, sum(map(len, apart.values())) - len(members))
-            for key, apart in groups.items() for reasons, members in apart.items()]
+    """A row for each exact identity and phase; separate ones for runs that are not ranked."""
+    return _rows(members_of(submissions), lambda member: (member.identity.exact,
+                                                          member.entry.phase))
 
 
-def _row(group: Group, reasons: tuple[str, ...], members: list[Member], others: int) -> Row:
-    members.sort(key=lambda member: (member[0].started_at, member[0].run_id), reverse=True)
-    entries = [entry for _, entry in members]
-    flags = {flag for submission, entry in members for flag in (*entry.flags,
-                                                                *submission.run_flags)}
-    spreads = {name: over_runs([entry.numbers[name] for entry in entries if name in entry.numbers])
-               for name in entriess.NUMBERS if any(name in entry.numbers for entry in entries)}
-    device, runtime, model, quantization, phase = group
-    return Row(device, runtime, model, quantization, phase, reasons,
-               max(entry.lanes for entry in entries), spreads,
+def headline_rows(submissions: Iterable[entriess.Submission]) -> list[Row]:
+    """A row for each machine class, model and bits class, over the one-lane phases."""
+    return _rows([member for member in members_of(submissions)
+                  if member.entry.phase in metric_definitions.ONE_LANE_PHASES
+                  or {entry.phase for entry in member.submission.entries}.isdisjoint(
+                      metric_definitions.ONE_LANE_PHASES)],
+                 lambda member: (member.identity.headline, None))
+
+
+def _rows(members: Iterable[Member], key_of: Callable[[Member], tuple[Any, Any]]) -> list[Row]:
+    groups: dict[Any, dict[tuple[str, ...], list[Member]]] = {}
+    for member in members:
+        by_reason = groups.setdefault(key_of(member), {})
+        by_reason.setdefault(refusals(member.submission, member.entry), []).append(member)
+    return [_row(key, reasons, of, _runs_count(by_reason, reasons))
+            for key, by_reason in groups.items() for reasons, of in by_reason.items()]
+
+
+def _runs_count(by_reason: dict[tuple[str, ...], list[Member]], reasons: tuple[str, ...]) -> int:
+    own = {member.submission.run_id for member in by_reason[reasons]}
+    every = {member.submission.run_id for of in by_reason.values() for member in of}
+    return len(every - own)
+
+
+def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
+         others: int) -> Row:
+    members.sort(key=lambda member: (member.submission.started_at, member.submission.run_id),
+                 reverse=True)
+    newest, entries = members[0], [member.entry for member in members]
+    runs = tuple({member.submission.run_id: member.submission for member in members}.values())
+    flags = {flag for member in members
+             for flag in (*member.entry.flags, *member.submission.run_flags)}
+    values = {name: found for name in entriess.NUMBERS
+              for found in [_values(members, runs, name)] if any(v is not None for v in found)}
+    return Row(key, newest.identity.block, newest.submission.device, newest.submission.runtime,
+               newest.identity.block if newest.entry.about.name else newest.entry.model,
+               newest.identity.quant, identity.configuration_text(newest.identity.configuration),
+               key[1], reasons, max(entry.lanes for entry in entries),
+               {name: entriess.Spread(*verdicts.interval(name, found))
+                for name, found in values.items()}, values,
                sum(entry.passed for entry in entries), sum(entry.checked for entry in entries),
-               tuple(metric_definitions.ordered_flags(flags)), tuple(run for run, _ in members),
-               0 if reasons else others)
+               tuple(metric_definitions.ordered_flags(flags)), runs, 0 if reasons else others)
 
 
-def over_runs(spreads: Sequence[entriess.Spread]) -> entriess.Spread:
-    """One number of several runs' medians; a single run's own is kept with its interval."""
-    if len(spreads) == 1:
-        return spreads[0]
-    found: Any = metrics.summarize(spread.value for spread in spreads)
-    if found["ci_low"] is None:
-        return entriess.Spread(found["median"], found["min"], found["max"], "range of runs")
-    return entriess.Spread(found["median"], found["ci_low"], found["ci_high"], "runs")
-
-
-def row_id(row: Row) -> str:
-    """A short name that stays the same as long as the row tells of the same."""
-    key = repr((*row[:5], row.reasons)).encode("utf-8", "backslashreplace")
-    return hashlib.sha256(key).hexdigest()[:12]
+def _values(members: Iterable[Member], runs: Iterable[entriess.Submission],
+            name: str) -> list[Optional[float]]:
+    """One number per run: the median of its phases, None if it has none."""
+    of_runs: dict[str, list[float]] = {}
+    for member in members:
+        if name in member.entry.numbers:
+            of_runs.setdefault(member.submission.run_id, []).append(member.entry.numbers[name])
+    return [float(metrics.median(of_runs[run.run_id])) if run.run_id in of_runs else None
+            for run in runs]
 
 
 # --- order and ranks -----------------------------------------------------------------------------
@@ -175,17 +218,18 @@ SORTS = (*SHORT, *TEXTS)
 def ranked(rows: Iterable[Row], sort: str = "decode") -> list[list[Place]]:
     """Blocks of one model and phase each, ranked rows first, best first, then those without.
 
-    sort: one of SORTS. Ranks are by that number, by the decode rate where it is none; rows that
-    lack it have no rank.
+    sort: one of SORTS. Ranks are by that number, or by the decode rate if it is not a speed; rows
+    that lack it have no rank.
     """
     blocks: dict[tuple[int, str], list[Row]] = {}
     order = list(suites.PHASES)
     for row in rows:
-        blocks.setdefault((order.index(row.phase), row.model), []).append(row)
-    return [_block(blocks[key], sort) for key in sorted(blocks)]
+        at = order.index(row.phase) if row.phase else -1
+        blocks.setdefault((at, row.block), []).append(row)
+    return [_ranked_block(blocks[key], sort) for key in sorted(blocks)]
 
 
-def _block(rows: list[Row], sort: str) -> list[Place]:
+def _ranked_block(rows: list[Row], sort: str) -> list[Place]:
     metric = SHORT.get(sort, RANKED_BY)
     able = [row for row in rows if not row.reasons and metric in row.numbers]
     able.sort(key=lambda row: _best_first(row, metric))
@@ -200,53 +244,41 @@ def _block(rows: list[Row], sort: str) -> list[Place]:
 def _best_first(row: Row, metric: str) -> tuple[Any, ...]:
     spread = row.numbers.get(metric)
     sign = -1 if metric_definitions.METRICS[metric].direction == "higher" else 1
-    return (spread is None, sign * spread.value if spread else 0, row.device.tag, row_id(row))
+    return (spread is None, sign * spread.value if spread else 0, row.device.tag, row.page_id)
 
 
 def _places(able: Sequence[Row], metric: str) -> Iterator[Place]:
-    """A row has the rank of the best one from which it cannot be told apart."""
-    ranks: list[int] = []
-    first = 0
-    for i, row in enumerate(able):
-        if i and can_be_told(able[first].numbers[metric], row.numbers[metric]):
-            first = i
-        ranks.append(first + 1)
+    """Rank 1 + the number of rows that are better by verdicts.ranks."""
+    ranks = verdicts.ranks(metric, [row.values[metric] for row in able])
     shared = Counter(ranks)
     for row, rank in zip(able, ranks):
         yield Place(row, rank, shared[rank] > 1)
 
 
-def can_be_told(a: entriess.Spread, b: entriess.Spread) -> bool:
-    """Whether two numbers differ: by 5 % at least, and their intervals, if any, do not overlap."""
-    small, large = sorted((a.value, b.value))
-    if large < small * metric_definitions.DIFFERENT_RATIO:
-        return False
-    ends = [(s.value if s.low is None else s.low, s.value if s.high is None else s.high)
-            for s in (a, b)]
-    return ends[0][1] < ends[1][0] or ends[1][1] < ends[0][0]
-
-
 # --- filters -------------------------------------------------------------------------------------
 FILTERS: dict[str, Callable[[Row], str]] = {
-    "model": lambda row: row.model,
+    "model": lambda row: " ".join([row.model, *dict.fromkeys(
+        entry.model for run in row.runs for entry in run.entries)]),
     "runtime": lambda row: entriess.runtime_text(row.runtime),
-    "hardware": lambda row: f"{row.device.tag} {entriess.device_text(row.device)} "
-                            f"{entriess.device_notes(row.device)}",
-    "phase": lambda row: row.phase,
+    "hardware": lambda row: " ".join([entriess.device_text(row.device),
+                                      entriess.device_notes(row.device),
+                                      *sorted({run.device.tag for run in row.runs})]),
+    "phase": lambda row: row.phase or "",
     "quantisation": lambda row: row.quantization or "",
 }
 
 
-def matching(rows: Iterable[Row], wanted: dict[str, Optional[str]]) -> list[Row]:
-    """Rows that hold every text asked for, capitals or not.
+def matching(rows: Iterable[Row], wanted: dict[str, Optional[str]],
+             with_hello: bool = False) -> list[Row]:
+    """Rows that contain every text asked for, ignoring case.
 
-    `hello`, one cold call a run, is left out unless it is asked for or all there is.
+    `hello`, one cold call per run, is left out unless it is asked for or nothing else matches.
     """
     asked = {name: text.casefold() for name, text in wanted.items() if text}
     found = [row for row in rows
              if all(text in FILTERS[name](row).casefold() for name, text in asked.items())]
     warm = [row for row in found if row.phase != "hello"]
-    return found if asked.get("phase") else warm or found
+    return found if asked.get("phase") or with_hello else warm or found
 
 
 def only(blocks: Iterable[Sequence[Place]], wanted: Iterable[Row]) -> list[list[Place]]:
@@ -261,20 +293,23 @@ def row_json(place: Place) -> Json:
     """A row as --json publishes it; values in 6 significant digits, units in the names."""
     row, device = place.row, place.row.device
     return {
+        "row_id": row.id, "block_id": identity.short_id(row.block),
         "rank": place.rank, "tied": place.tied, "not_ranked": list(row.reasons),
         "device_tag": device.tag, "system": device.system, "cpu": device.cpu,
         "threads": device.threads, "memory_gib": device.memory_gib,
         "accelerators": list(device.accelerators), "power_mode": device.power_mode,
         "on_battery": device.on_battery, "reached": device.reached, "runtime": row.runtime.name,
         "runtime_version": row.runtime.version, "backend": row.runtime.backend, "model": row.model,
-        "quantization": row.quantization, "phase": row.phase, "lanes": row.lanes,
+        "quantization": row.quantization, "configuration": row.configuration, "phase": row.phase,
+        "lanes": row.lanes,
         **{name: _spread_json(row.numbers.get(name)) for name in entriess.NUMBERS},
         "runs": len(row.runs), "runs_not_ranked": row.left_out,
         "handles": sorted({run.handle for run in row.runs}),
+        "reproduced": len({run.handle for run in row.runs}) > 1,
         "checks": {"passed": row.passed, "total": row.checked}, "flags": list(row.flags),
         "run_ids": [run.run_id for run in row.runs]}
 
 
 def _spread_json(spread: Optional[entriess.Spread]) -> Optional[Json]:
     return None if spread is None else {"median": spread.value, "low": spread.low,
-                                        "high": spread.high, "interval_of": spread.of or None}
+                                        "high": spread.high}

@@ -1,0 +1,459 @@
+"""What is one model, one set of weights, one machine, one configuration.
+
+Computed when submissions are compared, from facts in their documents and never from a free tag, so
+that old submissions follow each better rule. Two levels:
+
+    headline row   machine class x model x bits class
+    exact row      model, weights, quantisation, machine, runtime, configuration
+
+A fact that is not known is None and equals only None: it merges with its like, and is shown as
+unknown. Rules for single names are in identity_names, reviewed tables in identity_tables.
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Optional
+
+from compare import identity_names as names
+from compare import identity_tables as tables
+
+SAME_SIZE_RATIO = 1.02        # of parameter counts: engines round them
+POWER_STEP_W = 5              # drivers report 449.8 W or 450.6 W for a limit of 450 W
+MIN_SHORT_DIGEST = 12         # hexadecimal digits, as `ollama list` prints them
+HARDWARE_UNKNOWN = "hardware not reported"
+
+Facts = Mapping[str, Any]
+
+
+class Machine(NamedTuple):
+    """key: everything that decides speed. group: chip or cards, and memory, for headline rows."""
+
+    key: tuple[Any, ...]
+    group: str
+    cards_count: int
+    has_own_memory: bool      # at least one card has memory of its own
+
+
+class Model(NamedTuple):
+    """One model of one submission, as far as its own documents tell."""
+
+    name: Optional[str]
+    tune: str
+    certainty: int            # of the name; a model that has several takes the most certain one
+    repository: Optional[str]
+    quant: Optional[str]
+    bits_class: str
+    digest: Optional[str]
+    digest_is_declared: bool
+    parameters: Optional[int]
+    family: Optional[str]
+    file_bytes: Optional[int]
+    served: str
+
+
+class Identity(NamedTuple):
+    """What a model in a submission is. block: the model; exact: what its row is made of."""
+
+    block: str
+    weights: str
+    quant: Optional[str]
+    bits_class: str
+    machine: Machine
+    runtime: tuple[Optional[str], ...]
+    configuration: tuple[tuple[str, Optional[str]], ...]
+
+    @property
+    def exact(self) -> tuple[Any, ...]:
+        """Equal for two runs exactly if they belong in one row."""
+        return (self.block, self.weights, self.quant, self.machine.key, self.runtime,
+                self.configuration)
+
+    @property
+    def headline(self) -> tuple[str, str, str]:
+        """Equal for two runs exactly if they belong in one headline row."""
+        return self.machine.group, self.block, self.bits_class
+
+
+@functools.lru_cache(maxsize=65536)
+def short_id(key: Any) -> str:
+    """Twelve hexadecimal digits that stay the same as long as the key does."""
+    return hashlib.sha256(repr(key).encode("utf-8", "backslashreplace")).hexdigest()[:12]
+
+
+def folded(name: str) -> str:
+    """An engine's name in lower case without blanks and punctuation, except llama.cpp's."""
+    word = re.sub(r"[\s_\-]+", "", name.lower())
+    return {"llamacpp": "llama.cpp", "llamaserver": "llama.cpp", "llamacppserver": "llama.cpp",
+            "llama.cppserver": "llama.cpp", "lmstudioserver": "lmstudio",
+            "vllmserver": "vllm"}.get(word, word)
+
+
+def without_marks(name: str) -> Optional[str]:
+    """A processor's or card's name as it is shown: without trade marks and the clock after @."""
+    bare = re.sub(r"\((?:R|TM|C)\)|\bCPU\b|@.*", " ", name, flags=re.IGNORECASE)
+    return " ".join(bare.split()) or None
+
+
+# --- models --------------------------------------------------------------------------------------
+def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
+    """A Model of the values in metadata.json. declared: names of the facts that someone typed."""
+    served = str(facts["model"])
+    named = _names(facts, engine)
+    in_mlx = any(one.in_mlx for one in named)
+    best = next((one for one in named if one.words), None)
+    certainty = 3 - named.index(best) if best else 0
+    tune = best.tune if best else ""
+    if best and not tune:
+        tune = next((one.tune for one in named if one.words == best.words and one.tune), "")
+    quant = _quant(facts.get("quantization"), named, in_mlx)
+    return Model(best.words if best else None, tune, certainty,
+                 next((one.repository for one in named if one.repository), None), quant,
+                 names.bits_class(quant, facts.get("bits_per_weight")), _digest(facts.get("digest")),
+                 "digest" in declared, facts.get("parameters_count"), facts.get("family"),
+                 facts.get("file_bytes"), served)
+
+
+def _names(facts: Facts, engine: str) -> list[names.ModelName]:
+    """Names by precedence: where the weights came from, the file, the served name."""
+    found = []
+    source = facts.get("source_repository")
+    if source:
+        from_library = "ollama" in source.lower() and "/" not in source
+        first = re.split(r"[\s,;]+", source.strip())[0]
+        if re.search(r"\d", first) and (len(first) > 3):
+            found.append(names.model_name(first, "ollama" if from_library else ""))
+    file_engine = engine if engine != "ollama" else ""
+    if facts.get("file_name"):
+        found.append(names.model_name(facts["file_name"].rpartition("/")[2], file_engine))
+    found.append(names.model_name(facts["model"], engine))
+    return found
+
+
+def _quant(reported: Optional[str], named: Iterable[names.ModelName], in_mlx: bool) -> Optional[str]:
+    """The reported format; where it says less than a name, such as Q4_K_M of a UD-Q4_K_XL file or
+    4BIT of a 4bit-DWQ repository, the name's."""
+    quant = names.quantization(reported, in_mlx) if reported else None
+    for one in named:
+        if one.quant and (quant is None or _refines(one.quant, quant)):
+            return one.quant
+    return quant
+
+
+def _refines(detailed: str, general: str) -> bool:
+    bits = [re.sub(r"\D", "", text.partition("-G")[0])[:1] for text in (detailed, general)]
+    if bits[0] != bits[1] or detailed == general:
+        return False
+    if re.fullmatch(r"Q\d_K_[ML]|Q\d_K", general):
+        return detailed.startswith("UD-") or bool(re.fullmatch(r"Q\d_K_X?L", detailed)) \
+            and general != detailed
+    return bool(re.fullmatch(r"\dBIT|INT\d|MLX-\d", general)) and not re.fullmatch(
+        r"\dBIT|INT\d", detailed)
+
+
+def _digest(text: Optional[str]) -> Optional[str]:
+    if not text:
+        return None
+    word = text.strip().lower()
+    return word[len("sha256:"):] if word.startswith("sha256:") else word
+
+
+def _known_sizes_differ(sizes: Iterable[Optional[int]]) -> bool:
+    known = [size for size in sizes if size]
+    return bool(known) and max(known) > SAME_SIZE_RATIO * min(known)
+
+
+def _rounded(count: Optional[int]) -> Optional[str]:
+    return None if count is None else f"{count:.2g}"
+
+
+# --- joining models over submissions -------------------------------------------------------------
+def blocks_and_weights(models: Iterable[Model]) -> dict[Model, tuple[str, str]]:
+    """(block, weights) of each model.
+
+    Equal digests join blocks, so that an alias such as `default` takes the best name of its class;
+    not where parameter counts differ, nor for a digest that is only declared, unless the format
+    and the parameter count agree with a server's.
+    """
+    every = list(dict.fromkeys(models))
+    full = sorted({one.digest for one in every if one.digest})
+    classes: dict[Any, list[Model]] = {}
+    for one in every:
+        if one.digest:
+            classes.setdefault(_whole_digest(one.digest, full), []).append(one)
+    found: dict[Model, tuple[str, str]] = {}
+    for one in every:
+        if not one.digest:
+            found[one] = (_block(one), _weights_without_digest(one))
+    for digest, members in classes.items():
+        apart = _known_sizes_differ(one.parameters for one in members)
+        for one in members:
+            like = [other for other in members if _is_joined(one, other, apart)]
+            best = max(like, key=lambda other: (
+                other.name is not None, bool(re.search(r"\d[bm]$", other.name or "")),
+                bool(other.tune), other.certainty, other.name or "", other.tune))
+            size = f" {_rounded(one.parameters)}" if apart else ""
+            found[one] = (_block(best, digest + size), f"sha256:{digest}{size}")
+    return found
+
+
+def _whole_digest(digest: str, full: list[str]) -> str:
+    """The only longer digest that begins like a short one."""
+    if MIN_SHORT_DIGEST <= len(digest) < 64:
+        longer = [one for one in full if len(one) == 64 and one.startswith(digest)]
+        return longer[0] if len(longer) == 1 else digest
+    return digest
+
+
+def _is_joined(one: Model, other: Model, apart: bool) -> bool:
+    if apart and _known_sizes_differ((one.parameters, other.parameters)):
+        return False
+    if (one.digest_is_declared or other.digest_is_declared) and one != other:
+        return one.quant == other.quant and (one.parameters is None or other.parameters is None
+                                             or _rounded(one.parameters)
+                                             == _rounded(other.parameters))
+    return True
+
+
+def _block(one: Model, weights: str = "") -> str:
+    """`qwen-2.5-7b instruct`; a model without a name is a block of its own."""
+    if one.name:
+        return f"{one.name} {one.tune}".strip()
+    return weights or (f"unnamed {one.served.lower()} {one.family or ''} "
+                       f"{_rounded(one.parameters) or one.file_bytes or ''}").strip()
+
+
+def _weights_without_digest(one: Model) -> str:
+    if one.repository:
+        return one.repository
+    return f"unknown: {_block(one)} {_rounded(one.parameters) or ''}".strip()
+
+
+# --- machines ------------------------------------------------------------------------------------
+def machine(hardware: Facts, cards: Iterable[Facts], owner: str, reached: str) -> Machine:
+    """The machine of hardware.json as dotted names with their values.
+
+    owner: handle and tag, which stand for a machine whose hardware is not reported.
+    """
+    cpu, kind = hardware.get("cpu.model_name"), hardware.get("system.kind")
+    sizes = [hardware.get(f"memory.{name}_bytes") for name in ("capacity", "limit")]
+    memory = min((size for size in sizes if size), default=None)
+    listed = list(cards)
+    if cpu is None and memory is None and not listed:
+        return Machine((HARDWARE_UNKNOWN, owner, reached), f"{HARDWARE_UNKNOWN}: {owner}", 0, False)
+    chip = names.cpu(cpu) if cpu else None
+    used = _cards(listed)
+    own = [one for one in used if one[1] is not None]
+    gib = None if memory is None else names.size_as_sold_gib(memory)
+    key = (chip, _system(hardware, chip, own), hardware.get("cpu.usable_threads_count")
+           or hardware.get("cpu.threads_count"), gib, used, _power(hardware, kind),
+           (hardware.get("system.virtualization") or "").lower() or None,
+           hardware.get("system.modification"), "local" if reached == "loopback" else reached)
+    return Machine(key, _group(chip, gib, own), len(own), bool(own))
+
+
+def _cards(listed: Iterable[Facts]) -> tuple[tuple[Any, ...], ...]:
+    """(name, GiB, cores, power limit) of each card that may compute; graphics within a processor
+    count only where no card has memory of its own."""
+    every = list(listed)
+    has_own = [card for card in every if card.get("memory_bytes")
+               and not names.is_integrated(card.get("model_name") or "")]
+    if has_own:
+        every = [card for card in every if not names.is_integrated(card.get("model_name") or "")
+                 and (card.get("memory_bytes") or len(has_own) == 0)]
+    made = []
+    for card in every:
+        size, watts = card.get("memory_bytes"), card.get("power_limit_w")
+        if names.is_integrated(card.get("model_name") or ""):
+            size = None
+        made.append((names.card(card.get("model_name") or "unknown", bool(size)),
+                     names.size_as_sold_gib(size) if size else None, card.get("cores_count"),
+                     None if watts is None else round(watts / POWER_STEP_W) * POWER_STEP_W))
+    return tuple(sorted(made, key=repr))
+
+
+def _system(hardware: Facts, chip: Optional[str], own: list[tuple[Any, ...]]) -> Optional[str]:
+    """The machine's model where cooling and power come with it: laptops, small computers, Macs."""
+    text, kind = hardware.get("system.model_name"), hardware.get("system.kind")
+    apple = names.apple_system(text, chip or "") if text else None
+    if apple:
+        return apple
+    comes_whole = kind in ("laptop", "sbc") or hardware.get("memory.unified") or (
+        kind not in ("server", "vm") and not own and chip and names.MOBILE_CPU.search(chip))
+    if not comes_whole:
+        return None
+    return names.system(text) if text else f"unknown {kind or 'system'}"
+
+
+def _power(hardware: Facts, kind: Optional[str]) -> tuple[Any, ...]:
+    """(on battery, low power mode, governor powersave). A desktop has no battery, and its mode
+    and governor matter only where they save power; a laptop's are unknown if not reported."""
+    source, mode = hardware.get("power.source"), hardware.get("power.mode")
+    low: Any = None if mode is None else bool(re.search(
+        r"low|sav|quiet|silent|eco|efficien|battery", mode.lower()))
+    governor = (hardware.get("power.governor") or "").lower() == "powersave"
+    if kind == "laptop":
+        return source == "battery" if source else None, low, None
+    return source == "battery", bool(low), governor
+
+
+def _group(chip: Optional[str], gib: Optional[float], own: list[tuple[Any, ...]]) -> str:
+    """`2 x rtx 3090 24 GiB`, or `m1 8 GiB`."""
+    if own:
+        kinds = sorted({(name, size) for name, size, _, _ in own})
+        return " + ".join(
+            (f"{count} x " if count > 1 else "") + f"{name} {size:g} GiB" for name, size in kinds
+            for count in [sum(card[:2] == (name, size) for card in own)])
+    return f"{chip or 'unknown processor'} {f'{gib:g} GiB' if gib else 'unknown memory'}"
+
+
+# --- runtime and configuration -------------------------------------------------------------------
+def version(text: Optional[str]) -> Optional[str]:
+    """Without v, build number's b, and what follows the version: `v0.33.3+cu124` is `0.33.3`."""
+    if not text:
+        return None
+    word = re.sub(r"\(.*|\+.*|,.*|\bbuild\b.*|\bversion\b:?", " ", text.strip().lower()).split()
+    if not word:
+        return text.strip().lower()
+    return re.sub(r"-g?[0-9a-f]{7,40}$", "", re.sub(r"^(?:v|b)(?=\d)", "", word[0]))
+
+
+def runtime(name: str, version_text: Optional[str], backend: Optional[str]) \
+        -> tuple[Optional[str], ...]:
+    """(engine, version, backend)."""
+    word = re.match(r"[a-z]+", backend.lower()) if backend else None
+    return folded(name), version(version_text), \
+        {"hip": "rocm", "mlx": "metal"}.get(word[0], word[0]) if word else None
+
+
+# Launch flags: what they set, by engine-independent name. "" marks those whose effect is in
+# another fact, or that do not decide speed.
+SETTINGS = {
+    "ctk": "kv_k", "cache-type-k": "kv_k", "ctv": "kv_v", "cache-type-v": "kv_v",
+    "kv-cache-dtype": "kv_cache_type", "OLLAMA_KV_CACHE_TYPE": "kv_cache_type",
+    "fa": "flash_attention", "flash-attn": "flash_attention",
+    "OLLAMA_FLASH_ATTENTION": "flash_attention", "b": "batch_tokens", "batch-size": "batch_tokens",
+    "ub": "micro_batch_tokens", "ubatch-size": "micro_batch_tokens", "md": "draft_model",
+    "model-draft": "draft_model", "draft-model": "draft_model", "hfd": "draft_model",
+    "speculative-model": "draft_model", "speculative-config": "draft_model",
+    **dict.fromkeys((
+        "c", "ctx-size", "np", "parallel", "max-model-len", "max-num-seqs", "t", "threads", "ngl",
+        "n-gpu-layers", "gpu-layers", "OLLAMA_NUM_PARALLEL", "OLLAMA_CONTEXT_LENGTH", "temp",
+        "repeat-penalty", "repeat-last-n", "top-k", "top-p", "min-p", "seed", "s", "n", "predict",
+        "override-generation-config", "generation-config", "jinja", "host", "port", "alias", "a",
+        "metrics", "no-webui", "served-model-name", "verbose", "v", "m", "model", "hf", "hf-repo",
+        "hf-file", "api-key", "props", "slots", "chat-template", "reasoning-format", "no-warmup",
+        "warmup", "OLLAMA_HOST", "OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS",
+        "OLLAMA_DEBUG", "OLLAMA_MAX_LOADED_MODELS", "cont-batching", "cb", "threads-http",
+        "trust-remote-code", "download-dir", "timeout", "log-disable", "tensor-parallel-size",
+        "dtype", "quantization", "chat-template-kwargs", "offline"), "")}
+
+
+@functools.lru_cache(maxsize=4096)
+def launch_settings(text: str) -> tuple[tuple[str, str], ...]:
+    """Settings in the launch flags, by name; those that are not known here as they are."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = text.split()
+    found: dict[str, str] = {}
+    for i, word in enumerate(words):
+        name, _, value = word.partition("=")
+        is_flag = bool(re.match(r"--?[a-zA-Z]", word))
+        if not is_flag and not re.fullmatch(r"[A-Z][A-Z0-9_]+", name):
+            continue
+        if is_flag and not value and i + 1 < len(words) and not re.match(
+                r"--?[a-zA-Z]|[A-Z][A-Z0-9_]+=", words[i + 1]):
+            value = words[i + 1]
+        name = name.lstrip("-")
+        setting = SETTINGS.get(name, name)
+        if setting:
+            found[setting] = value.lower() or "on"
+    keys, values = found.pop("kv_k", None), found.pop("kv_v", None)
+    if keys or values:
+        found["kv_cache_type"] = f"{keys or 'f16'}/{values or 'f16'}"
+    return tuple(sorted(found.items()))
+
+
+def _kv_type(text: str) -> str:
+    parts = [{"fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16", "fp32": "f32",
+              "float32": "f32"}.get(part, part) for part in text.lower().split("/")]
+    return parts[0] if len(set(parts)) == 1 else "/".join(parts)
+
+
+def _draft(text: str) -> str:
+    name = names.model_name(text, "")
+    return "none" if text.lower() in ("none", "off", "no") else " ".join(
+        filter(None, (name.words, name.quant))) or text.lower()
+
+
+FORMS = {"kv_cache_type": _kv_type, "draft_model": _draft,
+         "flash_attention": lambda text: {"1": "on", "true": "on", "0": "off", "false": "off",
+                                          "enabled": "on", "disabled": "off"}.get(text, text)}
+
+
+def _tenths(ratio: Optional[float]) -> Optional[str]:
+    """A share in tenths; only all is 1, and only nothing 0."""
+    if ratio is None:
+        return None
+    if ratio < 0.005 or ratio > 0.995:
+        return f"{ratio:.0f}"
+    return f"{min(max(round(ratio, 1), 0.1), 0.9):g}"
+
+
+def configuration(facts: Facts, at: Facts, hardware: Facts, on: Machine, engine: str,
+                  backend: Optional[str]) -> tuple[tuple[str, Optional[str]], ...]:
+    """(setting, value) of a model as it was served. facts: of the model; at: of the runtime."""
+    flags = at.get("launch_flags")
+    typed = dict(launch_settings(flags)) if flags else {}
+    defaults = tables.DEFAULTS.get(engine, {})
+    made: dict[str, Optional[str]] = {}
+    for name in ("draft_model", "kv_cache_type", "flash_attention", "batch_tokens",
+                 "micro_batch_tokens"):
+        value = facts.get(name) if name == "draft_model" else at.get(name)
+        text = typed.pop(name, None) if value is None else str(value).lower()
+        typed.pop(name, None)
+        if text is None and flags:
+            text = "none" if name == "draft_model" else defaults.get(name, "default")
+        made[name] = FORMS.get(name, str)(text) if text is not None else None
+    offload = facts.get("gpu_offload_ratio")
+    if offload is None and backend == "cpu":
+        offload = 0
+    context = facts.get("context_effective_tokens")
+    made["gpu_offload"] = _tenths(offload)
+    made["cards_used"] = _text(at.get("accelerators_used_count"))
+    made["context"] = _text(names.power_of_two(context) if context else None)
+    made["slots"] = _text(facts.get("slots_count"))
+    in_main_memory = offload is not None and offload <= 0.995 or not on.has_own_memory
+    on_cpu = offload is not None and offload <= 0.995 or backend is None and not on.has_own_memory
+    if on_cpu:
+        made["threads"] = _text(at.get("threads_count"))
+        made["instruction_sets"] = _text(hardware.get("cpu.instruction_sets"))
+        made["l3_kib"] = _text(hardware.get("cpu.cache_l3_kib"))
+    if in_main_memory:
+        for name in ("type", "speed_mts", "channels_count"):
+            made[f"memory_{name}"] = _text(hardware.get(f"memory.{name}"))
+    made.update({f"flag {name}": value for name, value in typed.items()})
+    return tuple(sorted(made.items()))
+
+
+def _text(value: Any) -> Optional[str]:
+    if value is None:
+        return None
+    return " ".join(sorted(map(str, value))) if isinstance(value, list) else str(value).lower()
+
+
+ENGINE_DEFAULTS = {"draft_model": "none", "flash_attention": "auto", "kv_cache_type": "f16",
+                   "gpu_offload": "1"}
+
+
+def configuration_text(settings: Iterable[tuple[str, Optional[str]]]) -> str:
+    """What differs from the usual: `kv_cache_type q8_0, draft_model qwen-2.5-0.5b`."""
+    shown = ("draft_model", "kv_cache_type", "flash_attention", "gpu_offload", "batch_tokens",
+             "micro_batch_tokens", "threads", "cards_used")
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings
+                     if value not in (None, "default", ENGINE_DEFAULTS.get(name))
+                     and (name in shown or name.startswith("flag ")))

@@ -1,0 +1,367 @@
+"""Canonical names: models, quantisations, processors, graphics cards, systems."""
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import NamedTuple, Optional
+
+from compare import identity_tables as tables
+
+GIB = 1024 ** 3
+
+
+# --- quantisations -------------------------------------------------------------------------------
+@functools.lru_cache(maxsize=4096)
+def quantization(text: str, in_mlx: bool = False) -> str:
+    """`Q4_K - Medium`, `q4_k` and `Q4_K_M` are Q4_K_M; an unknown format is its own name.
+
+    in_mlx: the weights are MLX's, where "4bit" is MLX-4; elsewhere its container is unknown.
+    """
+    word = re.sub(r"^(all|mostly)[ _-]", "", text.strip().lower())
+    word = re.sub(r"medium|small|large", lambda match: match[0][0], word)
+    bits_each = re.search(r"(\d(?:\.\d+)?)\W*bpw", word)
+    exl = re.search(r"exl[23]", word)
+    if exl:
+        bits = bits_each[1] if bits_each else "".join(re.findall(r"\d+\.\d+|\d", word[exl.end():])[:1])
+        return f"{exl[0].upper()}-{float(bits):g}" if bits else exl[0].upper()
+    word = re.sub(r"\W*\d(\.\d+)?\W*bpw", "", word) if bits_each else word
+    return _gguf(word) or _other_format(re.sub(r"[\s_.\-/]+", "", word), in_mlx) \
+        or re.sub(r"[\s_.\-]+", "-", text.strip()).upper()
+
+
+def _gguf(word: str) -> Optional[str]:
+    """A format of llama.cpp; UD- and the mixes _L and _XL of single makers stay apart."""
+    folded = re.sub(r"[\s_.\-]+", "", re.sub(r"^(i1|imat(rix)?)[-_. ]", "", word))
+    found = re.fullmatch(r"(ud)?(i|t)?q(\d)(k)?(xxs|xs|xl|s|m|l|nl|[01](?:\d\d)?)?", folded)
+    if not found:
+        return None
+    maker, kind, bits, is_k, rest = found.groups()
+    rest = rest or ""
+    if is_k and ((not rest and bits in "345") or (rest == "m" and bits in "26")):
+        rest = "m" if bits in "345" else ""
+    if not kind and not is_k and not rest and bits == "8":
+        rest = "0"
+    name = "_".join(part for part in (f"{(kind or '').upper()}Q{bits}", is_k and "K",
+                                      rest.upper()) if part)
+    return f"UD-{name}" if maker else name
+
+
+FLOATS = {"F32": "f32|fp32|float32|full", "F16": "f16|fp16|float16|half",
+          "BF16": "bf16|bfloat16", "MXFP4": "mxfp4(moe)?|mxfp4quark", "MXFP6": "mxfp6",
+          "NVFP4": "nvfp4|modeloptfp4|fp4nv", "MXFP8": "mxfp8", "FP8_E5M2": "fp8e5m2",
+          "FP8": "(fbgemm|modelopt|compressedtensors)?fp8(e4m3(fn)?|dynamic|block|static|w8a8)?"
+                 "|w8a8fp8|float8(e4m3(fn)?)?",
+          "W8A16": "(int8)?w8a16", "INT8": "w8a8(int8)?|int8(w8a8)?",
+          "INT4": "w4a16(g\\d+)?|int4(w4a16)?|(auto?round)(int4|4bits?)?|int4autoround",
+          "NF4": "nf4"}
+
+
+def _other_format(word: str, in_mlx: bool) -> Optional[str]:
+    group = re.search(r"(?:gs?|groupsize)(\d{2,3})$|(\d{2,3})g$", word)
+    bare = word[:group.start()] if group else word
+    for maker in ("awq", "gptq", "hqq"):
+        if maker in bare:
+            bits = re.search(r"\d", bare.replace("marlin", ""))
+            return f"{maker.upper()}-{bits[0] if bits else 4}"
+    if re.search(r"bnb|bitsandbytes|nf4|llmint8", bare):
+        return "BNB-8" if "8" in bare else "BNB-4"
+    for name, pattern in FLOATS.items():
+        if re.fullmatch(pattern, bare):
+            return name
+    mixed = re.search(r"mixed(\d)(\d)", bare)
+    if mixed:
+        return f"MLX-MIXED_{mixed[1]}_{mixed[2]}"
+    found = re.fullmatch(r"(mlx)?q?(\d)bits?(mlx)?(dwq)?(mlx)?|(mlx)(?:q|int)?(\d)(dwq)?|dwq(\d)bits?",
+                         bare)
+    if not found:
+        return None
+    bits_known = found[2] or found[7] or found[9]
+    is_mlx = in_mlx or "mlx" in bare
+    name = f"MLX-{bits_known}" if is_mlx else f"{bits_known}BIT"
+    of_group = (group[1] or group[2]) if group else "64"
+    return name + ("-DWQ" if "dwq" in bare else "") + (f"-G{of_group}" if of_group != "64" else "")
+
+
+def bits_class(quant: Optional[str], bits_per_weight: Optional[float]) -> str:
+    """`4-bit`, `5-6-bit`, `8-bit`, `16-bit`, or `bits unknown`."""
+    bits: Optional[float] = None
+    if quant:
+        found = re.search(r"(?:Q|-|W|INT|FP|NF|BF|^F|^)(\d+)", quant)
+        bits = float(found[1]) if found else None
+    if bits is None:
+        bits = bits_per_weight
+    if bits is None:
+        return "bits unknown"
+    for limit, name in ((3.75, "2-3-bit"), (4.99, "4-bit"), (7, "5-6-bit"), (10, "8-bit"),
+                        (20, "16-bit")):
+        if bits < limit:
+            return name
+    return "32-bit"
+
+
+# --- models --------------------------------------------------------------------------------------
+class ModelName(NamedTuple):
+    """A name taken apart. words: canonical family, version and size; None if it names no model.
+
+    tune: instruct, base, or "" if unknown. repository: owner/name, lower case.
+    """
+
+    words: Optional[str]
+    tune: str
+    repository: Optional[str]
+    quant: Optional[str]
+    in_mlx: bool
+
+
+# A quantisation, container or packaging in a name whose parts are joined by "-".
+PACKAGING = re.compile(
+    r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl|s|m)|[it]?q\d(?:-k(?:-(?:xxs|xs|xl|s|m|l))?"
+    r"|-[01](?:-\d-\d)?)?)"
+    r"|bf16|fp?16|fp?32|float16|float32|bfloat16"
+    r"|(?:mx|nv)fp[468](?:-moe)?|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static))?"
+    r"|(?:awq|gptq)(?:-?(?:int)?\d(?:-?bits?)?)?(?:-marlin)?(?:-g?\d{2,3}g?)?"
+    r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4|int[348]|w\da\d{1,2}(?:-fp8)?"
+    r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
+    r"|mixed-\d-\d|[2-8]-?bits?(?:-dwq)?(?:-gs?\d{2,3})?|dwq"
+    r"|mlx|gguf|ggml|ggjt|hf|transformers|safetensors|onnx|openvino|imat|imatrix|i1|static|quantized"
+    r"|quants?|unsloth|marlin|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
+CONTAINERS = {"mlx", "gguf", "ggml", "ggjt", "hf", "transformers", "safetensors", "onnx", "openvino",
+              "imat", "imatrix", "i1", "static", "quantized", "quant", "quants", "unsloth",
+              "marlin"}
+SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")
+TUNES = {"instruct": "instruct", "it": "instruct", "chat": "instruct", "inst": "instruct",
+         "base": "base", "pt": "base", "pretrained": "base"}
+
+
+@functools.lru_cache(maxsize=65536)
+def model_name(text: str, engine: str = "") -> ModelName:
+    """Take a served name, a file name or a repository apart. engine: folded name of the engine."""
+    path, owner, from_ollama = _location(text, engine)
+    quant_after_at = ""
+    at, _, revision = path.partition("@")
+    if revision:
+        path, quant_after_at = at, f"-{revision}"
+        if not PACKAGING.search(f"-{_joined(revision)}-"):
+            quant_after_at = ""
+    base, _, tag = path.partition(":")
+    if tag.isdigit() and not from_ollama or tag == "latest":
+        tag = ""
+    name = _joined(base + (f"-{tag}" if tag else "") + quant_after_at)
+    quant, words, in_mlx = _without_packaging(name)
+    in_mlx = in_mlx or owner.startswith("mlx-community") or engine in (
+        "mlx", "mlxlm", "mlxserver", "mlxomni", "mlxengine")
+    repository = None
+    if owner:
+        repository = owner if "/" in owner else f"{owner}/{base.lower()}"
+        repository = f"ollama:{repository}" if from_ollama else repository
+    canonical, tune = _canonical(words, from_ollama and not owner, bool(owner) and not from_ollama)
+    generic = canonical in tables.GENERIC_NAMES or not owner and not tag and _is_generic(base)
+    return ModelName(None if generic or not canonical else canonical, tune, repository,
+                     quantization(quant, in_mlx) if quant else None, in_mlx)
+
+
+def _location(text: str, engine: str) -> tuple[str, str, bool]:
+    """(name with its tag, owner or "", whether it is a name in Ollama's library or a namespace)."""
+    path = text.strip().replace("\\", "/")
+    cached = re.search(r"models--([^/]+?)--([^/]+)", path)
+    if cached:
+        return cached[2], cached[1].lower(), False
+    from_hub, is_path = False, bool(re.match(r"[/~.]|[a-zA-Z]:/", path))
+    lower, cut = path.lower(), True
+    while cut:
+        cut = False
+        for host in tables.HOSTS:
+            if lower.startswith(host):
+                from_hub = from_hub or "hf" in host or "hugging" in host or "modelscope" in host
+                path, lower, cut = path[len(host):], lower[len(host):], True
+    if is_path or path.count("/") == 0:
+        name = path.rstrip("/").rpartition("/")[2]
+        is_file = re.search(r"\.(gguf|safetensors|bin)$", name, re.IGNORECASE)
+        return name, "", engine == "ollama" and not is_file
+    parts = [part for part in path.split("/") if part]
+    if len(parts) > 2 and re.search(r"\.(gguf|safetensors)$", parts[-1], re.IGNORECASE):
+        return parts[-1], f"{parts[-3]}/{parts[-2]}".lower(), False
+    if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve"):
+        parts = parts[:2]
+    if re.search(r"\.gguf$", parts[-1], re.IGNORECASE):
+        return parts[-1], "", False
+    return parts[-1], parts[-2].lower() if len(parts) > 1 else "", \
+        engine == "ollama" and not from_hub
+
+
+def _joined(name: str) -> str:
+    """Lower case, without extension and number of the part, parts joined by "-"."""
+    lower = re.sub(r"\.(gguf|safetensors|bin)(?=-|$)", "", name.strip().lower())
+    lower = re.sub(r"-0\d{4}-of-0\d{4}", "", lower)
+    lower = re.sub(r"(?<![a-z0-9_])(\d)_(\d+[bm]?)(?![a-z0-9_])", r"\1.\2", lower)
+    lower = re.sub(r"\.(?=(i1-|ud-)?(i?q\d|bf16|f16|fp16|f32|mxfp4|imat|w\da\d))", "-", lower)
+    return re.sub(r"[\s_\-:+()\[\],]+", "-", lower).strip("-.")
+
+
+def _without_packaging(name: str) -> tuple[str, list[str], bool]:
+    found: list[str] = []
+    rest = f"-{name}-"
+    while True:
+        match = PACKAGING.search(rest)
+        if not match:
+            break
+        found.append(match[0])
+        rest = rest[:match.start()] + rest[match.end() + 1:]
+    formats = [part for part in found if part not in CONTAINERS]
+    return "-".join(formats), [word for word in rest.split("-") if word], "mlx" in found
+
+
+def _canonical(words: list[str], from_library: bool, is_repository: bool) -> tuple[str, str]:
+    """(canonical words with the size last, tune)."""
+    tune = next((TUNES[word] for word in words if word in TUNES), "")
+    if from_library and "text" in words:
+        tune, words = "base", [word for word in words if word != "text"]
+    split: list[str] = []
+    for word in _without_maker([word for word in words if word not in TUNES]):
+        version = re.fullmatch(r"([a-z]{2,})(\d+(?:\.\d+)?)(n|[a-z]{2,})?", word)
+        if version and not SIZE.fullmatch(word):
+            suffix = version[3] or ""
+            split += [version[1], version[2] + "n"] if suffix == "n" else \
+                [part for part in (version[1], version[2], suffix) if part]
+        else:
+            split.append(word)
+    sizes = [re.sub(r"\.0(?=[bm])", "", word) for word in split if SIZE.fullmatch(word)]
+    family = "-".join(re.sub(r"^(\d+)\.0$", r"\1", word) if split[0] in ("gemma", "qwen", "llama")
+                      else word for word in split if not SIZE.fullmatch(word))
+    family = re.sub(r"^gptoss", "gpt-oss", family)
+    if from_library and not sizes and family in tables.OLLAMA_SIZES:
+        sizes = [tables.OLLAMA_SIZES[family]]
+    if from_library and sizes:
+        named = tables.OLLAMA_NAMES.get(f"{family}-{sizes[0]}")
+        family = named[:-len(sizes[0]) - 1] if named else family
+    if not sizes and family in tables.ONLY_SIZES:
+        sizes = [tables.ONLY_SIZES[family]]
+    name = "-".join([family, *sizes] if family else sizes)
+    name = tables.OTHER_NAMES.get(name, name)
+    if not tune:
+        tune = _unmarked_tune(family, from_library, is_repository)
+    return name, tune
+
+
+def _without_maker(words: list[str]) -> list[str]:
+    """Without the maker in front of one of its own families: meta-llama-3 is llama-3."""
+    for count in (1, 2):
+        families = tables.MAKERS.get("".join(words[:count]), "").split()
+        following = re.match(r"[a-z]*", words[count])[0] if len(words) > count else ""  # type: ignore[index]
+        if families and following in families:
+            return words[count:]
+    return words
+
+
+def _unmarked_tune(family: str, from_library: bool, is_repository: bool) -> str:
+    """Tune of a name without one: Ollama's library serves chat models, makers differ."""
+    def among(families: Iterable[str]) -> bool:
+        return any(family == one or family.startswith(f"{one}-") for one in families)
+
+    if from_library or among(tables.UNMARKED_IS_INSTRUCT) or re.search(
+            r"\b(thinking|reasoning|distill|hermes|dolphin)\b", family):
+        return "instruct"
+    return "base" if is_repository and among(tables.UNMARKED_IS_BASE) else ""
+
+
+def _is_generic(name: str) -> bool:
+    folded = re.sub(r"[\s_.]+", "-", re.sub(r"\.(gguf|safetensors|bin)$", "", name.strip().lower()))
+    return folded in tables.GENERIC_NAMES or bool(re.match(tables.GENERIC_PATTERN, folded))
+
+
+# --- machines ------------------------------------------------------------------------------------
+def _plain(text: str) -> str:
+    lower = re.sub(r"\((?:r|tm|c)\)|[\u00ae\u2122]", " ", text.lower())
+    return re.sub(r"\s+", " ", lower).strip()
+
+
+@functools.lru_cache(maxsize=4096)
+def cpu(text: str) -> str:
+    """`AMD Ryzen 9 7950X 16-Core Processor` is `ryzen 9 7950x`."""
+    name = re.sub(r"@.*| (?:w/|with) .*", " ", _plain(text))
+    name = re.sub(r"\b\d+(?:st|nd|rd|th) gen(?:eration)?\b", " ", name)
+    name = re.sub(r"\b(?:\d+|dual|triple|quad|six|eight|ten|twelve|sixteen)[- ]cores?\b", " ", name)
+    name = re.sub(r"\b(?:intel|amd|apple|qualcomm|cpu|processor|genuine|authentic)\b", " ", name)
+    name = re.sub(r"\bcore (?=i\d)", " ", name)
+    return re.sub(r"\s+", " ", name).strip(" -,") or _plain(text)
+
+
+MOBILE_CPU = re.compile(r"\b\d{3,5}(?:h|hs|hx|hk|hq|u|g\d|p|y|v|m)\b|\bn\d{2,3}\b|\bai max\b"
+                        r"|\bai 9\b|\bz1\b|snapdragon|\bi\d-n\d+")
+
+
+@functools.lru_cache(maxsize=4096)
+def card(text: str, memory_is_known: bool) -> str:
+    """`NVIDIA Corporation AD102 [GeForce RTX 4090]` is `rtx 4090`."""
+    name = _plain(text)
+    brackets = re.findall(r"\[([^\]/]+)\]", name)
+    name = brackets[-1] if brackets else name
+    name = re.sub(r"\b(?:nvidia|geforce|amd|ati|intel|apple|corporation|corp\.?|tesla|gpu|series"
+                  r"|graphics card|advanced micro devices,? inc\.?)(?!\w)|radeon (?=rx )", " ", name)
+    if memory_is_known:
+        name = re.sub(r"\b\d+ ?gi?b\b", " ", name)
+    name = re.sub(r"\bmobile\b", "laptop", name)
+    if re.search(r"\barc [ab]\d", name):
+        name = name.replace("graphics", " ")
+    return re.sub(r"\s+", " ", name).strip(" -,") or _plain(text)
+
+
+INTEGRATED = re.compile(
+    r"u?hd graphics|\biris\b|radeon (?:vega )?(?:\d+ )?graphics|radeon (?:\w+ )?[678]\d0m"
+    r"|radeon 80[56]0s|vega (?:3|6|7|8|10|11)\b|basic (?:display|render)|virtual|vmware|qxl|virtio"
+    r"|remote display|aspeed|matrox|arc graphics|arc (?:pro )?1\d0[vt]\b|adreno|parsec")
+
+
+def is_integrated(text: str) -> bool:
+    """Whether the name is that of graphics within a processor, or of no accelerator at all."""
+    return bool(INTEGRATED.search(_plain(text)))
+
+
+@functools.lru_cache(maxsize=4096)
+def apple_system(text: str, chip: str) -> Optional[str]:
+    """`MacBookAir10,1` and `Apple MacBook Air (M1, 2020)` are `macbook air 13`; None if not Apple's.
+    """
+    for identifier in re.findall(r"[A-Za-z]+\d+,\d+", text):
+        if identifier in tables.APPLE_MODELS:
+            product, inches = tables.APPLE_MODELS[identifier]
+            return f"{product} {inches or ''}".strip()
+        if re.match(r"i?mac", identifier.lower()):
+            return identifier.lower()
+    found = re.search(r"macbook air|macbook pro|macbook|mac ?mini|mac ?studio|mac ?pro|imac",
+                      text.lower())
+    if not found:
+        return None
+    product = re.sub(r"mac ?(mini|studio|pro)", r"mac \1", found[0])
+    inches_named = re.search(r"\b(\d\d)(?:\.\d)?(?:[- ]?inch|\")", text.lower())
+    size = int(inches_named[1]) if inches_named else tables.APPLE_DEFAULT_INCHES.get(product)
+    if product == "macbook pro" and size is None:
+        size = {"m1": 13, "m2": 13, "m3": 14, "m4": 14, "m5": 14}.get(chip)
+    return f"{product} {size or ''}".strip()
+
+
+def system(text: str) -> str:
+    """`Dell Inc. XPS 15 9520` is `dell xps 15 9520`."""
+    words = re.sub(r"\b(?:inc|co|ltd|corp|corporation|computer|international|technology)\b", " ",
+                   re.sub(r"[.,_]", " ", _plain(text))).split()
+    return " ".join(dict.fromkeys(words))
+
+
+@functools.lru_cache(maxsize=4096)
+def size_as_sold_gib(size_bytes: int) -> float:
+    """The size of memory that a machine with so many usable bytes was sold with, in GiB.
+
+    Systems keep up to a tenth for themselves, another part with every version; sold are powers of
+    two and their multiples by 9/8, 5/4, 3/2 and 7/4. The smallest of those that holds it.
+    """
+    size = 0.25
+    while True:
+        for eighths in (8, 9, 10, 12, 14):
+            if size * eighths / 8 * GIB >= size_bytes:
+                return size * eighths / 8
+        size *= 2
+
+
+def power_of_two(tokens: int) -> int:
+    """The largest power of two that is not above `tokens`."""
+    return int(2 ** (max(tokens, 1).bit_length() - 1))

@@ -1,0 +1,124 @@
+"""Reviewed data for compare/identity: names that no rule can derive.
+
+Each table names its source. An entry that is missing splits a row from its like; an entry that is
+wrong merges two rows. So add only what the source says in so many words.
+"""
+from __future__ import annotations
+
+# Served names that say nothing about the model. Source: defaults in the manuals of llama.cpp,
+# vLLM, text-generation-webui and LM Studio, and names of OpenAI's models that clients insist on.
+GENERIC_NAMES = frozenset((
+    "default", "model", "models", "local", "local-model", "localmodel", "chat", "chat-model",
+    "test", "unknown", "none", "null", "main", "llm", "assistant", "current", "any", "auto",
+    "my-model", "mymodel", "custom", "server", "ggml-model", "gguf-model", "consolidated",
+    "pytorch-model", "model-00001", "weights", "snapshot", "base-model", "loaded-model"))
+GENERIC_PATTERN = (r"(gpt-(3|4|5)|chatgpt|o[134](-|$)|text-(davinci|embedding)|davinci|claude"
+                   r"|model(-\d+)*$|gemini-\d)")
+
+# First parts of a path that are no owner of weights. Source: ids in the engines' model lists.
+HOSTS = ("https://", "http://", "hf://", "hf.co/", "huggingface.co/", "www.modelscope.cn/models/",
+         "modelscope.cn/", "registry.ollama.ai/", "ollama.com/", "library/", "koboldcpp/",
+         "models/", "local/", "ollama/", "lmstudio/", "gguf/", "user/")
+
+# A maker's name is dropped before one of its own families. Source: the owners' pages on Hugging
+# Face; bartowski's repositories are named maker_model.
+MAKERS = {
+    "meta": "llama codellama", "facebook": "llama", "metallama": "llama codellama",
+    "google": "gemma codegemma medgemma shieldgemma", "qwen": "qwen qwq codeqwen",
+    "alibaba": "qwen qwq", "mistralai": "mistral mixtral ministral codestral devstral magistral "
+    "mathstral pixtral voxtral", "microsoft": "phi", "openai": "gpt", "ibm": "granite",
+    "ibmgranite": "granite", "deepseekai": "deepseek", "allenai": "olmo olmoe llama tulu",
+    "tiiuae": "falcon", "huggingfacetb": "smollm smolvlm", "lgai": "exaone",
+    "lgaiexaone": "exaone", "thudm": "glm chatglm", "zai": "glm", "zaiorg": "glm",
+    "nvidia": "llama nemotron minitron mistral openreasoning", "cohere": "command aya c",
+    "coherelabs": "command aya c", "cohereforai": "command aya c", "liquidai": "lfm",
+    "tencent": "hunyuan", "baidu": "ernie", "bytedance": "seed", "moonshotai": "kimi",
+    "nousresearch": "hermes nous deephermes", "stabilityai": "stablelm stable", "upstage": "solar",
+    "01ai": "yi", "internlm": "internlm", "arceeai": "arcee afm", "ai21labs": "ai21 jamba",
+    "tinyllama": "tinyllama", "openbmb": "minicpm", "bigcode": "starcoder", "apple": "openelm",
+    "inclusionai": "ling ring", "minimaxai": "minimax", "xiaomimimo": "mimo"}
+
+# Families that publish their chat model under the plain name. Source: the model cards; their base
+# models are marked -Base or do not exist.
+UNMARKED_IS_INSTRUCT = (
+    "gpt-oss", "qwen-3", "qwq", "deepseek-r1", "deepseek-v3", "deepseek-v2.5", "phi-3", "phi-3.5",
+    "phi-4", "smollm-3", "granite-4", "granite-4.0", "gemma-3", "gemma-3n", "magistral", "devstral",
+    "codestral", "glm-4.5", "glm-4.6", "kimi", "hermes", "dolphin", "openhermes", "nous-hermes",
+    "zephyr", "wizardlm", "vicuna", "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep",
+    "cogito", "deephermes", "orca", "minimax", "aya", "command", "medgemma", "nemotron")
+# Families that publish their base model under the plain name. Source: the model cards.
+UNMARKED_IS_BASE = (
+    "qwen-1.5", "qwen-2", "qwen-2.5", "llama-2", "llama-3", "llama-3.1", "llama-3.2", "mistral",
+    "mixtral", "gemma-2", "gemma", "smollm", "smollm-2", "falcon", "olmo", "olmo-2", "yi",
+    "yi-1.5", "starcoder", "phi-1", "phi-2", "codellama", "internlm", "stablelm")
+
+# Default size of a tag without one, such as qwen2.5 or qwen2.5:latest. Source: the page of each
+# model in Ollama's library, row "latest".
+OLLAMA_SIZES = {
+    "llama-2": "7b", "llama-3": "8b", "llama-3.1": "8b", "llama-3.2": "3b", "llama-3.3": "70b",
+    "llama-3.2-vision": "11b", "codellama": "7b", "qwen": "4b", "qwen-2": "7b", "qwen-2.5": "7b",
+    "qwen-2.5-coder": "7b", "qwen-2.5-vl": "7b", "qwen-3": "8b", "qwq": "32b", "gemma": "7b",
+    "gemma-2": "9b", "gemma-3": "4b", "gemma-3n": "e4b", "mistral": "7b", "mixtral": "8x7b",
+    "phi-3.5": "3.8b", "phi-4": "14b", "phi-4-mini": "3.8b", "gpt-oss": "20b", "smollm-2": "1.7b",
+    "smollm": "1.7b", "tinyllama": "1.1b", "granite-3.3": "8b", "olmo-2": "7b", "falcon-3": "7b",
+    "mistral-nemo": "12b", "mistral-small-3.2": "24b", "devstral": "24b", "magistral": "24b"}
+
+# Ollama's library name -> the maker's name of the same model. Source: the library's pages, which
+# link the maker's repository.
+OLLAMA_NAMES = {
+    "mistral-7b": "mistral-v0.3-7b", "mistral-v0.3-7b": "mistral-v0.3-7b",
+    "mixtral-8x7b": "mixtral-v0.1-8x7b", "mixtral-8x22b": "mixtral-v0.1-8x22b",
+    "mistral-nemo-12b": "mistral-nemo-2407-12b", "mistral-small-3.2-24b":
+    "mistral-small-3.2-2506-24b", "mistral-small-3.1-24b": "mistral-small-3.1-2503-24b",
+    "mistral-small-24b": "mistral-small-2501-24b", "tinyllama-1.1b": "tinyllama-v1.0-1.1b",
+    "deepseek-r1-1.5b": "deepseek-r1-distill-qwen-1.5b", "deepseek-r1-7b":
+    "deepseek-r1-distill-qwen-7b", "deepseek-r1-14b": "deepseek-r1-distill-qwen-14b",
+    "deepseek-r1-32b": "deepseek-r1-distill-qwen-32b", "deepseek-r1-70b":
+    "deepseek-r1-distill-llama-70b", "phi-3.5-3.8b": "phi-3.5-mini-3.8b",
+    "olmo-2-7b": "olmo-2-1124-7b", "olmo-2-13b": "olmo-2-1124-13b",
+    "qwen-3-coder-30b": "qwen-3-coder-a3b-30b", "qwen-3-a3b-30b": "qwen-3-a3b-30b",
+    "zephyr-7b": "zephyr-beta-7b", "vicuna-7b": "vicuna-v1.5-7b", "vicuna-13b": "vicuna-v1.5-13b",
+    "solar-10.7b": "solar-v1.0-10.7b", "dolphin-3-8b": "dolphin-3-llama-3.1-8b",
+    "hermes-3-8b": "hermes-3-llama-3.1-8b", "hermes-3-3b": "hermes-3-llama-3.2-3b",
+    "nemotron-70b": "llama-3.1-nemotron-70b", "deepseek-coder-v2-16b":
+    "deepseek-coder-v2-lite-16b", "llama-4-scout": "llama-4-scout-17b-16e"}
+
+# Models that exist in one size, which their makers leave out of the name. Source: model cards.
+ONLY_SIZES = {
+    "phi-4": "14b", "phi-4-mini": "3.8b", "phi-4-mini-reasoning": "3.8b", "phi-4-reasoning": "14b",
+    "phi-3.5-mini": "3.8b", "phi-3-mini-4k": "3.8b", "phi-3-mini-128k": "3.8b", "phi-2": "2.7b",
+    "mistral-nemo-2407": "12b", "magistral-small-2506": "24b",
+    "devstral-small-2505": "24b", "deepseek-coder-v2-lite": "16b"}
+OTHER_NAMES = {"dolphin-3.0-llama-3.1-8b": "dolphin-3-llama-3.1-8b",
+               "deepseek-coder-v2-lite-instruct-16b": "deepseek-coder-v2-lite-16b"}
+
+# The engines' own defaults. Source: `llama-server --help`, Ollama's FAQ, `vllm serve --help`.
+DEFAULTS = {
+    "llama.cpp": {"kv_cache_type": "f16", "batch_tokens": "2048", "micro_batch_tokens": "512",
+                  "flash_attention": "auto"},
+    "ollama": {"kv_cache_type": "f16"}, "koboldcpp": {"kv_cache_type": "f16"},
+    "lmstudio": {"kv_cache_type": "f16"}, "llamafile": {"kv_cache_type": "f16"}}
+
+# Apple's identifiers -> (product, screen in inches). Source: Apple's "Identify your Mac" pages,
+# support.apple.com/102869, 108052, 108054, 102231, 102852.
+APPLE_MODELS = {
+    "MacBookAir10,1": ("macbook air", 13), "Mac14,2": ("macbook air", 13),
+    "Mac14,15": ("macbook air", 15), "Mac15,12": ("macbook air", 13),
+    "Mac15,13": ("macbook air", 15), "Mac16,12": ("macbook air", 13),
+    "Mac16,13": ("macbook air", 15), "MacBookPro17,1": ("macbook pro", 13),
+    "MacBookPro18,1": ("macbook pro", 16), "MacBookPro18,2": ("macbook pro", 16),
+    "MacBookPro18,3": ("macbook pro", 14), "MacBookPro18,4": ("macbook pro", 14),
+    "Mac14,7": ("macbook pro", 13), "Mac14,5": ("macbook pro", 14), "Mac14,9": ("macbook pro", 14),
+    "Mac14,6": ("macbook pro", 16), "Mac14,10": ("macbook pro", 16),
+    "Mac15,3": ("macbook pro", 14), "Mac15,6": ("macbook pro", 14), "Mac15,8": ("macbook pro", 14),
+    "Mac15,10": ("macbook pro", 14), "Mac15,7": ("macbook pro", 16),
+    "Mac15,9": ("macbook pro", 16), "Mac15,11": ("macbook pro", 16), "Mac16,1": ("macbook pro", 14),
+    "Mac16,6": ("macbook pro", 14), "Mac16,8": ("macbook pro", 14), "Mac16,5": ("macbook pro", 16),
+    "Mac16,7": ("macbook pro", 16), "Macmini9,1": ("mac mini", 0), "Mac14,3": ("mac mini", 0),
+    "Mac14,12": ("mac mini", 0), "Mac16,10": ("mac mini", 0), "Mac16,11": ("mac mini", 0),
+    "Mac13,1": ("mac studio", 0), "Mac13,2": ("mac studio", 0), "Mac14,13": ("mac studio", 0),
+    "Mac14,14": ("mac studio", 0), "Mac15,14": ("mac studio", 0), "Mac16,9": ("mac studio", 0),
+    "Mac14,8": ("mac pro", 0), "iMac21,1": ("imac", 24), "iMac21,2": ("imac", 24),
+    "Mac15,4": ("imac", 24), "Mac15,5": ("imac", 24), "Mac16,2": ("imac", 24),
+    "Mac16,3": ("imac", 24)}
+APPLE_DEFAULT_INCHES = {"macbook air": 13, "imac": 24}

@@ -1,0 +1,99 @@
+"""When one row or side is faster than another, and how sure a number is.
+
+One number per run, as a logarithm; the variance between runs is pooled over both sides and joined
+with a prior, since two or three runs say little about it; the difference is judged by Student's t.
+Prior: 3 % from run to run (5 % for several lanes), worth 4 degrees of freedom.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Optional
+
+from core import metric_definitions, metrics
+
+PRIOR_FREEDOM = 4
+PRIOR_RATIO = 0.03            # standard deviation of log values between runs of one machine
+PRIOR_RATIOS = {"output_token_throughput_tokens_per_s": 0.05, "lane_efficiency_ratio": 0.05}
+MIN_DIFFERENCE = math.log(metric_definitions.DIFFERENT_RATIO)
+MIN_CONFIRMING_RUNS = 3
+# One-sided probabilities: of the interval, of verdicts on four quantities, of ranks among rows.
+INTERVAL, VERDICT, AMONG_ROWS = 0.975, 0.9875, 0.995
+
+# Quantiles of Student's t for 4 to 40 degrees of freedom, by their probability.
+T_QUANTILES: dict[float, tuple[float, ...]] = {
+    0.975: (2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604,
+        2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639,
+        2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423, 2.0395, 2.0369, 2.0345, 2.0322, 2.0301,
+        2.0281, 2.0262, 2.0244, 2.0227, 2.0211),
+    0.9875: (3.4954, 3.1634, 2.9687, 2.8412, 2.7515, 2.6850, 2.6338, 2.5931, 2.5600, 2.5326,
+        2.5096, 2.4899, 2.4729, 2.4581, 2.4450, 2.4334, 2.4231, 2.4138, 2.4055, 2.3979, 2.3909,
+        2.3846, 2.3788, 2.3734, 2.3685, 2.3638, 2.3596, 2.3556, 2.3518, 2.3483, 2.3451, 2.3420,
+        2.3391, 2.3363, 2.3337, 2.3313, 2.3289),
+    0.995: (4.6041, 4.0321, 3.7074, 3.4995, 3.3554, 3.2498, 3.1693, 3.1058, 3.0545, 3.0123,
+        2.9768, 2.9467, 2.9208, 2.8982, 2.8784, 2.8609, 2.8453, 2.8314, 2.8188, 2.8073, 2.7969,
+        2.7874, 2.7787, 2.7707, 2.7633, 2.7564, 2.7500, 2.7440, 2.7385, 2.7333, 2.7284, 2.7238,
+        2.7195, 2.7154, 2.7116, 2.7079, 2.7045),
+}
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t; above 40 degrees of freedom that of 40, which is wider."""
+    table = T_QUANTILES[probability]
+    return table[min(max(freedom, PRIOR_FREEDOM), 40) - PRIOR_FREEDOM]
+
+
+class Side(NamedTuple):
+    """One number per run as logarithms: how many, their mean, sum of squared deviations."""
+
+    count: int
+    mean: float
+    squares: float
+
+
+def side_of(values: Iterable[Optional[float]]) -> Side:
+    """The logarithms of positive values; count 0 if there is none."""
+    logs = [math.log(value) for value in values if value]
+    if not logs:
+        return Side(0, 0.0, 0.0)
+    mean = sum(logs) / len(logs)
+    return Side(len(logs), mean, sum((value - mean) ** 2 for value in logs))
+
+
+def spread(metric: str, *sides: Side) -> tuple[float, int]:
+    """(standard deviation of log values between runs, degrees of freedom), the prior included."""
+    prior = PRIOR_RATIOS.get(metric, PRIOR_RATIO)
+    freedom = PRIOR_FREEDOM + sum(side.count - 1 for side in sides)
+    squares = PRIOR_FREEDOM * prior ** 2 + sum(side.squares for side in sides)
+    return math.sqrt(squares / freedom), freedom
+
+
+def interval(metric: str, values: Iterable[Optional[float]]) \
+        -> tuple[float, Optional[float], Optional[float]]:
+    """(median, low, high): the 95 % interval over runs, from the runs and the prior."""
+    known = [value for value in values if value is not None]
+    centre, side = float(metrics.median(known)), side_of(known)
+    if not side.count or centre <= 0:
+        return centre, None, None
+    sigma, freedom = spread(metric, side)
+    half = t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.count)
+    low, high = (metrics.round_sig(centre * math.exp(sign * half)) for sign in (-1, 1))
+    return metrics.round_sig(centre) or centre, low, high
+
+
+def difference(metric: str, a: Side, b: Side, probability: float) -> float:
+    """Mean log ratio of b to a if it is decided at that probability and 5 % or more, else 0."""
+    apart = b.mean - a.mean
+    if abs(apart) < MIN_DIFFERENCE or not a.count or not b.count:
+        return 0.0
+    sigma, freedom = spread(metric, a, b)
+    limit = t_quantile(probability, freedom) * sigma * math.sqrt(1 / a.count + 1 / b.count)
+    return apart if abs(apart) > limit else 0.0
+
+
+def ranks(metric: str, rows: Sequence[Sequence[Optional[float]]]) -> list[int]:
+    """1 + the number of rows that are better, for each row's values, one per run."""
+    sign = 1 if metric_definitions.METRICS[metric].direction == "higher" else -1
+    sides = [side_of(row) for row in rows]
+    return [1 + sum(sign * difference(metric, own, other, AMONG_ROWS) > 0 for other in sides)
+            for own in sides]

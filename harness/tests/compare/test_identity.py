@@ -1,0 +1,381 @@
+"""Which runs are one row, one block, or apart: pairs of changes to one submission."""
+from __future__ import annotations
+
+import copy
+import unittest
+import uuid
+from typing import Any, Optional, Union
+
+from compare import entries, identity, identity_names, ranking
+from machine import inventory
+from tests import made_submissions
+from tests.made_submissions import DESKTOP, GIB, MAC, Spec
+
+Json = dict[str, Any]
+Changes = dict[str, Any]
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+BASE = made_submissions.make(Spec(phases="5q"), {"runtime.backend": "metal"})
+FILE = "Qwen2.5-7B-Instruct-Q4_K_M.gguf"
+CPU_ONLY = {**DESKTOP, "accelerators": []}
+CPU: Changes = {"probed": CPU_ONLY, "runtime.backend": "cpu", "gpu_offload_ratio": 0}
+CARD = DESKTOP["accelerators"][0]
+PC: Changes = {"probed": DESKTOP, "runtime.backend": "cuda", "gpu_offload_ratio": 1.0}
+
+
+def submission(changes: Changes, run: int) -> entries.Submission:
+    """The base run with some values changed.
+
+    Keys: `probed` and `hardware.PATH` for the machine, `runtime.NAME`, `tag`, `class`, `model` for
+    the served name, else a fact of the model.
+    """
+    made = made_submissions.Made(*copy.deepcopy(BASE))
+    metadata = made.metadata
+    hardware = inventory.assemble(changes.get("probed", MAC))
+    made.manifest["run_id"] = metadata["run_id"] = str(uuid.UUID(int=run))
+    model = metadata["models"][0]
+    for name, value in changes.items():
+        fact = {"value": value, "source": None if value is None else "server",
+                "reason": "not reported" if value is None else None}
+        if name == "model":
+            model["model"] = value
+            for cell in metadata["cells"]:
+                cell["model"] = value
+        elif name == "tag":
+            metadata["device_tag"] = value
+        elif name == "handle":
+            metadata["submitter_handle"] = value
+        elif name == "class":
+            metadata["endpoint"]["class"] = value
+        elif name.startswith("hardware."):
+            at: Any = hardware
+            *path, last = name.split(".")[1:]
+            for part in path:
+                at = at[int(part) if part.isdigit() else part]
+            at[last] = {**fact, "source": "probed" if value is not None else None}
+        elif name.startswith("runtime."):
+            metadata["runtime"][name.partition(".")[2]] = fact
+        elif name.startswith("declared."):
+            model[name.partition(".")[2]] = {**fact, "source": "declared"}
+        elif name != "probed":
+            model[name] = fact
+    return entries.read_submission(made.manifest, metadata, hardware)
+
+
+def relation(a: Changes, b: Changes) -> str:
+    """"row", "block" or "apart"."""
+    rows = [row for row in ranking.make_rows([submission(a, 1), submission(b, 2)])
+            if row.phase == "5q"]
+    if len(rows) == 1:
+        return "row"
+    return "block" if rows[0].block == rows[1].block else "apart"
+
+
+def quants(a: str, b: str, **both: Any) -> tuple[Changes, Changes]:
+    return {"quantization": a, **both}, {"quantization": b, **both}
+
+
+def served(a: Union[str, Changes], b: Union[str, Changes], engine: str = "llama.cpp",
+           other: Optional[str] = None, **both: Any) -> tuple[Changes, Changes]:
+    """Two served names, on one engine or two."""
+    changes = [{"model": one} if isinstance(one, str) else one for one in (a, b)]
+    return ({"runtime.name": engine, **changes[0], **both},
+            {"runtime.name": other or engine, **changes[1], **both})
+
+
+def machines(a: Changes, b: Changes, **both: Any) -> tuple[Changes, Changes]:
+    return {**PC, **both, **a}, {**PC, **both, **b}
+
+
+def on_cpu(a: Changes, b: Changes) -> tuple[Changes, Changes]:
+    return {**CPU, **a}, {**CPU, **b}
+
+
+def macs(a: Changes, b: Changes) -> tuple[Changes, Changes]:
+    return {"probed": MAC, **a}, {"probed": MAC, **b}
+
+
+def cards(*named: str, size: int = 24) -> Json:
+    return {**DESKTOP, "accelerators": [
+        {**CARD, "model_name": name, "memory_bytes": size * GIB} for name in named]}
+
+
+def with_cpu(name: str) -> Changes:
+    return {"hardware.cpu.model_name": name}
+
+
+IGPU = {"model_name": "AMD Radeon(TM) Graphics", "vendor": "AMD", "memory_bytes": GIB // 2}
+MANIFEST = {"runtime.name": "Ollama"}
+
+ROWS: dict[str, tuple[Changes, Changes]] = {
+    **{f"quant {a} = {b}": quants(a, b) for a, b in (
+        ("Q4_K_M", "q4_k_m"), ("Q4_K_M", "Q4_K - Medium"), ("F16", "fp16"), ("F16", "float16"),
+        ("BF16", "bfloat16"), ("Q8_0", "q8_0"), ("MXFP4", "MXFP4_MOE"),
+        ("IQ4_XS", "IQ4_XS - 4.25 bpw"), ("UD-Q4_K_XL", "ud-q4_k_xl"), ("4bit", "4-bit"),
+        ("AWQ", "awq-int4"), ("GPTQ", "gptq-4bit"), ("FP8", "fp8_e4m3"), ("NVFP4", "nvfp4"),
+        ("Q5_K_M", "q5_k"), ("Q3_K_L", "Q3_K - Large"), ("Q2_K", "Q2_K - Medium"),
+        ("IQ2_XXS", "IQ2_XXS - 2.0625 bpw"), ("MXFP4", "MXFP4 MoE"), ("AWQ", "awq_marlin"),
+        ("GPTQ-Int4", "gptq_marlin"), ("F32", "all F32"), ("FP8", "FP8-dynamic"),
+        ("INT8", "W8A8"), ("INT4", "w4a16"), ("BNB-4", "bnb-4bit"), ("nf4", "bnb-4bit"),
+        ("EXL3-4.0bpw", "4.0bpw-exl3"), ("Q6_K", "q6_k"), ("NVFP4", "modelopt_fp4"),
+        ("HQQ-4", "HQQ-4bit"))},
+    "an Ollama tag with and without details, one digest": served(
+        "qwen2.5:7b", "qwen2.5:7b-instruct-q4_K_M", "Ollama", digest=A, quantization="Q4_K_M"),
+    "latest and 7b, one digest": served("qwen2.5:latest", "qwen2.5:7b", "Ollama", digest=A),
+    "with and without latest": served("llama3.2", "llama3.2:latest", "Ollama", digest=A),
+    "alias default = file name, one digest": served("default", FILE, digest=A),
+    "alias gpt-3.5-turbo = file name, one digest": served("gpt-3.5-turbo", FILE, digest=A),
+    "alias gpt-4o = file name, one digest": served("gpt-4o", FILE, digest=A),
+    "alias local-model = file name, one digest": served("local-model", FILE, digest=A),
+    "file name in other case, one digest": served(FILE, FILE.lower(), digest=A),
+    "file name in other case": served(FILE, FILE.upper()),
+    "with and without .gguf": served(FILE, FILE[:-5]),
+    "first of two parts and name without parts": served(
+        "Qwen2.5-72B-Instruct-Q4_K_M-00001-of-00002.gguf", "Qwen2.5-72B-Instruct-Q4_K_M"),
+    "path and file name": served(f"/srv/models/{FILE}", FILE),
+    "repository = alias with declared repository": served(
+        "Qwen/Qwen2.5-7B-Instruct", {"model": "qwen", "declared.source_repository":
+                                     "Qwen/Qwen2.5-7B-Instruct"}, "vLLM"),
+    "repository = its address": served(
+        {"model": "x", "source_repository": "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct"},
+        {"model": "x", "source_repository": "Qwen/Qwen2.5-7B-Instruct"}, "SGLang"),
+    "Meta-Llama = Llama, one digest": served("Meta-Llama-3.1-8B-Instruct", "Llama-3.1-8B-Instruct",
+                                             digest=A),
+    "digest with and without sha256:": ({"digest": A}, {"digest": f"sha256:{A}"}),
+    "digest in capitals": ({"digest": A.upper()}, {"digest": A}),
+    "digest in short form": ({"digest": A[:12]}, {"digest": A}),
+    "tags of one Mac": macs({"tag": "mac-m1-8gb"}, {"tag": "macbook-air-m1-8gb"}),
+    "tags of one desktop": machines({"tag": "rtx4090"}, {"tag": "rtx4090-24gb-64gb"}),
+    "two owners": machines({"handle": "ada"}, {"handle": "bob"}),
+    **{f"CPU {a} = {b}": machines(with_cpu(a), with_cpu(b)) for a, b in (
+        ("AMD Ryzen 9 7950X", "AMD Ryzen 9 7950X 16-Core Processor"),
+        ("12th Gen Intel(R) Core(TM) i7-12700K", "Intel(R) Core(TM) i7-12700K CPU @ 3.60GHz"),
+        ("AMD Ryzen 5 5600G with Radeon Graphics", "AMD Ryzen 5 5600G"),
+        ("Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", "Intel Xeon E5-2680 v4"),
+        ("13th Gen Intel(R) Core(TM) i9-13900K", "Intel Core i9-13900K"),
+        ("AMD Ryzen Threadripper PRO 5995WX 64-Cores", "AMD Ryzen Threadripper PRO 5995WX"),
+        ("AMD EPYC 7763 64-Core Processor", "AMD EPYC 7763"))},
+    **{f"card {a} = {b}": machines({"probed": cards(a)}, {"probed": cards(b)}) for a, b in (
+        ("GeForce RTX 4090", "NVIDIA GeForce RTX 4090"), ("RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("NVIDIA Corporation AD102 [GeForce RTX 4090]", "NVIDIA GeForce RTX 4090"),
+        ("Radeon RX 7900 XTX", "AMD Radeon RX 7900 XTX"),
+        ("AMD Radeon(TM) RX 7900 XTX", "AMD Radeon RX 7900 XTX"),
+        ("Intel(R) Arc(TM) A770 Graphics", "Intel Arc A770"),
+        ("Tesla T4", "NVIDIA T4"), ("NVIDIA RTX A6000", "RTX A6000"))},
+    **{f"power limit {a} = {b}": machines({"hardware.accelerators.0.power_limit_w": a},
+                                          {"hardware.accelerators.0.power_limit_w": b})
+       for a, b in ((450, 449.8), (449.8, 451), (450.6, 449.2))},
+    "graphics of the processor listed or not": machines(
+        {"probed": {**DESKTOP, "accelerators": [CARD, IGPU]}}, {"probed": DESKTOP}),
+    "Intel's graphics without memory listed or not": machines(
+        {"probed": {**DESKTOP, "accelerators": [
+            {"model_name": "Intel(R) UHD Graphics 770", "vendor": "Intel"}, CARD]}},
+        {"probed": DESKTOP}),
+    "board of a desktop named or not": machines(
+        {"hardware.system.model_name": "ASUS ROG STRIX X670E-E"},
+        {"hardware.system.model_name": None}),
+    "usable memory": machines({"hardware.memory.capacity_bytes": 65_100_000_000},
+                              {"hardware.memory.capacity_bytes": 66_000_000_000}),
+    "power mode balanced or unknown": machines({"hardware.power.mode": "balanced"},
+                                               {"hardware.power.mode": None}),
+    "type of memory beside a card reported or not": machines(
+        {"hardware.memory.type": "DDR5"}, {"hardware.memory.type": None}),
+    "version with v": ({"runtime.version": "v0.33.3"}, {"runtime.version": "0.33.3"}),
+    "version with the build's commit": ({"runtime.version": "b6800"},
+                                        {"runtime.version": "6800 (5b3d1f2)"}),
+    "version with the build's CUDA": ({"runtime.version": "0.11.0"},
+                                      {"runtime.version": "0.11.0+cu128"}),
+    "engine in capitals": ({"runtime.name": "Ollama"}, {"runtime.name": "ollama"}),
+    **{f"Mac {a} = {b}": macs({"hardware.system.model_name": a}, {"hardware.system.model_name": b})
+       for a, b in (("MacBookAir10,1", "Apple MacBook Air (M1, 2020)"),
+                    ("MacBook Air (MacBookAir10,1)", "MacBook Air"),
+                    ("Mac14,3", "Mac mini (M2, 2023)"), ("Mac13,1", "Mac Studio (2022)"),
+                    ("MacBookPro18,3", "MacBook Pro (14-inch, 2021)"),
+                    ("MacBookPro17,1", "MacBook Pro (13-inch, M1, 2020)"))},
+    "KV cache named once or twice": ({"runtime.kv_cache_type": "q8_0"},
+                                     {"runtime.kv_cache_type": "q8_0/q8_0"}),
+    "KV cache f16 = fp16": ({"runtime.kv_cache_type": "f16"}, {"runtime.kv_cache_type": "fp16"}),
+    "default named and left out, launch flags known": (
+        {"runtime.launch_flags": "-t 4", "runtime.kv_cache_type": "f16"},
+        {"runtime.launch_flags": "-t 4"}),
+    "context of one class": ({"context_effective_tokens": 4096},
+                             {"context_effective_tokens": 5000}),
+}
+
+BLOCKS: dict[str, tuple[Changes, Changes]] = {
+    f"{a} ~ {b}": served(a, b, one, other) for a, one, b, other in (
+        ("qwen2.5:7b", "Ollama", FILE, "llama.cpp"),
+        ("qwen2.5:7b", "Ollama", "qwen2.5-7b-instruct", "LM Studio"),
+        ("qwen2.5:7b", "Ollama", "koboldcpp/Qwen2.5-7B-Instruct-Q4_K_M", "KoboldCpp"),
+        ("qwen2.5:7b", "Ollama", "hf.co/bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M", "Ollama"),
+        ("qwen2.5:7b", "Ollama", "mlx-community/Qwen2.5-7B-Instruct-4bit", "mlx-lm"),
+        ("qwen2.5:7b", "Ollama", "Qwen/Qwen2.5-7B-Instruct-AWQ", "vLLM"),
+        ("gpt-oss:20b", "Ollama", "openai/gpt-oss-20b", "vLLM"),
+        ("llama3.1:8b", "Ollama", "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf", "llama.cpp"),
+        ("gemma3:4b", "Ollama", "google/gemma-3-4b-it", "SGLang"),
+        ("gemma3:4b", "Ollama", "google_gemma-3-4b-it-Q4_K_M.gguf", "llama.cpp"),
+        ("qwen3:8b", "Ollama", "Qwen_Qwen3-8B-Q4_K_M.gguf", "llama.cpp"),
+        ("qwen3:30b-a3b", "Ollama", "Qwen/Qwen3-30B-A3B", "vLLM"),
+        ("mistral:7b", "Ollama", "Mistral-7B-Instruct-v0.3.Q4_K_M.gguf", "llama.cpp"),
+        ("mixtral:8x7b", "Ollama", "mistralai/Mixtral-8x7B-Instruct-v0.1", "TGI"),
+        ("phi4", "Ollama", "microsoft/phi-4", "vLLM"),
+        ("phi4-mini", "Ollama", "Phi-4-mini-instruct-Q4_K_M.gguf", "llama.cpp"),
+        ("llama3.2", "Ollama", "mlx-community/Llama-3.2-3B-Instruct-4bit", "mlx-lm"),
+        ("llama3.2-vision:11b", "Ollama", "meta-llama/Llama-3.2-11B-Vision-Instruct", "vLLM"),
+        ("deepseek-r1:7b", "Ollama", "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", "llama.cpp"),
+        ("gemma3n:e4b", "Ollama", "unsloth/gemma-3n-E4B-it-GGUF:Q4_K_M", "llama.cpp"),
+        ("stablelm2:1.6b", "Ollama", "stablelm-2-1_6b-chat", "llama.cpp"),
+        ("smollm2:135m", "Ollama", "HuggingFaceTB/SmolLM2-135M-Instruct", "vLLM"),
+        ("tinyllama", "Ollama", "TinyLlama-1.1B-Chat-v1.0-Q4_0.gguf", "llamafile"),
+        ("qwen2.5vl:7b", "Ollama", "Qwen/Qwen2.5-VL-7B-Instruct", "vLLM"),
+        ("codellama:7b", "Ollama", "CodeLlama-7b-Instruct-hf", "vLLM"),
+        ("qwen3-coder:30b", "Ollama", "Qwen3-Coder-30B-A3B-Instruct-UD-Q4_K_XL.gguf", "llama.cpp"),
+        ("hermes3:8b", "Ollama", "NousResearch/Hermes-3-Llama-3.1-8B", "vLLM"),
+        ("llama3.1:8b", "Ollama", "turboderp/Llama-3.1-8B-Instruct-exl3:4.0bpw", "TabbyAPI"),
+        ("llama3.1:8b", "Ollama", "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8", "vLLM"))}
+
+APART: dict[str, tuple[Changes, Changes]] = {
+    **{f"{a} / {b}": served(a, b) for a, b in (
+        ("Qwen2.5-7B", "Qwen2.5-7B-Instruct"), ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B-Instruct"),
+        ("Qwen2.5-7B-Instruct", "Qwen2.5-14B-Instruct"),
+        ("Qwen2.5-Coder-7B-Instruct", "Qwen2.5-7B-Instruct"),
+        ("Qwen2.5-7B-Instruct", "Qwen3-7B-Instruct"), ("Qwen3-4B", "Qwen3-4B-Instruct-2507"),
+        ("DeepSeek-R1-Distill-Qwen-7B", "Qwen2.5-7B-Instruct"),
+        ("DeepSeek-R1-Distill-Qwen-7B", "DeepSeek-R1-Distill-Llama-8B"),
+        ("Qwen2.5-7B-Instruct-abliterated", "Qwen2.5-7B-Instruct"),
+        ("Qwen2.5-VL-7B-Instruct", "Qwen2.5-7B-Instruct"), ("Qwen3-30B-A3B", "Qwen3-30B"),
+        ("Llama-3.1-8B-Instruct", "Llama-3-8B-Instruct"),
+        ("Mistral-7B-Instruct-v0.2", "Mistral-7B-Instruct-v0.3"),
+        ("gemma-3-4b-it", "gemma-3-4b-it-qat"), ("gemma-3-4b-it", "gemma-3-4b-pt"),
+        ("gemma-3n-E4B-it", "gemma-3-4b-it"), ("gpt-oss-20b", "gpt-oss-120b"),
+        ("Phi-4-mini-instruct", "Phi-4-mini-reasoning"), ("Qwen3-4B-Thinking-2507",
+                                                          "Qwen3-4B-Instruct-2507"),
+        ("Hermes-3-Llama-3.1-8B", "Llama-3.1-8B-Instruct"),
+        ("Mistral-Small-3.1-24B-Instruct-2503", "Mistral-Small-3.2-24B-Instruct-2506"))},
+    "base and instruct in Ollama": served("llama3:8b-text", "llama3:8b", "Ollama"),
+    "one alias, two digests": served({"model": "default", "digest": A},
+                                     {"model": "default", "digest": B}),
+    "one alias, two sizes": served({"model": "default", "parameters_count": 7_600_000_000},
+                                   {"model": "default", "parameters_count": 14_800_000_000}),
+    "one alias, two file sizes": served(
+        {"model": "default", "file_bytes": 4_000_000_000, "parameters_count": None},
+        {"model": "default", "file_bytes": 9_000_000_000, "parameters_count": None}),
+    "one digest, two sizes": served(
+        {"model": "x", "digest": A, "parameters_count": 7_600_000_000},
+        {"model": "y", "digest": A, "parameters_count": 14_800_000_000}),
+}
+# Apart as rows; the model is the same.
+OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
+    "makers, digests": served({"model": "bartowski/X-7B-GGUF", "digest": A},
+                              {"model": "unsloth/X-7B-GGUF", "digest": B}),
+    "makers, no digest": served("bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M",
+                                "unsloth/Qwen2.5-7B-Instruct-GGUF:Q4_K_M"),
+    "makers declared, no digest": served(
+        {"model": FILE, "source_repository": "bartowski/Qwen2.5-7B-Instruct-GGUF"},
+        {"model": FILE, "source_repository": "unsloth/Qwen2.5-7B-Instruct-GGUF"}),
+    "imatrix / static, digests": ({"digest": A, "model": FILE}, {"digest": B, "model": FILE}),
+    "a tag that was pulled again": served(
+        {"model": "qwen2.5:latest", "digest": A}, {"model": "qwen2.5:latest", "digest": B},
+        "Ollama"),
+    **{f"quant {a} / {b}": quants(a, b, model="Qwen2.5-7B-Instruct") for a, b in (
+        ("Q4_K_M", "Q4_K_S"), ("Q4_K_M", "UD-Q4_K_XL"), ("Q4_K_M", "4bit"), ("AWQ", "GPTQ"),
+        ("FP8", "INT8"), ("MXFP4", "NVFP4"), ("F16", "BF16"), ("4bit", "4bit-DWQ"),
+        ("Q4_K_M", "UD-Q4_K_M"), ("Q4_K_M", "Q4_K_L"), ("IQ4_XS", "IQ4_NL"), ("Q4_0", "Q4_K_M"),
+        ("EXL3-4.0bpw", "EXL2-4.0bpw"), ("EXL3-4.0bpw", "EXL3-5.0bpw"), ("4bit", "INT4"),
+        ("BNB-4", "AWQ"), ("GPTQ-Int4", "GPTQ-Int8"), ("FP8", "MXFP8"), ("W8A16", "W8A8"),
+        ("4bit", "4bit-g32"))},
+    "mix of a maker in the file name": quants("Q4_K_M", "Q4_K_M")[:1] + (
+        {"quantization": "Q4_K_M", "file_name": "smollm2-135m-UD-Q4_K_XL.gguf"},),
+    "draft model / none": ({"draft_model": "Qwen2.5-0.5B-Instruct"}, {"draft_model": "none"}),
+    "draft model / unknown": ({"draft_model": "Qwen2.5-0.5B-Instruct"}, {"draft_model": None}),
+    "draft model in the launch flags": ({"runtime.launch_flags": "-t 4 -md draft.gguf"},
+                                        {"runtime.launch_flags": "-t 4"}),
+    "offload 1 / 0.5": ({"gpu_offload_ratio": 1}, {"gpu_offload_ratio": 0.5}),
+    "offload 1 / 0": ({"gpu_offload_ratio": 1}, {"gpu_offload_ratio": 0}),
+    "offload 1 / 0.97": ({"gpu_offload_ratio": 1}, {"gpu_offload_ratio": 0.97}),
+    "experts on the processor": ({"runtime.launch_flags": "-t 4 --n-cpu-moe 8"},
+                                 {"runtime.launch_flags": "-t 4"}),
+    "cards used": machines({"probed": cards("RTX 3090", "RTX 3090"),
+                            "runtime.accelerators_used_count": 1},
+                           {"probed": cards("RTX 3090", "RTX 3090"),
+                            "runtime.accelerators_used_count": 2}),
+    **{f"{name} {a} / {b}": ({f"runtime.{name}": a}, {f"runtime.{name}": b}) for name, a, b in (
+        ("kv_cache_type", "f16", "q8_0"), ("kv_cache_type", "q8_0", "q8_0/f16"),
+        ("kv_cache_type", "q8_0", "q4_0"), ("flash_attention", "on", "off"),
+        ("batch_tokens", 512, 2048), ("micro_batch_tokens", 128, 512),
+        ("backend", "vulkan", "cuda"), ("backend", "vulkan", "rocm"), ("backend", "cpu", "sycl"),
+        ("version", "b6800", "b7900"), ("version", "0.33.3", "0.33.4"),
+        ("version", "0.12.0", "0.12.0-rc1"), ("kv_cache_type", None, "f16"))},
+    "context 4096 / 32768": ({"context_effective_tokens": 4096},
+                             {"context_effective_tokens": 32768}),
+    "slots 4 / 1": ({"slots_count": 4}, {"slots_count": 1}),
+    "threads 4 / 8": on_cpu({"runtime.threads_count": 4}, {"runtime.threads_count": 8}),
+    "1 card / 2 cards": machines({"probed": cards("RTX 3090")},
+                                 {"probed": cards("RTX 3090", "RTX 3090")}),
+    "power limit": machines({"hardware.accelerators.0.power_limit_w": 450},
+                            {"hardware.accelerators.0.power_limit_w": 300}),
+    "mains / battery": macs({"hardware.power.source": "ac"}, {"hardware.power.source": "battery"}),
+    "low power mode": macs({"hardware.power.mode": "low_power"}, {"hardware.power.mode": None}),
+    "battery saver on a PC": machines({"hardware.power.mode": "power_saver"},
+                                      {"hardware.power.mode": "balanced"}),
+    "memory channels": on_cpu({"hardware.memory.channels_count": 1},
+                              {"hardware.memory.channels_count": 2}),
+    "memory speed": on_cpu({"hardware.memory.speed_mts": 6000},
+                           {"hardware.memory.speed_mts": 4800}),
+    "memory type": on_cpu({"hardware.memory.type": "DDR5"}, {"hardware.memory.type": "DDR4"}),
+    "memory speed, half on the card": machines({"hardware.memory.speed_mts": 6000},
+                                               {"hardware.memory.speed_mts": 4800},
+                                               gpu_offload_ratio=0.5),
+    "M1 with 7 / 8 GPU cores": macs({"hardware.accelerators.0.cores_count": 7},
+                                    {"hardware.accelerators.0.cores_count": 8}),
+    "MacBook Air / Mac mini": macs({"hardware.system.model_name": "MacBookAir10,1"},
+                                   {"hardware.system.model_name": "Macmini9,1"}),
+    "MacBook Pro 14 / 16": macs({"hardware.system.model_name": "MacBookPro18,3"},
+                                {"hardware.system.model_name": "MacBookPro18,1"}),
+    "two laptops with one processor": machines(
+        {"hardware.system.kind": "laptop", "hardware.system.model_name": "Dell XPS 15 9520"},
+        {"hardware.system.kind": "laptop", "hardware.system.model_name": "LENOVO ThinkPad X1"}),
+    **{f"card {a} / {b}": machines({"probed": cards(a, size=one)}, {"probed": cards(b, size=two)})
+       for a, one, b, two in (
+           ("RTX 4060 Ti", 8, "RTX 4060 Ti", 16), ("RTX 4090", 24, "RTX 4090 Laptop GPU", 16),
+           ("RTX 4090", 24, "RTX 4090 Laptop GPU", 24), ("RTX 4070", 12, "RTX 4070 Ti", 12),
+           ("RTX 4070", 12, "RTX 4070 SUPER", 12), ("RX 7900 XT", 20, "RX 7900 XTX", 24),
+           ("NVIDIA RTX A6000", 48, "NVIDIA RTX 6000 Ada Generation", 48),
+           ("NVIDIA A100-SXM4-80GB", 80, "NVIDIA A100-PCIE-80GB", 80),
+           ("Quadro RTX 4000", 8, "NVIDIA RTX 4000 Ada Generation", 20))},
+    "governor": on_cpu({"hardware.power.governor": "powersave"},
+                       {"hardware.power.governor": "performance"}),
+    "quota of threads": on_cpu({"hardware.cpu.usable_threads_count": 8},
+                               {"hardware.cpu.usable_threads_count": 32}),
+    "virtual machine": on_cpu({"hardware.system.virtualization": "kvm"},
+                              {"hardware.system.virtualization": "none"}),
+    "over the network": ({"class": "loopback"}, {"class": "lan"}),
+    "instruction sets": on_cpu(
+        {**with_cpu("Intel Xeon Processor"),
+         "hardware.cpu.instruction_sets": ["amx_tile", "avx512f"]},
+        {**with_cpu("Intel Xeon Processor"), "hardware.cpu.instruction_sets": ["avx512f"]}),
+    "L3 cache of a nameless processor": on_cpu(
+        {**with_cpu("Intel Xeon Processor"), "hardware.cpu.cache_l3_kib": 16384},
+        {**with_cpu("Intel Xeon Processor"), "hardware.cpu.cache_l3_kib": 107520}),
+    "memory 8 / 16 GB": macs({}, {"hardware.memory.capacity_bytes": 16 * GIB}),
+    "processors": machines(with_cpu("AMD Ryzen 9 7950X"), with_cpu("AMD Ryzen 9 7950X3D")),
+}
+
+
+class Pairs(unittest.TestCase):
+    def check(self, pairs: dict[str, tuple[Changes, Changes]], *expected: str) -> None:
+        for name, (a, b) in pairs.items():
+            with self.subTest(name):
+                self.assertIn(relation(a, b), expected)
+
+    def test_other_spellings_of_one_row(self) -> None:
+        self.check(ROWS, "row")
+
+    def test_one_model_on_several_engines(self) -> None:
+        self.check(BLOCKS, "block", "row")
+
+    def test_other_models(self) -> None:
+        self.check(APART, "apart")
+
+    def test_other_weights_machines_and_configurations(self) -> None:
+        self.check(OTHER_ROWS, "block", "apart")
