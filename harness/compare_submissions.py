@@ -1,31 +1,31 @@
 #!/usr/bin/env python3
-"""Many submissions as one table or one page; two runs question by question.
+"""Compare submissions: rank them, write an HTML page, or compare two runs.
 
   python3 harness/compare_submissions.py                           all of submissions/
   python3 harness/compare_submissions.py --model qwen --phase 20q --sort ttft
-  python3 harness/compare_submissions.py --html page.html          one file, opens anywhere
+  python3 harness/compare_submissions.py --html page.html          one file that opens anywhere
   python3 harness/compare_submissions.py --vs RUN_A RUN_B          which of two runs is faster
   python3 harness/compare_submissions.py --vs RUN1,RUN2,RUN3 FOLDER_OF_RUNS
 
-A row is one device with one runtime, model and quantisation in one phase: the median over all its
-runs, never the best of them, with an interval behind it in brackets: for a single run the exact
-95 % interval of the median across prompts; for 2 to 5 runs the lowest and the highest run; from 6
-runs on the exact 95 % interval over runs. Ranks are given within one model and phase; `=` shares a
-rank, since nothing tells the rows apart. What is not comparable stands below, with the reason.
+A row is one machine with one runtime, model, format and configuration in one phase, as far as these
+are known: the median over all its runs, never the best of them. The bracket is its 95 % interval
+over runs, which assumes a spread of 3 % between runs (5 % for several lanes) until the runs
+themselves show it. Rank: 1 + the number of rows of the same model and phase that are faster, by a
+t-test at 1 % and at least 5 %. Runs that are not comparable are listed below, with the reason.
 
-Read are manifest.json, metadata.json and hardware.json of every folder below PATH that holds a
-metadata.json; ledgers (run.jsonl) are read for --vs and for the details of --html alone. A
+Rows and ranks are computed from manifest.json, metadata.json and hardware.json of every folder
+below PATH that has a metadata.json; run.jsonl is read for --vs and for the details of --html. A
 submission that cannot be read is left out with one warning on standard error.
 
-A side of --vs is a run's folder, a folder of several runs, or some of these with commas between.
+A side of --vs is a run's folder, a folder of several runs, or several of these joined by commas.
 
 exit codes:
-  0 all submissions were read; 1 some were left out (see the warnings), or --vs could tell nothing
-  since the two sides have no model in common; 2 usage, or nothing to compare; 4 storage.
+  0 all submissions were read; 1 some were left out (see the warnings), or the two sides of --vs have
+  no model in common; 2 usage, or nothing to compare; 4 storage.
 """
 import sys
 
-if sys.version_info < (3, 9):      # above all code that an older Python cannot run
+if sys.version_info < (3, 9):      # before any code that an older Python cannot run
     sys.exit("compare_submissions needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
@@ -53,14 +53,14 @@ Json = dict[str, Any]
 
 # --- reading -------------------------------------------------------------------------------------
 class Found(NamedTuple):
-    """Submissions that were read, each with its folder, and the rest as (path, what is wrong)."""
+    """Submissions that were read, each with its folder, and the others as (path, reason)."""
 
     submissions: list[tuple[entries.Submission, str]]
     broken: list[tuple[str, str]]
 
 
 def read_all(paths: Iterable[str]) -> Found:
-    """Every submission below some folders, in the order of their paths; raises Stop."""
+    """Every submission below some folders, in order of their paths; raises HarnessError."""
     found = Found([], [])
     seen: dict[str, str] = {}
     for folder in submission_folders(paths):
@@ -79,8 +79,8 @@ def submission_folders(paths: Iterable[str]) -> Iterator[str]:
     """Folders that hold a metadata.json, sorted; links to folders are not followed."""
     for path in paths:
         if not os.path.isdir(path):
-            raise HarnessError(f"{texts.printable(path)}: no such folder; type the folder of a submission "
-                       "or one above it")
+            raise HarnessError(f"{texts.printable(path)}: no such folder; pass the folder of a submission "
+                               "or one above it")
         for folder, names, held in os.walk(path):
             names[:] = sorted(name for name in names if not name.startswith("."))
             if "metadata.json" in held:
@@ -88,7 +88,7 @@ def submission_folders(paths: Iterable[str]) -> Iterator[str]:
 
 
 def read_document(folder: str, name: str) -> Any:
-    """A parsed document of a submission; raises BrokenSubmission. NaN and infinity are no JSON."""
+    """A parsed document of a submission; raises BrokenSubmission."""
     path = os.path.join(folder, name)
     try:
         refuse_odd_file(path, MAX_DOCUMENT_BYTES)
@@ -106,10 +106,10 @@ def _no_constant(word: str) -> None:
 
 
 def refuse_odd_file(path: str, limit: int) -> None:
-    """Raises OSError for what is missing, a link, a pipe, a device, or larger than `limit`."""
+    """Raise OSError for a path that is not a plain file of at most `limit` bytes."""
     found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(0, "is no plain file")
+        raise OSError(0, "is not a plain file")
     if found.st_size > limit:
         raise OSError(0, f"is larger than {limit} bytes")
 
@@ -120,19 +120,18 @@ COLUMNS = ("#", "device", "hardware", "memory", "runtime", "model", "quant", "ph
            *(entries.NUMBERS[name] for name in SHOWN), "runs", "checks", "flags")
 RIGHT = (0, 3, 13, 14)
 REASON = "not ranked, because"
-LEGEND = ("medians over all runs of a device; in brackets for a single run the exact 95 % interval "
-          "across prompts, for 2 to 5 runs the lowest and the highest, from 6 on the exact 95 % "
-          "interval over runs. Rows with = share a rank: nothing tells them apart.")
+LEGEND = ("medians over all runs of a row, in brackets the 95 % interval over runs. Rank: 1 + the "
+          "number of rows that are faster by at least 5 % and a t-test; rows with = share a rank.")
 
 
 @functools.lru_cache(maxsize=65536)
 def plain(text: str) -> str:
-    """report.printable, remembered: most texts of a table stand in many rows."""
+    """texts.printable with a cache, because most texts of a table occur in many rows."""
     return texts.printable(text)
 
 
 def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: int) -> str:
-    """Ranked rows, then the others with their reasons, then what flags and brackets mean."""
+    """Ranked rows, then the others with their reasons, then the legend and the flags."""
     places = [place for block in blocks for place in block]
     able = [place for place in places if place.rank is not None]
     rest = [place for place in places if place.rank is None]
@@ -142,7 +141,7 @@ def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: i
         lines += [""] * bool(able) + texts.fit_table((REASON, *COLUMNS[1:-1]), rows, RIGHT[1:],
                                                      width)
     if not places:
-        lines.append("no row matches; leave --model, --hardware and the like out to see all")
+        lines.append("no row matches; leave out --model, --hardware, --phase, --runtime and --quantisation to see all")
     names = {flag for place in able for flag in place.row.flags}
     notes = [f"{found_text(found)}; {LEGEND}", *metric_definitions.explain_flags(names)]
     return "\n".join([*lines, "", *(line for note in notes
@@ -158,17 +157,17 @@ def found_text(found: Found) -> str:
 
 def why_not(row: ranking.Row) -> str:
     """Why a row has no rank."""
-    return plain("; ".join(row.reasons) or "lacks the number that ranks")
+    return plain("; ".join(row.reasons) or "the number that ranks is missing")
 
 
 def cells(place: ranking.Place) -> tuple[str, ...]:
-    """A row's cells as text, in the order of COLUMNS."""
+    """Cells of a row in the order of COLUMNS."""
     row, device = place.row, place.row.device
     rank = "" if place.rank is None else f"{place.rank}{'=' if place.tied else ''}"
     return (rank, plain(device.tag), plain(entries.device_text(device)),
             f"{device.memory_gib:g} GiB" if device.memory_gib else "",
             plain(entries.runtime_text(row.runtime)), plain(row.model),
-            plain(row.quantization or ""), row.phase,
+            plain(row.quantization or ""), row.phase or "all",
             *(spread_text(row.numbers.get(name)) for name in SHOWN),
             f"{len(row.runs)}" + (f" of {len(row.runs) + row.left_out}" if row.left_out else ""),
             f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
@@ -182,9 +181,9 @@ def spread_text(spread: Optional[entries.Spread]) -> str:
                                 "ci_high": spread.high})
 
 
-# --- for other programs --------------------------------------------------------------------------
+# --- other formats -------------------------------------------------------------------------------
 def markdown_text(blocks: Sequence[Sequence[ranking.Place]], found: Found) -> str:
-    """The table with all its columns and one for the reason, and what its brackets mean."""
+    """The table with all columns, one for the reason, and the legend."""
     titles = [*COLUMNS, REASON]
     rows = []
     for place in (place for block in blocks for place in block):
@@ -196,14 +195,14 @@ def markdown_text(blocks: Sequence[Sequence[ranking.Place]], found: Found) -> st
 
 
 def csv_text(blocks: Sequence[Sequence[ranking.Place]]) -> str:
-    """A line a row; a number has three columns: its median, and the ends of its interval."""
+    """One line per row; three columns per number: its median and its interval."""
     rows = [flat(ranking.row_json(place)) for block in blocks for place in block]
     titles = list(rows[0]) if rows else []
     return texts.csv_text(titles, ([row[title] for title in titles] for row in rows))
 
 
 def flat(row: Json) -> dict[str, texts.TableCell]:
-    """A row's JSON without nesting: `ttft_ms`, `ttft_ms_low`, ...; lists joined by semicolons."""
+    """Flat row: `ttft_ms`, `ttft_ms_low`, ...; lists joined by semicolons."""
     out: dict[str, texts.TableCell] = {}
     for name, value in row.items():
         if name in entries.NUMBERS:
@@ -232,29 +231,29 @@ def json_text(blocks: Sequence[Sequence[ranking.Place]],
 
 # --- two runs ------------------------------------------------------------------------------------
 def read_side(text: str) -> list[two_runs.Run]:
-    """The runs of one side of --vs; raises Stop."""
+    """The runs of one side of --vs; raises HarnessError."""
     paths = [text] if os.path.exists(text) else text.split(",")
     folders = [folder for path in paths for folder in run_folders(path)]
     twice = [folder for folder in folders if folders.count(folder) > 1]
     if twice:
-        raise HarnessError(f"--vs: {texts.printable(twice[0])} stands twice on one side; name it once")
+        raise HarnessError(f"--vs: {texts.printable(twice[0])} is on one side twice; name it once")
     return [read_run(folder) for folder in folders]
 
 
 def run_folders(path: str) -> list[str]:
-    """The run's folder, or all folders below that hold a manifest.json; raises Stop."""
+    """The run's folder, or all folders below with a manifest.json; raises HarnessError."""
     shown = texts.printable(path) or "(nothing)"
     if not os.path.isdir(path):
-        raise HarnessError(f"--vs: {shown}: no such folder; type a run's folder, such as "
-                   "submissions/<handle>/<device-tag>/run-<uuid>, or several with commas between")
+        raise HarnessError(f"--vs: {shown}: no such folder; pass a run's folder "
+                           "(submissions/HANDLE/DEVICE-TAG/run-UUID), or several joined by commas")
     found = [folder for folder, _, held in os.walk(path) if ledger.MANIFEST in held]
     if not found:
-        raise HarnessError(f"--vs: {shown} holds no run; a run's folder has a {ledger.MANIFEST}")
+        raise HarnessError(f"--vs: {shown} contains no run; a run's folder has a {ledger.MANIFEST}")
     return sorted(os.path.realpath(folder) for folder in found)
 
 
 def read_run(folder: str) -> two_runs.Run:
-    """A run's manifest and ledger, held to their schemas; raises Stop."""
+    """A run's manifest and ledger, checked by their schemas; raises HarnessError."""
     try:
         for name, limit in ((ledger.MANIFEST, MAX_DOCUMENT_BYTES),
                             (ledger.LEDGER, MAX_LEDGER_BYTES)):
@@ -269,11 +268,11 @@ def read_run(folder: str) -> two_runs.Run:
 
 
 def do_vs(args: argparse.Namespace) -> int:
-    """Compare two sides; the exit code."""
+    """Compare two sides; return the exit code."""
     a, b = (read_side(text) for text in args.vs)
     both = {run.manifest["run_id"] for run in a} & {run.manifest["run_id"] for run in b}
     if both:
-        raise HarnessError(f"--vs: run {sorted(both)[0]} stands on both sides; name it on one")
+        raise HarnessError(f"--vs: run {sorted(both)[0]} is on both sides; name it on one")
     try:
         found = two_runs.compare_sides(a, b)
     except two_runs.PairingError as error:
@@ -293,12 +292,12 @@ def warn(broken: Iterable[tuple[str, str]]) -> None:
 
 
 def do_table(args: argparse.Namespace) -> int:
-    """Read, rank, print; the exit code."""
+    """Read, rank and print; return the exit code."""
     found = read_all(args.paths or [DEFAULT_PATH])
     warn(found.broken)
     if not found.submissions:
         raise HarnessError("nothing to compare: no submission could be read; a submission is a folder with "
-                   f"{', '.join(DOCUMENTS)}, which complete_submission.py makes of a run")
+                   f"{', '.join(DOCUMENTS)}, which complete_submission.py writes")
     submissions = [submission for submission, _ in found.submissions]
     rows = ranking.make_rows(submissions)
     filters = {name: getattr(args, name) for name in ranking.FILTERS}
@@ -314,7 +313,7 @@ def do_table(args: argparse.Namespace) -> int:
 
 def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Place]],
                 headlines: Sequence[Sequence[ranking.Place]], found: Found) -> None:
-    """The rows in the form asked for, on standard output."""
+    """Print the rows in the requested format."""
     texts.print_safe(json_text(blocks, headlines, found) if args.json else
                csv_text(blocks).removesuffix("\r\n") if args.csv else
                markdown_text(blocks, found) if args.markdown else
@@ -322,21 +321,21 @@ def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Plac
 
 
 def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], found: Found) -> None:
-    """The page as one file; raises StorageError."""
+    """Write the page as one file; raises StorageError."""
     folders = {submission.run_id: folder for submission, folder in found.submissions}
     page = make_page(rows, wanted, folders, read_detail, len(found.broken))
     warn(page.broken)
     try:
         files.write_whole(path, page.data)
     except OSError as error:
-        raise StorageError(f"--html {texts.printable(path)}: {error.strerror}; type a file in a "
-                           "folder that can be written") from None
+        raise StorageError(f"--html {texts.printable(path)}: {error.strerror}; pass a file in a "
+                           "folder that you can write to") from None
     print(f"compare_submissions: {texts.printable(path)}: {len(page.data) / 1e6:.1f} MB, "
           f"{page.note}", file=sys.stderr)
 
 
 def read_detail(folder: str) -> tuple[Json, Json, Json, list[Json]]:
-    """Metadata, hardware, manifest and ledger lines of one submission, for the page's details."""
+    """Metadata, hardware, manifest and ledger lines of one submission, for its details on the page."""
     try:
         refuse_odd_file(os.path.join(folder, ledger.LEDGER), MAX_LEDGER_BYTES)
     except OSError as error:
@@ -350,25 +349,25 @@ def build_parser() -> texts.Parser:
     """The command line."""
     parser = texts.Parser("compare_submissions", __doc__, "[options] [PATH ...]")
     parser.add_argument("paths", nargs="*", metavar="PATH",
-                        help="folders with submissions in them (default submissions/)")
+                        help="folders with submissions (default submissions/)")
     for name in ranking.FILTERS:
-        parser.add_argument(f"--{name}", metavar="TEXT", help=f"only rows whose {name} holds this "
-                            "text, capitals or not")
+        parser.add_argument(f"--{name}", metavar="TEXT", help=f"only rows whose {name} contains "
+                            "this text, ignoring case")
     parser.add_argument("--sort", metavar="COLUMN", choices=ranking.SORTS, default="decode",
-                        help="order and rank rows by this: " + ", ".join(ranking.SORTS) +
-                        " (default decode); ranks stay by decode where it is no speed")
+                        help="order and rank rows by " + ", ".join(ranking.SORTS) +
+                        " (default decode); texts order rows and keep the ranks by decode")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="a Markdown table, all columns")
-    form.add_argument("--csv", action="store_true", help="CSV, all columns, for spreadsheets")
-    form.add_argument("--json", action="store_true", help="JSON, all columns, for programs")
-    form.add_argument("--html", metavar="FILE", help="write one self-contained page to this file")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table with all columns")
+    form.add_argument("--csv", action="store_true", help="print CSV with all columns")
+    form.add_argument("--json", action="store_true", help="print JSON with all columns, and headline rows (phase null)")
+    form.add_argument("--html", metavar="FILE", help="write one self-contained HTML page to FILE")
     parser.add_argument("--vs", nargs=2, metavar=("RUN_A", "RUN_B"),
-                        help="compare two runs, or two sides of several runs, by their ledgers")
+                        help="compare two runs, or two groups of runs, by their ledgers")
     return parser
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the program; the exit code."""
+    """Run the program; return the exit code."""
     args = build_parser().parse_args(argv)
     try:
         if not args.vs:
@@ -376,8 +375,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         others = [f"--{name}" for name in ("markdown", "csv", "html", *ranking.FILTERS)
                   if getattr(args, name)]
         if args.paths or others:
-            raise HarnessError(f"--vs goes without {others[0] if others else 'PATH'}; type --vs RUN_A "
-                       "RUN_B, with --json if you like")
+            raise HarnessError(f"--vs cannot be combined with {others[0] if others else 'PATH'}; pass "
+                               "--vs RUN_A RUN_B and, if you like, --json")
         return do_vs(args)
     except HarnessError as stop:
         print(f"compare_submissions: {stop}", file=sys.stderr)

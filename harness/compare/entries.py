@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import isfinite
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
+
+from core import metric_definitions, schema, suites
 
 from compare import identity
 from compare.identity_names import size_as_sold_gib
-from core import metric_definitions, schema, suites
 
 Json = dict[str, Any]
 
@@ -99,16 +100,18 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and isfinite(value) and 0 <= value <= LARGEST
 
 
-KINDS = {
+KINDS: dict[str, Callable[[Any], bool]] = {
     "a text of at most 400 characters":
         lambda value: isinstance(value, str) and len(value) <= MAX_CHARACTERS,
     "a number from 0 to 1e15": _is_number,
     "a number from 0 to 1e15, or null": lambda value: value is None or _is_number(value),
     "a whole number": lambda value: type(value) is int and _is_number(value),
     "true or false": lambda value: isinstance(value, bool),
+    "a list of texts": lambda value: isinstance(value, list) and all(
+        isinstance(one, str) and len(one) <= MAX_CHARACTERS for one in value),
     "a list": lambda value: isinstance(value, list),
     "an object": lambda value: isinstance(value, dict)}
-TEXT, NUMBER, NUMBER_OR_NULL, COUNT, BOOL, LIST, OBJECT = KINDS
+TEXT, NUMBER, NUMBER_OR_NULL, COUNT, BOOL, TEXTS, LIST, OBJECT = KINDS
 
 
 def field(document: Any, path: str, kind: str) -> Any:
@@ -130,7 +133,7 @@ def _facts(holder: Any, where: str) -> Json:
     found = {}
     for name, fact in holder.items():
         value = fact.get("value") if isinstance(fact, dict) else fact
-        kind = TEXT if isinstance(value, str) else LIST if isinstance(value, list) else \
+        kind = TEXT if isinstance(value, str) else TEXTS if isinstance(value, list) else \
             BOOL if isinstance(value, bool) else NUMBER_OR_NULL
         expected = next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), kind)
         if not KINDS[kind](value) or value is not None and not KINDS[expected](value):
@@ -140,8 +143,8 @@ def _facts(holder: Any, where: str) -> Json:
 
 
 # What a fact is, by how its name ends.
-ENDINGS = {"_bytes": COUNT, "_tokens": COUNT, "_w": NUMBER, "_ratio": NUMBER, "usable_threads_count":
-           NUMBER, "_count": COUNT, "name": TEXT, "quantization": TEXT, "digest": TEXT,
+ENDINGS = {"_bytes": COUNT, "_tokens": COUNT, "_w": NUMBER, "_ratio": NUMBER,
+           "usable_threads_count": NUMBER, "_count": COUNT, "name": TEXT, "quantization": TEXT, "digest": TEXT,
            "repository": TEXT, "version": TEXT, "backend": TEXT, "flags": TEXT, "draft_model": TEXT,
            "mode": TEXT, "source": TEXT, "kind": TEXT, "virtualization": TEXT, "governor": TEXT,
            "cache_type": TEXT, "flash_attention": TEXT, "family": TEXT, "per_weight": NUMBER}
@@ -244,7 +247,8 @@ def _shortened(name: Optional[str]) -> Optional[str]:
 
 def _card_text(card: Json) -> str:
     """Name, memory and power limit of a card; of a GPU without memory of its own, its cores."""
-    size, cores, watts = card.get("memory_bytes"), card.get("cores_count"), card.get("power_limit_w")
+    size, cores = card.get("memory_bytes"), card.get("cores_count")
+    watts = card.get("power_limit_w")
     return " ".join(filter(None, (
         _shortened(card.get("model_name")) or "unknown accelerator",
         f"{size_as_sold_gib(size):g} GiB" if size else f"{cores}-core GPU" if cores else "",

@@ -16,7 +16,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from compare import identity_names as names
 from compare import identity_tables as tables
@@ -112,9 +112,9 @@ def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
     quant = _quant(facts.get("quantization"), named, in_mlx)
     return Model(best.words if best else None, tune, certainty,
                  next((one.repository for one in named if one.repository), None), quant,
-                 names.bits_class(quant, facts.get("bits_per_weight")), _digest(facts.get("digest")),
-                 "digest" in declared, facts.get("parameters_count"), facts.get("family"),
-                 facts.get("file_bytes"), served)
+                 names.bits_class(quant, facts.get("bits_per_weight")),
+                 _digest(facts.get("digest")), "digest" in declared, facts.get("parameters_count"),
+                 facts.get("family"), facts.get("file_bytes"), served)
 
 
 def _names(facts: Facts, engine: str) -> list[names.ModelName]:
@@ -133,7 +133,8 @@ def _names(facts: Facts, engine: str) -> list[names.ModelName]:
     return found
 
 
-def _quant(reported: Optional[str], named: Iterable[names.ModelName], in_mlx: bool) -> Optional[str]:
+def _quant(reported: Optional[str], named: Iterable[names.ModelName],
+           in_mlx: bool) -> Optional[str]:
     """The reported format; where it says less than a name, such as Q4_K_M of a UD-Q4_K_XL file or
     4BIT of a 4bit-DWQ repository, the name's."""
     quant = names.quantization(reported, in_mlx) if reported else None
@@ -390,7 +391,7 @@ def _draft(text: str) -> str:
         filter(None, (name.words, name.quant))) or text.lower()
 
 
-FORMS = {"kv_cache_type": _kv_type, "draft_model": _draft,
+FORMS: dict[str, Callable[[str], str]] = {"kv_cache_type": _kv_type, "draft_model": _draft,
          "flash_attention": lambda text: {"1": "on", "true": "on", "0": "off", "false": "off",
                                           "enabled": "on", "disabled": "off"}.get(text, text)}
 

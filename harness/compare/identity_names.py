@@ -23,8 +23,8 @@ def quantization(text: str, in_mlx: bool = False) -> str:
     bits_each = re.search(r"(\d(?:\.\d+)?)\W*bpw", word)
     exl = re.search(r"exl[23]", word)
     if exl:
-        bits = bits_each[1] if bits_each else "".join(re.findall(r"\d+\.\d+|\d", word[exl.end():])[:1])
-        return f"{exl[0].upper()}-{float(bits):g}" if bits else exl[0].upper()
+        bits = bits_each or re.search(r"(\d+\.\d+|\d)", word[exl.end():])
+        return f"{exl[0].upper()}-{float(bits[1]):g}" if bits else exl[0].upper()
     word = re.sub(r"\W*\d(\.\d+)?\W*bpw", "", word) if bits_each else word
     return _gguf(word) or _other_format(re.sub(r"[\s_.\-/]+", "", word), in_mlx) \
         or re.sub(r"[\s_.\-]+", "-", text.strip()).upper()
@@ -72,8 +72,8 @@ def _other_format(word: str, in_mlx: bool) -> Optional[str]:
     mixed = re.search(r"mixed(\d)(\d)", bare)
     if mixed:
         return f"MLX-MIXED_{mixed[1]}_{mixed[2]}"
-    found = re.fullmatch(r"(mlx)?q?(\d)bits?(mlx)?(dwq)?(mlx)?|(mlx)(?:q|int)?(\d)(dwq)?|dwq(\d)bits?",
-                         bare)
+    found = re.fullmatch(r"(mlx)?q?(\d)bits?(mlx)?(dwq)?(mlx)?|(mlx)(?:q|int)?(\d)(dwq)?"
+                         r"|dwq(\d)bits?", bare)
     if not found:
         return None
     bits_known = found[2] or found[7] or found[9]
@@ -126,8 +126,8 @@ PACKAGING = re.compile(
     r"|mixed-\d-\d|[2-8]-?bits?(?:-dwq)?(?:-gs?\d{2,3})?|dwq"
     r"|mlx|gguf|ggml|ggjt|hf|transformers|safetensors|onnx|openvino|imat|imatrix|i1|static|quantized"
     r"|quants?|unsloth|marlin|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
-CONTAINERS = {"mlx", "gguf", "ggml", "ggjt", "hf", "transformers", "safetensors", "onnx", "openvino",
-              "imat", "imatrix", "i1", "static", "quantized", "quant", "quants", "unsloth",
+CONTAINERS = {"mlx", "gguf", "ggml", "ggjt", "hf", "transformers", "safetensors", "onnx",
+              "openvino", "imat", "imatrix", "i1", "static", "quantized", "quant", "quants", "unsloth",
               "marlin"}
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")
 TUNES = {"instruct": "instruct", "it": "instruct", "chat": "instruct", "inst": "instruct",
@@ -248,8 +248,7 @@ def _without_maker(words: list[str]) -> list[str]:
     """Without the maker in front of one of its own families: meta-llama-3 is llama-3."""
     for count in (1, 2):
         families = tables.MAKERS.get("".join(words[:count]), "").split()
-        following = re.match(r"[a-z]*", words[count])[0] if len(words) > count else ""  # type: ignore[index]
-        if families and following in families:
+        if len(words) > count and re.split(r"[^a-z]", words[count])[0] in families:
             return words[count:]
     return words
 
@@ -324,10 +323,10 @@ def apple_system(text: str, chip: str) -> Optional[str]:
     """
     for identifier in re.findall(r"[A-Za-z]+\d+,\d+", text):
         if identifier in tables.APPLE_MODELS:
-            product, inches = tables.APPLE_MODELS[identifier]
-            return f"{product} {inches or ''}".strip()
+            known, inches = tables.APPLE_MODELS[identifier]
+            return f"{known} {inches or ''}".strip()
         if re.match(r"i?mac", identifier.lower()):
-            return identifier.lower()
+            return str(identifier).lower()
     found = re.search(r"macbook air|macbook pro|macbook|mac ?mini|mac ?studio|mac ?pro|imac",
                       text.lower())
     if not found:

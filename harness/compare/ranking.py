@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
+from core import metric_definitions, metrics, release, suites
+
 from compare import entries as entriess
 from compare import identity, verdicts
-from core import metric_definitions, metrics, release, suites
 
 Json = dict[str, Any]
 
@@ -82,6 +83,7 @@ class Row(NamedTuple):
     device: entriess.Device
     runtime: entriess.Runtime
     model: str
+    served_as: tuple[str, ...]
     quantization: Optional[str]
     configuration: str
     phase: Optional[str]
@@ -180,6 +182,7 @@ def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
               for found in [_values(members, runs, name)] if any(v is not None for v in found)}
     return Row(key, newest.identity.block, newest.submission.device, newest.submission.runtime,
                newest.identity.block if newest.entry.about.name else newest.entry.model,
+               tuple(sorted({entry.model for entry in entries})),
                newest.identity.quant, identity.configuration_text(newest.identity.configuration),
                key[1], reasons, max(entry.lanes for entry in entries),
                {name: entriess.Spread(*verdicts.interval(name, found))
@@ -257,8 +260,7 @@ def _places(able: Sequence[Row], metric: str) -> Iterator[Place]:
 
 # --- filters -------------------------------------------------------------------------------------
 FILTERS: dict[str, Callable[[Row], str]] = {
-    "model": lambda row: " ".join([row.model, *dict.fromkeys(
-        entry.model for run in row.runs for entry in run.entries)]),
+    "model": lambda row: " ".join([row.model, *row.served_as]),
     "runtime": lambda row: entriess.runtime_text(row.runtime),
     "hardware": lambda row: " ".join([entriess.device_text(row.device),
                                       entriess.device_notes(row.device),
@@ -300,7 +302,7 @@ def row_json(place: Place) -> Json:
         "accelerators": list(device.accelerators), "power_mode": device.power_mode,
         "on_battery": device.on_battery, "reached": device.reached, "runtime": row.runtime.name,
         "runtime_version": row.runtime.version, "backend": row.runtime.backend, "model": row.model,
-        "quantization": row.quantization, "configuration": row.configuration, "phase": row.phase,
+        "served_as": list(row.served_as), "quantization": row.quantization, "configuration": row.configuration, "phase": row.phase,
         "lanes": row.lanes,
         **{name: _spread_json(row.numbers.get(name)) for name in entriess.NUMBERS},
         "runs": len(row.runs), "runs_not_ranked": row.left_out,

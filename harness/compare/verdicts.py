@@ -44,15 +44,15 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 class Side(NamedTuple):
-    """One number per run as logarithms: how many, their mean, sum of squared deviations."""
+    """One number per run as logarithms: number of runs, their mean, sum of squared deviations."""
 
-    count: int
+    runs: int
     mean: float
     squares: float
 
 
 def side_of(values: Iterable[Optional[float]]) -> Side:
-    """The logarithms of positive values; count 0 if there is none."""
+    """The logarithms of positive values; 0 runs if there is none."""
     logs = [math.log(value) for value in values if value]
     if not logs:
         return Side(0, 0.0, 0.0)
@@ -63,7 +63,7 @@ def side_of(values: Iterable[Optional[float]]) -> Side:
 def spread(metric: str, *sides: Side) -> tuple[float, int]:
     """(standard deviation of log values between runs, degrees of freedom), the prior included."""
     prior = PRIOR_RATIOS.get(metric, PRIOR_RATIO)
-    freedom = PRIOR_FREEDOM + sum(side.count - 1 for side in sides)
+    freedom = PRIOR_FREEDOM + sum(side.runs - 1 for side in sides)
     squares = PRIOR_FREEDOM * prior ** 2 + sum(side.squares for side in sides)
     return math.sqrt(squares / freedom), freedom
 
@@ -73,10 +73,10 @@ def interval(metric: str, values: Iterable[Optional[float]]) \
     """(median, low, high): the 95 % interval over runs, from the runs and the prior."""
     known = [value for value in values if value is not None]
     centre, side = float(metrics.median(known)), side_of(known)
-    if not side.count or centre <= 0:
+    if not side.runs or centre <= 0:
         return centre, None, None
     sigma, freedom = spread(metric, side)
-    half = t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.count)
+    half = t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.runs)
     low, high = (metrics.round_sig(centre * math.exp(sign * half)) for sign in (-1, 1))
     return metrics.round_sig(centre) or centre, low, high
 
@@ -84,10 +84,10 @@ def interval(metric: str, values: Iterable[Optional[float]]) \
 def difference(metric: str, a: Side, b: Side, probability: float) -> float:
     """Mean log ratio of b to a if it is decided at that probability and 5 % or more, else 0."""
     apart = b.mean - a.mean
-    if abs(apart) < MIN_DIFFERENCE or not a.count or not b.count:
+    if abs(apart) < MIN_DIFFERENCE or not a.runs or not b.runs:
         return 0.0
     sigma, freedom = spread(metric, a, b)
-    limit = t_quantile(probability, freedom) * sigma * math.sqrt(1 / a.count + 1 / b.count)
+    limit = t_quantile(probability, freedom) * sigma * math.sqrt(1 / a.runs + 1 / b.runs)
     return apart if abs(apart) > limit else 0.0
 
 

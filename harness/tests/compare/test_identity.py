@@ -6,8 +6,9 @@ import unittest
 import uuid
 from typing import Any, Optional, Union
 
-from compare import entries, identity, identity_names, ranking
+from compare import entries, ranking
 from machine import inventory
+
 from tests import made_submissions
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 

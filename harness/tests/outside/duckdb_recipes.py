@@ -97,13 +97,13 @@ def _disturbed(events: list[Json], seed: int) -> list[Json]:
     return [{**event, "seq": seq} for seq, event in enumerate(out)]
 
 
-# --- what must come out --------------------------------------------------------------------------
+# --- expected values -----------------------------------------------------------------------------
 def run_folders(root: str) -> list[str]:
     return list(compare_submissions.submission_folders([os.path.join(root, "submissions")]))
 
 
 def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
-    """(run, model, phase) -> the cell as metrics.py has it."""
+    """(run, model, phase) -> the cell of metrics.py."""
     out = {}
     for folder in folders:
         manifest, state = ledger.load_run(folder)
@@ -113,20 +113,25 @@ def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
 
 
 def expected_ranking(root: str) -> dict[tuple[Any, ...], Json]:
-    """(phase, model, tag, quantisation, runtime) -> medians, as the comparison ranks them."""
+    """(phase, served name, tag, quantisation, runtime) -> medians over ranked runs."""
     found = compare_submissions.read_all([os.path.join(root, "submissions")])
-    rows = rankings.make_rows(submission for submission, _ in found.submissions)
-    return {(row.phase, row.model, row.device.tag, row.quantization,
-             entries.runtime_text(row.runtime)): {
-                 "runs": len(row.runs), **{name: row.numbers[name].value
-                                           for name in ("decode_tokens_per_s", "ttft_ms")}}
-            for block in rankings.ranked(rows) for row, rank, _ in block if rank is not None}
+    groups: dict[tuple[Any, ...], list[entries.Entry]] = {}
+    for submission, _ in found.submissions:
+        for entry in submission.entries:
+            if not rankings.refusals(submission, entry):
+                groups.setdefault((
+                    entry.phase, entry.model, submission.device.tag, entry.quantization,
+                    entries.runtime_text(submission.runtime)), []).append(entry)
+    return {key: {"runs": len(of), **{
+        name: metrics.round_sig(metrics.median(entry.numbers[name] for entry in of))
+        for name in ("decode_tokens_per_s", "ttft_ms")}} for key, of in groups.items()
+        if all("decode_tokens_per_s" in entry.numbers for entry in of)}
 
 
 def differences(found: dict[str, Rows], root: str) -> Iterator[str]:
-    """A line for every number that is not ours.
+    """One line for every number that differs from the harness's.
 
-    Of cells whose tokens cannot be counted the recipes say nothing, and so is nothing asked here.
+    Cells whose tokens cannot be counted are skipped, because the recipes leave them out.
     """
     cells = expected_cells(run_folders(root))
     ranking = {(r["phase"], r["model"], r["device_tag"], r["quantization"], r["runtime"]): {
@@ -151,20 +156,20 @@ def differences(found: dict[str, Rows], root: str) -> Iterator[str]:
 def _unlike(name: str, found: dict[Any, Any], expected: dict[Any, Any]) -> Iterator[str]:
     for key in sorted(found.keys() | expected.keys(), key=str):
         if found.get(key) != expected.get(key):
-            yield f"{name}, {key}: DuckDB {found.get(key)}, ours {expected.get(key)}"
+            yield f"{name}, {key}: DuckDB {found.get(key)}; expected {expected.get(key)}"
 
 
 def main() -> int:
     with open(README, encoding="utf-8") as file:
         sql = recipes(file.read())
     if tuple(sql) != RECIPES:
-        print(f"the section holds {list(sql)}, expected are {list(RECIPES)}")
+        print(f"the section contains {list(sql)}, not {list(RECIPES)}")
         return 1
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         generate(folder)
         if not expected_ranking(folder) or not expected_cells(run_folders(folder)):
-            wrong.append("there is nothing to compare with")
+            wrong.append("no submissions were generated")
         places = {"generated": folder}
         if any("/EXAMPLE/" not in f.replace(os.sep, "/") for f in run_folders(REPOSITORY)):
             places["real"] = REPOSITORY
