@@ -102,8 +102,8 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
         is_running = files.is_locked(path)
     except OSError as error:
         raise StorageError(f"{printable(path)} cannot be opened ({error.strerror})") from None
-    loaded, state = ledger.load_run(folder)
-    manifest, events = cast(Manifest, loaded), cast("list[LedgerLine]", state.events)
+    manifest, state = ledger.load_run(folder)
+    events = state.events
     if is_running:
         raise HarnessError(f"run {manifest['run_id']} is still running; wait for its end: "
                            + command("run_benchmark", "--wait", "100", shown))
@@ -135,7 +135,8 @@ def _require_unchanged(path: str, events: Sequence[LedgerLine], data: bytes) -> 
 def _options(folder: str, manifest: Manifest) -> cli.Options:
     """The runner's options that resume a run, as far as its manifest holds them."""
     out_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(folder))))
-    return cli.Options(**manifest["canonical_options"], out_dir=out_dir,
+    canonical: dict[str, Any] = manifest["canonical_options"]
+    return cli.Options(**canonical, out_dir=out_dir,
                        rehearse=manifest["synthetic"],
                        given=frozenset(() if out_dir == SUBMISSIONS else ("out_dir",)))
 
@@ -231,7 +232,7 @@ def build_submission(evidence: Evidence, settings: Settings, machine: system.Mac
     hardware = earlier_hardware
     if hardware is None or was_local != is_local or reprobe:
         fresh = _probe(manifest, machine) if is_local else declared.remote_hardware(
-            dict(cast("dict[str, str]", manifest["python"])))
+            dict(manifest["python"]))
         hardware = declared.declare(fresh, metadata.declared_in(earlier_hardware))
     hardware = declared.declare(hardware, declared.of_file(settings.values, "hardware"))
     document = metadata.build(manifest, evidence.events, evidence.sha256, hardware, declarations)

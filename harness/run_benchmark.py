@@ -51,7 +51,7 @@ from typing import Any, Callable, Optional
 from core import answer_checks, files, names, plan, privacy
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
-from core.records import Manifest
+from core.records import LedgerLine, Manifest
 from core.suites import load_suites
 from core.text import Parser, command, print_safe
 from engines import queries
@@ -530,7 +530,7 @@ class Ledger:
         return StorageError(f"{self.path} cannot be written ({error.strerror}); all lines so "
                             f"far are whole. Free some space, then: {self.resume}")
 
-    def recover(self, manifest: Manifest) -> tuple[list[Json], Json]:
+    def recover(self, manifest: Manifest) -> tuple[list[LedgerLine], Json]:
         """The events of an earlier process, and the fields of `run_resumed`.
 
         A torn last line is saved in a file beside the ledger before it is cut off, so that it
@@ -698,7 +698,7 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
     return display.print_end(ready.manifest, events, folder, resume, options.json)
 
 
-def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[Json],
+def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[LedgerLine],
                   resumed: Json) -> None:
     """Write `run_started`; in a later segment, or after a torn first line, `run_resumed`."""
     shared = {"clock_origin_ns": ledger.zero_ns,
@@ -760,7 +760,7 @@ def interruptible(run: Run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def finish(run: Run) -> list[Json]:
+def finish(run: Run) -> list[Any]:
     """Write the last line; return all events of the run."""
     events, ledger = ledger_file.read_ledger(run.ledger.path).events, run.ledger
     return [*events, ledger.write(

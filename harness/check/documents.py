@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from check import findings, reading
 from complete import declared, metadata, run_md
@@ -44,8 +44,8 @@ def check_metadata(manifest: Manifest, ledger: reading.Ledger, hardware: Mapping
                    document: Metadata, notes: findings.Notes) -> None:
     """Compare metadata.json with what the evidence gives."""
     given: Any = document
-    built = metadata.build(cast(Any, manifest), cast(Any, ledger.events), ledger.sha256,
-                           dict(hardware), metadata.declared_in(given))
+    built = metadata.build(manifest, ledger.events, ledger.sha256, dict(hardware),
+                           metadata.declared_in(given))
     for name, value in built.items():
         if given[name] != value:
             was, now = schema.difference(name, given[name], value)
@@ -68,8 +68,7 @@ def check_page(manifest: Manifest, document: Metadata, hardware: Mapping[str, An
     except ValueError as error:
         notes.add("document-differs", str(error))
         return
-    rendered = run_md.render_run_md(cast(Any, manifest), cast(Any, document), dict(hardware), words,
-                                    cast(Any, events))
+    rendered = run_md.render_run_md(manifest, document, dict(hardware), words, events)
     if page != rendered:
         given, expected = page.split("\n"), rendered.split("\n")
         line = next((i for i, (a, b) in enumerate(zip(given, expected)) if a != b),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from complete import declared, metadata
 from core import result_tables, suites
@@ -173,7 +173,7 @@ def _results(document: Metadata) -> str:
 
 
 def _result_row(cell: Cell) -> list[str]:
-    summaries, checks = cast("dict[str, Any]", cell["metrics"]), cell["checks"]
+    summaries, checks = cell["metrics"], cell["checks"]
     return [cell["phase"] + (" (cold)" if cell["cold"] else ""),
             f"{cell['ok']}/{cell['ok'] + cell['failed']}",
             *(with_interval(summaries[name]) for _, name in result_tables.TABLE_METRICS),
@@ -248,8 +248,8 @@ def _reproduce(manifest: Manifest, document: Metadata) -> str:
 
 def deviations(manifest: Manifest, document: Metadata, events: Sequence[LedgerLine]) -> list[str]:
     """How the run differs from a canonical one, as far as the files show."""
-    canonical = cast("dict[str, float]", manifest["canonical_options"])
-    overrides = cast("dict[str, float]", manifest["canonical_options_overrides"])
+    canonical = manifest["canonical_options"]
+    overrides = manifest["canonical_options_overrides"]
     found = [f"{name}: {value:g} instead of the canonical {canonical[name]:g}"
              for name, value in overrides.items()]
     requested = overrides.get("num_ctx", canonical["num_ctx"])

@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Optional, cast
 
 from core import schema
 from core.errors import StorageError
-from core.records import Manifest
+from core.records import CallFinished, LedgerLine, Manifest
 
 MANIFEST, LEDGER = "manifest.json", "run.jsonl"
 COMMON_FIELDS = ("event", "seq", "run_id", "segment", "at", "t_us")
@@ -104,13 +104,13 @@ class NoLedger:
         return {"event": event, **fields}
 
 
-def latest_calls(events: Iterable[Mapping[str, Any]]) -> list[Any]:
+def latest_calls(events: Iterable[LedgerLine]) -> list[CallFinished]:
     """The call_finished lines that count, in order: the last one of each cell."""
     last = {e["cell_id"]: e for e in events if e["event"] == "call_finished"}
     return sorted(last.values(), key=lambda call: call["seq"])
 
 
-def counts(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def counts(events: Iterable[LedgerLine]) -> dict[str, int]:
     """Number of calls per outcome, by the line of each cell that counts."""
     outcomes = [call["outcome"] for call in latest_calls(events)]
     return {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
@@ -124,7 +124,7 @@ class LedgerState(NamedTuple):
     newline_missing: the last whole line, which counts, lacks its newline.
     """
 
-    events: list[dict[str, Any]]
+    events: list[LedgerLine]
     whole_bytes: int
     torn: bytes
     newline_missing: bool
@@ -147,15 +147,16 @@ def read_ledger(path: str) -> LedgerState:
     return LedgerState(events, len(data) - len(rest), rest, False)
 
 
-def _event_of(line: bytes) -> Optional[dict[str, Any]]:
+def _event_of(line: bytes) -> Optional[LedgerLine]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and set(COMMON_FIELDS) <= set(found) else None
+    is_event = isinstance(found, dict) and set(COMMON_FIELDS) <= set(found)
+    return cast(LedgerLine, found) if is_event else None
 
 
-def _whole_event(path: str, number: int, line: bytes) -> dict[str, Any]:
+def _whole_event(path: str, number: int, line: bytes) -> LedgerLine:
     event = _event_of(line)
     if event is None or event["seq"] != number:
         raise LedgerError(f"{path}, line {number + 1}: not the line that the run wrote; the file "
@@ -180,9 +181,9 @@ class Tail:
 
     def __init__(self, path: str) -> None:
         self._path, self._at = path, 0
-        self.events: list[dict[str, Any]] = []
+        self.events: list[LedgerLine] = []
 
-    def new_events(self) -> list[dict[str, Any]]:
+    def new_events(self) -> list[LedgerLine]:
         """The whole lines written since the last call; raises LedgerError."""
         try:
             with open(self._path, "rb") as file:
@@ -253,17 +254,17 @@ def manifest_sha256(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def load_run(folder: str) -> tuple[dict[str, Any], LedgerState]:
+def load_run(folder: str) -> tuple[Manifest, LedgerState]:
     """Manifest and ledger of a run folder; raises LedgerError if one is missing or broken."""
     manifest = manifest_of(folder)
     path = os.path.join(folder, LEDGER)
     state = read_ledger(path)
     refuse_foreign(path, manifest, state.events)
-    return dict(manifest), state
+    return manifest, state
 
 
 def refuse_foreign(path: str, manifest: Mapping[str, Any],
-                   events: Iterable[Mapping[str, Any]]) -> None:
+                   events: Iterable[LedgerLine]) -> None:
     """Raise LedgerError at the first line that no run of this manifest has written."""
     run_id, tie = manifest["run_id"], manifest_sha256(manifest)
     for number, event in enumerate(events, 1):

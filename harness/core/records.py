@@ -10,7 +10,6 @@ from typing import Any, Literal, Optional, TypedDict, Union
 
 class Event(TypedDict):
     """Fields that every ledger line has."""
-
     seq: int
     run_id: str
     segment: int
@@ -20,7 +19,6 @@ class Event(TypedDict):
 
 class RunStarted(Event):
     """First line of a run."""
-
     event: Literal["run_started"]
     clock_origin_ns: int
     manifest_sha256: str
@@ -28,7 +26,6 @@ class RunStarted(Event):
 
 class RunResumed(Event):
     """First line of each later segment, written when a run is resumed."""
-
     event: Literal["run_resumed"]
     clock_origin_ns: int
     manifest_sha256: str
@@ -39,7 +36,6 @@ class RunResumed(Event):
 
 class Spread(TypedDict):
     """Percentiles of n values in whole microseconds."""
-
     p50: int
     p99: int
     max: int
@@ -48,7 +44,6 @@ class Spread(TypedDict):
 
 class Lane(TypedDict):
     """Calibration result at one number of lanes."""
-
     lanes: int
     chunks: int
     gap_us: int
@@ -59,14 +54,12 @@ class Lane(TypedDict):
 
 class Saturation(TypedDict):
     """Highest chunk rate that the client can receive at one number of lanes."""
-
     lanes: int
     chunks_per_s: float
 
 
 class InstrumentCalibrated(Event):
     """The client's own timing error, measured against a local reference endpoint."""
-
     event: Literal["instrument_calibrated"]
     stamp: Optional[str]
     clock_resolution_ns: Optional[int]
@@ -80,7 +73,6 @@ class InstrumentCalibrated(Event):
 
 class Engine(TypedDict):
     """The server program as it identifies itself."""
-
     name: str
     version: Optional[str]
     build: Optional[str]
@@ -89,7 +81,6 @@ class Engine(TypedDict):
 
 class Facts(TypedDict):
     """Properties of a model as reported by the engine."""
-
     quantization: Optional[str]
     parameters_count: Optional[int]
     file_bytes: Optional[int]
@@ -100,7 +91,6 @@ class Facts(TypedDict):
 
 class Context(TypedDict):
     """The context available to one request."""
-
     requested_tokens: Optional[int]
     effective_tokens: Optional[int]
     source: Optional[str]
@@ -110,14 +100,12 @@ class Context(TypedDict):
 
 class Slots(TypedDict):
     """Number of requests that the server processes in parallel."""
-
     count: Optional[int]
     source: Optional[str]
 
 
 class EndpointIdentified(Event):
     """Information from the server about itself and one model; read again after a model load."""
-
     event: Literal["endpoint_identified"]
     model: str
     engine: Engine
@@ -129,7 +117,6 @@ class EndpointIdentified(Event):
 
 class ModelSkipped(Event):
     """A model that is not measured."""
-
     event: Literal["model_skipped"]
     model: str
     reason: str
@@ -137,7 +124,6 @@ class ModelSkipped(Event):
 
 class PhaseSkipped(Event):
     """A planned phase that cannot run."""
-
     event: Literal["phase_skipped"]
     model: Optional[str]
     phase: str
@@ -146,7 +132,6 @@ class PhaseSkipped(Event):
 
 class Attempt(TypedDict):
     """One attempt to send a request."""
-
     kind: str
     status: Optional[int]
     started_us: int
@@ -155,7 +140,6 @@ class Attempt(TypedDict):
 
 class Request(TypedDict):
     """The request as it was sent."""
-
     prompt: str
     messages_sha256: str
     messages_chars: int
@@ -167,7 +151,6 @@ class Request(TypedDict):
 
 class Response(TypedDict):
     """The server's response."""
-
     http_status: int
     text: str
     reasoning_text: str
@@ -207,7 +190,6 @@ class Timing(TypedDict):
 
 class Reasoning(TypedDict):
     """How the model's reasoning reached the client."""
-
     mode: str
     chunks: int
     characters: int
@@ -215,21 +197,18 @@ class Reasoning(TypedDict):
 
 class Truncated(TypedDict):
     """Whether the server truncated the prompt."""
-
     verdict: str
     reason: Optional[str]
 
 
 class Marker(TypedDict):
     """Whether the answer contains one marker."""
-
     marker: str
     found: bool
 
 
 class Checks(TypedDict):
     """Results of checking the answer for markers and format."""
-
     markers: list[Marker]
     format_rule: Optional[str]
     format_ok: Optional[bool]
@@ -238,7 +217,6 @@ class Checks(TypedDict):
 
 class Error(TypedDict):
     """Why a call failed."""
-
     kind: str
     message: str
     status: Optional[int]
@@ -247,7 +225,6 @@ class Error(TypedDict):
 
 class CallFinished(Event):
     """One planned call, answered or failed. Of several lines for one cell the last counts."""
-
     event: Literal["call_finished"]
     cell_id: str
     model: str
@@ -270,7 +247,6 @@ class CallFinished(Event):
 
 class Probe(TypedDict):
     """Result of sending the longest prompt once more."""
-
     kind: str
     outcome: str
     first_token_us: Optional[int]
@@ -280,7 +256,6 @@ class Probe(TypedDict):
 
 class CacheProbed(Event):
     """Whether the server cached the longest prompt, tested at the end of a model's phases."""
-
     event: Literal["cache_probed"]
     model: str
     cell_id: Optional[str]
@@ -291,21 +266,8 @@ class CacheProbed(Event):
     reason: Optional[str]
 
 
-class Gpu(TypedDict):
-    """State of one graphics card."""
-
-    index: int
-    busy_ratio: Optional[float]
-    memory_used_bytes: Optional[float]
-    power_w: Optional[float]
-    temperature_c: Optional[float]
-    clock_mhz: Optional[float]
-    throttled: Optional[bool]
-
-
 class HostSampled(Event):
     """Load of the machine; ratios are shares of all CPUs since the previous sample."""
-
     event: Literal["host_sampled"]
     load_1m: Optional[float]
     memory_used_bytes: Optional[float]
@@ -319,12 +281,11 @@ class HostSampled(Event):
     power_source: Optional[str]
     temperature_c: Optional[float]
     energy_uj: Optional[float]
-    gpus: list[Gpu]
+    gpus: list[dict[str, Any]]
 
 
 class PhaseFinished(Event):
     """All calls of a phase were made."""
-
     event: Literal["phase_finished"]
     model: Optional[str]
     phase: str
@@ -337,7 +298,6 @@ class PhaseFinished(Event):
 
 class RunInterrupted(Event):
     """The run was stopped before its end."""
-
     event: Literal["run_interrupted"]
     reason: str
     exit_code: int
@@ -346,7 +306,6 @@ class RunInterrupted(Event):
 
 class RunFinished(Event):
     """Last line of a run whose planned calls were all made."""
-
     event: Literal["run_finished"]
     counts: dict[str, int]
     wall_us: int
@@ -357,23 +316,8 @@ class RunFinished(Event):
 
 class Git(TypedDict):
     """The commit that the harness was checked out from."""
-
     commit: Optional[str]
     dirty: Optional[bool]
-
-
-class Python(TypedDict):
-    """The interpreter that ran the harness."""
-
-    version: str
-    implementation: str
-
-
-class Os(TypedDict):
-    """The operating system of the machine that ran the harness."""
-
-    system: str
-    machine: Optional[str]
 
 
 # Where the endpoint is, without its address.
@@ -382,13 +326,11 @@ Target = TypedDict("Target", {"class": str, "scheme": str, "port": int, "path": 
 
 class ModelContext(Context):
     """The context of one model."""
-
     model: str
 
 
 class Phase(TypedDict):
     """One phase of the plan."""
-
     phase: str
     suite_file: Optional[str]
     lanes: int
@@ -398,38 +340,13 @@ class Phase(TypedDict):
 
 class Plan(TypedDict):
     """All calls to make."""
-
     repeats: int
     lanes: int
     phases: list[Phase]
 
 
-class Options(TypedDict):
-    """Sampling options as sent to the server."""
-
-    temperature: float
-    num_ctx: int
-    num_predict: int
-
-
-class CanonicalOptionsOverrides(TypedDict, total=False):
-    """Options of this run that differ from the canonical ones."""
-
-    temperature: float
-    num_ctx: int
-    num_predict: int
-
-
-class PromptCache(TypedDict):
-    """How the run avoids the server's prompt cache."""
-
-    policy: str
-    method: str
-
-
 class Manifest(TypedDict):
     """What a run does, on what, and with which options; written before the first call."""
-
     schema_version: Literal["1"]
     harness_version: str
     run_id: str
@@ -441,17 +358,17 @@ class Manifest(TypedDict):
     smoke: bool
     files_sha256: dict[str, str]
     git: Git
-    python: Python
-    os: Os
+    python: dict[str, str]
+    os: dict[str, Optional[str]]
     host_hostname_short: Optional[str]
     target: Target
     engine: Engine
     models: list[str]
     contexts: list[ModelContext]
     plan: Plan
-    canonical_options: Options
-    canonical_options_overrides: CanonicalOptionsOverrides
-    prompt_cache: PromptCache
+    canonical_options: dict[str, float]
+    canonical_options_overrides: dict[str, float]
+    prompt_cache: dict[str, str]
     timeout_s: float
     hostname_omitted: bool
     api_key_used: bool
@@ -465,7 +382,6 @@ Run = TypedDict("Run",
 
 class Fact(TypedDict):
     """A value with its source; the reason explains why it is unknown or differs."""
-
     value: Any
     source: Optional[str]
     reason: Optional[str]
@@ -475,51 +391,8 @@ class Fact(TypedDict):
 Endpoint = TypedDict("Endpoint", {"class": str, "same_machine": Fact, "engine": Engine})
 
 
-class ModelName(TypedDict, total=False):
-    """What the contributor calls a model whose served name does not show what it is."""
-
-    name: Fact
-
-
-class Model(ModelName):
-    """Properties of a model as published."""
-
-    model: str
-    quantization: Fact
-    parameters_count: Fact
-    active_parameters_count: Fact
-    file_bytes: Fact
-    bits_per_weight: Fact
-    digest: Fact
-    family: Fact
-    source_repository: Fact
-    file_name: Fact
-    draft_model: Fact
-    trained_context_tokens: Fact
-    context_effective_tokens: Fact
-    slots_count: Fact
-    gpu_offload_ratio: Fact
-
-
-class Runtime(TypedDict):
-    """The program that served the models, and the settings that determine its speed."""
-
-    name: Fact
-    version: Fact
-    backend: Fact
-    build_origin: Fact
-    launch_flags: Fact
-    threads_count: Fact
-    accelerators_used_count: Fact
-    flash_attention: Fact
-    kv_cache_type: Fact
-    batch_tokens: Fact
-    micro_batch_tokens: Fact
-
-
 class Summary(TypedDict):
     """Summary of n values in 6 significant digits; null if n is too small for a statistic."""
-
     n: int
     median: Optional[float]
     q1: Optional[float]
@@ -534,33 +407,8 @@ class Summary(TypedDict):
     p99: Optional[float]
 
 
-class Metrics(TypedDict):
-    """Summaries over the answered calls."""
-
-    ttft_ms: Summary
-    ttfo_ms: Summary
-    tpot_ms: Summary
-    decode_tokens_per_s: Summary
-    prefill_tokens_per_s: Summary
-    icl_ms: Summary
-    icl_max_ms: Summary
-    e2el_ms: Summary
-    output_tokens: Summary
-    prompt_tokens: Summary
-    cached_tokens: Summary
-    coalesced_ratio: Summary
-
-
-class CheckCounts(TypedDict):
-    """Number of answers checked for format and markers, and of those that passed."""
-
-    passed: int
-    total: int
-
-
 class ClientBound(TypedDict):
     """Whether the measuring client determined the numbers."""
-
     flagged: Optional[bool]
     reasons: list[str]
     error_p99_us: Optional[float]
@@ -573,21 +421,18 @@ class ClientBound(TypedDict):
 
 class Unstable(TypedDict):
     """Whether decode rates varied too much for one number."""
-
     flagged: Optional[bool]
     iqr_ratio: Optional[float]
 
 
 class Drifting(TypedDict):
     """Whether decode rates changed from the first quarter to the last."""
-
     flagged: Optional[bool]
     ratio: Optional[float]
 
 
 class Outliers(TypedDict):
     """Whether single decode rates were far off."""
-
     flagged: Optional[bool]
     count: Optional[int]
     largest_sigmas: Optional[float]
@@ -595,7 +440,6 @@ class Outliers(TypedDict):
 
 class Verdicts(TypedDict):
     """Verdicts over all calls of a cell, with the numbers behind them."""
-
     client_bound: ClientBound
     unstable: Unstable
     drifting: Drifting
@@ -604,7 +448,6 @@ class Verdicts(TypedDict):
 
 class Cell(TypedDict):
     """One model in one phase."""
-
     model: str
     phase: str
     lanes: int
@@ -614,27 +457,19 @@ class Cell(TypedDict):
     ok: int
     failed: int
     outcomes: dict[str, int]
-    metrics: Metrics
+    metrics: dict[str, Summary]
     output_tokens_source: Optional[str]
     makespan_ms: Optional[float]
     output_token_throughput_tokens_per_s: Optional[float]
     lane_efficiency_ratio: Optional[float]
-    checks: CheckCounts
+    checks: dict[str, int]
     null_reasons: dict[str, str]
     verdicts: Verdicts
     flags: list[str]
 
 
-class StampCounts(TypedDict, total=False):
-    """Number of calls by the clock that their timestamps come from."""
-
-    kernel: int
-    user: int
-
-
 class ReadLagSummary(TypedDict):
     """The reader's delay over n calls, in microseconds."""
-
     p50: Optional[float]
     p99: Optional[float]
     max: int
@@ -643,7 +478,6 @@ class ReadLagSummary(TypedDict):
 
 class Instrument(TypedDict):
     """The measuring client's own timing error."""
-
     stamp: Optional[str]
     clock_resolution_ns: Optional[int]
     lanes: Optional[list[Lane]]
@@ -651,7 +485,7 @@ class Instrument(TypedDict):
     heartbeat_overshoot_us: Optional[Spread]
     wall_ms: Optional[int]
     reason: Optional[str]
-    stamps: StampCounts
+    stamps: dict[str, int]
     read_lag_us: Optional[ReadLagSummary]
 
 
@@ -670,8 +504,8 @@ class Metadata(TypedDict):
     smoke: bool
     run: Run
     endpoint: Endpoint
-    models: list[Model]
-    runtime: Runtime
+    models: list[dict[str, Any]]
+    runtime: dict[str, Fact]
     cells: list[Cell]
     run_flags: list[str]
     counts: dict[str, int]

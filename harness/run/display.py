@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional, TextIO, cast
+from typing import Any, Callable, NamedTuple, Optional, TextIO
 
 from core import files, ledger, metrics, plan, result_tables, suites
 from core.errors import HarnessError, StorageError
@@ -284,7 +284,7 @@ def follow(options: cli.Options, progress: Progress, sleep: Callable[[float], No
         for event in tail.new_events():
             if event["event"] == "call_finished":
                 asked += 1
-                progress.say(result_tables.call_line(asked, planned, cast(Any, event)),
+                progress.say(result_tables.call_line(asked, planned, event),
                              bad=event["outcome"] != "ok")
         if ended:
             resume = _resume_command(options, manifest)

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Optional, cast
+from typing import Any, Literal, NamedTuple, Optional
 
 from core import privacy, records, schema
 from core.errors import HarnessError
@@ -80,10 +80,10 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
             for model, served_id in served.items()],
         "plan": plan_of(parse_phases(options.phases), context.suites, options.lanes,
                         options.repeats, options.num_predict, options.smoke),
-        "canonical_options": cast(records.Options, canonical),
-        "canonical_options_overrides": cast(records.CanonicalOptionsOverrides, {
+        "canonical_options": canonical,
+        "canonical_options_overrides": {
             key: getattr(options, key) for key, value in canonical.items()
-            if getattr(options, key) != value}),
+            if getattr(options, key) != value},
         "prompt_cache": {"policy": options.prompt_cache,
                          "method": queries.cache_switch(name, options.prompt_cache, "x")[0]},
         "timeout_s": options.timeout, "hostname_omitted": options.no_hostname,

@@ -6,7 +6,7 @@ it writes or, after a resume, reads back, so that no state is lost with a proces
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional, cast
+from typing import Any, Optional
 
 from core import answer_checks, plan, records
 from core.suites import PHASES, Question
@@ -24,7 +24,7 @@ class State:
     served: published model id -> the id that the server knows. Kept small: the evidence is on disk.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], suites: dict[str, tuple[Question, ...]],
+    def __init__(self, manifest: records.Manifest, suites: dict[str, tuple[Question, ...]],
                  served: dict[str, str], retry_failed: bool) -> None:
         self.manifest: Any = manifest
         self.suites, self.served, self.retry_failed = suites, served, retry_failed
@@ -33,7 +33,7 @@ class State:
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
         self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
-        self.planned = plan.all_cells(cast(records.Manifest, manifest))
+        self.planned = plan.all_cells(manifest)
         self.total = len(self.planned)
         self.outcomes: dict[str, str] = {}
         self.finished: set[tuple[Optional[str], str]] = set()
@@ -50,13 +50,13 @@ class State:
         self._edges: dict[tuple[str, int], str] = {}
 
     # -- from ledger lines
-    def recall(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def recall(self, events: Iterable[records.LedgerLine]) -> None:
         """Restore the state from lines that an earlier process wrote."""
         for event in events:
             if event["event"] == "call_finished":
-                self.note_call(plan.Cell(*(event[k] for k in plan.Cell._fields)),
-                               cast(records.CallFinished, event))
-            elif event["event"] in ("phase_finished", "phase_skipped"):
+                call: Any = event
+                self.note_call(plan.Cell(*(call[k] for k in plan.Cell._fields)), event)
+            elif event["event"] == "phase_finished" or event["event"] == "phase_skipped":
                 self.finished.add((event["model"], event["phase"]))
             elif event["event"] == "cache_probed":
                 self.probed.add(event["model"])

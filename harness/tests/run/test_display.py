@@ -15,7 +15,7 @@ from unittest import mock
 from core import metric_definitions, metrics, suites
 from core import plan as plans
 from core.errors import HarnessError, StorageError
-from core.text import print_safe
+from core.text import command, print_safe
 from engines import queries
 from run import display
 from tests import runs
@@ -76,7 +76,8 @@ next: python3 next.py""")
         for folder, shown in ((os.path.join(here, "a", "b"), os.path.join("a", "b")),
                               (here + "-other", here + "-other"), ("a", "a")):
             _, document = self.printed([last], folder)
-            self.assertEqual((document["folder"], document["next"].split()[-1]), (folder, shown))
+            self.assertEqual((document["folder"], document["next"]),
+                             (folder, command("complete_submission", shown)))
 
     def test_runs_that_ended_early_can_be_resumed(self):
         def interrupted(code: int) -> dict[str, Any]:
