@@ -334,7 +334,7 @@ def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.
           f"{page.note}", file=sys.stderr)
 
 
-def read_detail(folder: str) -> tuple[Json, Json, Json, list[Json]]:
+def read_detail(folder: str) -> tuple[Json, Json, Any, Any]:
     """Metadata, hardware, manifest and ledger lines of one submission, for its details on the page."""
     try:
         refuse_odd_file(os.path.join(folder, ledger.LEDGER), MAX_LEDGER_BYTES)

@@ -39,7 +39,7 @@ import re
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional, cast
+from typing import Any, NamedTuple, Optional
 
 from check import copies, findings, privacy_scan, sources, submission
 from complete import declared, metadata, run_md
