@@ -13,33 +13,31 @@ from core.errors import StorageError
 
 from machine import gpus, linux, macos, system
 
-# ---------------------------------------------------------------- the host watch
-
 GAUGES = ("load_1m", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes", "cpu_mhz",
           "cpu_throttle_count", "cpu_busy_ratio", "cpu_steal_ratio", "other_cpu_busy_ratio",
           "power_source", "temperature_c", "energy_uj")
 
 
 class Listing(NamedTuple):
-    """All CPU time and every process at one moment."""
+    """All CPU time and all processes at one moment."""
 
     times: system.CpuTimes
     processes: dict[int, system.Process]
 
 
 class Sampler:
-    """Reads the host's gauges now and then while a run goes on.
+    """Reads the host's gauges during a run.
 
-    server_port: the port that the model server listens on where it runs on this machine, else null;
-    it tells the server's own work from that of strangers. Ratios are shares of all CPUs together,
-    since the sample before. Nothing here raises or prints; close() ends the children.
+    server_port: the port of the model server if it runs on this machine, else null; it separates
+    the server's work from that of other programs. Ratios are shares of all CPUs since the sample
+    before. Nothing here raises or prints; close() ends the children.
     """
 
     def __init__(self, server_port: Optional[int] = None,
                  machine: Optional[system.Machine] = None) -> None:
         self._machine = machine or system.Machine()
         self._port = server_port
-        self._rests_until: dict[str, float] = {}
+        self._next_s: dict[str, float] = {}           # when an expensive gauge is read again
         self._server: frozenset[int] = frozenset()
         self._times: Optional[system.CpuTimes] = None
         self._listing: Optional[Listing] = None
@@ -47,29 +45,31 @@ class Sampler:
         self._energy_uj = 0
         self._nvidia: Optional[system.Watch] = None
         self._iostat: Optional[system.Watch] = None
-        self._amd: list[str] = []
+        self._cards: list[str] = []
         self._sensors: list[str] = []
         self._capacity_bytes: Optional[int] = None
-        self._quietly("start", self._start)
-        self.sample()                     # the first state that later shares are measured from
+        self._safely("start", self._start)
+        self.sample()                                 # later ratios are relative to this one
 
     def _start(self) -> None:
         machine = self._machine
         self._nvidia = gpus.nvidia_watch(machine)
         if machine.system == "Darwin":
             self._iostat = machine.watch(["iostat", "-n", "0", "-w", str(system.WATCH_EVERY_S)])
-            self._capacity_bytes = system.whole(machine.run(["sysctl", "-n", "hw.memsize"], system.GAUGE_LIMIT_S))
-        if machine.system == "Linux":
-            self._amd = gpus.amd_cards(machine)
-            self._sensors = linux.linux_temperature_path(machine)
+            self._capacity_bytes = system.whole(
+                machine.run(["sysctl", "-n", "hw.memsize"], system.GAUGE_LIMIT_S))
+        if machine.system in ("Linux", "Android"):
+            self._cards = gpus.amd_cards(machine) + gpus.other_cards(machine)
+            self._sensors = linux.temperature_paths(machine)
 
-    def _quietly(self, name: str, read: Callable[[], Any]) -> Any:
-        """What `read` gives, or null. One that is dear rests, so that none costs over GAUGE_SHARE.
+    def _safely(self, name: str, read: Callable[[], Any]) -> Any:
+        """The result of `read`, or null.
 
-        Catches everything: no gauge of a strange machine may end somebody's hours of run.
+        Expensive gauges are sampled less often: one that took t s is not read again for
+        t / GAUGE_SHARE s. Catches everything, since no gauge may end a run of hours.
         """
         began_s = time.monotonic()
-        if began_s < self._rests_until.get(name, 0.0):
+        if began_s < self._next_s.get(name, 0.0):
             return None
         try:
             return read()
@@ -77,20 +77,20 @@ class Sampler:
             return None
         finally:
             ended_s = time.monotonic()
-            self._rests_until[name] = ended_s + (ended_s - began_s) / system.GAUGE_SHARE
+            self._next_s[name] = ended_s + (ended_s - began_s) / system.GAUGE_SHARE
 
     def sample(self) -> dict[str, Any]:
-        """Every name of GAUGES, null where this machine does not tell, and `gpus`.
+        """Every name of GAUGES, null where this machine does not report it, and `gpus`.
 
         energy_uj counts from the sampler's start; cpu_throttle_count from the system's. gpus:
         [{index, busy_ratio, memory_used_bytes, power_w, temperature_c, clock_mhz, throttled}],
         index as in the inventory's accelerators.
         """
-        readers = {"Linux": self._linux, "Darwin": self._mac, "Windows": self._windows}
-        reader = readers.get(self._machine.system, dict)
+        readers = {"Linux": self._linux, "Android": self._linux, "Darwin": self._mac,
+                   "Windows": self._windows}
         gauges: dict[str, Any] = dict.fromkeys(GAUGES)
-        gauges.update(reader())
-        gauges["load_1m"] = self._quietly("load", lambda: round(os.getloadavg()[0], 2))
+        gauges.update(readers.get(self._machine.system, dict)())
+        gauges["load_1m"] = self._safely("load", lambda: round(os.getloadavg()[0], 2))
         gauges["gpus"] = self._gpus()
         return gauges
 
@@ -103,25 +103,29 @@ class Sampler:
                 "cpu_steal_ratio": system.ratio(times.stolen - before.stolen, total)}
 
     def _linux(self) -> dict[str, Any]:
-        read, machine, quietly = self._machine.read, self._machine, self._quietly
-        found = linux.linux_memory(read("/proc/meminfo"))
+        read, machine, safely = self._machine.read, self._machine, self._safely
+        celsius = system.maximum(system.number(read(path)) for path in self._sensors)
         return {
-            **found, **self._busy(linux.parse_proc_stat(read("/proc/stat"))),
-            "cpu_mhz": quietly("cpu_mhz", lambda: linux.linux_cpu_mhz(machine)),
-            "cpu_throttle_count": quietly("throttle", lambda: linux.linux_throttle_count(machine)),
-            "other_cpu_busy_ratio": quietly("processes", self._others),
-            "power_source": quietly("power", lambda: linux.linux_power_source(machine)),
-            "temperature_c": system.scaled(system.maximum(system.number(read(path)) for path in self._sensors), 1e-3, 1),
-            "energy_uj": quietly("energy", self._energy_used)}
+            **linux.memory_gauges(read("/proc/meminfo")),
+            **self._busy(linux.parse_proc_stat(read("/proc/stat"))),
+            "cpu_mhz": safely("cpu_mhz", lambda: linux.cpu_mhz(machine)),
+            "cpu_throttle_count": safely("throttle", lambda: linux.throttle_count(machine)),
+            "other_cpu_busy_ratio": safely("processes", self._others),
+            "power_source": safely("power", lambda: linux.power_source(machine)),
+            "temperature_c": system.scaled(celsius, 1e-3, 1),
+            "energy_uj": safely("energy", self._energy_used)}
 
     def _energy_used(self) -> Optional[int]:
-        now = linux.linux_energy(self._machine)
+        now = linux.energy(self._machine)
         self._energy_uj += linux.energy_between(self._energy, now)
         self._energy = now
         return self._energy_uj if now else None
 
     def _others(self) -> Optional[float]:
-        """Share of all CPUs that neither we nor the server used; null without a known server."""
+        """Share of all CPUs used neither by this program nor by the server; null if unknown.
+
+        The server's children belong to it: Ollama starts and ends one per model.
+        """
         if self._port is None:
             return None
         times = linux.parse_proc_stat(self._machine.read("/proc/stat"))
@@ -134,45 +138,51 @@ class Sampler:
         if before is None or not self._server:
             return None
         known = system.descendants(now.processes, {os.getpid(), *self._server})
-        known_ticks = system.ticks_between(before.processes, now.processes, known)
-        return system.ratio(times.busy - before.times.busy - known_ticks, times.total - before.times.total)
+        # A process that only the second listing has started from 0 ticks.
+        known_ticks = sum(max(0, now.processes[pid].ticks - (
+            before.processes[pid].ticks if pid in before.processes else 0)) for pid in known)
+        return system.ratio(times.busy - before.times.busy - known_ticks,
+                            times.total - before.times.total)
 
     def _command(self, *argv: str) -> Optional[str]:
-        found: Optional[str] = self._quietly(
+        found: Optional[str] = self._safely(
             argv[0], lambda: self._machine.run(argv, system.GAUGE_LIMIT_S))
         return found
 
     def _mac(self) -> dict[str, Any]:
-        # Two lines of heading, and one that tells of the time since the system's start.
+        # The first two lines are headings, the third covers the time since the system's start.
         iostat = self._iostat.lines(skip=3) if self._iostat else []
-        return {**macos.mac_memory(self._command("vm_stat"),
-                             self._command("sysctl", "-n", "vm.swapusage"), self._capacity_bytes),
+        return {**macos.memory_gauges(self._command("vm_stat"),
+                                      self._command("sysctl", "-n", "vm.swapusage"),
+                                      self._capacity_bytes),
                 "cpu_busy_ratio": macos.parse_iostat_busy(iostat),
                 "power_source": macos.parse_pmset_source(self._command("pmset", "-g", "batt"))}
 
     def _windows(self) -> dict[str, Any]:
-        found = self._quietly("windows", self._machine.windows_gauges) or {}
+        found = self._safely("windows", self._machine.windows_gauges) or {}
+        available = found.get("memory_available_bytes")
         return {**self._busy(found.get("cpu_times")),
-                "memory_used_bytes": system.difference(found.get("memory_total_bytes"),
-                                                 found.get("memory_available_bytes")),
-                "memory_available_bytes": found.get("memory_available_bytes"),
-                "power_source": found.get("power_source")}
+                "memory_used_bytes": system.difference(found.get("memory_total_bytes"), available),
+                "memory_available_bytes": available, "power_source": found.get("power_source")}
 
     def _gpus(self) -> list[dict[str, Any]]:
         cards = gpus.parse_nvidia_gauges(self._nvidia.lines()) if self._nvidia else []
         if self._machine.system == "Darwin":
-            return cards + gpus.parse_ioreg_gpu(self._command("ioreg", "-r", "-d", "1", "-w", "0", "-c",
-                                                         "IOAccelerator"))
-        more = [self._quietly(folder, functools.partial(gpus.amd_gauges, self._machine, folder, at))
-                for at, folder in enumerate(self._amd, len(cards))]
-        return cards + [card for card in more if card is not None]
+            return cards + gpus.parse_ioreg_gpu(
+                self._command("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
+        folders = [folder for folder in self._cards
+                   if not (cards and gpus.is_nvidia(self._machine, folder))]
+        more = [self._safely(folder, functools.partial(gpus.drm_gauges, self._machine, folder, at))
+                for at, folder in enumerate(folders, len(cards))]
+        return cards + [card for card in more if card and any(
+            value is not None for name, value in card.items() if name != "index")]
 
     def close(self) -> None:
-        """Ends the lasting children; may be called twice."""
+        """End the children; may be called twice."""
         for watch in (self._nvidia, self._iostat):
-            if watch is not None:
-                self._quietly("close", watch.close)
-                self._rests_until.pop("close", None)
+            with contextlib.suppress(Exception):
+                if watch is not None:
+                    watch.close()
         self._nvidia = self._iostat = None
 
 
@@ -181,37 +191,38 @@ BUSY_LOOK_S = 1.0
 
 
 class HostMonitor(threading.Thread):
-    """Samples the gauges every SAMPLE_EVERY_S and hands them to `tell`.
+    """Samples the gauges every SAMPLE_EVERY_S and passes them to `record`.
 
-    Ends when `tell` raises: the disk is full then, which the lanes meet, too, and tell of.
+    Ends if `record` raises: the disk is full, which the lanes also find and report.
     """
 
-    def __init__(self, server_port: Optional[int], tell: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(self, server_port: Optional[int],
+                 record: Callable[[dict[str, Any]], Any]) -> None:
         super().__init__(daemon=True)
-        self._tell, self._ended, self._sampler = tell, threading.Event(), Sampler(server_port)
+        self._record, self._ended, self._sampler = record, threading.Event(), Sampler(server_port)
         self.start()
 
     def run(self) -> None:
-        """Until `close`."""
+        """Sample until `close`."""
         with contextlib.suppress(StorageError):
             while not self._ended.wait(SAMPLE_EVERY_S):
-                self._tell(self._sampler.sample())
+                self._record(self._sampler.sample())
 
-    def close(self, tell: bool) -> None:
-        """End; with `tell` after a last sample, since a short run shall have one, too."""
+    def close(self, final_sample: bool) -> None:
+        """End; with `final_sample`, after one more sample, so that a short run has one."""
         self._ended.set()
         self.join()
-        if tell:
-            self._tell(self._sampler.sample())
+        if final_sample:
+            self._record(self._sampler.sample())
         self._sampler.close()
 
 
 HEARTBEAT_S = 0.1                     # notices a suspended machine
-HEARTBEAT_FINE_S = 0.01               # stands for a reader's lag where the kernel gives no stamps
+HEARTBEAT_FINE_S = 0.01               # estimates a reader's lag if the kernel gives no timestamps
 
 
 class Heartbeat(threading.Thread):
-    """Sleeps and looks at the clock: oversleeping is a suspended or starved machine."""
+    """Sleeps and reads the clock: oversleeping means a suspended or starved machine."""
 
     def __init__(self, period_s: float) -> None:
         super().__init__(daemon=True)
@@ -229,11 +240,11 @@ class Heartbeat(threading.Thread):
             last_ns = now_ns
 
     def longest_gap_us(self, from_ns: int, to_ns: int) -> int:
-        """Longest time between two beats in a window; the period where none was late."""
+        """Longest time between two beats in a window; the period if none was late."""
         return int(self.period_s * 1e6) + max(self.between(from_ns, to_ns), default=0)
 
     def between(self, from_ns: int, to_ns: int) -> list[int]:
-        """Overslept µs of the beats whose sleep lay in a window, in part at least."""
+        """Overslept µs of the beats whose sleep overlaps a window."""
         out = []
         for i in range(len(self.beats) - 2, -1, -2):
             if self.beats[i] < from_ns:

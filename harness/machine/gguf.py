@@ -1,8 +1,7 @@
-"""What a model's file on this machine says of itself, for a contributor to declare.
+"""Read the facts in a GGUF model file on this machine, for the contributor to declare.
 
-A GGUF file begins with keys and values; the general ones stand ahead of its vocabulary, which is
-long and is not read. Nothing is believed beyond being proposed. Format: the GGUF specification,
-versions 2 and 3 (github.com/ggml-org/ggml, docs/gguf.md).
+The file begins with keys and values; the general ones come before the long vocabulary, which is not
+read. Format: the GGUF specification, versions 2 and 3 (github.com/ggml-org/ggml, docs/gguf.md).
 """
 from __future__ import annotations
 
@@ -13,17 +12,17 @@ import stat
 import struct
 from typing import BinaryIO, Optional, Union
 
-MAX_DIGEST_BYTES = 8 * 1024 ** 3       # so that nobody waits minutes for it
+MAX_DIGEST_BYTES = 8 * 1024 ** 3       # hashing more would take minutes
 MAX_KEYS = 200
 MAX_TEXT_BYTES = 4096
 PART_BYTES = 1024 ** 2
 STRING, ARRAY = 8, 9
 NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q",
            11: "<q", 12: "<d"}
-# Where a file says which repository it was made from, the nearest first.
+# Keys that name the repository of the model, the nearest first.
 SOURCES = ("general.repo_url", "general.source.repo_url", "general.source.url",
            "general.source.huggingface.repository")
-# general.file_type: what most of the weights are stored as (llama.h, enum llama_ftype).
+# general.file_type: the type of most weights (llama.h, enum llama_ftype).
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
     11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
@@ -37,34 +36,36 @@ Value = Union[str, int, float, bool]
 
 
 def facts(path: str) -> dict[str, str]:
-    """What a GGUF file declares of its model, by the keys that --set takes; empty where it is none
-    or cannot be read. `models.0.digest` is left out of a file in parts, or a very large one."""
+    """Facts of a model by the keys of --set; empty if the file is not GGUF or cannot be read.
+
+    `models.0.digest` is missing for one of several parts, and for a very large file.
+    """
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return {}
-            told = read_keys(file)
+            keys = read_keys(file)
             whole = not ONE_OF_SEVERAL.search(path) and status.st_size <= MAX_DIGEST_BYTES
-            digest = sha256_of(file) if told and whole else None
+            digest = sha256_of(file) if keys and whole else None
     except (OSError, ValueError):
         return {}
     return {key: value for key, value in (
-        ("models.0.quantization", _quantization(told)),
-        ("models.0.family", told.get("general.architecture")),
-        ("models.0.source_repository", _repository(told)),
+        ("models.0.quantization", _quantization(keys)),
+        ("models.0.family", keys.get("general.architecture")),
+        ("models.0.source_repository", _repository(keys)),
         ("models.0.digest", digest)) if isinstance(value, str) and value}
 
 
 def read_keys(file: BinaryIO) -> dict[str, Value]:
-    """The texts and numbers ahead of the first array; empty where it is no GGUF file."""
+    """The texts and numbers before the vocabulary; empty if the file is not GGUF."""
     found: dict[str, Value] = {}
     try:
         magic, version, _, count = struct.unpack("<4sIQQ", file.read(24))
         for _ in range(min(count, MAX_KEYS) if magic == b"GGUF" and version in (2, 3) else 0):
             key, (kind,) = _text(file), struct.unpack("<I", file.read(4))
             if kind == ARRAY:
-                # general.tags and the like are lists of texts, too; the vocabulary ends the search.
+                # general.tags is also a list of texts; the vocabulary ends the search.
                 if not key.startswith("general."):
                     break
                 _skip_texts(file)
@@ -74,7 +75,7 @@ def read_keys(file: BinaryIO) -> dict[str, Value]:
                 form = NUMBERS[kind]
                 found[key] = struct.unpack(form, file.read(struct.calcsize(form)))[0]
     except (struct.error, KeyError, ValueError):
-        pass                           # cut off, or of a form that nobody knows: what came counts
+        pass                           # truncated or of an unknown form: keep what was read
     return found
 
 
@@ -89,7 +90,7 @@ def _text(file: BinaryIO) -> str:
 def _skip_texts(file: BinaryIO) -> None:
     kind, length = struct.unpack("<IQ", file.read(12))
     if kind != STRING or length > MAX_KEYS:
-        raise ValueError("no list of texts")
+        raise ValueError("not a list of texts")
     for _ in range(length):
         _text(file)
 
@@ -103,12 +104,12 @@ def sha256_of(file: BinaryIO) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _quantization(told: dict[str, Value]) -> Optional[str]:
-    kind = told.get("general.file_type")
+def _quantization(found: dict[str, Value]) -> Optional[str]:
+    kind = found.get("general.file_type")
     return FILE_TYPES.get(kind) if isinstance(kind, int) else None
 
 
-def _repository(told: dict[str, Value]) -> Optional[str]:
-    """owner/name, where the file names a repository."""
-    named = [REPOSITORY.fullmatch(str(told[key])) for key in SOURCES if key in told]
+def _repository(found: dict[str, Value]) -> Optional[str]:
+    """owner/name if the file names a repository."""
+    named = [REPOSITORY.fullmatch(str(found[key])) for key in SOURCES if key in found]
     return next((match[1] for match in named if match), None)

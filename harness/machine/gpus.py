@@ -2,42 +2,62 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable, Optional, Sequence
 
 from machine import system
 
-# ---------------------------------------------------------------- gauges: graphics cards
-
-# 0x8 hardware slowdown, 0x20 software thermal, 0x40 hardware thermal, 0x80 power brake; 0x4, the
-# card's own power limit, is how a busy card runs and no fault.
+DRM = "/sys/class/drm"
+SHARED = system.Unknown("it shares the machine's memory")
+# Name and vendor of graphics units that are part of a processor and use the machine's memory.
+INTEGRATED = re.compile(
+    r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|\bIris\b|\b(U?HD|Intel\S*) Graphics"
+    r"|Arc\W*(\(TM\)|™)?\W*(Graphics|1\d\d[TV]\b)|\bRadeon\W*(\(TM\)|™)?\W*"
+    r"(Graphics$|\d{3}M\b|80\d0S\b|Vega \d+ (Graphics|Mobile)|R\d Graphics)")
+# 0x8 hardware slowdown, 0x20 software thermal, 0x40 hardware thermal, 0x80 power brake. Not 0x4,
+# the card's own power limit, which is normal for a busy card.
 NVIDIA_THROTTLE_BITS = 0x8 | 0x20 | 0x40 | 0x80
 NVIDIA_GAUGES = ("index", "utilization.gpu", "memory.used", "power.draw", "temperature.gpu",
                  "clocks.sm")
 # Its name since driver 535, and before; an unknown name makes the whole query fail.
 NVIDIA_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+NVIDIA_FIELDS = ("name", "memory.total", "driver_version", "power.limit", "pcie.link.gen.current",
+                 "pcie.link.gen.max", "pcie.link.width.current", "pcie.link.width.max")
+PCIE_GENERATIONS = {"2.5": 1, "5": 2, "8": 3, "16": 4, "32": 5, "64": 6}
+PCI_VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel"}
+# Drivers of graphics units that are not on a PCI bus: Jetson, Apple, Snapdragon, Mali.
+SOC_DRIVERS = {"tegra-host1x": "NVIDIA", "nvgpu": "NVIDIA", "gk20a": "NVIDIA", "asahi": "Apple",
+               "msm_dpu": "Qualcomm", "msm": "Qualcomm", "adreno": "Qualcomm", "panthor": "ARM",
+               "panfrost": "ARM"}
+UNNAMED = re.compile(r"(?i)(amd )?radeon\W*(\(tm\)|™)? graphics|0x[0-9a-f]+|device .*")
 
 
-def nvidia_query(fields: Iterable[str]) -> list[str]:
-    """The command that prints one line for each card: the values of `fields`, without units."""
+# --- NVIDIA --------------------------------------------------------------------------------------
+def nvidia_argv(fields: Iterable[str]) -> list[str]:
+    """The command that prints one line per card: the values of `fields`, without units."""
     return ["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"]
 
 
+def nvidia_query(machine: system.Machine, *fields: str) -> Optional[str]:
+    """The output of nvidia-smi, or null if there is no such program."""
+    return machine.run(nvidia_argv(fields))
+
+
 def nvidia_watch(machine: system.Machine) -> Optional[system.Watch]:
-    """A lasting nvidia-smi that reports every WATCH_EVERY_S, or null where there is none."""
+    """An nvidia-smi that reports every WATCH_EVERY_S, or null if there is none."""
     fields: tuple[str, ...] = NVIDIA_GAUGES
     for name in NVIDIA_REASONS:
-        answer = machine.run(nvidia_query([name]))
+        answer = nvidia_query(machine, name)
         if answer is None:
             return None
         if re.match(r"\s*(0x|\[)", answer):
             fields += (name,)
             break
-    return machine.watch([*nvidia_query(fields), "-l", str(system.WATCH_EVERY_S)])
+    return machine.watch([*nvidia_argv(fields), "-l", str(system.WATCH_EVERY_S)])
 
 
 def parse_nvidia_gauges(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Gauges of each card, by index, from lines of NVIDIA_GAUGES, where known with the reasons why
-    its clock is held down; their memory is in MiB."""
+    """Gauges per card from lines of NVIDIA_GAUGES, which may end in the reasons why the clock is
+    reduced; memory is in MiB there."""
     cards = []
     for line in lines:
         fields = [field.strip() for field in line.split(",")]
@@ -45,53 +65,54 @@ def parse_nvidia_gauges(lines: Iterable[str]) -> list[dict[str, Any]]:
         if len(fields) - len(NVIDIA_GAUGES) not in (0, 1) or index is None:
             continue
         reasons = re.fullmatch(r"0x([0-9a-fA-F]{1,16})", fields[-1])
-        held = bool(int(reasons.group(1), 16) & NVIDIA_THROTTLE_BITS) if reasons else None
         used_mib = system.whole(fields[2])
         cards.append({
             "index": index, "busy_ratio": system.scaled(system.number(fields[1]), 0.01, 4),
             "memory_used_bytes": None if used_mib is None else used_mib * system.MIB,
             "power_w": system.number(fields[3]), "temperature_c": system.number(fields[4]),
-            "clock_mhz": system.number(fields[5]), "throttled": held})
+            "clock_mhz": system.number(fields[5]),
+            "throttled": bool(int(reasons[1], 16) & NVIDIA_THROTTLE_BITS) if reasons else None})
     return sorted(cards, key=lambda card: card["index"])
 
 
-def amd_cards(machine: system.Machine) -> list[str]:
-    """sysfs folders of the cards that the amdgpu driver runs."""
-    cards = [f"/sys/class/drm/{name}/device"
-             for name in system.numbered(machine.names("/sys/class/drm"), r"card\d+")]
-    return [folder for folder in cards if machine.read(f"{folder}/mem_info_vram_total") is not None]
+def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, Any]]:
+    """Cards from lines of NVIDIA_FIELDS and the CUDA version from `nvidia-smi --version`.
+
+    Drivers from 610 print "CUDA UMD version : 13.3", and "Deprecated" for "CUDA version".
+    """
+    cuda = re.findall(r"(?im)^CUDA (?:UMD )?Version\s*: (\d{1,2}\.\d{1,2})", version or "")
+    cards = []
+    for line in (text or "").splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) != len(NVIDIA_FIELDS):
+            continue
+        memory_mib, name = system.whole(fields[1]), system.clean(fields[0])
+        integrated = bool(INTEGRATED.search(name or ""))
+        cards.append({
+            "model_name": name, "vendor": "NVIDIA", "integrated": integrated,
+            "memory_bytes": SHARED if integrated else
+                            memory_mib * system.MIB if memory_mib else None,
+            "driver_version": fields[2] if re.fullmatch(r"[\d.]{1,20}", fields[2]) else None,
+            "compute_api": f"CUDA {cuda[-1]}" if cuda else None,
+            "power_limit_w": system.number(fields[3]) or None,
+            "pcie_generation_current": system.whole(fields[4]) or None,
+            "pcie_generation_max": system.whole(fields[5]) or None,
+            "pcie_lanes_current": pcie_lanes(fields[6]), "pcie_lanes_max": pcie_lanes(fields[7])})
+    return cards
 
 
-def amd_gauges(machine: system.Machine, folder: str, index: int) -> dict[str, Any]:
-    """Gauges of one amdgpu card; sysfs gives µW, thousandths of a degree, Hz."""
-    sensors = next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
-
-    def gauge(*paths: str) -> Optional[float]:
-        return next((value for value in map(system.number, map(machine.read, paths))
-                     if value is not None), None)
-
-    return {"index": index, "busy_ratio": system.scaled(gauge(f"{folder}/gpu_busy_percent"), 0.01, 4),
-            "memory_used_bytes": system.whole(machine.read(f"{folder}/mem_info_vram_used")),
-            "power_w": system.scaled(gauge(f"{sensors}/power1_average", f"{sensors}/power1_input"), 1e-6),
-            "temperature_c": system.scaled(gauge(f"{sensors}/temp1_input"), 1e-3),
-            "clock_mhz": system.scaled(gauge(f"{sensors}/freq1_input"), 1e-6), "throttled": None}
+def nvidia_cards(machine: system.Machine) -> list[dict[str, Any]]:
+    """Cards that nvidia-smi lists; empty if there are none."""
+    listed = nvidia_query(machine, *NVIDIA_FIELDS)
+    cards = parse_nvidia(listed, machine.run(["nvidia-smi", "--version"])) if listed else []
+    if any(card["power_limit_w"] is None for card in cards):       # laptops report the other one
+        enforced = (nvidia_query(machine, "enforced.power.limit") or "").splitlines()
+        for card, line in zip(cards, enforced if len(enforced) == len(cards) else ()):
+            card["power_limit_w"] = card["power_limit_w"] or system.number(line) or None
+    return cards
 
 
-def parse_ioreg_gpu(text: Optional[str]) -> list[dict[str, Any]]:
-    """Gauges of Apple's GPU from `ioreg -r -d 1 -c IOAccelerator`: its share of use and memory."""
-    busy = re.search(r'"Device Utilization %"=(\d{1,3})\b', text or "")
-    used = re.search(r'"In use system memory"=(\d{1,18})\b', text or "")
-    if not busy and not used:
-        return []
-    return [{"index": 0, "busy_ratio": system.scaled(system.number(busy.group(1)), 0.01, 4) if busy else None,
-             "memory_used_bytes": int(used.group(1)) if used else None, "power_w": None,
-             "temperature_c": None, "clock_mhz": None, "throttled": None}]
-
-
-PCIE_GENERATIONS = {"2.5": 1, "5": 2, "8": 3, "16": 4, "32": 5, "64": 6}
-PCI_VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel"}
-
-
+# --- AMD, Intel and others, from sysfs -----------------------------------------------------------
 def pcie_generation(text: Optional[str]) -> Optional[int]:
     """The generation of a link speed as sysfs writes it: "16.0 GT/s PCIe" is 4."""
     found = re.match(r"(\d+(?:\.5)?)(?:\.0)? GT/s", text or "", re.ASCII)
@@ -104,41 +125,77 @@ def pcie_lanes(text: Optional[str]) -> Optional[int]:
     return lanes if lanes in (1, 2, 4, 8, 12, 16, 32) else None
 
 
-# ---------------------------------------------------------------- the inventory: NVIDIA, anywhere
-
-NVIDIA_FIELDS = ("name", "memory.total", "driver_version", "power.limit", "pcie.link.gen.current",
-                 "pcie.link.gen.max", "pcie.link.width.current", "pcie.link.width.max")
-
-
-def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, Any]]:
-    """Cards from lines of NVIDIA_FIELDS and the CUDA version from `nvidia-smi --version`."""
-    cuda = re.search(r"CUDA Version\s*: (\d{1,2}\.\d{1,2})", version or "", re.ASCII)
-    cards = []
-    for line in (text or "").splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) != len(NVIDIA_FIELDS):
-            continue
-        memory_mib = system.whole(fields[1])
-        cards.append({
-            "model_name": system.clean(fields[0]), "vendor": "NVIDIA",
-            "memory_bytes": memory_mib * system.MIB if memory_mib else None,
-            "driver_version": fields[2] if re.fullmatch(r"[\d.]{1,20}", fields[2]) else None,
-            "compute_api": f"CUDA {cuda.group(1)}" if cuda else None,
-            "power_limit_w": system.number(fields[3]),
-            "pcie_generation_current": system.whole(fields[4]) or None,
-            "pcie_generation_max": system.whole(fields[5]) or None,
-            "pcie_lanes_current": pcie_lanes(fields[6]), "pcie_lanes_max": pcie_lanes(fields[7])})
-    return cards
+def amd_cards(machine: system.Machine) -> list[str]:
+    """sysfs folders of the cards that the amdgpu driver runs."""
+    cards = [f"{DRM}/{name}/device" for name in system.numbered(machine.names(DRM), r"card\d+")]
+    return [folder for folder in cards if machine.read(f"{folder}/mem_info_vram_total") is not None]
 
 
-def nvidia_cards(machine: system.Machine) -> list[dict[str, Any]]:
-    """What nvidia-smi tells of its cards; empty where there is none."""
-    listed = machine.run(nvidia_query(NVIDIA_FIELDS))
-    return parse_nvidia(listed, machine.run(["nvidia-smi", "--version"])) if listed else []
+def other_cards(machine: system.Machine) -> list[str]:
+    """sysfs folders of cards of other drivers, NVIDIA's included."""
+    amd = amd_cards(machine)
+    cards = [f"{DRM}/{name}/device" for name in system.numbered(machine.names(DRM), r"card\d+")]
+    return [folder for folder in cards if folder not in amd and _vendor(machine, folder)]
+
+
+def _vendor(machine: system.Machine, folder: str) -> Optional[str]:
+    driver = re.search(r"^DRIVER=(\S+)$", machine.read(f"{folder}/uevent") or "", re.MULTILINE)
+    return PCI_VENDORS.get((machine.read(f"{folder}/vendor") or "").strip()) or (
+        SOC_DRIVERS.get(driver[1]) if driver else None)
+
+
+def is_nvidia(machine: system.Machine, folder: str) -> bool:
+    """Whether nvidia-smi reports this card's gauges, too."""
+    return _vendor(machine, folder) == "NVIDIA"
+
+
+def _device_id(machine: system.Machine, folder: str) -> int:
+    found = re.fullmatch(r"0x([0-9a-f]{1,4})", (machine.read(f"{folder}/device") or "").strip())
+    return int(found[1], 16) if found else 0
+
+
+def _slot(machine: system.Machine, folder: str) -> str:
+    found = re.search(r"^PCI_SLOT_NAME=([0-9a-f:.]{7,16})$",
+                      machine.read(f"{folder}/uevent") or "", re.MULTILINE)
+    return found[1] if found else ""
+
+
+def is_integrated(machine: system.Machine, folder: str) -> bool:
+    """Whether a card is part of the processor.
+
+    AMD's processors have device ids below 0x2000 or of 0x98.., and MI300A; Intel's are at 00:02.0.
+    """
+    vendor, device = _vendor(machine, folder), _device_id(machine, folder)
+    if vendor == "AMD":
+        return 0 < device < 0x2000 or device >> 8 == 0x98 or device == 0x74a0
+    if vendor == "Intel":
+        return _slot(machine, folder) == "0000:00:02.0"
+    return machine.read(f"{folder}/vendor") is None
+
+
+def drm_gauges(machine: system.Machine, folder: str, index: int) -> dict[str, Any]:
+    """Gauges of one card; sysfs gives µW, thousandths of a degree, Hz. An integrated AMD unit uses
+    the machine's memory through GTT."""
+    sensors = next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
+
+    def gauge(*paths: str) -> Optional[float]:
+        return next((value for value in map(system.number, map(machine.read, paths))
+                     if value is not None), None)
+
+    parts = ("vram", "gtt") if is_integrated(machine, folder) else ("vram",)
+    return {"index": index,
+            "busy_ratio": system.scaled(gauge(f"{folder}/gpu_busy_percent"), 0.01, 4),
+            "memory_used_bytes": system.total(
+                system.whole(machine.read(f"{folder}/mem_info_{part}_used")) for part in parts),
+            "power_w": system.scaled(
+                gauge(f"{sensors}/power1_average", f"{sensors}/power1_input"), 1e-6),
+            "temperature_c": system.scaled(
+                gauge(f"{sensors}/temp1_input", f"{sensors}/temp2_input"), 1e-3),
+            "clock_mhz": system.scaled(gauge(f"{sensors}/freq1_input"), 1e-6), "throttled": None}
 
 
 def parse_lspci_name(text: Optional[str]) -> Optional[str]:
-    """The device's name from one line of `lspci -mm`; what stands in brackets in it, where so."""
+    """The device's name from one line of `lspci -mm`: the part in brackets if there is one."""
     quoted = re.findall(r'"([^"]*)"', text or "")
     if len(quoted) < 3:
         return None
@@ -146,50 +203,115 @@ def parse_lspci_name(text: Optional[str]) -> Optional[str]:
     return system.clean(bracket.group(1) if bracket else quoted[2])
 
 
-def parse_rocm_names(text: Optional[str]) -> list[str]:
-    """Card names in order from `rocm-smi --showproductname --json`."""
-    listed = system.parse_json(text)
+def _choose(name: Optional[str], cpu_name: Optional[str]) -> Optional[str]:
+    """Of a name with alternatives ("Radeon 8050S Graphics / Radeon 8060S Graphics") the one that
+    the processor's name mentions ("w/ Radeon 8060S"), else the whole."""
+    for part in (name or "").split(" / ") if " / " in (name or "") else ():
+        token = re.search(r"\d{3,4}[MS]\b", part)
+        if token and re.search(rf"\b{token[0]}\b", cpu_name or ""):
+            return part if part.startswith("Radeon") else f"Radeon {part}"
+    return name
+
+
+def _rocm(machine: system.Machine, option: str) -> dict[str, dict[str, Any]]:
+    """`rocm-smi OPTION --json` per card; warnings may precede the JSON."""
+    text = machine.run(["rocm-smi", option, "--json"]) or ""
+    listed = system.parse_json(text[max(text.find("{"), 0):])
     cards = listed if isinstance(listed, dict) else {}
-    names = []
-    for key in system.numbered(cards, r"card\d+"):
-        card = cards[key] if isinstance(cards[key], dict) else {}
-        names.append(system.clean(card.get("Card series") or card.get("Card Series")) or "")
-    return names
+    return {name: cards[name] for name in system.numbered(cards, r"card\d+")
+            if isinstance(cards[name], dict)}
 
 
-def drm_card(machine: system.Machine, folder: str) -> dict[str, Any]:
-    """One card that sysfs lists: AMD's and Intel's."""
-    vendor = PCI_VENDORS.get((machine.read(f"{folder}/vendor") or "").strip())
-    slot = re.search(r"^PCI_SLOT_NAME=([0-9a-f:.]{7,16})$", machine.read(f"{folder}/uevent") or "",
-                     re.MULTILINE)
-    device = (machine.read(f"{folder}/device") or "").strip()
-    named = parse_lspci_name(machine.run(["lspci", "-mm", "-s", slot.group(1)])) if slot else None
+def rocm_names(machine: system.Machine, folders: Sequence[str]) -> dict[str, str]:
+    """{folder: name} from rocm-smi, whose order is not sysfs's.
+
+    Cards are matched by bus address, else by device id, else as the only ones of their kind.
+    """
+    listed = _rocm(machine, "--showproductname")
+    buses = _rocm(machine, "--showbus") if len(listed) > 1 else {}
+    series = {key: system.clean(card.get("Card series") or card.get("Card Series")) or ""
+              for key, card in listed.items()}
+    models = {key: str(card.get("Card model") or card.get("Card Model")).lower()
+              for key, card in listed.items()}
+    found: dict[str, str] = {}
+    for folder in folders:
+        slot, device = _slot(machine, folder), f"{_device_id(machine, folder):#06x}"
+        alike = is_integrated(machine, folder)
+        matches = [key for key, item in buses.items()
+                   if slot and str(item.get("PCI Bus")).lower() == slot]
+        matches = matches or [key for key, model in models.items() if model == device]
+        if not matches and len(listed) == len(folders):
+            peers = [other for other in folders if is_integrated(machine, other) == alike]
+            kin = [key for key, name in series.items()
+                   if bool(UNNAMED.fullmatch(name)) == alike or len(listed) == 1]
+            matches = kin if len(kin) == len(peers) else []
+        if len({series[key] for key in matches if key in series}) == 1:
+            found[folder] = series[matches[0]]
+    return found
+
+
+def drm_card(machine: system.Machine, folder: str, rocm_name: Optional[str] = None,
+             cpu_name: Optional[str] = None) -> dict[str, Any]:
+    """One card that sysfs lists."""
+    vendor, slot, device = (_vendor(machine, folder), _slot(machine, folder),
+                            _device_id(machine, folder))
+    revision = re.fullmatch(r"0x([0-9a-f]{1,2})",
+                            (machine.read(f"{folder}/revision") or "").strip())
+    exact = re.search(rf"(?im)^{device:X},\s*0?{revision[1]},\s*(.+)$" if revision else "(?!)",
+                      machine.read("/usr/share/libdrm/amdgpu.ids") or "")
+    names = [rocm_name, system.clean(exact[1]) if exact else None,
+             _choose(parse_lspci_name(machine.run(["lspci", "-mm", "-s", slot])), cpu_name)
+             if slot else None]
+    specific = [name for name in names if name and not UNNAMED.fullmatch(name)]
+    generic = [name for name in names if name and not name.lower().startswith(("0x", "device"))]
     hwmon = next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
+    sizes = [system.whole(machine.read(path)) for path in (
+        f"{folder}/mem_info_vram_total", f"{folder}/lmem_total_bytes",
+        folder.replace("/device", "/lmem_total_bytes"))]
+    tiles = [system.whole(machine.read(f"{folder}/{name}/physical_vram_size_bytes"))
+             for name in system.numbered(machine.names(folder), r"tile\d+")]
+    integrated = is_integrated(machine, folder)
+    limits = [system.number(machine.read(f"{hwmon}/power1_{name}")) for name in ("cap", "max")]
     return {
-        "model_name": named or system.clean(f"{vendor} {device}"), "vendor": vendor,
-        "memory_bytes": system.whole(machine.read(f"{folder}/mem_info_vram_total")) or None,
-        "power_limit_w": system.scaled(system.number(machine.read(f"{hwmon}/power1_cap")), 1e-6),
+        "model_name": next(iter(specific + generic), None)
+                      or (system.clean(f"{vendor} {device:#06x}") if device else None),
+        "vendor": vendor, "integrated": integrated,
+        "memory_bytes": SHARED if integrated else
+                        next(filter(None, [*sizes, system.total(tiles)]), None),
+        "power_limit_w": system.scaled(next(filter(None, limits), None), 1e-6),
         "pcie_generation_current": pcie_generation(machine.read(f"{folder}/current_link_speed")),
         "pcie_generation_max": pcie_generation(machine.read(f"{folder}/max_link_speed")),
         "pcie_lanes_current": pcie_lanes(machine.read(f"{folder}/current_link_width")),
         "pcie_lanes_max": pcie_lanes(machine.read(f"{folder}/max_link_width"))}
 
 
-def linux_accelerators(machine: system.Machine) -> list[dict[str, Any]]:
-    """NVIDIA's by nvidia-smi, then AMD's, then the rest, as `Sampler` numbers them."""
-    cards = nvidia_cards(machine)
-    amd = amd_cards(machine)
-    names = parse_rocm_names(
-        machine.run(["rocm-smi", "--showproductname", "--json"]) if amd else None)
+def linux_accelerators(machine: system.Machine,
+                       cpu_name: Optional[str] = None) -> Optional[list[dict[str, Any]]]:
+    """NVIDIA's cards from nvidia-smi, then AMD's, then the others, as `Sampler` numbers them."""
+    nvidia, amd = nvidia_cards(machine), amd_cards(machine)
+    names = rocm_names(machine, amd) if amd else {}
     rocm = re.match(r"\d[\d.]{1,10}", machine.read("/opt/rocm/.info/version") or "", re.ASCII)
-    for at, folder in enumerate(amd):
-        card = drm_card(machine, folder)
-        if len(names) == len(amd) and names[at]:
-            card["model_name"] = names[at]
-        cards.append({**card, "compute_api": f"ROCm {rocm.group(0)}" if rocm else None})
-    for name in system.numbered(machine.names("/sys/class/drm"), r"card\d+"):
-        folder = f"/sys/class/drm/{name}/device"
-        vendor = PCI_VENDORS.get((machine.read(f"{folder}/vendor") or "").strip())
-        if folder not in amd and vendor and not (vendor == "NVIDIA" and cards):
-            cards.append(drm_card(machine, folder))
+    cards = list(nvidia)
+    cards += [{**drm_card(machine, folder, names.get(folder), cpu_name),
+               "compute_api": f"ROCm {rocm.group(0)}" if rocm else None} for folder in amd]
+    cards += [drm_card(machine, folder) for folder in other_cards(machine)
+              if not (nvidia and is_nvidia(machine, folder))]
     return cards
+
+
+def shares_memory(cards: Optional[Sequence[dict[str, Any]]]) -> Optional[bool]:
+    """Whether the accelerators use the machine's memory; null if only some do, or none is known."""
+    kinds = {bool(card["integrated"]) for card in cards or () if card.get("integrated") is not None}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+# --- Apple ---------------------------------------------------------------------------------------
+def parse_ioreg_gpu(text: Optional[str]) -> list[dict[str, Any]]:
+    """Utilisation and memory of Apple's GPU from `ioreg -r -d 1 -c IOAccelerator`."""
+    busy = re.search(r'"Device Utilization %"=(\d{1,3})\b', text or "")
+    used = re.search(r'"In use system memory"=(\d{1,18})\b', text or "")
+    if not busy and not used:
+        return []
+    return [{"index": 0, "busy_ratio": system.scaled(int(busy[1]), 0.01, 4) if busy else None,
+             "memory_used_bytes": int(used[1]) if used else None, "power_w": None,
+             "temperature_c": None, "clock_mhz": None, "throttled": None}]

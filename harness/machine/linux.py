@@ -1,21 +1,69 @@
-"""Read the facts and gauges of a Linux machine."""
+"""Read the facts and gauges of a Linux or Android machine."""
 from __future__ import annotations
 
 import re
-from typing import Any, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 from machine import gpus, system
 
-# ---------------------------------------------------------------- gauges: Linux
+CPU_FOLDER = "/sys/devices/system/cpu"
+LITTLE_SHARE = 0.75                   # of the largest core's capacity; a core below it is small
+MODULE_SLOTS = 64
+MODULE_FIELDS = ("TYPE", "SPEED_MTS", "CONFIGURED_SPEED_MTS", "DATA_WIDTH", "SIZE", "LOCATOR",
+                 "BANK_LOCATOR")
+INSTRUCTION_SETS = {                  # the kernel's flag: our name
+    **{flag: flag for flag in (
+        "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni",
+        "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "sve", "sve2", "i8mm",
+        "bf16", "sme")},
+    "asimd": "neon", "neon": "neon", "asimddp": "dotprod", "asimdhp": "fp16"}
+# MIDR_EL1's implementers, and the parts that matter: lscpu is missing on Alpine and Android.
+ARM_VENDORS = {0x41: "ARM", 0x42: "Broadcom", 0x43: "Cavium", 0x46: "Fujitsu", 0x48: "HiSilicon",
+               0x4e: "NVIDIA", 0x50: "APM", 0x51: "Qualcomm", 0x53: "Samsung", 0x61: "Apple",
+               0xc0: "Ampere"}
+ARM_PARTS = {
+    (0x41, part): name for part, name in (
+        (0xd03, "Cortex-A53"), (0xd04, "Cortex-A35"), (0xd05, "Cortex-A55"), (0xd07, "Cortex-A57"),
+        (0xd08, "Cortex-A72"), (0xd09, "Cortex-A73"), (0xd0a, "Cortex-A75"), (0xd0b, "Cortex-A76"),
+        (0xd0c, "Neoverse-N1"), (0xd0d, "Cortex-A77"), (0xd40, "Neoverse-V1"),
+        (0xd41, "Cortex-A78"), (0xd42, "Cortex-A78AE"), (0xd44, "Cortex-X1"),
+        (0xd46, "Cortex-A510"), (0xd47, "Cortex-A710"), (0xd48, "Cortex-X2"),
+        (0xd49, "Neoverse-N2"), (0xd4b, "Cortex-A78C"), (0xd4c, "Cortex-X1C"),
+        (0xd4d, "Cortex-A715"), (0xd4e, "Cortex-X3"), (0xd4f, "Neoverse-V2"),
+        (0xd80, "Cortex-A520"), (0xd81, "Cortex-A720"), (0xd82, "Cortex-X4"),
+        (0xd83, "Neoverse-V3AE"), (0xd84, "Neoverse-V3"), (0xd85, "Cortex-X925"),
+        (0xd87, "Cortex-A725"), (0xd8e, "Neoverse-N3"))}
+ARM_PARTS.update({(0x51, 0x001): "Oryon", (0x4e, 0x004): "Carmel", (0xc0, 0xac3): "Ampere-1",
+                  (0xc0, 0xac4): "Ampere-1a"})
+CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp",
+               "soc_thermal", "soc-thermal", "cpu", "CPU-therm")
+# Words of distributions in a kernel release. The suffix of a private build may be the name of a
+# host or a person, so the release ends before the first word that is not among these.
+KERNEL_WORDS = re.compile(
+    r"\d[\d.]*|rc\d+|generic|lowlatency|hwe|oem|aws|azure|gcp|gke|kvm|oracle|ibm|cloud|virtual"
+    r"|server|amd64|arm64|x86|x86_64|aarch64|armv[78]l?|v[78]l?|raspi|rpi\d*|rpt|tegra|rockchip(64)?|sunxi"
+    r"(64)?|standard|microsoft|WSL2|el\d+\w{0,3}|amzn\d+|fc\d+|bpo|deb\d+u?\d*|arch\d*|zen\d*|lts"
+    r"|hardened|rt\d*|default|desktop|pve|xanmod\d*|liquorix|cachyos|asahi|bazzite|nixos|gentoo"
+    r"|MANJARO|ARCH|nvidia|qcom|x1e|16k|64k|android\d*|gki|current|edge|vendor|meson64|rk35xx|ogc\d*")
+CHASSIS_KINDS = {                     # SMBIOS 7.4.1
+    **dict.fromkeys((8, 9, 10, 14, 30, 31, 32), "laptop"),
+    **dict.fromkeys((3, 4, 5, 6, 7, 13, 15, 16, 24, 35, 36), "desktop"),
+    **dict.fromkeys((17, 23, 25, 28, 29), "server")}
+# Kinds of machines whose firmware gives a device tree instead of DMI tables.
+BOARD_KINDS = (
+    (re.compile(r"(?i)book|laptop|thinkpad|ideapad|yoga|surface|xps|inspiron"), "laptop"),
+    (re.compile(r"(?i)mac (mini|studio|pro)|imac|desktop|workstation"), "desktop"))
 
+
+# --- gauges --------------------------------------------------------------------------------------
 def parse_meminfo(text: Optional[str]) -> dict[str, int]:
     """/proc/meminfo to {name: bytes}; its "kB" are KiB."""
     found = re.findall(r"^(\w+):\s+(\d{1,18}) kB\s*$", text or "", re.MULTILINE | re.ASCII)
     return {name: int(kib) * 1024 for name, kib in found}
 
 
-def linux_memory(text: Optional[str]) -> dict[str, Optional[int]]:
-    """Memory gauges, in bytes, from /proc/meminfo; "used" is what is not available."""
+def memory_gauges(text: Optional[str]) -> dict[str, Optional[int]]:
+    """Memory gauges in bytes from /proc/meminfo; "used" is what is not available."""
     info = parse_meminfo(text)
     available = info.get("MemAvailable")
     return {"memory_used_bytes": system.difference(info.get("MemTotal"), available),
@@ -24,7 +72,7 @@ def linux_memory(text: Optional[str]) -> dict[str, Optional[int]]:
 
 
 def parse_proc_stat(text: Optional[str]) -> Optional[system.CpuTimes]:
-    """The first line of /proc/stat. Guest time stands in user time already, so it is not added."""
+    """The first line of /proc/stat. Guest time is not added: user time includes it."""
     found = re.match(r"cpu +((?:\d{1,20} ?){8,10})\n", text or "", re.ASCII)
     if not found:
         return None
@@ -33,127 +81,110 @@ def parse_proc_stat(text: Optional[str]) -> Optional[system.CpuTimes]:
     return system.CpuTimes(busy, stolen, busy + stolen + idle + waiting)
 
 
-def linux_power_source(machine: system.Machine) -> Optional[str]:
-    """"battery" where one discharges, "ac" where mains is on or a battery does not; else null."""
-    folder, charged = "/sys/class/power_supply", None
-    for name in machine.names(folder):
-        kind = (machine.read(f"{folder}/{name}/type") or "").strip()
-        scope = (machine.read(f"{folder}/{name}/scope") or "").strip()
-        status = (machine.read(f"{folder}/{name}/status") or "").strip()
-        online = (machine.read(f"{folder}/{name}/online") or "").strip()
-        if scope == "Device":             # a mouse's or a headset's battery
-            continue
-        if kind == "Battery" and status == "Discharging":
-            return "battery"
-        if (kind in ("Mains", "USB") and online == "1") or (kind == "Battery" and status in (
-                "Charging", "Full", "Not charging")):
-            charged = "ac"
-    return charged
+def _supplies(machine: system.Machine) -> list[dict[str, str]]:
+    """type, status and online of the power supplies of the machine itself (not of a mouse)."""
+    folder = "/sys/class/power_supply"
+    found = [{part: (machine.read(f"{folder}/{name}/{part}") or "").strip()
+              for part in ("type", "scope", "status", "online")} for name in machine.names(folder)]
+    return [supply for supply in found if supply["scope"] != "Device"]
 
 
-def linux_cpu_mhz(machine: system.Machine) -> Optional[float]:
-    """Clock of the fastest core now, in MHz: idle cores clock down and would hide a busy one's."""
-    folder = "/sys/devices/system/cpu/cpufreq"
-    policies = system.numbered(machine.names(folder), r"policy\d+")
-    return system.scaled(system.maximum(system.number(machine.read(f"{folder}/{name}/scaling_cur_freq"))
-                       for name in policies), 1e-3, 1)
+def power_source(machine: system.Machine) -> Optional[str]:
+    """"ac" where mains is connected, even if it is too weak; else "battery" if one discharges."""
+    supplies = _supplies(machine)
+    batteries = {supply["status"] for supply in supplies if supply["type"] == "Battery"}
+    if any(supply["type"] in ("Mains", "USB") and supply["online"] == "1" for supply in supplies):
+        return "ac"
+    if "Discharging" in batteries:
+        return "battery"
+    return "ac" if batteries & {"Charging", "Full", "Not charging"} else None
 
 
-def linux_throttle_count(machine: system.Machine) -> Optional[int]:
-    """How often cores and packages were throttled since the start; differences are what counts."""
-    folder = "/sys/devices/system/cpu"
-    cpus = system.numbered(machine.names(folder), r"cpu\d+")
-    cores = system.total(system.whole(machine.read(f"{folder}/{name}/thermal_throttle/core_throttle_count"))
-                 for name in cpus)
-    package = system.maximum(system.whole(machine.read(f"{folder}/{name}/thermal_throttle/package_throttle_count"))
-                   for name in cpus)
-    count = system.total((cores, package))
-    return None if count is None else int(count)
+def _frequency_mhz(machine: system.Machine, name: str) -> Optional[float]:
+    """The highest value in MHz of a file of cpufreq's policies, which give kHz."""
+    folder = f"{CPU_FOLDER}/cpufreq"
+    return system.scaled(system.maximum(
+        system.whole(machine.read(f"{folder}/{policy}/{name}"))
+        for policy in system.numbered(machine.names(folder), r"policy\d+")), 1e-3, 1)
 
 
-CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp",
-               "soc_thermal", "soc-thermal", "cpu", "CPU-therm")
+def cpu_mhz(machine: system.Machine) -> Optional[float]:
+    """Clock of the fastest core now: the slow clock of idle cores would hide that of a busy one."""
+    return _frequency_mhz(machine, "scaling_cur_freq")
 
 
-def linux_temperature_path(machine: system.Machine) -> list[str]:
+def throttle_count(machine: system.Machine) -> Optional[int]:
+    """How often cores and packages were throttled since the system started."""
+    cpus = system.numbered(machine.names(CPU_FOLDER), r"cpu\d+")
+    cores, packages = ([system.whole(machine.read(
+        f"{CPU_FOLDER}/{name}/thermal_throttle/{part}_throttle_count")) for name in cpus]
+        for part in ("core", "package"))
+    package = system.maximum(packages)
+    return system.total((system.total(cores), None if package is None else int(package)))
+
+
+def temperature_paths(machine: system.Machine) -> list[str]:
     """Files that hold a CPU's temperature in thousandths of a degree."""
-    sensors = [(f"/sys/class/hwmon/{name}", "name", "temp1_input")
-               for name in machine.names("/sys/class/hwmon")]
-    sensors += [(f"/sys/class/thermal/{name}", "type", "temp")
-                for name in machine.names("/sys/class/thermal")]
+    sensors = [(f"{folder}/{name}", label, gauge) for folder, label, gauge in (
+        ("/sys/class/hwmon", "name", "temp1_input"), ("/sys/class/thermal", "type", "temp"))
+        for name in machine.names(folder)]
     found = [f"{folder}/{gauge}" for folder, label, gauge in sensors
              if (machine.read(f"{folder}/{label}") or "").strip() in CPU_SENSORS]
     return [path for path in found if system.number(machine.read(path)) is not None]
 
 
-def linux_energy(machine: system.Machine) -> dict[str, tuple[int, int]]:
-    """RAPL counters of the CPU packages: {name: (µJ, µJ at which it begins again)}.
+def energy(machine: system.Machine) -> dict[str, tuple[int, int]]:
+    """RAPL counters of the CPU packages: {name: (µJ, µJ at which it restarts from 0)}.
 
-    Only root can read them on kernels since 2020 (CVE-2020-8694).
+    Kernels since 2020 let only root read them (CVE-2020-8694).
     """
     found = {}
     for name in system.numbered(machine.names("/sys/class/powercap"), r"intel-rapl:\d+"):
         folder = f"/sys/class/powercap/{name}"
-        if not (machine.read(f"{folder}/name") or "").startswith("package"):
-            continue
         counted = system.whole(machine.read(f"{folder}/energy_uj"))
         limit = system.whole(machine.read(f"{folder}/max_energy_range_uj"))
-        if counted is not None and limit:
+        if (machine.read(f"{folder}/name") or "").startswith("package") and limit \
+                and counted is not None:
             found[name] = (counted, limit)
     return found
 
 
 def energy_between(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> int:
-    """µJ used between two readings; a counter that went down began again once."""
+    """µJ used between two readings; a lower counter has restarted once."""
     return sum((after[name][0] - before[name][0]) % after[name][1]
                for name in after if name in before)
 
 
-# The start of a release and the words of distributions; a build's own suffix may be a host's or a
-# person's name, so the release ends before the first word that is not here.
-KERNEL_WORDS = re.compile(
-    r"\d[\d.]*|rc\d+|generic|lowlatency|hwe|oem|aws|azure|gcp|gke|kvm|oracle|ibm|cloud|virtual|server"
-    r"|amd64|arm64|x86|x86_64|aarch64|armv[78]l?|v[78]l?|raspi|rpi|rpt|tegra|rockchip|sunxi|standard"
-    r"|microsoft|WSL2|el\d+\w{0,3}|amzn\d+|fc\d+|bpo|deb\d+u?\d*|arch\d*|zen\d*|lts|hardened|rt\d*"
-    r"|default|desktop|pve|xanmod\d*|liquorix|cachyos|asahi|bazzite|nixos|gentoo|MANJARO|ARCH")
-
-
-def public_kernel_release(release: Optional[str]) -> Optional[str]:
-    """The kernel release up to the first word that no distribution uses."""
-    kept = ""
-    for separator, word in re.findall(r"([-.+~_]?)([^-.+~_]+)", system.clean(release) or ""):
-        if not KERNEL_WORDS.fullmatch(word):
-            break
-        kept += separator + word
-    return kept or None
-
-
-# ---------------------------------------------------------------- the inventory: Linux
-
-INSTRUCTION_SETS = {                  # the kernel's flag: the name we use
-    **{flag: flag for flag in (
-        "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni",
-        "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "sve", "sve2", "i8mm",
-        "bf16", "sme")},
-    "asimd": "neon", "neon": "neon", "asimddp": "dotprod", "asimdhp": "fp16"}
-
-
+# --- processor -----------------------------------------------------------------------------------
 def parse_cpuinfo(text: Optional[str]) -> dict[str, Any]:
-    """/proc/cpuinfo: model_name, vendor, flags and threads_count; ARM names no model there."""
-    names = {name.strip(): value.strip() for name, _, value in (
-        line.partition(":") for line in reversed((text or "").splitlines())) if value}
-    flags = (names.get("flags") or names.get("Features") or "").split()
-    return {"model_name": system.clean(names.get("model name")), "vendor": system.clean(names.get("vendor_id")),
-            "flags": flags,
-            "threads_count": len(re.findall(r"^processor\s*:", text or "", re.MULTILINE)) or None}
+    """/proc/cpuinfo: model_name, vendor, flags and threads_count.
+
+    ARM kernels give numbers, which ARM_PARTS names; different cores are joined by " + ".
+    """
+    lines = [(name.strip(), value.strip()) for name, _, value in (
+        line.partition(":") for line in (text or "").splitlines()) if value]
+    names = dict(reversed(lines))
+    values: dict[str, list[int]] = {name: [
+        int(value, 16) for key, value in lines
+        if key == f"CPU {name}" and re.fullmatch(r"0x[0-9a-f]{1,4}", value)]
+        for name in ("implementer", "part")}
+    parts = dict.fromkeys(zip(values["implementer"], values["part"]))
+    models = [ARM_PARTS.get(part) for part in parts]
+    return {"model_name": system.clean(names.get("model name")) or (
+                " + ".join(map(str, models)) if models and all(models) else None),
+            "vendor": system.clean(names.get("vendor_id")) or next(
+                (ARM_VENDORS.get(implementer) for implementer, _ in parts), None),
+            "flags": (names.get("flags") or names.get("Features") or "").split(),
+            "threads_count": sum(name == "processor" for name, _ in lines) or None}
 
 
-def parse_lscpu(text: Optional[str]) -> dict[str, Optional[str]]:
-    """model_name and vendor from `lscpu`, which knows ARM's part numbers; big and little joined."""
+def parse_lscpu(text: Optional[str]) -> dict[str, str]:
+    """model_name and vendor from `lscpu`; the names of different cores are joined by " + "."""
     models = re.findall(r"^\s*Model name:\s+(.+)$", text or "", re.MULTILINE)
     vendors = re.findall(r"^\s*Vendor ID:\s+(.+)$", text or "", re.MULTILINE)
-    return {"model_name": system.clean(" + ".join(m for m in dict.fromkeys(models) if m.strip() != "-")),
-            "vendor": system.clean(vendors[0]) if vendors else None}
+    found = {"model_name": " + ".join(filter(None, dict.fromkeys(map(system.clean, models)))),
+             "vendor": next(filter(None, map(system.clean, vendors)), None)}
+    return {name: value[:system.TEXT_LIMIT] for name, value in found.items() if value}
 
 
 def parse_cpu_list(text: Optional[str]) -> set[int]:
@@ -167,63 +198,63 @@ def parse_cpu_list(text: Optional[str]) -> set[int]:
     return found
 
 
-def linux_cores(machine: system.Machine) -> dict[int, tuple[str, str]]:
-    """{CPU: (package, core)} of the CPUs that are online."""
-    folder, found = "/sys/devices/system/cpu", {}
-    for name in system.numbered(machine.names(folder), r"cpu\d+"):
-        core = machine.read(f"{folder}/{name}/topology/core_id")
-        package = machine.read(f"{folder}/{name}/topology/physical_package_id")
-        if core is not None and package is not None:
-            found[int(name[3:])] = (package.strip(), core.strip())
+def cores_by_cpu(machine: system.Machine) -> dict[int, tuple[str, ...]]:
+    """{CPU: an id of its core} of the CPUs that are online.
+
+    On ARM, core_id starts at 0 in each cluster, so the list of a core's own CPUs goes first.
+    """
+    found: dict[int, tuple[str, ...]] = {}
+    for name in system.numbered(machine.names(CPU_FOLDER), r"cpu\d+"):
+        def part(file: str, folder: str = f"{CPU_FOLDER}/{name}/topology") -> Optional[str]:
+            text = machine.read(f"{folder}/{file}")
+            return None if text is None else text.strip()
+
+        package, core = part("physical_package_id"), part("core_id")
+        siblings = part("core_cpus_list") or part("thread_siblings_list")
+        if siblings and parse_cpu_list(siblings):
+            found[int(name[3:])] = (siblings,)
+        elif core is not None and package is not None:
+            found[int(name[3:])] = (package, part("cluster_id") or "", core)
     return found
 
 
-LITTLE_SHARE = 0.7                    # of the biggest core's capacity; below it a core is small
-
-
-def linux_core_kinds(machine: system.Machine,
-                     cores: dict[int, tuple[str, str]]) -> dict[str, Optional[int]]:
+def core_kinds(machine: system.Machine,
+               cores: dict[int, tuple[str, ...]]) -> dict[str, Optional[int]]:
     """Counts of performance and efficiency cores: Intel lists them, ARM gives capacities."""
     big = parse_cpu_list(machine.read("/sys/devices/cpu_core/cpus"))
     little = parse_cpu_list(machine.read("/sys/devices/cpu_atom/cpus"))
     if not big or not little:
-        capacity = {cpu: system.whole(machine.read(f"/sys/devices/system/cpu/cpu{cpu}/cpu_capacity")) or 0
+        capacity = {cpu: system.whole(machine.read(f"{CPU_FOLDER}/cpu{cpu}/cpu_capacity")) or 0
                     for cpu in cores}
-        biggest = max(capacity.values(), default=0)
-        little = {cpu for cpu, value in capacity.items() if 0 < value < biggest * LITTLE_SHARE}
+        largest = max(capacity.values(), default=0)
+        little = {cpu for cpu, value in capacity.items() if 0 < value < largest * LITTLE_SHARE}
         big = capacity.keys() - little
-    if not big or not little:
-        return {}
-    return {"performance_cores_count": len({cores[cpu] for cpu in big if cpu in cores}) or None,
-            "efficiency_cores_count": len({cores[cpu] for cpu in little if cpu in cores}) or None}
+    counts = [len({cores[cpu] for cpu in cpus if cpu in cores}) for cpus in (big, little)]
+    return dict(zip(("performance_cores_count", "efficiency_cores_count"),
+                    counts)) if all(counts) else {}
 
 
-def parse_size_kib(text: Optional[str]) -> Optional[int]:
-    """"48K" or "32M" in KiB, or null."""
-    found = re.fullmatch(r"\s*(\d{1,9})([KM])\s*", text or "", re.ASCII)
-    return int(found.group(1)) * {"K": 1, "M": 1024}[found.group(2)] if found else None
-
-
-def linux_caches(machine: system.Machine) -> dict[str, int]:
-    """Sizes in KiB, all caches of one level together; CPUs that share a cache count it once."""
-    folder, sizes = "/sys/devices/system/cpu", {}
-    for name in system.numbered(machine.names(folder), r"cpu\d+"):
-        for index in machine.names(f"{folder}/{name}/cache"):
+def caches(machine: system.Machine, cpus: Iterable[int]) -> dict[str, int]:
+    """Sizes in KiB, all caches of one level added up; a cache that CPUs share counts once."""
+    sizes: dict[tuple[str, str], int] = {}
+    for cpu in cpus:
+        for index in machine.names(f"{CPU_FOLDER}/cpu{cpu}/cache"):
             level, kind, shared, size = (
-                (machine.read(f"{folder}/{name}/cache/{index}/{part}") or "").strip()
+                (machine.read(f"{CPU_FOLDER}/cpu{cpu}/cache/{index}/{part}") or "").strip()
                 for part in ("level", "type", "shared_cpu_list", "size"))
             field = {"1Data": "l1d", "2Unified": "l2", "3Unified": "l3"}.get(level + kind)
-            kib = parse_size_kib(size)
-            if field and kib:
-                sizes[field, shared] = kib
-    found: dict[str, int] = {}
+            found = re.fullmatch(r"(\d{1,9})([KM])", size, re.ASCII)
+            if field and found:
+                sizes[field, shared] = int(found.group(1)) * {"K": 1, "M": 1024}[found.group(2)]
+    added: dict[str, int] = {}
     for (field, _), kib in sizes.items():
-        found[f"cache_{field}_kib"] = found.get(f"cache_{field}_kib", 0) + kib
-    return found
+        if kib:
+            added[f"cache_{field}_kib"] = added.get(f"cache_{field}_kib", 0) + kib
+    return added
 
 
 def parse_cgroups(text: Optional[str], controller: str) -> list[str]:
-    """Folders whose limits hold for this process, from /proc/self/cgroup; the innermost first."""
+    """Folders whose limits apply to this process, from /proc/self/cgroup; the innermost first."""
     folders = []
     for line in (text or "").splitlines():
         hierarchy, _, rest = line.partition(":")
@@ -239,58 +270,56 @@ def parse_cgroups(text: Optional[str], controller: str) -> list[str]:
     return folders
 
 
-def linux_memory_limit(machine: system.Machine) -> Optional[int]:
-    """The least memory limit of the control groups that this process is in, in bytes, or null."""
+def memory_limit(machine: system.Machine) -> Optional[int]:
+    """The smallest memory limit of this process's control groups in bytes, or null."""
     limits = [system.whole(machine.read(f"{folder}/{name}"))
               for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "memory")
               for name in ("memory.max", "memory.limit_in_bytes")]
     return min((limit for limit in limits if limit), default=None)
 
 
-def parse_cpu_quota(text: Optional[str]) -> Optional[float]:
-    """CPUs that "quota period" in µs allow ("150000 100000" is 1.5); "max" and -1 are no limit."""
-    fields = [system.whole(field) for field in (text or "").split()]
-    if len(fields) != 2 or not fields[0] or not fields[1]:
-        return None
-    return round(fields[0] / fields[1], 2)
+def cpu_quota(machine: system.Machine) -> Optional[float]:
+    """The smallest number of CPUs that this process's control groups allow, or null.
 
-
-def linux_cpu_quota(machine: system.Machine) -> Optional[float]:
-    """The least number of CPUs that the control groups of this process allow, or null."""
+    Both versions give a quota and a period in µs; "max" and -1 mean no limit.
+    """
     quotas = []
     for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "cpu"):
         older = [machine.read(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
-        quotas += [parse_cpu_quota(machine.read(f"{folder}/cpu.max")),
-                   parse_cpu_quota(" ".join(older))]
+        for text in (machine.read(f"{folder}/cpu.max"), " ".join(older)):
+            fields = [system.whole(field) for field in (text or "").split()]
+            if len(fields) == 2 and fields[0] and fields[1]:
+                quotas.append(round(fields[0] / fields[1], 2))
     return min((quota for quota in quotas if quota), default=None)
 
 
-def linux_cpu(machine: system.Machine) -> dict[str, Any]:
+def cpu(machine: system.Machine) -> dict[str, Any]:
     """Section "cpu"."""
-    info, cores = parse_cpuinfo(machine.read("/proc/cpuinfo")), linux_cores(machine)
-    if not info["model_name"]:
+    text = machine.read("/proc/cpuinfo")
+    info, cores = parse_cpuinfo(text), cores_by_cpu(machine)
+    if "model name" not in (text or ""):
         info.update(parse_lscpu(machine.run(["lscpu"])))
-    folder = "/sys/devices/system/cpu/cpufreq"
-    policies = system.numbered(machine.names(folder), r"policy\d+")
-    clocks = {field: system.scaled(system.maximum(system.whole(machine.read(f"{folder}/{policy}/{name}"))
-                                 for policy in policies), 1e-3, 1)
-              for field, name in (("base_mhz", "base_frequency"), ("max_mhz", "cpuinfo_max_freq"))}
-    usable = [machine.affinity_count(), linux_cpu_quota(machine), info["threads_count"]]
-    return {**info, **linux_caches(machine), **linux_core_kinds(machine, cores), **clocks,
-            "base_mhz": clocks["base_mhz"] or system.clock_in_name(info["model_name"]),
+    if info["threads_count"] and len(cores) > info["threads_count"]:
+        # In an LXC container, sysfs shows the host's CPUs and /proc/cpuinfo those it may use.
+        allowed = machine.affinity() if machine.affinity_count() == info["threads_count"] else None
+        listed = {int(at) for at in re.findall(r"^processor\s*:\s*(\d{1,5})$", text or "", re.M)}
+        cores = {at: core for at, core in cores.items() if at in (allowed or listed)}
+    usable = [machine.affinity_count(), cpu_quota(machine), info["threads_count"]]
+    everything = [int(name[3:]) for name in machine.names(CPU_FOLDER)
+                  if re.fullmatch(r"cpu\d{1,5}", name)]
+    return {**info, **caches(machine, cores or everything), **core_kinds(machine, cores),
+            "base_mhz": _frequency_mhz(machine, "base_frequency")
+                        or system.clock_in_name(info["model_name"]),
+            "max_mhz": _frequency_mhz(machine, "cpuinfo_max_freq"),
             "physical_cores_count": len(set(cores.values())) or None,
             "usable_threads_count": min((count for count in usable if count), default=None),
             "instruction_sets": sorted({INSTRUCTION_SETS[flag] for flag in info["flags"]
                                         if flag in INSTRUCTION_SETS})}
 
 
-MODULE_FIELDS = ("TYPE", "SPEED_MTS", "CONFIGURED_SPEED_MTS", "DATA_WIDTH", "SIZE", "LOCATOR",
-                 "BANK_LOCATOR")
-MODULE_SLOTS = 32
-
-
+# --- memory --------------------------------------------------------------------------------------
 def udev_argv() -> list[str]:
-    """Asks udev, which reads the firmware's list as root, for these fields and for no serial."""
+    """Ask udev, which reads the firmware's list as root, for these fields and no serial number."""
     names = [f"MEMORY_DEVICE_{slot}_{field}" for slot in range(MODULE_SLOTS)
              for field in MODULE_FIELDS]
     return ["udevadm", "info", "--query=property", "--path=/devices/virtual/dmi/id",
@@ -298,91 +327,122 @@ def udev_argv() -> list[str]:
 
 
 def parse_udev_modules(text: Optional[str]) -> list[system.Module]:
-    """Modules fitted, from udev's MEMORY_DEVICE_<slot>_<FIELD>=value."""
+    """Memory modules from udev's MEMORY_DEVICE_<slot>_<FIELD>=value; empty slots are left out."""
     slots: dict[str, dict[str, str]] = {}
-    for slot, field, value in re.findall(r"^MEMORY_DEVICE_(\d{1,2})_([A-Z_]+)=(.*)$", text or "",
+    for slot, field, value in re.findall(r"^MEMORY_DEVICE_(\d{1,3})_([A-Z_]+)=(.*)$", text or "",
                                          re.MULTILINE | re.ASCII):
         slots.setdefault(slot, {})[field] = value
-    return [system.Module(system.clean(slot.get("TYPE")),
-                   system.whole(slot.get("CONFIGURED_SPEED_MTS")) or system.whole(slot.get("SPEED_MTS")),
-                   system.whole(slot.get("DATA_WIDTH")),
-                   f"{slot.get('BANK_LOCATOR', '')} {slot.get('LOCATOR', '')}")
+    return [system.Module(slot.get("TYPE"), (system.whole(slot.get("CONFIGURED_SPEED_MTS"))
+                                             or system.whole(slot.get("SPEED_MTS"))),
+                          system.whole(slot.get("DATA_WIDTH")),
+                          f"{slot.get('BANK_LOCATOR', '')} {slot.get('LOCATOR', '')}")
             for slot in slots.values() if system.whole(slot.get("SIZE"))]
 
 
-def linux_memory_inventory(machine: system.Machine) -> dict[str, Any]:
+def memory(machine: system.Machine) -> dict[str, Any]:
     """Section "memory"."""
     info = parse_meminfo(machine.read("/proc/meminfo"))
-    capacity, limit = info.get("MemTotal"), linux_memory_limit(machine)
+    capacity, limit = info.get("MemTotal"), memory_limit(machine)
     limited = limit is not None and (capacity is None or limit < capacity)
-    return {**system.memory_of_modules(parse_udev_modules(machine.run(udev_argv()))),
-            "capacity_bytes": capacity, "limit_bytes": limit if limited else None,
-            "swap_bytes": info.get("SwapTotal")}
+    # systemd before 250 has no --property; then only these fields are taken from the full list.
+    modules = parse_udev_modules(machine.run(udev_argv())) \
+        or parse_udev_modules(machine.run(udev_argv()[:-1]))
+    return {**system.memory_of_modules(modules), "capacity_bytes": capacity,
+            "limit_bytes": limit if limited else None, "swap_bytes": info.get("SwapTotal")}
 
 
-CHASSIS_KINDS = {                     # SMBIOS 7.4.1
-    **dict.fromkeys((8, 9, 10, 14, 30, 31, 32), "laptop"),
-    **dict.fromkeys((3, 4, 5, 6, 7, 13, 15, 16, 24, 35, 36), "desktop"),
-    **dict.fromkeys((17, 23, 25, 28, 29), "server")}
-
-
-def linux_virtualization(machine: system.Machine, flags: Sequence[str]) -> Optional[str]:
-    """"none", or which: kvm, vmware, wsl2 ...; "vm" where only the CPU says that there is one."""
+# --- system, power -------------------------------------------------------------------------------
+def virtualization(machine: system.Machine, flags: Sequence[str]) -> Optional[str]:
+    """"none", or which: kvm, vmware, wsl2 ...; "vm" if only the CPU shows that there is one."""
     if "microsoft" in (machine.kernel_release or "").lower():
         return "wsl2"
-    told = (machine.run(["systemd-detect-virt", "--vm"]) or "").strip()
-    if re.fullmatch(r"[a-z0-9-]{1,20}", told):
-        return told
+    reported = (machine.run(["systemd-detect-virt", "--vm"]) or "").strip()
+    if re.fullmatch(r"[a-z0-9-]{1,20}", reported):
+        return reported
     if "hypervisor" in flags:
         return "vm"
-    return "none" if "fpu" in flags else None         # x86 has the flag where there is one
+    return "none" if "fpu" in flags else None         # on x86 the flag is there if a VM is
 
 
-def linux_container(machine: system.Machine) -> Optional[str]:
-    """"none", or which: docker, podman, lxc ...; null where nothing tells."""
-    told = (machine.run(["systemd-detect-virt", "--container"]) or "").strip()
-    if re.fullmatch(r"[a-z0-9-]{1,20}", told):
-        return "none" if told == "wsl" else told
+def container(machine: system.Machine) -> Optional[str]:
+    """"none", or which: docker, podman, lxc ...; null if unknown."""
+    reported = (machine.run(["systemd-detect-virt", "--container"]) or "").strip()
+    if re.fullmatch(r"[a-z0-9-]{1,20}", reported):
+        return "none" if reported == "wsl" else reported
     marks = (("/.dockerenv", "docker"), ("/run/.containerenv", "podman"))
     return next((name for path, name in marks if machine.read(path) is not None), None)
 
 
-def linux_system(machine: system.Machine) -> dict[str, Any]:
+def system_section(machine: system.Machine) -> dict[str, Any]:
     """Section "system"."""
     folder = "/sys/class/dmi/id"
-    dmi = {name: system.clean(machine.read(f"{folder}/{name}")) or "" for name in (
+    dmi = {name: machine.read(f"{folder}/{name}") for name in (
         "sys_vendor", "product_name", "product_version", "board_vendor", "board_name")}
     board = system.clean(machine.read("/proc/device-tree/model"))
-    virtualization = linux_virtualization(
-        machine, parse_cpuinfo(machine.read("/proc/cpuinfo"))["flags"])
+    hypervisor = virtualization(machine, parse_cpuinfo(machine.read("/proc/cpuinfo"))["flags"])
     kind: Any = CHASSIS_KINDS.get(system.whole(machine.read(f"{folder}/chassis_type")) or 0)
-    if virtualization == "wsl2":
+    if hypervisor == "wsl2":
         kind = system.Unknown("WSL hides the machine that it runs on")
-    elif virtualization not in ("none", None):
+    elif hypervisor not in ("none", None):
         kind = "vm"
     elif kind is None and board:
-        kind = "laptop" if "book" in board.lower() else "sbc"
-    return {"kind": kind, "model_name": system.firmware_name(dmi) or board,
-            "virtualization": virtualization, "container": linux_container(machine)}
+        kind = next((kind for pattern, kind in BOARD_KINDS if pattern.search(board)), None) or (
+            "laptop" if any(supply["type"] == "Battery" for supply in _supplies(machine))
+            else "sbc")
+    name = system.firmware_name(dmi) or board
+    if machine.system == "Android":
+        kind = system.Unknown("a phone or tablet is none of the kinds")
+        name = system.firmware_name({key: machine.run(["getprop", f"ro.product.{part}"])
+                                     for key, part in (("sys_vendor", "manufacturer"),
+                                                       ("product_name", "model"))})
+    return {"kind": kind, "model_name": name, "virtualization": hypervisor,
+            "container": container(machine)}
 
 
 def parse_os_release(text: Optional[str]) -> dict[str, Optional[str]]:
     """name and version of the distribution."""
     names = dict(re.findall(r"^([A-Z_]+)=[\"']?([^\"'\n]*)", text or "", re.MULTILINE))
-    return {"name": system.clean(names.get("NAME")), "version": system.clean(names.get("VERSION_ID"))}
+    return {"name": system.clean(names.get("NAME")),
+            "version": system.clean(names.get("VERSION_ID"))}
 
 
-def linux_power(machine: system.Machine) -> dict[str, Any]:
+def os_section(machine: system.Machine) -> dict[str, Optional[str]]:
+    """Section "os"."""
+    if machine.system == "Android":
+        return {"name": "Android", "version": system.clean(
+            machine.run(["getprop", "ro.build.version.release"]))}
+    return parse_os_release(machine.read("/etc/os-release") or machine.read("/usr/lib/os-release"))
+
+
+def public_kernel_release(release: Optional[str]) -> Optional[str]:
+    """The kernel release up to the first word that no distribution uses."""
+    kept = ""
+    for separator, word in re.findall(r"([-.+~_]?)([^-.+~_]+)", system.clean(release) or ""):
+        if not KERNEL_WORDS.fullmatch(word):
+            break
+        kept += separator + word
+    return kept or None
+
+
+def power(machine: system.Machine) -> dict[str, Any]:
     """Section "power"."""
     mode = machine.read("/sys/firmware/acpi/platform_profile")
     if mode is None:
         mode = machine.run(["powerprofilesctl", "get"])
-    governor = machine.read("/sys/devices/system/cpu/cpufreq/policy0/scaling_governor")
-    return {"source": linux_power_source(machine), "mode": system.word(mode), "governor": system.word(governor)}
+    return {"source": power_source(machine), "mode": system.word(mode),
+            "governor": system.word(machine.read(f"{CPU_FOLDER}/cpufreq/policy0/scaling_governor"))}
 
 
-def linux_inventory(machine: system.Machine) -> dict[str, Any]:
+def inventory(machine: system.Machine) -> dict[str, Any]:
     """All sections, as values without sources."""
-    return {"system": linux_system(machine), "cpu": linux_cpu(machine),
-            "memory": linux_memory_inventory(machine), "accelerators": gpus.linux_accelerators(machine),
-            "os": parse_os_release(machine.read("/etc/os-release")), "power": linux_power(machine)}
+    machine_section, processor = system_section(machine), cpu(machine)
+    cards = gpus.linux_accelerators(machine, processor["model_name"])
+    board = machine.read("/proc/device-tree/model") or ""
+    if not cards and (machine_section["virtualization"] == "wsl2" or machine.system == "Android"
+                      or (board and "Raspberry Pi" not in board)
+                      or gpus.nvidia_query(machine, "name")):
+        cards = None                  # there may be one that no tool lists
+    unified = gpus.shares_memory(cards)
+    return {"system": machine_section, "cpu": processor,
+            "memory": {**memory(machine), "unified": True if "Jetson" in board else unified},
+            "accelerators": cards, "os": os_section(machine), "power": power(machine)}

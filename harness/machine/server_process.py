@@ -1,29 +1,26 @@
-"""How the server on this machine was started, as the system tells it, fit to be published.
+"""How the server on this machine was started, in a form that may be published.
 
-A listening port leads to its process (on Linux as hardware.py finds it; by lsof on macOS, by
-PowerShell on Windows) and that to its command line, to those variables of its environment that are
-settings (on Linux), and to the model's file. Where only something that forwards listens, as for a
-container, there is nothing to say. What is found is only proposed: the contributor declares it,
-since it may have been started anew after the run.
+The listening port leads to a process, its children (Ollama starts one per model), their command
+lines, those environment variables that are settings (Linux only), and the model file. If only a
+forwarder listens, as for a container, nothing is known. The result is a proposal that the
+contributor declares, since the server may have been restarted after the run.
 """
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from core import privacy
 
 from machine import gguf, system
 
-Json = dict[str, Any]
-
+Flags = list[tuple[str, Optional[str]]]
 
 LEFT_OUT = "..."
-# Flags that say nothing of speed: who may call, under which name, what is logged.
+# Options that do not affect speed: who may call, under which name, what is logged.
 SILENT = frozenset((
     "host", "hostname", "port", "path", "root-path", "allowed-origins", "ssl-keyfile",
     "ssl-certfile", "ssl-key-file", "ssl-cert-file", "api-key", "api-key-file", "hf-token", "a",
@@ -31,41 +28,43 @@ SILENT = frozenset((
     "slot-save-path", "webui", "no-webui", "offline", "config"))
 MODEL = ("m", "model", "model-path", "model_path")
 REPOSITORY = ("hf", "hfr", "hf-repo", *MODEL)
-# Variables of the environment that are settings; of them those in SILENT_VARIABLES say nothing of
-# speed, or where and how it is reached.
+# Ollama's name of a model file: its path is private, its hash is that of the weights.
+BLOB = re.compile(r"sha256-([0-9a-f]{64})")
+# Variables of the environment that are settings, except those that do not affect speed or that say
+# where the server is.
 VARIABLES = re.compile(r"(?:OLLAMA|LLAMA_ARG|GGML|VLLM|SGLANG|OMP|KMP|MLX)_[A-Z0-9_]+"
                        r"|(?:CUDA|HIP|ROCR)_VISIBLE_DEVICES")
 SILENT_VARIABLES = re.compile(r"_(?:HOST|HOSTS|PORT|ORIGINS|MODELS?|ALIAS|DEBUG|LOG\w*|URL|PROXY"
                               r"|CACHE_ROOT|CONFIG_ROOT|TMPDIR|RUNNERS_DIR|PATH)$")
 SECRET = re.compile(r"(?:^|[-_])(?:\w*key|token|hft|secret|pass\w*|auth\w*|cred\w*)(?=$|[-_])",
                     re.IGNORECASE)
-# {end of a key: the flags that tell it}, of llama.cpp and what is built on it.
+# {end of a key of --set: the options and variables that give it}, per engine.
 LLAMA_CPP: dict[str, tuple[str, ...]] = {
     "runtime.threads_count": ("t", "threads", "LLAMA_ARG_THREADS"),
     "runtime.batch_tokens": ("b", "batch-size", "LLAMA_ARG_BATCH"),
     "runtime.micro_batch_tokens": ("ub", "ubatch-size", "LLAMA_ARG_UBATCH"),
     "runtime.flash_attention": ("fa", "flash-attn", "LLAMA_ARG_FLASH_ATTN"),
     "models.0.draft_model": ("md", "model-draft", "spec-draft-model")}
-VLLM: dict[str, tuple[str, ...]] = {
-    "runtime.kv_cache_type": ("kv-cache-dtype",),
-    "runtime.batch_tokens": ("max-num-batched-tokens",)}
-OLLAMA: dict[str, tuple[str, ...]] = {
-    "runtime.flash_attention": ("OLLAMA_FLASH_ATTENTION",),
-    "runtime.kv_cache_type": ("OLLAMA_KV_CACHE_TYPE",)}
-TELLING = {"llama.cpp": LLAMA_CPP, "llamafile": LLAMA_CPP, "vLLM": VLLM, "Ollama": OLLAMA}
+SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "llama.cpp": LLAMA_CPP, "llamafile": LLAMA_CPP,
+    "vLLM": {"runtime.kv_cache_type": ("kv-cache-dtype",),
+             "runtime.batch_tokens": ("max-num-batched-tokens",)},
+    "Ollama": {"runtime.flash_attention": ("OLLAMA_FLASH_ATTENTION",),
+               "runtime.kv_cache_type": ("OLLAMA_KV_CACHE_TYPE",)}}
 SWITCHES = {"1": "on", "true": "on", "0": "off", "false": "off"}
 
 
 class Process(NamedTuple):
-    """How a process was started, as it is: not to be printed. folder: where it runs, if told."""
+    """How a process was started, unredacted: never print it."""
 
     words: list[str]
     environment: dict[str, str]
     folder: Optional[str]
+    children: list[list[str]]         # the words of those that compute for it
 
 
 class Started(NamedTuple):
-    """A server's command line without what is private, and what it declares: {key: text}."""
+    """A server's command line without private parts, and the settings in it: {key: text}."""
 
     line: str
     settings: dict[str, str]
@@ -73,67 +72,99 @@ class Started(NamedTuple):
 
 def started(machine: system.Machine, port: int, engine: Optional[str],
             names: Sequence[privacy.MachineName], reads_file: bool = True) -> Optional[Started]:
-    """What the process that listens at a port of this machine was started with; null if untold.
+    """How the process that listens on a port of this machine was started; null if unknown.
 
-    names: what this machine and its user are called, none of which comes through. reads_file:
-    whether its model's file is read, which takes seconds where that is large.
+    names: names of this machine and its user, which are removed. reads_file: whether to read the
+    model file, which takes seconds if it is large.
     """
     found = find(machine, port)
     public = list(_public(found.words, names)) if found else []
-    if found is None or not public or public[0] in system.FORWARDERS:
+    if found is None or not public or public[0].rstrip(":") in system.FORWARDERS:
         return None
     variables = _variables(found.environment, names)
-    told = [f"{name}={value}" for name, value in variables.items()]
-    settings = {**_settings(list(_flags(public[1:])), variables, engine), **_repository(found)}
-    settings.update(gguf.facts(_model_path(found) or "") if reads_file else {})
-    return Started(" ".join([*told, shlex.join(public)]), settings)
+    flags = list(_flags(public[1:]))
+    children = [_child_settings(words, names) for words in found.children]
+    shared = {key: text for key, text in (children[0] if children else {}).items()
+              if all(child.get(key) == text for child in children)}
+    own = _settings(flags, variables, engine)
+    settings = {**shared, **own, **_repository(found)}
+    if "launch_flags" in settings:
+        settings["launch_flags"] = " ".join(given["launch_flags"] for given in (own, shared)
+                                            if "launch_flags" in given)
+    if reads_file:
+        settings.update(gguf.facts(_model_path(found) or ""))
+    line = " ".join([*(f"{name}={value}" for name, value in variables.items()),
+                     shlex.join(public)])
+    return Started(line, settings)
 
 
-# --- which process -------------------------------------------------------------------------------
+# --- the process ---------------------------------------------------------------------------------
 def find(machine: system.Machine, port: int) -> Optional[Process]:
-    """The process that listens at a port; null where the system does not tell."""
-    ask = {"Linux": _on_linux, "Darwin": _on_mac, "Windows": _on_windows}.get(machine.system)
-    return ask(machine, port) if ask else None
+    """The process that listens on a port, or null."""
+    finders = {"Linux": _on_linux, "Android": _on_linux, "Darwin": _on_mac, "Windows": _on_windows}
+    return finders[machine.system](machine, port) if machine.system in finders else None
+
+
+def _computes(words: Sequence[str]) -> bool:
+    """Whether a child was started for a model."""
+    return any(flag.lstrip("-") in MODEL and value for flag, value in _flags(words[1:]))
 
 
 def _on_linux(machine: system.Machine, port: int) -> Optional[Process]:
-    pids = system.find_server(machine, system.list_processes(machine), port)
-    # Where their files cannot be read, all processes of a user are meant, and any may be the one.
-    certain = [pid for pid in pids if len(pids) == 1 or machine.names(f"/proc/{pid}/fd")]
-    # The first of several has begun the others.
-    own = f"/proc/{min(certain)}" if certain else ""
-    text = machine.read(f"{own}/cmdline") if certain else None
-    if not text:
+    processes = system.list_processes(machine)
+    pids = system.find_server(machine, processes, port)
+
+    def words(pid: int) -> list[str]:
+        text = machine.read(f"/proc/{pid}/cmdline")
+        return text.rstrip("\0").split("\0") if text else []
+
+    # If their files cannot be read, pids are all processes of a user: the server is the only one
+    # that the others descend from.
+    certain = [pid for pid in pids if machine.names(f"/proc/{pid}/fd")] or [
+        pid for pid in pids if system.descendants(processes, {pid}) >= pids]
+    if not certain or not words(min(certain)):
         return None
-    pairs = [word.partition("=") for word in (machine.read(f"{own}/environ") or "").split("\0")]
-    return Process(text.rstrip("\0").split("\0"), {name: value for name, _, value in pairs},
-                   machine.link(f"{own}/cwd"))
+    server = min(certain)             # the first of several has started the others
+    below = sorted(system.descendants(processes, {server}) - {server})
+    pairs = [pair.partition("=") for pair in
+             (machine.read(f"/proc/{server}/environ") or "").split("\0")]
+    return Process(words(server), {name: value for name, _, value in pairs},
+                   machine.link(f"/proc/{server}/cwd"),
+                   [child for child in map(words, below) if _computes(child)])
 
 
 def _on_mac(machine: system.Machine, port: int) -> Optional[Process]:
-    told = machine.run(["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp"]) or ""
-    pids = re.findall(r"^p(\d+)$", told, re.MULTILINE)
-    line = (machine.run(["ps", "-ww", "-o", "command=", "-p", pids[0]]) or "") if pids else ""
-    # ps joins words by blanks and quotes none: a path with a blank in it comes apart.
-    return Process(line.split(), {}, None) if line.split() else None
+    listing = machine.run(["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp"]) or ""
+
+    def words(pid: str) -> list[str]:
+        # ps separates words by blanks and quotes none: a path with a blank is split.
+        return (machine.run(["ps", "-ww", "-o", "command=", "-p", pid]) or "").split()
+
+    pids = re.findall(r"^p(\d+)$", listing, re.MULTILINE)
+    server = words(pids[0]) if pids else []
+    below = re.findall(r"^\d+$", machine.run(["pgrep", "-P", pids[0]]) or "",
+                       re.MULTILINE) if server else []
+    return Process(server, {}, None, [child for child in map(words, below)
+                                      if child and _computes(child)]) if server else None
 
 
 def _on_windows(machine: system.Machine, port: int) -> Optional[Process]:
-    told = machine.run(["powershell", "-NoProfile", "-NonInteractive", "-Command",
-                        f"$c = Get-NetTCPConnection -State Listen -LocalPort {port}; "
-                        "Get-CimInstance Win32_Process -Filter "
-                        "\"ProcessId=$(@($c.OwningProcess)[0])\""
-                        " | Select-Object CommandLine | ConvertTo-Json"])
-    try:
-        line = json.loads(told or "null")["CommandLine"]
-        words = re.findall(r'(?:[^\s"]|"[^"]*")+', line)
-    except (ValueError, TypeError, KeyError):
-        return None
-    return Process([word.replace('"', "") for word in words], {}, None) if words else None
+    answer = machine.run(["powershell", "-NoProfile", "-NonInteractive", "-Command",
+                          "[Console]::OutputEncoding = [Text.Encoding]::UTF8; "
+                          f"$c = Get-NetTCPConnection -State Listen -LocalPort {port}; "
+                          "$p = @($c.OwningProcess)[0]; @('ProcessId', 'ParentProcessId') | "
+                          "ForEach-Object { Get-CimInstance Win32_Process -Filter \"$_=$p\" }"
+                          " | Select-Object CommandLine | ConvertTo-Json"],
+                         system.WINDOWS_LIMIT_S)
+    lines = [str(item.get("CommandLine") or "") for item in system.dicts(system.parse_json(answer))]
+    words = [[word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', line)]
+             for line in lines]
+    return Process(words[0], {}, None, [child for child in words[1:] if child and _computes(child)]
+                   ) if words and words[0] else None
 
 
 def _model_path(found: Process) -> Optional[str]:
-    """Where the model's file lies, if one is named among the words."""
+    """Path of the model file, if the command line names one."""
     for flag, value in _flags(found.words[1:]):
         if flag.lstrip("-") in MODEL and value and value.endswith(".gguf"):
             path = os.path.join(found.folder or "", value)
@@ -142,7 +173,8 @@ def _model_path(found: Process) -> Optional[str]:
 
 
 def _repository(found: Process) -> dict[str, str]:
-    """Where the server took the model from by itself: owner/name, and no folder called so."""
+    """The repository that the server downloaded the model from: owner/name, if no such folder
+    exists."""
     for flag, value in _flags(found.words[1:]):
         match = gguf.REPOSITORY.fullmatch((value or "").partition(":")[0])
         if match and flag.lstrip("-") in ("", *REPOSITORY) and not (value or "").endswith(".gguf") \
@@ -151,14 +183,14 @@ def _repository(found: Process) -> dict[str, str]:
     return {}
 
 
-# --- what of it may be told ----------------------------------------------------------------------
+# --- what may be published -----------------------------------------------------------------------
 def _public(words: Sequence[str], names: Sequence[privacy.MachineName]) -> Iterator[str]:
-    """Every word without folders, and with what is private or secret left out."""
+    """The words without folders, private texts and secrets."""
     secret = False
     for word in words:
         name, equals, value = word.partition("=")
         keeps = bool(SECRET.search(name))
-        if secret:                  # whatever it looks like: a key may begin with a dash
+        if secret:                    # whatever it looks like: a key may begin with a dash
             yield LEFT_OUT
         elif equals and (keeps or word.startswith("-")):
             yield name + equals + (LEFT_OUT if keeps else _shareable(value, names))
@@ -169,11 +201,11 @@ def _public(words: Sequence[str], names: Sequence[privacy.MachineName]) -> Itera
 
 def _variables(environment: Mapping[str, str],
                names: Sequence[privacy.MachineName]) -> dict[str, str]:
-    """Those that are settings, by name, with what may be told of them."""
-    told = {name: _shareable(value, names) for name, value in sorted(environment.items())
-            if value and VARIABLES.fullmatch(name) and not SILENT_VARIABLES.search(name)
-            and not SECRET.search(name.replace("_", "-"))}
-    return {name: shlex.quote(value) for name, value in told.items() if value != LEFT_OUT}
+    """{name: public value} of the variables that are settings."""
+    found = {name: _shareable(value, names) for name, value in sorted(environment.items())
+             if value and VARIABLES.fullmatch(name) and not SILENT_VARIABLES.search(name)
+             and not SECRET.search(name.replace("_", "-"))}
+    return {name: shlex.quote(value) for name, value in found.items() if value != LEFT_OUT}
 
 
 def _shareable(word: str, names: Sequence[privacy.MachineName]) -> str:
@@ -184,7 +216,7 @@ def _shareable(word: str, names: Sequence[privacy.MachineName]) -> str:
 
 
 def _flags(words: Iterable[str]) -> Iterator[tuple[str, Optional[str]]]:
-    """(flag, its value or null) of a command line; what belongs to no flag has the flag ""."""
+    """(option, its value or null) of a command line; other words have the option ""."""
     open_flag: Optional[str] = None
     for word in words:
         if re.match(r"--?[A-Za-z]", word):
@@ -201,35 +233,43 @@ def _flags(words: Iterable[str]) -> Iterator[tuple[str, Optional[str]]]:
         yield open_flag, None
 
 
-def _settings(found: Sequence[tuple[str, Optional[str]]], variables: Mapping[str, str],
+def _settings(flags: Flags, variables: Mapping[str, str],
               engine: Optional[str]) -> dict[str, str]:
-    """What flags and variables declare, by the keys that --set takes; a flag goes before one."""
-    told = {flag.lstrip("-"): value for flag, value in found if value not in (None, LEFT_OUT)}
-    told = {**variables, **told}
-    settings = {"launch_flags": _launch_flags(found, variables)}
-    for key, names in TELLING.get(engine or "", {}).items():
-        value = next((str(told[flag]) for flag in names if flag in told), "")
+    """{key of --set: value} of options and variables; an option overrides a variable."""
+    given = {flag.lstrip("-"): value for flag, value in flags if value not in (None, LEFT_OUT)}
+    given = {**variables, **given}
+    kept = [f"{name}={value}" for name, value in variables.items()]
+    kept += [shlex.join([flag, value]) if value else flag for flag, value in flags
+             if flag and value != LEFT_OUT and flag.lstrip("-") not in (*SILENT, *MODEL)]
+    settings = {"launch_flags": " ".join(kept)}
+    for key, names in SETTINGS.get(engine or "", {}).items():
+        value = next((str(given[flag]) for flag in names if flag in given), "")
         settings[key] = SWITCHES.get(value, value) if key.endswith("attention") else value
-    settings.update(_cache_type(told) if engine in ("llama.cpp", "llamafile") else {})
-    files = [str(told[flag]) for flag in MODEL if str(told.get(flag)).endswith(".gguf")]
-    if files:
-        settings["models.0.file_name"] = files[0]
+    if engine in ("llama.cpp", "llamafile"):
+        kinds = [given.get(f"ct{letter}") or given.get(f"cache-type-{letter}") for letter in "kv"]
+        if any(kinds):                # one word if keys and values have the same type
+            settings["runtime.kv_cache_type"] = "/".join(
+                dict.fromkeys(kind or "f16" for kind in kinds))
+    files = [str(given[flag]) for flag in MODEL if str(given.get(flag)).endswith(".gguf")]
+    settings["models.0.file_name"] = files[0] if files else ""
     return {key: value for key, value in settings.items() if value}
 
 
-def _launch_flags(found: Iterable[tuple[str, Optional[str]]],
-                  variables: Mapping[str, str]) -> str:
-    """Those that may matter for speed, as launch_flags takes them."""
-    kept = [f"{name}={value}" for name, value in variables.items()]
-    kept += [shlex.join([flag, value]) if value else flag for flag, value in found
-            if flag and value != LEFT_OUT and flag.lstrip("-") not in (*SILENT, *MODEL)]
-    return " ".join(kept)
+def _child_settings(words: Sequence[str], names: Sequence[privacy.MachineName]) -> dict[str, str]:
+    """Settings of a process that computes for the server, in llama.cpp's options.
 
-
-def _cache_type(told: Mapping[str, Optional[str]]) -> dict[str, str]:
-    """llama.cpp's types of keys and values, one word where they are the same."""
-    kinds = [told.get(f"ct{letter}") or told.get(f"cache-type-{letter}") for letter in "kv"]
-    if not any(kinds):
-        return {}
-    written = dict.fromkeys(kind or "f16" for kind in kinds)
-    return {"runtime.kv_cache_type": "/".join(written)}
+    Ollama passes the context of all slots together.
+    """
+    flags = list(_flags(list(_public(words, names))[1:]))
+    settings = _settings(flags, {}, "llama.cpp")
+    given = {flag.lstrip("-"): value or "" for flag, value in flags}
+    slots = system.whole(given.get("np") or given.get("parallel"))
+    context = system.whole(given.get("c") or given.get("ctx-size"))
+    if slots:
+        settings["models.0.slots_count"] = str(slots)
+        if context:
+            settings["models.0.context_effective_tokens"] = str(context // slots)
+    blob = next(filter(None, (BLOB.fullmatch(given.get(flag, "")) for flag in MODEL)), None)
+    if blob:
+        settings["models.0.digest"] = f"sha256:{blob[1]}"
+    return settings

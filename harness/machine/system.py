@@ -12,18 +12,21 @@ from concurrent import futures
 from typing import Any, Iterable, NamedTuple, Optional, Sequence
 
 COMMAND_LIMIT_S = 10.0            # a driver that hangs must not hang the program
-WINDOWS_LIMIT_S = 40.0            # a first PowerShell of the day is slow
-GAUGE_LIMIT_S = 2.0               # the same for a gauge that is read while a run goes on
-GAUGE_SHARE = 0.01                # of one core: a gauge that took t s rests for t / GAUGE_SHARE s
-WATCH_EVERY_S = 5                 # how often the two lasting children report
+WINDOWS_LIMIT_S = 40.0            # the first PowerShell after a start of Windows is slow
+GAUGE_LIMIT_S = 2.0               # for a command that reads a gauge during a run
+GAUGE_SHARE = 0.01                # of one core, at most, for any one gauge
+WATCH_EVERY_S = 5                 # how often nvidia-smi and iostat report
 STALE_AFTER_S = 3 * WATCH_EVERY_S
 MIB = 1024 * 1024
 
 
 class Machine:
-    """Reads this machine. Every method is total: what cannot be read is null or empty."""
+    """Reads this machine. No method raises: what cannot be read is null or empty.
 
-    system = platform.system()        # "Linux", "Darwin" or "Windows"
+    The only part of this folder that touches the machine; tests pass a recorded one.
+    """
+
+    system = platform.system()        # "Linux", "Android", "Darwin" or "Windows"
     architecture = platform.machine()
     kernel_release = platform.release()
     python = {"version": platform.python_version(),
@@ -38,52 +41,57 @@ class Machine:
             return None
 
     def names(self, path: str) -> list[str]:
-        """Names in a folder, sorted; empty where it cannot be listed."""
+        """Names in a folder, sorted; empty if it cannot be listed."""
         try:
             return sorted(os.listdir(path))
         except OSError:
             return []
 
     def link(self, path: str) -> Optional[str]:
-        """Where a link points, or null."""
+        """Target of a symbolic link, or null."""
         try:
             return os.readlink(path)
         except OSError:
             return None
 
     def owner(self, path: str) -> Optional[int]:
-        """User number that a path belongs to, or null."""
+        """User id of a path's owner, or null."""
         try:
             return os.stat(path).st_uid
         except OSError:
             return None
 
     def run(self, argv: Sequence[str], limit_s: float = COMMAND_LIMIT_S) -> Optional[str]:
-        """Standard output of a command that ends within `limit_s`, or null where it does not.
+        """Standard output of a command, or null if it does not start or end within `limit_s`.
 
-        Whatever its exit status: `sysctl` fails for one unknown name of many and prints the rest.
+        The exit status is ignored: `sysctl` fails for one unknown name and prints the others.
         """
         try:
             done = subprocess.run(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL, timeout=limit_s, check=False,
-                                  env=_plain_environment(), **_apart())
+                                  **_child_options())
         except (OSError, ValueError, subprocess.SubprocessError):
             return None
         return bytes(done.stdout).decode("utf-8", "replace")
 
     def watch(self, argv: Sequence[str]) -> Optional[Watch]:
-        """A lasting command whose lines are kept as they come, or null where it does not start."""
+        """A command that keeps printing lines, or null if it does not start."""
         try:
             return Watch(argv)
         except (OSError, ValueError):
             return None
 
+    def affinity(self) -> Optional[set[int]]:
+        """CPUs that this process may run on, or null if the system has no such limit."""
+        return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
     def affinity_count(self) -> Optional[int]:
-        """CPUs that this process may run on, or null where the system has no such bound."""
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        """Number of those CPUs, or null."""
+        allowed = self.affinity()
+        return None if allowed is None else len(allowed)
 
     def windows_gauges(self) -> dict[str, Any]:
-        """See read_windows; raises elsewhere."""
+        """See read_windows; raises on other systems."""
         return read_windows()
 
     def processor_features(self, numbers: Iterable[int]) -> list[int]:
@@ -102,26 +110,25 @@ class Machine:
             return None
 
 
-def _plain_environment() -> dict[str, str]:
-    """Ours, with numbers and words as in C: a German `vm_stat` would write 1,5."""
-    return dict(os.environ, LC_ALL="C", LANG="C")
-
-
-def _apart() -> dict[str, Any]:
-    """Keeps Ctrl-C in our terminal from ending a child, and a window from opening on Windows."""
+def _child_options() -> dict[str, Any]:
+    """Options of a child: C locale (a German `vm_stat` would write 1,5), and out of reach of the
+    terminal's Ctrl-C; on Windows also without a console window."""
+    options: dict[str, Any] = {"env": dict(os.environ, LC_ALL="C", LANG="C")}
     if os.name == "nt":
-        return {"creationflags": 0x08000000 | 0x00000200}    # NO_WINDOW, NEW_PROCESS_GROUP
-    return {"start_new_session": True}
+        return {**options, "creationflags": 0x08000000 | 0x200}   # NO_WINDOW, NEW_PROCESS_GROUP
+    return {**options, "start_new_session": True}
 
 
 class Watch:
-    """A lasting child; its latest lines with the time they came. A start of nvidia-smi costs up to
-    300 ms of CPU, which once is no matter and every five seconds is."""
+    """A child that keeps printing; its latest lines, with the time they arrived.
+
+    Starting nvidia-smi costs up to 300 ms of CPU time: too much every five seconds.
+    """
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                       env=_plain_environment(), **_apart())
+                                       **_child_options())
         self._lines: dict[str, tuple[float, str]] = {}
         self._seen = 0
         self._thread = threading.Thread(target=self._follow, name="gauge", daemon=True)
@@ -131,21 +138,22 @@ class Watch:
         assert self._child.stdout is not None
         for raw in self._child.stdout:
             line = raw.decode("utf-8", "replace").strip()
-            # One slot for each first field (nvidia-smi: the card); the replaced dict keeps readers
-            # from ever seeing one that changes under them.
-            slot = line.partition(",")[0] if "," in line else ""
-            self._lines = {**self._lines, slot[:8]: (time.monotonic(), line)}
+            # One line is kept per first field (nvidia-smi: the card). The dict is replaced, not
+            # changed, since another thread reads it.
+            key = line.partition(",")[0] if "," in line else ""
+            self._lines = {**self._lines, key[:8]: (time.monotonic(), line)}
             self._seen += 1
 
     def lines(self, skip: int = 0) -> list[str]:
-        """The latest line of each slot, none older than STALE_AFTER_S, none of the first `skip`."""
+        """The latest line per first field, none older than STALE_AFTER_S, none of the first
+        `skip`."""
         oldest = time.monotonic() - STALE_AFTER_S
         if self._seen <= skip:
             return []
         return [line for at, line in self._lines.values() if at >= oldest]
 
     def close(self) -> None:
-        """Ends the child and waits for it."""
+        """End the child and wait for it."""
         self._child.terminate()
         try:
             self._child.wait(GAUGE_LIMIT_S)
@@ -157,17 +165,31 @@ class Watch:
             self._child.stdout.close()
 
 
-# ---------------------------------------------------------------- texts to numbers, all systems
+# --- text and numbers ----------------------------------------------------------------------------
+TEXT_LIMIT = 120
+# What firmware and tools write where they have no value.
+FILLER = re.compile(
+    r"(?i)[\W_x0]*|\W*(to be filled( by o\.?e\.?m\.?)?|(system|base ?board|chassis|board) "
+    r"(product ?name|manufacturer?|version|sku|serial number)|(product|type1product) ?"
+    r"(name|configid)|default( string)?|(not|un) ?(applicable|specified|available|supported|defined"
+    r"|known|identified|provided|present|set|filled)|(system )?o\.?e\.?m\.?|other|none|null|nil|nan"
+    r"|n/?a|empty|invalid|err!?|all series|out of spec|unknown error|gpu is lost"
+    r"|insufficient permissions|no module installed|(0x)?f+h?|(0x)?[f0]{4,}|0?123456789\w*)\W*")
+
+
+class Unknown(str):
+    """Why a value is null, where that is known more exactly than the schema's reasons."""
+
 
 def number(text: Optional[str]) -> Optional[float]:
-    """The finite number that `text` is, else null: "[N/A]", "", "nan" and "12 W" are null."""
+    """The finite number in `text`, or null: "[N/A]", "", "nan" and "12 W" are null."""
     if text is None or not re.fullmatch(r"\s*[-+]?\d{1,18}(\.\d{1,9})?\s*", text, re.ASCII):
         return None
     return float(text)
 
 
 def whole(text: Optional[str]) -> Optional[int]:
-    """The whole number that `text` is, else null."""
+    """The whole number in `text`, or null."""
     if text is None or not re.fullmatch(r"\s*\d{1,20}\s*", text, re.ASCII):
         return None
     return int(text)
@@ -178,19 +200,79 @@ def scaled(value: Optional[float], factor: float, digits: int = 3) -> Optional[f
     return None if value is None else round(value * factor, digits)
 
 
-def ratio(part: float, total: float) -> Optional[float]:
-    """part / total held to 0..1, four digits; null where total is not above 0."""
-    if total <= 0:
-        return None
-    return round(min(1.0, max(0.0, part / total)), 4)
+def ratio(part: float, whole_part: float) -> Optional[float]:
+    """part / whole_part limited to 0..1, four digits; null unless whole_part is above 0."""
+    return round(min(1.0, max(0.0, part / whole_part)), 4) if whole_part > 0 else None
 
 
 def difference(more: Optional[int], less: Optional[int]) -> Optional[int]:
+    """more - less, at least 0; null if either is null."""
     return None if more is None or less is None else max(0, more - less)
 
 
+def total(values: Iterable[Optional[int]]) -> Optional[int]:
+    """The sum of what is not null; null if nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def maximum(values: Iterable[Optional[float]]) -> Optional[float]:
+    """The largest of what is not null; null if nothing is."""
+    return max((value for value in values if value is not None), default=None)
+
+
+def numbered(names: Iterable[str], pattern: str) -> list[str]:
+    """Names that match, by their numbers: cpu2 before cpu10."""
+    found = [name for name in names if re.fullmatch(pattern, name, re.ASCII)]
+    return sorted(found, key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)])
+
+
+def word(text: Optional[str]) -> Optional[str]:
+    """A single lower-case word, or null."""
+    found = re.fullmatch(r"\s*([a-z][a-z_-]{1,30})\s*", text or "", re.ASCII)
+    return found.group(1) if found else None
+
+
+def clean(text: Any) -> Optional[str]:
+    """A name as firmware reports it, with single spaces and printable characters only; null if it
+    is one of the texts that mean "not known"."""
+    if not isinstance(text, str):
+        return None
+    shown = "".join(char if char.isprintable() else " " for char in text.replace("\0", ""))
+    name = " ".join(shown.split())[:TEXT_LIMIT].strip()
+    return None if FILLER.fullmatch(name) else name
+
+
+def parse_json(text: Optional[str]) -> Any:
+    """A command's output as JSON, or null."""
+    try:
+        return json.loads((text or "").lstrip("\ufeff"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list, or a single object: PowerShell and macOS write both."""
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
+
+
+def item_whole(item: dict[str, Any], name: str) -> Optional[int]:
+    """A whole number above 0 from an object that may hold it as text, or null."""
+    return whole(str(item.get(name))) or None
+
+
+# --- processes -----------------------------------------------------------------------------------
+# They hold the port for a server that is not their child, or that runs on another machine.
+FORWARDERS = frozenset((
+    "docker-proxy", "com.docker.backend", "com.docker.backend.exe", "com.docker.vpnkit",
+    "rootlessport", "rootlesskit", "pasta", "passt", "slirp4netns", "ssh", "sshd", "ssh.exe",
+    "sshd.exe", "socat", "kubectl", "kubectl.exe", "gvproxy", "gvproxy.exe", "limactl", "colima",
+    "OrbStack", "wslrelay.exe", "wslhost.exe", "svchost.exe", "nginx", "caddy", "haproxy"))
+
+
 class CpuTimes(NamedTuple):
-    """Time of all CPUs since the start of the system, in one unit (ticks or 100 ns)."""
+    """Time of all CPUs since the system started, in one unit (ticks or 100 ns)."""
 
     busy: int
     stolen: int                       # taken by the hypervisor for other guests
@@ -198,7 +280,7 @@ class CpuTimes(NamedTuple):
 
 
 class Process(NamedTuple):
-    """One process: its parent and the CPU ticks that it alone has used."""
+    """One process, its parent, and the CPU ticks that it alone has used."""
 
     parent: int
     ticks: int
@@ -206,7 +288,7 @@ class Process(NamedTuple):
 
 
 def parse_process_stat(text: Optional[str]) -> Optional[Process]:
-    """/proc/<pid>/stat; the command in brackets may itself hold spaces and brackets."""
+    """/proc/<pid>/stat; the command in parentheses may itself contain spaces and parentheses."""
     head, bracket, tail = (text or "").rpartition(")")
     fields = tail.split()
     if not bracket or len(fields) < 13:
@@ -217,20 +299,18 @@ def parse_process_stat(text: Optional[str]) -> Optional[Process]:
     return Process(parent, user + kernel, head.partition("(")[2])
 
 
-def parse_listeners(text: Optional[str], port: int) -> list[tuple[str, int]]:
-    """(socket inode, user number) of what listens on a TCP port, from /proc/net/tcp or tcp6."""
-    found = []
-    for line in (text or "").splitlines()[1:]:
-        fields = line.split()
-        if len(fields) >= 10 and fields[3] == "0A" and fields[1].endswith(f":{port:04X}"):
-            user = whole(fields[7])
-            if user is not None:
-                found.append((fields[9], user))
+def list_processes(machine: Machine) -> dict[int, Process]:
+    """{process id: process} of all processes in /proc."""
+    found = {}
+    for name in machine.names("/proc"):
+        process = parse_process_stat(machine.read(f"/proc/{name}/stat")) if name.isdigit() else None
+        if process is not None:
+            found[int(name)] = process
     return found
 
 
 def descendants(processes: dict[int, Process], roots: Iterable[int]) -> set[int]:
-    """The roots that exist, and every process below them."""
+    """The roots that exist, and all processes below them."""
     children: dict[int, list[int]] = {}
     for pid, process in processes.items():
         children.setdefault(process.parent, []).append(pid)
@@ -244,69 +324,33 @@ def descendants(processes: dict[int, Process], roots: Iterable[int]) -> set[int]
     return found
 
 
-def ticks_between(before: dict[int, Process], after: dict[int, Process],
-                  pids: Iterable[int]) -> int:
-    """CPU ticks that `pids` used between two listings; a process of the second only began at 0."""
-    return sum(max(0, after[pid].ticks - (before[pid].ticks if pid in before else 0))
-               for pid in pids)
-
-
-# They hold the port for a server that is no child of theirs, or that runs on another machine.
-FORWARDERS = frozenset(("docker-proxy", "com.docker.backend", "rootlessport", "rootlesskit",
-                        "pasta", "passt", "slirp4netns", "ssh", "sshd", "socat", "kubectl",
-                        "gvproxy", "wslrelay.exe", "nginx", "caddy", "haproxy"))
-
-
-def list_processes(machine: Machine) -> dict[int, Process]:
-    """Every process of /proc."""
-    found = {}
-    for name in machine.names("/proc"):
-        if name.isdigit():
-            process = parse_process_stat(machine.read(f"/proc/{name}/stat"))
-            if process is not None:
-                found[int(name)] = process
-    return found
-
-
 def find_server(machine: Machine, processes: dict[int, Process], port: int) -> frozenset[int]:
-    """Processes that listen on `port`; empty where that cannot be told.
+    """Processes that listen on `port`; empty if unknown.
 
-    Another user's open files cannot be read, but a user kept for the server alone (Ollama's service
-    runs as one) tells it as well: then all processes of that user are meant. For root they are not.
+    The open files of another user cannot be read. If that user exists for the server alone (as
+    Ollama's service has one), all its processes are returned; not if the user is root.
     """
-    sockets = [found for name in ("tcp", "tcp6")
-               for found in parse_listeners(machine.read(f"/proc/net/{name}"), port)]
-    wanted = {f"socket:[{inode}]" for inode, _ in sockets}
-    users = {user for _, user in sockets}
+    wanted, users = set(), set()
+    for name in ("tcp", "tcp6"):
+        for line in (machine.read(f"/proc/net/{name}") or "").splitlines()[1:]:
+            fields = line.split()     # state 0A: listening; field 7: user id; field 9: socket inode
+            if len(fields) >= 10 and fields[3] == "0A" and fields[1].endswith(f":{port:04X}"):
+                wanted.add(f"socket:[{fields[9]}]")
+                users.add(whole(fields[7]))
     owned = {pid for pid in processes if machine.owner(f"/proc/{pid}") in users} if users else set()
+    files = {pid: machine.names(f"/proc/{pid}/fd") for pid in owned}
     holders = {pid for pid in owned if any(
-        machine.link(f"/proc/{pid}/fd/{name}") in wanted
-        for name in machine.names(f"/proc/{pid}/fd"))}
-    if not holders and 0 not in users and not any(
-            machine.names(f"/proc/{pid}/fd") for pid in owned):
+        machine.link(f"/proc/{pid}/fd/{name}") in wanted for name in files[pid])}
+    if not holders and 0 not in users and not any(files.values()):
         holders = owned
     if any(processes[pid].command in FORWARDERS for pid in holders):
         return frozenset()
     return frozenset(holders)
 
 
-def total(values: Iterable[Optional[float]]) -> Optional[float]:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def maximum(values: Iterable[Optional[float]]) -> Optional[float]:
-    return max((value for value in values if value is not None), default=None)
-
-
-def numbered(names: Iterable[str], pattern: str) -> list[str]:
-    """Names that match, in the order of their numbers: cpu2 before cpu10."""
-    found = [name for name in names if re.fullmatch(pattern, name, re.ASCII)]
-    return sorted(found, key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)])
-
-
+# --- Windows gauges ------------------------------------------------------------------------------
 def windows_cpu_times(idle: int, kernel: int, user: int) -> CpuTimes:
-    """GetSystemTimes in 100 ns; Windows counts idle time into kernel time."""
+    """GetSystemTimes in 100 ns; Windows counts idle time as kernel time."""
     return CpuTimes(kernel + user - idle, 0, kernel + user)
 
 
@@ -316,7 +360,7 @@ def windows_power_source(line_status: int) -> Optional[str]:
 
 
 def read_windows() -> dict[str, Any]:
-    """CPU times, memory in bytes and power source from kernel32; PowerShell would cost a second."""
+    """CPU times, memory in bytes and power source from kernel32; PowerShell takes a second."""
     import ctypes
 
     class MemoryStatus(ctypes.Structure):
@@ -343,116 +387,101 @@ def read_windows() -> dict[str, Any]:
             "power_source": windows_power_source(power.line) if got_power else None}
 
 
-# ---------------------------------------------------------------- the inventory: its fields
-
-class Unknown(str):
-    """Why a value is null, where that is known better than FIELDS says it."""
-TEXT_LIMIT = 120
-
-
-def clean(text: Any) -> Optional[str]:
-    """A name as firmware tells it, without odd spaces and characters that do not print, or null."""
-    if not isinstance(text, str):
-        return None
-    shown = "".join(char if char.isprintable() else " " for char in text.replace("\0", ""))
-    return " ".join(shown.split())[:TEXT_LIMIT] or None
-
-
-def parse_json(text: Optional[str]) -> Any:
-    """What a command printed as JSON, or null."""
-    try:
-        return json.loads(text or "")
-    except (ValueError, RecursionError):
-        return None
-
-
-def dicts(value: Any) -> list[dict[str, Any]]:
-    """The objects in a list, or the one that stands alone: PowerShell and macOS write both."""
-    items = value if isinstance(value, list) else [value]
-    return [item for item in items if isinstance(item, dict)]
-
-
-def item_whole(item: dict[str, Any], name: str) -> Optional[int]:
-    """A whole number above 0 from an object that may write it as text, or null."""
-    return whole(str(item.get(name))) or None
+# --- firmware's names and memory modules ---------------------------------------------------------
+def clock_in_name(name: Optional[str]) -> Optional[float]:
+    """Base clock in MHz if the CPU's name contains it, as in "... @ 3.60GHz", or null."""
+    found = re.search(r"@ (\d\.\d{1,2})GHz", name or "", re.ASCII)
+    return round(float(found.group(1)) * 1000, 1) if found else None
 
 
 class Module(NamedTuple):
     """One memory module as firmware lists it."""
 
-    kind: Optional[str]
+    kind: Any
     speed_mts: Optional[int]
     width_bits: Optional[int]
-    place: str                        # its slot and bank, which may name the channel
+    place: str                        # its bank and slot, which may name the channel
+
+
+# What names a channel: a word or, on boards with one letter per channel, the slot behind a socket.
+CHANNEL = re.compile(r"(?i)(?:channel|(?<![a-z])ch(?:an)?) ?[-_]? ?([A-P]|\d{1,2})(?![a-z])")
+SLOT = re.compile(r"(?i)(?:CPU|PROC|P|Controller)[ _]?\d[-_ ]{1,2}DIMM[-_ ]?([A-P])\d"
+                  r"|DIMM_P\d_([A-P])\d")
+ABOVE_CHANNEL = re.compile(
+    r"(?i)(?<![a-z])(P|CPU|PROC(?:ESSOR)?|SOCKET|SKT|NODE|CONTROLLER|I?MC|DIE)[ _-]?(\d{1,2})")
+
+
+def channel_of(place: str) -> Optional[str]:
+    """The channel that a module's place names, with socket, node and controller; or null."""
+    found = CHANNEL.search(place)
+    if found:
+        above = ABOVE_CHANNEL.findall(place[:found.start()])
+        return " ".join([*("".join(part) for part in above), found[1]]).upper()
+    slot = SLOT.search(place)
+    return re.sub(r"\d+$", "", slot[0]).upper() if slot else None
+
+
+def memory_type(text: Any) -> Optional[str]:
+    """"LPDDR5" of "LPDDR5", "lp_ddr5" or "DDR4 SDRAM" likewise; null for what is no memory type."""
+    found = re.match(r"(LP)?(DDR\d?X?|HBM\d?E?)(?=SDRAM|SODIMM|DIMM|L?$)",
+                     re.sub(r"[ _-]", "", str(text)).upper())
+    return (found[1] or "") + found[2] if found else None
 
 
 def memory_of_modules(modules: Sequence[Module]) -> dict[str, Any]:
-    """type, speed_mts, channels_count and bandwidth_theoretical_gb_per_s of the modules fitted.
+    """type, speed_mts, channels_count and bandwidth_theoretical_gb_per_s of the modules.
 
-    bandwidth = transfers/s * bytes of one transfer, summed over the channels that hold a module;
-    the slowest module sets the speed of all. Null where modules differ in type or name no channel.
+    bandwidth = transfers/s * bytes of one transfer, summed over the channels with a module; the
+    slowest module sets the speed of all. Null if modules differ in type, or one names no channel.
+    ECC bits do not count; a speed or width of 0 or 0xFFFF is unknown.
     """
-    kinds = {module.kind for module in modules}
-    speeds = [module.speed_mts for module in modules if module.speed_mts]
-    speed = min(speeds) if speeds and len(speeds) == len(modules) else None
-    channels: dict[str, int] = {}
+    kinds = {memory_type(module.kind) for module in modules}
+    speeds = [module.speed_mts for module in modules if 100 <= (module.speed_mts or 0) < 0xffff]
+    speed = min(map(int, filter(None, speeds))) if speeds and len(speeds) == len(modules) else None
+    widths: dict[str, int] = {}
     for module in modules:
-        name = re.search(r"(?i)(?:(P\d|CPU ?\d|Controller ?\d).{0,3})?channel ?[-_]?([A-P]|\d{1,2})"
-                         r"(?![a-z])", module.place)
-        if not name or not module.width_bits:
-            channels = {}
+        width = {40: 32, 72: 64, 80: 64}.get(module.width_bits or 0, module.width_bits or 0)
+        channel = channel_of(module.place)
+        if channel is None:
+            widths = {}
             break
-        channels[name.group(0).upper()] = module.width_bits
+        widths[channel] = width if width in (16, 32, 64, 128) else 0
     found: dict[str, Any] = {"type": kinds.pop() if len(kinds) == 1 else None, "speed_mts": speed,
-                             "channels_count": len(channels) or None}
-    if speed and channels:
-        found["bandwidth_theoretical_gb_per_s"] = round(speed * sum(channels.values()) / 8e3, 1)
+                             "channels_count": len(widths) or None}
+    if speed and widths and all(widths.values()):
+        found["bandwidth_theoretical_gb_per_s"] = round(speed * sum(widths.values()) / 8e3, 1)
     return found
 
 
-def clock_in_name(name: Optional[str]) -> Optional[float]:
-    """Base clock in MHz where the CPU's name carries it, as Intel's did: "... @ 3.60GHz"."""
-    found = re.search(r"@ (\d\.\d{1,2})GHz", name or "", re.ASCII)
-    return round(float(found.group(1)) * 1000, 1) if found else None
-FILLER = re.compile(
-    r"(?i)(to be filled by o\.?e\.?m\.?|system (product name|manufacturer|version)|default string"
-    r"|not (applicable|specified|available)|none|unknown|o\.?e\.?m\.?|undefined|[-.x0 ]*)")
-
-
-def firmware_name(dmi: dict[str, str]) -> Optional[str]:
+def firmware_name(dmi: dict[str, Any]) -> Optional[str]:
     """Vendor and marketing name; of a self-built machine its board's."""
-    named = {name: value for name, value in dmi.items() if not FILLER.fullmatch(value)}
+    named = {name: value for name, value in
+             ((name, clean(text)) for name, text in dmi.items()) if value}
     vendor, model = named.get("sys_vendor"), named.get("product_name")
-    if vendor == "LENOVO":            # its product name is a type number
+    if (vendor or "").upper() == "LENOVO":      # its product name is a type number
         model = named.get("product_version", model)
     if not model:
         vendor, model = named.get("board_vendor"), named.get("board_name")
     if not model or not vendor or model.lower().startswith(vendor.split()[0].lower()):
         return model
-    return f"{vendor} {model}"
+    return f"{vendor} {model}"[:TEXT_LIMIT]
 
 
-def word(text: Optional[str]) -> Optional[str]:
-    found = re.fullmatch(r"\s*([a-z][a-z_-]{1,30})\s*", text or "", re.ASCII)
-    return found.group(1) if found else None
-
-
-# ---------------------------------------------------------------- the inventory: put together
-
-COPY_BYTES = 256 * MIB                # far above what caches hold, small beside a model
+# --- memory bandwidth ----------------------------------------------------------------------------
+COPY_BYTES = 256 * MIB                # far larger than caches, small beside a model
 COPY_THREADS = 16
 COPY_ROUNDS = 25
-COPY_ROUND_S = 0.04                   # short, so that some rounds pass without other programs' work
+COPY_ROUND_S = 0.04                   # short, so that other programs do not disturb every round
 
 
 def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> float:
     """Best rate, in 1e9 bytes/s, at which `threads` threads copy memory, read and write counted.
 
-    Each copies its own part of `total_bytes`, over and over, COPY_ROUNDS rounds of COPY_ROUND_S:
-    about a second in all. The best, as STREAM has it: what else runs can only make a round slower,
-    and on a busy machine a median would be a quarter of what the memory does. What a write reads
-    first for its cache line is not counted. memmove, as ctypes calls it, runs without the
-    interpreter's lock, so the threads do run side by side.
+    Each thread copies its own part of `total_bytes`, COPY_ROUNDS rounds of COPY_ROUND_S: about a
+    second in all. The best round counts, as in STREAM: other programs only make a round slower, and
+    on a busy machine a median would be a quarter of the memory's speed. Reading a cache line before
+    writing it is not counted. ctypes calls memmove without the interpreter's lock, so the threads
+    do run in parallel.
     """
     import ctypes
 
@@ -461,7 +490,7 @@ def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> floa
              for _ in range(threads)]
     for pair in pairs:
         for buffer in pair:
-            ctypes.memset(buffer, 1, part)         # else untouched pages share one page of zeros
+            ctypes.memset(buffer, 1, part)         # untouched pages would all be one page of zeros
 
     def copy(pair: Any) -> None:
         for _ in range(repeats):
@@ -473,7 +502,7 @@ def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> floa
             began_s = time.perf_counter()
             list(pool.map(copy, pairs))
             took_s = max(time.perf_counter() - began_s, 1e-6)
-            if at == 0:                            # a first round wakes the CPU and sets the pace
+            if at == 0:                            # the first round wakes the CPU and sets the pace
                 repeats = max(1, round(COPY_ROUND_S / took_s))
             else:
                 rates.append(2 * part * threads * repeats / took_s / 1e9)

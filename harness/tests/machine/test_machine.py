@@ -1,4 +1,4 @@
-"""hardware: whole inventories and samples of recorded machines, and of the one that runs this."""
+"""Test inventories and gauges with recorded machines, and with this one."""
 from __future__ import annotations
 
 import contextlib
@@ -15,9 +15,8 @@ from typing import Any, Optional
 from unittest import mock
 
 import hardware
-from machine import system, linux
-from machine import gauges, gpus, inventory, linux, windows
-from machine import system as systems
+from core import schema
+from machine import gauges, gpus, inventory, linux, macos, system, windows
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCHEMA = os.path.join(HERE, os.pardir, "schemas", "hardware.schema.json")
@@ -26,7 +25,7 @@ MACHINES = sorted(name[:-4] for name in os.listdir(DATA) if name.endswith(".txt"
 
 
 class RecordedWatch:
-    """Stands for hardware.Watch: lines that were recorded."""
+    """Recorded lines in place of system.Watch."""
 
     def __init__(self, text: str) -> None:
         self._lines = text.splitlines()
@@ -39,8 +38,8 @@ class RecordedWatch:
         self.closed += 1
 
 
-class RecordedMachine(systems.Machine):
-    """Answers from a recording; a command is found by how it begins."""
+class RecordedMachine(system.Machine):
+    """Answers from a recording; a recorded command matches by its beginning."""
 
     def __init__(self, name: str) -> None:
         with open(os.path.join(DATA, name + ".txt"), encoding="utf-8") as file:
@@ -89,13 +88,13 @@ class RecordedMachine(systems.Machine):
         self.watches.append(RecordedWatch(found))
         return self.watches[-1]
 
-    def affinity_count(self) -> Optional[int]:
+    def affinity(self) -> Optional[set[int]]:
         return None
 
     def windows_gauges(self) -> dict[str, Any]:
-        return {"cpu_times": systems.windows_cpu_times(700, 800, 200),
+        return {"cpu_times": system.windows_cpu_times(700, 800, 200),
                 "memory_total_bytes": 1000, "memory_available_bytes": 400,
-                "power_source": systems.windows_power_source(1)}
+                "power_source": system.windows_power_source(1)}
 
     def processor_features(self, numbers: Any) -> list[int]:
         return [40, 39]
@@ -105,7 +104,7 @@ class RecordedMachine(systems.Machine):
 
 
 class GarbageMachine(RecordedMachine):
-    """Answers everything with the same odd text."""
+    """Answers every question with the same text."""
 
     def __init__(self, system: str, text: str) -> None:
         super().__init__("linux_wsl2")
@@ -131,46 +130,11 @@ class GarbageMachine(RecordedMachine):
 
 
 def known(found: dict[str, Any]) -> dict[str, Any]:
-    """{section: {field: value}} of what was probed, without what is null."""
+    """{section: {field: value}} without nulls."""
     def values(section: Any) -> dict[str, Any]:
         return {name: item["value"] for name, item in section.items() if item["value"] is not None}
     return {**{name: values(found[name]) for name in inventory.FIELDS},
             "accelerators": [values(card) for card in found["accelerators"]]}
-
-
-def problems(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "") -> list[str]:
-    """What in `value` breaks `schema`, for the keywords that hardware.schema.json uses."""
-    if "$ref" in schema:
-        return problems(value, root["$defs"][schema["$ref"].split("/")[-1]], root, at)
-    if "anyOf" in schema:
-        tried = [problems(value, option, root, at) for option in schema["anyOf"]]
-        return [] if [] in tried else min(tried, key=len)
-    types: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int,
-                             "boolean": bool, "null": type(None), "number": (int, float)}
-    wanted = schema.get("type")
-    if wanted and (not isinstance(value, types[wanted]) or (
-            isinstance(value, bool) and wanted != "boolean")):
-        return [f"{at}: not {wanted}"]
-    found = []
-    if value not in schema.get("enum", [value]) or value != schema.get("const", value):
-        found.append(f"{at}: not one of those allowed")
-    if isinstance(value, dict):
-        names = schema["properties"]
-        found += [f"{at}.{name}: missing" for name in schema["required"] if name not in value]
-        found += [f"{at}.{name}: unknown" for name in value if name not in names]
-        for name in names.keys() & value.keys():
-            found += problems(value[name], names[name], root, f"{at}.{name}")
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            found += problems(item, schema["items"], root, f"{at}[{index}]")
-    size = len(value) if isinstance(value, (list, str)) else value
-    if not isinstance(value, dict) and size is not None:
-        low = schema.get("minimum", schema.get("minLength", schema.get("minItems", size)))
-        high = schema.get("maxLength", schema.get("maxItems", size))
-        found += [] if low <= size <= high else [f"{at}: out of bounds"]
-    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
-        found.append(f"{at}: not of the pattern")
-    return found
 
 
 def load(path: str) -> Any:
@@ -178,51 +142,46 @@ def load(path: str) -> Any:
         return json.load(file)
 
 
-def faults(found: dict[str, Any]) -> list[str]:
-    """What in an inventory breaks hardware.schema.json."""
-    schema = load(SCHEMA)
-    return problems(found, schema, schema)
+def faults(found: dict[str, Any]) -> list[schema.Finding]:
+    """What in an inventory does not fit hardware.schema.json."""
+    return schema.validate(found, "hardware")
 
 
 class Inventory(unittest.TestCase):
     maxDiff = None
 
-    def test_every_recorded_machine_gives_its_whole_inventory(self) -> None:
+    def test_recorded_machines_give_the_expected_inventories(self) -> None:
         expected = load(os.path.join(DATA, "expected.json"))
         self.assertEqual(sorted(expected), MACHINES)
         for name in MACHINES:
             with self.subTest(name):
                 found = inventory.inventory(RecordedMachine(name))
                 self.assertEqual(known(found), expected[name])
-                self.assertEqual(found["accelerators_count"]["value"], len(found["accelerators"]))
+                self.assertEqual(found["accelerators_count"]["value"] or 0,
+                                 len(found["accelerators"]))
                 self.assertEqual(faults(found), [])
 
-    def test_the_schema_describes_exactly_the_fields_there_are(self) -> None:
-        schema = load(SCHEMA)
-        sections = {name: list(part["properties"]) for name, part in schema["properties"].items()
-                    if "properties" in part}
-        self.assertEqual(sections, {name: list(fields) for name, fields in inventory.FIELDS.items()})
-        self.assertEqual(list(schema["properties"]["accelerators"]["items"]["properties"]),
-                         list(inventory.ACCELERATOR_FIELDS))
-
-    def test_a_value_that_is_not_known_is_null_with_a_reason(self) -> None:
+    def test_an_unknown_value_is_null_with_a_reason(self) -> None:
         found = inventory.inventory(RecordedMachine("linux_wsl2"), measure=False)
         self.assertEqual(found["system"]["kind"], {
             "value": None, "source": None, "reason": "WSL hides the machine that it runs on"})
         self.assertEqual(found["memory"]["bandwidth_measured_gb_per_s"], {
             "value": None, "source": None, "reason": "it was not measured"})
 
-    def test_a_value_that_is_known_says_that_it_was_probed(self) -> None:
+    def test_a_known_value_is_marked_as_probed(self) -> None:
         found = inventory.inventory(RecordedMachine("linux_container_cgroup2"))
         self.assertEqual(found["memory"]["swap_bytes"],
                          {"value": 0, "source": "probed", "reason": None})
 
-    def test_no_command_asks_for_what_identifies_a_machine(self) -> None:
+    def test_no_command_asks_for_identifiers(self) -> None:
         allowed = re.compile(
-            r"(?i)nvidia-smi (--version$|--query-gpu=[a-z0-9._,]+ )|udevadm info .* --property=MEM"
+            r"(?i)nvidia-smi (--version$|--query-gpu=[a-z0-9._,]+ )"
+            r"|udevadm info --query=property --path=/devices/virtual/dmi/id( --property=MEM|$)"
             r"|sysctl (-n )?[a-z]|system_profiler -json -detailLevel mini SP|pmset -g( batt)?$"
             r"|lscpu$|lspci -mm -s |systemd-detect-virt --|powerprofilesctl get$|vm_stat$|iostat "
-            r"|rocm-smi --showproductname --json$|powershell |powercfg |ioreg .* -c IOAccelerator$")
+            r"|getprop ro\.(product\.(manufacturer|model)|build\.version\.release)$"
+            r"|rocm-smi --show(productname|bus) --json$|powershell |powercfg "
+            r"|ioreg .* -c IOAccelerator$")
         for name in MACHINES:
             machine = RecordedMachine(name)
             inventory.inventory(machine)
@@ -232,33 +191,33 @@ class Inventory(unittest.TestCase):
                     self.assertRegex(line, allowed)
                     self.assertNotRegex(line, r"(?i)serial|uuid|asset|csname|user|hostname|mac_")
 
-    def test_a_serial_number_beside_a_field_that_is_read_is_left_behind(self) -> None:
+    def test_serial_numbers_in_listings_are_not_read(self) -> None:
         machine = RecordedMachine("mac_m1")
         self.assertIn("EXAMPLE-SERIAL", str(machine.commands))
         self.assertNotIn("EXAMPLE-SERIAL", json.dumps(inventory.inventory(machine)))
 
-    def test_an_answer_that_makes_no_sense_leaves_a_valid_inventory(self) -> None:
+    def test_nonsense_answers_leave_a_valid_inventory(self) -> None:
         texts = ("", "0", "a: b\n" * 50, "[]", "[[{}]]", '{"SPDisplaysDataType": [1, {}, null]}',
                  '{"system": 3, "cpu": [{"Name": 7, "NumberOfCores": -1}], "gpu": {"Name": []}}',
                  "\ufffd\0\x1b[31m" * 9, "-1", "9" * 5000, "[" * 5000, ") ) " * 40, ",,,,,,,",
                  "0, 1, 2, 3, 4, 5, 0xz", "max 0", "0::/../..\n1:memory:\n", "100000 0")
-        for system in ("Linux", "Darwin", "Windows", "Plan9"):
+        for name in ("Linux", "Android", "Darwin", "Windows", "Plan9"):
             for text in texts:
-                with self.subTest(system=system, text=text[:40]):
-                    machine = GarbageMachine(system, text)
+                with self.subTest(system=name, text=text[:40]):
+                    machine = GarbageMachine(name, text)
                     self.assertEqual(faults(inventory.inventory(machine)), [])
                     sampler = gauges.Sampler(80, machine)
                     self.assertEqual(list(sampler.sample()), [*gauges.GAUGES, "gpus"])
                     sampler.close()
 
-    def test_a_prober_that_fails_leaves_a_valid_inventory(self) -> None:
-        with mock.patch.object(linux, "linux_cpu", side_effect=ZeroDivisionError):
+    def test_a_failing_prober_leaves_a_valid_inventory(self) -> None:
+        with mock.patch.object(linux, "cpu", side_effect=ZeroDivisionError):
             found = inventory.inventory(RecordedMachine("linux_laptop"))
         self.assertEqual(faults(found), [])
         self.assertEqual(found["accelerators_count"]["value"], None)
 
-    @unittest.skipUnless(platform.system() == "Linux", "reads this machine as Linux tells it")
-    def test_this_machine_is_told_truly_and_without_its_names(self) -> None:
+    @unittest.skipUnless(platform.system() == "Linux", "reads this machine as Linux reports it")
+    def test_inventory_of_this_machine_is_right_and_without_names(self) -> None:
         found = inventory.inventory(measure=False)
         self.assertEqual(faults(found), [])
         self.assertEqual(found["cpu"]["threads_count"]["value"],
@@ -272,7 +231,7 @@ class Inventory(unittest.TestCase):
 
 
 class Parts(unittest.TestCase):
-    def test_a_kernel_release_ends_before_the_first_word_of_ones_own(self) -> None:
+    def test_kernel_release_ends_before_a_private_word(self) -> None:
         cases = {"6.8.0-45-generic": "6.8.0-45-generic", "6.18.44-fc-v657": "6.18.44",
                  "6.1.0-annas-laptop+": "6.1.0", "5.15.0-1067-aws": "5.15.0-1067-aws",
                  "4.18.0-553.el8_10.x86_64": "4.18.0-553.el8_10.x86_64",
@@ -280,61 +239,229 @@ class Parts(unittest.TestCase):
                  "anna": None, "": None, None: None}
         self.assertEqual({text: linux.public_kernel_release(text) for text in cases}, cases)
 
-    def test_numbers_are_read_only_where_the_text_is_one(self) -> None:
+    def test_number_reads_only_plain_numbers(self) -> None:
         cases = {"12": 12.0, " 24.61\n": 24.61, "-3": -3.0, "[N/A]": None, "": None, "nan": None,
                  "1e5": None, "12 W": None, "1,5": None, "٣": None, None: None}
-        self.assertEqual({text: systems.number(text) for text in cases}, cases)
+        self.assertEqual({text: system.number(text) for text in cases}, cases)
 
-    def test_channels_are_counted_where_modules_name_them(self) -> None:
-        def module(place: str, speed: Optional[int] = 3200) -> systems.Module:
-            return systems.Module("DDR4", speed, 64, place)
+    def test_channels_are_counted_if_modules_name_them(self) -> None:
+        cases = {
+            "desktop": (("BANK 0 ChannelA-DIMM0", "BANK 1 ChannelA-DIMM1"), 1),
+            "AMD": (("P0 CHANNEL A DIMM 0", "P0 CHANNEL B DIMM 0"), 2),
+            "two sockets": (("P0 CHANNEL A DIMM 0", "P1 CHANNEL A DIMM 0"), 2),
+            "Supermicro": (("P0_Node0_Channel0_Dimm0 P1-DIMMA1",
+                            "P1_Node1_Channel0_Dimm0 P2-DIMMA1"), 2),
+            "nodes": (("NODE 0 CHANNEL 0 DIMM 0", "NODE 1 CHANNEL 0 DIMM 0"), 2),
+            "Kunpeng": (("SOCKET 0 CHANNEL 1 DIMM 0", "SOCKET 1 CHANNEL 1 DIMM 0"), 2),
+            "Intel": (("BANK 0 Controller0-ChannelA-DIMM0", "BANK 0 Controller1-ChannelA-DIMM0"),
+                      2),
+            "letters": (("BANK 0 Controller0-DIMMA2", "BANK 0 Controller0-DIMMA1"), 1),
+            "Gigabyte": (("DIMM_P0_A0", "DIMM_P0_B0", "DIMM_P1_A0"), 3),
+            "slots only": (("BANK 0 DIMM_A1", "BANK 1 DIMM_B1"), None),
+            "one unnamed": (("Channel A", "BANK 1"), None)}
+        for name, (places, count) in cases.items():
+            found = system.memory_of_modules(
+                [system.Module("DDR4", 3200, 64, place) for place in places])
+            self.assertEqual(found["channels_count"], count, name)
 
-        two_on_one = [module("BANK 0 ChannelA-DIMM0"), module("BANK 1 ChannelA-DIMM1", 2933)]
-        self.assertEqual(systems.memory_of_modules(two_on_one), {
-            "type": "DDR4", "speed_mts": 2933, "channels_count": 1,
-            "bandwidth_theoretical_gb_per_s": 23.5})
-        sockets = [module("P0 CHANNEL A DIMM 0"), module("P1 CHANNEL A DIMM 0")]
-        self.assertEqual(systems.memory_of_modules(sockets)["channels_count"], 2)
-        for vague in ([module("BANK 0 DIMM_A1")], [module("x", None)], []):
-            found = systems.memory_of_modules(vague)
-            self.assertEqual(found["channels_count"], None)
+    def test_unknown_speeds_widths_and_types_of_modules_are_null(self) -> None:
+        def read(*modules: tuple[Any, Optional[int], Optional[int]]) -> dict[str, Any]:
+            return system.memory_of_modules([
+                system.Module(*module, f"Channel{at}") for at, module in enumerate(modules)])
+
+        self.assertEqual(read(("DDR4", 3200, 64), ("DDR4", 2933, 72)), {
+            "type": "DDR4", "speed_mts": 2933, "channels_count": 2,
+            "bandwidth_theoretical_gb_per_s": 46.9})
+        for modules in ([("Other", 0xffff, 0)], [("<OUT OF SPEC>", 0, None)],
+                        [("Unknown", None, 0)], [("DDR4", 3200, 0xffff), ("DDR5", None, 64)], []):
+            found = read(*modules)
+            self.assertEqual((found["type"], found["speed_mts"]), (None, None))
             self.assertNotIn("bandwidth_theoretical_gb_per_s", found)
+        for text, name in (("lp_ddr4", "LPDDR4"), ("LPDDR5X", "LPDDR5X"), ("DDR4 SDRAM", "DDR4"),
+                           ("DRAM", None), (None, None)):
+            self.assertEqual(system.memory_type(text), name, text)
 
-    def test_a_power_plan_of_ones_own_keeps_its_name_to_itself(self) -> None:
+    def test_fillers_are_not_published(self) -> None:
+        for text in ("To Be Filled By O.E.M.", "To be filled by O.E.M", "Default string", "Unknown",
+                     "Not Specified", "System Product Name", "Other", "0xFFFF", "[N/A]", "ERR!",
+                     "[Not Supported]", "<OUT OF SPEC>", "None", "O.E.M.", "INVALID", "FFFFFFFF",
+                     "All Series", "", "-", "[Unknown Error]", "Undefined", "Empty"):
+            self.assertIsNone(system.clean(text), text)
+        for text in ("X570 AORUS ELITE", "Others Inc.", "Nano", "Dell Inc.", "82XV", "F5"):
+            self.assertEqual(system.clean(text), text)
+
+    def test_integrated_graphics_by_name(self) -> None:
+        for name in ("NVIDIA GB10", "Orin (nvgpu)", "NVIDIA Thor", "AMD Radeon(TM) Graphics",
+                     "AMD Radeon(TM) 780M", "AMD Radeon 890M Graphics", "Radeon 8060S Graphics",
+                     "Intel(R) UHD Graphics 770", "Intel(R) Iris(R) Xe Graphics",
+                     "Intel(R) Arc(TM) Graphics", "Intel(R) Arc(TM) 140V GPU (16GB)",
+                     "Intel(R) Graphics", "Qualcomm(R) Adreno(TM) X1-85 GPU",
+                     "AMD Radeon(TM) Vega 8 Graphics"):
+            self.assertRegex(name, gpus.INTEGRATED)
+        for name in ("NVIDIA GeForce RTX 4070", "AMD Radeon RX 9070 XT", "Radeon RX Vega 64",
+                     "Intel(R) Arc(TM) A770 Graphics", "Intel(R) Arc(TM) B580 Graphics",
+                     "AMD Radeon PRO W7900", "AMD Radeon™ RX 7600M XT", "NVIDIA GH200 480GB",
+                     "Intel(R) Arc(TM) Pro B70 Graphics", "AMD Radeon AI PRO R9700"):
+            self.assertNotRegex(name, gpus.INTEGRATED)
+
+    def test_nvidia_values_that_are_not_numbers_are_null(self) -> None:
+        line = "{}, [N/A], 550.1, [Not Supported], ERR!, [Unknown Error], N/A, [GPU is lost]"
+        for name, known_as in (("NVIDIA X", "NVIDIA X"), ("ERR!", None)):
+            card = gpus.parse_nvidia(line.format(name), None)[0]
+            self.assertEqual({key: value for key, value in card.items() if value},
+                             {"vendor": "NVIDIA", "driver_version": "550.1",
+                              **({"model_name": known_as} if known_as else {})})
+
+    def test_a_laptops_power_limit_is_the_enforced_one(self) -> None:
+        machine = RecordedMachine("nvidia_a2000_laptop")
+        machine.commands["nvidia-smi --query-gpu=enforced.power.limit"] = "350.00\n65.50\n"
+        cards = known(inventory.inventory(machine))["accelerators"]
+        self.assertEqual([card["power_limit_w"] for card in cards], [350.0, 65.5])
+
+    def test_amd_names_are_matched_by_bus_address(self) -> None:
+        machine = RecordedMachine("linux_rx7900xtx_with_igpu")
+        machine.commands["rocm-smi --showproductname --json"] = json.dumps({
+            "card0": {"Card Series": "One"}, "card1": {"Card Series": "Two"}})
+        machine.commands["rocm-smi --showbus --json"] = json.dumps({
+            "card0": {"PCI Bus": "0000:0F:00.0"}, "card1": {"PCI Bus": "0000:03:00.0"}})
+        cards = known(inventory.inventory(machine))["accelerators"]
+        self.assertEqual([card["model_name"] for card in cards], ["Two", "One"])
+
+    def test_exact_amd_name_by_device_and_revision(self) -> None:
+        machine = RecordedMachine("linux_rx7900xt")
+        machine.commands.clear()
+        machine.files["/sys/class/drm/card0/device/revision"] = "0xcc\n"
+        machine.files["/usr/share/libdrm/amdgpu.ids"] = (
+            "744C,\tC8,\tAMD Radeon RX 7900 XTX\n744C,\tCC,\tAMD Radeon RX 7900 XT\n")
+        cards = known(inventory.inventory(machine))["accelerators"]
+        self.assertEqual(cards[0]["model_name"], "AMD Radeon RX 7900 XT")
+
+    def test_intel_cards_report_their_memory(self) -> None:
+        machine = RecordedMachine("linux_arc_b60_b580")
+        machine.files["/sys/class/drm/card0/device/tile0/physical_vram_size_bytes"] = "25669140480"
+        machine.files["/sys/class/drm/card1/lmem_total_bytes"] = "12884901888"
+        cards = known(inventory.inventory(machine))["accelerators"]
+        self.assertEqual([card["memory_bytes"] for card in cards], [25669140480, 12884901888])
+
+    def test_container_counts_cores_that_it_may_use(self) -> None:
+        machine = RecordedMachine("linux_proxmox_lxc_epyc")
+        folder = "/sys/devices/system/cpu/cpu"
+        for cpu in (*range(8, 12), *range(264, 268)):              # two threads of four cores
+            machine.files[f"{folder}{cpu}/topology/core_id"] = str(cpu % 256)
+            machine.files[f"{folder}{cpu}/topology/physical_package_id"] = "0"
+        with mock.patch.object(machine, "affinity",
+                               lambda: {*range(8, 12), *range(264, 268)}):
+            self.assertEqual(known(inventory.inventory(machine))["cpu"]["physical_cores_count"], 4)
+
+    def test_modules_are_read_from_udev_of_systemd_before_250(self) -> None:
+        machine = RecordedMachine("linux_ryzen_7950x")
+        answer = machine.commands.pop("udevadm info")
+        machine.commands.update({
+            "udevadm info --query=property --path=/devices/virtual/dmi/id --property": "",
+            "udevadm info --query=property --path=/devices/virtual/dmi/id":
+                "MEMORY_DEVICE_1_SERIAL_NUMBER=EXAMPLE-SERIAL\n" + answer})
+        found = inventory.inventory(machine)
+        self.assertEqual(known(found)["memory"]["type"], "DDR5")
+        self.assertNotIn("EXAMPLE-SERIAL", json.dumps(found))
+
+    def test_arm_cores_without_lscpu(self) -> None:
+        machine = RecordedMachine("linux_gb10_dgx_spark")
+        del machine.commands["lscpu"]
+        found = known(inventory.inventory(machine))["cpu"]
+        self.assertEqual((found["model_name"], found["vendor"]),
+                         ("Cortex-A725 + Cortex-X925", "ARM"))
+
+    def test_windows_registry_and_adapter_sizes(self) -> None:
+        cases = (([0, 0, 0, 0, 4, 0, 0, 0], 0x7ffff000, 2**34), ("8589934592", None, 2**33),
+                 (None, 1073741824, 2**30), (None, 2147479552, None), (None, 4293918720, None))
+        for registry, adapter, size in cases:
+            cards = windows.cards({
+                "gpu": [{"Name": "Intel Arc A770", "AdapterRAM": adapter}],
+                "gpu_memory": [{"DriverDesc": "Intel Arc A770",
+                                "HardwareInformation.qwMemorySize": registry}]}, [])
+            self.assertEqual(cards[0]["memory_bytes"], size, registry)
+
+    def test_windows_answer_may_begin_with_a_byte_order_mark(self) -> None:
+        machine = RecordedMachine("windows_zh_cn")
+        start = next(iter(machine.commands))
+        machine.commands[start] = "\ufeff" + machine.commands[start]
+        self.assertEqual(known(inventory.inventory(machine))["system"]["model_name"], "LENOVO 82XV")
+
+    def test_lenovo_and_self_built_machines_by_family_and_board(self) -> None:
+        name = windows.system_section(
+            {"Manufacturer": "LENOVO", "Model": "82XV", "SystemFamily": "Legion 5 16IRX8"}, {})
+        self.assertEqual(name["model_name"], "LENOVO Legion 5 16IRX8")
+        name = windows.system_section({"Manufacturer": "System manufacturer",
+                                       "Model": "System Product Name"},
+                                      {"Manufacturer": "ASUSTeK", "Product": "PRIME B650"})
+        self.assertEqual(name["model_name"], "ASUSTeK PRIME B650")
+
+    def test_power_source_and_mode_of_macs(self) -> None:
+        for text, source in (("AC", "ac"), ("Battery", "battery"), ("UPS", "battery"), ("X", None)):
+            self.assertEqual(macos.parse_pmset_source(f"Now drawing from '{text} Power'"), source)
+        both = " lowpowermode         0\n powermode            2\n"
+        self.assertEqual(macos.parse_pmset_mode(both), "high_power")
+
+    def test_core_kinds_of_apple_chips_by_name(self) -> None:
+        def kinds(*names: str) -> tuple[Any, Any]:
+            values = {"hw.nperflevels": str(len(names))}
+            for level, name in enumerate(names):
+                values[f"hw.perflevel{level}.physicalcpu"] = str(level + 4)
+                values.update({f"hw.perflevel{level}.name": name} if name else {})
+            found = macos.core_kinds(values)
+            return found.get("performance_cores_count"), found.get("efficiency_cores_count")
+
+        self.assertEqual(kinds("Performance", "Efficiency"), (4, 5))
+        self.assertEqual(kinds("", ""), (4, 5))
+        self.assertEqual(kinds("Super", "Efficiency"), (4, 5))
+        self.assertEqual(kinds("Super", "Performance", "Efficiency"), (5, 6))
+        self.assertEqual(kinds("Standard"), (None, None))
+        self.assertEqual(kinds("Super", "Performance")[0], 5)
+
+    def test_broken_nvidia_driver_does_not_hide_other_cards(self) -> None:
+        machine = RecordedMachine("nvidia_error_text")
+        for card, vendor in (("card0", "0x1002"), ("card1", "0x10de")):
+            machine.files[f"/sys/class/drm/{card}/device/vendor"] = vendor
+            machine.files[f"/sys/class/drm/{card}/device/device"] = "0x744c"
+        cards = known(inventory.inventory(machine))["accelerators"]
+        self.assertEqual([card["vendor"] for card in cards], ["AMD", "NVIDIA"])
+
+    def test_name_of_a_custom_power_plan_is_not_read(self) -> None:
         line = "Power Scheme GUID: 12345678-1234-1234-1234-123456789abc  (Anna plays)"
         self.assertEqual(windows.parse_power_scheme(line), "custom")
         self.assertEqual(windows.parse_power_scheme(None), None)
 
-    def test_guest_time_is_not_counted_twice_and_waiting_is_idle(self) -> None:
+    def test_guest_time_counts_once_and_waiting_is_idle(self) -> None:
         line = "cpu  100 5 50 800 45 2 3 10 60 4\ncpu0 1 1\n"
         self.assertEqual(linux.parse_proc_stat(line),
-                         systems.CpuTimes(busy=160, stolen=10, total=1015))
+                         system.CpuTimes(busy=160, stolen=10, total=1015))
 
-    def test_a_process_may_be_named_like_its_own_line(self) -> None:
+    def test_process_name_may_contain_parentheses(self) -> None:
         line = "42 (a) S 1 (x) R 7 42 42 0 -1 4194560 10 0 0 0 250 50 9 9 20 0 4 0 100 0 0"
-        self.assertEqual(systems.parse_process_stat(line), systems.Process(7, 300, "a) S 1 (x"))
-        self.assertEqual(systems.parse_process_stat("42 (a) S 1"), None)
+        self.assertEqual(system.parse_process_stat(line), system.Process(7, 300, "a) S 1 (x"))
+        self.assertEqual(system.parse_process_stat("42 (a) S 1"), None)
 
-    def test_energy_goes_on_where_the_counter_begins_again(self) -> None:
+    def test_energy_counter_that_restarts(self) -> None:
         before, after = {"a": (990, 1000), "b": (5, 9)}, {"a": (20, 1000)}
         self.assertEqual(linux.energy_between(before, after), 30)
 
-    def test_bytes_read_and_bytes_written_count_as_bandwidth(self) -> None:
+    def test_bandwidth_counts_bytes_read_and_written(self) -> None:
         clock = (at * 0.01 for at in range(100))           # every round takes 10 ms
         with mock.patch.object(system, "COPY_ROUND_S", 0.01), \
                 mock.patch("time.perf_counter", lambda: next(clock)):
-            self.assertEqual(systems.copy_bandwidth_gb_per_s(2, 10_000_000), 2.0)
+            self.assertEqual(system.copy_bandwidth_gb_per_s(2, 10_000_000), 2.0)
 
-    def test_rounds_that_other_programs_slowed_do_not_count_as_the_memorys_speed(self) -> None:
+    def test_bandwidth_ignores_slow_rounds(self) -> None:
         took_s = iter([0.01, *[0.04] * 24, 0.01])          # all but one take four times as long
         clock = (moment for before in took_s for moment in (100.0, 100.0 + before))
         with mock.patch.object(system, "COPY_ROUND_S", 0.01), \
                 mock.patch("time.perf_counter", lambda: next(clock)):
-            self.assertEqual(systems.copy_bandwidth_gb_per_s(2, 10_000_000), 2.0)
+            self.assertEqual(system.copy_bandwidth_gb_per_s(2, 10_000_000), 2.0)
 
-    def test_small_cores_are_told_by_their_capacity(self) -> None:
+    def test_core_kinds_by_capacity(self) -> None:
         machine = RecordedMachine("linux_raspberry_pi")
         folder = "/sys/devices/system/cpu/cpu"
+        machine.files["/proc/cpuinfo"] = "".join(f"processor\t: {cpu}\n" for cpu in range(7))
         for cpu, capacity in enumerate((530, 530, 530, 530, 900, 900, 1024)):
             machine.files.update({
                 f"{folder}{cpu}/cpu_capacity": str(capacity), f"{folder}{cpu}/topology/core_id":
@@ -343,7 +470,7 @@ class Parts(unittest.TestCase):
         self.assertEqual((found["performance_cores_count"], found["efficiency_cores_count"]),
                          (3, 4))
 
-    def test_a_limit_above_the_memory_there_is_is_none(self) -> None:
+    def test_memory_limit_above_the_capacity_is_none(self) -> None:
         machine = RecordedMachine("linux_container_cgroup2")
         machine.files["/sys/fs/cgroup/memory.max"] = "99000000000"
         self.assertNotIn("limit_bytes", known(inventory.inventory(machine))["memory"])
@@ -357,7 +484,7 @@ def stat(parent: int, ticks: int, name: str = "x") -> str:
 
 
 def with_processes(user: int, name: str = "llama-server", readable: bool = True) -> RecordedMachine:
-    """A laptop with us, a server (70) that listens on 11434, its child (71) and a stranger (80)."""
+    """A laptop with a server (70) on port 11434, its child (71) and another program (80)."""
     machine = RecordedMachine("linux_laptop")
     machine.files["/proc/net/tcp"] = LISTENING.format(user=user)
     for pid, parent, command in ((os.getpid(), 1, "python3"), (70, 1, name), (71, 70, "runner"),
@@ -371,43 +498,43 @@ def with_processes(user: int, name: str = "llama-server", readable: bool = True)
 
 
 def use(machine: RecordedMachine, ticks: dict[int, int], busy: int, idle: int) -> None:
-    """Sets what processes and the whole machine have used, in ticks."""
+    """Set the ticks used by processes and by the whole machine."""
     machine.files["/proc/stat"] = f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\n"
     for pid, used in ticks.items():
         text = machine.files.get(f"/proc/{pid}/stat", stat(71, 0))
-        parent = systems.parse_process_stat(text)
+        parent = system.parse_process_stat(text)
         assert parent is not None
         machine.files[f"/proc/{pid}/stat"] = stat(parent.parent, used, parent.command)
 
 
 class Server(unittest.TestCase):
     def find(self, machine: RecordedMachine) -> set[int]:
-        processes = systems.list_processes(machine)
-        return set(systems.find_server(machine, processes, 11434))
+        processes = system.list_processes(machine)
+        return set(system.find_server(machine, processes, 11434))
 
-    def test_the_process_that_holds_the_listening_socket_is_the_server(self) -> None:
+    def test_server_is_the_process_with_the_listening_socket(self) -> None:
         self.assertEqual(self.find(with_processes(user=1000)), {70})
 
-    def test_a_service_user_of_its_own_stands_for_the_server(self) -> None:
+    def test_server_by_its_own_service_user(self) -> None:
         self.assertEqual(self.find(with_processes(user=998, readable=False)), {70, 71})
 
-    def test_a_server_of_root_that_cannot_be_read_stays_unknown(self) -> None:
+    def test_unreadable_server_of_root_is_unknown(self) -> None:
         self.assertEqual(self.find(with_processes(user=0, readable=False)), set())
 
-    def test_a_forwarder_is_not_the_server(self) -> None:
+    def test_forwarder_is_not_the_server(self) -> None:
         self.assertEqual(self.find(with_processes(user=0, name="docker-proxy")), set())
 
-    def test_another_port_is_another_server(self) -> None:
+    def test_other_port_has_no_server(self) -> None:
         machine = with_processes(user=1000)
-        processes = systems.list_processes(machine)
-        self.assertEqual(systems.find_server(machine, processes, 11435), frozenset())
+        processes = system.list_processes(machine)
+        self.assertEqual(system.find_server(machine, processes, 11435), frozenset())
 
 
 class Samples(unittest.TestCase):
     maxDiff = None
 
     def setUp(self) -> None:
-        self.start(mock.patch.object(system, "GAUGE_SHARE", 1e12))     # no rests
+        self.start(mock.patch.object(system, "GAUGE_SHARE", 1e12))     # no pauses
         self.start(mock.patch.object(os, "getloadavg", lambda: (1.236, 0, 0), create=True))
 
     def start(self, patch: Any) -> None:
@@ -435,7 +562,7 @@ class Samples(unittest.TestCase):
         self.assertIn("clocks_throttle_reasons.active --format=csv,noheader,nounits -l 5",
                       machine.asked[-1])
 
-    def test_without_a_port_nobody_is_called_a_stranger(self) -> None:
+    def test_without_a_port_other_programs_are_unknown(self) -> None:
         machine = with_processes(user=1000)
         sampler = gauges.Sampler(None, machine)
         use(machine, {80: 500}, busy=2000, idle=9400)
@@ -446,6 +573,14 @@ class Samples(unittest.TestCase):
         self.assertEqual(found["gpus"], [{
             "index": 0, "busy_ratio": 0.98, "memory_used_bytes": 21474836480, "power_w": 312.0,
             "temperature_c": 64.0, "clock_mhz": 2482.0, "throttled": None}])
+
+    def test_integrated_amd_graphics_use_memory_through_gtt(self) -> None:
+        machine = RecordedMachine("linux_strix_halo_framework")
+        folder = "/sys/class/drm/card1/device"
+        machine.files.update({f"{folder}/mem_info_vram_used": "400000000",
+                              f"{folder}/mem_info_gtt_used": "60000000000"})
+        found = gauges.Sampler(machine=machine).sample()
+        self.assertEqual(found["gpus"][0]["memory_used_bytes"], 60_400_000_000)
 
     def test_a_raspberry_pi(self) -> None:
         found = gauges.Sampler(machine=RecordedMachine("linux_raspberry_pi")).sample()
@@ -465,29 +600,29 @@ class Samples(unittest.TestCase):
     def test_windows(self) -> None:
         machine = RecordedMachine("windows_desktop")
         sampler = gauges.Sampler(11434, machine)
-        later = dict(machine.windows_gauges(), cpu_times=systems.windows_cpu_times(775, 900, 200))
+        later = dict(machine.windows_gauges(), cpu_times=system.windows_cpu_times(775, 900, 200))
         with mock.patch.object(machine, "windows_gauges", lambda: later):
             found = sampler.sample()
         self.assertEqual({name: value for name, value in found.items() if value is not None}, {
             "load_1m": 1.24, "memory_used_bytes": 600, "memory_available_bytes": 400,
             "cpu_busy_ratio": 0.25, "cpu_steal_ratio": 0.0, "power_source": "ac", "gpus": []})
 
-    def test_a_card_that_holds_back_for_its_power_limit_alone_is_not_throttled(self) -> None:
+    def test_power_limit_alone_is_not_throttling(self) -> None:
         lines = ["1, [N/A], [N/A], [N/A], 40, 300, 0x0000000000000004", "0, 1, 2, 3, 4, 5",
                  "NVIDIA-SMI has failed"]
         self.assertEqual(
             [(card["index"], card["busy_ratio"], card["throttled"])
              for card in gpus.parse_nvidia_gauges(lines)], [(0, 0.01, None), (1, None, False)])
 
-    def test_a_gauge_that_took_long_rests_before_it_is_read_again(self) -> None:
+    def test_expensive_gauge_is_sampled_less_often(self) -> None:
         sampler = gauges.Sampler(machine=RecordedMachine("linux_wsl2"))
         clock = iter((100.0, 100.2, 110.0, 121.0, 121.0))
         with mock.patch.object(system, "GAUGE_SHARE", 0.01), \
                 mock.patch("time.monotonic", lambda: next(clock)):
-            self.assertEqual([sampler._quietly("dear", lambda: 7) for _ in range(3)], [7, None, 7])
+            self.assertEqual([sampler._safely("slow", lambda: 7) for _ in range(3)], [7, None, 7])
 
-    @unittest.skipUnless(platform.system() == "Linux", "reads this machine as Linux tells it")
-    def test_this_machine_is_sampled_cheaply_and_in_silence(self) -> None:
+    @unittest.skipUnless(platform.system() == "Linux", "reads this machine as Linux reports it")
+    def test_sampling_this_machine_is_cheap_and_silent(self) -> None:
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             sampler = gauges.Sampler(1)
@@ -502,8 +637,8 @@ class Samples(unittest.TestCase):
 
 
 class Children(unittest.TestCase):
-    def test_the_latest_line_of_each_card_is_kept_until_it_is_stale(self) -> None:
-        watch = systems.Watch([sys.executable, "-c", "print('0, 1\\n1, 5\\n0, 2')"])
+    def test_latest_line_per_card_until_stale(self) -> None:
+        watch = system.Watch([sys.executable, "-c", "print('0, 1\\n1, 5\\n0, 2')"])
         watch._thread.join(10)
         self.assertEqual(sorted(watch.lines()), ["0, 2", "1, 5"])
         self.assertEqual((watch.lines(skip=2) != [], watch.lines(skip=3)), (True, []))
@@ -511,18 +646,18 @@ class Children(unittest.TestCase):
             self.assertEqual(watch.lines(), [])
         watch.close()
 
-    def test_a_child_that_would_last_is_ended(self) -> None:
-        watch = systems.Watch([sys.executable, "-c", "import time; time.sleep(60)"])
+    def test_close_ends_the_child(self) -> None:
+        watch = system.Watch([sys.executable, "-c", "import time; time.sleep(60)"])
         watch.close()
         self.assertIsNotNone(watch._child.returncode)
 
-    def test_a_command_that_is_not_there_is_null(self) -> None:
-        self.assertEqual((systems.Machine().run(["no-such-command-here"]),
-                          systems.Machine().watch(["no-such-command-here"])), (None, None))
+    def test_missing_command_is_null(self) -> None:
+        self.assertEqual((system.Machine().run(["no-such-command-here"]),
+                          system.Machine().watch(["no-such-command-here"])), (None, None))
 
-    def test_a_command_that_hangs_is_given_up(self) -> None:
+    def test_hanging_command_is_null(self) -> None:
         argv = [sys.executable, "-c", "import time; time.sleep(60)"]
-        self.assertEqual(systems.Machine().run(argv, 0.05), None)
+        self.assertEqual(system.Machine().run(argv, 0.05), None)
 
 
 class Command(unittest.TestCase):
@@ -533,12 +668,12 @@ class Command(unittest.TestCase):
                 contextlib.redirect_stdout(out):
             return hardware.main(argv), out.getvalue()
 
-    def test_json_is_the_inventory_itself(self) -> None:
+    def test_json_prints_the_inventory(self) -> None:
         code, text = self.run_main("--json")
         self.assertEqual((code, json.loads(text)),
                          (0, inventory.inventory(RecordedMachine("linux_laptop"))))
 
-    def test_the_table_has_a_line_for_every_field_and_says_why_one_is_empty(self) -> None:
+    def test_table_shows_values_and_reasons(self) -> None:
         code, text = self.run_main()
         table, _, last = text.strip().rpartition("\n\n")
         rows = dict(line.split("  ", 1) for line in table.splitlines())
@@ -546,22 +681,22 @@ class Command(unittest.TestCase):
             "system.kind", "memory.capacity_bytes", "memory.limit_bytes",
             "accelerators[0].model_name", "cpu.instruction_sets")}
         self.assertEqual((code, shown), (0, {
-            "system.kind": "laptop", "memory.capacity_bytes": "16455061504 (15.3 GiB)",
+            "system.kind": "laptop", "memory.capacity_bytes": "16,455,061,504 (15.32 GiB)",
             "memory.limit_bytes": "(no limit below the capacity is set)",
             "accelerators[0].model_name": "NVIDIA RTX A500 Laptop GPU",
             "cpu.instruction_sets": "avx avx2 avx_vnni f16c fma"}))
-        self.assertEqual(last, "processors in use just now: 42%")
+        self.assertEqual(last, "processors in use now: 42%")
 
-    def test_how_busy_the_machine_is_comes_from_the_second_before(self) -> None:
+    def test_busy_now_covers_the_last_second(self) -> None:
         for ratio, words in ((0.975, "98%"), (0.0, "0%"),
-                             (None, "(the system does not tell it at once)")):
+                             (None, "unknown (the system does not report it at once)")):
             sampler, paused = mock.Mock(), []
             sampler.sample.return_value = {"cpu_busy_ratio": ratio}
             with self.subTest(ratio=ratio):
                 self.assertEqual(hardware.busy_now(sampler, paused.append), words)
                 self.assertEqual((paused, sampler.close.call_count), ([gauges.BUSY_LOOK_S], 1))
 
-    def test_an_unknown_flag_ends_with_2(self) -> None:
+    def test_unknown_option_exits_with_2(self) -> None:
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as caught:
             hardware.main(["--declare"])
         self.assertEqual(caught.exception.code, 2)

@@ -1,4 +1,4 @@
-"""server_process: whose port it is on each system, and what of its command line may be told."""
+"""Test how the server of a port is found, and what of its command line is published."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Optional
 
 from core import privacy
 from machine import gguf, server_process
+from machine.server_process import Started
 
 from tests import documents
 from tests.machine import test_gguf
@@ -28,7 +29,7 @@ TABLE = """\
 
 
 def linux(command: str = LLAMA) -> RecordedMachine:
-    """A process 12 that listens at PORT, between others that do not, or may not be looked into."""
+    """Process 12 listens on PORT; others do not, or cannot be read."""
     machine = RecordedMachine("linux_laptop")
     machine.files.update({f"/proc/{pid}/stat": f"{pid} ({name}) S 1 " + "0 " * 20
                           for pid, name in ((7, "init"), (9, "client"), (12, "server"))})
@@ -59,17 +60,17 @@ def words(machine: RecordedMachine) -> Optional[list[str]]:
     return found and found.words
 
 
-class WhoListens(unittest.TestCase):
-    def test_a_process_is_found_by_its_socket(self):
+class Find(unittest.TestCase):
+    def test_process_by_its_socket(self):
         self.assertEqual(words(linux()), shlex.split(LLAMA))
 
-    def test_a_socket_of_both_families_is_found(self):
+    def test_socket_of_both_families(self):
         machine = linux()
         machine.files["/proc/net/tcp6"] = machine.files.pop("/proc/net/tcp").replace(
             "0100007F", "00000000000000000000000000000000")
         self.assertEqual(words(machine), shlex.split(LLAMA))
 
-    def test_what_is_not_told_is_null(self):
+    def test_unknown_is_null(self):
         unreadable = linux()
         unreadable.links.clear()
         other = linux()
@@ -81,13 +82,13 @@ class WhoListens(unittest.TestCase):
             with self.subTest(system=machine.system, port=port):
                 self.assertIsNone(server_process.started(machine, port, "llama.cpp", ()))
 
-    def test_a_user_kept_for_the_server_alone_tells_it_where_its_files_cannot_be_read(self):
+    def test_unreadable_server_by_its_own_user(self):
         machine = linux()
         machine.links.clear()
         machine.owners["/proc/9"] = 0
         self.assertEqual(words(machine), shlex.split(LLAMA))
 
-    def test_of_several_processes_that_share_the_socket_the_first_is_told(self):
+    def test_first_of_several_processes_with_the_socket(self):
         machine = linux()
         machine.files["/proc/14/stat"] = machine.files["/proc/12/stat"]
         machine.files["/proc/14/cmdline"] = "worker\0"
@@ -95,33 +96,33 @@ class WhoListens(unittest.TestCase):
         machine.links["/proc/14/fd/5"] = "socket:[777]"
         self.assertEqual(words(machine), shlex.split(LLAMA))
 
-    def test_macos_is_asked_by_lsof_and_ps(self):
+    def test_macos_uses_lsof_and_ps(self):
         self.assertEqual(words(mac()), LLAMA.split())
 
-    def test_windows_is_asked_by_powershell(self):
+    def test_windows_uses_powershell(self):
         told = json.dumps({"CommandLine": r'"C:\Program Files\llama\llama-server.exe" '
                                           r"-m D:\x.gguf -t 8"})
-        self.assertEqual(server_process.started(windows(told), PORT, "llama.cpp", ()), server_process.Started(
+        self.assertEqual(server_process.started(windows(told), PORT, "llama.cpp", ()), Started(
             "llama-server.exe -m x.gguf -t 8",
             {"launch_flags": "-t 8", "runtime.threads_count": "8",
              "models.0.file_name": "x.gguf"}))
 
 
-class WhatIsTold(unittest.TestCase):
+class Settings(unittest.TestCase):
     maxDiff = None
 
     def started(self, command: str, engine: Optional[str] = "llama.cpp",
-                names: tuple[privacy.MachineName, ...] = ()) -> Optional[server_process.Started]:
+                names: tuple[privacy.MachineName, ...] = ()) -> Optional[Started]:
         return server_process.started(linux(command), PORT, engine, names)
 
-    def test_flags_that_matter_without_folders_addresses_and_keys(self):
-        self.assertEqual(self.started(LLAMA), server_process.Started(
+    def test_options_without_folders_addresses_and_keys(self):
+        self.assertEqual(self.started(LLAMA), Started(
             "llama-server -m qwen3-4b-Q4_K_M.gguf -c 16384 -np 4 -t 8 -ngl 99 --host ... "
             "--api-key ... --alias fast",
             {"launch_flags": "-c 16384 -np 4 -t 8 -ngl 99", "runtime.threads_count": "8",
              "models.0.file_name": "qwen3-4b-Q4_K_M.gguf"}))
 
-    def test_llama_cpps_own_settings_are_read(self):
+    def test_llama_cpp_settings(self):
         found = self.started("llama-server -fa on -b 4096 --ubatch-size=1024 -ctk q8_0 -ctv q4_0 "
                              "-md /m/small.gguf --jinja")
         self.assertEqual(found.settings, {
@@ -131,19 +132,19 @@ class WhatIsTold(unittest.TestCase):
             "runtime.micro_batch_tokens": "1024", "runtime.kv_cache_type": "q8_0/q4_0",
             "models.0.draft_model": "small.gguf"})
 
-    def test_a_cache_type_told_once_or_twice(self):
+    def test_cache_types_of_keys_and_values(self):
         for flags, kind in (("-ctk q8_0 -ctv q8_0", "q8_0"), ("--cache-type-k q8_0", "q8_0/f16")):
             self.assertEqual(self.started("llama-server " + flags).settings, {
                 "launch_flags": flags, "runtime.kv_cache_type": kind})
 
-    def test_short_flags_of_another_engine_mean_something_else(self):
+    def test_short_options_of_another_engine_are_not_read(self):
         self.assertEqual(self.started("other -t 8 -ctk x", "unknown").settings,
                          {"launch_flags": "-t 8 -ctk x"})
 
-    def test_vllm(self):
+    def test_vllm_settings(self):
         self.assertEqual(self.started("python3 /usr/bin/vllm serve Qwen/Qwen3-8B "
                                       "--max-model-len=4096 --api-key=sk-1 --kv-cache-dtype fp8 "
-                                      "--max-num-batched-tokens 2048", "vLLM"), server_process.Started(
+                                      "--max-num-batched-tokens 2048", "vLLM"), Started(
             "python3 vllm serve Qwen/Qwen3-8B --max-model-len=4096 --api-key=... "
             "--kv-cache-dtype fp8 --max-num-batched-tokens 2048",
             {"launch_flags": "--max-model-len 4096 --kv-cache-dtype fp8 "
@@ -151,7 +152,7 @@ class WhatIsTold(unittest.TestCase):
              "runtime.kv_cache_type": "fp8", "runtime.batch_tokens": "2048",
              "models.0.source_repository": "Qwen/Qwen3-8B"}))
 
-    def test_a_repository_is_told_where_the_server_took_the_model_from_one(self):
+    def test_repository_that_the_model_came_from(self):
         for command, told in (("llama-server -hf ggml-org/gemma-3-4b-it-GGUF:Q8_0 -t 2",
                                "ggml-org/gemma-3-4b-it-GGUF"),
                               ("python3 -m sglang.launch_server --model-path Qwen/Qwen3-4B",
@@ -164,7 +165,7 @@ class WhatIsTold(unittest.TestCase):
             found = server_process.started(machine, PORT, None, ())
             self.assertEqual(found.settings.get("models.0.source_repository"), told, command)
 
-    def test_the_models_file_is_read_where_it_lies(self):
+    def test_model_file_is_read(self):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "m.gguf").write_bytes(test_gguf.ORDINARY)
             for named in ("m.gguf", f"{folder}/m.gguf"):
@@ -177,7 +178,7 @@ class WhatIsTold(unittest.TestCase):
                                                         reads_file=False).settings,
                                  {"models.0.file_name": "m.gguf"})
 
-    def test_variables_that_are_settings_are_told(self):
+    def test_environment_variables_that_are_settings(self):
         machine = linux("ollama serve")
         machine.files["/proc/12/environ"] = "\0".join((
             "OLLAMA_KV_CACHE_TYPE=q8_0", "OLLAMA_FLASH_ATTENTION=1", "OLLAMA_HOST=192.168.1.23",
@@ -185,12 +186,12 @@ class WhatIsTold(unittest.TestCase):
             "OLLAMA_NUM_PARALLEL=", "OPENAI_API_KEY=sk-1", "OMP_NUM_THREADS=4", "LANG=C",
             "CUDA_VISIBLE_DEVICES=GPU-3d8e1f5a-7b2c-4f60-9d1e-2a3b4c5d6e7f", ""))
         flags = "OLLAMA_FLASH_ATTENTION=1 OLLAMA_KV_CACHE_TYPE=q8_0 OMP_NUM_THREADS=4"
-        self.assertEqual(server_process.started(machine, PORT, "Ollama", ()), server_process.Started(
+        self.assertEqual(server_process.started(machine, PORT, "Ollama", ()), Started(
             flags + " ollama serve",
             {"launch_flags": flags, "runtime.flash_attention": "on",
              "runtime.kv_cache_type": "q8_0"}))
 
-    def test_a_flag_goes_before_a_variable(self):
+    def test_option_overrides_variable(self):
         machine = linux("llama-server -t 4")
         machine.files["/proc/12/environ"] = "LLAMA_ARG_THREADS=8\0LLAMA_ARG_BATCH=512\0"
         found = server_process.started(machine, PORT, "llama.cpp", ())
@@ -198,25 +199,31 @@ class WhatIsTold(unittest.TestCase):
             "launch_flags": "LLAMA_ARG_BATCH=512 LLAMA_ARG_THREADS=8 -t 4",
             "runtime.threads_count": "4", "runtime.batch_tokens": "512"})
 
-    def test_no_flags_declare_nothing(self):
-        self.assertEqual(self.started("ollama serve", "Ollama"), server_process.Started("ollama serve", {}))
+    def test_no_options_give_no_settings(self):
+        self.assertEqual(self.started("ollama serve", "Ollama"), Started("ollama serve", {}))
 
-    def test_what_only_passes_the_port_on_tells_nothing(self):
-        self.assertIsNone(self.started("/usr/bin/docker-proxy -proto tcp -host-port 8080"))
+    def test_forwarders_give_nothing(self):
+        for command in ("/usr/bin/docker-proxy -proto tcp -host-port 8080",
+                        r"C:\\Windows\\System32\\svchost.exe -k NetSvcs",
+                        "'C:/Program Files/Docker/com.docker.backend.exe' services",
+                        "'ssh: /Users/x/.colima/ssh.sock [mux]'", "ssh: /x [mux]",
+                        "/Applications/OrbStack.app/Contents/MacOS/OrbStack Helper"):
+            found = self.started(command)
+            self.assertFalse(found and found.settings, command)
 
     def test_negative_numbers_are_values(self):
         self.assertEqual(self.started("llama-server -n -1 -ngl -1").settings,
                          {"launch_flags": "-n -1 -ngl -1"})
 
-    def test_a_value_of_json_keeps_its_quotes(self):
+    def test_json_value_keeps_its_quotes(self):
         flag = """--chat-template-kwargs '{"enable_thinking": false}'"""
         self.assertEqual(self.started("llama-server " + flag).settings, {"launch_flags": flag})
 
-    def test_flags_are_never_told_in_part(self):
+    def test_long_option_lists_are_complete(self):
         flags = " ".join(f"--lora-scaled-{i} 0.5" for i in range(40))
         self.assertEqual(self.started("llama-server " + flags).settings, {"launch_flags": flags})
 
-    def test_nothing_private_comes_through(self):
+    def test_nothing_private_is_published(self):
         names = (privacy.MachineName("user", "samokafor"),)
         for word in ("'/home/sam/x y/m.gguf'", r"'C:\Users\sam\m.gguf'", "--url=http://10.0.0.7:1/",
                      "--hf-token hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345", "--password=hunter2",
@@ -230,3 +237,73 @@ class WhatIsTold(unittest.TestCase):
                             "abcd", "fritz"):
                 self.assertNotIn(private, told, word)
             self.assertEqual(found.settings["runtime.threads_count"], "2", word)
+
+
+BLOB = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+RUNNER = ("/usr/lib/ollama/llama-server --model /home/sam/.ollama/models/blobs/sha256-" + BLOB +
+          " --port 33333 --host 127.0.0.1 -c 16384 -np 4 --flash-attn auto -b 1024 -ub 512 "
+          "-t 6 -ctk q8_0 -ctv q8_0 --api-key hunter2 --log-file /home/sam/x.log")
+
+
+class Children(unittest.TestCase):
+    """Ollama computes in a child per model, which holds its settings."""
+
+    maxDiff = None
+    settings = {
+        "launch_flags": "-c 16384 -np 4 --flash-attn auto -b 1024 -ub 512 -t 6 -ctk q8_0 "
+                        "-ctv q8_0",
+        "runtime.threads_count": "6", "runtime.batch_tokens": "1024",
+        "runtime.micro_batch_tokens": "512", "runtime.flash_attention": "auto",
+        "runtime.kv_cache_type": "q8_0", "models.0.slots_count": "4",
+        "models.0.context_effective_tokens": "4096", "models.0.digest": f"sha256:{BLOB}"}
+
+    def server(self, *children: str, readable: bool = True) -> RecordedMachine:
+        machine = linux("ollama serve")
+        for pid, command in enumerate(children, 20):
+            machine.files[f"/proc/{pid}/stat"] = f"{pid} (runner) S 12 " + "0 " * 20
+            machine.files[f"/proc/{pid}/cmdline"] = "\0".join(shlex.split(command)) + "\0"
+            machine.owners[f"/proc/{pid}"] = 1000
+        if not readable:
+            machine.links.clear()
+            machine.owners["/proc/9"] = 0
+        return machine
+
+    def test_settings_of_ollamas_child(self):
+        for readable in (True, False):
+            found = server_process.started(self.server(RUNNER, readable=readable), PORT, "Ollama",
+                                           ())
+            self.assertEqual(found, Started("ollama serve", self.settings), readable)
+
+    def test_settings_of_several_children_only_where_they_agree(self):
+        other = RUNNER.replace(BLOB, BLOB[::-1]).replace("-c 16384", "-c 8192")
+        found = server_process.started(self.server(RUNNER, other), PORT, "Ollama", ()).settings
+        self.assertEqual(found, {key: text for key, text in self.settings.items() if key not in (
+            "launch_flags", "models.0.digest", "models.0.context_effective_tokens")})
+
+    def test_a_runner_without_options_gives_the_weights(self):
+        found = server_process.started(self.server(
+            f"ollama runner --model /x/blobs/sha256-{BLOB} --port 5", "sh -c sleep"), PORT,
+            "Ollama", ())
+        self.assertEqual(found.settings, {"models.0.digest": f"sha256:{BLOB}"})
+
+    def test_a_setting_of_the_server_overrides_the_childs(self):
+        machine = self.server(RUNNER)
+        machine.files["/proc/12/environ"] = "OLLAMA_KV_CACHE_TYPE=q4_0\0"
+        found = server_process.started(machine, PORT, "Ollama", ()).settings
+        self.assertEqual(found["runtime.kv_cache_type"], "q4_0")
+        self.assertTrue(found["launch_flags"].startswith("OLLAMA_KV_CACHE_TYPE=q4_0 -c 16384"))
+
+    def test_children_on_macos_and_windows(self):
+        machine = mac("/usr/local/bin/ollama serve")
+        machine.commands.update({"pgrep -P 412": "500\n501\n",
+                                 "ps -ww -o command= -p 500": RUNNER,
+                                 "ps -ww -o command= -p 501": ""})
+        for found in (machine, windows(json.dumps([
+                {"CommandLine": "ollama.exe serve"}, {"CommandLine": None},
+                {"CommandLine": RUNNER.replace("/", "\\")}]))):
+            self.assertEqual(server_process.started(found, PORT, "Ollama", ()).settings,
+                             self.settings)
+
+
+if __name__ == "__main__":
+    unittest.main()
