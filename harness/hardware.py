@@ -41,13 +41,18 @@ def busy_now(sampler: gauges.Sampler, pause: Callable[[float], Any] = time.sleep
     return "unknown (the system does not report it at once)" if busy is None else f"{busy:.0%}"
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the program; returns the exit code."""
+def build_parser() -> text.Parser:
+    """The command line."""
     parser = text.Parser("hardware", __doc__)
     parser.add_argument("--json", action="store_true", help="print hardware.json")
     parser.add_argument("--no-bandwidth", action="store_true",
                         help="skip the memory copy, which keeps all cores busy for a second")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the program; returns the exit code."""
+    options = build_parser().parse_args(argv)
     busy = None if options.json else busy_now(gauges.Sampler())
     found = inventory.inventory(measure=not options.no_bandwidth)
     # ASCII, since a redirected file has the console's code page.

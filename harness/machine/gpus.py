@@ -11,8 +11,8 @@ SHARED = system.Unknown("it shares the machine's memory")
 # Name and vendor of graphics units that are part of a processor and use the machine's memory.
 INTEGRATED = re.compile(
     r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|\bIris\b|\b(U?HD|Intel\S*) Graphics"
-    r"|Arc\W*(\(TM\)|™)?\W*(Graphics|1\d\d[TV]\b)|\bRadeon\W*(\(TM\)|™)?\W*"
-    r"(Graphics$|\d{3}M\b|80\d0S\b|Vega \d+ (Graphics|Mobile)|R\d Graphics)")
+    r"|\bArc\W*(TM\W+)?(Graphics|1\d\d[TV]\b)"
+    r"|\bRadeon\W*(TM\W+)?(Graphics$|\d{3}M\b|80\d0S\b|Vega \d+ (Graphics|Mobile)|R\d Graphics)")
 # 0x8 hardware slowdown, 0x20 software thermal, 0x40 hardware thermal, 0x80 power brake. Not 0x4,
 # the card's own power limit, which is normal for a busy card.
 NVIDIA_THROTTLE_BITS = 0x8 | 0x20 | 0x40 | 0x80
@@ -28,7 +28,7 @@ PCI_VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel"}
 SOC_DRIVERS = {"tegra-host1x": "NVIDIA", "nvgpu": "NVIDIA", "gk20a": "NVIDIA", "asahi": "Apple",
                "msm_dpu": "Qualcomm", "msm": "Qualcomm", "adreno": "Qualcomm", "panthor": "ARM",
                "panfrost": "ARM"}
-UNNAMED = re.compile(r"(?i)(amd )?radeon\W*(\(tm\)|™)? graphics|0x[0-9a-f]+|device .*")
+UNNAMED = re.compile(r"(?i)(amd )?radeon\W*(tm\W+)?graphics|0x[0-9a-f]+|device .*")
 
 
 # --- NVIDIA --------------------------------------------------------------------------------------
