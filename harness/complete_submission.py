@@ -47,7 +47,14 @@ from core import files, ledger, metric_definitions, privacy, privacy_patterns, r
 from core.errors import HarnessError, StorageError
 from core.names import this_machine
 from core.records import LedgerLine, Manifest, Metadata
-from core.text import Parser, command, print_safe, printable, terminal_width
+from core.text import (
+    Parser,
+    command,
+    command_lines,
+    print_safe,
+    printable,
+    terminal_width,
+)
 from machine import inventory, server_process, system
 from run import cli
 
@@ -56,7 +63,7 @@ SUBMISSIONS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 HARDWARE, METADATA, PAGE = "hardware.json", "metadata.json", "run.md"
 HOST_NAME = "manifest.host_hostname_short"
 STAGED = ".new"
-LONGEST_EXAMPLE = 34          # columns of `key=example`; longer ones push the next column aside
+LONGEST_EXAMPLE = 36          # columns of `key=example`; longer ones push the next column aside
 SEARCHED_CODES = ("private-value", "private-answer")    # of the search, which knows more names
 Names = Sequence[privacy.MachineName]
 
@@ -277,7 +284,7 @@ def check_folder(folder: str, is_synthetic: bool, names: Names) -> list[findings
         submission.check(one, settings, copies.Index(), report)
     privacy_scan.PrivacyScan(searched, names).paths([folder], sys.stdin.buffer)
     return [*(one for one in report.findings() if one.code not in SEARCHED_CODES),
-            *(one for one in searched.findings() if one.code in SEARCHED_CODES)]
+            *dict.fromkeys(one for one in searched.findings() if one.code in SEARCHED_CODES)]
 
 
 def cells_not_ranked(document: Metadata) -> list[str]:
@@ -396,9 +403,9 @@ def _proposed(server: Optional[server_process.Started],
 def as_text(report: Report, width: int, list_optional: bool = False) -> str:
     """The report for people, in lines of at most `width` characters, commands and paths excepted.
     """
-    def again(*settings: str) -> str:
+    def again(*settings: str) -> list[str]:
         words = [word for setting in settings for word in ("--set", setting)]
-        return "  " + command("complete_submission", report.folder, *words)
+        return command_lines(command("complete_submission", report.folder, *words), width)
 
     def paragraph(text: str, indent: str = "  ", hanging: str = "  ") -> list[str]:
         return textwrap.wrap(printable(text, 1000), width, initial_indent=indent,
@@ -421,7 +428,7 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         lines += ["", *paragraph("The server's command line now, without folders, addresses and "
                                  "keys:", ""), *paragraph(report.server_line),
                   "If it did not change during the run, type:",
-                  again(*(f"{one.short}={printable(report.proposed[one.key], 400)}"
+                  *again(*(f"{one.short}={printable(report.proposed[one.key], 400)}"
                           for one in report.to_declare if one.key in report.proposed))]
     for title, found in (("The check would refuse this:", report.refused),
                          ("Warnings (the check allows them; explain them in your notes):",
@@ -442,17 +449,17 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
                                  "between its comments, or type:", "", "")]
         words = [name for name in report.to_do if name != "attestation"]
         if words:
-            lines += [again(*(f"run_md.{name}=None." for name in words)),
+            lines += [*again(*(f"run_md.{name}=None." for name in words)),
                       *paragraph("None. is for nothing to say; else type what you changed and "
                                  "why, and what a reader should know", hanging="")]
         if "attestation" in report.to_do:
             lines += ["and, once you have reviewed all five files:",
-                      again("run_md.attestation=true")]
+                      *again("run_md.attestation=true")]
     for note in report.notes:
         lines += ["", *paragraph(f"Note: {note}", "")]
     replace = " (with the true value in place of each VALUE)" * report.next.endswith("=VALUE")
     then = " (once the errors are fixed)" * bool(report.refused)
-    return "\n".join([*lines, "", f"Next{replace}{then}:", f"  {report.next}"])
+    return "\n".join([*lines, "", f"Next{replace}{then}:", *command_lines(report.next, width)])
 
 
 def _value_lines(chosen: Sequence[declared.MissingValue], width: int) -> list[str]:

@@ -1,9 +1,8 @@
 """Values the contributor can declare with --set.
 
 A key is a file's name and a path in it: `hardware.memory.type`, `metadata.models.0.quantization`.
-The schemas describe every value. In metadata.schema.json a description also says, after a
-semicolon, where to find the value. hardware.json is mostly probed: WHERE_TO_LOOK lists the values
-that are worth asking for, and where to find them.
+The schemas describe every value. A value that is worth asking for has an example there, and its
+description says after "; see" where to find it.
 """
 from __future__ import annotations
 
@@ -40,27 +39,6 @@ MIXTURE = re.compile(r"(?:^|[-_])a\d+(?:\.\d+)?b|\d+x\d+b|moe|mixtral|gpt-oss", 
 # A virtual machine does not know its host's memory modules.
 PHYSICAL_MEMORY = frozenset(("type", "speed_mts", "channels_count",
                              "bandwidth_theoretical_gb_per_s"))
-
-WHERE_TO_LOOK = {
-    "system.kind": "vm for a rented virtual machine",
-    "system.model_name": "the label or the shop's page; for a rented machine, its type",
-    "system.virtualization": "none, or the hypervisor's name",
-    "cpu.model_name": "lscpu, or the system settings",
-    "memory.capacity_bytes": "free -b, or the system settings",
-    "memory.type": "sudo dmidecode -t memory (Type), or the machine's data sheet",
-    "memory.speed_mts": "sudo dmidecode -t memory (Configured Memory Speed)",
-    "memory.channels_count": "sudo dmidecode -t memory (Locator), or the mainboard's manual",
-    "memory.bandwidth_theoretical_gb_per_s": "the data sheet, or speed_mts x 8 bytes x channels",
-    "memory.unified": "true on Apple silicon and other chips whose GPU has no memory of its own",
-    "os.name": "the system settings",
-    "accelerators_count": "0 if there is none",
-    "accelerators.*.model_name": "nvidia-smi, rocm-smi, or the system settings",
-    "accelerators.*.memory_bytes": "nvidia-smi, rocm-smi, or the card's data sheet",
-    "accelerators.*.memory_bandwidth_gb_per_s": "the card's data sheet",
-    "accelerators.*.driver_version": "nvidia-smi, rocm-smi, or the driver's control panel",
-    "accelerators.*.compute_api": "nvidia-smi (CUDA Version), or the runtime's log",
-    "accelerators.*.power_limit_w": "nvidia-smi -q -d POWER",
-}
 
 
 class MissingValue(NamedTuple):
@@ -132,12 +110,12 @@ def full_key(key: str, models: int) -> str:
             one.startswith(f"metadata.{part}.") for one in keys):
         raise HarnessError(f"--set {printable(key)}: this is computed from the run and cannot be "
                            "set")
-    if not near:
-        ends = {".".join(one.split(".")[at:]): one for one in keys
-                for at in range(one.count(".") + 1)}
-        near = list(dict.fromkeys(ends[end] for end in
-                                  difflib.get_close_matches(key, ends, 3, 0.5)))
-    hint = (f"did you mean {' or '.join(near[:4])}?" if near else
+    if near:
+        raise HarnessError(f"--set {printable(key)}: several values end like this; type "
+                           f"{' or '.join(near[:4])}")
+    ends = {".".join(one.split(".")[at:]): one for one in keys for at in range(one.count(".") + 1)}
+    near = list(dict.fromkeys(ends[end] for end in difflib.get_close_matches(key, ends, 3, 0.5)))
+    hint = (f"did you mean {' or '.join(near)}?" if near else
             "type a whole key, such as hardware.memory.type or metadata.runtime.backend")
     raise HarnessError(f"--set {printable(key)}: there is no such value; {hint}")
 
@@ -322,23 +300,17 @@ def _is_worth_asking(key: str, document: Metadata, hardware: Mapping[str, Any],
         return False
     if key.startswith("hardware."):
         is_guest = hardware["system"]["kind"]["value"] == "vm"
-        return _look_up(key) in WHERE_TO_LOOK and not (
+        return "examples" in field(key) and not (
             is_guest and key.startswith("hardware.memory.") and name in PHYSICAL_MEMORY)
     if name == "active_parameters_count":
         return bool(MIXTURE.search(document["models"][int(key.split(".")[2])]["model"]))
     return name != "bits_per_weight" and not (flags_known and name in FLAG_SETTINGS)
 
 
-def _look_up(key: str) -> str:
-    return re.sub(r"\.\d+\.", ".*.", key.partition(".")[2])
-
-
 def _missing_value(key: str, models: int, important: bool) -> MissingValue:
     node = field(key)
-    what, _, where = node["description"].rstrip(".").partition("; ")
-    if key.startswith("hardware."):
-        what, where = node["description"].rstrip("."), WHERE_TO_LOOK[_look_up(key)]
+    what, _, where = node["description"].rstrip(".").partition("; see ")
     example = node["examples"][0]
     return MissingValue(key, short_key(key, models),
-                        example if isinstance(example, str) else json.dumps(example), what,
-                        where.removeprefix("see "), accepted(key), important)
+                        example if isinstance(example, str) else json.dumps(example), what, where,
+                        accepted(key), important)

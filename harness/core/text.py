@@ -171,6 +171,24 @@ def command(program: str, *words: str) -> str:
     return shlex.join(["python3", f"harness/{program}.py", *words])
 
 
+def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
+    """A command in lines of at most `width` that a shell joins again; in one line on Windows."""
+    units = [""]                  # an option stays with its value
+    for word in map(shlex.quote, shlex.split(text)):
+        if units[-1].startswith("--") and " " not in units[-1] and not word.startswith("--"):
+            units[-1] += f" {word}"
+        else:
+            units.append(word)
+    lines = [indent + units[1]]
+    for unit in units[2:]:
+        if len(lines[-1]) + len(unit) + len("  \\") > width:
+            lines[-1] += " \\"
+            lines.append(indent * 2 + unit)
+        else:
+            lines[-1] += f" {unit}"
+    return lines if os.name != "nt" else [indent + text]
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a program, described by its docstring, which ends with `exit codes:`.
 

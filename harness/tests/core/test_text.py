@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import shlex
 import unittest
 from unittest import mock
 
@@ -126,6 +127,17 @@ class CommandLines(unittest.TestCase):
                               ("nt", 'py harness/x.py --out "a b" c:7b')):
             with self.subTest(system), mock.patch.object(text.os, "name", system):
                 self.assertEqual(text.command("x", "--out", "a b", "c:7b"), shown)
+
+    def test_long_commands_continue_where_a_shell_joins_them(self) -> None:
+        typed = text.command("x", "folder" * 3, "--set", "a=b c", "--set", "d=1")
+        for width in (20, 40, 60, 200):
+            lines = text.command_lines(typed, width)
+            joined = "\n".join(lines).replace("\\\n", "")
+            self.assertEqual(shlex.split(joined), shlex.split(typed))
+            self.assertIn("--set 'a=b c'", "\n".join(lines))
+        self.assertLessEqual(max(map(len, text.command_lines(typed, 40))), 40)
+        with mock.patch.object(text.os, "name", "nt"):
+            self.assertEqual(text.command_lines(typed, 20), ["  " + typed])
 
 
 if __name__ == "__main__":
