@@ -33,6 +33,7 @@ if sys.version_info < (3, 9):      # above all code that an older Python cannot 
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -83,7 +84,6 @@ class Settings(NamedTuple):
 
     values: dict[str, Any]
     sections: dict[str, str]
-    remove_host_name: bool
 
 
 class Submission(NamedTuple):
@@ -171,7 +171,7 @@ def _read(folder: str, name: str) -> Any:
 
 def read_settings(typed: Sequence[str], models: int) -> Settings:
     """The KEY=VALUE of every --set. Raises HarnessError."""
-    settings = Settings({}, {}, any(text == f"{HOST_NAME}=null" for text in typed))
+    settings = Settings({}, {})
     for word in typed:
         key, equals, text = word.partition("=")
         name = key.partition(".")[2]
@@ -186,11 +186,13 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
                 settings.sections[name] = run_md.section_text(name, text)
             except ValueError as error:
                 raise HarnessError(f"--set {key}: {error}") from None
-        elif key != HOST_NAME:
+        elif key == HOST_NAME:
+            if text != "null":
+                raise HarnessError(f"--set {key}: the name can only be removed; type {key}=null")
+            settings.values[key] = None
+        else:
             full = declared.full_key(key, models)
             settings.values[full] = declared.parse(full, text)
-        elif text != "null":
-            raise HarnessError(f"--set {key}: the name can only be removed; type {key}=null")
     return settings
 
 
@@ -229,7 +231,7 @@ def build_submission(evidence: Evidence, settings: Settings, machine: system.Mac
     sections = {**(_read(evidence.folder, PAGE) or {}), **settings.sections}
     # A login is often a part of the handle, which is published anyway.
     names = (*names, privacy.MachineName(privacy_patterns.PUBLIC, manifest["submitter_handle"]))
-    if settings.remove_host_name:
+    if HOST_NAME in settings.values:
         manifest["host_hostname_short"] = None
     declarations = declared.merge(metadata.declared_in(earlier_metadata),
                                   declared.of_file(settings.values, "metadata"))
@@ -282,7 +284,7 @@ def check_folder(folder: str, is_synthetic: bool, names: Names) -> list[findings
     settings = submission.Settings(release.known(), is_synthetic, None, time.time())
     for one in sources.of_paths([folder], report):
         submission.check(one, settings, copies.Index(), report)
-    privacy_scan.PrivacyScan(searched, names).paths([folder], sys.stdin.buffer)
+    privacy_scan.PrivacyScan(searched, names).paths([folder], io.BytesIO())
     return [*(one for one in report.findings() if one.code not in SEARCHED_CODES),
             *dict.fromkeys(one for one in searched.findings() if one.code in SEARCHED_CODES)]
 
@@ -437,7 +439,7 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         for one in found:
             place = f" ({printable(one.place)})" if one.place else ""
             more = f" ({one.more} more like it)" if one.more else ""
-            name = one.path.rpartition("/")[2] + (f":{one.line}" if one.line else "")
+            name = os.path.basename(one.path) + (f":{one.line}" if one.line else "")
             lines += [f"  {one.code}  {printable(name)}{place}",
                       *paragraph(one.what + more, "    ", ""),
                       *paragraph(f"fix: {one.fix()}", "    ")]
@@ -498,7 +500,7 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
     made = build_submission(evidence, parsed, machine, reprobe, names)
     contents = {HARDWARE: ledger.dump_document(made.hardware),
                 METADATA: ledger.dump_document(made.metadata), PAGE: made.page.encode("utf-8")}
-    if parsed.remove_host_name:
+    if HOST_NAME in parsed.values:
         contents[ledger.MANIFEST] = ledger.dump_document(made.manifest)
     write_all(folder, contents)
     return make_report(evidence, made, sorted(contents),

@@ -182,12 +182,6 @@ def _result_row(cell: Cell) -> list[str]:
             ", ".join(map(_code, cell["flags"]))]
 
 
-def _flags(document: Metadata) -> str:
-    """Each flag of the run with its explanation and remedy."""
-    flags = [line.partition(":") for line in result_tables.flags_explained(document)]
-    return _list([f"**{name}**:{text}" for name, _, text in flags])
-
-
 def _timing_error(document: Metadata) -> str:
     lines = [markdown_safe(result_tables.instrument_line(document), 300)]
     lag = document["instrument"]["read_lag_us"]
@@ -274,15 +268,6 @@ def deviations(manifest: Manifest, document: Metadata, events: Sequence[LedgerLi
 
 
 # --- the page ------------------------------------------------------------------------------------
-def _banner(manifest: Manifest) -> str:
-    if not manifest["synthetic"]:
-        return ""
-    what = ("**EXAMPLE, SYNTHETIC.** Made-up data that shows what a submission looks like"
-            if manifest["submitter_handle"] == "example" else
-            "**SYNTHETIC.** A rehearsal against the built-in test server")
-    return f"> {what}; no machine was measured.\n\n"
-
-
 def _summary(manifest: Manifest, document: Metadata) -> str:
     run, engine, counts = document["run"], document["endpoint"]["engine"], document["counts"]
     total = sum(counts.values())
@@ -303,12 +288,17 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
     models = ", ".join(_code(model, 200) for model in manifest["models"])
     own = {name: "\n".join((section_marks(name)[0], sections.get(name) or SECTIONS[name],
                             section_marks(name)[1])) for name in SECTIONS}
+    flags = [line.partition(":") for line in result_tables.flags_explained(document)]
+    banner = "" if not manifest["synthetic"] else "> {}; no machine was measured.\n\n".format(
+        "**EXAMPLE, SYNTHETIC.** Made-up data that shows what a submission looks like"
+        if manifest["submitter_handle"] == "example" else
+        "**SYNTHETIC.** A rehearsal against the built-in test server")
     parts = (
         (f"# {models} on {_code(manifest['device_tag'])}", _summary(manifest, document)),
         ("## Machine", _machine(hardware, document)),
         ("## Model and runtime", _models(document)),
         ("## Results", _results(document)),
-        ("## Flags", _flags(document)),
+        ("## Flags", _list([f"**{name}**:{text}" for name, _, text in flags])),
         ("## Timing error", _timing_error(document)),
         ("## How to repeat this run", _reproduce(manifest, document)),
         ("## Deviations", f"Computed:\n\n{_list(deviations(manifest, document, events))}\n\n"
@@ -317,4 +307,4 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
         ("## Privacy and honesty", own["attestation"]),
     )
     page = "\n\n".join(f"{heading}\n\n{body}" for heading, body in parts)
-    return f"{_banner(manifest)}{HEADER}\n\n{page}\n"
+    return f"{banner}{HEADER}\n\n{page}\n"
