@@ -21,18 +21,14 @@ INSTRUCTION_SETS = {                  # the kernel's flag: our name
 ARM_VENDORS = {0x41: "ARM", 0x42: "Broadcom", 0x43: "Cavium", 0x46: "Fujitsu", 0x48: "HiSilicon",
                0x4e: "NVIDIA", 0x50: "APM", 0x51: "Qualcomm", 0x53: "Samsung", 0x61: "Apple",
                0xc0: "Ampere"}
-ARM_PARTS = {
-    (0x41, part): name for part, name in (
-        (0xd03, "Cortex-A53"), (0xd04, "Cortex-A35"), (0xd05, "Cortex-A55"), (0xd07, "Cortex-A57"),
-        (0xd08, "Cortex-A72"), (0xd09, "Cortex-A73"), (0xd0a, "Cortex-A75"), (0xd0b, "Cortex-A76"),
-        (0xd0c, "Neoverse-N1"), (0xd0d, "Cortex-A77"), (0xd40, "Neoverse-V1"),
-        (0xd41, "Cortex-A78"), (0xd42, "Cortex-A78AE"), (0xd44, "Cortex-X1"),
-        (0xd46, "Cortex-A510"), (0xd47, "Cortex-A710"), (0xd48, "Cortex-X2"),
-        (0xd49, "Neoverse-N2"), (0xd4b, "Cortex-A78C"), (0xd4c, "Cortex-X1C"),
-        (0xd4d, "Cortex-A715"), (0xd4e, "Cortex-X3"), (0xd4f, "Neoverse-V2"),
-        (0xd80, "Cortex-A520"), (0xd81, "Cortex-A720"), (0xd82, "Cortex-X4"),
-        (0xd83, "Neoverse-V3AE"), (0xd84, "Neoverse-V3"), (0xd85, "Cortex-X925"),
-        (0xd87, "Cortex-A725"), (0xd8e, "Neoverse-N3"))}
+ARM_PARTS = {(0x41, int(part, 16)): name for part, _, name in (row.partition(" ") for row in (
+    "d03 Cortex-A53", "d04 Cortex-A35", "d05 Cortex-A55", "d07 Cortex-A57", "d08 Cortex-A72",
+    "d09 Cortex-A73", "d0a Cortex-A75", "d0b Cortex-A76", "d0c Neoverse-N1", "d0d Cortex-A77",
+    "d40 Neoverse-V1", "d41 Cortex-A78", "d42 Cortex-A78AE", "d44 Cortex-X1", "d46 Cortex-A510",
+    "d47 Cortex-A710", "d48 Cortex-X2", "d49 Neoverse-N2", "d4b Cortex-A78C", "d4c Cortex-X1C",
+    "d4d Cortex-A715", "d4e Cortex-X3", "d4f Neoverse-V2", "d80 Cortex-A520", "d81 Cortex-A720",
+    "d82 Cortex-X4", "d83 Neoverse-V3AE", "d84 Neoverse-V3", "d85 Cortex-X925",
+    "d87 Cortex-A725", "d8e Neoverse-N3"))}
 ARM_PARTS.update({(0x51, 0x001): "Oryon", (0x4e, 0x004): "Carmel", (0xc0, 0xac3): "Ampere-1",
                   (0xc0, 0xac4): "Ampere-1a"})
 CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp",
@@ -281,10 +277,13 @@ def memory_limit(machine: system.Machine) -> Optional[int]:
 def cpu_quota(machine: system.Machine) -> Optional[float]:
     """The smallest number of CPUs that this process's control groups allow, or null.
 
-    Both versions give a quota and a period in µs; "max" and -1 mean no limit.
+    Both versions give a quota and a period in µs, where "max" and -1 mean no limit, and a list.
     """
-    quotas = []
-    for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "cpu"):
+    groups = machine.read("/proc/self/cgroup")
+    quotas: list[float] = [len(parse_cpu_list(machine.read(f"{folder}/cpuset.{name}")))
+                           for folder in parse_cgroups(groups, "cpuset")
+                           for name in ("cpus.effective", "effective_cpus")]
+    for folder in parse_cgroups(groups, "cpu"):
         older = [machine.read(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
         for text in (machine.read(f"{folder}/cpu.max"), " ".join(older)):
             fields = [system.whole(field) for field in (text or "").split()]
@@ -385,10 +384,10 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
         kind = system.Unknown("WSL hides the machine that it runs on")
     elif hypervisor not in ("none", None):
         kind = "vm"
-    elif kind is None and board:
-        kind = next((kind for pattern, kind in BOARD_KINDS if pattern.search(board)), None) or (
-            "laptop" if any(supply["type"] == "Battery" for supply in _supplies(machine))
-            else "sbc")
+    elif kind is None:
+        kind = next((kind for pattern, kind in BOARD_KINDS if pattern.search(board or "")), None)
+        battery = any(supply["type"] == "Battery" for supply in _supplies(machine))
+        kind = kind or ("laptop" if battery else "sbc" if board else None)
     name = system.firmware_name(dmi) or board
     if machine.system == "Android":
         kind = system.Unknown("a phone or tablet is none of the kinds")

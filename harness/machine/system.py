@@ -174,7 +174,8 @@ FILLER = re.compile(
     r"(name|configid)|default( string)?|(not|un) ?(applicable|specified|available|supported|defined"
     r"|known|identified|provided|present|set|filled)|(system )?o\.?e\.?m\.?|other|none|null|nil|nan"
     r"|n/?a|empty|invalid|err!?|all series|out of spec|unknown error|gpu is lost"
-    r"|insufficient permissions|no module installed|(0x)?f+h?|(0x)?[f0]{4,}|0?123456789\w*)\W*")
+    r"|insufficient permissions|no module installed|linux,dummy-virt|(0x)?f+h?|(0x)?[f0]{4,}"
+    r"|0?123456789\w*)\W*")
 
 
 class Unknown(str):
@@ -423,7 +424,7 @@ def channel_of(place: str) -> Optional[str]:
 
 def memory_type(text: Any) -> Optional[str]:
     """"LPDDR5" of "LPDDR5", "lp_ddr5" or "DDR4 SDRAM" likewise; null for what is no memory type."""
-    found = re.match(r"(LP)?(DDR\d?X?|HBM\d?E?)(?=SDRAM|SODIMM|DIMM|L?$)",
+    found = re.match(r"(LP|G)?(DDR\d?X?|HBM\d?E?)(?=SDRAM|SODIMM|(FB|R|U)?DIMM|L?$)",
                      re.sub(r"[ _-]", "", str(text)).upper())
     return (found[1] or "") + found[2] if found else None
 
@@ -433,8 +434,11 @@ def memory_of_modules(modules: Sequence[Module]) -> dict[str, Any]:
 
     bandwidth = transfers/s * bytes of one transfer, summed over the channels with a module; the
     slowest module sets the speed of all. Null if modules differ in type, or one names no channel.
-    ECC bits do not count; a speed or width of 0 or 0xFFFF is unknown.
+    ECC bits do not count, nor do flash and non-volatile modules; a speed or width of 0 or 0xFFFF is
+    unknown.
     """
+    modules = [module for module in modules
+               if not re.search(r"(?i)flash|rom$|volatile", str(module.kind))]
     kinds = {memory_type(module.kind) for module in modules}
     speeds = [module.speed_mts for module in modules if 100 <= (module.speed_mts or 0) < 0xffff]
     speed = min(map(int, filter(None, speeds))) if speeds and len(speeds) == len(modules) else None
