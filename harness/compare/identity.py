@@ -158,8 +158,7 @@ def _refines(detailed: str, general: str) -> bool:
 def _digest(text: Optional[str]) -> Optional[str]:
     if not text:
         return None
-    word = text.strip().lower()
-    return word[len("sha256:"):] if word.startswith("sha256:") else word
+    return re.sub(r"^sha256[:\-]", "", text.strip().lower())
 
 
 def _known_sizes_differ(sizes: Iterable[Optional[int]]) -> bool:
@@ -340,17 +339,21 @@ SETTINGS = {
     "ub": "micro_batch_tokens", "ubatch-size": "micro_batch_tokens", "md": "draft_model",
     "model-draft": "draft_model", "draft-model": "draft_model", "hfd": "draft_model",
     "speculative-model": "draft_model", "speculative-config": "draft_model",
+    **dict.fromkeys(("c", "ctx-size", "max-model-len", "OLLAMA_CONTEXT_LENGTH"), "context"),
+    **dict.fromkeys(("np", "parallel", "max-num-seqs", "OLLAMA_NUM_PARALLEL"), "slots"),
+    **dict.fromkeys(("t", "threads"), "threads"),
+    **dict.fromkeys(("ngl", "n-gpu-layers", "gpu-layers"), "gpu_offload"),
+    **dict.fromkeys(("tp", "tensor-parallel-size", "tp-size"), "cards_used"),
     **dict.fromkeys((
-        "c", "ctx-size", "np", "parallel", "max-model-len", "max-num-seqs", "t", "threads", "ngl",
-        "n-gpu-layers", "gpu-layers", "OLLAMA_NUM_PARALLEL", "OLLAMA_CONTEXT_LENGTH", "temp",
+        "temp",
         "repeat-penalty", "repeat-last-n", "top-k", "top-p", "min-p", "seed", "s", "n", "predict",
         "override-generation-config", "generation-config", "jinja", "host", "port", "alias", "a",
         "metrics", "no-webui", "served-model-name", "verbose", "v", "m", "model", "hf", "hf-repo",
         "hf-file", "api-key", "props", "slots", "chat-template", "reasoning-format", "no-warmup",
         "warmup", "OLLAMA_HOST", "OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS",
         "OLLAMA_DEBUG", "OLLAMA_MAX_LOADED_MODELS", "cont-batching", "cb", "threads-http",
-        "trust-remote-code", "download-dir", "timeout", "log-disable", "tensor-parallel-size",
-        "dtype", "quantization", "chat-template-kwargs", "offline"), "")}
+        "trust-remote-code", "download-dir", "timeout", "log-disable", "quantization",
+        "chat-template-kwargs", "offline", "mlock", "mmap", "no-mmap"), "")}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -371,7 +374,7 @@ def launch_settings(text: str) -> tuple[tuple[str, str], ...]:
             value = words[i + 1]
         name = name.lstrip("-")
         setting = SETTINGS.get(name, name)
-        if setting:
+        if setting and (name, value) != ("dtype", "auto"):
             found[setting] = value.lower() or "on"
     keys, values = found.pop("kv_k", None), found.pop("kv_v", None)
     if keys or values:
@@ -423,15 +426,17 @@ def configuration(facts: Facts, at: Facts, hardware: Facts, on: Machine, engine:
     offload = facts.get("gpu_offload_ratio")
     if offload is None and backend == "cpu":
         offload = 0
-    context = facts.get("context_effective_tokens")
-    made["gpu_offload"] = _tenths(offload)
-    made["cards_used"] = _text(at.get("accelerators_used_count"))
-    made["context"] = _text(names.power_of_two(context) if context else None)
-    made["slots"] = _text(facts.get("slots_count"))
+    context, threads = facts.get("context_effective_tokens"), typed.pop("threads", None)
+    for name, known in (
+            ("gpu_offload", _tenths(offload)), ("cards_used", at.get("accelerators_used_count")),
+            ("context", names.power_of_two(context) if context else None),
+            ("slots", facts.get("slots_count"))):
+        flag = typed.pop(name, None)
+        made[name] = _text(flag if known is None else known)
     in_main_memory = offload is not None and offload <= 0.995 or not on.has_own_memory
     on_cpu = offload is not None and offload <= 0.995 or backend is None and not on.has_own_memory
     if on_cpu:
-        made["threads"] = _text(at.get("threads_count"))
+        made["threads"] = _text(at.get("threads_count")) or threads
         made["instruction_sets"] = _text(hardware.get("cpu.instruction_sets"))
         made["l3_kib"] = _text(hardware.get("cpu.cache_l3_kib"))
     if in_main_memory:

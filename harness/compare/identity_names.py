@@ -18,7 +18,7 @@ def quantization(text: str, in_mlx: bool = False) -> str:
 
     in_mlx: the weights are MLX's, where "4bit" is MLX-4; elsewhere its container is unknown.
     """
-    word = re.sub(r"^(all|mostly)[ _-]", "", text.strip().lower())
+    word = re.sub(r"^(all|mostly)[ _-]|\(guessed\)|\bternary\b", "", text.strip().lower()).strip()
     word = re.sub(r"medium|small|large", lambda match: match[0][0], word)
     bits_each = re.search(r"(\d(?:\.\d+)?)\W*bpw", word)
     exl = re.search(r"exl[23]", word)
@@ -116,7 +116,7 @@ class ModelName(NamedTuple):
 
 # A quantisation, container or packaging in a name whose parts are joined by "-".
 PACKAGING = re.compile(
-    r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl|s|m)|[it]?q\d(?:-k(?:-(?:xxs|xs|xl|s|m|l))?"
+    r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl|s|m|kss|ks|kt|k)|[it]?q\d(?:-k(?:-(?:xxs|xs|xl|s|m|l))?"
     r"|-[01](?:-\d-\d)?)?)"
     r"|bf16|fp?16|fp?32|float16|float32|bfloat16"
     r"|(?:mx|nv)fp[468](?:-moe)?|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static))?"
@@ -125,10 +125,11 @@ PACKAGING = re.compile(
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
     r"|mixed-\d-\d|[2-8]-?bits?(?:-dwq)?(?:-gs?\d{2,3})?|dwq"
     r"|mlx|gguf|ggml|ggjt|hf|transformers|safetensors|onnx|openvino|imat|imatrix|i1|static|quantized"
-    r"|quants?|unsloth|marlin|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
+    r"|quants?|unsloth|marlin|h[68]|ov|mlc|q\df(?:16|32)(?:-\d)?|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
 CONTAINERS = {"mlx", "gguf", "ggml", "ggjt", "hf", "transformers", "safetensors", "onnx",
-              "openvino", "imat", "imatrix", "i1", "static", "quantized", "quant", "quants", "unsloth",
+              "openvino", "ov", "mlc", "h6", "h8", "imat", "imatrix", "i1", "static", "quantized", "quant", "quants", "unsloth",
               "marlin"}
+FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")
 TUNES = {"instruct": "instruct", "it": "instruct", "chat": "instruct", "inst": "instruct",
          "base": "base", "pt": "base", "pretrained": "base"}
@@ -139,11 +140,9 @@ def model_name(text: str, engine: str = "") -> ModelName:
     """Take a served name, a file name or a repository apart. engine: folded name of the engine."""
     path, owner, from_ollama = _location(text, engine)
     quant_after_at = ""
-    at, _, revision = path.partition("@")
-    if revision:
-        path, quant_after_at = at, f"-{revision}"
-        if not PACKAGING.search(f"-{_joined(revision)}-"):
-            quant_after_at = ""
+    path, _, revision = path.partition("@")
+    if PACKAGING.search(f"-{_joined(revision)}-"):
+        quant_after_at, revision = f"-{revision}", ""
     base, _, tag = path.partition(":")
     if tag.isdigit() and not from_ollama or tag == "latest":
         tag = ""
@@ -155,6 +154,7 @@ def model_name(text: str, engine: str = "") -> ModelName:
     if owner:
         repository = owner if "/" in owner else f"{owner}/{base.lower()}"
         repository = f"ollama:{repository}" if from_ollama else repository
+        repository += f"@{revision.lower()}" if revision not in ("", "main") else ""
     canonical, tune = _canonical(words, from_ollama and not owner, bool(owner) and not from_ollama)
     generic = canonical in tables.GENERIC_NAMES or not owner and not tag and _is_generic(base)
     return ModelName(None if generic or not canonical else canonical, tune, repository,
@@ -167,34 +167,36 @@ def _location(text: str, engine: str) -> tuple[str, str, bool]:
     cached = re.search(r"models--([^/]+?)--([^/]+)", path)
     if cached:
         return cached[2], cached[1].lower(), False
-    from_hub, is_path = False, bool(re.match(r"[/~.]|[a-zA-Z]:/", path))
+    from_hub, in_library, is_path = False, engine == "ollama", bool(
+        re.match(r"[/~.]|[a-zA-Z]:/", path))
     lower, cut = path.lower(), True
     while cut:
         cut = False
         for host in tables.HOSTS:
             if lower.startswith(host):
+                in_library = in_library or host in ("ai/", "registry.ollama.ai/", "ollama.com/")
                 from_hub = from_hub or "hf" in host or "hugging" in host or "modelscope" in host
                 path, lower, cut = path[len(host):], lower[len(host):], True
     if is_path or path.count("/") == 0:
         name = path.rstrip("/").rpartition("/")[2]
-        is_file = re.search(r"\.(gguf|safetensors|bin)$", name, re.IGNORECASE)
-        return name, "", engine == "ollama" and not is_file
+        is_file = re.search(FILE_ENDING, name, re.IGNORECASE)
+        return name, "", in_library and not is_file
     parts = [part for part in path.split("/") if part]
-    if len(parts) > 2 and re.search(r"\.(gguf|safetensors)$", parts[-1], re.IGNORECASE):
+    if len(parts) > 2 and re.search(FILE_ENDING, parts[-1], re.IGNORECASE):
         return parts[-1], f"{parts[-3]}/{parts[-2]}".lower(), False
     if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve"):
         parts = parts[:2]
-    if re.search(r"\.gguf$", parts[-1], re.IGNORECASE):
+    if re.search(FILE_ENDING, parts[-1], re.IGNORECASE):
         return parts[-1], "", False
     return parts[-1], parts[-2].lower() if len(parts) > 1 else "", \
-        engine == "ollama" and not from_hub
+        in_library and not from_hub
 
 
 def _joined(name: str) -> str:
     """Lower case, without extension and number of the part, parts joined by "-"."""
-    lower = re.sub(r"\.(gguf|safetensors|bin)(?=-|$)", "", name.strip().lower())
+    lower = re.sub(FILE_ENDING, "", name.strip().lower())
     lower = re.sub(r"-0\d{4}-of-0\d{4}", "", lower)
-    lower = re.sub(r"(?<![a-z0-9_])(\d)_(\d+[bm]?)(?![a-z0-9_])", r"\1.\2", lower)
+    lower = re.sub(r"(?<![q0-9_.])(\d)_(\d+[bm]?)(?![a-z0-9_])", r"\1.\2", lower)
     lower = re.sub(r"\.(?=(i1-|ud-)?(i?q\d|bf16|f16|fp16|f32|mxfp4|imat|w\da\d))", "-", lower)
     return re.sub(r"[\s_\-:+()\[\],]+", "-", lower).strip("-.")
 
@@ -246,6 +248,8 @@ def _canonical(words: list[str], from_library: bool, is_repository: bool) -> tup
 
 def _without_maker(words: list[str]) -> list[str]:
     """Without the maker in front of one of its own families: meta-llama-3 is llama-3."""
+    if len(words) > 1 and words[0] in tables.QUANTIZERS:
+        words = words[1:]
     for count in (1, 2):
         families = tables.MAKERS.get("".join(words[:count]), "").split()
         if len(words) > count and re.split(r"[^a-z]", words[count])[0] in families:
@@ -265,7 +269,7 @@ def _unmarked_tune(family: str, from_library: bool, is_repository: bool) -> str:
 
 
 def _is_generic(name: str) -> bool:
-    folded = re.sub(r"[\s_.]+", "-", re.sub(r"\.(gguf|safetensors|bin)$", "", name.strip().lower()))
+    folded = re.sub(r"[\s_.]+", "-", re.sub(FILE_ENDING, "", name.strip().lower()))
     return folded in tables.GENERIC_NAMES or bool(re.match(tables.GENERIC_PATTERN, folded))
 
 
@@ -294,13 +298,14 @@ MOBILE_CPU = re.compile(r"\b\d{3,5}(?:h|hs|hx|hk|hq|u|g\d|p|y|v|m)\b|\bn\d{2,3}\
 def card(text: str, memory_is_known: bool) -> str:
     """`NVIDIA Corporation AD102 [GeForce RTX 4090]` is `rtx 4090`."""
     name = _plain(text)
+    name = re.sub(r"\((?:radv|llvm|gfx|drm|navi)[^)]*\)", " ", name)
     brackets = re.findall(r"\[([^\]/]+)\]", name)
     name = brackets[-1] if brackets else name
     name = re.sub(r"\b(?:nvidia|geforce|amd|ati|intel|apple|corporation|corp\.?|tesla|gpu|series"
                   r"|graphics card|advanced micro devices,? inc\.?)(?!\w)|radeon (?=rx )", " ", name)
     if memory_is_known:
         name = re.sub(r"\b\d+ ?gi?b\b", " ", name)
-    name = re.sub(r"\bmobile\b", "laptop", name)
+    name = re.sub(r"\bmobile\b", "laptop", name.replace("-", " "))
     if re.search(r"\barc [ab]\d", name):
         name = name.replace("graphics", " ")
     return re.sub(r"\s+", " ", name).strip(" -,") or _plain(text)

@@ -18,7 +18,7 @@ GENERIC_PATTERN = (r"(gpt-(3|4|5)|chatgpt|o[134](-|$)|text-(davinci|embedding)|d
 # First parts of a path that are no owner of weights. Source: ids in the engines' model lists.
 HOSTS = ("https://", "http://", "hf://", "hf.co/", "huggingface.co/", "www.modelscope.cn/models/",
          "modelscope.cn/", "registry.ollama.ai/", "ollama.com/", "library/", "koboldcpp/",
-         "models/", "local/", "ollama/", "lmstudio/", "gguf/", "user/")
+         "models/", "local/", "ollama/", "lmstudio/", "gguf/", "user/", "docker.io/", "ai/")
 
 # A maker's name is dropped before one of its own families. Source: the owners' pages on Hugging
 # Face; bartowski's repositories are named maker_model.
@@ -37,6 +37,10 @@ MAKERS = {
     "01ai": "yi", "internlm": "internlm", "arceeai": "arcee afm", "ai21labs": "ai21 jamba",
     "tinyllama": "tinyllama", "openbmb": "minicpm", "bigcode": "starcoder", "apple": "openelm",
     "inclusionai": "ling ring", "minimaxai": "minimax", "xiaomimimo": "mimo"}
+
+# People who publish formats of other makers' models. Source: their pages on Hugging Face.
+QUANTIZERS = frozenset(("bartowski", "thebloke", "mradermacher", "unsloth", "lmstudio", "turboderp",
+                        "casperhansen", "neuralmagic", "redhatai", "maziyarpanahi", "ggml"))
 
 # Families that publish their chat model under the plain name. Source: the model cards; their base
 # models are marked -Base or do not exist.
