@@ -1,24 +1,22 @@
-"""Two runs, or two sides of several runs each, question by question; pure functions.
+"""Compare two runs, or two sides of several runs each; pure functions.
 
-    compare_sides    two sides -> notes, and a row for each model, phase and metric
+    compare_sides    two sides -> differences, verdicts, and ratios by phase and metric
     render_sides     that as text for a terminal
 
-How it is told: per question the median over a side's answers; B's over A's is one ratio; the median
-of the ratios has the exact interval of metrics.ratio_summary, and metrics.verdict says what that
-means. Decode rate and TPOT are those over the chunks that all answers to the question have: the
-longer an answer goes on, the slower is each token, and no two runs' answers are equally long.
-Between two sessions of one machine that is not yet enough: single runs are `indicative`, and tell
-nothing within the spread that the rate had inside one of them, since what made it differ from call
-to call may differ from run to run; where other programs used the processors, that is said.
-`confirmed` needs three runs a side of which none lies among those of the other side (two-sided
-error 10 % at three a side, 2.9 % at four); where so many overlap, nothing is told.
+Verdicts are on four quantities only, because each further one adds false alarms: decode rate and
+TTFT over the one-lane phases, throughput of the lanes, and prefill of long prompts. Each run is one
+number, the median over its questions of log(value / value of side A); verdicts.difference judges
+these numbers. Decode rate and TPOT are over the chunks that all answers to a question have: the
+longer an answer gets, the slower is each token, and no two runs' answers are equally long.
 """
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+from compare import verdicts
 from core import metric_definitions, metrics
 from core.records import CallFinished
 from core.text import fit_table, format_number, printable, wrapped
@@ -29,17 +27,21 @@ Key = tuple[str, str]                        # model, phase
 Values = dict[str, dict[str, float]]         # question -> metric -> value
 
 COMPARED = ("decode_tokens_per_s", "ttft_ms", "tpot_ms", "e2el_ms", "prefill_tokens_per_s")
-TITLES = {name: metric_definitions.METRICS[name].title for name in (
-    "decode_tokens_per_s", "ttft_ms", "tpot_ms", "e2el_ms", "prefill_tokens_per_s")}
-MIN_CONFIRMING_RUNS = 3
+LANES_METRIC = "output_token_throughput_tokens_per_s"
+TITLES = {name: metric_definitions.METRICS[name].title for name in (*COMPARED, LANES_METRIC)}
+# What has a verdict: its metric, and the phases that it is taken from.
+QUANTITIES = {
+    "decode": ("decode_tokens_per_s", metric_definitions.ONE_LANE_PHASES),
+    "first token": ("ttft_ms", metric_definitions.ONE_LANE_PHASES),
+    "lanes": (LANES_METRIC, ("parallel_same",)),
+    "long prefill": ("prefill_tokens_per_s", ("edge_suite",))}
 
-# Flags under which a metric says nothing of the server's speed. `unstable` and `drifting` are not
-# among them: spread is what the interval is for. Nor is `failures`: what has no pair is left out.
-# Where a conversation grows on both sides, a cache on both is how it is meant to be.
-ALL = frozenset(COMPARED)
+# Flags that make a metric incomparable. `unstable` and `drifting` are not among them, because the
+# interval covers spread; nor is `failures`, because questions without an answer are left out. If a
+# conversation grows on both sides, a cache on both is intended.
+ALL = frozenset((*COMPARED, LANES_METRIC))
 FIRST_TOKEN = frozenset(("ttft_ms", "e2el_ms", "prefill_tokens_per_s"))
-RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s"))
-SPREADING = frozenset(("decode_tokens_per_s", "tpot_ms"))   # whose spread in a run is known
+RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s", LANES_METRIC))
 SPOILS = {
     "truncated": ALL, "cached_prefill": FIRST_TOKEN, "client_bound": ALL, "suspended": ALL,
     "hidden_reasoning": ALL, "usage_implausible": RATES, "tokens_from_chunks": RATES,
@@ -48,11 +50,11 @@ SPOILS = {
 
 
 class PairingError(Exception):
-    """Two sides with no model in common; the message lists what each has."""
+    """Two sides without a common model; the message lists the models of each."""
 
 
 class Run(NamedTuple):
-    """One run: its manifest, the calls that count, and metrics.summarize_run of it."""
+    """One run: its manifest, its calls that count, and its metrics.summarize_run."""
 
     manifest: Any
     calls: Sequence[CallFinished]
@@ -60,7 +62,7 @@ class Run(NamedTuple):
 
 
 def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished]) -> Run:
-    """A Run of what ledger.load_run and ledger.latest_calls gave."""
+    """A Run from the results of ledger.load_run and ledger.latest_calls."""
     return Run(manifest, calls, metrics.summarize_run(manifest, events))
 
 
@@ -68,7 +70,7 @@ def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished]) 
 def question_values(run: Run, cell: Json, shared: Mapping[str, int]) -> Values:
     """{question: {metric: median over the repeats}} of a cell's answered calls.
 
-    shared: {question: so many gaps count for decode rate and TPOT}.
+    shared: {question: number of gaps to use for decode rate and TPOT}.
     """
     trust_usage = cell["output_tokens_source"] != "chunks"
     found: dict[str, list[Json]] = {}
@@ -86,7 +88,7 @@ def _over_shared(numbers: Json, speed: float) -> Json:
 
 
 def shared_gaps(cells: Iterable[tuple[Run, Json]]) -> dict[str, int]:
-    """{question: the gaps between chunks that all of its answers have, those of none apart}."""
+    """{question: number of gaps between chunks that all of its answers have}."""
     found: dict[str, int] = {}
     for run, cell in cells:
         for call in _answered(run, (cell["model"], cell["phase"])):
@@ -100,13 +102,13 @@ def _answered(run: Run, key: Key) -> list[CallFinished]:
 
 
 def _medians(numbers: Sequence[Json]) -> dict[str, float]:
-    told = {name: [n[name] for n in numbers if n[name] is not None] for name in COMPARED}
-    return {name: float(metrics.median(values)) for name, values in told.items() if values}
+    known = {name: [n[name] for n in numbers if n[name] is not None] for name in COMPARED}
+    return {name: float(metrics.median(values)) for name, values in known.items() if values}
 
 
 def _texts(runs: Sequence[Run], key: Key) -> dict[str, set[str]]:
-    """{question: what was asked}. A growing conversation holds the model's own words, so there
-    the question alone counts; elsewhere all messages do."""
+    """{question: prompts}: the question alone in a growing conversation, which contains the
+    model's own words; elsewhere a digest of all messages."""
     found: dict[str, set[str]] = {}
     field = "prompt" if key[1] in metric_definitions.GROWING_PHASES else "messages_sha256"
     for run in runs:
@@ -116,20 +118,20 @@ def _texts(runs: Sequence[Run], key: Key) -> dict[str, set[str]]:
     return found
 
 
-# --- what two sides have in common ---------------------------------------------------------------
+# --- common models and options -------------------------------------------------------------------
 def models_of(runs: Iterable[Run]) -> list[str]:
     """Models with a call in any of the runs, in order."""
     return list(dict.fromkeys(cell["model"] for run in runs for cell in run.summary["cells"]))
 
 
 def paired_models(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
-    """Equal names, else the only one with the only one; raises PairingError."""
+    """Pairs of equal names, or the only model of each side; raises PairingError."""
     same = [(model, model) for model in a if model in b]
     if same:
         return same
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
-    raise PairingError(f"no model stands on both sides: A has {_listed(a)}; B has {_listed(b)}")
+    raise PairingError(f"no model is on both sides: A has {_listed(a)}; B has {_listed(b)}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -137,7 +139,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
-    """Why no number of two sides can be compared: what was asked was not the same."""
+    """Why the two sides cannot be compared: options or versions that differ."""
     out = []
     for title, of in (("harness version", lambda m: m["harness_version"]),
                       ("synthetic", lambda m: str(m["synthetic"]).lower()),
@@ -166,17 +168,41 @@ def _cells(runs: Sequence[Run], model: str) -> dict[str, list[tuple[Run, Json]]]
 
 
 # --- two sides -----------------------------------------------------------------------------------
-def compare_sides(a: Sequence[Run], b: Sequence[Run]) -> Json:
-    """{"a", "b", "differences", "rows"}; a and b tell their runs, rows are as `_row` makes them.
+class Phase(NamedTuple):
+    """One phase of one model on both sides, with the values of each run by question.
 
-    Cold calls are left out: each model has one of them, and it holds the model's load. Raises
+    spoilt: {metric: why it is not comparable}. asked: questions with equal prompts; changed: those
+    whose prompts differ.
+    """
+
+    name: str
+    sides: tuple[list[tuple[Run, Json]], list[tuple[Run, Json]]]
+    values: tuple[list[Values], list[Values]]
+    spoilt: dict[str, str]
+    asked: list[str]
+    changed: list[str]
+    flags: list[str]
+
+
+def compare_sides(a: Sequence[Run], b: Sequence[Run]) -> Json:
+    """{"a", "b", "differences", "verdicts", "rows"}: runs, verdicts by quantity, ratios by phase.
+
+    Cold calls are left out: each model has one, and it includes the model's load. Raises
     PairingError.
     """
     found = differences(a, b)
-    rows = [row for pair in paired_models(models_of(a), models_of(b))
-            for row in _model_rows(a, b, pair, found)]
+    decided: list[Json] = []
+    rows: list[Json] = []
+    for pair in paired_models(models_of(a), models_of(b)):
+        left, right = _cells(a, pair[0]), _cells(b, pair[1])
+        phases = [_phase(pair, name, left[name], right[name], found)
+                  for name in left if name in right]
+        models = {"model_a": pair[0], "model_b": pair[1]}
+        decided += [{**models, **row} for quantity in QUANTITIES
+                    for row in [verdict_on(phases, quantity)] if row]
+        rows += [{**models, **row} for phase in phases for row in _ratios(phase)]
     return {"a": list(map(_about, a)), "b": list(map(_about, b)), "differences": found,
-            "rows": rows}
+            "verdicts": decided, "rows": rows}
 
 
 def _about(run: Run) -> Json:
@@ -187,63 +213,27 @@ def _about(run: Run) -> Json:
         "run_flags": run.summary["run_flags"]}
 
 
-def _model_rows(a: Sequence[Run], b: Sequence[Run], pair: tuple[str, str],
-                found: Sequence[str]) -> Iterable[Json]:
-    left, right = _cells(a, pair[0]), _cells(b, pair[1])
-    for phase in left:
-        if phase in right:
-            yield from _phase_rows(pair, phase, left[phase], right[phase], found)
-
-
-def _phase_rows(pair: tuple[str, str], phase: str, left: Sequence[tuple[Run, Json]],
-                right: Sequence[tuple[Run, Json]], found: Sequence[str]) -> Iterable[Json]:
-    texts = [_texts([run for run, _ in side], (model, phase))
-             for side, model in zip((left, right), pair)]
-    same = [q for q in texts[0] if len(texts[0][q] | texts[1].get(q, set())) == 1]
-    changed = [q for q in texts[0] if q in texts[1] and q not in same]
+def _phase(pair: tuple[str, str], name: str, left: list[tuple[Run, Json]],
+           right: list[tuple[Run, Json]], found: Sequence[str]) -> Phase:
+    prompts = [_texts([run for run, _ in side], (model, name))
+               for side, model in zip((left, right), pair)]
+    asked = [q for q in prompts[0] if len(prompts[0][q] | prompts[1].get(q, set())) == 1]
     shared = shared_gaps([*left, *right])
-    values = [[question_values(run, cell, shared) for run, cell in side] for side in (left, right)]
     lanes = {cell["lanes"] for _, cell in (*left, *right)}
     refusals = [*found, *([f"lanes are {' and '.join(map(str, sorted(lanes)))}"]
                           if len(lanes) > 1 else [])]
-    # Of several lanes each call's rate depends on what the others do, by design.
-    spread = max(cell["verdicts"]["unstable"]["iqr_ratio"] or 0.0 if cell["lanes"] == 1 else 0.0
-                 for _, cell in (*left, *right))
     flags = [{flag for _, cell in side for flag in cell["flags"]} for side in (left, right)]
-    by_design = {"cached_prefill"} & flags[0] & flags[1] if phase in metric_definitions.GROWING_PHASES \
-        else set()
-    for metric in COMPARED:
-        spoilt = [flag for flag in metric_definitions.ordered_flags((flags[0] | flags[1]) - by_design)
-                  if metric in SPOILS.get(flag, ())]
-        told = _told(metric, values[0], values[1], same, [*refusals, *spoilt],
-                     spread if metric in SPREADING else 0.0)
-        yield {"model_a": pair[0], "model_b": pair[1], "phase": phase, "metric": metric,
-               "unit": metric_definitions.METRICS[metric].unit, "questions_changed": changed,
-               **_with_caveat(told, left, right),
-               "flags": metric_definitions.ordered_flags(flags[0] | flags[1])}
-
-
-def _with_caveat(told: Json, left: Sequence[tuple[Run, Json]],
-                 right: Sequence[tuple[Run, Json]]) -> Json:
-    """A verdict from few runs says so where one of them had to share its machine."""
-    busy = [name for name, side in (("A", left), ("B", right))
-            if any("busy_host" in run.summary["run_flags"] for run, _ in side)]
-    if told["standing"] != "indicative" or not busy:
-        return told
-    return {**told, "reason": f"busy_host: {', '.join(busy)}"}
-
-
-def _told(metric: str, a: Sequence[Values], b: Sequence[Values], questions: Sequence[str],
-          refusals: Sequence[str], spread: float) -> Json:
-    """median_a, median_b, ratio, verdict, standing, reason of one metric over some questions."""
-    pairs = [(_middle(a, q, metric), _middle(b, q, metric)) for q in questions]
-    whole = [(left, right) for left, right in pairs if left is not None and right is not None]
-    ratio = metrics.ratio_summary(pairs)
-    told = (("not comparable", None, "; ".join(refusals)) if refusals else
-            _verdict(metric, ratio, *_indices(metric, a, b, questions), spread))
-    return {**{name: metrics.round_sig(metrics.median(p[i] for p in whole)) if whole else None
-               for i, name in enumerate(("median_a", "median_b"))},
-            "ratio": ratio, **dict(zip(("verdict", "standing", "reason"), told))}
+    by_design = {"cached_prefill"} & flags[0] & flags[1] \
+        if name in metric_definitions.GROWING_PHASES else set()
+    spoilt = {metric: "; ".join([*refusals, *(
+        flag for flag in metric_definitions.ordered_flags((flags[0] | flags[1]) - by_design)
+        if metric in SPOILS.get(flag, ()))]) for metric in ALL}
+    return Phase(name, (left, right), (
+        [question_values(run, cell, shared) for run, cell in left],
+        [question_values(run, cell, shared) for run, cell in right]),
+        {metric: why for metric, why in spoilt.items() if why}, asked,
+        [q for q in prompts[0] if q in prompts[1] and q not in asked],
+        metric_definitions.ordered_flags(flags[0] | flags[1]))
 
 
 def _middle(side: Sequence[Values], question: str, metric: str) -> Optional[float]:
@@ -251,71 +241,133 @@ def _middle(side: Sequence[Values], question: str, metric: str) -> Optional[floa
     return float(metrics.median(values)) if values else None
 
 
-def _indices(metric: str, a: Sequence[Values], b: Sequence[Values],
-             questions: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Each run as one number: the median of its answers' ratios to side A's."""
-    against = {q: _middle(a, q, metric) for q in questions}
-    found: tuple[list[float], list[float]] = ([], [])
-    for side, into in zip((a, b), found):
-        for run in side:
-            ratios = [run[q][metric] / base for q, base in against.items()
-                      if base and metric in run.get(q, {})]
-            if ratios:
-                into.append(float(metrics.median(ratios)))
-    return found
+def _ratios(phase: Phase) -> Iterable[Json]:
+    """Medians and ratio of each metric in a phase; no verdict."""
+    for metric in COMPARED:
+        pairs = [tuple(_middle(side, q, metric) for side in phase.values) for q in phase.asked]
+        whole = [pair for pair in pairs if None not in pair]
+        yield {"phase": phase.name, "metric": metric,
+               "unit": metric_definitions.METRICS[metric].unit,
+               "questions_changed": phase.changed,
+               **{name: metrics.round_sig(metrics.median(p[i] or 0 for p in whole))
+                  if whole else None for i, name in enumerate(("median_a", "median_b"))},
+               "ratio": metrics.ratio_summary((p[0], p[1]) for p in pairs),
+               "not_comparable": phase.spoilt.get(metric), "flags": phase.flags}
 
 
-def _verdict(metric: str, ratio: Json, a: Sequence[float], b: Sequence[float],
-             spread: float) -> tuple[str, Optional[str], Optional[str]]:
-    """(verdict of B, indicative or confirmed, why it cannot be told)."""
-    direction = metric_definitions.METRICS[metric].direction
-    told = metrics.verdict(ratio, direction)
-    if min(len(a), len(b)) < MIN_CONFIRMING_RUNS:
-        if told == "cannot tell":
-            return told, None, _doubt(ratio)
-        if 1 / (1 + spread) < ratio["median"] < 1 + spread:
-            return "cannot tell", None, f"it varies by {spread:.0%}"
-        return told, "indicative", None
-    if not (max(a) < min(b) or max(b) < min(a)):
-        return "cannot tell", None, "the runs overlap"
-    # So many runs apart speak for themselves, also where too few questions have an interval.
-    middle = float(metrics.median(b)) / float(metrics.median(a))
-    apart = metrics.verdict({"ci_low": middle, "ci_high": middle, "median": middle}, direction)
-    if apart == "cannot tell" or (ratio["ci_low"] is not None and told != apart):
-        return "cannot tell", None, _doubt(ratio)
-    return apart, "confirmed", None
+# --- verdicts ------------------------------------------------------------------------------------
+def verdict_on(phases: Sequence[Phase], quantity: str) -> Optional[Json]:
+    """The verdict on one quantity; None if neither side has a phase for it."""
+    metric, names = QUANTITIES[quantity]
+    having = [phase for phase in phases if phase.name in names]
+    if not having:
+        return None
+    # A cache affects all phases, also those whose prompts are too short to be flagged.
+    cached = any("cached_prefill" in phase.spoilt.get(metric, "") for phase in having)
+    usable = [phase for phase in having if metric not in phase.spoilt and not cached]
+    sides = [_run_numbers(usable, metric, i) for i in (0, 1)]
+    about = {"quantity": quantity, "metric": metric, "phases": [phase.name for phase in usable],
+             "runs_a": len(sides[0]), "runs_b": len(sides[1])}
+    if not usable:
+        why = next(phase.spoilt[metric] for phase in having if metric in phase.spoilt)
+        return {**about, **_decided(None, "not comparable", why)}
+    if not sides[0] or not sides[1]:
+        return {**about, **_decided(None, "cannot tell", "no common value")}
+    a, b = (verdicts.side_of_logs(side) for side in sides)
+    prior = max(verdicts.prior(metric), _disagreement(usable, metric))
+    apart, half = verdicts.ratio_interval(a, b, prior)
+    ends = [metrics.round_sig(math.exp(apart + sign * half)) for sign in (0, -1, 1)]
+    is_better = (apart > 0) == (metric_definitions.METRICS[metric].direction == "higher")
+    if verdicts.difference(a, b, verdicts.VERDICT, prior):
+        return {**about, **_decided(ends, "faster" if is_better else "slower", _busy(usable),
+                                    min(a.runs, b.runs) >= verdicts.MIN_CONFIRMING_RUNS)}
+    small = abs(apart) < verdicts.MIN_DIFFERENCE
+    return {**about, **_decided(ends, "cannot tell",
+                                "less than 5 % apart" if small else "within the spread of runs")}
 
 
-def _doubt(ratio: Json) -> str:
-    if not ratio["n"]:
-        return "nothing to pair"
-    if ratio["ci_low"] is None:
-        return f"{ratio['n']} pairs, an interval needs {metric_definitions.MIN_RANKED_N}"
-    if ratio["ci_low"] <= 1 <= ratio["ci_high"]:
-        return "1 is within"
-    return f"under {metric_definitions.DIFFERENT_RATIO - 1:.0%} apart"
+def _decided(ends: Optional[list[Optional[float]]], verdict: str, reason: Optional[str],
+             holds: bool = False) -> Json:
+    standing = None if verdict not in ("faster", "slower") else \
+        "holds over runs" if holds else "hint"
+    ratio = dict(zip(("ratio", "low", "high"), ends or [None] * 3))
+    return {**ratio, "verdict": verdict, "standing": standing,
+            "reason": None if holds else reason}
+
+
+def _run_numbers(phases: Sequence[Phase], metric: str, side: int) -> list[float]:
+    """One number per run of a side: the median over questions of log(value / side A's value)."""
+    runs = dict.fromkeys(id(run) for phase in phases for run, _ in phase.sides[side])
+    found: dict[int, list[float]] = {run: [] for run in runs}
+    for phase in phases:
+        for (run, cell), values in zip(phase.sides[side], phase.values[side]):
+            found[id(run)] += _logs(phase, metric, cell, values)
+    return [float(metrics.median(logs)) for logs in found.values() if logs]
+
+
+def _logs(phase: Phase, metric: str, cell: Json, values: Values) -> list[float]:
+    if metric == LANES_METRIC:
+        base = [c[metric] for _, c in phase.sides[0] if c[metric]]
+        own = cell[metric]
+        return [math.log(own / metrics.median(base))] if own and base else []
+    bases = {q: _middle(phase.values[0], q, metric) for q in phase.asked}
+    return [math.log(values[q][metric] / base) for q, base in bases.items()
+            if base and values.get(q, {}).get(metric)]
+
+
+def _disagreement(phases: Sequence[Phase], metric: str) -> float:
+    """Spread between runs as the phases of one comparison show it: the standard deviation of their
+    log ratios, which hold two sides of n runs each."""
+    ratios = []
+    for phase in phases:
+        sides = [_run_numbers([phase], metric, i) for i in (0, 1)]
+        if all(sides):
+            means = [sum(side) / len(side) for side in sides]
+            ratios.append(means[1] - means[0])
+    if len(ratios) < 2:
+        return 0.0
+    mean = sum(ratios) / len(ratios)
+    squares = sum((ratio - mean) ** 2 for ratio in ratios) / (len(ratios) - 1)
+    runs = min(len(side) for phase in phases for side in phase.sides)
+    return math.sqrt(squares * runs / 2)
+
+
+def _busy(phases: Sequence[Phase]) -> Optional[str]:
+    """Which side shared its machine with other programs."""
+    busy = [name for i, name in enumerate("AB")
+            if any("busy_host" in run.summary["run_flags"]
+                   for phase in phases for run, _ in phase.sides[i])]
+    return f"busy_host: {', '.join(busy)}" if busy else None
 
 
 # --- as text -------------------------------------------------------------------------------------
-COLUMNS = ("phase", "metric", "A", "B", "B / A", "pairs", "verdict of B")
-LEGEND = ("B / A is the median of the questions' ratios with its exact 95 % interval. faster and "
-          "slower: the interval leaves out 1 and the median is 5 % or more away from it; "
-          "indicative from single runs, confirmed from 3 runs a side of which none lies among the "
-          "other side's. Decode rate and TPOT are over the chunks that all answers to a question "
-          "have; of single runs, what one of them varied by itself is no difference.")
+LEGEND = ("B / A with its 95 % interval over runs, which assumes a spread of 3 % between runs (5 % "
+          "for lanes) until the runs show it. hint: fewer than 3 runs on a side. Below: medians by "
+          "phase and the median of the questions' ratios, without a verdict. Decode rate and TPOT "
+          "are over the chunks that all answers to a question have.")
 
 
 def render_sides(found: Json, width: int) -> str:
-    """The comparison for a terminal of `width` columns: what was compared, rows, what they mean."""
+    """The comparison for a terminal of `width` columns: runs, verdicts, ratios, legend."""
     lines = [_side_line(name, run) for name in ("a", "b") for run in found[name]]
     names = {flag for name in ("a", "b") for run in found[name] for flag in run["run_flags"]}
     lines += metric_definitions.explain_flags(names)
     lines += [f"not comparable: {printable(text, 500)}" for text in found["differences"]]
     pairs = dict.fromkeys((row["model_a"], row["model_b"]) for row in found["rows"])
     for left, right in pairs:
-        rows = [r for r in found["rows"] if (r["model_a"], r["model_b"]) == (left, right)]
+        decided, rows = ([row for row in found[name]
+                          if (row["model_a"], row["model_b"]) == (left, right)]
+                         for name in ("verdicts", "rows"))
         title = printable(left) if left == right else f"A {printable(left)}, B {printable(right)}"
-        lines += ["", title, *_table(rows, width), *_untold(rows), *_changed(rows)]
+        lines += ["", title]
+        if decided:
+            lines += fit_table(("quantity", "B / A", "runs", "verdict on B"),
+                               list(map(_verdict_line, decided)), (), width)
+        shown = [_ratio_line(row) for row in rows if row["ratio"]["n"]]
+        if shown:
+            lines += ["", *fit_table(("phase", "metric", "A", "B", "B / A", "questions", "note"),
+                                     shown, (2, 3, 4, 5), width)]
+        lines += _changed(rows)
     if not pairs:
         lines += ["", "no phase was run on both sides"]
     return "\n".join(part for line in [*lines, "", LEGEND]
@@ -330,40 +382,22 @@ def _side_line(name: str, run: Json) -> str:
             f"{''.join(f'  {flag}' for flag in run['run_flags'])}")
 
 
-def _is_open(row: Json) -> bool:
-    """Nothing was told, and so few questions can tell nothing: a line for all of them is enough."""
-    return row["ratio"]["ci_low"] is None and row["verdict"] == "cannot tell"
-
-
-def _table(rows: Sequence[Json], width: int) -> list[str]:
-    shown = [_line(row) for row in rows if not _is_open(row)]
-    return fit_table(COLUMNS, shown, (2, 3, 5), width) if shown else []
-
-
-def _line(row: Json) -> tuple[str, ...]:
-    ratio = row["ratio"]
-    shown = "-" if ratio["median"] is None else f"{ratio['median']:.3f}"
-    if ratio["ci_low"] is not None:
-        shown += f" [{ratio['ci_low']:.3f}-{ratio['ci_high']:.3f}]"
-    told = ", ".join(filter(None, (row["verdict"], row["standing"])))
+def _verdict_line(row: Json) -> tuple[str, ...]:
+    shown = "-" if row["ratio"] is None else \
+        f"{row['ratio']:.3f} [{row['low']:.3f}-{row['high']:.3f}]"
+    standing = ", ".join(filter(None, (row["verdict"], row["standing"])))
     reason = f": {printable(row['reason'], 500)}" if row["reason"] else ""
-    return (row["phase"], TITLES[row["metric"]], format_number(row["median_a"]), format_number(row["median_b"]),
-            shown, str(ratio["n"]), told + reason)
+    return (row["quantity"], shown, f"{row['runs_a']} and {row['runs_b']}", standing + reason)
 
 
-def _untold(rows: Sequence[Json]) -> list[str]:
-    """`5q: cannot tell (5 pairs, an interval needs 6): TTFT ms, TPOT ms`. A metric that a phase
-    does not have, as short prompts have no prefill rate, is passed over."""
-    found: dict[tuple[str, str], list[str]] = {}
-    paired = {row["phase"] for row in rows if row["ratio"]["n"]}
-    for row in filter(_is_open, rows):
-        if row["ratio"]["n"] or row["phase"] not in paired:
-            found.setdefault((row["phase"], row["reason"]), []).append(TITLES[row["metric"]])
-    return [f"{phase}: cannot tell ({reason}): {', '.join(titles)}"
-            for (phase, reason), titles in found.items()]
+def _ratio_line(row: Json) -> tuple[str, ...]:
+    why = row["not_comparable"]
+    return (row["phase"], TITLES[row["metric"]], format_number(row["median_a"]),
+            format_number(row["median_b"]), f"{row['ratio']['median']:.3f}",
+            str(row["ratio"]["n"]), f"not comparable: {printable(why, 500)}" if why else "")
 
 
 def _changed(rows: Sequence[Json]) -> list[str]:
     found = {row["phase"]: row["questions_changed"] for row in rows if row["questions_changed"]}
-    return [f"{phase}: left out, since they were asked otherwise: "
+    return [f"{phase}: left out because their prompts differ: "
             f"{', '.join(map(printable, questions))}" for phase, questions in found.items()]

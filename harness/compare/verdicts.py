@@ -53,18 +53,26 @@ class Side(NamedTuple):
 
 def side_of(values: Iterable[Optional[float]]) -> Side:
     """The logarithms of positive values; 0 runs if there is none."""
-    logs = [math.log(value) for value in values if value]
+    return side_of_logs([math.log(value) for value in values if value])
+
+
+def side_of_logs(logs: Sequence[float]) -> Side:
+    """A Side of numbers that are logarithms already."""
     if not logs:
         return Side(0, 0.0, 0.0)
     mean = sum(logs) / len(logs)
     return Side(len(logs), mean, sum((value - mean) ** 2 for value in logs))
 
 
-def spread(metric: str, *sides: Side) -> tuple[float, int]:
-    """(standard deviation of log values between runs, degrees of freedom), the prior included."""
-    prior = PRIOR_RATIOS.get(metric, PRIOR_RATIO)
+def prior(metric: str) -> float:
+    """Standard deviation of log values between runs of one machine, before any run is seen."""
+    return PRIOR_RATIOS.get(metric, PRIOR_RATIO)
+
+
+def spread(before: float, *sides: Side) -> tuple[float, int]:
+    """(standard deviation between runs, degrees of freedom) of the sides and the prior `before`."""
     freedom = PRIOR_FREEDOM + sum(side.runs - 1 for side in sides)
-    squares = PRIOR_FREEDOM * prior ** 2 + sum(side.squares for side in sides)
+    squares = PRIOR_FREEDOM * before ** 2 + sum(side.squares for side in sides)
     return math.sqrt(squares / freedom), freedom
 
 
@@ -75,25 +83,31 @@ def interval(metric: str, values: Iterable[Optional[float]]) \
     centre, side = float(metrics.median(known)), side_of(known)
     if not side.runs or centre <= 0:
         return centre, None, None
-    sigma, freedom = spread(metric, side)
+    sigma, freedom = spread(prior(metric), side)
     half = t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.runs)
     low, high = (metrics.round_sig(centre * math.exp(sign * half)) for sign in (-1, 1))
     return metrics.round_sig(centre) or centre, low, high
 
 
-def difference(metric: str, a: Side, b: Side, probability: float) -> float:
+def ratio_interval(a: Side, b: Side, before: float,
+                   probability: float = INTERVAL) -> tuple[float, float]:
+    """(mean log ratio of b to a, half of its interval)."""
+    sigma, freedom = spread(before, a, b)
+    return b.mean - a.mean, \
+        t_quantile(probability, freedom) * sigma * math.sqrt(1 / a.runs + 1 / b.runs)
+
+
+def difference(a: Side, b: Side, probability: float, before: float) -> float:
     """Mean log ratio of b to a if it is decided at that probability and 5 % or more, else 0."""
     apart = b.mean - a.mean
     if abs(apart) < MIN_DIFFERENCE or not a.runs or not b.runs:
         return 0.0
-    sigma, freedom = spread(metric, a, b)
-    limit = t_quantile(probability, freedom) * sigma * math.sqrt(1 / a.runs + 1 / b.runs)
-    return apart if abs(apart) > limit else 0.0
+    return apart if abs(apart) > ratio_interval(a, b, before, probability)[1] else 0.0
 
 
 def ranks(metric: str, rows: Sequence[Sequence[Optional[float]]]) -> list[int]:
     """1 + the number of rows that are better, for each row's values, one per run."""
     sign = 1 if metric_definitions.METRICS[metric].direction == "higher" else -1
-    sides = [side_of(row) for row in rows]
-    return [1 + sum(sign * difference(metric, own, other, AMONG_ROWS) > 0 for other in sides)
+    before, sides = prior(metric), [side_of(row) for row in rows]
+    return [1 + sum(sign * difference(own, other, AMONG_ROWS, before) > 0 for other in sides)
             for own in sides]

@@ -348,8 +348,7 @@ class Versus(Case):
                                                    decode_ms_per_token=15))
         code, out, err = run_program("--vs", a, b)
         self.assertEqual((code, err), (0, ""))
-        self.assertRegex(out, r"20q +decode tok/s +\S+ +\S+ +0\.66\d \[.*\] +20  "
-                         "slower, indicative")
+        self.assertRegex(out, r"decode +0\.66\d \[.*\] +1 and 1  slower, hint")
 
     def test_side_is_a_list_or_a_folder_of_runs(self) -> None:
         specs = [Spec(i, phases="5q") for i in range(3)]
@@ -359,8 +358,8 @@ class Versus(Case):
                                    "--json")
         found = json.loads(out)
         self.assertEqual((code, len(found["a"]), len(found["b"])), (0, 3, 3))
-        self.assertEqual([row["standing"] for row in found["rows"]
-                          if row["metric"] == "decode_tokens_per_s"], ["confirmed"])
+        self.assertEqual([row["standing"] for row in found["verdicts"]
+                          if row["quantity"] == "decode"], ["holds over runs"])
 
     def test_invalid_sides_are_refused_in_one_line(self) -> None:
         a, b = self.write(Spec(phases="5q"), Spec(2, phases="5q", models=("x", "y")))
@@ -371,7 +370,7 @@ class Versus(Case):
                  ((a, "nowhere\x1b"), 2, "nowhere\\x1b: no such folder"),
                  ((a, ""), 2, "(nothing): no such folder"),
                  ((a, empty), 2, "contains no run"),
-                 ((a, b), 1, "no model stands on both sides: A has smollm2-135m; B has x, y"),
+                 ((a, b), 1, "no model is on both sides: A has smollm2-135m; B has x, y"),
                  ((a, b, "--csv"), 2, "--vs cannot be combined with --csv"),
                  ((a, b, "--model", "x"), 2, "--vs cannot be combined with --model"),
                  ((a, b, "--html", "x"), 2, "--vs cannot be combined with --html"),
