@@ -143,11 +143,13 @@ def _facts(holder: Any, where: str) -> Json:
 
 
 # What a fact is, by how its name ends.
-ENDINGS = {"_bytes": COUNT, "_tokens": COUNT, "_w": NUMBER, "_ratio": NUMBER,
-           "usable_threads_count": NUMBER, "_count": COUNT, "name": TEXT, "quantization": TEXT, "digest": TEXT,
-           "repository": TEXT, "version": TEXT, "backend": TEXT, "flags": TEXT, "draft_model": TEXT,
-           "mode": TEXT, "source": TEXT, "kind": TEXT, "virtualization": TEXT, "governor": TEXT,
-           "cache_type": TEXT, "flash_attention": TEXT, "family": TEXT, "per_weight": NUMBER}
+ENDINGS = {
+    "usable_threads_count": NUMBER, **dict.fromkeys(("_bytes", "_tokens", "_count"), COUNT),
+    **dict.fromkeys(("_w", "_ratio", "per_weight"), NUMBER),
+    **dict.fromkeys((
+        "name", "quantization", "digest", "repository", "version", "backend", "flags",
+        "draft_model", "mode", "source", "kind", "virtualization", "governor", "cache_type",
+        "flash_attention", "family"), TEXT)}
 
 
 def _flags(document: Any, path: str) -> tuple[str, ...]:

@@ -125,10 +125,11 @@ PACKAGING = re.compile(
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
     r"|mixed-\d-\d|[2-8]-?bits?(?:-dwq)?(?:-gs?\d{2,3})?|dwq"
     r"|mlx|gguf|ggml|ggjt|hf|transformers|safetensors|onnx|openvino|imat|imatrix|i1|static|quantized"
-    r"|quants?|unsloth|marlin|h[68]|ov|mlc|q\df(?:16|32)(?:-\d)?|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
-CONTAINERS = {"mlx", "gguf", "ggml", "ggjt", "hf", "transformers", "safetensors", "onnx",
-              "openvino", "ov", "mlc", "h6", "h8", "imat", "imatrix", "i1", "static", "quantized", "quant", "quants", "unsloth",
-              "marlin"}
+    r"|quants?|unsloth|marlin|h[68]|ov|mlc|q\df(?:16|32)(?:-\d)?"
+    r"|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
+CONTAINERS = frozenset(
+    "mlx gguf ggml ggjt hf transformers safetensors onnx openvino ov mlc h6 h8 imat imatrix i1 "
+    "static quantized quant quants unsloth marlin".split())
 FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")
 TUNES = {"instruct": "instruct", "it": "instruct", "chat": "instruct", "inst": "instruct",
@@ -301,8 +302,9 @@ def card(text: str, memory_is_known: bool) -> str:
     name = re.sub(r"\((?:radv|llvm|gfx|drm|navi)[^)]*\)", " ", name)
     brackets = re.findall(r"\[([^\]/]+)\]", name)
     name = brackets[-1] if brackets else name
-    name = re.sub(r"\b(?:nvidia|geforce|amd|ati|intel|apple|corporation|corp\.?|tesla|gpu|series"
-                  r"|graphics card|advanced micro devices,? inc\.?)(?!\w)|radeon (?=rx )", " ", name)
+    name = re.sub(
+        r"\b(?:nvidia|geforce|amd|ati|intel|apple|corporation|corp\.?|tesla|gpu|series"
+        r"|graphics card|advanced micro devices,? inc\.?)(?!\w)|radeon (?=rx )", " ", name)
     if memory_is_known:
         name = re.sub(r"\b\d+ ?gi?b\b", " ", name)
     name = re.sub(r"\bmobile\b", "laptop", name.replace("-", " "))
@@ -324,8 +326,7 @@ def is_integrated(text: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def apple_system(text: str, chip: str) -> Optional[str]:
-    """`MacBookAir10,1` and `Apple MacBook Air (M1, 2020)` are `macbook air 13`; None if not Apple's.
-    """
+    """`MacBookAir10,1` and `MacBook Air (M1, 2020)` are `macbook air 13`; None if not Apple's."""
     for identifier in re.findall(r"[A-Za-z]+\d+,\d+", text):
         if identifier in tables.APPLE_MODELS:
             known, inches = tables.APPLE_MODELS[identifier]
