@@ -46,13 +46,13 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, cast
 
-from core import answer_checks, files, names, plan, privacy
+from core import answer_checks, files, names, privacy
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
-from core.records import LedgerLine, Manifest
-from core.suites import load_suites
+from core.records import CallFinished, LedgerLine, Manifest
+from core.suites import Question, load_suites
 from core.text import Parser, command, print_safe
 from engines import queries
 from machine import gauges
@@ -490,7 +490,7 @@ class Ledger:
         self.sha256, self.size = hashlib.sha256(), 0
         self._lock = threading.Lock()
         self._fd, until_s = files.open_to_append(path), time.monotonic() + LOCK_PATIENCE_S
-        while not files.lock(self._fd):
+        while not files.lock(self._fd, path):
             if time.monotonic() >= until_s:
                 follow = command("run_benchmark", "--wait", "100", os.path.dirname(path))
                 raise HarnessError(f"run {run_id} is being written by another process; to "
@@ -524,6 +524,7 @@ class Ledger:
         return written
 
     def close(self) -> None:
+        files.unlock(self.path)
         os.close(self._fd)
 
     def _storage_error(self, error: OSError) -> StorageError:
@@ -587,12 +588,17 @@ def scan_ports() -> list[Json]:
     return found
 
 
+def suites_here() -> dict[str, tuple[Question, ...]]:
+    """The questions of all phases."""
+    return load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
+
+
 def prepare(options: Options, run_id: str, environment: Mapping[str, str],
             synthetic: bool) -> tuple[Client, discover.Ready]:
     """Check names, suites and server; raises HarnessError if a run cannot begin."""
     require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
-    suites = load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
+    suites = suites_here()
     wait_for_server(client, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, RunContext(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
@@ -686,10 +692,14 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
         state.secret = client.key
         state.recall(events)
         run = Run(client, state, ledger, CLOCKS, gauges.Heartbeat(gauges.HEARTBEAT_S), progress)
+        for event in events:
+            run.paces.take(event)
         if resumed["torn_bytes"] or not state.ended(events):
             begin_segment(ledger, ready.manifest, events, resumed)
             calibrates = not (options.no_calibration or options.smoke)
-            progress.say(f"run {run_id}: {state.total} planned call{'s' * (state.total > 1)}" + (
+            left = len(run.count.left_cells())
+            calls = f"{state.total} planned call{'s' * (state.total > 1)}"
+            progress.say(f"run {run_id}: {f'{left} of ' * (left < state.total)}{calls}" + (
                 "; measuring this client's timing error first (3 s)" if calibrates else ""))
             with quiet_interpreter(), interruptible(run):
                 carry_out(run, ready, options.no_calibration, not events)
@@ -780,13 +790,15 @@ def do_rehearse(options: Options, progress: display.Progress,
             given=options.given | {"target_url"}), progress, environment, synthetic=True)
 
 
-def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Manifest, Json]:
-    """(manifest of a run that is not made, one hello call to its first model, not recorded)."""
+def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Run, Json]:
+    """(a run that is not made, one hello call to its first model, not recorded)."""
     client, ready = prepare(options, str(uuid.UUID(int=0)), environment, False)
     state = State(ready.manifest, ready.suites, ready.served, False)
     run = Run(client, state, ledger_file.NoLedger(time.perf_counter_ns), CLOCKS,
               gauges.Heartbeat(gauges.HEARTBEAT_S), display.Progress(None, False, False))
-    return ready.manifest, run.call(state.hello(next(iter(ready.served)), 0))
+    for model, probes in ready.probes.items():
+        run.identify(model, probes)
+    return run, run.call(state.hello(next(iter(ready.served)), 0))
 
 
 def do_probe(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
@@ -808,10 +820,14 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
 
 
 def do_plan(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
-    """Show the planned calls and, after a hello call, how long they may take; writes nothing."""
-    manifest, hello = try_hello(options, environment)
-    cells = plan.all_cells(manifest)
-    found = display.estimate(manifest, cells, hello)
+    """Show the planned calls and, after hello calls, how long they may take; writes nothing."""
+    run, hello = try_hello(options, environment)
+    manifest, cells = run.state.manifest, run.state.planned
+    for model in run.state.served:                  # the first call of each may load the model
+        first = hello if model == manifest["models"][0] else run.call(run.state.hello(model, 0))
+        if first["outcome"] == "ok":
+            run.paces.learn(cast(CallFinished, run.call(run.state.hello(model, 0))))
+    found = run.paces.estimate(cells)
     print_safe(json.dumps({"manifest": manifest, "calls": len(cells), "hello": hello,
                            "estimate": found and found._asdict()}) if options.json else
                display.plan_text(manifest, len(cells), found))
@@ -826,7 +842,8 @@ def do_detach(options: Options, words: Sequence[str]) -> int:
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
     # 0x208: without a console, in its own process group
     detached: Json = {"creationflags": 0x208} if os.name == "nt" else {"start_new_session": True}
-    with open(log_path, "wb") as log:
+    with open(log_path, "ab") as log:    # begun by an earlier process
+        begin = log.tell()
         child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *argv],
                                  stdin=subprocess.DEVNULL, stdout=log, stderr=log, **detached)
     until_s, begun = time.monotonic() + DETACH_WAIT_S, False
@@ -834,7 +851,7 @@ def do_detach(options: Options, words: Sequence[str]) -> int:
         time.sleep(0.05)
         begun = display.is_under_way(options.out_dir, run_id)
     if child.returncode not in (None, 0, 1):
-        sys.stderr.write(files.read(log_path).decode("ascii", "backslashreplace")[-4000:])
+        sys.stderr.write(files.read(log_path)[begin:].decode("ascii", "backslashreplace")[-4000:])
         return int(child.returncode)
     begun, follow = begun or child.returncode is not None, cli.next_command(options, run_id, "100")
     print_safe(json.dumps({"run_id": run_id, "begun": begun, "log": log_path, "next": follow})
@@ -865,7 +882,7 @@ def main(argv: Optional[Sequence[str]] = None,
             options = dataclasses.replace(options, out_dir=tempfile.mkdtemp(prefix="rehearsal-"),
                                           given=options.given | {"out_dir"})
         if options.wait:
-            return display.follow(options, progress)
+            return display.follow(options, progress, suites_here())
         if options.detach:
             return do_detach(options, words)
         mode = (do_probe if options.probe else do_plan if options.plan else

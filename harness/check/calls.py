@@ -15,7 +15,7 @@ from typing import Any, Optional, Union
 from core import plan, records, schema
 from core.suites import PHASES, Question
 from engines import queries, server_errors
-from run import reply, sse, state
+from run import reply, retries, sse, state
 from run.timing import NULL_REASONS
 
 Suites = dict[str, tuple[Question, ...]]
@@ -24,9 +24,9 @@ Problems = Iterator[str]
 SALT = re.compile(r"[0-9a-f]{16}\Z")
 MAX_UNSEEN = 8                # answers of other lanes that a call may not have seen yet
 ESTIMATE = re.compile(r"about \d+")
-RETRY_PAUSE_US = int(reply.RETRY_PAUSE_S * 0.9e6)      # a sleep may end a little early
+RETRY_PAUSE_US = int(retries.RETRY_PAUSE_S * 0.9e6)      # a sleep may end a little early
 MIN_BYTES_PER_CHUNK = 20      # of JSON around the text of a chunk, in any API
-MAY_LACK_TIMING = ("connect_failed", "timeout", "context_limit")
+MAY_LACK_TIMING = ("connect_failed", "timeout", "context_limit", "skipped")
 KIND_RUN = re.compile(r"([ra])([1-9][0-9]{0,8})")
 ASCENDING = ("headers_us", "first_chunk_us", "first_token_us", "last_token_us", "done_us")
 
@@ -53,6 +53,14 @@ class Replay(state.State):
         """Differences between a call and what the runner would have written, before note_call."""
         if not self.has_suites:
             return
+        if call["outcome"] == "skipped":
+            message = call["error"]["message"] if call["error"] else ""
+            if not self.failed_hellos & ({cell.model} if PHASES[cell.phase].kind != "mixed"
+                                         else set(self.served)):
+                yield "outcome: no hello of this segment has failed"
+            for name, value in self.skipped(cell, message).items():
+                yield from _compare(name, dict(call)[name], value)
+            return
         edge = self.edge(cell) if PHASES[cell.phase].kind == "append" else None
         if edge is not None:
             for name, value in self.beyond_the_edge(cell, edge).items():
@@ -72,9 +80,9 @@ class Replay(state.State):
         if any(attempt["kind"] == "refused_fields" for attempt in call["attempts"]):
             self.refusing.add(cell.model)
         self.dropped[cell.model] = set()
-        droppable = {*self.options(cell, 1, (None, {})),
+        droppable = {"max_tokens", *self.options(cell, 1, (None, {})),
                      *queries.cache_switch(self.engine, "avoid", "x")[1]
-                     } - server_errors.NEVER_DROPPED
+                     } - (server_errors.NEVER_DROPPED - {"max_tokens"})
         if sorted(set(names)) != names or not set(names) <= droppable \
                 or bool(names) != (cell.model in self.refusing):
             yield f"request.dropped_fields: {schema.shown(names)} does not follow from the " \
@@ -239,7 +247,7 @@ def _attempts(call: records.CallFinished) -> Problems:
         if not free_us <= attempt["started_us"] <= attempt["ended_us"]:
             yield f"attempts[{number}] lasted from {attempt['started_us']} to " \
                 f"{attempt['ended_us']} us; it cannot start before {free_us}"
-        if status not in ((400, 422) if kind == "refused_fields" else reply.RETRY_STATUSES):
+        if status not in ((400, 422) if kind == "refused_fields" else retries.RETRY_STATUSES):
             yield f"attempts[{number}] of kind {kind} has HTTP status {status}"
         pause_us = 0 if kind == "refused_fields" else RETRY_PAUSE_US
         free_us = max(free_us, attempt["ended_us"] + pause_us)

@@ -250,7 +250,8 @@ class Walker:
             self.note(f"planned, ok and failed are {given}, expected {counted}")
         if None in outcomes or not made and (key[1] == "hello" or not segment.number):
             self.note("comes before calls of its phase")
-        self._require_identified(key)
+        if key[0] not in self.replay.failed_hellos:
+            self._require_identified(key)
         begun_us = [span[0] for span in map(calls.span_us, made) if span]
         last_us = max([segment.barrier_us, *(call["t_us"] for call in made)])
         end_us = event["started_us"] + event["wall_us"]
@@ -328,7 +329,8 @@ class Walker:
             self.note("calibration and identification come before the first call")
         if key[0] and not is_hello and cell.model not in segment.hellos:
             self.note(f"model {schema.shown(cell.model)} has no hello in this segment")
-        self._require_identified(key)
+        if call["outcome"] != "skipped":
+            self._require_identified(key)
         if any(_key_of(one) != key for one in segment.group[:1]) or key in segment.finished:
             self.note(f"a call of {key[1]} between calls of another phase, or after its end")
         at = 0 if is_hello else self.places[cell.cell_id][2]
@@ -365,7 +367,7 @@ class Walker:
                 self.note(f"no phase_finished or phase_skipped for {name} of "
                           f"{schema.shown(model or 'all models')}")
         for model in self.models if self.replay.own_phases() != ["hello"] else ():
-            if model not in self.probed:
+            if model not in self.probed and not self.replay.has_skipped(model):
                 self.note(f"no cache_probed for {schema.shown(model)}")
 
 

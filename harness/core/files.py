@@ -2,17 +2,32 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 
 
+LOCK_SUFFIX = ".lock"
+# Answers of file systems (SMB, exFAT, FUSE, some network drives) that lack an operation.
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK, errno.ENOTSUP,
+               errno.EOPNOTSUPP}
+
+
 def flush_to_disk(fd: int) -> None:
-    """Flush to disk; on macOS, fsync alone would stop at the drive's cache."""
-    if sys.platform == "darwin":
+    """Flush to disk as far as the file system can; raises OSError if the disk fails or is full."""
+    if sys.platform == "darwin":                # there, fsync alone would stop at the drive's cache
         import fcntl
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+    try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -44,8 +59,17 @@ def open_to_append(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
 
 
-def lock(fd: int) -> bool:
-    """Take the system's lock, which ends with its process; False if another process holds it."""
+def remove(path: str) -> None:
+    """Delete a file if it exists and can be deleted."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def lock(fd: int, path: str = "") -> bool:
+    """Take the system's lock, which ends with its process; False if another process holds it.
+
+    Where the file system has no locks, a file beside `path` holds the number of the process.
+    """
     try:
         if os.name == "nt":
             import msvcrt
@@ -54,8 +78,42 @@ def lock(fd: int) -> bool:
         else:
             import fcntl
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return os.name == "nt" or not path or _lock_by_file(path + LOCK_SUFFIX)
         return False
+    return True
+
+
+def unlock(path: str) -> None:
+    """Remove what `lock` may have left beside a file; the system's own lock ends by itself."""
+    if read(path + LOCK_SUFFIX) == str(os.getpid()).encode():
+        remove(path + LOCK_SUFFIX)
+
+
+def _lock_by_file(path: str) -> bool:
+    for _ in range(2):
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            holder = read(path)
+            if holder == str(os.getpid()).encode() or not holder.isdigit() or _is_alive(holder):
+                return False
+            remove(path)                        # its process was killed
+            continue
+        with os.fdopen(fd, "w") as file:
+            file.write(str(os.getpid()))
+        return True
+    return False
+
+
+def _is_alive(process: bytes) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
     return True
 
 
@@ -65,6 +123,9 @@ def is_locked(path: str) -> bool:
         return False
     fd = open_to_append(path)
     try:
-        return not lock(fd)
+        is_free = lock(fd, path)
+        if is_free:
+            unlock(path)
+        return not is_free
     finally:
         os.close(fd)

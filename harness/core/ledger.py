@@ -30,7 +30,7 @@ OUTCOMES = {
     "connection_lost": "the connection broke before the end of the answer",
     "bad_redirect": "the server redirects to another place or changes the request",
     "http_error": "the server answered with an error status",
-    "rate_limited": "HTTP 429 until the call's time ran out",
+    "rate_limited": "HTTP 429 until the call's time ran out, or for longer than that",
     "server_busy": "HTTP 503 until the call's time ran out",
     "context_limit": "the server says that the prompt does not fit the context",
     "stream_error": "the stream contained an error",
@@ -38,6 +38,7 @@ OUTCOMES = {
     "interrupted_answer": "the stream ended without a reason",
     "bad_response": "the response is not a completion",
     "body_too_large": "the response is larger than 64 MiB",
+    "skipped": "not asked, because a model's hello failed",
 }
 _REMEDY = "restore it from a backup, or start a new run"
 

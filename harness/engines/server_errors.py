@@ -112,6 +112,8 @@ def refused_fields(status: Any, body_text: Any, sent_fields: Any) -> set[str]:
     if (status not in (400, 422) or _about_context(body_text)
             or not isinstance(sent_fields, (dict, list, tuple, set, frozenset))):
         return set()
+    if "max_tokens" in sent_fields and "max_completion_tokens" in _error_text(body_text):
+        return {"max_tokens"}                      # the caller sends it under the other name
     names = {name for name in sent_fields if isinstance(name, str)} - NEVER_DROPPED
     text = _error_text(body_text)
     near = " ".join(text[max(0, hit.start() - REFUSAL_REACH):hit.end() + REFUSAL_REACH]

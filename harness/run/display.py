@@ -5,12 +5,14 @@ through `printable` before it is shown.
 """
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional, TextIO
 
 from core import files, ledger, metrics, plan, result_tables, suites
@@ -18,13 +20,13 @@ from core.errors import HarnessError, StorageError
 from core.records import Manifest
 from core.text import align_columns, command, duration, print_safe, printable
 from engines import queries
-from run import cli
+from run import cli, estimates
 from run.manifest import inherit_options
 
 Json = dict[str, Any]
 
 LIVE_EVERY_S = 0.1
-TYPICAL_SHARE = 3                 # a typical answer ends at a third of its limit
+LONG_TIMEOUT_S = 3600
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 CLEAR_LINE = "\r\x1b[2K"
 FOLLOW_EVERY_S = 0.5
@@ -32,45 +34,22 @@ STILL_RUNNING = 5                 # exit code
 
 
 # --- before a run --------------------------------------------------------------------------------
-class Estimate(NamedTuple):
-    """Seconds that planned calls take: at most, by the limit of each answer, and typically."""
-
-    most_s: float
-    typical_s: float
-
-
-def estimate(manifest: Manifest, cells: Iterable[plan.Cell],
-             hello: Optional[Any]) -> Optional[Estimate]:
-    """How long calls take by the times of a hello; None if it has none.
-
-    Parallel lanes are assumed to be as fast as one. An answer that was not streamed counts with its
-    whole time for the first token and for the others, which is too long.
-    """
-    numbers = metrics.call_metrics(hello) if hello and hello["outcome"] == "ok" else {}
-    if not numbers.get("e2el_ms") or not numbers.get("output_tokens"):
-        return None
-    token_ms = numbers["tpot_ms"] or numbers["e2el_ms"] / numbers["output_tokens"]
-    first_ms = numbers["ttft_ms"] or numbers["e2el_ms"]
-    phases = {entry["phase"]: entry for entry in manifest["plan"]["phases"]}
-    most_s = typical_s = 0.0
-    for cell in cells:
-        tokens, lanes = phases[cell.phase]["max_tokens"], phases[cell.phase]["lanes"]
-        longest_s = (first_ms + tokens * token_ms) / 1000
-        usual_s = (first_ms + tokens / TYPICAL_SHARE * token_ms) / 1000
-        most_s += min(longest_s, manifest["timeout_s"]) / lanes
-        typical_s += min(usual_s, manifest["timeout_s"]) / lanes
-    return Estimate(most_s, typical_s)
-
-
-def estimate_line(found: Optional[Estimate]) -> str:
-    """`Estimated time: 5 min, at most 14 min (from the first call)`."""
+def estimate_line(found: Optional[estimates.Estimate], timeout_s: float,
+                  left: bool = False) -> str:
+    """`Estimated time: 5 min, at most 14 min`, and a longer --timeout if an answer may need it."""
     if found is None:
         return "No estimate: the first call was too short."
-    return (f"Estimated time: {duration(found.typical_s)}, at most {duration(found.most_s)} (from "
-            "the first call)")
+    usual, most = duration(found.typical_s), duration(found.most_s)
+    line = f"About {usual} left, at most {most}" if left else (
+        f"Estimated time: {usual}, at most {most} (every answer at its limit)")
+    if not left and found.longest_s > timeout_s:
+        line += (f"\nAn answer at its limit may take {duration(found.longest_s)}, longer than "
+                 f"--timeout {timeout_s:g}: add --timeout {LONG_TIMEOUT_S}")
+    return line
 
 
-def plan_text(manifest: Manifest, calls_count: int, found: Optional[Estimate]) -> str:
+def plan_text(manifest: Manifest, calls_count: int,
+              found: Optional[estimates.Estimate]) -> str:
     """The planned calls, one line per phase, and how long they may take."""
     rows: list[tuple[str, ...]] = [("phase", "calls", "lanes", "limit", "description")]
     for entry in manifest["plan"]["phases"]:
@@ -81,7 +60,7 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[Estimate]) -
                      f"{entry['max_tokens']} tokens", skipped or suites.PHASES[name].text))
     return "\n".join([f"models: {', '.join(map(printable, manifest['models']))}",
                       *align_columns(rows, right=(1, 2)),
-                      f"{calls_count} calls for all models", estimate_line(found)])
+                      f"{calls_count} calls for all models", estimate_line(found, manifest["timeout_s"])])
 
 
 def probe_text(found: Sequence[Json], hello: Optional[Any]) -> str:
@@ -139,6 +118,48 @@ def unwritable(folder: str, error: OSError) -> HarnessError:
     if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)):
         return HarnessError(f"--out-dir: {what}; use another folder")
     return StorageError(f"{what}; free some space, or pass another folder to --out-dir")
+
+
+# --- counting ------------------------------------------------------------------------------------
+class Count:
+    """Calls that a process makes, and those that are left to it; from ledger lines.
+
+    outcomes: of earlier processes, by cell id. retries: failed calls are made again; None if that
+    is not known, and then a failed call that is made again shows it.
+    """
+
+    def __init__(self, planned: Sequence[plan.Cell], retries: Optional[bool],
+                 outcomes: Mapping[str, str]) -> None:
+        self._planned, self._retries = planned, retries
+        self._outcomes = dict(outcomes)
+        self.resume()
+
+    def resume(self) -> None:
+        """Begin with the calls of another process."""
+        self.made, self._before, self._now = 0, dict(self._outcomes), set[str]()
+        before = [self._before.get(cell.cell_id) for cell in self._planned]
+        nothing_new, failed = None not in before, before.count("ok") < len(before)
+        self._retrying = nothing_new and failed if self._retries is None else self._retries
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Count a ledger line."""
+        if event["event"] == "run_resumed":
+            self.resume()
+        elif event["event"] == "call_finished":
+            self.made += 1
+            self._now.add(event["cell_id"])
+            self._retrying |= self._retries is None and event["cell_id"] in self._before
+            self._outcomes[event["cell_id"]] = event["outcome"]
+
+    def left_cells(self) -> list[plan.Cell]:
+        """Planned calls that this process has still to make."""
+        return [cell for cell in self._planned if cell.cell_id not in self._now and (
+            cell.cell_id not in self._before
+            or self._retrying and self._before[cell.cell_id] != "ok")]
+
+    def total(self) -> int:
+        """Calls of this process: made and left. A resume adds a hello of each model to the plan."""
+        return self.made + len(self.left_cells())
 
 
 # --- while it runs -------------------------------------------------------------------------------
@@ -218,11 +239,11 @@ def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: st
         code, summary = int(last["exit_code"]), metrics.summarize_run(manifest, events)
         here = os.path.join(os.getcwd(), "")
         shown = folder[len(here):] if folder.startswith(here) else folder
-        # A prompt that is too long for the context will be too long again.
-        following = (f"{resume} --retry-failed" if not {"ok", "context_limit"}.issuperset(
-            last["counts"]) else command("run_benchmark", "--probe") if manifest["synthetic"] else
-            command("complete_submission", shown))
-        text = end_text(summary, folder, following)
+        advice = failure_advice(events)
+        following = (f"{resume} --retry-failed" if advice.retry else
+                     command("run_benchmark", "--probe") if manifest["synthetic"] else
+                     command("complete_submission", shown))
+        text = end_text(summary, folder, advice.text, following)
     else:
         code, what = 130, "the run was killed before its end; no finished call is lost"
         if last is not None and last["event"] == "run_interrupted":
@@ -235,15 +256,52 @@ def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: st
     return code
 
 
-def end_text(summary: Json, folder: str, next_command: str) -> str:
-    """The tables of a finished run, its flags explained, its folder and the next command."""
+class Advice(NamedTuple):
+    """What to do about the failed calls of a finished run, and whether to retry them."""
+
+    retry: bool
+    text: str
+
+
+def failure_advice(events: Sequence[Any]) -> Advice:
+    """Retry failed calls once. A prompt that is too long for the context will be too long again."""
+    before: dict[str, str] = {}
+    again, failed = 0, list[Any]()
+    for call in ledger.latest_calls(events):
+        if call["outcome"] not in ("ok", "context_limit"):
+            failed.append(call)
+    failed_ids = {call["cell_id"] for call in failed}
+    for event in events:
+        if event["event"] == "call_finished" and event["cell_id"] in failed_ids:
+            again += event["cell_id"] in before and before[event["cell_id"]] != "skipped"
+            before[event["cell_id"]] = event["outcome"]
+    timeouts = {call["phase"] for call in failed if call["outcome"] == "timeout"}
+    lines = []
+    if again:
+        lines.append("Calls failed again. They are data: complete the run as it is, or make "
+                     "another run.")
+    if any(suites.PHASES[name].kind in ("same", "mixed") for name in timeouts):
+        lines.append(
+            f"Timeouts in {', '.join(sorted(timeouts))}: parallel requests wait for each other. A "
+            f"new run with --timeout {LONG_TIMEOUT_S} gives them time. Otherwise leave these "
+            "phases out of --phases, pass fewer models to --models, or lower --num-predict and "
+            "name that as a deviation.")
+    elif timeouts:
+        lines.append(f"Timeouts in {', '.join(sorted(timeouts))}: the model is slow. A new run "
+                     f"with --timeout {LONG_TIMEOUT_S} gives it time.")
+    return Advice(bool(failed) and not again, "\n".join(lines))
+
+
+def end_text(summary: Json, folder: str, advice: str, next_command: str) -> str:
+    """The tables of a finished run, flags and failures explained, and the next command."""
     counts = ", ".join(f"{count} {kind}" for kind, count in summary["counts"].items())
     flags = result_tables.flags_explained(summary)
     return "\n".join([
         "", result_tables.summary_table(summary), "",
         "Medians; in brackets, the exact 95 % confidence interval of the median across prompts.",
         result_tables.instrument_line(summary), f"calls: {counts or 'none'}",
-        *([""] + flags if flags else []), "", f"run folder: {folder}", f"next: {next_command}"])
+        *([""] + flags if flags else []), *(["", advice] if advice else []), "",
+        f"run folder: {folder}", f"next: {next_command}"])
 
 
 def next_step(exit_code: int, resume: str) -> str:
@@ -260,7 +318,9 @@ def error_text(error: Exception) -> str:
 
 
 # --- following a run -----------------------------------------------------------------------------
-def follow(options: cli.Options, progress: Progress, sleep: Callable[[float], None] = time.sleep,
+def follow(options: cli.Options, progress: Progress,
+           suite_questions: Mapping[str, Sequence[suites.Question]],
+           sleep: Callable[[float], None] = time.sleep,
            now_s: Callable[[], float] = time.monotonic) -> int:
     """Show a run's new calls until it ends or the time of --wait is up; return the exit code."""
     seconds, run = options.wait
@@ -275,30 +335,65 @@ def follow(options: cli.Options, progress: Progress, sleep: Callable[[float], No
         options = dataclasses.replace(options, out_dir=root, given=options.given | {"out_dir"})
     path = os.path.join(folder, ledger.LEDGER)
     manifest, tail = ledger.manifest_of(folder), ledger.Tail(path)
-    planned = len(plan.all_cells(manifest))
-    asked = sum(event["event"] == "call_finished" for event in tail.new_events())
-    if asked:
-        progress.say(f"{asked} of {max(planned, asked)} calls already done")
+    count, shown = Count(plan.all_cells(manifest), None, {}), Shown(manifest["run_id"])
+    for event in tail.new_events():
+        count.take(event)
+        if event["event"] == "call_finished" and event["seq"] >= shown.seq:
+            progress.say(_call_line(count, event), bad=event["outcome"] != "ok")
     while True:
         ended = not files.is_locked(path)      # before the read, so that no last line is missed
         for event in tail.new_events():
+            count.take(event)
             if event["event"] == "call_finished":
-                asked += 1
-                progress.say(result_tables.call_line(asked, planned, event),
-                             bad=event["outcome"] != "ok")
+                progress.say(_call_line(count, event), bad=event["outcome"] != "ok")
+        shown.keep(len(tail.events))
         if ended:
+            shown.forget()
             resume = _resume_command(options, manifest)
             return print_end(manifest, tail.events, folder, resume, options.json)
         if now_s() >= until_s:
             break
         sleep(FOLLOW_EVERY_S)
     next_wait = cli.next_command(options, manifest["run_id"], seconds)
-    count = f"{asked} of {max(planned, asked)} calls" + (
-        ", now testing the server's cache" if asked >= planned else "")
+    paces = estimates.Paces(manifest, suite_questions)
+    for event in tail.events:
+        paces.take(event)
+    left = count.left_cells()
+    found = paces.estimate(left) if left else None
+    state = f"still running: {count.made} of {count.total()} calls" + (
+        "" if left else ", now testing the server's cache")
+    if found:
+        state += "\n" + estimate_line(found, manifest["timeout_s"], left=True)
     print_safe(json.dumps({"run_id": manifest["run_id"], "folder": folder,
                            "exit_code": STILL_RUNNING, "summary": None, "next": next_wait})
-               if options.json else f"still running: {count}\nnext: {next_wait}")
+               if options.json else f"{state}\nnext: {next_wait}")
     return STILL_RUNNING
+
+
+def _call_line(count: Count, event: Any) -> str:
+    return result_tables.call_line(count.made, count.total(), event)
+
+
+class Shown:
+    """How many lines of a run --wait has shown, kept in the temporary folder between two calls."""
+
+    def __init__(self, run_id: str) -> None:
+        self._path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.seen")
+        try:
+            self.seq = int(files.read(self._path) or b"0")
+        except (OSError, ValueError):
+            self.seq = 0
+
+    def keep(self, seq: int) -> None:
+        """Remember that all lines below `seq` were shown."""
+        if seq != self.seq:
+            self.seq = seq
+            with contextlib.suppress(OSError):
+                files.write_whole(self._path, str(seq).encode())
+
+    def forget(self) -> None:
+        """Forget it, since the run has ended."""
+        files.remove(self._path)
 
 
 def _resume_command(options: cli.Options, manifest: Manifest) -> str:

@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional, cast
 
-from core import plan, result_tables
+from core import plan, privacy, result_tables
 from core.errors import EndpointError, Interrupted
 from core.records import CallFinished, Timing
 from core.suites import PHASES
-from core.text import printable
+from core.text import duration, printable
 from engines import answers, server_errors
-from run import discover, display
+from run import discover, display, estimates, retries
 from run import reply as replies
 from run.state import PROBE_MAX_TOKENS, Cache, State
 from run.timing import call_timing
@@ -59,6 +59,8 @@ class Run:
         self.in_progress: dict[int, str] = {}
         self.warm: set[str] = set()
         self.shown = (0, time.monotonic())
+        self.paces = estimates.Paces(state.manifest, state.suites)
+        self.count = display.Count(state.planned, state.retry_failed, state.outcomes)
         self.misses = self.signal_number = 0
         self.fatal: Optional[Exception] = None
 
@@ -72,7 +74,7 @@ class Run:
             if PHASES[name].kind == "mixed":
                 self._run_phase(name, list(self.state.served))
 
-    def _run_hello(self, model: str) -> Json:
+    def _run_hello(self, model: str) -> None:
         """The hello of a model in this segment; its time includes loading the model."""
         hello, begun_us = self.state.hello(model, self.ledger.segment), self.ledger.now_us()
         calls: list[Json] = []
@@ -82,20 +84,38 @@ class Run:
         if error and error["status"] == 401:         # some servers list models without a key
             discover.require_key_accepted(401, bool(self.client.key))
         self.warm.add(model)
-        return calls[0]
+        if error and not self.state.manifest["smoke"]:
+            self._hello_failed(model, error)
+
+    def _hello_failed(self, model: str, error: Json) -> None:
+        """Ask a model nothing more, and end the run if no model is left."""
+        what = printable(error["message"], 400)
+        why = f"the hello of {printable(model)} failed ({error['kind']}: {what})"
+        if self.state.failed_hellos >= set(self.state.served):
+            raise EndpointError(f"{why}; no other call was made")
+        self.progress.say(f"{why}; its other calls are skipped", bad=True)
 
     def _run_model(self, model: str) -> None:
-        hello, state = self._run_hello(model), self.state
+        state = self.state
+        self._run_hello(model)
         if state.manifest["smoke"]:
             return
-        self.identify(model, discover.ask(self.client.send, state.engine, state.served[model]))
-        cells = [cell for cell in state.left(model) if cell.phase != "hello"]
-        if cells:
-            self.progress.say(display.estimate_line(display.estimate(state.manifest, cells, hello)))
+        answers_calls = model not in state.failed_hellos
+        if answers_calls:
+            self.identify(model, discover.ask(self.client.send, state.engine, state.served[model]))
         for name in state.own_phases()[1:]:
             self._run_phase(name, [model])
-        if len(state.own_phases()) > 1 and model not in state.probed:
+            if answers_calls:
+                self._say_time_left()
+        if answers_calls and len(state.own_phases()) > 1 and model not in state.probed:
             self._on_lanes([[]], lambda _: self._probe_cache(model))
+
+    def _say_time_left(self) -> None:
+        state = self.state
+        cells = self.count.left_cells()
+        found = self.paces.estimate(cells) if cells else None
+        if found is not None:
+            self.progress.say(display.estimate_line(found, state.manifest["timeout_s"], left=True))
 
     def _run_phase(self, name: str, models: Sequence[str]) -> None:
         kind, state = PHASES[name].kind, self.state
@@ -144,16 +164,26 @@ class Run:
         now, now_s, state = self.client.in_flight.reads(), time.monotonic(), self.state
         (reads, at_s), self.shown = self.shown, (now, now_s)
         self.progress.show(lambda width: display.live_line(
-            width, len(state.outcomes), state.total, list(self.in_progress.values()),
+            width, self.count.made, self.count.total(), list(self.in_progress.values()),
             (now - reads) / max(now_s - at_s, 1e-3), state.spent_us))
 
     def _call_each(self, cells: list[plan.Cell]) -> None:
-        """One lane: one call after the other. Turns beyond the context are recorded, not asked."""
+        """One lane: one call after the other.
+
+        Turns beyond the context, and calls that need a model whose hello failed, are recorded, not
+        asked.
+        """
         for cell in cells:
             if self.stopping.is_set():
                 return
-            edge = self.state.edge(cell) if PHASES[cell.phase].kind == "append" else None
-            if edge:
+            kind, state = PHASES[cell.phase].kind, self.state
+            needed = set(state.served) if kind == "mixed" else {cell.model}
+            failed = sorted(needed & state.failed_hellos)
+            edge = state.edge(cell) if kind == "append" else None
+            if failed:
+                self._record(cell, state.skipped(cell, "not asked: the hello failed of "
+                                                 + ", ".join(failed)), False)
+            elif edge:
                 self._record(cell, self.state.beyond_the_edge(cell, edge))
             else:
                 self.call(cell)
@@ -164,9 +194,9 @@ class Run:
             return
         ok = sum(self.state.outcomes.get(cell.cell_id) == "ok" for cell in cells)
         self.state.finished.add((model, name))
-        self.ledger.write("phase_finished", model=model, phase=name, planned=len(cells), ok=ok,
-                          failed=len(cells) - ok, started_us=begun_us,
-                          wall_us=self.ledger.now_us() - begun_us)
+        self.paces.take(self.ledger.write(
+            "phase_finished", model=model, phase=name, planned=len(cells), ok=ok,
+            failed=len(cells) - ok, started_us=begun_us, wall_us=self.ledger.now_us() - begun_us))
 
     # -- one call
     def call(self, cell: plan.Cell) -> Json:
@@ -201,7 +231,8 @@ class Run:
             text = reply.head.decode("utf-8", "replace")
             refused = server_errors.refused_fields(reply.status, text, options) - dropped
             left_s = (until_ns - self.clocks.now_ns()) / 1e9
-            pause_s = 0.0 if refused else replies.retry_pause_s(reply, len(attempts))
+            pause_s = 0.0 if refused else None if reply.failure else retries.pause_s(
+                reply.status, reply.headers, text, len(attempts))
             if pause_s is None or pause_s >= left_s or self.stopping.is_set():
                 break
             dropped |= refused
@@ -210,7 +241,7 @@ class Run:
                              "status": reply.status, "started_us": begun_us,
                              "ended_us": self.ledger.now_us()})
             self.stopping.wait(pause_s)
-        self._count_misses(reply)
+        self._stop_if_useless(reply, text)
         gap_us = (self.heartbeat.longest_gap_us(reply.arrivals.started_ns, self.clocks.now_ns())
                   if reply.arrivals and self.heartbeat.is_alive() else None)
         timing = call_timing(reply.stream, reply.arrivals, before_ns, after_ns,
@@ -218,8 +249,9 @@ class Run:
         return Asked(reply, timing, attempts, {"salt": cache[0], "options": options,
                                                "dropped_fields": sorted(dropped)})
 
-    def _count_misses(self, reply: replies.Reply) -> None:
-        """Stop the run after a few calls in a row that found no server."""
+    def _stop_if_useless(self, reply: replies.Reply, text: str) -> None:
+        """Stop the run after a few calls in a row that found no server, or if a quota is used up.
+        """
         if self.stopping.is_set():
             return                            # the client itself dropped this call
         self.misses = self.misses + 1 if replies.met_no_server(reply) else 0
@@ -227,15 +259,25 @@ class Run:
             self.fatal = self.fatal or EndpointError(
                 f"the server is gone: {self.misses} calls in a row found none "
                 f"({reply.failure[1]}); start it again")
+        reset_s = retries.reset_s(reply.headers, time.time()) if reply.status == 429 else None
+        if retries.is_used_up(reply.status, text) \
+                or reset_s and reset_s > self.state.manifest["timeout_s"]:
+            when = f"resume in {duration(reset_s)}" if reset_s else "resume when it is renewed"
+            self.fatal = self.fatal or EndpointError(
+                "the endpoint refuses more calls (HTTP 429: "
+                f"{printable(privacy.redact(server_errors.error_message(text)))}); {when}")
 
-    def _record(self, cell: plan.Cell, fields: Json) -> Json:
+    def _record(self, cell: plan.Cell, fields: Json, shows: bool = True) -> Json:
         """Write a call's line, on disk before this returns; raise an error that stops the run."""
         event: Json = self.ledger.write("call_finished", **cell._asdict(), **fields)
         call = cast(CallFinished, event)
         self.state.note_call(cell, call)
         self.in_progress.pop(cell.lane, None)
-        self.progress.say(result_tables.call_line(len(self.state.outcomes), self.state.total,
-                                                  call), bad=event["outcome"] != "ok")
+        self.count.take(event)
+        self.paces.take(event)
+        if shows:
+            self.progress.say(result_tables.call_line(self.count.made, self.count.total(), call),
+                              bad=event["outcome"] != "ok")
         if self.fatal:
             raise self.fatal
         return event
@@ -245,6 +287,7 @@ class Run:
         if self.stopping.is_set():
             return                            # the answers are those of a dropped connection
         found = self.ledger.write("endpoint_identified", **self.state.identity(model, probes))
+        self.paces.take(found)
         context = found["context"]
         if context["remedy"]:
             self.progress.say(printable(f"{model}: {context['reason']}. {context['remedy']}", 700))

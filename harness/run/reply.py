@@ -1,6 +1,6 @@
 """Turn one reply of the server into an outcome and the `response` of its ledger line.
 
-Also decides what to do about it: retry, follow a redirect, or call it a failure.
+Also decides what to do about it: follow a redirect, or call it a failure.
 """
 from __future__ import annotations
 
@@ -203,23 +203,8 @@ def _cache_verdict(run_us: Optional[int], probe: records.Probe) -> tuple[str, st
         f"its first token came after {first_us} us, in the run after {run_us} us"
 
 
-# --- retries, redirects, failures ----------------------------------------------------------------
-RETRY_STATUSES = (429, 503)
-RETRY_PAUSE_S = 1.0           # at least, also if the server sends no Retry-After, or 0
-MAX_ATTEMPTS = 1000           # the most that a ledger line holds
+# --- redirects, failures --------------------------------------------------------------------------
 REDIRECTS = (301, 302, 303, 307, 308)
-
-
-def retry_pause_s(reply: Reply, attempts: int) -> Optional[float]:
-    """Return how long to wait before the next try, None if the call is not to be tried again.
-
-    attempts: number of tries before this one.
-    """
-    if reply.status not in RETRY_STATUSES or reply.failure or attempts >= MAX_ATTEMPTS:
-        return None
-    retry_after = reply.headers.get("retry-after", "")
-    seconds = float(retry_after) if re.fullmatch(r"\d{1,6}", retry_after) else 0.0
-    return max(seconds, RETRY_PAUSE_S)
 
 
 def redirected(url: str, reply: Reply) -> Optional[str]:

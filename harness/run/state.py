@@ -37,6 +37,7 @@ class State:
         self.total = len(self.planned)
         self.outcomes: dict[str, str] = {}
         self.finished: set[tuple[Optional[str], str]] = set()
+        self.failed_hellos: set[str] = set()  # models whose hello failed in this segment
         self.probed: set[str] = set()
         self.dropped: dict[str, set[str]] = {model: set() for model in served}
         self.effective_tokens: dict[str, Optional[int]] = {}
@@ -60,11 +61,14 @@ class State:
                 self.finished.add((event["model"], event["phase"]))
             elif event["event"] == "cache_probed":
                 self.probed.add(event["model"])
+        self.failed_hellos = set()            # the next segment greets its models again
 
     def note_call(self, cell: plan.Cell, event: records.CallFinished) -> None:
         """Keep what later calls need from this one."""
         timing, kind = event["timing"], PHASES[cell.phase].kind
         self.outcomes[cell.cell_id] = event["outcome"]
+        if cell.phase == "hello" and event["outcome"] != "ok":
+            self.failed_hellos.add(cell.model)
         if timing and timing["done_us"]:
             self.spent_us.append(timing["done_us"])
         if event["outcome"] == "ok" and timing and event["response"]:
@@ -112,8 +116,15 @@ class State:
 
     def model_done(self, model: str) -> bool:
         """Whether nothing remains to be done with a model, except in the mixed phase."""
-        return not self.left(model) and (model in self.probed or self.own_phases() == ["hello"]
-                                         and (model, "hello") in self.finished)
+        own = self.own_phases()
+        finished = all((model, name) in self.finished for name in own)
+        return not self.left(model) and (model in self.probed or finished and (
+            own == ["hello"] or self.has_skipped(model)))
+
+    def has_skipped(self, model: str) -> bool:
+        """Whether calls of a model were not made because its hello failed."""
+        return any(self.outcomes.get(cell.cell_id) == "skipped" for name in self.own_phases()
+                   for cell in self.cells(name, [model]))
 
     def ended(self, events: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the ledger has its last line, and nothing remains to be done."""
@@ -164,9 +175,11 @@ class State:
 
     def options(self, cell: plan.Cell, max_tokens: int, cache: Cache) -> Json:
         """Return every field of the request except model and messages."""
-        wanted = {"temperature": self.temperature, "max_tokens": max_tokens, "stream": True,
+        dropped = self.dropped[cell.model]
+        limit = "max_completion_tokens" if "max_tokens" in dropped else "max_tokens"
+        wanted = {"temperature": self.temperature, limit: max_tokens, "stream": True,
                   "stream_options": {"include_usage": True}, **cache[1]}
-        return {k: v for k, v in wanted.items() if k not in self.dropped[cell.model]}
+        return {k: v for k, v in wanted.items() if k not in dropped}
 
     def longest(self, model: str) -> Optional[tuple[int, plan.Cell]]:
         """Return (time to first token in µs, cell) of the longest prompt sent on one lane."""
@@ -231,7 +244,14 @@ class State:
 
     def beyond_the_edge(self, cell: plan.Cell, edge: str) -> Json:
         """As `call_fields`, for a turn that is not asked because question `edge` did not fit."""
-        message = f"not asked: the conversation met the context's edge at question {edge}"
+        return self._not_asked(cell, "context_limit", "not asked: the conversation met the "
+                               f"context's edge at question {edge}")
+
+    def skipped(self, cell: plan.Cell, message: str) -> Json:
+        """As `call_fields`, for a call that is not made because a hello failed."""
+        return self._not_asked(cell, "skipped", message)
+
+    def _not_asked(self, cell: plan.Cell, outcome: str, message: str) -> Json:
         return {"cold": False, "attempts": [],
                 "request": {"prompt": self.question(cell).prompt,
                             **plan.fingerprint(self.messages(cell)), "salt": None, "options": {},
@@ -239,8 +259,8 @@ class State:
                 "response": None, "timing": None,
                 "reasoning": {"mode": "none", "chunks": 0, "characters": 0},
                 "truncated": {"verdict": "unknown", "reason": "there is no answer"},
-                "checks": None, "flags": [], "outcome": "context_limit",
-                "error": {"kind": "context_limit", "message": message, "status": None,
+                "checks": None, "flags": [], "outcome": outcome,
+                "error": {"kind": outcome, "message": message, "status": None,
                           "body_start": None}}
 
     def identity(self, model: str, probes: answers.Probes) -> Json:

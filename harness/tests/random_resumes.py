@@ -24,7 +24,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from check import findings, ledger_order, reading, sources
-from check_submission import suites_of
+from check.manifest import suites_of
 from core import files, ledger, release
 from engines import answers
 from machine import gauges

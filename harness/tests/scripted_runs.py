@@ -22,7 +22,7 @@ import run_benchmark
 from core import files, ledger, release, schema
 from engines import answers, queries
 from machine import gauges
-from run import reply as replys
+from run import retries
 
 from tests.scripted_endpoint import (
     ANSWER,
@@ -88,7 +88,7 @@ QUICK = (mock.patch.object(files, "flush_to_disk", lambda _: None),
          mock.patch.object(gauges.Sampler, "_others", lambda _: None),
          mock.patch.object(release, "git_state", lambda: {"commit": None, "dirty": None}),
          mock.patch.object(run_benchmark, "LOADING_PAUSE_S", 0.01),
-         mock.patch.object(replys, "RETRY_PAUSE_S", 0.01))
+         mock.patch.object(retries, "RETRY_PAUSE_S", 0.01))
 
 
 def only_probes_answered_by(endpoint: Union[ScriptedEndpoint, str]) -> Any:

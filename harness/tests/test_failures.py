@@ -24,9 +24,10 @@ import prompts
 import run_benchmark
 from core import suites
 from engines import answers, queries
-from run import discover
-from run import reply as replys
+from run import discover, retries
+from run import reply as replies
 
+from tests import random_resumes
 from tests.scripted_endpoint import (
     ANSWER,
     CHAT,
@@ -146,16 +147,16 @@ class NothingCanBeAsked(Failures):
         with ScriptedEndpoint() as other, ScriptedEndpoint(get={"/v1/models": (
                 response(b"", "302 Found", Location=other.url + "/v1/models"),)}) as endpoint:
             ran = run(endpoint, "--api-key-env", "K", environment={"K": KEY})
-        self.assert_refused(ran, 3, f"{endpoint.url}: {replys.bad_redirect(302)[1]}")
+        self.assert_refused(ran, 3, f"{endpoint.url}: {replies.bad_redirect(302)[1]}")
         self.assertEqual(other.requests, [])
 
     def test_a_server_that_leaves_questions_unanswered_is_asked_with_less_patience(self):
         waits_s = []
 
-        def send(_: str, path: str, __: Any, timeout_s: float) -> replys.Reply:
+        def send(_: str, path: str, __: Any, timeout_s: float) -> replies.Reply:
             waits_s.append(timeout_s)
             silent = path == "/props"
-            return replys.Reply(None if silent else 404, {}, b"", mock.sentinel.stream,
+            return replies.Reply(None if silent else 404, {}, b"", mock.sentinel.stream,
                                ("timeout", "the call's time was up") if silent else None, None)
 
         discover.ask(send)
@@ -383,7 +384,7 @@ class Retries(Failures):
 
     def test_a_busy_server_is_asked_again_and_the_attempts_are_told(self):
         slow = response(b'{"error":"slow down"}', "429 Too Many Requests", Retry_After="0")
-        dated = response(b"", "429 No", Retry_After="Wed, 21 Oct 2099 07:28:00 GMT")
+        dated = response(b"", "429 No", Retry_After="Wed, 21 Oct 2009 07:28:00 GMT")
         self.assert_rows(
             {"429": [(slow,), (slow,), ANSWER], "503": [(self.BUSY,), ANSWER],
              "both": [(self.BUSY,), (slow,), (dated,), ANSWER]},
@@ -392,30 +393,30 @@ class Retries(Failures):
              "both": answer(attempts=[("server_busy", 503), ("rate_limited", 429),
                                       ("rate_limited", 429)])})
 
-    def test_the_pause_is_as_long_as_the_server_asks_and_is_really_made(self):
-        for header, pause_s in (("7", 7.0), ("1", 1.0), ("0", 1.0), ("", 1.0), ("-5", 1.0),
-                                ("soon", 1.0), ("1e9", 1.0)):
-            reply = replys.Reply(429, {"retry-after": header}, b"", mock.sentinel.stream, None, None)
-            with self.subTest(header):
-                self.assertEqual(replys.retry_pause_s(reply, 0), pause_s)
-        with mock.patch.object(replys, "retry_pause_s", lambda reply, _: (
-                0.2 if reply.status == 429 else None)):
+    def test_pauses_are_made(self):
+        with mock.patch.object(retries, "pause_s", lambda status, *_: (
+                0.2 if status == 429 else None)):
             ran, found = played({"429": [(response(b"", "429 No"),), ANSWER]})
         self.assertEqual(found, {"429": answer(attempts=[("rate_limited", 429)])})
         call = next(call for call in ran.calls if call["attempts"])
         waited_us = call["timing"]["started_us"] - call["attempts"][0]["ended_us"]
         self.assertGreaterEqual(waited_us, 200_000)
 
-    def test_what_would_outlast_the_cap_is_not_waited_for(self):
-        body = b'{"error":"come back tomorrow"}'
-        begun_s = time.monotonic()
-        self.assert_rows(
-            {"429": [(response(body, "429 No", Retry_After="86400"),)]},
-            {"429": failure("rate_limited", "come back tomorrow", 429, body)})
-        self.assertLess(time.monotonic() - begun_s, LIMIT_S / 2)
+    def test_used_up_quota_ends_the_run(self):
+        quota = b'{"error": {"message": "Rate limit exceeded: free-models-per-day"}}'
+        for refusal in ((response(quota, "429 No"),),
+                        (response(b"{}", "429 No", Retry_After="86400"),),
+                        (response(b"{}", "429 No", X_RateLimit_Reset="9999999999"),),
+                        (response(b"", "429 No", Retry_After="Wed, 21 Oct 2099 07:28:00 GMT"),)):
+            for before in ((), (ANSWER,)):
+                with self.subTest(refusal, before=len(before)), \
+                        ScriptedEndpoint(*before, then=refusal) as endpoint:
+                    ran = run(endpoint)
+                    self.assertEqual((ran.code, len(endpoint.chats)), (3, len(before) + 1))
+                    self.assertRegex(ran.err, "HTTP 429.* resume .*(?s:.)*next: .*--retry-failed")
 
     def test_a_server_that_stays_busy_is_told_as_busy_when_the_cap_is_reached(self):
-        with mock.patch.object(replys, "MAX_ATTEMPTS", 3), \
+        with mock.patch.object(retries, "MAX_ATTEMPTS", 3), \
                 ScriptedEndpoint(then=(self.BUSY,)) as endpoint:
             ran = run(endpoint, phases="hello")
         self.assertEqual([told(call) for call in ran.calls], [failure(
@@ -458,6 +459,23 @@ class RefusedFields(Failures):
         body = b'{"error":{"message":"Unexpected fields in the request: {\'wibble\'}"}}'
         self.assert_rows({"it": (response(body, "400 Bad Request"),)}, {"it": failure(
             "http_error", "Unexpected fields in the request: {'wibble'}", 400, body)})
+
+    def test_max_completion_tokens_is_sent_where_max_tokens_is_refused(self):
+        body = json.dumps({"error": {"message": "Unsupported parameter: 'max_tokens' is not "
+                                     "supported with this model. Use 'max_completion_tokens' "
+                                     "instead.", "param": "max_tokens"}}).encode()
+
+        def choose(request: Request) -> Script:
+            return (response(body, "400 No"),) if "max_tokens" in request.json else ANSWER
+
+        with ScriptedEndpoint(then=choose) as endpoint, tempfile.TemporaryDirectory() as folder:
+            ran = run(endpoint, out_dir=folder)
+            self.assertEqual(ran.code, 0)
+            self.assertEqual([chat.get("max_completion_tokens") for chat in endpoint.chats][:3],
+                             [None, 32, 2048])
+            self.assertEqual(ran.calls[0]["request"]["dropped_fields"], ["max_tokens"])
+            self.assertEqual(random_resumes.problems(str(next(Path(folder).glob("*/*/run-*")))),
+                             [])
 
     def test_a_field_that_is_refused_again_is_not_asked_for_ever(self):
         body = b'{"detail":"Unexpected fields in the request: {\'stream_options\'}"}'
@@ -620,7 +638,7 @@ class Redirects(Failures):
                 name: (response(b"", status, Location=place),)
                 for name, (status, place) in places.items()}
             self.assert_rows(rows, {
-                name: failure(*replys.bad_redirect(int(status[:3])), int(status[:3]))
+                name: failure(*replies.bad_redirect(int(status[:3])), int(status[:3]))
                 for name, (status, _) in places.items()},
                 "--api-key-env", "K", environment={"K": KEY})
             self.assertEqual(other.requests, [])
@@ -790,14 +808,48 @@ class VanishedServer(Failures):
              if name in "abde" else answer() for name in "abcdef"})
 
     def test_a_server_that_is_silent_until_the_cap_is_not_gone(self):
-        with ScriptedEndpoint(then=(HANG,)) as endpoint:
-            ran = run(endpoint, timeout_s=0.1)
-        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"timeout": 4}))
+        with ScriptedEndpoint(ANSWER, then=(HANG,)) as endpoint:
+            ran = run(endpoint, timeout_s=0.5)
+        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"ok": 1, "timeout": 3}))
 
     def test_a_server_that_speaks_something_else_is_not_gone(self):
-        with ScriptedEndpoint(then=(b"+OK ready\r\n",)) as endpoint:
+        with ScriptedEndpoint(ANSWER, then=(b"+OK ready\r\n",)) as endpoint:
             ran = run(endpoint)
-        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"bad_response": 4}))
+        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"bad_response": 3, "ok": 1}))
+
+
+class FailedHellos(Failures):
+    def test_failed_hello_of_the_only_model_ends_the_run(self):
+        for error in (response(b'{"error":"no such model"}', "404 Not Found"),
+                      response(b'{"error":"out of memory"}', "500 No"), STREAM + says("One")):
+            with self.subTest(error), ScriptedEndpoint(then=(error,)) as endpoint:
+                ran = run(endpoint)
+                self.assertEqual((ran.code, len(endpoint.chats)), (3, 1))
+                self.assertEqual(ran.events[-1]["event"], "run_interrupted")
+                self.assertRegex(ran.err, "the hello of m failed .*(?s:.)*next: .*--retry-failed")
+
+    def test_failed_hello_skips_the_calls_of_that_model_until_a_retry(self):
+        def one_fails(request: Request) -> Script:
+            return (response(b"", "500 No"),) if request.json["model"] == "b" and bad else ANSWER
+
+        bad = True
+        with ScriptedEndpoint(then=one_fails, get=models("a", "b", "c")) as endpoint, \
+                tempfile.TemporaryDirectory() as folder:
+            words = ("--models", "a,b,c")
+            ran = run(endpoint, *words, phases="5q,parallel_mixed", out_dir=folder)
+            self.assertEqual((ran.code, ran.events[-1]["counts"]),
+                             (1, {"http_error": 1, "ok": 12, "skipped": 25}))
+            self.assertIn("its other calls are skipped", ran.err)
+            self.assertEqual(len([chat for chat in endpoint.chats if chat["model"] == "b"]), 1)
+            run_folder = str(next(Path(folder).glob("*/*/run-*")))
+            self.assertEqual(random_resumes.problems(run_folder), [])
+            again = ("--run-id", ran.manifest["run_id"])
+            self.assertEqual(run(endpoint, *words, *again, phases=None, out_dir=folder).events,
+                             ran.events)
+            bad = False
+            ran = run(endpoint, *again, "--retry-failed", phases=None, out_dir=folder)
+            self.assertEqual(ran.code, 0)
+            self.assertEqual(random_resumes.problems(run_folder), [])
 
 
 class Interrupts(Failures):

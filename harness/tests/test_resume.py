@@ -394,12 +394,13 @@ class AskedAgain(Runs):
         self.assertEqual(self.run_it("--retry-failed", url=endpoint.url).code, 1)
         self.assertEqual(self.events[-1]["counts"], {"http_error": 1, "ok": 6})
 
-    def test_a_hello_that_a_resume_added_decides_nothing(self):
+    def test_failed_hello_of_a_resume_ends_it_and_decides_nothing_later(self):
         endpoint = self.failing()
         self.finished("--phases", "5q", url=endpoint.url)
         endpoint.script_next(FAILS)
+        self.assertEqual(self.run_it("--retry-failed", url=endpoint.url).code, 3)
         self.assertEqual(self.run_it("--retry-failed", url=endpoint.url).code, 0)
-        self.assertEqual(self.events[-1]["counts"], {"http_error": 1, "ok": 6})
+        self.assertEqual(self.events[-1]["counts"], {"http_error": 1, "ok": 7})
 
     def test_a_conversation_that_was_killed_at_the_contexts_edge_is_not_asked_across_it(self):
         with runs.Endpoint("--models", "swift:5000", "--context", "300") as small:
@@ -654,8 +655,8 @@ class Waiting(Runs):
             self.now_s += seconds
             meanwhile()
 
-        def main(options: Any, progress: display.Progress) -> int:
-            return real(options, progress, sleep, lambda: self.now_s)
+        def main(options: Any, progress: display.Progress, suites: Any) -> int:
+            return real(options, progress, suites, sleep, lambda: self.now_s)
 
         real = display.follow
         with mock.patch.object(display, "follow", main):

@@ -17,7 +17,7 @@ from core import plan as plans
 from core.errors import HarnessError, StorageError
 from core.text import command, print_safe
 from engines import queries
-from run import display
+from run import display, estimates
 from tests import runs
 from tests.core.test_metrics import call
 from tests.core.test_result_tables import cell, summary
@@ -30,7 +30,7 @@ class End(unittest.TestCase):
     def test_text_of_the_end(self):
         text = display.end_text(summary(cell("5q", flags=["few_samples"]),
                                         counts={"ok": 9, "timeout": 1}),
-                                "there/run-x", "python3 next.py")
+                                "there/run-x", "Calls failed again.", "python3 next.py")
         flag = metric_definitions.FLAGS["few_samples"]
         self.assertEqual(text, f"""
 m
@@ -43,11 +43,13 @@ calls: 9 ok, 1 timeout
 
 few_samples: {flag.text} {flag.remedy}
 
+Calls failed again.
+
 run folder: there/run-x
 next: python3 next.py""")
 
     def test_end_without_flags_has_no_empty_lines_for_them(self):
-        self.assertNotIn("\n\n\n", display.end_text(summary(cell("5q")), "f", "n"))
+        self.assertNotIn("\n\n\n", display.end_text(summary(cell("5q")), "f", "", "n"))
 
     def printed(self, events: list[dict[str, Any]], folder: str = "f", synthetic: bool = False,
                 as_json: bool = True) -> tuple[int, Any]:
@@ -59,17 +61,33 @@ next: python3 next.py""")
                                      "RESUME", as_json)
         return code, json.loads(out.getvalue()) if as_json else out.getvalue()
 
-    def test_next_command_after_a_finished_run(self):
+    def test_failed_calls_are_retried_once(self):
         complete = "python3 harness/complete_submission.py 'my runs/run-x'"
-        for counts, synthetic, expected in (
-                ({"ok": 1}, False, complete), ({"context_limit": 1, "ok": 1}, False, complete),
-                ({"ok": 1}, True, "python3 harness/run_benchmark.py --probe"),
-                ({"context_limit": 1, "timeout": 1}, False, "RESUME --retry-failed"),
-                ({"ok": 1, "timeout": 1}, True, "RESUME --retry-failed")):
-            last = {"event": "run_finished", "exit_code": 1, "counts": counts}
-            self.assertEqual(self.printed([last], "my runs/run-x", synthetic), (1, {
-                "run_id": "x", "folder": "my runs/run-x", "exit_code": 1, "summary": summary(),
-                "next": expected}))
+        probe, retry = "python3 harness/run_benchmark.py --probe", "RESUME --retry-failed"
+        for synthetic, outcomes, expected in (
+                (False, ["ok"], complete), (False, ["context_limit", "ok"], complete),
+                (True, ["ok"], probe), (False, ["ok", "timeout"], retry),
+                (True, ["ok", "timeout"], retry), (False, ["skipped"], retry),
+                (False, ["skipped again"] * 2, retry), (False, ["again"] * 2, complete),
+                (False, ["again", "again", "http_error"], complete)):
+            events = [{"event": "call_finished", "seq": at, "cell_id": outcome if "again" in outcome
+                       else str(at), "phase": "5q", "outcome": outcome.partition(" ")[0].replace(
+                           "again", "http_error")} for at, outcome in enumerate(outcomes)]
+            last = {"event": "run_finished", "exit_code": 1, "counts": {}}
+            with self.subTest(outcomes):
+                self.assertEqual(self.printed([*events, last], "my runs/run-x", synthetic), (1, {
+                    "run_id": "x", "folder": "my runs/run-x", "exit_code": 1,
+                    "summary": summary(), "next": expected}))
+
+    def test_timeouts_name_the_way_out(self):
+        for phase, words in (("parallel_mixed", ("wait for each other", "--timeout 3600",
+                                                 "--phases", "--models", "--num-predict")),
+                             ("20q", ("the model is slow", "--timeout 3600"))):
+            call = {"event": "call_finished", "seq": 0, "cell_id": "a", "phase": phase,
+                    "outcome": "timeout"}
+            with self.subTest(phase):
+                text = display.failure_advice([call]).text
+                self.assertEqual([word for word in words if word not in text], [])
 
     def test_next_command_has_a_relative_path_within_the_current_folder(self):
         here, last = os.getcwd(), {"event": "run_finished", "exit_code": 0, "counts": {"ok": 1}}
@@ -118,7 +136,7 @@ def manifest(*models: str, names: tuple[str, ...] = ("5q",)) -> dict[str, Any]:
 class Plan(unittest.TestCase):
     def test_plan_has_a_line_per_phase_and_an_estimate(self):
         plan = manifest("m", "n\x1b", names=("5q", "parallel_same", "parallel_mixed"))
-        lines = display.plan_text(plan, 72, display.Estimate(6000.0, 1200.0)).splitlines()
+        lines = display.plan_text(plan, 72, estimates.Estimate(6000.0, 1200.0, 900.0)).splitlines()
         self.assertEqual(lines[0], r"models: m, n\x1b")
         self.assertEqual([line.split()[:4] for line in lines[2:6]], [
             ["hello", "1", "1", "32"], ["5q", "5", "1", "2048"],
@@ -126,41 +144,12 @@ class Plan(unittest.TestCase):
         self.assertTrue(lines[3].endswith(suites.PHASES["5q"].text))
         self.assertIn("72 calls", lines[6])
         self.assertRegex(lines[7], "20 min, at most 1 h 40 min")
+        self.assertRegex(lines[8], "may take 15 min.*--timeout 3600")
 
     def test_phase_that_cannot_run_shows_why(self):
         lines = display.plan_text(manifest("m", names=("parallel_mixed",)), 1, None).splitlines()
         self.assertRegex(lines[3], "^parallel_mixed +0 .* parallel_mixed needs two models or more")
         self.assertIn("No estimate", lines[-1])
-
-    def test_estimate_follows_from_hello_and_token_limits(self):
-        plan = manifest("m", names=("5q", "parallel_same"))
-        cells = plans.all_cells(plan)
-        self.assertEqual(len(cells), 26)
-        # TTFT 200 ms, TPOT 10 ms: 2048 tokens take 20.68 s, a third of them 7.03 s.
-        hello_s, most_s, typical_s = 0.52, 20.68, 0.2 + 2048 / 3 / 100
-        found = display.estimate(plan, cells, call())
-        self.assertAlmostEqual(found.most_s, hello_s + 5 * most_s + 20 / 4 * most_s)
-        self.assertAlmostEqual(found.typical_s, 0.2 + 32 / 300 + 10 * typical_s)
-
-    def test_estimate_of_a_call_is_at_most_its_timeout(self):
-        plan = {**manifest("m"), "timeout_s": 2.0}
-        self.assertAlmostEqual(display.estimate(plan, plans.all_cells(plan), call()).most_s,
-                               0.52 + 5 * 2.0)
-
-    def test_hello_without_times_gives_no_estimate(self):
-        failed = call(outcome="timeout", response=None, timing=None)
-        for hello in (None, failed, {"outcome": "client_stopped"}):
-            self.assertIsNone(display.estimate(manifest("m"), [], hello))
-
-    def test_hello_that_was_not_streamed_counts_with_its_whole_time(self):
-        whole = call(timing__chunk_us=[200_000], timing__first_token_us=200_000,
-                     timing__last_token_us=200_000)
-        plan = manifest("m")
-        first_s, token_s = (metrics.call_metrics(whole)[name] / 1000 / part for name, part in (
-            ("ttft_ms", 1), ("e2el_ms", 41)))
-        self.assertIsNone(metrics.call_metrics(whole)["tpot_ms"])
-        self.assertAlmostEqual(display.estimate(plan, plans.all_cells(plan), whole).most_s,
-                               first_s + 32 * token_s + 5 * (first_s + 2048 * token_s))
 
 
 class Probes(unittest.TestCase):

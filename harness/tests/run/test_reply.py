@@ -182,16 +182,6 @@ class CacheProbes(unittest.TestCase):
 
 
 class WhatToDo(unittest.TestCase):
-    def test_retry_of_busy_servers_waits_as_long_as_they_ask(self):
-        for status, retry_after, attempts, pause_s in (
-                (429, None, 0, 1.0), (503, "7", 0, 7.0), (503, "0", 0, 1.0), (429, "soon", 0, 1.0),
-                (429, "9999999", 0, 1.0), (429, "-1", 0, 1.0), (500, "7", 0, None),
-                (200, None, 0, None), (429, None, replies.MAX_ATTEMPTS, None)):
-            headers = {} if retry_after is None else {"retry-after": retry_after}
-            self.assertEqual(replies.retry_pause_s(reply(status=status, headers=headers), attempts),
-                             pause_s, (status, retry_after, attempts))
-        self.assertIsNone(replies.retry_pause_s(reply(status=429, failure=("timeout", "x")), 0))
-
     def test_origins_are_scheme_host_and_port(self):
         for url, found in (("http://h/x", ("http", "h", 80)),
                            ("https://H:443/", ("https", "h", 443)),
