@@ -43,6 +43,7 @@ class Sampler:
         self._listing: Optional[Listing] = None
         self._energy: dict[str, tuple[int, int]] = {}
         self._energy_uj = 0
+        self._card_energy: dict[str, tuple[int, float]] = {}
         self._nvidia: Optional[system.Watch] = None
         self._iostat: Optional[system.Watch] = None
         self._cards: list[str] = []
@@ -59,7 +60,7 @@ class Sampler:
             self._capacity_bytes = system.whole(
                 machine.run(["sysctl", "-n", "hw.memsize"], system.GAUGE_LIMIT_S))
         if machine.system in ("Linux", "Android"):
-            self._cards = gpus.amd_cards(machine) + gpus.other_cards(machine)
+            self._cards = [folder for part in gpus.drm_folders(machine) for folder in part]
             self._sensors = linux.temperature_paths(machine)
 
     def _safely(self, name: str, read: Callable[[], Any]) -> Any:
@@ -172,10 +173,20 @@ class Sampler:
                 self._command("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
         folders = [folder for folder in self._cards
                    if not (cards and gpus.is_nvidia(self._machine, folder))]
-        more = [self._safely(folder, functools.partial(gpus.drm_gauges, self._machine, folder, at))
+        more = [self._safely(folder, functools.partial(self._card, folder, at))
                 for at, folder in enumerate(folders, len(cards))]
         return cards + [card for card in more if card and any(
             value is not None for name, value in card.items() if name != "index")]
+
+    def _card(self, folder: str, index: int) -> dict[str, Any]:
+        card, now_s = gpus.drm_gauges(self._machine, folder, index), time.monotonic()
+        energy_uj = gpus.card_energy(self._machine, folder)
+        if energy_uj is not None:         # the mean power since the sample before
+            before_uj, before_s = self._card_energy.get(folder, (energy_uj, now_s))
+            self._card_energy[folder] = (energy_uj, now_s)
+            if card["power_w"] is None and now_s > before_s and energy_uj >= before_uj:
+                card["power_w"] = round((energy_uj - before_uj) / 1e6 / (now_s - before_s), 3)
+        return card
 
     def close(self) -> None:
         """End the children; may be called twice."""

@@ -96,9 +96,11 @@ def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, 
             "driver_version": fields[2] if re.fullmatch(r"[\d.]{1,20}", fields[2]) else None,
             "compute_api": f"CUDA {cuda[-1]}" if cuda else None,
             "power_limit_w": system.number(fields[3]) or None,
-            "pcie_generation_current": system.whole(fields[4]) or None,
-            "pcie_generation_max": system.whole(fields[5]) or None,
-            "pcie_lanes_current": pcie_lanes(fields[6]), "pcie_lanes_max": pcie_lanes(fields[7])})
+            **({} if integrated else {
+                "pcie_generation_current": system.whole(fields[4]) or None,
+                "pcie_generation_max": system.whole(fields[5]) or None,
+                "pcie_lanes_current": pcie_lanes(fields[6]),
+                "pcie_lanes_max": pcie_lanes(fields[7])})})
     return cards
 
 
@@ -126,17 +128,12 @@ def pcie_lanes(text: Optional[str]) -> Optional[int]:
     return lanes if lanes in (1, 2, 4, 8, 12, 16, 32) else None
 
 
-def amd_cards(machine: system.Machine) -> list[str]:
-    """sysfs folders of the cards that the amdgpu driver runs."""
+def drm_folders(machine: system.Machine) -> tuple[list[str], list[str]]:
+    """sysfs folders of the cards that the amdgpu driver runs, and of the others that have a known
+    vendor, NVIDIA's included."""
     cards = [f"{DRM}/{name}/device" for name in system.numbered(machine.names(DRM), r"card\d+")]
-    return [folder for folder in cards if machine.read(f"{folder}/mem_info_vram_total") is not None]
-
-
-def other_cards(machine: system.Machine) -> list[str]:
-    """sysfs folders of cards of other drivers, NVIDIA's included."""
-    amd = amd_cards(machine)
-    cards = [f"{DRM}/{name}/device" for name in system.numbered(machine.names(DRM), r"card\d+")]
-    return [folder for folder in cards if folder not in amd and _vendor(machine, folder)]
+    amd = [folder for folder in cards if machine.read(f"{folder}/mem_info_vram_total") is not None]
+    return amd, [folder for folder in cards if folder not in amd and _vendor(machine, folder)]
 
 
 def _vendor(machine: system.Machine, folder: str) -> Optional[str]:
@@ -161,6 +158,16 @@ def _slot(machine: system.Machine, folder: str) -> str:
     return found[1] if found else ""
 
 
+def _hwmon(machine: system.Machine, folder: str) -> str:
+    """Folder of a card's sensors."""
+    return next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
+
+
+def card_energy(machine: system.Machine, folder: str) -> Optional[int]:
+    """Energy in µJ since the system started, which Intel's drivers report instead of power."""
+    return system.whole(machine.read(f"{_hwmon(machine, folder)}/energy1_input"))
+
+
 def is_integrated(machine: system.Machine, folder: str) -> bool:
     """Whether a card is part of the processor.
 
@@ -177,7 +184,7 @@ def is_integrated(machine: system.Machine, folder: str) -> bool:
 def drm_gauges(machine: system.Machine, folder: str, index: int) -> dict[str, Any]:
     """Gauges of one card; sysfs gives µW, thousandths of a degree, Hz. An integrated AMD unit uses
     the machine's memory through GTT."""
-    sensors = next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
+    sensors = _hwmon(machine, folder)
 
     def gauge(*paths: str) -> Optional[float]:
         return next((value for value in map(system.number, map(machine.read, paths))
@@ -265,7 +272,7 @@ def drm_card(machine: system.Machine, folder: str, rocm_name: Optional[str] = No
              if slot else None]
     specific = [name for name in names if name and not UNNAMED.fullmatch(name)]
     generic = [name for name in names if name and not name.lower().startswith(("0x", "device"))]
-    hwmon = next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
+    hwmon = _hwmon(machine, folder)
     sizes = [system.whole(machine.read(path)) for path in (
         f"{folder}/mem_info_vram_total", f"{folder}/lmem_total_bytes",
         folder.replace("/device", "/lmem_total_bytes"))]
@@ -280,22 +287,23 @@ def drm_card(machine: system.Machine, folder: str, rocm_name: Optional[str] = No
         "memory_bytes": SHARED if integrated else
                         next(filter(None, [*sizes, system.total(tiles)]), None),
         "power_limit_w": system.scaled(next(filter(None, limits), None), 1e-6),
-        "pcie_generation_current": pcie_generation(machine.read(f"{folder}/current_link_speed")),
-        "pcie_generation_max": pcie_generation(machine.read(f"{folder}/max_link_speed")),
-        "pcie_lanes_current": pcie_lanes(machine.read(f"{folder}/current_link_width")),
-        "pcie_lanes_max": pcie_lanes(machine.read(f"{folder}/max_link_width"))}
+        **{f"pcie_{name}_{when}": None if integrated else
+           read(machine.read(f"{folder}/{when}_link_{file}"))
+           for name, file, read in (("generation", "speed", pcie_generation),
+                                    ("lanes", "width", pcie_lanes))
+           for when in ("current", "max")}}
 
 
 def linux_accelerators(machine: system.Machine,
                        cpu_name: Optional[str] = None) -> Optional[list[dict[str, Any]]]:
     """NVIDIA's cards from nvidia-smi, then AMD's, then the others, as `Sampler` numbers them."""
-    nvidia, amd = nvidia_cards(machine), amd_cards(machine)
+    nvidia, (amd, others) = nvidia_cards(machine), drm_folders(machine)
     names = rocm_names(machine, amd) if amd else {}
     rocm = re.match(r"\d[\d.]{1,10}", machine.read("/opt/rocm/.info/version") or "", re.ASCII)
     cards = list(nvidia)
     cards += [{**drm_card(machine, folder, names.get(folder), cpu_name),
                "compute_api": f"ROCm {rocm.group(0)}" if rocm else None} for folder in amd]
-    cards += [drm_card(machine, folder) for folder in other_cards(machine)
+    cards += [drm_card(machine, folder) for folder in others
               if not (nvidia and is_nvidia(machine, folder))]
     return cards
 

@@ -111,7 +111,7 @@ def registry_size(value: Any) -> Optional[int]:
 
 def cards(answer: dict[str, Any], nvidia: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Cards from Win32_VideoController, with their memory from the registry."""
-    sizes = {item.get("DriverDesc"): registry_size(item.get("HardwareInformation.qwMemorySize"))
+    sizes = {str(item.get("DriverDesc")): registry_size(item.get("HardwareInformation.qwMemorySize"))
              for item in system.dicts(answer.get("gpu_memory"))}
     found = list(nvidia)
     for item in system.dicts(answer.get("gpu")):
@@ -125,7 +125,7 @@ def cards(answer: dict[str, Any], nvidia: list[dict[str, Any]]) -> list[dict[str
             "model_name": name, "driver_version": system.clean(item.get("DriverVersion")),
             "vendor": "AMD" if "Micro Devices" in (vendor or "") else vendor,
             "integrated": integrated,
-            "memory_bytes": gpus.SHARED if integrated else sizes.get(item.get("Name")) or (
+            "memory_bytes": gpus.SHARED if integrated else sizes.get(str(item.get("Name"))) or (
                 small if small and small < ADAPTER_RAM_LIMIT else None)})
     return found
 

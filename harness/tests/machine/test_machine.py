@@ -198,6 +198,7 @@ class Inventory(unittest.TestCase):
 
     def test_nonsense_answers_leave_a_valid_inventory(self) -> None:
         texts = ("", "0", "a: b\n" * 50, "[]", "[[{}]]", '{"SPDisplaysDataType": [1, {}, null]}',
+                 '{"gpu": {"Name": "Intel Arc"}, "gpu_memory": {"DriverDesc": [1]}}',
                  '{"system": 3, "cpu": [{"Name": 7, "NumberOfCores": -1}], "gpu": {"Name": []}}',
                  "\ufffd\0\x1b[31m" * 9, "-1", "9" * 5000, "[" * 5000, ") ) " * 40, ",,,,,,,",
                  "0, 1, 2, 3, 4, 5, 0xz", "max 0", "0::/../..\n1:memory:\n", "100000 0")
@@ -581,6 +582,18 @@ class Samples(unittest.TestCase):
                               f"{folder}/mem_info_gtt_used": "60000000000"})
         found = gauges.Sampler(machine=machine).sample()
         self.assertEqual(found["gpus"][0]["memory_used_bytes"], 60_400_000_000)
+
+    def test_power_of_an_intel_card_from_its_energy(self) -> None:
+        machine = RecordedMachine("linux_arc_b60_b580")
+        clock = iter(range(100))
+        with mock.patch("time.monotonic", lambda: 10.0 * next(clock)):
+            sampler = gauges.Sampler(machine=machine)
+            before_s = sampler._card_energy["/sys/class/drm/card0/device"][1]
+            machine.files["/sys/class/drm/card0/device/hwmon/hwmon7/energy1_input"] = "1123456789"
+            card = sampler.sample()["gpus"][0]
+            after_s = sampler._card_energy["/sys/class/drm/card0/device"][1]
+        self.assertEqual((card["index"], card["power_w"]),
+                         (0, round(1000 / (after_s - before_s), 3)))
 
     def test_a_raspberry_pi(self) -> None:
         found = gauges.Sampler(machine=RecordedMachine("linux_raspberry_pi")).sample()
