@@ -459,9 +459,10 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
                       *again("run_md.attestation=true")]
     for note in report.notes:
         lines += ["", *paragraph(f"Note: {note}", "")]
-    replace = " (with the true value in place of each VALUE)" * report.next.endswith("=VALUE")
-    then = " (once the errors are fixed)" * bool(report.refused)
-    return "\n".join([*lines, "", f"Next{replace}{then}:", *command_lines(report.next, width)])
+    hints = ["once the errors are fixed"] * bool(report.refused)
+    hints += ["with the true value in place of each VALUE"] * ("=VALUE" in report.next)
+    hint = f" ({', '.join(hints)})" if hints else ""
+    return "\n".join([*lines, "", f"Next{hint}:", *command_lines(report.next, width)])
 
 
 def _value_lines(chosen: Sequence[declared.MissingValue], width: int) -> list[str]:

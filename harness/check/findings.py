@@ -7,6 +7,7 @@ CODES.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from typing import Any, NamedTuple
@@ -177,7 +178,8 @@ CODES: dict[str, Code] = {code.name: code for code in (
          "run complete_submission.py on the measured machine, or --set the true value"),
     Code("hostname-published", WARNING,
          "manifest.json holds the machine's host name, as it does by default.",
-         "to remove it: complete_submission.py FOLDER --set manifest.host_hostname_short=null"),
+         "to remove it: python3 harness/complete_submission.py FOLDER --set "
+         "manifest.host_hostname_short=null"),
     # --- privacy, rankings
     Code("private-value", ERROR,
          "A file holds a private value: a key, address, name or identifier.",
@@ -226,7 +228,7 @@ class Finding(NamedTuple):
         for name, value in (("FOLDER", folder), ("FILE", self.path),
                             ("RUN_ID", run[1] if run else "RUN_ID")):
             remedy = re.sub(rf"\b{name}\b", value, remedy)
-        return remedy
+        return remedy.replace("python3 ", "py ") if os.name == "nt" else remedy
 
     def document(self) -> dict[str, Any]:
         """The finding as JSON; its remedy holds no text of the submission."""
