@@ -118,7 +118,8 @@ def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
 
 
 def _names(facts: Facts, engine: str) -> list[names.ModelName]:
-    """Names by precedence: where the weights came from, the file, the served name."""
+    """Names by precedence: where the weights came from, the file, and the served name or what the
+    contributor declared in its place."""
     found = []
     source = facts.get("source_repository")
     if source:
@@ -129,7 +130,9 @@ def _names(facts: Facts, engine: str) -> list[names.ModelName]:
     file_engine = engine if engine != "ollama" else ""
     if facts.get("file_name"):
         found.append(names.model_name(facts["file_name"].rpartition("/")[2], file_engine))
-    found.append(names.model_name(facts["model"], engine))
+    declared = facts.get("name")
+    found.append(names.model_name("-".join(declared.split())) if declared else
+                 names.model_name(facts["model"], engine))
     return found
 
 

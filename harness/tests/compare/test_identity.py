@@ -129,6 +129,8 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
     "alias gpt-3.5-turbo = file name, one digest": served("gpt-3.5-turbo", FILE, digest=A),
     "alias gpt-4o = file name, one digest": served("gpt-4o", FILE, digest=A),
     "alias local-model = file name, one digest": served("local-model", FILE, digest=A),
+    "default with a declared name = that name": served(
+        {"model": "default", "declared.name": "Qwen2.5 7B Instruct"}, "Qwen2.5-7B-Instruct"),
     "file name in other case, one digest": served(FILE, FILE.lower(), digest=A),
     "file name in other case": served(FILE, FILE.upper()),
     "with and without .gguf": served(FILE, FILE[:-5]),
