@@ -2,51 +2,32 @@
 
     PYTHONPATH=harness python3 harness/tests/outside/compare_validator.py [MUTANTS] [SEED]
 
-Valid documents are generated from the schemas, and taken from the example and from recorded
-machines. MUTANTS of them (1500) per schema are changed: a third at random places, the others at the
-limit of one keyword of the schema. Both validators check every mutant. Prints a line per schema and
-each document with different verdicts; exit 1 if there is one.
+The valid documents are the runs in submissions/ and the inventories of recorded machines. MUTANTS
+of them (1500) per schema are changed: a third at random places, the others at the limit of one
+keyword of the schema. Both validators check every mutant. Prints a line per schema and each
+document with different verdicts; exit 1 if there is one, or if a keyword was never tried.
 """
 from __future__ import annotations
 
 import copy
 import json
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema
 
-HARNESS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
-
 from core import ledger, schema
 from machine import inventory
-from tests import make_example
 from tests.machine import test_machine
 
+SUBMISSIONS = Path(schema.SCHEMA_FOLDER).parent.parent / "submissions"
 MUTANTS, SEED = 1500, 1
-MADE = 60                       # documents generated from each schema
+LINES = 40                      # of each kind of ledger line; calls are many, and alike
 SHOWN = 10
 LEAST_REFUSED_SHARE = 0.3       # with fewer, the mutations break too little
-# A value for each pattern of the schemas; a new pattern needs one here.
-SAMPLES = {
-    "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$":
-        "12345678-9abc-def0-1234-56789abcdef0",
-    "^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\\.[0-9]{3}Z$":
-        "2026-11-20T09:30:00.125Z",
-    "^[0-9a-f]{64}$": "0f" * 32,
-    "^[0-9a-f]{40,64}$": "0f" * 20,
-    "^harness/[a-z0-9_/]+\\.(py|json)$": "harness/suites/a_1.json",
-    "^[a-z0-9_]{1,20}$": "avx2",
-    "^[a-z0-9_]{1,60}$": "ttft_ms",
-    "^[a-z_]{1,40}$": "few_samples",
-    "^[A-Za-z0-9+/]*={0,2}$": "e30=",
-    "^([ra][0-9]+)+$": "r12a30",
-    "^[a-z0-9_]{1,20}(/[a-z0-9_]{1,20})?$": "f16/q8_0",
-}
 ODD = (None, True, False, 0, 1, -1, 0.5, 1.0, -0.0, 1e308, 2 ** 53, -2 ** 70, "", "a", "null", "ok",
        "\u0000", "\u202e", "x" * 100_000, [], [1], [None] * 300, {}, {"value": None}, {"a": {}})
 
@@ -61,87 +42,19 @@ class Case(NamedTuple):
     document: Json
 
 
-# --- valid documents -----------------------------------------------------------------------------
-class Maker:
-    """Generates random valid documents of a schema."""
-
-    def __init__(self, name: str, rng: random.Random) -> None:
-        self.root, self.rng = schema.schema(name), rng
-
-    def make(self, at: dict[str, Any]) -> Json:
-        """A value that is valid by a part of the schema."""
-        if "$ref" in at:
-            return self.make(self.root["$defs"][at["$ref"].rpartition("/")[2]])
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in at:
-                return self.make(self.rng.choice(at[keyword]))
-        if "const" in at:
-            return at["const"]
-        if "enum" in at:
-            return self.rng.choice(at["enum"])
-        return getattr(self, "_" + at.get("type", "string"))(at)
-
-    def _null(self, at: dict[str, Any]) -> None:
-        return None
-
-    def _boolean(self, at: dict[str, Any]) -> bool:
-        return self.rng.random() < 0.5
-
-    def _integer(self, at: dict[str, Any]) -> int:
-        low, high = at.get("minimum", -1000), at.get("maximum", 10 ** 9)
-        return self.rng.choice((low, high, self.rng.randint(low, high)))
-
-    def _number(self, at: dict[str, Any]) -> float:
-        low = at.get("minimum", at.get("exclusiveMinimum", -1000) + 1e-6)
-        return self.rng.choice((1, 1.0, self.rng.uniform(low, at.get("maximum", 1e6))))
-
-    def _string(self, at: dict[str, Any]) -> str:
-        if "pattern" in at:
-            return SAMPLES[at["pattern"]]
-        least, most = at.get("minLength", 0), min(at.get("maxLength", 40), 500)
-        length = self.rng.choice((least, most, self.rng.randint(least, most)))
-        return "".join(self.rng.choice("abc \u00e9\u4e2d\U0001f600") for _ in range(length))
-
-    def _array(self, at: dict[str, Any]) -> list[Json]:
-        least = at.get("minItems", 0)
-        count = self.rng.randint(least, min(at.get("maxItems", 4), least + 3))
-        made = [self.make(at["items"]) for _ in range(count)]
-        if not at.get("uniqueItems"):
-            return made
-        return [one for i, one in enumerate(made) if one not in made[:i]]
-
-    def _object(self, at: dict[str, Any]) -> dict[str, Json]:
-        required = at.get("required", ())
-        made = {name: self.make(held) for name, held in at.get("properties", {}).items()
-                if name in required or self.rng.random() < 0.5}
-        extra = at.get("additionalProperties", True)
-        if isinstance(extra, dict) or extra and not at.get("properties"):
-            name = self.make({"type": "string", "minLength": 1, **at.get("propertyNames", {})})
-            made[name] = self.make(extra) if isinstance(extra, dict) else self.rng.choice(ODD)
-        return made
-
-
-def cases(rng: random.Random) -> dict[str, list[Case]]:
+def cases() -> dict[str, list[Case]]:
     """Valid documents, by schema."""
-    made = {name: [Case(name, "", Maker(name, rng).make(schema.schema(name))) for _ in range(MADE)]
+    made = {name: [Case(name, "", json.loads(path.read_bytes()))
+                   for path in sorted(SUBMISSIONS.glob(f"*/*/run-*/{name}.json"))]
             for name in ("manifest", "hardware", "metadata")}
     made["hardware"] += [
         Case("hardware", "", inventory.inventory(test_machine.RecordedMachine(name)))
         for name in test_machine.MACHINES]
-    made["ledger"] = [Case("ledger", event, Maker("ledger", rng).make(
-        schema.schema("ledger")["$defs"][event])) for event in ledger.event_names()
-        for _ in range(MADE // 6)]
-    return _with_example(made)
-
-
-def _with_example(made: dict[str, list[Case]]) -> dict[str, list[Case]]:
-    folder = os.path.join(make_example.SUBMISSIONS, make_example.RUN)
-    for name in ("manifest", "hardware", "metadata"):
-        with open(os.path.join(folder, f"{name}.json"), encoding="utf-8") as file:
-            made[name].append(Case(name, "", json.load(file)))
-    with open(os.path.join(folder, ledger.LEDGER), encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    made["ledger"] += [Case("ledger", line["event"], line) for line in lines]
+    by_event: dict[str, list[Case]] = {}
+    for path in sorted(SUBMISSIONS.glob(f"*/*/run-*/{ledger.LEDGER}")):
+        for line in map(json.loads, path.read_bytes().splitlines()):
+            by_event.setdefault(line["event"], []).append(Case("ledger", line["event"], line))
+    made["ledger"] = [case for group in by_event.values() for case in group[:LINES]]
     return made
 
 
@@ -164,50 +77,32 @@ def mutate(document: Json, rng: random.Random) -> tuple[Json, str]:
     for key in path[:-1]:
         holder = holder[key]
     last, before = path[-1], holder[path[-1]]
-    change = rng.choice((_drop, _add, _replace, _replace, _stretch, _swap))
-    return made, f"{change.__name__} at {path}: {change(holder, last, before, rng)}"
-
-
-def _drop(holder: Json, last: Any, before: Json, rng: random.Random) -> str:
-    del holder[last]
-    return ""
-
-
-def _add(holder: Json, last: Any, before: Json, rng: random.Random) -> str:
-    value = rng.choice((*ODD, copy.deepcopy(before)))
-    if isinstance(holder, list):
+    change = rng.choice(("drop", "add", "replace", "replace", "stretch", "swap"))
+    value = stretched(before, rng) if change == "stretch" else rng.choice(ODD)
+    if change == "drop":
+        del holder[last]
+    elif change == "swap":
+        other = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        holder[last], holder[other], value = holder[other], before, other
+    elif change == "add" and isinstance(holder, list):
         holder.insert(last, value)
     else:
-        holder[rng.choice(("extra", "", str(last) + "_us", "unit"))] = value
-    return ascii(value)[:60]
+        names = ("extra", "", f"{last}_us", "unit") if change == "add" else (last,)
+        holder[rng.choice(names)] = value
+    return made, f"{change} at {path}: {ascii(value)[:60]}"
 
 
-def _replace(holder: Json, last: Any, before: Json, rng: random.Random) -> str:
-    holder[last] = rng.choice(ODD)
-    return ascii(holder[last])[:60]
-
-
-def _stretch(holder: Json, last: Any, before: Json, rng: random.Random) -> str:
+def stretched(before: Json, rng: random.Random) -> Json:
     """A value of the same type, often beyond its bounds."""
     if isinstance(before, bool) or before is None:
-        value: Json = not before
-    elif isinstance(before, (int, float)):
-        value = rng.choice((before + 1, before - 1, -before, float(before), before * 10 ** 6))
-    elif isinstance(before, str):
-        value = rng.choice((before + "x", before * 50, before[1:], before.upper(), before + "\n"))
-    elif isinstance(before, list):
-        value = rng.choice((before * 2, before * 60, before[:-1], []))
-    else:
-        value = {**before, "extra": None} if rng.random() < 0.5 else dict(list(before.items())[1:])
-    holder[last] = value
-    return ascii(value)[:60]
-
-
-def _swap(holder: Json, last: Any, before: Json, rng: random.Random) -> str:
-    """Swap two values of an object or list."""
-    other = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-    holder[last], holder[other] = holder[other], holder[last]
-    return f"with {other}"
+        return not before
+    if isinstance(before, (int, float)):
+        return rng.choice((before + 1, before - 1, -before, float(before), before * 10 ** 6))
+    if isinstance(before, str):
+        return rng.choice((before + "x", before * 50, before[1:], before.upper(), before + "\n"))
+    if isinstance(before, list):
+        return rng.choice((before * 2, before * 60, before[:-1], []))
+    return {**before, "extra": None} if rng.random() < 0.5 else dict(list(before.items())[1:])
 
 
 # --- mutations at the limits of keywords ---------------------------------------------------------
@@ -294,7 +189,7 @@ BENDS: dict[str, Callable[[Json, Any, int], Json]] = {
                                                     for key, one in held.items()}),
     "additionalProperties": _object_bent(lambda held, by: {**held, "odd key": by}),
     "required": _object_bent(lambda held, by: dict(list(held.items())[by + 1:])),
-    "pattern": lambda held, bound, by: ("!", SAMPLES[bound], SAMPLES[bound] + "\n")[by + 1],
+    "pattern": lambda held, bound, by: ("!", held, f"{held}\n")[by + 1],
     "enum": lambda held, bound, by: (f"{bound[0]}x", bound[0], bound[-1])[by + 1],
     "const": lambda held, bound, by: (f"{bound}x", bound, [bound])[by + 1],
     "type": _another_type,
@@ -310,7 +205,7 @@ def package_validator(name: str, definition: str) -> jsonschema.Draft202012Valid
 
 
 def differing(case: Case, mutant: Json, full: dict[tuple[str, str], Any]) -> tuple[bool, str]:
-    """(whether ours refuses it, description of the difference or "")."""
+    """(whether our validator refuses it, description of the difference or "")."""
     ours = schema.validate(mutant, case.schema, case.definition or None)
     words = [] if full[case.schema, case.definition].is_valid(mutant) == (not ours) else [
         f"ours: {ours[:1] or 'valid'}"]
@@ -324,15 +219,14 @@ def differing(case: Case, mutant: Json, full: dict[tuple[str, str], Any]) -> tup
 def main() -> int:
     given = [int(word) for word in sys.argv[1:3]]
     count, seed = (*given, *(MUTANTS, SEED)[len(given):])
-    rng, bad = random.Random(seed), 0
-    corpus = cases(rng)
+    rng, bad, corpus, tried_keywords = random.Random(seed), 0, cases(), set()
     wanted = {(case.schema, case.definition) for group in corpus.values() for case in group}
     full = {key: package_validator(*key) for key in {*wanted, ("ledger", "")}}
-    for name in corpus:
-        jsonschema.Draft202012Validator.check_schema(schema.schema(name))
     for name, group in corpus.items():
-        tried = [(case, case.document, "as made") for case in group]
+        jsonschema.Draft202012Validator.check_schema(schema.schema(name))
         places_of = [edges(case) for case in group]
+        tried_keywords |= {keyword for found in places_of for keyword in found}
+        tried = [(case, case.document, "unchanged") for case in group]
         for at in range(count):
             case, found_edges = group[at % len(group)], places_of[at % len(group)]
             tried.append((case, *(mutate(case.document, rng) if at % 3 == 0 else
@@ -341,8 +235,8 @@ def main() -> int:
         for case, mutant, what in tried:
             is_refused, words = differing(case, mutant, full)
             refused += is_refused
-            if is_refused and what == "as made":
-                words = f"a document made from the schema is refused; {words}"
+            if is_refused and what == "unchanged":
+                words = f"a valid document is refused; {words}"
             found += [f"  {case.definition or name}, {what}: {words}"] if words else []
         print(f"{name}: {len(group)} documents, {count} mutants, {refused} refused, "
               f"{len(found)} with different verdicts")
@@ -351,7 +245,10 @@ def main() -> int:
             print(f"  only {refused} were refused: the mutations break too little")
             bad += 1
         bad += len(found)
-    return int(bad > 0)
+    untried = sorted(BENDS.keys() - tried_keywords)
+    if untried:
+        print(f"never tried: {', '.join(untried)}")
+    return int(bool(bad or untried))
 
 
 if __name__ == "__main__":
