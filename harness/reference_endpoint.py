@@ -101,7 +101,7 @@ LOG_STAMPS = 20_000           # per request
 CACHE_ENTRIES = 10_000
 EARLY_NS = 200_000_000        # standard input that ends this early was probably never there
 
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found"}
+REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found"}
 Pieces = list[bytes]          # what is sent is stamp.join(pieces)
 Messages = tuple[tuple[str, str], ...]
 
@@ -357,11 +357,6 @@ class Job:
         self._prepare()
         return True
 
-    def opening(self) -> Pieces:
-        """Head of a stream, sent alone and as soon as there is a slot, as llama.cpp does."""
-        return [_head(200, self.conn.closing, "Content-Type: text/event-stream",
-                      "Cache-Control: no-cache", "Transfer-Encoding: chunked")]
-
     def _chunk(self, delta: dict[str, str], finish_reason: Optional[str]) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         return _event(f'{self._base},"choices":[{_compact(choice)}]}}')
@@ -399,6 +394,10 @@ class Connection:
         self.outbox = memoryview(b"")           # what the socket did not take yet
         self.job: Optional[Job] = None
         self.closing = False                    # after the answer in progress
+
+
+def _json(conn: Connection, value: Any, status: int = 200) -> Pieces:
+    return [_response(status, conn.closing, _compact(value).encode("ascii"))]
 
 
 class Endpoint:
@@ -532,7 +531,7 @@ class Endpoint:
                 pieces = self._answer(conn, request)
             except Refusal as refusal:
                 conn.closing = close
-                pieces = self._json(conn, {"error": refusal.error}, refusal.status)
+                pieces = _json(conn, {"error": refusal.error}, refusal.status)
             conn.received_ns = conn.read_ns
             if pieces:
                 self._send(conn, pieces)
@@ -541,10 +540,7 @@ class Endpoint:
 
     def _answer(self, conn: Connection, request: Request) -> Pieces:
         """The whole answer, or nothing where a job will bring it; raises Refusal."""
-        key, route = self.settings.api_key, (request.method, request.path)
-        if (key and request.path.startswith("/v1/")
-                and request.headers.get("authorization") != f"Bearer {key}"):
-            raise Refusal(401, "the API key is missing or wrong", "authentication_error")
+        route = (request.method, request.path)
         if route == ("POST", "/v1/chat/completions"):
             return self._take_job(conn, request)
         if route == ("GET", "/clock"):
@@ -555,15 +551,12 @@ class Endpoint:
             seq = re.fullmatch(r"(?:after=([0-9]{1,15}))?", request.query)
             if not seq:
                 raise Refusal(400, "the query must be after=NUMBER, or empty")
-            return self._json(conn, {"last": self._log_seq, "requests": [
+            return _json(conn, {"last": self._log_seq, "requests": [
                 {**entry, "sent_ns": list(entry["sent_ns"])} for entry in self._log
                 if entry["seq"] > int(seq[1] or 0)]})
         if request.method == "GET" and request.path in self._facts:
-            return self._json(conn, self._facts[request.path])
+            return _json(conn, self._facts[request.path])
         raise Refusal(404, "unknown path or method", "not_found_error")
-
-    def _json(self, conn: Connection, value: Any, status: int = 200) -> Pieces:
-        return [_response(status, conn.closing, _compact(value).encode("ascii"))]
 
     def _note(self, entry: dict[str, Any]) -> None:
         """Add an entry to the log."""
@@ -616,8 +609,10 @@ class Endpoint:
             if not job.ended:
                 self._running += 1
                 job.start(self._running)
-                if job.ask.stream:
-                    self._send(job.conn, job.opening())
+                if job.ask.stream:      # the head alone, as soon as there is a slot, as llama.cpp
+                    self._send(job.conn, [_head(
+                        200, job.conn.closing, "Content-Type: text/event-stream",
+                        "Cache-Control: no-cache", "Transfer-Encoding: chunked")])
                 self._schedule(job)
 
     def _schedule(self, job: Job) -> None:
@@ -697,33 +692,25 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"requests answered at once; others wait (default {SLOTS})")
     add("--context", type=_between(int, 16, 10 ** 7), default=CONTEXT_TOKENS, metavar="TOKENS",
         help=f"tokens of prompt and answer of one request (default {CONTEXT_TOKENS})")
-    add("--pace-tokens-per-s", type=_rate, metavar="X",
-        help="speed of every model for which --models sets none")
     add("--prefill-tokens-per-s", type=_rate, metavar="X",
         help="speed of reading a prompt before the first token (default: each model's own)")
     add("--first-token-ms", type=_between(float, 0, 6e5), default=FIRST_TOKEN_MS, metavar="X",
         help=f"time before the first token, besides that (default {FIRST_TOKEN_MS:g})")
     add("--cache", action="store_true", help="leading messages of a prompt that were seen before "
         'take no time, unless the request sets "cache_prompt": false')
-    add("--api-key-env", metavar="NAME",
-        help="environment variable with the API key that /v1/ requires")
     add("--keep", action="store_true", help="keep running when standard input ends")
     return parser
 
 
 def settings_of(parser: argparse.ArgumentParser, argv: Optional[Sequence[str]]
                 ) -> argparse.Namespace:
-    """The command line with models and api_key filled in; exits with 2 for an invalid value."""
+    """The command line with the models' speeds filled in; exits with 2 for an invalid value."""
     args = parser.parse_args(argv)
-    args.api_key = os.environ.get(args.api_key_env) if args.api_key_env else None
-    if args.api_key_env and not args.api_key:
-        parser.error(f"--api-key-env: the variable {args.api_key_env!r} is not set, or is empty")
     usual = {model.name: model for model in MODELS}
-    named = [(usual.get(name, MODELS[0])._replace(name=name), rate)
-             for name, rate in args.models.items()]
-    args.models = [Model(model.name, rate or args.pace_tokens_per_s or model.tokens_per_s,
+    named = [(name, rate, usual.get(name, MODELS[0])) for name, rate in args.models.items()]
+    args.models = [Model(name, rate or model.tokens_per_s,
                          args.prefill_tokens_per_s or model.prefill_tokens_per_s)
-                   for model, rate in named]
+                   for name, rate, model in named]
     return args
 
 

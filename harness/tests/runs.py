@@ -21,20 +21,30 @@ QUICK = ("--no-calibration", "--num-predict", "4")
 
 
 class Endpoint:
-    """The embedded endpoint in a child process. flags: its own, instead of one fast model."""
+    """The embedded endpoint in a child process.
 
-    def __init__(self, *flags: str) -> None:
+    flags: its own, instead of one fast model. bounds: constants of the program to change.
+    """
+
+    def __init__(self, *flags: str, bounds: Optional[dict[str, int]] = None):
+        program = [str(HARNESS / "reference_endpoint.py")]
+        if bounds:
+            program = ["-c", "import sys, reference_endpoint as program\n"
+                       f"vars(program).update({bounds!r})\nsys.exit(program.main())"]
         flags = flags or ("--models", f"{MODEL}:5000", "--first-token-ms", "1")
         self.process = subprocess.Popen(
-            [sys.executable, str(HARNESS / "reference_endpoint.py"), *flags],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.port = json.loads(self.process.stdout.readline())["port"]
+            [sys.executable, *program, *flags], cwd=HARNESS, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.ready = json.loads(self.process.stdout.readline())
+        self.port = self.ready["port"]
         self.url = f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         """End it; what it was doing is dropped."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
     def __enter__(self) -> Endpoint:
         return self
