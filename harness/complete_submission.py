@@ -64,7 +64,6 @@ SUBMISSIONS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 HARDWARE, METADATA, PAGE = "hardware.json", "metadata.json", "run.md"
 HOST_NAME = "manifest.host_hostname_short"
 STAGED = ".new"
-LONGEST_EXAMPLE = 36          # columns of `key=example`; longer ones push the next column aside
 SEARCHED_CODES = ("private-value", "private-answer")    # of the search, which knows more names
 Names = Sequence[privacy.MachineName]
 
@@ -290,15 +289,16 @@ def check_folder(folder: str, is_synthetic: bool, names: Names) -> list[findings
 
 
 def cells_not_ranked(document: Metadata) -> list[str]:
-    """`smollm2 20q: failures (8 of 20 calls: 8 timeout)` of each such cell, then their flags."""
+    """`smollm2 20q: failures (8 of 20 calls: 8 timeout)` of each such cell, then their flags.
+    Cold cells are never ranked.
+    """
     lines, flags = [], []
-    for cell in document["cells"]:
+    for cell in (one for one in document["cells"] if not one["cold"]):
         kept = [flag for flag in cell["flags"] if metric_definitions.FLAGS[flag].unrankable]
-        failed = ", ".join(f"{count} {outcome}" for outcome, count in cell["outcomes"].items()
-                           if outcome != "ok")
-        calls = cell["ok"] + cell["failed"]
-        shown = [f"{flag} ({cell['failed']} of {calls} calls: {failed})" if flag == "failures"
-                 else flag for flag in kept]
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in cell["outcomes"].items()
+                             if outcome != "ok")
+        failures = f" ({cell['failed']} of {cell['ok'] + cell['failed']} calls: {outcomes})"
+        shown = [flag + failures * (flag == "failures") for flag in kept]
         lines += [f"{printable(cell['model'])} {cell['phase']}: {', '.join(shown)}"] if kept else []
         flags += kept
     return lines + metric_definitions.explain_flags(flags)
@@ -308,7 +308,7 @@ def cells_not_ranked(document: Metadata) -> list[str]:
 class Report(NamedTuple):
     """What was written, what is missing or wrong, and what to type next. to_do: sections of run.md
     that wait for the contributor; server_line: the server's command line without private parts;
-    proposed: {key: text} that it shows and nobody has declared yet.
+    proposed: {key: text} that it shows and that is not declared yet.
     """
 
     run_id: str
@@ -469,7 +469,7 @@ def _value_lines(chosen: Sequence[declared.MissingValue], width: int) -> list[st
     """`key=example  where to look` of each value, in two columns."""
     shown = [(f'{one.short}="{one.example}"' if " " in one.example
               else f"{one.short}={one.example}", one.where) for one in chosen]
-    column = min(max(len(example) for example, _ in shown), LONGEST_EXAMPLE)
+    column = min(max(len(example) for example, _ in shown), width // 2)
     return [line for example, where in shown
             for line in textwrap.wrap(f"  {example:<{column}}  {where}", width,
                                       subsequent_indent=" " * (column + 4), break_long_words=False,
