@@ -97,8 +97,18 @@ def _is_userinfo(match: re.Match[str]) -> bool:
     return len(name) >= 16 and _is_opaque(match)
 
 
-def _is_named_person(match: re.Match[str]) -> bool:
-    return _value(match).lower().rstrip(".") not in PLACEHOLDER_NAMES
+def _none_of(words: Iterable[str]) -> Callable[[re.Match[str]], bool]:
+    """Confirm a value that is none of these words, in any case."""
+    known = frozenset(words)
+    return lambda match: _value(match).lower().rstrip(".") not in known
+
+
+_is_named_person = _none_of(PLACEHOLDER_NAMES)
+_is_real_share = _none_of(("localhost", "wsl.localhost", "server", "127.0.0.1"))
+_is_own_host = _none_of(
+    """host.docker.internal gateway.docker.internal metadata.google.internal
+    localhost.localdomain threading.local path.home pathlib.path.home self.local example.local
+    """.split())
 
 
 def _is_personal_prompt(match: re.Match[str]) -> bool:
@@ -114,22 +124,7 @@ _SAMPLE_MAIL = re.compile(
 
 
 def _is_private_mail(match: re.Match[str]) -> bool:
-    return not _SAMPLE_MAIL.search(match[0])
-
-
-def _is_private_author(match: re.Match[str]) -> bool:
-    return not _SAMPLE_MAIL.search(match["mail"])
-
-
-_STOCK_HOSTS = frozenset(
-    """host.docker.internal gateway.docker.internal metadata.google.internal
-    localhost.localdomain threading.local path.home pathlib.path.home self.local example.local
-    """.split()
-)
-
-
-def _is_own_host(match: re.Match[str]) -> bool:
-    return _value(match).lower() not in _STOCK_HOSTS
+    return not _SAMPLE_MAIL.search(match["mail"] if "mail" in match.re.groupindex else match[0])
 
 
 # "desktop-rtx4090" and "laptop-7840hs16" describe a machine and do not name it.
@@ -177,10 +172,6 @@ def _is_real_identifier(match: re.Match[str]) -> bool:
     return any(c.isdigit() for c in value) and len(set(value)) > 1
 
 
-def _is_real_share(match: re.Match[str]) -> bool:
-    return match["v"].lower() not in ("localhost", "wsl.localhost", "server", "127.0.0.1")
-
-
 def _networks(text: str) -> tuple[Any, ...]:
     return tuple(map(ipaddress.ip_network, text.split()))
 
@@ -193,6 +184,7 @@ UNOWNED = _networks("""
     0.0.0.0/8 127.0.0.0/8 192.0.0.0/24 192.0.2.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24
     224.0.0.0/3 1.1.1.1/32 1.0.0.1/32 8.8.8.8/32 8.8.4.4/32 9.9.9.9/32 2001:db8::/32 3fff::/20
     2001:4860:4860::/48 2606:4700:4700::/48""")
+_GLOBAL_V6 = ipaddress.ip_network("2000::/3")
 _WHOLE_RANGES = tuple(str(net) for net in VPN + LAN) + ("2000::/3", "fd00::/8")
 
 
@@ -223,12 +215,8 @@ def _is_ipv4(match: re.Match[str]) -> bool:
     address = ipaddress.ip_address(match[0])
     if within(address, UNOWNED) or _is_whole_range(match):
         return False
-    if within(address, VPN + LAN) and not match[0].startswith("10."):
-        return True
-    return not _reads_as_version(match)
-
-
-_GLOBAL_V6 = ipaddress.ip_network("2000::/3")
+    is_private = within(address, VPN + LAN) and not match[0].startswith("10.")
+    return is_private or not _reads_as_version(match)
 
 
 def _is_ipv6(match: re.Match[str]) -> bool:
@@ -333,7 +321,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "It contains a name and an e-mail address.",
         r"(?i)" + _left("A-Za-z0-9") + r"(?:author|committer|signed-off-by|co-authored-by)"
         r"\s{0,3}:?\s{1,8}(?P<v>[^\n<>]{1,80}<(?P<mail>[^>\s@]{1,64}@[^>\s@]{1,200})>)",
-        ("author", "committer", "signed-off-by"), _is_private_author),
+        ("author", "committer", "signed-off-by"), _is_private_mail),
     Pattern("id.email", "person", "e-mail address", "It names a person and attracts spam.",
         _left(r"A-Za-z0-9._%+-") + r"[A-Za-z0-9._+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,6}"
         r"[A-Za-z]{2,24}(?![A-Za-z0-9-])", ("@",), _is_private_mail),
