@@ -1,4 +1,4 @@
-"""The documents as tests need them: code blocks, inline code, commands, headings and tables."""
+"""Parse the documents: code blocks, inline code, commands, headings and tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TABLE = re.compile(r"<!-- table:([a-z-]+):begin -->\n(.*?)<!-- table:\1:end -->
 
 
 class Block(NamedTuple):
-    """A fenced block. info: what stands behind its language."""
+    """A fenced block. info: the words after its language."""
 
     language: str
     info: str
@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """A document taken apart; spans: inline code, prose: every line outside of blocks."""
+    """The parts of a document. spans: inline code. prose: every line outside of blocks."""
 
     prose: list[str]
     blocks: list[Block]
@@ -45,7 +45,7 @@ def read(path: Path) -> str:
 
 
 def parts(text: str) -> Parts:
-    """Blocks and prose of a document; inline code may go over the end of a line."""
+    """Blocks and prose of a document; inline code may continue on the next line."""
     prose: list[str] = []
     blocks: list[Block] = []
     fence, held = None, []
@@ -65,17 +65,17 @@ def parts(text: str) -> Parts:
 
 
 def without_tables(text: str) -> str:
-    """A document without what make_documents.py has made."""
+    """A document without the tables that make_documents.py generates."""
     return _TABLE.sub("", text)
 
 
 def tables(text: str) -> Iterator[tuple[str, str]]:
-    """(name, text) of every made table."""
+    """(name, text) of every generated table."""
     return ((found[1], found[2]) for found in _TABLE.finditer(text))
 
 
 def with_tables(text: str, made: dict[str, str]) -> str:
-    """The document with its tables put in anew; KeyError for a name that is not made."""
+    """The document with its tables replaced; KeyError for an unknown table."""
     return _TABLE.sub(lambda found: f"<!-- table:{found[1]}:begin -->\n{made[found[1]]}"
                       f"<!-- table:{found[1]}:end -->", text)
 
@@ -87,7 +87,7 @@ def headings(text: str) -> list[tuple[int, str]]:
 
 
 def section(text: str, begin: str) -> str:
-    """What stands below the heading that begins so, up to the next of its level or above."""
+    """The text below the heading that begins so, up to the next heading of its level or above."""
     lines, level, kept = text.split("\n"), 0, []
     in_block = False
     for line in lines:
@@ -105,7 +105,7 @@ def section(text: str, begin: str) -> str:
 
 
 def rows(text: str, first_title: str) -> list[list[str]]:
-    """The body of the table whose first column has this title, cells without their blanks."""
+    """The body of the table whose first column has this title, with its cells stripped."""
     lines = text.split("\n")
     starts = [at for at, line in enumerate(lines) if line.startswith(f"| {first_title} |")]
     if len(starts) != 1:
@@ -131,8 +131,10 @@ def lines_of(block: str) -> Iterator[str]:
 
 
 def simple_commands(line: str) -> list[list[str]]:
-    """The words of each command of a line of shell, by the shell's own rules of quoting; settings
-    of variables ahead of a command are left out. Raises ValueError where a quote is open."""
+    """The words of each command in a line of shell, without leading assignments of variables.
+
+    Raises ValueError for an open quote.
+    """
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&")
     lexer.whitespace_split, lexer.commenters = True, "#"
     found: list[list[str]] = [[]]
@@ -158,6 +160,6 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def runnable(text: str) -> list[str]:
-    """The lines of every block that is marked to be run, in order."""
+    """The lines of every runnable block, in order."""
     return [line for block in parts(text).blocks
             if block.language == "sh" and block.info == RUNNABLE for line in lines_of(block.text)]

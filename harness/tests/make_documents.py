@@ -1,9 +1,9 @@
-"""Writes those tables of the documents that follow from the code.
+"""Generate the tables of the documents from the code.
 
-    python3 harness/tests/make_documents.py      rewrites them in place, and names what it changed
+    python3 harness/tests/make_documents.py      rewrites them in place, and prints what changed
 
-A table stands between `<!-- table:NAME:begin -->` and `<!-- table:NAME:end -->`; what stands there
-is made by a function below and never typed. The tests fail where a document holds something else.
+A table is between `<!-- table:NAME:begin -->` and `<!-- table:NAME:end -->`, and a function below
+generates it. A test fails if a document differs.
 """
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import run_benchmark
 from check import findings, sources
-from core import answer_checks, ledger, metric_definitions, metrics, privacy, result_tables
+from core import answer_checks, ledger, metric_definitions, metrics, privacy, result_tables, suites
 from core import schema as schemas
-from core import suites as suitess
 from core.text import markdown_table
 from engines import queries, servers
 from tests import documents
@@ -36,14 +35,14 @@ PROGRAMS = ("run_benchmark", "complete_submission", "check_submission", "compare
 
 # --- Markdown ------------------------------------------------------------------------------------
 def shown(text: str) -> str:
-    """Markdown in which `<word>` outside of code is text, and no tag of HTML."""
+    """Markdown in which `<word>` outside of code is text, not an HTML tag."""
     pieces = re.split(r"(`[^`]*`)", text)
     return "".join(piece if piece.startswith("`") else piece.replace("<", "&lt;")
                    for piece in pieces)
 
 
 def code(text: str) -> str:
-    """As inline code; nothing for nothing."""
+    """The text as inline code; "" for an empty one."""
     return f"`{text}`" if text else ""
 
 
@@ -57,16 +56,16 @@ def first_paragraph(path: Path) -> str:
 # --- phases and suites ---------------------------------------------------------------------------
 def phases_table() -> str:
     """The phases in running order."""
-    suites = suitess.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
+    questions = suites.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
     return markdown_table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
-        (code(name), code(phase.suite_file or "prompts.py"), str(len(suites[name])),
+        (code(name), code(phase.suite_file or "prompts.py"), str(len(questions[name])),
          "`--lanes`" if phase.kind in ("same", "mixed") else "1",
          f"{phase.max_tokens} tokens" if phase.max_tokens else "`--num-predict`", phase.text)
-        for name, phase in suitess.PHASES.items()))
+        for name, phase in suites.PHASES.items()))
 
 
 def format_rules_table() -> str:
-    """The seven rules by their functions' words."""
+    """The format rules, described by their docstrings."""
     return markdown_table(("`format_rule`", "what passes"), (
         (code(name), " ".join((rule.__doc__ or "").split()))
         for name, rule in answer_checks.FORMAT_RULES.items()))
@@ -104,7 +103,7 @@ def events_table() -> str:
 
 
 def call_fields_table() -> str:
-    """The fields of a call's line, those inside of others behind a dot."""
+    """The fields of a call's line; those of inner objects follow a dot."""
     root = schemas.schema("ledger")
     return markdown_table(("field of `call_finished`", "meaning"), (
         (code(name), text) for name, text in fields_below(root, root["$defs"]["call_finished"])
@@ -112,7 +111,7 @@ def call_fields_table() -> str:
 
 
 def fields_below(root: Json, node: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, sentence) of every property that a schema names."""
+    """(dotted name, description) of every property in a schema."""
     for name, held in node.get("properties", {}).items():
         yield prefix + name, held["description"]
         inner = held.get("anyOf", [held])[0]
@@ -121,18 +120,18 @@ def fields_below(root: Json, node: Json, prefix: str = "") -> Iterator[tuple[str
 
 
 def outcomes_table() -> str:
-    """What a call can come to."""
+    """The outcomes of a call."""
     return markdown_table(("outcome", "meaning"), (
         (code(name), text) for name, text in ledger.OUTCOMES.items()))
 
 
-# --- programs and engines-------------------------------------------------------------------------
+# --- programs and engines -------------------------------------------------------------------------
 def exit_codes(program: str) -> dict[str, str]:
-    """{code: meaning} as the program's own help tells them; a code may be `130/143`."""
+    """{code: meaning} from the program's help; a code may be `130/143`."""
     parser = parser_of(program)
     help_text = f"{parser.description or ''}\n{parser.epilog or ''}"
-    told = re.search(r"exit codes:\s*(.*?)\.(?:\s|$)", help_text, re.DOTALL | re.IGNORECASE)
-    parts = re.split(r"[;,]\s+(?=\d)", " ".join(told[1].split())) if told else []
+    found = re.search(r"exit codes:\s*(.*?)\.(?:\s|$)", help_text, re.DOTALL | re.IGNORECASE)
+    parts = re.split(r"[;,]\s+(?=\d)", " ".join(found[1].split())) if found else []
     return dict(part.split(" ", 1) for part in parts)
 
 
@@ -164,7 +163,7 @@ def flags_table() -> str:
 
 
 def engines_table() -> str:
-    """What engines.py knows of each server."""
+    """Properties of each engine."""
     ports = {name: port for port, names in queries.USUAL_PORTS.items() for name in names}
     values = {"tokens": "TOKENS", "total": "TOKENS_OF_ALL_SLOTS", "slots": "SLOTS",
               "model": "MODEL"}
@@ -176,11 +175,11 @@ def engines_table() -> str:
 
 
 def real_run() -> str:
-    """What the largest of the runs that stand here, the one ranked most, printed at its end."""
+    """The results of the largest merged run; of several, the one with most ranked cells."""
     folders = [folder for folder in (documents.ROOT / "submissions").glob("*/*/run-*")
                if folder.parts[-3] != "EXAMPLE"]
     if not folders:
-        return "No run stands here yet.\n"
+        return "There is no run yet.\n"
     manifests = {folder: json.loads((folder / "manifest.json").read_bytes()) for folder in folders}
     largest = max(map(_size, manifests.values()))
     runs = [(manifest, metrics.summarize_run(*_evidence(str(folder))))
@@ -223,7 +222,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def made_tables() -> dict[str, str]:
-    """Every table as it has to stand in the documents."""
+    """Every table, by name."""
     return {name: shown(make()) for name, make in TABLES.items()}
 
 

@@ -1,11 +1,11 @@
-"""The runbook's runnable blocks, walked line by line in a copy of the repository.
+"""Run the runbook's runnable blocks line by line in a copy of the repository.
 
-An agent fills in what CLAUDE.md's table of placeholders names; so does `walk`. What it changes
-besides is told by `adapted`: the probe gets the endpoint's URL, since the usual ports may be
-somebody's, the check lets a rehearsal pass, and in a hurry the run is a short one.
+`walk` fills in the placeholders as an agent does. `adapted` makes the other changes: the probe gets
+the endpoint's URL, since a usual port may be in use, the check accepts a rehearsal, and with
+`hurry` the run is short.
 
-    Clone.shell       types a line into a real shell
-    Clone.session     the same in a hurry: the programs' mains one after the other in one process
+    Clone.shell       runs a line in a real shell
+    Clone.session     the same faster: the programs' main functions, all in one process
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HANDLE, TAG = "octocat", "rehearsal-box-1c"
 STILL_RUNNING, MISSING = 5, 1         # exit codes
 RUN = "python3 harness/run_benchmark.py"
 
-# Takes [program, arguments, standard input] a line, gives [code, standard output and error].
+# Reads one [program, arguments, standard input] per line; prints [code, output, errors].
 SESSION = """
 import contextlib, importlib, io, json, sys
 sys.path.insert(0, "harness")
@@ -47,7 +47,7 @@ for line in sys.stdin:
 
 
 class Step(NamedTuple):
-    """A line of the runbook as it was typed, and what came of it."""
+    """A line of the runbook as it was run, and its result."""
 
     line: str
     code: int
@@ -56,7 +56,7 @@ class Step(NamedTuple):
 
 
 class Clone:
-    """A copy of this tree as one commit of a repository of its own. folder: must not exist."""
+    """A copy of this tree as a repository with one commit. folder: must not exist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,12 +81,12 @@ class Clone:
             self._child.communicate()
 
     def shell(self, line: str) -> Step:
-        """A line in a shell at the top of the copy, with this very Python as python3."""
+        """Run a line in a shell at the top of the copy, with this Python as python3."""
         typed = re.sub(r"\bpython3(?= harness/)", lambda _: shlex.quote(sys.executable), line)
         return self._done(line, ["sh", "-c", typed])
 
     def session(self, line: str) -> Step:
-        """A line without a shell and without new processes for our programs."""
+        """Run a line without a shell, and the harness's programs without new processes."""
         step = Step(line, 0, "", "")
         for words in documents.simple_commands(line):
             if words[0] == "python3":
@@ -97,7 +97,7 @@ class Clone:
         return step
 
     def run_folder(self, run_id: str) -> Path:
-        """Where the runbook says that a run is."""
+        """The folder of a run, as the runbook names it."""
         return self.folder / "submissions" / HANDLE / TAG / f"run-{run_id}"
 
     def _done(self, line: str, words: list[str]) -> Step:
@@ -124,7 +124,7 @@ def filled(line: str, values: dict[str, str]) -> str:
 
 
 def adapted(line: str, hurry: bool) -> str:
-    """The line as a rehearsal has to type it."""
+    """The line as a rehearsal needs it."""
     if line == f"{RUN} --probe":
         line += " --target-url URL"
     if "check_submission.py" in line and "--privacy" not in line:
@@ -137,13 +137,13 @@ def adapted(line: str, hurry: bool) -> str:
 
 
 def allowed(line: str) -> tuple[int, ...]:
-    """The exit codes with which the path goes on."""
+    """The exit codes after which the walk continues."""
     return (0, MISSING) if "complete_submission.py" in line else (0,)
 
 
 def walk(clone: Clone, type_in: Callable[[str], Step], url: str, model: str,
          hurry: bool = False) -> Iterator[Step]:
-    """Every line of the runnable blocks in order, up to the first that fails."""
+    """Run every line of the runnable blocks in order, up to the first that fails."""
     values = {"URL": url, "MODEL": model, "HANDLE": HANDLE, "TAG": TAG, "FLAGS": "--slots 4"}
     for line in documents.runnable(documents.read(documents.RUNBOOK)):
         typed = filled(adapted(line, hurry), values)

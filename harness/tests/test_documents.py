@@ -22,11 +22,8 @@ from unittest import mock
 import complete_submission
 import run_benchmark
 from complete import declared, metadata, run_md
-from core import ledger, metric_definitions, metrics, plan, release, schema
-from core import names as namess
-from core import suites as suitess
+from core import ledger, metric_definitions, names, release, schema, suites
 from core.errors import HarnessError
-from core.text import duration
 from engines import queries, servers
 from run import cli, display, estimates
 from tests import documents, make_documents, runbook, runs, test_house
@@ -50,11 +47,11 @@ TEXTS = {path.relative_to(documents.ROOT).as_posix(): documents.read(path)
 
 # --- the programs' own parsers -------------------------------------------------------------------
 class Parsed(Exception):
-    """Ends a program behind its parser."""
+    """Ends a program after its parser."""
 
 
 def refusal(module: str, words: Iterable[str]) -> str:
-    """What a program says against a command line; "" where its real parser takes it."""
+    """A program's message against a command line; "" if its parser accepts it."""
     real = argparse.ArgumentParser.parse_args
 
     def parse(parser: Any, *args: Any, **options: Any) -> Any:
@@ -73,7 +70,7 @@ def refusal(module: str, words: Iterable[str]) -> str:
 
 
 def combination_refused(module: str, args: argparse.Namespace) -> str:
-    """What a program says against flags that each are right."""
+    """A program's message against a combination of valid options; "" if it accepts it."""
     if module == "run_benchmark":
         return cli.combination_problem(vars(args)) or ""
     check = getattr(importlib.import_module(module), "refuse_combinations", None)
@@ -84,7 +81,7 @@ def combination_refused(module: str, args: argparse.Namespace) -> str:
 
 
 def filled(words: Iterable[str]) -> list[str]:
-    """Words with a stand-in where a value has to be of a kind."""
+    """Words with valid values for the placeholders."""
     return [runbook.filled(word, PLACEHOLDERS) for word in words]
 
 
@@ -96,13 +93,13 @@ def own_commands(text: str) -> Iterator[list[str]]:
 
 
 def bare_flags(text: str) -> list[str]:
-    """Inline code that is flags and nothing else."""
+    """Inline code that holds only options."""
     taken = documents.parts(documents.without_tables(text))
     return [span for span in taken.spans if re.match(r"--[a-z]", span) and "..." not in span]
 
 
 def takes(module: str, span: str) -> bool:
-    """Whether a program's parser takes the flags of a span, or has the one that is named there."""
+    """Whether a program's parser accepts the options in a span."""
     parser, words = make_documents.parser_of(module), filled(span.split())
     if len(words) == 1:
         return words[0] in parser._option_string_actions
@@ -211,15 +208,15 @@ class Names(unittest.TestCase):
         found = 0
         for name, text in TEXTS.items():
             prose = " ".join(documents.parts(documents.without_tables(text)).prose)
-            for names in re.findall(rf"\bflag(?:s|ged)? ({listed})", prose):
-                for one in re.findall(r"`([a-z_]+)`", names):
+            for flags in re.findall(rf"\bflag(?:s|ged)? ({listed})", prose):
+                for one in re.findall(r"`([a-z_]+)`", flags):
                     self.assertIn(one, metric_definitions.FLAGS, name)
                     found += 1
         self.assertGreater(found, 10)
 
 
 def is_path(span: str) -> bool:
-    """Whether inline code names a file or a folder of this repository, without a stand-in."""
+    """Whether inline code names a file or folder of this repository, without a placeholder."""
     if re.search(r"[<>*{} ]|\b(?:HANDLE|TAG|ID|RUN_DIR|NAME|MODEL)\b", span):
         return False
     return bool(re.match(r"(?:harness|submissions|\.ci|\.github)/", span)
@@ -228,23 +225,23 @@ def is_path(span: str) -> bool:
 
 
 def is_there(span: str, document: Path) -> bool:
-    """Whether it lies at the top, beside the document, in harness/, or in every run's folder."""
+    """Whether it is at the top, beside the document, in harness/, or in every run's folder."""
     folders = (documents.ROOT, document.parent, documents.HARNESS, documents.HARNESS / "suites")
     return span in FIVE_FILES or any((folder / span).exists() for folder in folders)
 
 
 def anchors(text: str) -> list[str]:
-    """The fragments by which a document's headings are reached."""
+    """The link fragments of a document's headings."""
     return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
             for _, title in documents.headings(text)]
 
 
 @functools.lru_cache(None)
 def known_names() -> frozenset[str]:
-    """Every name that ledgers, documents and tables of the code have."""
+    """Every name in ledgers, schemas and the tables of the code."""
     names = {*metric_definitions.FLAGS, *metric_definitions.METRICS, *ledger.OUTCOMES,
-             *ledger.event_names(), *suitess.PHASES, *suitess.ADVISORY_FIELDS,
-             *suitess.QUESTION_FIELDS, *CANONICAL,
+             *ledger.event_names(), *suites.PHASES, *suites.ADVISORY_FIELDS,
+             *suites.QUESTION_FIELDS, *CANONICAL,
              *make_documents.answer_checks.FORMAT_RULES, "suite_context", "round_robin",
              "recvmsg_into", "cache_salt", "cache_prompt", "stream_options"}
     for name in ("manifest", "metadata", "hardware", "ledger"):
@@ -259,7 +256,7 @@ class Tables(unittest.TestCase):
             for table, held in documents.tables(text):
                 with self.subTest(name, table=table):
                     self.assertEqual(held, made[table],
-                                     "type: python3 harness/tests/make_documents.py")
+                                     "run python3 harness/tests/make_documents.py")
 
     def test_each_generated_table_is_used(self):
         held = [table for text in TEXTS.values() for table, _ in documents.tables(text)]
@@ -275,15 +272,15 @@ class Tables(unittest.TestCase):
                 self.assertEqual(default, f"{value:g}" if isinstance(value, float) else str(value))
 
     def test_phases_are_listed_in_running_order(self):
-        told = documents.section(RUNBOOK, "3 ").partition("Phases: ")[2]
-        self.assertEqual(re.findall(r"`([a-z0-9_]+)` \(", told), list(suitess.PHASES))
+        stated = documents.section(RUNBOOK, "3 ").partition("Phases: ")[2]
+        self.assertEqual(re.findall(r"`([a-z0-9_]+)` \(", stated), list(suites.PHASES))
 
     def test_exit_codes_match_the_help(self):
         codes = make_documents.exit_codes("run_benchmark")
         run = documents.section(RUNBOOK, "5 ")
         sentence = " ".join(run.split()).partition("Exit codes: ")[2].partition(". ")[0]
-        told = dict(part.split(" ", 1) for part in documents.plain(sentence).split("; "))
-        self.assertEqual(told, codes)
+        stated = dict(part.split(" ", 1) for part in documents.plain(sentence).split("; "))
+        self.assertEqual(stated, codes)
         single = {one for code in codes for one in code.split("/")}
         for row in documents.rows(run, "command"):
             for low, high in re.findall(r"(\d+)(?: to (\d+))?", row[3]):
@@ -314,13 +311,13 @@ class Tables(unittest.TestCase):
                     known = quoted in metric_definitions.FLAGS or quoted in ledger.OUTCOMES
                     pieces = re.split(r"\.\.\.|\bX\b", quoted)
                     pattern = ".*".join(re.escape(piece.strip()) for piece in pieces)
-                    self.assertTrue(known or re.search(pattern, messages), "nobody says it")
+                    self.assertTrue(known or re.search(pattern, messages), "no program prints it")
 
     def test_run_md_outline_matches_the_program(self):
         blocks = documents.parts(documents.section(RUNBOOK, "6 ")).blocks
         block = next(one.text for one in blocks if one.text.startswith("# MODEL on TAG"))
-        told = [re.split(r"  +", line)[0] for line in block.split("\n")]
-        self.assertEqual(told[1:], [f"{'#' * level} {title}" for level, title
+        stated = [re.split(r"  +", line)[0] for line in block.split("\n")]
+        self.assertEqual(stated[1:], [f"{'#' * level} {title}" for level, title
                                     in documents.headings(example_page()) if level == 2])
         mine = re.findall(r"(?m)^## (.*?)  .*YOUR (?:WORDS|ATTESTATION)", block)
         self.assertEqual(mine, ["Deviations", "Notes", "Privacy and honesty"])
@@ -336,12 +333,12 @@ class Tables(unittest.TestCase):
 
     def test_sources_of_values_match_the_schemas(self):
         held = json.dumps([schema.schema(name) for name in ("hardware", "metadata")])
-        told = {word for words in re.findall(r'"source": \{[^{}]*"enum": \[([^\]]*)\]', held)
+        stated = {word for words in re.findall(r'"source": \{[^{}]*"enum": \[([^\]]*)\]', held)
                 for word in re.findall(r'"([a-z]+)"', words)}
-        told |= set(re.findall(r'"source": \{[^{}]*"const": "([a-z]+)"', held))
-        self.assertEqual(told, {"probed", "server", "declared", "computed"})
+        stated |= set(re.findall(r'"source": \{[^{}]*"const": "([a-z]+)"', held))
+        self.assertEqual(stated, {"probed", "server", "declared", "computed"})
         for name in ("CLAUDE.md", "submissions/README.md"):
-            for word in told:
+            for word in stated:
                 self.assertIn(f"`{word}`", TEXTS[name])
 
     def test_rule_6_names_the_timeout_that_a_plan_advises(self):
@@ -354,9 +351,9 @@ class Tables(unittest.TestCase):
     def test_documents_state_the_length_of_device_tags(self):
         for name in ("CLAUDE.md", "submissions/README.md"):
             self.assertIn("3 to 48 lower-case letters", " ".join(TEXTS[name].split()))
-        handles = {size: namess.handle_problem("a" * size) is None for size in (0, 1, 39, 40)}
+        handles = {size: names.handle_problem("a" * size) is None for size in (0, 1, 39, 40)}
         self.assertEqual(handles, {0: False, 1: True, 39: True, 40: False})
-        tags = {size: namess.device_tag_problem("7" * size) is None for size in (2, 3, 48, 49)}
+        tags = {size: names.device_tag_problem("7" * size) is None for size in (2, 3, 48, 49)}
         self.assertEqual(tags, {2: False, 3: True, 48: True, 49: False})
 
     def test_server_versions_match_the_start_scripts(self):
@@ -457,16 +454,16 @@ class Runbook(unittest.TestCase):
                          {"sh", "json", "text"})
 
     def test_every_placeholder_is_explained(self):
-        told = {documents.plain(row[0]) for row in documents.rows(RUNBOOK, "placeholder")}
+        stated = {documents.plain(row[0]) for row in documents.rows(RUNBOOK, "placeholder")}
         used = set(re.findall(r"(?<![=A-Z_./-])\b[A-Z]{2,}(?:_[A-Z]+)*\b(?=[\s/:\"]|$)",
                               "\n".join(documents.runnable(RUNBOOK))))
-        self.assertEqual(used - told, set())
-        self.assertEqual(told - used, set())
+        self.assertEqual(used - stated, set())
+        self.assertEqual(stated - used, set())
 
 
 @unittest.skipUnless(shutil.which("git"), "needs git")
 class WholePath(unittest.TestCase):
-    """The whole path, in a hurry; tests/outside/runbook_path.py takes its time."""
+    """The runbook with a short run; tests/outside/runbook_path.py makes a full one."""
 
     def test_walk_from_clone_to_an_accepted_submission(self):
         with tempfile.TemporaryDirectory() as top, runs.Endpoint() as endpoint:

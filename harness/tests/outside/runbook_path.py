@@ -1,13 +1,12 @@
-"""Walks an agent's whole path through CLAUDE.md, in real time.
+"""Follow CLAUDE.md from a clone to a checked submission, in real time.
 
     PYTHONPATH=harness python3 harness/tests/outside/runbook_path.py
 
-In a copy of this tree, every line of the runbook's runnable blocks is typed into a shell, with all
-phases, against the embedded endpoint at an honest pace; then a maintainer checks the commit that
-came of it, from the base. Prints each line with its exit code; exit 1 where the path breaks off,
-something private or foreign gets into the commit, or the check finds an error. (Its warnings of an
-invention are right: an endpoint on a schedule is one. The tests of every day walk the same lines in
-a hurry.)
+In a copy of this tree, every line of the runbook's runnable blocks runs in a shell, with all
+phases, against the embedded endpoint at its default speed. Then the resulting commit is checked against its
+base, as a maintainer does. Prints each line with its exit code; exit 1 if a line fails, if the
+commit holds anything else, or if the check finds an error. (The check warns that the run looks made
+up, which it is: the endpoint runs no model. The unit tests run the same lines with a short run.)
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ FILES = 5
 
 
 def walked(clone: runbook.Clone, url: str) -> bool:
-    """Walk and tell each line; whether the last one was reached and went well."""
+    """Run and print each line; whether the last one was reached and succeeded."""
     begun_s, steps = time.monotonic(), []
     for step in runbook.walk(clone, clone.shell, url, MODEL):
         now_s = time.monotonic()
@@ -42,7 +41,7 @@ def walked(clone: runbook.Clone, url: str) -> bool:
 
 
 def problems(clone: runbook.Clone) -> Iterator[str]:
-    """What is wrong with the commit, as a maintainer sees it."""
+    """Problems of the commit, as a maintainer sees them."""
     left = clone.shell("git status --porcelain").out
     if left:
         yield f"not committed: {left}"
@@ -56,7 +55,7 @@ def problems(clone: runbook.Clone) -> Iterator[str]:
         yield f"{finding['code']}: {finding['what']}"
     refused = [finding["code"] for finding in errors(clone, whole)]
     if refused != ["not-a-measurement"]:
-        yield f"as a real run it is refused for {refused or 'nothing'}"
+        yield f"without --allow-synthetic it is refused for {refused or 'nothing'}"
 
 
 def errors(clone: runbook.Clone, line: str) -> list[dict[str, Any]]:
