@@ -24,7 +24,7 @@ def processors() -> int:
 class Name(str):
     """The name of a test that ran in another process, as unittest's results print it."""
 
-    def shortDescription(self) -> None:
+    def shortDescription(self):
         """Tests are printed by their name."""
 
 
@@ -54,7 +54,7 @@ def run_module(name: str, patterns: Optional[Sequence[str]] = None) -> Outcome:
 class Suite(unittest.TestSuite):
     """The tests of several modules. names: of modules that other processes can import."""
 
-    def __init__(self, names: Sequence[str], patterns: Optional[Sequence[str]] = None) -> None:
+    def __init__(self, names: Sequence[str], patterns: Optional[Sequence[str]] = None):
         super().__init__()
         self.names, self._patterns = names, patterns
 

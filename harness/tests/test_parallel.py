@@ -61,7 +61,7 @@ class Outcomes(unittest.TestCase):
                 Path(folder, f"{name}.py").write_text(textwrap.dedent(MODULES[name]), "utf-8")
             return parallel.Suite(names, patterns or None).run(result)
 
-    def test_every_failure_error_and_skip_is_reported(self) -> None:
+    def test_every_failure_error_and_skip_is_reported(self):
         result = self.run_modules("kinds", "no_set_up", "no_import")
         failures = [str(test).partition(" ")[0] for test, _ in result.failures]
         self.assertEqual(sorted(failures), [
@@ -73,15 +73,15 @@ class Outcomes(unittest.TestCase):
         self.assertEqual((result.testsRun, len(result.errors)), (7, 3))
         self.assertFalse(result.wasSuccessful())
 
-    def test_a_process_that_dies_is_an_error(self) -> None:
+    def test_a_process_that_dies_is_an_error(self):
         result = self.run_modules("dies")
         self.assertIn("its process died", result.errors[0][1])
 
-    def test_patterns_select_tests(self) -> None:
+    def test_patterns_select_tests(self):
         result = self.run_modules("kinds", patterns=("*good",))
         self.assertEqual((result.testsRun, result.wasSuccessful()), (1, True))
 
-    def test_discovery_finds_the_modules_of_all_folders(self) -> None:
+    def test_discovery_finds_the_modules_of_all_folders(self):
         with mock.patch.object(parallel, "processors", lambda: 2):
             suite = tests.load_tests(unittest.TestLoader(), unittest.TestSuite(), None)
         folder = Path(tests.__file__).parent

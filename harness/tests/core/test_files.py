@@ -13,7 +13,7 @@ from tests import runs
 
 
 class Files(unittest.TestCase):
-    def setUp(self) -> None:
+    def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
@@ -24,19 +24,19 @@ class Files(unittest.TestCase):
         self.addCleanup(os.close, fd)
         return fd
 
-    def test_write_whole_replaces_the_file(self) -> None:
+    def test_write_whole_replaces_the_file(self):
         for data in (b"old", b"", b"new"):
             files.write_whole(self.path, data)
             self.assertEqual((files.read(self.path), os.listdir(self.folder)), (data, ["x.json"]))
 
-    def test_write_whole_flushes_before_renaming(self) -> None:
+    def test_write_whole_flushes_before_renaming(self):
         order = []
         with mock.patch.object(files, "flush_to_disk", lambda fd: order.append(
                 (os.fstat(fd).st_size, os.path.exists(self.path)))):
             files.write_whole(self.path, b"data")
         self.assertEqual(order, [(4, False)])
 
-    def test_failed_write_keeps_the_old_file_only(self) -> None:
+    def test_failed_write_keeps_the_old_file_only(self):
         files.write_whole(self.path, b"old")
         for name in ("flush_to_disk", "os.replace"):
             with mock.patch(f"core.files.{name}", side_effect=OSError(28, "Full")), \
@@ -44,18 +44,18 @@ class Files(unittest.TestCase):
                 files.write_whole(self.path, b"new")
             self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"old", ["x.json"]))
 
-    def test_leftover_of_a_killed_process_is_overwritten(self) -> None:
+    def test_leftover_of_a_killed_process_is_overwritten(self):
         with open(self.path + ".part", "wb") as file:
             file.write(b"half of something longer")
         files.write_whole(self.path, b"whole")
         self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"whole", ["x.json"]))
 
-    def test_missing_file_is_empty(self) -> None:
+    def test_missing_file_is_empty(self):
         self.assertEqual(files.read(self.path), b"")
         with self.assertRaises(OSError):
             files.read(self.folder)
 
-    def test_appending_creates_the_file_and_never_truncates(self) -> None:
+    def test_appending_creates_the_file_and_never_truncates(self):
         for piece in (b"one", b"two"):
             fd = files.open_to_append(self.path)
             os.write(fd, piece)
@@ -63,19 +63,19 @@ class Files(unittest.TestCase):
             os.close(fd)
         self.assertEqual(files.read(self.path), b"onetwo")
 
-    def test_lock_has_one_holder(self) -> None:
+    def test_lock_has_one_holder(self):
         first, second = self.open(), self.open()
         self.assertEqual([files.lock(first), files.lock(second), files.is_locked(self.path)],
                          [True, False, True])
 
-    def test_is_locked_changes_nothing(self) -> None:
+    def test_is_locked_changes_nothing(self):
         self.assertFalse(files.is_locked(self.path))
         self.assertEqual(os.listdir(self.folder), [])
         fd = self.open()
         self.assertFalse(files.is_locked(self.path))
         self.assertTrue(files.lock(fd))
 
-    def test_lock_ends_with_its_process_and_is_not_inherited(self) -> None:
+    def test_lock_ends_with_its_process_and_is_not_inherited(self):
         program = ("import subprocess, sys\nfrom core import files\n"
                    f"assert files.lock(files.open_to_append({self.path!r}))\n"
                    "child = subprocess.Popen([sys.executable, '-c',\n"
@@ -91,7 +91,7 @@ class Files(unittest.TestCase):
         process.stdin.close()
         process.stdout.close()
 
-    def test_flush_uses_the_systems_strongest(self) -> None:
+    def test_flush_uses_the_systems_strongest(self):
         fd = self.open()
         with mock.patch.object(files.os, "fsync") as fsync, \
                 mock.patch.object(files.sys, "platform", "linux"):
@@ -103,7 +103,7 @@ class Files(unittest.TestCase):
             files.flush_to_disk(fd)
         fcntl.fcntl.assert_called_once_with(fd, 51)
 
-    def test_windows_locks_a_byte_beyond_any_ledger(self) -> None:
+    def test_windows_locks_a_byte_beyond_any_ledger(self):
         fd = self.open()
         msvcrt = mock.Mock(LK_NBLCK=2)
         with mock.patch.dict(sys.modules, msvcrt=msvcrt), \

@@ -33,13 +33,13 @@ def skipped(seq: int, reason: str = "no") -> dict[str, Any]:
 
 
 class Lines(unittest.TestCase):
-    def test_keys_are_in_the_schemas_order(self) -> None:
+    def test_keys_are_in_the_schemas_order(self):
         fields = dict(reversed(list(STARTED.items())))
         del fields["event"]
         made = ledger.event_line("run_started", **fields)
         self.assertEqual(list(made.items()), list(STARTED.items()))
 
-    def test_missing_and_unknown_fields_are_errors(self) -> None:
+    def test_missing_and_unknown_fields_are_errors(self):
         fields = {name: value for name, value in STARTED.items() if name != "event"}
         del fields["t_us"]
         with self.assertRaisesRegex(KeyError, r"run_started: \['t_us'\]"):
@@ -49,37 +49,37 @@ class Lines(unittest.TestCase):
         with self.assertRaisesRegex(KeyError, "run_begun"):
             ledger.event_line("run_begun", **fields, t_us=1)
 
-    def test_every_line_begins_with_the_common_fields(self) -> None:
+    def test_every_line_begins_with_the_common_fields(self):
         for event in ledger.event_names():
             names = list(schema.schema("ledger")["$defs"][event]["properties"])
             self.assertEqual(tuple(names[:6]), ledger.COMMON_FIELDS)
 
-    def test_lines_are_compact_utf8(self) -> None:
+    def test_lines_are_compact_utf8(self):
         self.assertEqual(ledger.dump_line({"a": "\u00e9\n", "b": [1, 2.5, None, True]}),
                          '{"a":"\u00e9\\n","b":[1,2.5,null,true]}\n'.encode())
 
-    def test_a_call_outside_of_a_run_records_nothing(self) -> None:
+    def test_a_call_outside_of_a_run_records_nothing(self):
         clock = iter((5_000_000, 5_000_999, 7_500_000))
         nothing = ledger.NoLedger(lambda: next(clock))
         self.assertEqual((nothing.segment, nothing.zero_ns, nothing.now_us(), nothing.now_us(),
                           nothing.write("model_skipped", model="m")),
                          (0, 5_000_000, 0, 2500, {"event": "model_skipped", "model": "m"}))
 
-    def test_half_of_a_surrogate_pair_becomes_a_question_mark(self) -> None:
+    def test_half_of_a_surrogate_pair_becomes_a_question_mark(self):
         self.assertEqual(ledger.dump_line({"a": "x\ud83d"}), b'{"a":"x?"}\n')
 
-    def test_nan_and_infinities_are_refused(self) -> None:
+    def test_nan_and_infinities_are_refused(self):
         for value in (math.nan, math.inf, -math.inf):
             with self.assertRaises(ValueError):
                 ledger.dump_line({"a": value})
             with self.assertRaises(ValueError):
                 ledger.dump_document({"a": value})
 
-    def test_documents_are_indented(self) -> None:
+    def test_documents_are_indented(self):
         self.assertEqual(ledger.dump_document({"a": {"b": "\u00e9"}}),
                          '{\n  "a": {\n    "b": "\u00e9"\n  }\n}\n'.encode())
 
-    def test_lines_are_validated_by_their_event(self) -> None:
+    def test_lines_are_validated_by_their_event(self):
         self.assertEqual(ledger.validate_line(STARTED), [])
         self.assertEqual(ledger.validate_line({**STARTED, "t_us": -1}),
                          [("t_us", "-1 is below 0")])
@@ -89,7 +89,7 @@ class Lines(unittest.TestCase):
             self.assertEqual(ledger.validate_line(line),
                              [("event", f"{said} is not a kind of ledger line")])
 
-    def test_the_last_line_of_a_cell_counts(self) -> None:
+    def test_the_last_line_of_a_cell_counts(self):
         def call(seq: int, cell_id: str, outcome: str) -> dict[str, Any]:
             return {"event": "call_finished", "seq": seq, "cell_id": cell_id, "outcome": outcome}
 
@@ -99,26 +99,26 @@ class Lines(unittest.TestCase):
         self.assertEqual(ledger.counts(events), {"ok": 2, "timeout": 1})
         self.assertEqual(ledger.counts([]), {})
 
-    def test_every_outcome_is_explained(self) -> None:
+    def test_every_outcome_is_explained(self):
         outcome = schema.schema("ledger")["$defs"]["call_finished"]["properties"]["outcome"]
         self.assertEqual(set(outcome["enum"]), set(ledger.OUTCOMES))
 
 
 # --- files ---------------------------------------------------------------------------------------
 class Files(unittest.TestCase):
-    def setUp(self) -> None:
+    def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
         self.path = os.path.join(folder.name, "run.jsonl")
 
-    def write(self, *pieces: Any) -> None:
+    def write(self, *pieces: Any):
         with open(self.path, "wb") as file:
             file.write(b"".join(p if isinstance(p, bytes) else ledger.dump_line(p) for p in pieces))
 
 
 class ReadLedger(Files):
-    def test_torn_lines_are_separated_from_whole_ones(self) -> None:
+    def test_torn_lines_are_separated_from_whole_ones(self):
         one, two = skipped(0), skipped(1)
         bytes_one, bytes_two = map(ledger.dump_line, (one, two))
         for data, expected in (
@@ -138,10 +138,10 @@ class ReadLedger(Files):
                 self.write(data)
                 self.assertEqual(ledger.read_ledger(self.path), ledger.LedgerState(*expected))
 
-    def test_a_missing_ledger_is_empty(self) -> None:
+    def test_a_missing_ledger_is_empty(self):
         self.assertEqual(ledger.read_ledger(self.path), ledger.LedgerState([], 0, b"", False))
 
-    def test_a_changed_line_is_an_error_with_its_number(self) -> None:
+    def test_a_changed_line_is_an_error_with_its_number(self):
         for pieces, line in (((skipped(0), b"{}\n", skipped(2)), 2), ((skipped(1),), 1),
                              ((skipped(0), skipped(2)), 2), ((skipped(0), b"\n"), 2),
                              ((skipped(0), ledger.dump_line(skipped(2))[:-1]), 2),
@@ -152,11 +152,11 @@ class ReadLedger(Files):
             self.assertIn(f"{self.path}, line {line}: not the line", str(raised.exception))
             self.assertEqual(raised.exception.exit_code, 4)
 
-    def test_an_unreadable_ledger_is_an_error(self) -> None:
+    def test_an_unreadable_ledger_is_an_error(self):
         with self.assertRaisesRegex(ledger.LedgerError, r"cannot be read \(Is a directory\)"):
             ledger.read_ledger(self.folder)
 
-    def test_torn_bytes_are_kept_until_they_are_recorded(self) -> None:
+    def test_torn_bytes_are_kept_until_they_are_recorded(self):
         told = {"event": "run_resumed", "torn_base64": base64.b64encode(b"old").decode()}
         none = {"event": "run_resumed", "torn_base64": None}
         for events, torn, kept, expected in (
@@ -170,7 +170,7 @@ class ReadLedger(Files):
 
 
 class Tail(Files):
-    def test_each_line_is_read_once_and_whole(self) -> None:
+    def test_each_line_is_read_once_and_whole(self):
         lines = [skipped(0), skipped(1), skipped(2)]
         bytes_of = b"".join(map(ledger.dump_line, lines))
         tail, came = ledger.Tail(self.path), []
@@ -183,25 +183,25 @@ class Tail(Files):
         self.assertEqual((came, tail.events), (lines, lines))
         self.assertEqual(tail.new_events(), [])
 
-    def test_several_lines_are_read_at_once(self) -> None:
+    def test_several_lines_are_read_at_once(self):
         self.write(skipped(0), skipped(1), b'{"torn')
         tail = ledger.Tail(self.path)
         self.assertEqual(tail.new_events(), [skipped(0), skipped(1)])
         self.write(skipped(0), skipped(1), skipped(2))         # the torn one was cut off meanwhile
         self.assertEqual(tail.new_events(), [skipped(2)])
 
-    def test_a_changed_line_ends_the_tail(self) -> None:
+    def test_a_changed_line_ends_the_tail(self):
         self.write(skipped(0), b"{}\n")
         with self.assertRaisesRegex(ledger.LedgerError, "line 2: not the line"):
             ledger.Tail(self.path).new_events()
 
-    def test_a_removed_file_ends_the_tail(self) -> None:
+    def test_a_removed_file_ends_the_tail(self):
         with self.assertRaisesRegex(ledger.LedgerError, r"cannot be read \(No such file"):
             ledger.Tail(self.path).new_events()
 
 
 class Manifests(Files):
-    def test_only_the_host_name_may_be_removed(self) -> None:
+    def test_only_the_host_name_may_be_removed(self):
         manifest = {"a": 1, "host_hostname_short": "box", "b": {"c": [1, 2]}}
         tie = ledger.manifest_sha256(manifest)
         self.assertEqual(tie, ledger.manifest_sha256({**manifest, "host_hostname_short": None}))
@@ -211,7 +211,7 @@ class Manifests(Files):
         for changed in ({"a": 2}, {"b": {"c": [2, 1]}}, {"d": None}):
             self.assertNotEqual(tie, ledger.manifest_sha256({**manifest, **changed}))
 
-    def test_a_run_is_found_by_id_and_by_folder(self) -> None:
+    def test_a_run_is_found_by_id_and_by_folder(self):
         folder = os.path.join(self.folder, "ada", "desk", "run-x[1]")
         os.makedirs(folder)
         Path(folder, "manifest.json").touch()
@@ -220,7 +220,7 @@ class Manifests(Files):
         for run in ("x1", "", "*", os.path.join(self.folder, "ada")):
             self.assertIsNone(ledger.find_run(self.folder, run))
 
-    def test_a_ledger_with_a_byte_has_lines(self) -> None:
+    def test_a_ledger_with_a_byte_has_lines(self):
         found = [ledger.has_lines(os.path.join(self.folder, "none")),
                  ledger.has_lines(self.folder)]
         for data in (b"", b"{"):
@@ -228,7 +228,7 @@ class Manifests(Files):
             found.append(ledger.has_lines(self.folder))
         self.assertEqual(found, [False, False, False, True])
 
-    def test_a_run_with_an_invalid_line_is_refused(self) -> None:
+    def test_a_run_with_an_invalid_line_is_refused(self):
         with ScriptedEndpoint() as endpoint:
             runs.run("--target-url", endpoint.url, "--out-dir", self.folder, "--smoke", "--quiet",
                      "--run-id", STARTED["run_id"])
@@ -240,11 +240,11 @@ class Manifests(Files):
         with self.assertRaisesRegex(ledger.LedgerError, r"line 1: t_us: -\d+ is below 0"):
             ledger.load_run(folder)
 
-    def test_a_folder_without_a_run_is_refused(self) -> None:
+    def test_a_folder_without_a_run_is_refused(self):
         with self.assertRaisesRegex(ledger.LedgerError, "has no manifest.json: use the folder"):
             ledger.load_run(self.folder)
 
-    def test_an_unreadable_manifest_is_an_error(self) -> None:
+    def test_an_unreadable_manifest_is_an_error(self):
         os.mkdir(os.path.join(self.folder, "manifest.json"))
         with self.assertRaisesRegex(ledger.LedgerError, r"manifest\.json cannot be read \(Is a"):
             ledger.read_manifest(self.folder)
@@ -252,8 +252,8 @@ class Manifests(Files):
 
 # --- what the runner writes ----------------------------------------------------------------------
 class EveryLine(unittest.TestCase):
-    def test_every_kind_of_line_is_written_and_valid(self) -> None:
-        def interrupt(connection: Any) -> None:
+    def test_every_kind_of_line_is_written_and_valid(self):
+        def interrupt(connection: Any):
             os.kill(os.getpid(), signal.SIGINT)
             HANG(connection)
 

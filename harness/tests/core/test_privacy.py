@@ -76,14 +76,14 @@ def hostile_text(source: random.Random, pieces: int) -> str:
 
 
 class TableTest(unittest.TestCase):
-    def test_each_example_matches_its_pattern_only(self) -> None:
+    def test_each_example_matches_its_pattern_only(self):
         self.assertEqual(list(EXAMPLES), [pattern.id for pattern in PATTERNS])
         for pattern_id, (example, _) in EXAMPLES.items():
             with self.subTest(pattern_id):
                 self.assertEqual(ids(example), [pattern_id])
                 self.assertEqual(ids(f"\t({example}) \n"), [pattern_id])
 
-    def test_no_near_miss_matches_although_it_has_a_keyword(self) -> None:
+    def test_no_near_miss_matches_although_it_has_a_keyword(self):
         for pattern in PATTERNS:
             with self.subTest(pattern.id):
                 near_miss = EXAMPLES[pattern.id][1]
@@ -91,12 +91,12 @@ class TableTest(unittest.TestCase):
                 self.assertTrue(not pattern.keywords or any(
                     word in near_miss.lower() for word in pattern.keywords))
 
-    def test_patterns_are_complete(self) -> None:
+    def test_patterns_are_complete(self):
         self.assertEqual(len({p.id for p in PATTERNS}), len(PATTERNS))
         self.assertLessEqual({p.kind for p in PATTERNS}, set(REMEDIES))
         self.assertEqual([p.id for p in PATTERNS if not p.why.endswith(".") or not p.what], [])
 
-    def test_the_markdown_table_has_one_row_per_pattern(self) -> None:
+    def test_the_markdown_table_has_one_row_per_pattern(self):
         rows = privacy.privacy_markdown().splitlines()
         self.assertEqual([row.split("`")[1] for row in rows[2:]], list(EXAMPLES))
 
@@ -152,18 +152,18 @@ class VariantsTest(unittest.TestCase):
         ("2a00:1450:4001::/48", "net.ipv6"),
     )
 
-    def test_other_forms_of_the_same_thing_are_found(self) -> None:
+    def test_other_forms_of_the_same_thing_are_found(self):
         for text, pattern_id in self.FOUND:
             with self.subTest(text):
                 self.assertEqual(ids(text), [pattern_id])
 
-    def test_a_value_right_after_an_escape_is_found(self) -> None:
+    def test_a_value_right_after_an_escape_is_found(self):
         values = ("sk-" + "0a" * 12, "192.168.1.20", "/home/zaphod", "betelgeuse.local")
         escapes = ("\\n", "\\t", "\\u003c", "%20")
         missed = [e + v for e in escapes for v in values if not privacy.scan("x" + e + v)]
         self.assertEqual(missed, [])
 
-    def test_invisible_and_foreign_characters_hide_nothing(self) -> None:
+    def test_invisible_and_foreign_characters_hide_nothing(self):
         hidden = {
             "zero width": "19\u200b2.168\u2060.1.20",
             "soft hyphen": "192.16\u00ad8.1.20",
@@ -179,7 +179,7 @@ class VariantsTest(unittest.TestCase):
                 spans = [(hit.start, hit.end) for hit in privacy.scan(text)]
                 self.assertEqual(spans, [(3, len(text) - 2)])
 
-    def test_overlapping_matches_become_one_hit(self) -> None:
+    def test_overlapping_matches_become_one_hit(self):
         text = "Signed-off-by: Z <" + "z@heart-of-gold.local> "
         hits = privacy.scan(text, names=[HEART])
         self.assertEqual([(h.pattern_id, text[h.start : h.end]) for h in hits],
@@ -187,22 +187,22 @@ class VariantsTest(unittest.TestCase):
 
 
 class OrdinaryTextTest(unittest.TestCase):
-    def test_ordinary_prose_has_no_hits(self) -> None:
+    def test_ordinary_prose_has_no_hits(self):
         self.assertEqual(privacy.scan(PROSE, allowed={RUN_ID}), [])
 
-    def test_an_ordinary_python_answer_has_no_hits(self) -> None:
+    def test_an_ordinary_python_answer_has_no_hits(self):
         self.assertEqual(privacy.scan(PYTHON_ANSWER, "answer"), [])
 
-    def test_the_table_of_patterns_has_no_hits(self) -> None:
+    def test_the_table_of_patterns_has_no_hits(self):
         self.assertEqual(privacy.scan(privacy.privacy_markdown()), [])
 
-    def test_redaction_keeps_ordinary_text(self) -> None:
+    def test_redaction_keeps_ordinary_text(self):
         text = PROSE.replace(RUN_ID, "")
         self.assertEqual(privacy.redact(text), text)
 
 
 class ScopeTest(unittest.TestCase):
-    def test_hits_are_errors_in_disclosure_and_warnings_in_answers(self) -> None:
+    def test_hits_are_errors_in_disclosure_and_warnings_in_answers(self):
         for pattern in PATTERNS:
             with self.subTest(pattern.id):
                 example = EXAMPLES[pattern.id][0]
@@ -210,17 +210,17 @@ class ScopeTest(unittest.TestCase):
                 self.assertEqual([hit.severity for hit in privacy.scan(example, "answer")],
                                  ["warning"] * pattern.in_answers)
 
-    def test_four_patterns_are_not_applied_to_answers(self) -> None:
+    def test_four_patterns_are_not_applied_to_answers(self):
         silent = {p.id for p in PATTERNS if not p.in_answers}
         self.assertEqual(silent, {"key.named_value", "key.env_value", "id.env_user", "id.uuid"})
 
-    def test_allowed_values_are_no_hits_in_any_case(self) -> None:
+    def test_allowed_values_are_no_hits_in_any_case(self):
         other = RUN_ID.replace("1f", "3a")
         text = f"{RUN_ID.upper()} {other}"
         hits = privacy.scan(text, allowed=frozenset((RUN_ID,)))
         self.assertEqual([text[h.start : h.end] for h in hits], [other])
 
-    def test_excerpts_are_masked(self) -> None:
+    def test_excerpts_are_masked(self):
         secret = "sk-" + "0a" * 12
         pattern = next(p for p in PATTERNS if p.id == "key.openai_style")
         self.assertEqual(
@@ -233,13 +233,13 @@ class ScopeTest(unittest.TestCase):
             self.assertLessEqual(len(shown.encode("ascii")), 3 * len("\\uffff"))
             self.assertLessEqual(len(shown) * 3, max(9, hit.end - hit.start))
 
-    def test_short_values_are_masked_completely(self) -> None:
+    def test_short_values_are_masked_completely(self):
         (hit,) = privacy.scan("/home/zb/x")
         self.assertEqual(hit.excerpt, "... (2 characters)")
 
 
 class NamesTest(unittest.TestCase):
-    def test_own_names_are_found_as_words_in_any_case(self) -> None:
+    def test_own_names_are_found_as_words_in_any_case(self):
         text = "ZAPHOD zaphod_models zaphodia xzaphod Heart-of-Gold:9000"
         hits = privacy.scan(text, names=[ZAPHOD, HEART])
         self.assertEqual(
@@ -251,7 +251,7 @@ class NamesTest(unittest.TestCase):
             {h.severity for h in privacy.scan(text, "answer", names=[ZAPHOD])}, {"warning"}
         )
 
-    def test_public_names_and_their_parts_are_no_hits(self) -> None:
+    def test_public_names_and_their_parts_are_no_hits(self):
         names = [ZAPHOD, MachineName(PUBLIC, "zaphod-b")]
         self.assertEqual(privacy.redact("zaphod-b, who is Zaphod", names),
                          "zaphod-b, who is <redacted:user>")
@@ -259,7 +259,7 @@ class NamesTest(unittest.TestCase):
         self.assertEqual(privacy.redact("zaphod on zaphods-box", names),
                          "zaphod on <redacted:host>")
 
-    def test_the_longest_own_name_matches_literally(self) -> None:
+    def test_the_longest_own_name_matches_literally(self):
         names = [MachineName("host", value) for value in ("gold", "gold.(x)+", "")]
         self.assertEqual(privacy.redact("at gold.(x)+ now", names), "at <redacted:host> now")
         self.assertEqual(privacy.redact("at goldxxx now", names), "at goldxxx now")
@@ -276,7 +276,7 @@ class NamesTest(unittest.TestCase):
         ), mock.patch("os.path.expanduser", lambda _: home):
             return names.this_machine()
 
-    def test_this_machine_lists_user_host_home_and_addresses(self) -> None:
+    def test_this_machine_lists_user_host_home_and_addresses(self):
         trie = (
             "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n"
             "     |-- 192.168.7.20\n        /32 host LOCAL\n"
@@ -297,7 +297,7 @@ class NamesTest(unittest.TestCase):
             ],
         )
 
-    def test_names_that_identify_no_one_are_left_out(self) -> None:
+    def test_names_that_identify_no_one_are_left_out(self):
         for user, host, home in (
             ("root", "localhost", "/" + "root"), ("max", "test", "/home/max"),
             ("zb", "pc", "/home/zb"), ("Runner", "UBUNTU", "C:\\Users\\Runner"),
@@ -307,7 +307,7 @@ class NamesTest(unittest.TestCase):
                     self.machine(user, host, home), [MachineName("person", "Zaphod Beeblebrox")]
                 )
 
-    def test_a_system_that_offers_nothing_gives_no_names(self) -> None:
+    def test_a_system_that_offers_nothing_gives_no_names(self):
         def fails(*_: object) -> list[str]:
             raise OSError("not here")
 
@@ -317,12 +317,12 @@ class NamesTest(unittest.TestCase):
         ), mock.patch("getpass.getuser", fails), mock.patch("os.path.expanduser", lambda _: "~"):
             self.assertEqual(names.this_machine(), [])
 
-    def test_this_machine_has_known_kinds_only(self) -> None:
+    def test_this_machine_has_known_kinds_only(self):
         self.assertLessEqual({n.kind for n in names.this_machine()}, set(REMEDIES))
 
 
 class RedactTest(unittest.TestCase):
-    def test_redaction_replaces_each_example_by_its_kind(self) -> None:
+    def test_redaction_replaces_each_example_by_its_kind(self):
         for pattern in PATTERNS:
             with self.subTest(pattern.id):
                 text = privacy.redact(f"before {EXAMPLES[pattern.id][0]}\nafter")
@@ -330,21 +330,21 @@ class RedactTest(unittest.TestCase):
                 self.assertTrue(text.startswith("before ") and text.endswith("\nafter"), text)
                 self.assertEqual(privacy.scan(text), [])
 
-    def test_redaction_keeps_the_text_around_a_value(self) -> None:
+    def test_redaction_keeps_the_text_around_a_value(self):
         self.assertEqual(
             privacy.redact('GET http://192.168.1.20:80/v1 by /home/zaphod/x "serial": "FAKE00"'),
             "GET http://<redacted:address>:80/v1 by /home/<redacted:user>/x "
             '"serial": "<redacted:hardware-id>"',
         )
 
-    def test_redaction_replaces_own_names(self) -> None:
+    def test_redaction_replaces_own_names(self):
         self.assertEqual(privacy.redact("no model for Zaphod", [ZAPHOD]),
                          "no model for <redacted:user>")
 
-    def test_a_fake_marker_hides_nothing(self) -> None:
+    def test_a_fake_marker_hides_nothing(self):
         self.assertEqual(privacy.redact("<redacted:10.1.2.3>"), "<redacted:<redacted:address>>")
 
-    def test_redacted_hostile_text_has_no_hits(self) -> None:
+    def test_redacted_hostile_text_has_no_hits(self):
         source = random.Random(20261124)
         for _ in range(150):
             text = hostile_text(source, 25)
@@ -352,7 +352,7 @@ class RedactTest(unittest.TestCase):
             self.assertEqual(privacy.scan(once, names=[ZAPHOD]), [], text)
             self.assertEqual(privacy.redact(once, [ZAPHOD]), once, text)
 
-    def test_hits_are_in_order_and_do_not_overlap(self) -> None:
+    def test_hits_are_in_order_and_do_not_overlap(self):
         source = random.Random(7)
         for _ in range(100):
             text = hostile_text(source, 25)
@@ -371,7 +371,7 @@ class TimeTest(unittest.TestCase):
         "-----BEGIN A ", "serial number ", "0a0a0a0a-", "C:\\Users\\", "c:/users/a b", "aa mac ",
         "secret = ", "\nauthor: a<a", "ssid='a", "%41a", "?key=", "aa:", "'s-", "\u200b", "\uff11")
 
-    def test_every_pattern_is_linear_on_hostile_lines(self) -> None:
+    def test_every_pattern_is_linear_on_hostile_lines(self):
         words = " ".join(word for p in PATTERNS for word in p.keywords)      # all patterns run
         started_s = time.process_time()
         for unit in self.UNITS:
@@ -384,7 +384,7 @@ class JsonTest(unittest.TestCase):
         hits = privacy.scan_json(document, **known)  # type: ignore[arg-type]
         return [(path, hit.pattern_id, hit.severity) for path, hit in hits]
 
-    def test_answers_give_warnings_and_other_fields_errors(self) -> None:
+    def test_answers_give_warnings_and_other_fields_errors(self):
         line = {
             "response": {"text": "10.1.2.3", "reasoning_text": "/home/zaphod", "model": "10.1.2.3"},
             "request": {"prompt": "ping 192.168.1.20"},
@@ -401,14 +401,14 @@ class JsonTest(unittest.TestCase):
             ],
         )
 
-    def test_positions_count_in_the_field(self) -> None:
+    def test_positions_count_in_the_field(self):
         (found,) = privacy.scan_json({"note": "from 192.168.1.20"})
         pattern = next(p for p in PATTERNS if p.id == "net.ipv4")
         hit = privacy.Hit("net.ipv4", "address", "error", 5, 17, pattern.why,
                           "192... (12 characters)")
         self.assertEqual(found, privacy.JsonHit("note", hit))
 
-    def test_a_key_can_identify_a_secret(self) -> None:
+    def test_a_key_can_identify_a_secret(self):
         document = {"cards": [{"serial": "FAKE0FAKE0"}], "api_key": "a" * 12, "hostname": "gold"}
         self.assertEqual(
             self.paths(document),
@@ -416,34 +416,34 @@ class JsonTest(unittest.TestCase):
              ("hostname", "id.env_user", "error")],
         )
 
-    def test_keys_are_scanned_too(self) -> None:
+    def test_keys_are_scanned_too(self):
         self.assertEqual(self.paths({"192.168.1.20": 1}), [("192.168.1.20", "net.ipv4", "error")])
 
-    def test_versions_and_numbers_are_no_addresses(self) -> None:
+    def test_versions_and_numbers_are_no_addresses(self):
         document = {"driver": "10.1.2.3", "driver_version": "10.1.2.3", "version": "93.184.216.34",
                     "bandwidth": 192.168, "chunk_us": [1, 2, 3], "none": None, "yes": True}
         self.assertEqual(self.paths(document), [])
         self.assertEqual(self.paths({"driver": "/home/zaphod/x"}),
                          [("driver", "id.home_posix", "error")])
 
-    def test_strings_in_lists_and_bare_documents_are_found(self) -> None:
+    def test_strings_in_lists_and_bare_documents_are_found(self):
         self.assertEqual(self.paths(["x", ["10.1.2.3"]]), [("[1][0]", "net.ipv4", "error")])
         self.assertEqual(self.paths("10.1.2.3"), [("", "net.ipv4", "error")])
 
-    def test_allowed_values_and_own_names_apply_to_every_field(self) -> None:
+    def test_allowed_values_and_own_names_apply_to_every_field(self):
         document = {"run_id": RUN_ID, "notes": ["by zaphod"]}
         self.assertEqual(
             self.paths(document, allowed={RUN_ID}, names=[ZAPHOD]),
             [("notes[0]", "machine.user", "error")],
         )
 
-    def test_deep_documents_are_scanned(self) -> None:
+    def test_deep_documents_are_scanned(self):
         document: object = "10.1.2.3"
         for _ in range(3000):
             document = [document]
         self.assertEqual(len(privacy.scan_json(document)), 1)
 
-    def test_scopes_can_be_given(self) -> None:
+    def test_scopes_can_be_given(self):
         found = self.paths(json.loads('{"a": [{"b": "10.1.2.3"}]}'), scopes={"a.b": "answer"})
         self.assertEqual(found, [("a[0].b", "net.ipv4", "warning")])
 
@@ -468,14 +468,14 @@ class TargetTest(unittest.TestCase):
         ("gold.local", "93.184.216.34", "public"), ("gold", "not an address", "lan"),
     )
 
-    def test_targets_are_classified_by_literal_name_and_resolved_address(self) -> None:
+    def test_targets_are_classified_by_literal_name_and_resolved_address(self):
         for host, resolved_ip, expected in self.CASES:
             with self.subTest(host=host, resolved_ip=resolved_ip):
                 self.assertEqual(names.target_class(host, resolved_ip), expected)
 
 
 class ChosenNamesTest(unittest.TestCase):
-    def test_valid_names_are_accepted(self) -> None:
+    def test_valid_names_are_accepted(self):
         for handle in ("a", "octo-cat", "0a", "a" * 39, "unnamed", "console"):
             self.assertIsNone(names.handle_problem(handle))
         for tag in ("mac-m1-8gb", "desktop-rtx4090", "laptop-7840hs16", "unnamed-device", "a" * 48,
@@ -484,7 +484,7 @@ class ChosenNamesTest(unittest.TestCase):
         for prefix in ("local:ollama", "mac-m1-8gb:llama.cpp", "rtx4090:text_gen-2"):
             self.assertIsNone(names.cell_id_prefix_problem(prefix), prefix)
 
-    def test_a_bad_handle_is_refused_with_a_valid_one(self) -> None:
+    def test_a_bad_handle_is_refused_with_a_valid_one(self):
         self.assertEqual(
             names.handle_problem("Octo Cat"),
             "handle 'Octo Cat' is not a GitHub login in lower case (1 to 39 of a-z, 0-9, single "
@@ -494,14 +494,14 @@ class ChosenNamesTest(unittest.TestCase):
         for handle in ("", "A", "a_b", "-a", "a-", "a--b", "a" * 40, "con", "a\n", "é", "../x"):
             self.assertIsNotNone(names.handle_problem(handle), handle)
 
-    def test_suggested_handles_are_valid(self) -> None:
+    def test_suggested_handles_are_valid(self):
         source = random.Random(1)
         for text in ["", "con", "NUL", "é", "-", "a" * 38 + "-" + "b", "x" * 90] + [
             "".join(source.choices("aZ9-_ é\n", k=12)) for _ in range(200)
         ]:
             self.assertIsNone(names.handle_problem(names.safe_handle(text)), text)
 
-    def test_bad_device_tags_are_refused(self) -> None:
+    def test_bad_device_tags_are_refused(self):
         for tag in ("ab", "a" * 49, "Mac-M1", "mac_m1", "mac--m1", "-mac", "mac\n", "com1", "",
                     "zaphods-laptop", "zaphod-macbook-pro", "desktop-0a0a0a0"):
             self.assertIsNotNone(names.device_tag_problem(tag), tag)
@@ -511,12 +511,12 @@ class ChosenNamesTest(unittest.TestCase):
             "the machine is, for example --device-tag mac-m1-8gb or rtx4090-64gb",
         )
 
-    def test_bad_prefixes_are_refused(self) -> None:
+    def test_bad_prefixes_are_refused(self):
         for prefix in ("", "local", ":ollama", "local:", "a b:ollama", "local:Ollama", "local:a:b",
                        "zaphods-pc:ollama", "local:ollama\n"):
             self.assertIsNotNone(names.cell_id_prefix_problem(prefix), prefix)
 
-    def test_messages_are_short_and_printable(self) -> None:
+    def test_messages_are_short_and_printable(self):
         for text in ("\x1b[31m\u202e\n", "é\x00" * 5000):
             for problem in (names.handle_problem(text), names.device_tag_problem(text),
                             names.cell_id_prefix_problem(text)):

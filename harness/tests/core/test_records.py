@@ -48,7 +48,7 @@ def differences(kind: Any, root: Json, node: Json, where: str) -> list[str]:
 
 
 class Records(unittest.TestCase):
-    def test_types_and_schemas_have_the_same_fields(self) -> None:
+    def test_types_and_schemas_have_the_same_fields(self):
         root = schema.schema("ledger")
         lines = {typing.get_args(typing.get_type_hints(kind)["event"])[0]: kind
                  for kind in typing.get_args(records.LedgerLine)}
@@ -59,7 +59,7 @@ class Records(unittest.TestCase):
             found += differences(document, schema.schema(name), schema.schema(name), name)
         self.assertEqual(set(found), EARLIER)
 
-    def test_a_difference_is_found(self) -> None:
+    def test_a_difference_is_found(self):
         root = {"properties": {"a": {"type": "integer"}}, "required": []}
 
         class Same(typing.TypedDict, total=False):

@@ -21,25 +21,25 @@ def run_main(*words: str) -> tuple[int, str]:
 
 
 class Pins(unittest.TestCase):
-    def test_this_checkout_is_an_accepted_revision(self) -> None:
+    def test_this_checkout_is_an_accepted_revision(self):
         self.assertEqual(run_main("--check")[0], 0,
                          "if runs before and after your change stay comparable, type "
                          "python3 harness/core/release.py --add")
 
-    def test_this_checkout_has_the_prompts_and_suites_of_the_newest_release(self) -> None:
+    def test_this_checkout_has_the_prompts_and_suites_of_the_newest_release(self):
         asked = list(release.RELEASES.values())[-1]
         current = release.current_hashes()
         self.assertEqual({path: sha256 for path, sha256 in current.items()
                           if path == "harness/prompts.py" or "/suites/" in path}, asked)
 
-    def test_every_digest_is_listed_once(self) -> None:
+    def test_every_digest_is_listed_once(self):
         for name, pinned in release.known().items():
             with self.subTest(name):
                 self.assertEqual(len(set(pinned.revisions)), len(pinned.revisions))
                 for digest in pinned.revisions:
                     self.assertRegex(digest, r"\A[0-9a-f]{64}\Z")
 
-    def test_a_revision_depends_on_every_path_and_hash_and_not_on_their_order(self) -> None:
+    def test_a_revision_depends_on_every_path_and_hash_and_not_on_their_order(self):
         files = {"harness/a.py": "1" * 64, "harness/b.py": "2" * 64}
         digest = release.revision(files)
         self.assertEqual(release.revision(dict(reversed(files.items()))), digest)
@@ -48,7 +48,7 @@ class Pins(unittest.TestCase):
                       {"harness/a.py": "2" * 64, "harness/b.py": "1" * 64}):
             self.assertNotEqual(release.revision(other), digest)
 
-    def test_differences_from_this_checkout_are_named(self) -> None:
+    def test_differences_from_this_checkout_are_named(self):
         files = {**OTHER, "harness/more.py": "1" * 64}
         del files["harness/prompts.py"]
         self.assertEqual(release.differences(files), [
@@ -57,7 +57,7 @@ class Pins(unittest.TestCase):
 
 
 class Command(unittest.TestCase):
-    def setUp(self) -> None:
+    def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.table = Path(folder.name, "released_programs.json")
@@ -67,14 +67,14 @@ class Command(unittest.TestCase):
             patch.start()
             self.addCleanup(patch.stop)
 
-    def test_check_fails_until_a_changed_program_is_added(self) -> None:
+    def test_check_fails_until_a_changed_program_is_added(self):
         before = json.loads(self.table.read_bytes())["public-1"]
         self.assertEqual([run_main(word)[0] for word in ("--check", "--add", "--add", "--check")],
                          [1, 0, 0, 0])
         self.assertEqual(json.loads(self.table.read_bytes())["public-1"],
                          [*before, release.revision(OTHER)])
 
-    def test_printed_hashes_can_be_pasted_into_the_table(self) -> None:
+    def test_printed_hashes_can_be_pasted_into_the_table(self):
         code, text = run_main()
         self.assertEqual((code, ast.literal_eval("{" + text + "}")), (0, OTHER))
 

@@ -76,7 +76,7 @@ KEYWORDS: dict[str, tuple[dict[str, Any], list[Any], list[tuple[Any, str, str]]]
 
 
 class Validator(unittest.TestCase):
-    def test_each_keyword_accepts_valid_values_and_explains_invalid_ones(self) -> None:
+    def test_each_keyword_accepts_valid_values_and_explains_invalid_ones(self):
         for keyword, (by, valid, invalid) in KEYWORDS.items():
             with self.subTest(keyword):
                 self.assertIn(keyword, by)
@@ -84,7 +84,7 @@ class Validator(unittest.TestCase):
                 self.assertEqual([findings(value, by) for value, *_ in invalid],
                                  [[schema.Finding(*wrong)] for _, *wrong in invalid])
 
-    def test_each_type_accepts_only_its_values(self) -> None:
+    def test_each_type_accepts_only_its_values(self):
         values = {"object": {}, "array": [], "string": "", "boolean": False, "null": None,
                   "number": 0.5, "integer": 0}
         for name in values:
@@ -92,40 +92,40 @@ class Validator(unittest.TestCase):
                      if not findings(value, {"type": name})}
             self.assertEqual(valid, {"number", "integer"} if name == "number" else {name})
 
-    def test_unknown_fields_are_named(self) -> None:
+    def test_unknown_fields_are_named(self):
         closed = {"properties": {"a": {}}, "additionalProperties": False}
         self.assertEqual(findings({"a": 1, "b": 2}, closed), [("b", "is not a known field")])
 
-    def test_paths_are_complete(self) -> None:
+    def test_paths_are_complete(self):
         by = {"properties": {"a": {"items": {"properties": {"b": {"minimum": 0}}}}}}
         self.assertEqual(findings({"a": [{"b": 0}, {"b": -1}]}, by), [("a[1].b", "-1 is below 0")])
 
-    def test_the_branch_that_was_meant_is_reported(self) -> None:
+    def test_the_branch_that_was_meant_is_reported(self):
         by = {"anyOf": [{"type": "null"}, {"type": "object", "properties": {
             "a": {"type": "string"}}}]}
         self.assertEqual(findings({"a": 1}, by), [("a", "1 is not of type string")])
         self.assertEqual(findings(3, {"anyOf": [{"type": "null"}, {"type": "string"}]}),
                          [("", "3 is not of type string")])
 
-    def test_everything_wrong_is_reported(self) -> None:
+    def test_everything_wrong_is_reported(self):
         by = {"required": ["a", "b"], "properties": {"c": {"type": "null"}}}
         self.assertEqual(findings({"c": 1}, by), [
             ("", '"a" is missing'), ("", '"b" is missing'), ("c", "1 is not of type null")])
 
-    def test_long_lists_of_integers_are_checked_like_single_values(self) -> None:
+    def test_long_lists_of_integers_are_checked_like_single_values(self):
         times = {"type": "integer", "minimum": 1, "maximum": 5}
         for values in ([], [1, 5], [1, 2.0], [1, 0], [6, 1], [True], ["1"], [1.5]):
             self.assertEqual(findings(values, {"items": times}),
                              findings(values, {"items": {**times, "title": "one by one"}}), values)
         self.assertEqual(len(findings([6, 1, 0], {"items": times})), 2)
 
-    def test_shown_values_are_short_and_printable(self) -> None:
+    def test_shown_values_are_short_and_printable(self):
         for value, shown in ((None, "null"), ("\x1b[31m\u202e", r'"\u001b[31m\u202e"'),
                              ("x" * 100, '"' + "x" * 56 + "..."), ({1, 2}, "'set'"),
                              (float("nan"), "NaN")):
             self.assertEqual(schema.shown(value), shown)
 
-    def test_the_first_difference_is_named(self) -> None:
+    def test_the_first_difference_is_named(self):
         for before, after, expected in (
                 (1, 2, ("x was 1", "2")),
                 ({"a": 1, "b": 2}, {"a": 1, "b": 3}, ("x.b was 2", "3")),
@@ -139,14 +139,14 @@ class Validator(unittest.TestCase):
 
 
 class Schemas(unittest.TestCase):
-    def test_schemas_are_formatted(self) -> None:
+    def test_schemas_are_formatted(self):
         for path in FILES:
             with self.subTest(path.name):
                 text = path.read_text("utf-8")
                 self.assertEqual(text, format_schemas.formatted(json.loads(text)) + "\n",
                                  "type python3 harness/tests/format_schemas.py")
 
-    def test_schemas_are_valid_and_use_known_keywords_only(self) -> None:
+    def test_schemas_are_valid_and_use_known_keywords_only(self):
         self.assertEqual([path.name.partition(".")[0] for path in FILES],
                          ["hardware", "ledger", "manifest", "metadata"])
         used = set()
@@ -158,7 +158,7 @@ class Schemas(unittest.TestCase):
                 re.compile(part.get("pattern", ""))
         self.assertEqual(used - ANNOTATIONS, set(KEYWORDS))
 
-    def test_every_field_has_a_description(self) -> None:
+    def test_every_field_has_a_description(self):
         for path in FILES:
             for part in parts_of(json.loads(path.read_text("utf-8"))):
                 for name, field in part.get("properties", {}).items():
@@ -166,7 +166,7 @@ class Schemas(unittest.TestCase):
 
 
 class StrictJson(unittest.TestCase):
-    def test_unambiguous_json_is_parsed(self) -> None:
+    def test_unambiguous_json_is_parsed(self):
         text = '{"a": [1, -2.5e3, "\u00e9\U0001f600\\u00e9", true, null], "b": {}, "c": %d}'
         text %= HUGE - 1
         self.assertEqual(schema.strict_json(text.encode("utf-8")), json.loads(text))
@@ -175,7 +175,7 @@ class StrictJson(unittest.TestCase):
             self.assertEqual(schema.strict_json(data), value)
         self.assertTrue(schema.strict_json(b"[" * 32 + b"]" * 32))
 
-    def test_ambiguous_json_is_refused_with_the_reason(self) -> None:
+    def test_ambiguous_json_is_refused_with_the_reason(self):
         deep = b"[" * 33 + b"]" * 33
         for data, reason in (
                 (b'{"a": "\xff"}', "byte 7 is not UTF-8"),

@@ -16,30 +16,30 @@ ROWS = [["1", "mac-m1-8gb", "Apple M1, 8 threads", "100", ""],
 
 
 class Tables(unittest.TestCase):
-    def test_numbers_are_aligned_to_the_right(self) -> None:
+    def test_numbers_are_aligned_to_the_right(self):
         self.assertEqual(text.fit_table(TITLES, ROWS, (0, 3), 80), [
             " #  device      hardware             rate  flags",
             " 1  mac-m1-8gb  Apple M1, 8 threads   100",
             "12  desktop     AMD Ryzen 9             9  outliers"])
 
-    def test_wide_rows_continue_on_indented_lines(self) -> None:
+    def test_wide_rows_continue_on_indented_lines(self):
         self.assertEqual(text.fit_table(TITLES, ROWS, (0, 3), 30), [
             " #  device", "  hardware             rate", "  flags",
             " 1  mac-m1-8gb", "  Apple M1, 8 threads   100",
             "12  desktop", "  AMD Ryzen 9             9", "  outliers"])
 
-    def test_no_line_is_wider_than_asked(self) -> None:
+    def test_no_line_is_wider_than_asked(self):
         rows = [*ROWS, ["3", "x" * 99, "some words " * 9, "1", ""]]
         for width in range(text.NARROWEST, 90):
             with self.subTest(width):
                 lines = text.fit_table(TITLES, rows, (0, 3), width)
                 self.assertLessEqual(max(map(len, lines)), width)
 
-    def test_empty_columns_are_left_out(self) -> None:
+    def test_empty_columns_are_left_out(self):
         rows = [[*row[:4], ""] for row in ROWS]
         self.assertNotIn("flags", text.fit_table(TITLES, rows, (0, 3), 80)[0])
 
-    def test_sentences_are_wrapped_at_words(self) -> None:
+    def test_sentences_are_wrapped_at_words(self):
         self.assertEqual(text.wrapped("one two three four-five", 20, "  "),
                          ["one two three", "  four-five"])
         self.assertEqual(text.wrapped("x" * 30, 20, "  "), ["x" * 20, "  " + "x" * 10])
@@ -47,24 +47,24 @@ class Tables(unittest.TestCase):
 
 
 class Values(unittest.TestCase):
-    def test_numbers(self) -> None:
+    def test_numbers(self):
         for value, shown in ((None, "-"), (0, "0"), (0.0004, "4.0e-04"), (0.012345, "0.0123"),
                              (7.0, "7"), (84.06, "84.1"), (99.96, "100"), (12345.6, "12346")):
             with self.subTest(value):
                 self.assertEqual(text.format_number(value), shown)
 
-    def test_durations(self) -> None:
+    def test_durations(self):
         for seconds, shown in ((0.4, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"),
                                (12000, "3 h 20 min")):
             with self.subTest(seconds):
                 self.assertEqual(text.duration(seconds), shown)
 
-    def test_intervals(self) -> None:
+    def test_intervals(self):
         self.assertEqual(text.with_interval({"median": 84.06, "ci_low": 80.2, "ci_high": 99}),
                          "84.1 [80.2-99]")
         self.assertEqual(text.with_interval({"median": 7, "ci_low": None, "ci_high": None}), "7")
 
-    def test_json_fields(self) -> None:
+    def test_json_fields(self):
         for field, value, shown in (
                 ("unified", True, "yes"), ("unified", None, "-"), ("flags", ["a", "b"], "a b"),
                 ("total_bytes", 17179869184, "17,179,869,184 (16.00 GiB)"), ("model", "M1", "M1"),
@@ -74,32 +74,32 @@ class Values(unittest.TestCase):
 
 
 class Harmless(unittest.TestCase):
-    def test_printable_escapes_what_a_terminal_would_obey(self) -> None:
+    def test_printable_escapes_what_a_terminal_would_obey(self):
         for given, shown in (("plain", "plain"), ("a\nb", "a\\nb"), ("\x1b[31m", "\\x1b[31m"),
                              ("\u202egnp", "\\u202egnp"), ("J\u00fcrgen", "J\\xfcrgen")):
             with self.subTest(shown):
                 self.assertEqual(text.printable(given), shown)
         self.assertEqual(text.printable("x" * 9, 4), "xxxx...")
 
-    def test_code_spans_cannot_be_left(self) -> None:
+    def test_code_spans_cannot_be_left(self):
         for given, shown in (("plain", "`plain`"), ("", ""), ("  ", ""), ("a|b", "`a\\x7cb`"),
                              ("`x`", "`\\x60x\\x60`"), ("<!-- x", "`\\x3c!-- x`"),
                              ("[a](http://b) @c #1", "`[a](http://b) @c #1`"), ("a\nb", "`a\\nb`")):
             with self.subTest(given):
                 self.assertEqual(text.code_span(given), shown)
 
-    def test_markdown_aligns_numbers_to_the_right(self) -> None:
+    def test_markdown_aligns_numbers_to_the_right(self):
         self.assertEqual(text.markdown_table(("a", "b"), [("x", "1")], (1,)),
                          "| a | b |\n| --- | --: |\n| x | 1 |\n")
 
-    def test_csv_holds_no_formula(self) -> None:
+    def test_csv_holds_no_formula(self):
         for cell in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "'=1", "\"=1", "\n=1",
                      "\uff1d1", "\u3000=1"):
             with self.subTest(cell):
                 [_, [shown]] = csv.reader(io.StringIO(text.csv_text(["x"], [[cell]])))
                 self.assertTrue(shown.startswith("'"), shown)
 
-    def test_csv_keeps_other_text_and_numbers(self) -> None:
+    def test_csv_keeps_other_text_and_numbers(self):
         table = text.csv_text(["a", "b", "c", "d"], [["mac-m1", -1.5, None, 'say "hi", ok'],
                                                      ["x\r\ny\x00", 2, None, ""]])
         self.assertEqual(table, '"a","b","c","d"\r\n"mac-m1",-1.5,"","say ""hi"", ok"\r\n'
@@ -107,12 +107,12 @@ class Harmless(unittest.TestCase):
 
 
 class CommandLines(unittest.TestCase):
-    def test_help_ends_with_the_exit_codes(self) -> None:
+    def test_help_ends_with_the_exit_codes(self):
         shown = text.Parser("x", "Do it.\n\nexit codes:\n  0 done\n", "PATH").format_help()
         self.assertTrue(shown.startswith("usage: python3 harness/x.py PATH\n\nDo it."))
         self.assertTrue(shown.endswith("exit codes:\n  0 done\n"), shown)
 
-    def test_an_error_is_one_safe_line_and_exit_code_2(self) -> None:
+    def test_an_error_is_one_safe_line_and_exit_code_2(self):
         err = io.StringIO()
         parser = text.Parser("x", "Do it.")
         parser.add_argument("--count", type=int)
@@ -122,13 +122,13 @@ class CommandLines(unittest.TestCase):
         self.assertTrue(err.getvalue().startswith("x: --count: "))
         self.assertNotIn("\x1b", err.getvalue())
 
-    def test_printed_commands_can_be_typed(self) -> None:
+    def test_printed_commands_can_be_typed(self):
         for system, shown in (("posix", "python3 harness/x.py --out 'a b' c:7b"),
                               ("nt", 'py harness/x.py --out "a b" c:7b')):
             with self.subTest(system), mock.patch.object(text.os, "name", system):
                 self.assertEqual(text.command("x", "--out", "a b", "c:7b"), shown)
 
-    def test_long_commands_continue_where_a_shell_joins_them(self) -> None:
+    def test_long_commands_continue_where_a_shell_joins_them(self):
         typed = text.command("x", "folder" * 3, "--set", "a=b c", "--set", "d=1")
         for width in (20, 40, 60, 200):
             lines = text.command_lines(typed, width)

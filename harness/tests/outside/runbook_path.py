@@ -3,10 +3,11 @@
     PYTHONPATH=harness python3 harness/tests/outside/runbook_path.py
 
 In a copy of this tree, every line of the runbook's runnable blocks runs in a shell, with all
-phases, against the embedded endpoint at its default speed. Then the resulting commit is checked against its
-base, as a maintainer does. Prints each line with its exit code; exit 1 if a line fails, if the
-commit holds anything else, or if the check finds an error. (The check warns that the run looks made
-up, which it is: the endpoint runs no model. The unit tests run the same lines with a short run.)
+phases, against the embedded endpoint at its default speed. Then the resulting commit is checked
+against its base, as a maintainer does. Prints each line with its exit code; exit 1 if a line fails,
+if the commit holds anything else, or if the check finds an error. (The check warns that the run
+looks made up, which it is: the endpoint runs no model. The unit tests make the same walk with a
+short run.)
 """
 
 from __future__ import annotations
