@@ -111,7 +111,8 @@ def registry_size(value: Any) -> Optional[int]:
 
 def cards(answer: dict[str, Any], nvidia: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Cards from Win32_VideoController, with their memory from the registry."""
-    sizes = {str(item.get("DriverDesc")): registry_size(item.get("HardwareInformation.qwMemorySize"))
+    field = "HardwareInformation.qwMemorySize"
+    sizes = {str(item.get("DriverDesc")): registry_size(item.get(field))
              for item in system.dicts(answer.get("gpu_memory"))}
     found = list(nvidia)
     for item in system.dicts(answer.get("gpu")):

@@ -1,4 +1,4 @@
-"""model_file: what a GGUF file says of its model, and files that are none."""
+"""Test the facts read from GGUF files, and files that are not GGUF."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ def gguf(*pairs: tuple[str, Any], version: int = 3) -> bytes:
 ORDINARY = gguf(("general.architecture", "qwen3"), ("general.tags", ["chat", "small"]),
                 ("general.file_type", 15),
                 ("general.repo_url", "https://huggingface.co/Qwen/Qwen3-4B"),
-                ("tokenizer.ggml.tokens", ["a"] * 300), ("general.name", "behind the vocabulary"))
+                ("tokenizer.ggml.tokens", ["a"] * 300), ("general.name", "after the vocabulary"))
 
 
-class AFile(unittest.TestCase):
+class Facts(unittest.TestCase):
     def facts(self, data: bytes, name: str = "m.gguf") -> dict[str, str]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_bytes(data)
             return ggufs.facts(str(path))
 
-    def test_quantisation_family_repository_and_digest_are_told(self):
+    def test_quantization_family_repository_and_digest(self):
         self.assertEqual(self.facts(ORDINARY), {
             "models.0.quantization": "Q4_K_M", "models.0.family": "qwen3",
             "models.0.source_repository": "Qwen/Qwen3-4B",
             "models.0.digest": "sha256:" + hashlib.sha256(ORDINARY).hexdigest()})
 
-    def test_the_nearest_repository_is_told_and_other_sites_are_not(self):
-        for pairs, told in (
+    def test_nearest_repository_on_hugging_face(self):
+        for pairs, expected in (
                 ([("general.source.url", "https://huggingface.co/a/b"),
                   ("general.source.repo_url", "https://huggingface.co/c/d/")], "c/d"),
                 ([("general.source.huggingface.repository", "e/f")], "e/f"),
                 ([("general.repo_url", "http://192.168.1.23/home/sam")], None)):
-            self.assertEqual(self.facts(gguf(*pairs)).get("models.0.source_repository"), told)
+            self.assertEqual(self.facts(gguf(*pairs)).get("models.0.source_repository"), expected)
 
-    def test_a_part_of_a_model_and_a_very_large_file_have_no_digest(self):
+    def test_parts_and_very_large_files_have_no_digest(self):
         self.assertNotIn("models.0.digest", self.facts(ORDINARY, "m-00001-of-00003.gguf"))
         with mock.patch.object(ggufs, "MAX_DIGEST_BYTES", len(ORDINARY) - 1):
             self.assertNotIn("models.0.digest", self.facts(ORDINARY))
 
-    def test_what_is_no_such_file_tells_nothing(self):
+    def test_other_files_give_nothing(self):
         for data in (b"", b"GGUF", b"PK\3\4" + b"\0" * 40,
                      gguf(("general.architecture", "x"), version=9),
                      gguf()):
@@ -73,7 +73,7 @@ class AFile(unittest.TestCase):
         self.assertEqual(ggufs.facts(""), {})
         self.assertEqual(ggufs.facts(os.path.dirname(__file__)), {})
 
-    def test_cut_anywhere_it_tells_what_came(self):
+    def test_truncated_file_gives_what_was_read(self):
         whole = ggufs.read_keys(io.BytesIO(ORDINARY))
         self.assertEqual(list(whole), ["general.architecture", "general.file_type",
                                        "general.repo_url"])
@@ -81,7 +81,7 @@ class AFile(unittest.TestCase):
             found = ggufs.read_keys(io.BytesIO(ORDINARY[:end]))
             self.assertLessEqual(set(found), set(whole), end)
 
-    def test_hostile_lengths_and_kinds_end_the_reading(self):
+    def test_hostile_lengths_and_kinds_end_reading(self):
         head = struct.pack("<4sIQQ", b"GGUF", 3, 0, 2 ** 63)
         for data in (head + struct.pack("<Q", 2 ** 63), head + text("k") + struct.pack("<I", 99),
                      head + text("k") + struct.pack("<IQ", 8, 2 ** 62),

@@ -225,10 +225,10 @@ class Inventory(unittest.TestCase):
                          os.sysconf("SC_NPROCESSORS_ONLN"))
         self.assertEqual(found["memory"]["capacity_bytes"]["value"],
                          os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        told = dict(found, system=dict(found["system"], kind=None, virtualization=None))
+        without_kind = dict(found, system=dict(found["system"], kind=None, virtualization=None))
         names = {getpass.getuser(), socket.gethostname(), socket.gethostname().split(".")[0]}
         for name in names - {"localhost"}:       # "vm" may be a host's name and is a kind as well
-            self.assertNotRegex(json.dumps(told), rf"(?i)\b{re.escape(name)}\b")
+            self.assertNotRegex(json.dumps(without_kind), rf"(?i)\b{re.escape(name)}\b")
 
 
 class Parts(unittest.TestCase):

@@ -49,9 +49,9 @@ def mac(command: str = LLAMA) -> RecordedMachine:
     return machine
 
 
-def windows(told: Optional[str]) -> RecordedMachine:
+def windows(expected: Optional[str]) -> RecordedMachine:
     machine = RecordedMachine("windows_desktop")
-    machine.commands = {} if told is None else {"powershell": told}
+    machine.commands = {} if expected is None else {"powershell": expected}
     return machine
 
 
@@ -100,9 +100,9 @@ class Find(unittest.TestCase):
         self.assertEqual(words(mac()), LLAMA.split())
 
     def test_windows_uses_powershell(self):
-        told = json.dumps({"CommandLine": r'"C:\Program Files\llama\llama-server.exe" '
+        expected = json.dumps({"CommandLine": r'"C:\Program Files\llama\llama-server.exe" '
                                           r"-m D:\x.gguf -t 8"})
-        self.assertEqual(server_process.started(windows(told), PORT, "llama.cpp", ()), Started(
+        self.assertEqual(server_process.started(windows(expected), PORT, "llama.cpp", ()), Started(
             "llama-server.exe -m x.gguf -t 8",
             {"launch_flags": "-t 8", "runtime.threads_count": "8",
              "models.0.file_name": "x.gguf"}))
@@ -153,7 +153,7 @@ class Settings(unittest.TestCase):
              "models.0.source_repository": "Qwen/Qwen3-8B"}))
 
     def test_repository_that_the_model_came_from(self):
-        for command, told in (("llama-server -hf ggml-org/gemma-3-4b-it-GGUF:Q8_0 -t 2",
+        for command, expected in (("llama-server -hf ggml-org/gemma-3-4b-it-GGUF:Q8_0 -t 2",
                                "ggml-org/gemma-3-4b-it-GGUF"),
                               ("python3 -m sglang.launch_server --model-path Qwen/Qwen3-4B",
                                "Qwen/Qwen3-4B"),
@@ -163,7 +163,7 @@ class Settings(unittest.TestCase):
             machine = linux(command)
             machine.links["/proc/12/cwd"] = str(documents.ROOT)
             found = server_process.started(machine, PORT, None, ())
-            self.assertEqual(found.settings.get("models.0.source_repository"), told, command)
+            self.assertEqual(found.settings.get("models.0.source_repository"), expected, command)
 
     def test_model_file_is_read(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -171,8 +171,8 @@ class Settings(unittest.TestCase):
             for named in ("m.gguf", f"{folder}/m.gguf"):
                 machine = linux(f"llama-server -m {named}")
                 machine.links["/proc/12/cwd"] = folder
-                told = server_process.started(machine, PORT, "llama.cpp", ()).settings
-                self.assertEqual(told, {"models.0.file_name": "m.gguf",
+                expected = server_process.started(machine, PORT, "llama.cpp", ()).settings
+                self.assertEqual(expected, {"models.0.file_name": "m.gguf",
                                         **gguf.facts(f"{folder}/m.gguf")})
                 self.assertEqual(server_process.started(machine, PORT, "llama.cpp", (),
                                                         reads_file=False).settings,
@@ -232,10 +232,10 @@ class Settings(unittest.TestCase):
                      "--api-key -hunter2", "API_KEY=hunter2",
                      "--auth sam:pw", "--rpc nas.fritz.box:50052"):
             found = self.started("llama-server " + word + " -t 2", names=names)
-            told = found.line + repr(found.settings)
+            expected = found.line + repr(found.settings)
             for private in ("sam", "/home", "Users", "10.0.0.7", "hf_A", "hunter2", "a b",
                             "abcd", "fritz"):
-                self.assertNotIn(private, told, word)
+                self.assertNotIn(private, expected, word)
             self.assertEqual(found.settings["runtime.threads_count"], "2", word)
 
 
