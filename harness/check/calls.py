@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
-from core import plan, records, schema
+from core import answer_checks, plan, records, schema, usage
 from core.suites import PHASES, Question
 from engines import queries, server_errors
-from run import reply, retries, sse, state
+from run import reply, retries, state
 from run.timing import NULL_REASONS
 
 Suites = dict[str, tuple[Question, ...]]
@@ -64,7 +64,7 @@ class Replay(state.State):
         edge = self.edge(cell) if PHASES[cell.phase].kind == "append" else None
         if edge is not None:
             for name, value in self.beyond_the_edge(cell, edge).items():
-                yield from _compare(name, dict(call)[name], value)
+                yield from _compare(name, dict(call).get(name), value)
             return
         if call["outcome"] == "context_limit" and call["timing"] is None:
             yield "outcome: the conversation had not reached the end of the context"
@@ -178,7 +178,10 @@ def contradictions(call: records.CallFinished) -> Problems:
     yield from _outcome(call)
     yield from _reasoning(call)
     model = call["response"]["model"] if call["response"] else None
-    yield from _compare("flags", call["flags"], reply.call_flags(model, call["model"]))
+    # Only the runner saw the stream from which these were computed.
+    own = sorted({*call["flags"]} & {*reply.STREAM_FLAGS})
+    yield from _compare("flags", call["flags"],
+                        sorted({*own, *reply.call_flags(model, call["model"])}))
     yield from _attempts(call)
     if call["timing"]:
         yield from _marks(call, call["timing"])
@@ -192,7 +195,9 @@ def _outcome(call: records.CallFinished) -> Problems:
     if outcome == "ok":
         if error is not None or response is None or call["timing"] is None:
             yield "outcome is ok, but there is an error, or no response or timing"
-        elif status != 200 or response["finish_reason"] in (None, "error"):
+        elif status != 200 or not (
+                reply.is_complete(reply.reason_of(response["finish_reason"]))
+                or reply.reason_of(response["finish_reason"]) is None and "".join(_texts(call))):
             yield f"outcome is ok with HTTP status {status} and finish_reason " \
                 f"{schema.shown(response['finish_reason'])}"
         return
@@ -203,7 +208,7 @@ def _outcome(call: records.CallFinished) -> Problems:
     if call["checks"] is not None:
         yield f"checks: outcome {outcome} has no answer to check"
     if outcome == "connect_failed" and status is not None \
-            or outcome in ("no_events", "interrupted_answer", "stream_error") and status != 200 \
+            or outcome in ("no_events", "interrupted_answer", "empty_answer", "stream_error") and status != 200 \
             or outcome in ("http_error", "rate_limited", "server_busy") and status in (None, 200):
         yield f"outcome {outcome} cannot have HTTP status {status}"
     if call["timing"] is None and (response or outcome not in MAY_LACK_TIMING):
@@ -229,13 +234,11 @@ def _reasoning(call: records.CallFinished) -> Problems:
         yield f"reasoning.characters is {given['characters']}, reasoning_text has {len(text)}"
     if bool(given["chunks"]) != bool(text) or is_streamed != bool(text):
         yield f"reasoning.mode is {mode} with {given['chunks']} chunks and {len(text)} characters"
-    usage = call["response"]["usage"] if call["response"] else None
-    details = usage.get("completion_tokens_details") if usage else None
-    tokens = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    hidden = type(tokens) is int and tokens > 0
+    tokens = usage.counts(call["response"]).reasoning
+    hidden = bool(tokens)
     if not is_streamed and (mode == "hidden") != hidden:
         yield f"reasoning.mode is {mode}, usage reports {schema.shown(tokens)} reasoning tokens"
-    if mode == "inline" and sse.THINK_START not in text and sse.THINK_END not in text:
+    if mode == "inline" and not answer_checks.reasoning_characters(text):
         yield "reasoning.mode is inline, but reasoning_text has no tag"
 
 

@@ -19,6 +19,7 @@ from core import ledger, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.records import LedgerLine, Manifest
 from core.suites import PHASES
+from run import state
 
 Key = tuple[Optional[str], str]       # model (None: all models) and phase
 
@@ -298,7 +299,7 @@ class Walker:
             self.note(f"cell_id {schema.shown(call['cell_id'])} is not planned")
             return
         given: dict[str, Any] = dict(call)
-        expected = {**cell._asdict(), "cold": cell.phase == "hello"}
+        expected = {**cell._asdict(), "cold": state.is_cold(cell, call.get("loaded"))}
         for name, value in expected.items():
             if given[name] != value:
                 self.note(f"{name} is {schema.shown(given[name])}, planned is "

@@ -100,7 +100,7 @@ def build(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str,
         "models": [_model(at, manifest, events, runtime, declared)
                    for at in range(len(manifest["models"]))],
         "runtime": runtime,
-        **metrics.summarize_run(manifest, events)})
+        **metrics.summarize_run(manifest, events, runtime["slots_count"]["value"])})
 
 
 def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ MIN_RANKED_N = 6              # the exact interval of a median exists from here
 # Whether a server's own counts are plausible. No tokenizer in use packs three words into a token.
 MAX_WORDS_PER_TOKEN = 3
 SPARE_TOKENS = 16             # end marks and tags around reasoning count, but show no text
+MAX_CHUNKS_PER_TOKEN = 1.1    # a proxy may split a text; no server sends one token in two chunks
 LETTERS_PER_TOKEN = 3         # conservative: English has over 4, code 3
 MIN_HIDDEN_RATIO = 1.5        # tokens per chunk of text above which reasoning may be hidden
 MIN_CONSTANT_CALLS = 5        # as many equal counts for texts of different lengths are not counts
@@ -38,6 +39,11 @@ SUSPENDED_US = 2_000_000
 COALESCED_SHARE = 0.20        # of a cell's chunks
 SHORT_CHARACTERS = 200        # shorter texts may arrive in one read, or have equal counts
 FAILED_SHARE = 0.05           # of a cell's calls
+SURVIVORS_SHARE = 1 / 3       # of a cell's calls: the others ran with fewer beside them
+RELOADED_RATIO = 2.0          # of the cell's median TTFT, after a call that the server broke off
+WAITING_RATIO = 2.0           # of the TTFT on one lane
+BROKEN_OUTCOMES = ("connection_lost", "interrupted_answer", "stream_error", "no_events",
+                   "http_error", "connect_failed")
 OTHER_CPU_SHARE = 0.15        # of all CPUs, used by neither client nor server
 STEAL_SHARE = 0.05            # of all CPUs, taken by the hypervisor
 BUSY_SAMPLES_SHARE = 0.20
@@ -46,6 +52,8 @@ DIFFERENT_RATIO = 1.05        # smaller differences occur between two sessions o
 ONE_LANE_PHASES = ("frozen", "5q", "20q")    # what lanes are compared with
 GROWING_PHASES = ("edge_append",)            # slower from turn to turn by design
 MIXED_PHASE = "parallel_mixed"
+# Numbers of a cell with a flag that are true and yet not compared: they include waiting.
+UNRANKED_METRICS = {"queued": ("ttft_ms", "ttfo_ms", "prefill_tokens_per_s", "e2el_ms")}
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "n_predict")
 LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + b" \n"
 
@@ -83,8 +91,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "prompt_tokens / (first_token_us / 1e6)", "higher",
            "AIPerf: prefill throughput; llama-bench: pp",
            "Prefill rate as the client sees it, including queue and network. Null below "
-           f"{MIN_PREFILL_TOKENS} uncached prompt tokens, and if more than {CACHED_SHARE:.0%} of "
-           f"the prompt and more than {CACHED_FLOOR_TOKENS} tokens came from a cache."),
+           f"{MIN_PREFILL_TOKENS} uncached prompt tokens, if more than {CACHED_SHARE:.0%} of the "
+           f"prompt and more than {CACHED_FLOOR_TOKENS} tokens came from a cache, and in a later "
+           "turn of a conversation if the server does not report cached tokens."),
     Metric("icl_ms", "ICL ms", "ms", "median of the gaps chunk_us[1:] / 1000, without shared reads",
            "lower", "AIPerf: ICL; vLLM, evalscope: ITL per chunk",
            "Inter-chunk latency (ICL): the call's median gap between two reads of text. A gap that "
@@ -96,12 +105,14 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "End-to-end latency (E2EL): to the last generated text, not to the usage chunk. Null "
            "if the call did not complete."),
     Metric("output_tokens", "output tokens", "tokens",
-           "usage.completion_tokens, else the count of text chunks",
+           "usage.completion_tokens or a synonym, else the count of text chunks",
            "none", "AIPerf: OSL", "Length of the answer, including reasoning."),
-    Metric("prompt_tokens", "prompt tokens", "tokens", "usage.prompt_tokens", "none", "AIPerf: ISL",
+    Metric("prompt_tokens", "prompt tokens", "tokens", "usage.prompt_tokens or a synonym", "none",
+           "AIPerf: ISL",
            "Length of the prompt as counted by the server."),
     Metric("cached_tokens", "cached tokens", "tokens",
-           "usage.prompt_tokens_details.cached_tokens, else server_timings.cache_n", "none",
+           "usage.prompt_tokens_details.cached_tokens or a synonym, else server_timings.cache_n",
+           "none",
            "OpenAI API, llama.cpp", "Prompt tokens that the server took from a cache."),
     Metric("coalesced_ratio", "coalesced", "1", "chunks that share a read / chunks", "none",
            "timing.reads",
@@ -166,15 +177,28 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("failures", f"Over {FAILED_SHARE:.0%} of the calls failed. Only the others were measured.",
          "See the kinds of failure in `outcomes`, fix the cause, and run with --retry-failed.",
          True),
+    Flag("survivors", f"{SURVIVORS_SHARE:.0%} of the calls or more failed, so the medians are those "
+         "of calls that had the machine more to themselves.",
+         "Leave the phase out, or use fewer models or a lower --num-predict.", True),
     Flag("few_samples", f"Fewer than {MIN_RANKED_N} calls were answered, so the median has no "
          "interval.", "Use --repeats.", False),
     Flag("hidden_reasoning", "The model's reasoning was not streamed. TTFT includes the time it "
          "took, and rates cannot be computed.",
          "Let the server stream reasoning, or turn reasoning off.", True),
+    Flag("inline_reasoning", "The model's reasoning came inside the answer, between marks. It is "
+         "counted as reasoning, not as answer.",
+         "No action is needed. A reasoning parser in the server would separate it.", False),
     Flag("reasoning_only", "Some answers contain only reasoning.",
          "Raise --num-predict, or turn reasoning off.", False),
     Flag("usage_implausible", "The server's token counts cannot be correct.",
          "Update the server, or the proxy in front of it.", True),
+    Flag("no_finish_reason", "The server ended answers without a finish_reason, so an answer that "
+         "was broken off cannot be recognised.", "Update the server.", False),
+    Flag("foreign_text", "The server sent text that the model did not generate, such as status "
+         "lines while it loaded the model. It was left out.",
+         "Turn such lines off in the server.", False),
+    Flag("repeated_text", "The server sent text again that it had sent before. It was left out.",
+         "Update the server, or the proxy in front of it.", False),
     Flag("tokens_from_chunks", "The server sent no usable token counts, so each chunk of text was "
          "counted as one token.", "Use a server that reports usage in streamed answers.", True),
     Flag("not_streamed", "Answers were not streamed, so there is no time to first token.",
@@ -186,7 +210,12 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "Serve the model under the name given to --models.", True),
     Flag("context_differs", "The context in force is not the requested one.",
          "Set the context on the server. For known engines the runner prints how.", False),
-    Flag("queued", "The server has fewer slots than the run has lanes, so TTFT includes waiting.",
+    Flag("context_shift", "An answer continued beyond the context, so the server dropped the start "
+         "of the conversation meanwhile.", "No action is needed.", False),
+    Flag("reloaded", "The model was loaded again within calls. Their TTFT is left out.",
+         "Keep the model loaded between calls (Ollama: OLLAMA_KEEP_ALIVE=10m).", False),
+    Flag("queued", "Calls on parallel lanes waited for each other, because the server has fewer "
+         "slots than the run has lanes. TTFT includes the wait and is not ranked.",
          "Give the server as many parallel slots as the run has lanes.", False),
     Flag("busy_host", "Other programs or virtual machines used the CPU during the run.",
          "Stop them and run again.", False),

@@ -24,7 +24,7 @@ from math import fsum, isfinite, sqrt
 from typing import Any, Literal, NamedTuple, Optional, Union
 
 from core import metric_definitions as defs
-from core import records
+from core import records, usage
 from core.records import CallFinished, InstrumentCalibrated, LedgerLine, Manifest
 
 Number = Union[int, float]
@@ -102,11 +102,6 @@ def summarize(values: Iterable[Optional[Number]]) -> records.Summary:
 
 
 # --- one call: what the server reports -----------------------------------------------------------
-def _count(value: Any) -> Optional[int]:
-    """A non-negative integer that a float holds exactly, else None; True is not a number."""
-    return value if type(value) is int and 0 <= value < 2 ** 53 else None
-
-
 def _part(holder: Any, key: str) -> Mapping[str, Any]:
     """holder[key] if both are objects, else {}."""
     value = holder.get(key) if isinstance(holder, dict) else None
@@ -119,12 +114,8 @@ def _texts(call: CallFinished) -> tuple[str, str]:
     return (response["text"] or "", response["reasoning_text"] or "") if response else ("", "")
 
 
-def _usage(call: CallFinished) -> Mapping[str, Any]:
-    return _part(call["response"], "usage")
-
-
-def _has_usage(call: CallFinished) -> bool:
-    return call["response"] is not None and isinstance(call["response"]["usage"], dict)
+def _counts(call: CallFinished) -> usage.Counts:
+    return usage.counts(call["response"])
 
 
 def _reads(call: CallFinished) -> list[list[int]]:
@@ -136,42 +127,48 @@ def _chunk_us(call: CallFinished) -> list[int]:
 
 
 def usage_problem(call: CallFinished) -> Optional[str]:
-    """Why this call's token count cannot be correct, or None (also without any usage).
+    """Why this call's count of generated tokens cannot be correct, or None (also without any).
 
     The rules, and where an honest server could break them:
-    * completion_tokens is a non-negative integer, and 0 only without any text. (None known.)
+    * it is a non-negative integer, and 0 only without any text. (None known.)
     * at least a third of the words, including reasoning. (A server that does not count the
       reasoning it streams. Its count does not fit the stream, so the rule is right to catch it.)
+    * not fewer tokens than chunks of text. (A proxy that splits texts; a few chunks are spare.)
+    * with streamed reasoning, total_tokens less the prompt is not more. (A server whose total has
+      other parts.)
     * no more tokens than bytes of text if nothing can be hidden: the reasoning was streamed, or
       the count exceeds the call's own limit. (A server whose reasoning has a separate limit.)
     """
-    if not _has_usage(call):
+    counted, text = _counts(call), "".join(_texts(call))
+    tokens, chunks = counted.completion, len(_chunk_us(call))
+    is_streamed = call["reasoning"]["mode"] in ("streamed", "inline")
+    if counted.invalid or tokens == 0 and text:
+        return f"{counted.invalid or 'completion_tokens'} is not a valid count"
+    if tokens is None:
         return None
-    usage, text = _usage(call), "".join(_texts(call))
-    tokens = _count(usage.get("completion_tokens"))
-    if tokens is None or (not tokens and text):
-        return "completion_tokens is not a valid count"
     if tokens * defs.MAX_WORDS_PER_TOKEN < len(text.split()):
         return "completion_tokens is less than a third of the words"
-    shown = tokens - (_reported_reasoning(usage) or 0)
+    if chunks > defs.MAX_CHUNKS_PER_TOKEN * tokens + defs.SPARE_TOKENS:
+        return "completion_tokens is less than the chunks of text"
+    if is_streamed and counted.total and counted.prompt is not None \
+            and counted.total - counted.prompt > tokens + defs.SPARE_TOKENS:
+        return "completion_tokens does not count the streamed reasoning"
+    shown = tokens - (counted.reasoning or 0)
     if shown <= len(text.encode("utf-8", "replace")) + defs.SPARE_TOKENS:
         return None
     options = call["request"]["options"]
-    limits = [limit for limit in (_count(options.get(name)) for name in defs.LIMIT_FIELDS) if limit]
+    limits = [limit for limit in (usage.count(options.get(name)) for name in defs.LIMIT_FIELDS)
+              if limit]
     if limits and tokens > min(limits) + defs.SPARE_TOKENS:
         return "completion_tokens is more than the call's limit and than the bytes of text"
-    if call["reasoning"]["mode"] in ("streamed", "inline"):
+    if is_streamed:
         return "completion_tokens is more than the bytes of text, and no reasoning is hidden"
     return None
 
 
-def _reported_reasoning(usage: Mapping[str, Any]) -> Optional[int]:
-    return _count(_part(usage, "completion_tokens_details").get("reasoning_tokens"))
-
-
 def usage_is_usable(call: CallFinished) -> bool:
     """Whether output_tokens can be taken from this call's usage."""
-    return _has_usage(call) and usage_problem(call) is None
+    return _counts(call).completion is not None and usage_problem(call) is None
 
 
 def has_hidden_reasoning(call: CallFinished) -> bool:
@@ -185,10 +182,10 @@ def has_hidden_reasoning(call: CallFinished) -> bool:
     mode = call["reasoning"]["mode"]
     if mode in ("streamed", "inline") or not usage_is_usable(call):
         return False
-    usage = _usage(call)
-    if mode == "hidden" or _reported_reasoning(usage):
+    counted = _counts(call)
+    if mode == "hidden" or counted.reasoning:
         return True
-    tokens = _count(usage.get("completion_tokens"))
+    tokens = counted.completion
     data = "".join(_texts(call)).encode("utf-8", "replace")
     others = len(data.translate(None, defs.LETTERS))
     room = (len(data) - others) // defs.LETTERS_PER_TOKEN + others
@@ -196,38 +193,28 @@ def has_hidden_reasoning(call: CallFinished) -> bool:
             and tokens > defs.MIN_HIDDEN_RATIO * len(_chunk_us(call)) + defs.SPARE_TOKENS)
 
 
-def constant_usage(calls: Sequence[CallFinished]) -> Optional[str]:
-    """Why the token counts of one model's answered calls, seen together, cannot be correct.
+def constant_usage(calls: Sequence[CallFinished],
+                   field: Literal["completion", "prompt"]) -> Optional[str]:
+    """Why a token count of one model's answered calls, seen together, cannot be correct.
 
     A count that is equal in five or more calls is not a count if the longest text has over twice
     the shortest one's characters plus 200 (an old KoboldCpp always reports 100). Answers that
     ended at their limit are left out: they are equally long by design.
     """
-    reported = [c for c in calls if _usage(c)]
-    ended = [c for c in reported if c["response"] and c["response"]["finish_reason"] != "length"]
-    for field, group, sizes in (
-            ("completion_tokens", ended, [len("".join(_texts(c))) for c in ended]),
-            ("prompt_tokens", reported, [c["request"]["messages_chars"] for c in reported])):
-        counts = {_count(_usage(c).get(field)) for c in group}
-        if len(group) >= defs.MIN_CONSTANT_CALLS and len(counts) == 1 and None not in counts \
-                and max(sizes) > 2 * min(sizes) + defs.SHORT_CHARACTERS:
-            return f"{field} is {counts.pop()} in every call, whatever the length of the text"
+    group = [c for c in calls if _part(c["response"], "usage") and (
+        field == "prompt" or c["response"] and c["response"]["finish_reason"] != "length")]
+    sizes = [c["request"]["messages_chars"] if field == "prompt" else len("".join(_texts(c)))
+             for c in group]
+    counts = {getattr(_counts(c), field) for c in group}
+    if len(group) >= defs.MIN_CONSTANT_CALLS and len(counts) == 1 and None not in counts \
+            and max(sizes) > 2 * min(sizes) + defs.SHORT_CHARACTERS:
+        return f"{field}_tokens is {counts.pop()} in every call, whatever the length of the text"
     return None
-
-
-def cached_tokens(response: Optional[records.Response]) -> Optional[int]:
-    """Prompt tokens from a cache as the server reported them; None if it does not report them."""
-    usage = _part(response, "usage")
-    reported = _count(_part(usage, "prompt_tokens_details").get("cached_tokens"))
-    if reported is not None:
-        return reported
-    return _count(_part(response, "server_timings").get("cache_n"))
 
 
 def is_cached(call: CallFinished) -> bool:
     """Whether so much of the prompt came from a cache that its prefill was not measured."""
-    return counts_as_cached(cached_tokens(call["response"]),
-                            _count(_usage(call).get("prompt_tokens")))
+    return counts_as_cached(_counts(call).cached, _counts(call).prompt)
 
 
 def counts_as_cached(cached: Optional[int], prompt: Optional[int]) -> bool:
@@ -237,35 +224,42 @@ def counts_as_cached(cached: Optional[int], prompt: Optional[int]) -> bool:
 
 
 # --- one call: its numbers -----------------------------------------------------------------------
-def call_metrics(call: CallFinished, trust_usage: bool = True) -> Numbers:
+def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: bool = True,
+                 reloaded: bool = False) -> Numbers:
     """All CALL_METRICS of one call, unrounded, with `output_tokens_source` and `null_reasons`
     {metric: why it is None}.
 
     trust_usage False counts chunks even if usage looks usable, because other calls of the cell
-    have no usage or all have the same. A failed call has the numbers up to its failure.
+    have no usage or all have the same; trust_prompt False leaves out the prompt's tokens.
+    reloaded: the model was loaded within this call. A failed call has the numbers up to its
+    failure.
     """
     from_usage = trust_usage and usage_is_usable(call)
     hidden = from_usage and has_hidden_reasoning(call)
     chunks, tokens = len(_chunk_us(call)), _output_tokens(call, from_usage)
-    prompt = _count(_usage(call).get("prompt_tokens"))
-    ttft = _mark_ms(call, "first_token_us")
+    prompt = _counts(call).prompt if trust_prompt else None
+    no_prompt = NO_PROMPT_TOKENS if trust_prompt else "the server reports the same in every call"
+    is_load = reloaded or call["cold"] and call["phase"] != "hello"
+    ttft = (None, LOADED) if is_load else _mark_ms(call, "first_token_us")
     tpot = _tpot_ms(call, tokens, hidden)
     gaps = icl_gaps_us(call)
-    no_gaps = (None, ttft[1] or "no gap between separate reads")
+    no_gaps = (None, _mark_ms(call, "first_token_us")[1] or "no gap between separate reads")
     found: dict[str, Result] = {
         "ttft_ms": ttft,
-        "ttfo_ms": _mark_ms(call, "first_answer_us"),
+        "ttfo_ms": (None, LOADED) if is_load else _mark_ms(call, "first_answer_us"),
         "tpot_ms": tpot,
         "decode_tokens_per_s": _decode_rate(tokens[0], tpot),
-        "prefill_tokens_per_s": _prefill_rate(call, ttft, hidden),
+        "prefill_tokens_per_s": _prefill_rate(call, prompt, ttft, hidden) if prompt else
+        (None, ttft[1] or no_prompt),
         "icl_ms": (median(gaps) / 1000, None) if gaps else no_gaps,
         "icl_max_ms": (max(gaps) / 1000, None) if gaps else no_gaps,
-        "e2el_ms": (_mark_ms(call, "last_token_us") if call["outcome"] == "ok" else
-                    (None, f"the call did not complete ({call['outcome']})")),
+        "e2el_ms": ((None, f"the call did not complete ({call['outcome']})")
+                    if call["outcome"] != "ok" else (None, LOADED) if is_load else
+                    _mark_ms(call, "last_token_us")),
         "output_tokens": tokens,
-        "prompt_tokens": (prompt or None, NO_PROMPT_TOKENS),
-        "cached_tokens": (cached_tokens(call["response"]), "the server tells nothing of a cache"),
-        "coalesced_ratio": (_shared_chunks(call) / chunks if chunks else None, ttft[1]),
+        "prompt_tokens": (prompt or None, no_prompt),
+        "cached_tokens": (_counts(call).cached, "the server tells nothing of a cache"),
+        "coalesced_ratio": (_shared_chunks(call) / chunks if chunks else None, no_gaps[1]),
     }
     source = "usage" if from_usage else "chunks"
     return {**{name: value for name, (value, _) in found.items()},
@@ -274,6 +268,7 @@ def call_metrics(call: CallFinished, trust_usage: bool = True) -> Numbers:
 
 
 NO_PROMPT_TOKENS = "the server does not report prompt_tokens"
+LOADED = "the model was loaded during this call"
 
 
 def _mark_ms(call: CallFinished,
@@ -291,7 +286,7 @@ def _mark_ms(call: CallFinished,
 
 def _output_tokens(call: CallFinished, from_usage: bool) -> Result:
     if from_usage:
-        return _usage(call)["completion_tokens"], None
+        return _counts(call).completion, None
     chunks = len(_chunk_us(call))
     return (chunks, None) if chunks else (None, "no usable token count, and no chunks to count")
 
@@ -332,18 +327,21 @@ def _decode_rate(tokens: Optional[Number], tpot: Result) -> Result:
     return 1000 / tpot[0], None
 
 
-def _prefill_rate(call: CallFinished, ttft: Result, hidden: bool) -> Result:
-    prompt = _count(_usage(call).get("prompt_tokens"))
-    if ttft[0] is None or not prompt:
-        return None, ttft[1] or NO_PROMPT_TOKENS
+def _prefill_rate(call: CallFinished, prompt: int, ttft: Result, hidden: bool) -> Result:
+    cached = _counts(call).cached
+    if ttft[0] is None:
+        return ttft
     if not ttft[0]:
         return None, "the time to first token is zero"
     if is_cached(call):
         return None, "cached"
-    if prompt - (cached_tokens(call["response"]) or 0) < defs.MIN_PREFILL_TOKENS:
+    if prompt - (cached or 0) < defs.MIN_PREFILL_TOKENS:
         return None, f"fewer than {defs.MIN_PREFILL_TOKENS} uncached prompt tokens"
     if hidden:
         return None, "hidden reasoning: TTFT includes it"
+    if cached is None and call["phase"] in defs.GROWING_PHASES \
+            and call["request"]["messages_count"] > 1:
+        return None, "cached tokens are not reported, and earlier turns may be cached"
     return prompt * 1000 / ttft[0], None
 
 
@@ -502,7 +500,10 @@ class _Run(NamedTuple):
     calibration: Optional[InstrumentCalibrated]
     endpoints: dict[str, records.EndpointIdentified]     # the last one of each model
     cached: set[str]                         # models whose prompts the cache probe found cached
-    distrusted: dict[str, Optional[str]]     # model: why its token counts are not trusted
+    distrusted: dict[str, Optional[str]]     # model: why its counts of output are not trusted
+    bad_prompts: dict[str, Optional[str]]    # model: why its counts of prompts are not trusted
+    after_failure: set[str]                  # calls right after one that the server broke off
+    slots_count: Optional[int]               # as reported or declared
     makespans_us: dict[Key, Result]          # the models of MIXED_PHASE share one
 
 
@@ -520,15 +521,17 @@ class _Group(NamedTuple):
         return next((source for source in sources if source), None)
 
 
-def summarize_run(manifest: Manifest, events: Sequence[LedgerLine]) -> dict[str, Any]:
+def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
+                  slots_count: Optional[int] = None) -> dict[str, Any]:
     """{"cells", "run_flags", "counts", "instrument"} of a run, as records.Metadata holds them.
 
+    slots_count: the number of requests that the server processes in parallel, if declared.
     A cell is one model in one phase, in the ledger's order. Of several call_finished lines of one
     cell_id the last counts.
     """
     finished = [e for e in events if e["event"] == "call_finished"]
     calls = sorted({c["cell_id"]: c for c in finished}.values(), key=lambda c: c["seq"])
-    run = _run_of(manifest, events, calls)
+    run = _run_of(manifest, events, calls, slots_count)
     by_key: dict[Key, list[CallFinished]] = {(c["model"], c["phase"]): [] for c in finished}
     for call in calls:
         by_key[call["model"], call["phase"]].append(call)
@@ -539,9 +542,14 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine]) -> dict[str,
             "instrument": _instrument(run.calibration, calls)}
 
 
-def _run_of(manifest: Manifest, events: Sequence[LedgerLine], calls: list[CallFinished]) -> _Run:
+def _run_of(manifest: Manifest, events: Sequence[LedgerLine], calls: list[CallFinished],
+            slots_count: Optional[int]) -> _Run:
     calibrations = [e for e in events if e["event"] == "instrument_calibrated"]
     answered: dict[str, list[CallFinished]] = {}
+    made: dict[str, list[CallFinished]] = {}
+    for event in events:
+        if event["event"] == "call_finished":
+            made.setdefault(event["model"], []).append(event)
     spans: dict[Key, list[CallFinished]] = {}
     for call in calls:
         spans.setdefault(_span_key(call["model"], call["phase"]), []).append(call)
@@ -551,7 +559,10 @@ def _run_of(manifest: Manifest, events: Sequence[LedgerLine], calls: list[CallFi
         manifest, calibrations[-1] if calibrations else None,
         {e["model"]: e for e in events if e["event"] == "endpoint_identified"},
         {e["model"] for e in events if e["event"] == "cache_probed" and e["verdict"] == "cached"},
-        {model: constant_usage(group) for model, group in answered.items()},
+        {model: constant_usage(group, "completion") for model, group in answered.items()},
+        {model: constant_usage(group, "prompt") for model, group in answered.items()},
+        {after["cell_id"] for group in made.values() for before, after in zip(group, group[1:])
+         if before["outcome"] in defs.BROKEN_OUTCOMES}, slots_count,
         {key: _makespan_us(group) for key, group in spans.items()})
 
 
@@ -573,10 +584,31 @@ def _makespan_us(calls: list[CallFinished]) -> Result:
 
 
 def _group(calls: list[CallFinished], run: _Run) -> _Group:
-    """One kind of token count per cell: usage only if every answer has a usable one."""
+    """One kind of token count per cell: usage only if every answer has a usable one.
+
+    Of several hellos only the first answered one counts: those of a resume find a loaded model.
+    """
     ok = [c for c in calls if c["outcome"] == "ok"]
     trusted = all(not run.distrusted.get(c["model"]) and usage_is_usable(c) for c in ok)
-    return _Group(calls, ok, [call_metrics(c, trusted) for c in ok])
+    measured = ok[:1] if calls[0]["phase"] == "hello" else ok
+    loads = _reloaded(measured, run.after_failure)
+    return _Group(calls, ok, [
+        call_metrics(c, trusted, not run.bad_prompts.get(c["model"]), c["cell_id"] in loads)
+        for c in measured])
+
+
+def _reloaded(calls: list[CallFinished], after_failure: set[str]) -> set[str]:
+    """Calls in which the model was loaded: as recorded, or after a failure and with a TTFT that
+    stands out, since an engine that died is started again by the next call.
+    """
+    cold = {c["cell_id"] for c in calls if c["cold"] and c["phase"] != "hello"}
+    others = [_chunk_us(c)[0] for c in calls
+              if _chunk_us(c) and c["cell_id"] not in cold | after_failure]
+    if not others:
+        return cold
+    limit_us = defs.RELOADED_RATIO * median(others)
+    return cold | {c["cell_id"] for c in calls if c["cell_id"] in after_failure
+                   and _chunk_us(c) and _chunk_us(c)[0] > limit_us}
 
 
 def _outcomes(calls: Iterable[CallFinished]) -> dict[str, int]:
@@ -610,7 +642,8 @@ def _planned(manifest: Manifest, model: str, phase: str, calls: list[CallFinishe
 def _cell(run: _Run, key: Key, groups: dict[Key, _Group]) -> records.Cell:
     (model, phase), group = key, groups[key]
     calls, ok, numbers = group.calls, group.ok, group.numbers
-    lanes, cold = _phase_plan(run.manifest, phase)[0], all(c["cold"] for c in calls)
+    lanes, cold = _phase_plan(run.manifest, phase)[0], all(
+        c["cold"] and c["phase"] == "hello" for c in calls[:1])
     makespan_us, why = run.makespans_us[_span_key(model, phase)]
     throughput = _throughput(group, makespan_us, why)
     efficiency = _lane_efficiency(run, key, groups, throughput)
@@ -631,7 +664,7 @@ def _cell(run: _Run, key: Key, groups: dict[Key, _Group]) -> records.Cell:
         "checks": {"passed": passed.count(True), "total": len(passed) - passed.count(None)},
         "null_reasons": {**_null_reasons(numbers),
                          **{name: text for name, text in reasons.items() if text}},
-        "verdicts": verdicts, "flags": _cell_flags(run, key, group, verdicts, cold)}
+        "verdicts": verdicts, "flags": _cell_flags(run, key, groups, verdicts)}
 
 
 def _throughput(group: _Group, makespan_us: Optional[Number], why: Optional[str]) -> Result:
@@ -677,7 +710,7 @@ def _null_reasons(numbers: Sequence[Numbers]) -> dict[str, str]:
 def _verdicts(run: _Run, phase: str, lanes: int, group: _Group) -> records.Verdicts:
     spread, change = ((defs.UNSTABLE_IQR_RATIO, defs.DRIFT_RATIO) if lanes == 1 else
                       (defs.UNSTABLE_LANES_IQR_RATIO, defs.DRIFT_LANES_RATIO))
-    judged = [] if phase in defs.GROWING_PHASES else [
+    judged = [] if phase in defs.GROWING_PHASES or phase == "hello" else [
         m["decode_tokens_per_s"] * early_speed(call) for call, m in zip(group.ok, group.numbers)
         if m["decode_tokens_per_s"] is not None]
     return {"client_bound": client_bound(group.ok, run.calibration, lanes),
@@ -685,14 +718,15 @@ def _verdicts(run: _Run, phase: str, lanes: int, group: _Group) -> records.Verdi
             "outliers": outliers(judged)}
 
 
-def _cell_flags(run: _Run, key: Key, group: _Group, verdicts: records.Verdicts,
-                cold: bool) -> list[str]:
+def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
+                verdicts: records.Verdicts) -> list[str]:
     """Flags of single answered calls, of all calls together, and of the model.
 
     A phase is published as one thing, so one call with a flag is enough; `coalesced` and `failures`
     have their own limits.
     """
-    (model, phase), ok = key, group.ok
+    (model, phase), group = key, groups[key]
+    ok, is_hello = group.ok, phase == "hello"
     is_distrusted = bool(run.distrusted.get(model))
     found = {name for call in ok for name in _call_flags(call, is_distrusted)} - {"coalesced"}
     # A growing conversation ends at the context's limit by design; that is not a failure.
@@ -700,22 +734,75 @@ def _cell_flags(run: _Run, key: Key, group: _Group, verdicts: records.Verdicts,
     failures = sum(c["outcome"] not in fine for c in group.calls)
     chunks = sum(len(_chunk_us(c)) for c in ok)
     endpoint = run.endpoints.get(model)
-    slots = endpoint["slots"]["count"] if endpoint else None
-    own_lanes = _own_lanes(run.manifest, model, phase, _phase_plan(run.manifest, phase)[0])
+    context = endpoint["context"]["effective_tokens"] if endpoint else None
     return defs.ordered_flags(found | {name for name, holds in (
         ("client_bound", verdicts["client_bound"]["flagged"]),
         ("unstable", verdicts["unstable"]["flagged"]),
         ("drifting", verdicts["drifting"]["flagged"]),
         ("outliers", verdicts["outliers"]["flagged"]),
-        ("few_samples", not cold and len(ok) < defs.MIN_RANKED_N),
+        ("few_samples", not is_hello and len(ok) < defs.MIN_RANKED_N),
         ("failures", failures > defs.FAILED_SHARE * len(group.calls)),
+        ("survivors", failures >= defs.SURVIVORS_SHARE * len(group.calls) and bool(ok)),
+        ("reloaded", any(m["null_reasons"].get("ttft_ms") == LOADED for m in group.numbers)),
+        ("context_shift", any(map(_ran_over, ok, [context] * len(ok)))),
         ("coalesced", sum(map(_shared_chunks, ok)) > defs.COALESCED_SHARE * max(chunks, 1)),
         ("tokens_from_chunks", group.tokens_source == "chunks"),
-        ("usage_implausible", is_distrusted or any(map(usage_problem, ok))),
-        ("cached_prefill", model in run.cached and not cold),
-        ("queued", slots and slots < own_lanes),
+        ("usage_implausible", is_distrusted or bool(run.bad_prompts.get(model))
+         or any(map(usage_problem, ok))),
+        ("cached_prefill", model in run.cached and not is_hello),
+        ("queued", _is_queued(run, key, groups)),
         ("context_differs", endpoint and _context_differs(endpoint)),
     ) if holds})
+
+
+def _ran_over(call: CallFinished, context_tokens: Optional[int]) -> bool:
+    """Whether an answer continued beyond the context: the server dropped the start meanwhile."""
+    counted = _counts(call)
+    return bool(context_tokens and counted.prompt and counted.completion
+                and counted.prompt <= context_tokens < counted.prompt + counted.completion)
+
+
+def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
+    """Whether calls on parallel lanes waited for each other.
+
+    Known from the server's slots, reported or declared. Without them, from the times: TTFT is over
+    twice that of one lane, and fewer answers were ever generated at once than lanes asked.
+    """
+    (model, phase), endpoint = key, run.endpoints.get(key[0])
+    lanes = _phase_plan(run.manifest, phase)[0]
+    own_lanes = _own_lanes(run.manifest, model, phase, lanes)
+    slots = run.slots_count or (endpoint["slots"]["count"] if endpoint else None)
+    if slots and slots < own_lanes:
+        return True
+    if lanes == 1 or slots and phase != defs.MIXED_PHASE:
+        return False
+    if phase == defs.MIXED_PHASE:
+        together = [call for (_, name), group in groups.items() if name == phase
+                    for call in group.ok]
+    else:
+        together = groups[key].ok
+    alone_us = _median_or_none(
+        _chunk_us(call)[0] for name in defs.ONE_LANE_PHASES if (model, name) in groups
+        for call in groups[model, name].ok if _chunk_us(call) and not call["cold"])
+    own_us = _median_or_none(_chunk_us(call)[0] for call in groups[key].ok if _chunk_us(call))
+    waited = own_us is not None and (alone_us is None or own_us > defs.WAITING_RATIO * alone_us)
+    return waited and len(together) > lanes and _most_at_once(together) < lanes
+
+
+def _most_at_once(calls: Sequence[CallFinished]) -> int:
+    """How many answers were generated at the same time, at most."""
+    steps: list[tuple[int, int, int]] = []
+    for call in calls:
+        timing = call["timing"]
+        if timing and timing["first_token_us"] is not None and timing["last_token_us"] is not None:
+            begin_us = timing["started_us"] + timing["first_token_us"]
+            end_us = timing["started_us"] + timing["last_token_us"]
+            steps += [(call["segment"], begin_us, 1), (call["segment"], end_us, -1)]
+    most = now = 0
+    for _, _, step in sorted(steps):
+        now += step
+        most = max(most, now)
+    return most
 
 
 def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
@@ -732,6 +819,8 @@ def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
         ("clock_stepped", step_us != 0),
         ("hidden_reasoning", not is_distrusted and has_hidden_reasoning(call)),
         ("reasoning_only", bool(reasoning) and not text.strip()),
+        ("inline_reasoning", call["reasoning"]["mode"] == "inline"),
+        ("no_finish_reason", not (call["response"] and call["response"]["finish_reason"])),
         ("not_streamed", at_once or (characters and not _chunk_us(call))),
     ) if holds)]
 
@@ -751,7 +840,7 @@ def _run_flags(run: _Run, events: Sequence[LedgerLine]) -> list[str]:
         ("on_battery", any(s["power_source"] == "battery" for s in samples)),
         ("context_differs", any(map(_context_differs, run.endpoints.values()))),
         ("cached_prefill", run.cached),
-        ("usage_implausible", any(run.distrusted.values())),
+        ("usage_implausible", any(run.distrusted.values()) or any(run.bad_prompts.values())),
         ("not_calibrated", not _rows(run.calibration, "lanes")),
         ("unfinished", not any(e["event"] == "run_finished" for e in events)),
     ) if holds)

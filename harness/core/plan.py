@@ -13,6 +13,12 @@ from typing import Any, NamedTuple, Optional
 from core.records import Manifest, Plan
 from core.suites import PHASES, Question
 
+CONTEXT_SPARE = 16            # tokens by which a prompt that fills the context may fall short of it
+CUT_SHARE = 0.6               # of the expected tokens: fewer were truncated
+UNSURE_SHARE = 0.75           # of the expected tokens: fewer may have been truncated
+FILLED_SHARE = 1.1            # of the prompt's tokens that fill the context: more were sent
+MIN_GROWTH, CUT_GROWTH = 200, 0.4     # tokens from turn to turn, and the share that must arrive
+
 
 class Cell(NamedTuple):
     """One planned call."""
@@ -120,29 +126,54 @@ def fingerprint(messages: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tuple[str, int, int]],
-               effective_tokens: Optional[int], markers_found: Optional[bool]) -> dict[str, Any]:
+               effective_tokens: Optional[int], markers_found: Optional[bool],
+               was_cut: bool = False, room_tokens: Optional[int] = None) -> dict[str, Any]:
     """Whether the server truncated the prompt: {"verdict": yes/no/unknown, "reason"}.
 
     earlier: (phase, messages_chars, prompt_tokens) of this model's answered calls before this one,
-    which show the characters per token of its tokenizer. A total at the limit alone is no sign.
-    Ollama, by its source, silently drops the first half of a prompt that is too long, and then
-    usage.prompt_tokens falls to half the window. Ledgers hold the reasons word by word.
+    which show the characters per token of its tokenizer. was_cut: an earlier turn of the same
+    conversation was truncated. room_tokens: length of an answer that ended at a limit below its
+    own max_tokens. Ollama silently drops the first half of a prompt that is too long (0.30), whole
+    turns, or what does not fit (0.24). Ledgers hold the reasons word by word.
     """
+    if was_cut:
+        return {"verdict": "yes", "reason": "an earlier turn of this conversation was truncated"}
     if not isinstance(prompt_tokens, int) or isinstance(prompt_tokens, bool) or prompt_tokens <= 0:
         if markers_found and PHASES[phase].kind == "suite_context":
             return {"verdict": "no", "reason": "the planted facts were named"}
         return {"verdict": "unknown", "reason": "the server tells no prompt_tokens"}
+    fills = bool(effective_tokens) and prompt_tokens >= (effective_tokens or 0) - CONTEXT_SPARE
+    if fills and room_tokens is not None:
+        return {"verdict": "yes", "reason": f"the prompt fills the context ({prompt_tokens} of "
+                f"{effective_tokens} tokens); the answer ended after {room_tokens} tokens"}
+    samples = sorted(c / t for _, c, t in earlier if t > 0 and c >= 200)
     turn = [e for e in earlier if e[0] == phase]
     grew = PHASES[phase].kind == "append" and turn and chars > turn[-1][1]
     if grew and prompt_tokens <= turn[-1][2]:
         return {"verdict": "yes", "reason": f"the conversation grew, prompt_tokens did not "
                 f"({turn[-1][2]} -> {prompt_tokens})"}
-    samples = sorted(c / t for _, c, t in earlier if t > 0 and c >= 200)
     if not samples:
         return {"verdict": "unknown", "reason": "no earlier call to compare prompt_tokens with"}
-    expected = chars / samples[len(samples) // 2]
-    if expected > 500 and prompt_tokens < 0.6 * expected:
+    per_token = samples[len(samples) // 2]
+    expected = chars / per_token
+    if grew:
+        growth, sent = prompt_tokens - turn[-1][2], (chars - turn[-1][1]) / per_token
+        if sent > MIN_GROWTH and growth < CUT_GROWTH * sent:
+            return {"verdict": "yes", "reason": f"the conversation grew by about {sent:.0f} "
+                    f"tokens, prompt_tokens by {growth}"}
+    if expected > 500 and prompt_tokens < CUT_SHARE * expected:
         half = effective_tokens and abs(prompt_tokens - effective_tokens / 2) <= 8
         return {"verdict": "yes", "reason": f"prompt_tokens is {prompt_tokens}, about "
                 f"{expected:.0f} were sent" + (": half the window" if half else "")}
+    if fills and expected > FILLED_SHARE * prompt_tokens:
+        return {"verdict": "yes", "reason": f"the prompt fills the context ({prompt_tokens} of "
+                f"{effective_tokens} tokens), about {expected:.0f} were sent"}
+    if fills:
+        return {"verdict": "unknown", "reason": f"the prompt fills the context ({prompt_tokens} of "
+                f"{effective_tokens} tokens)"}
+    # Tokenizers differ this much between texts; a prompt that fits cannot have been truncated.
+    may_not_fit = not effective_tokens or expected > effective_tokens - CONTEXT_SPARE
+    if expected > 500 and prompt_tokens < UNSURE_SHARE * expected and may_not_fit:
+        return {"verdict": "unknown", "reason": f"prompt_tokens is {prompt_tokens}, about "
+                f"{expected:.0f} were sent: too close to tell"}
     return {"verdict": "no", "reason": None}

@@ -223,7 +223,13 @@ class Error(TypedDict):
     body_start: Optional[str]
 
 
-class CallFinished(Event):
+class LoadState(TypedDict, total=False):
+    """Missing in ledgers of earlier versions."""
+
+    loaded: Optional[bool]
+
+
+class CallFinished(Event, LoadState):
     """One planned call, answered or failed. Of several lines for one cell the last counts."""
     event: Literal["call_finished"]
     cell_id: str

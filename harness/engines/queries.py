@@ -129,6 +129,17 @@ def model_facts(engine_name: Any, model_id: Any, probes: answers.Probes) -> Fact
     return facts
 
 
+def state_paths(engine_name: Any) -> tuple[str, ...]:
+    """The paths whose answers show which models are loaded."""
+    return engine_named(engine_name).state_paths
+
+
+def is_loaded(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[bool]:
+    """Whether a model is loaded; None if the engine does not report it."""
+    state = engine_named(engine_name).state(model_id, probes)
+    return None if state is None else state == "loaded"
+
+
 def slots(engine_name: Any, probes: answers.Probes) -> Slots:
     """How many requests the server works on at once, if it reports it."""
     count, source = engine_named(engine_name).slots(probes)

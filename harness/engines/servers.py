@@ -60,6 +60,8 @@ class Engine:
     facts_at: dict[str, Places] = {}  # by the names of `Facts`
     context_at: Places = ("/v1/models max_model_len",)
     slots_at: Places = ()
+    # Where the engine reports which models are loaded.
+    state_paths: tuple[str, ...] = ()
     # A POST of {"model": id} to this path describes one model and does not load it.
     show_path = ""
     # The request field by which one request bypasses the prompt cache. Without one, a line of salt
@@ -111,6 +113,10 @@ class Engine:
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         """Whether a missing context is reported as soon as the model is loaded."""
         return False
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        """"loaded" or "not loaded", by the answers at `state_paths`; None if not reported."""
+        return None
 
     def slots(self, probes: Probes) -> Sourced:
         """How many requests the server works on at once."""
@@ -191,6 +197,7 @@ class LMStudio(Engine):
         "trained_context_tokens": ("/api/v0/models max_context_length",
                                    "/api/v1/models max_context_length")}
     context_at = ("/api/v0/models loaded_context_length",)
+    state_paths = ("/api/v0/models",)
     context_errors = (r"trying to keep the first", r"greater than the context length")
 
     def recognise(self, probes: Probes) -> Optional[str]:
@@ -212,6 +219,10 @@ class LMStudio(Engine):
 
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         return True
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        state = answers.model_at(probes, "/api/v0/models", model_id).get("state")
+        return {"loaded": "loaded", "not-loaded": "not loaded"}.get(str(state))
 
 
 class LocalAI(Engine):
@@ -389,6 +400,7 @@ class Ollama(Engine):
         "family": ("/api/tags details family", "/api/show details family")}
     context_at = ("/api/ps context_length",)
     show_path = "/api/show"
+    state_paths = ("/api/ps",)
     context_errors = (r"longer than the context",)
 
     def recognise(self, probes: Probes) -> Optional[str]:
@@ -411,6 +423,15 @@ class Ollama(Engine):
 
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         return not answers.model_at(probes, "/api/ps", model_id)
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        if not isinstance(json_at(probes, "/api/ps", "models"), list):
+            return None
+        # Two names of one model have one digest, and only the name that loaded it is listed.
+        digest = answers.model_at(probes, "/api/tags", model_id).get("digest")
+        found = answers.model_at(probes, "/api/ps", model_id) or any(
+            entry.get("digest") == digest is not None for entry in models_at(probes, "/api/ps"))
+        return "loaded" if found else "not loaded"
 
 
 class VLLM(Engine):

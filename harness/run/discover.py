@@ -47,6 +47,20 @@ def ask_about(send: Send, engine: str, served_id: str, probes: answers.Probes) -
     return ask(send, engine, served_id) if engine in queries.EXTRA_POSTS else probes
 
 
+def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) -> Optional[bool]:
+    """Whether a model is loaded now; None, without a request, if the engine does not report it.
+
+    probes: earlier answers of the server, for what does not change.
+    """
+    if queries.is_loaded(engine, served_id, probes) is None:
+        return None
+    now = dict(probes)
+    for path in queries.state_paths(engine):
+        reply = send("GET", path, None, ASK_AGAIN_TIMEOUT_S)
+        now[path] = answers.Probe(reply.status, reply.headers, reply.json(), "")
+    return queries.is_loaded(engine, served_id, now)
+
+
 def require_usable_server(reply: Reply, url: Optional[str], has_key: bool,
                           scan: Callable[[], list[Json]]) -> None:
     """Raise EndpointError if the answer to /v1/models shows that no call can succeed.

@@ -42,13 +42,15 @@ class Asked(NamedTuple):
     timing: Optional[Timing]
     attempts: list[Json]
     request: Json
+    loaded: Optional[bool]
 
 
 class Run:
     """All calls of one run to one endpoint, recorded in one ledger.
 
     client, ledger, heartbeat: the runner's; in_progress: cell id by lane; warm: models that had
-    their hello in this segment; fatal: the error that stops the run.
+    their hello in this segment; probes: what the server reported of each model last; fatal: the
+    error that stops the run.
     """
 
     def __init__(self, client: Any, state: State, ledger: Any, clocks: Clocks, heartbeat: Any,
@@ -58,6 +60,7 @@ class Run:
         self.stopping: threading.Event = client.in_flight.stopping
         self.in_progress: dict[int, str] = {}
         self.warm: set[str] = set()
+        self.probes: dict[str, answers.Probes] = {}
         self.shown = (0, time.monotonic())
         self.paces = estimates.Paces(state.manifest, state.suites)
         self.count = display.Count(state.planned, state.retry_failed, state.outcomes)
@@ -220,6 +223,9 @@ class Run:
         """
         until_ns = self.clocks.now_ns() + int(self.state.manifest["timeout_s"] * 1e9)
         dropped, attempts = self.state.dropped[cell.model], list[Json]()
+        loaded = discover.ask_loaded(self.client.send, self.state.engine,
+                                     self.state.served[cell.model],
+                                     self.probes.get(cell.model, {}))
         while True:
             options = self.state.options(cell, max_tokens, cache)
             body = {"model": self.state.served[cell.model],
@@ -247,7 +253,7 @@ class Run:
         timing = call_timing(reply.stream, reply.arrivals, before_ns, after_ns,
                              self.ledger.zero_ns, gap_us)
         return Asked(reply, timing, attempts, {"salt": cache[0], "options": options,
-                                               "dropped_fields": sorted(dropped)})
+                                               "dropped_fields": sorted(dropped)}, loaded)
 
     def _stop_if_useless(self, reply: replies.Reply, text: str) -> None:
         """Stop the run after a few calls in a row that found no server, or if a quota is used up.
@@ -286,6 +292,7 @@ class Run:
         """Record what the server reports of itself and of one model, some only after its load."""
         if self.stopping.is_set():
             return                            # the answers are those of a dropped connection
+        self.probes[model] = probes
         found = self.ledger.write("endpoint_identified", **self.state.identity(model, probes))
         self.paces.take(found)
         context = found["context"]

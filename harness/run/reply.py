@@ -12,15 +12,25 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from core import metrics, privacy, records
+from core import metrics, privacy, records, usage
 from core.plan import Cell
+from core.text import printable
 from engines import answers, server_errors
 from run import sse
 from run.timing import Arrivals
 
 MAX_MESSAGE = 300
 MAX_BODY_START = 500
+MAX_SEEN = 60                 # characters of an unreadable body that its message shows
 REDACTED_KEY = "<redacted:key>"
+
+# Reasons that end an answer as asked; all others (abort, content_filter, load ...) are no answer.
+STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "done",
+           "finished", "completed", "complete")
+AT_LIMIT = ("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "limit")
+CALLED_TOOLS = ("tool_calls", "tool_call", "tool_use", "function_call")
+STREAM_FLAGS = ("foreign_text", "repeated_text")      # what was removed from a stream
+NO_REASONS = ("", "null", "none")     # written by servers that have no reason to report
 
 
 class Reply(NamedTuple):
@@ -50,6 +60,9 @@ def reply_of(status: Optional[int], headers: dict[str, str], head: bytes, stream
              failure: Optional[tuple[str, str]], arrivals: Optional[Arrivals]) -> Reply:
     """Close the stream, separate inline thinking from the answer, and return the reply."""
     stream.close(max(len(arrivals.user_ns) - 1, 0) if arrivals else 0)
+    stream.remove_foreign_text([(at_ns - arrivals.started_ns) / 1e6 for at_ns in arrivals.user_ns]
+                               if arrivals else [])
+    stream.remove_repeated_text()
     return Reply(status, headers, head, stream, failure, arrivals, stream.mark_inline_reasoning())
 
 
@@ -64,15 +77,19 @@ def outcome_of(reply: Reply,
         return kind, {"kind": kind, "message": privacy.redact(message)[:MAX_MESSAGE],
                       "status": reply.status, "body_start": start or None}
 
+    reason = reason_of(stream.finish_reason)
+    # A server that never sends a reason ends its answer with [DONE], or with the end of its JSON.
+    ended = is_complete(reason) or reason is None and bool(stream.texts) and (
+        stream.done or not stream.streamed and not reply.failure)
     # Some servers break the connection after a complete answer, or never close it.
-    complete = reply.status == 200 and stream.error is None and stream.finish_reason
+    complete = reply.status == 200 and stream.error is None and ended
     if reply.failure and not (
             complete and (stream.done or reply.failure[0] == "connection_lost")):
         return error(*reply.failure)
     if reply.status != 200:
         return error(server_errors.error_kind(reply.status, body),
                      server_errors.error_message(body) or f"HTTP {reply.status} (no error message)")
-    if stream.error is not None or stream.finish_reason == "error":
+    if stream.error is not None or reason == "error":
         text = json.dumps({"error": sse.bounded(without_secret(secret, stream.error))})
         about_context = server_errors.error_kind(200, text) == "context_limit"
         return error("context_limit" if about_context else "stream_error",
@@ -80,10 +97,32 @@ def outcome_of(reply: Reply,
     if not stream.events and not body.strip():
         return error("no_events", "the server answered 200 and sent no event")
     if not stream.events:
-        return error("bad_response", "the server answered 200, but not with events")
-    if not stream.finish_reason:
+        seen = printable(body.strip(), MAX_SEEN)
+        return error("bad_response", "the server answered 200, but not with events of a chat "
+                     f"completion; the answer begins with {seen!r}")
+    if not ended and reason is None:
         return error("interrupted_answer", "the stream ended without a finish_reason")
+    if not ended:
+        return error("interrupted_answer", "the server ended the answer early: finish_reason is "
+                     f"{printable(reason or '', 60)!r}")
+    counted = usage.counts(response_of(reply))
+    if not stream.texts and not counted.reasoning and reason not in CALLED_TOOLS:
+        shown = "no token count" if counted.completion is None else \
+            f"{counted.completion} tokens by its count"
+        return error("empty_answer", f"the server answered 200 with finish_reason {reason}, "
+                     f"{shown}, and without any text")
     return "ok", None
+
+
+def reason_of(finish_reason: Optional[str]) -> Optional[str]:
+    """A finish_reason in lower case; None if there is none."""
+    reason = (finish_reason or "").strip().lower()
+    return None if reason in NO_REASONS else reason
+
+
+def is_complete(reason: Optional[str]) -> bool:
+    """Whether a reason (of reason_of) ends an answer as it was asked for."""
+    return reason in STOPPED or reason in AT_LIMIT or reason in CALLED_TOOLS
 
 
 def response_of(reply: Reply, secret: Optional[str] = None) -> Optional[records.Response]:
@@ -108,9 +147,7 @@ def reasoning_of(reply: Reply) -> records.Reasoning:
     """Return how the model's thinking was sent: streamed apart, inline, hidden, or none."""
     stream = reply.stream
     chunks = stream.kinds.count("r")
-    details = (stream.usage or {}).get("completion_tokens_details")
-    counted = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    hidden = isinstance(counted, int) and not isinstance(counted, bool) and counted > 0
+    hidden = bool(usage.counts(response_of(reply)).reasoning)
     mode = "inline" if reply.inline else "streamed" if chunks else "hidden" if hidden else "none"
     return {"mode": mode, "chunks": chunks, "characters": len(stream.text_of("r"))}
 
@@ -136,13 +173,6 @@ def join_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def prompt_tokens_of(usage: Any) -> Optional[int]:
-    """Return usage.prompt_tokens if it is a positive integer, else None."""
-    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0 \
-        else None
-
-
 def call_flags(model: Optional[str], asked_model: str) -> list[str]:
     """Return the flags of one answer that metrics.py cannot derive; model: as the server sent it.
 
@@ -166,11 +196,10 @@ DENIED_TTFT_SHARE = 0.2
 def cache_probe(kind: str, reply: Reply, timing: Optional[records.Timing]) -> records.Probe:
     """Return one of the probes of `cache_probed`."""
     response = response_of(reply)
-    usage = response["usage"] if response else None
     return {"kind": kind, "outcome": outcome_of(reply)[0],
             "first_token_us": timing["first_token_us"] if timing else None,
-            "prompt_tokens": prompt_tokens_of(usage),
-            "cached_tokens": metrics.cached_tokens(response)}
+            "prompt_tokens": usage.counts(response).prompt or None,
+            "cached_tokens": usage.counts(response).cached}
 
 
 def cache_verdicts(longest: Optional[tuple[int, Cell]],

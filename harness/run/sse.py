@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Optional
 
+from core import answer_checks, usage
+
 MAX_KEPT_DEPTH = 6        # of a server's own usage and timings objects
 MAX_KEPT_ITEMS = 64       # a hostile usage object must not fill the ledger
 MAX_KEPT_VALUES = 512     # in one object, at all depths together
@@ -123,19 +125,24 @@ def parse_body(body: Body, raw: bytearray, ends: Sequence[int], start: int,
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details",
                     "thinking_blocks")
 REASONING_PARTS = ("thinking", "reasoning")       # types of content parts (Mistral)
-TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-THINK_START, THINK_END = "<think>", "</think>"
+MIN_REPEATED_CHARACTERS = 24      # of a chunk that holds all text so far once more
+MIN_REPEATED_CHUNKS = 3           # before it
+MIN_DOUBLED_PAIRS, MIN_DISTINCT = 8, 4
+MAX_FOREIGN_CHUNKS = 256          # status lines of a server that loads a model
+SPARE_MS, SPARE_RATIO = 20, 1.25  # between the server's clock and ours
+SLOW_RATIO = 5                    # status lines come much slower than tokens
 
 
 class StreamParser:
     """Parse the server-sent events of a chat completion, however they are split into reads.
 
     After `close()`: `texts`, `kinds` ("r" reasoning, "a" answer) and `reads` (index of the read
-    that completed the chunk) run in parallel, one entry per non-empty text. `usage` (the last one
-    with a count), `server_timings`, `finish_reason`, `system_fingerprint` (last wins) and `model`
+    that completed the chunk) run in parallel, one entry per non-empty text. `usage` (the last count
+    of each field), `server_timings`, `finish_reason`, `system_fingerprint` (last wins) and `model`
     (first wins) are as the server sent them. `error` is the body of the first error, in any shape;
     `done`: `[DONE]` was received; `streamed` is False if the body was one JSON document instead of
-    a stream. `events` counts the events that were understood, `bad_events` the others.
+    a stream. `events` counts the events that were understood, `bad_events` the others. `flags` names
+    what was removed from the texts: see `remove_foreign_text` and `remove_repeated_text`.
 
     A chunk belongs to the read that brought the end of its `data:` line, be it CR, LF or CR LF (of
     which the CR is enough): from then on the text is known, although the empty line that closes
@@ -156,6 +163,10 @@ class StreamParser:
         self.streamed = True
         self.events = 0
         self.bad_events = 0
+        self.flags: list[str] = []
+        self._sources: list[Optional[str]] = []   # of each text: its message's id, see _message
+        self._has_identity = False                # a message had an id, a model or a role
+        self._source: Optional[str] = None        # of the current message
         self._line_start = bytearray()            # of a line that has not ended, kept once
         self._after_cr = False                    # an LF that comes next belongs to that CR
         self._at_start = True
@@ -200,20 +211,118 @@ class StreamParser:
         """Return all text of one kind, joined."""
         return "".join(text for text, own in zip(self.texts, self.kinds) if own == kind)
 
-    def mark_inline_reasoning(self) -> bool:
-        """Make thinking that opens the answer in `<think>` tags reasoning; return whether it does.
+    def remove_foreign_text(self, ms_of_read: Sequence[float]) -> None:
+        """Remove text at the start that the model did not generate: status lines during its load.
 
-        If the chat template opened the block, only `</think>` is in the answer. The tags and the
-        blanks after them become part of the thinking; a chunk that holds the end of the thinking
-        and the start of the answer is split into two chunks of the same read.
+        ms_of_read: when each read arrived, since the request. Four signs, each of a whole prefix:
+        its messages have no id, model or role, but later ones have; they have another id, and the
+        server counted fewer tokens than there are chunks; they came before the server, by its own
+        timings, had read the prompt or begun to generate; there are exactly as many more chunks
+        than tokens, and they came much slower.
+        """
+        total = len(self.texts)
+        at_ms = [ms_of_read[min(read, len(ms_of_read) - 1)] for read in self.reads] \
+            if len(ms_of_read) and self.streamed else []
+        counted = usage.counts(self._counted())
+        tokens = counted.completion
+        prefix = next((at for at, source in enumerate(self._sources) if source is not None), 0)
+        if not prefix and tokens is not None and tokens < total and len(set(self._sources)) == 2:
+            prefix = next(at for at, source in enumerate(self._sources)
+                          if source != self._sources[0])
+            prefix *= self._sources[0] not in self._sources[prefix:]
+        if not prefix and at_ms:
+            prefix = self._early_chunks(at_ms, tokens)
+        if 0 < prefix < total and prefix <= MAX_FOREIGN_CHUNKS:
+            self._keep(range(prefix, total))
+            self.flags.append("foreign_text")
+
+    def _early_chunks(self, at_ms: list[float], tokens: Optional[int]) -> int:
+        """How many chunks the server's timings or its token count show to be no tokens."""
+        timings, total = self.server_timings or {}, len(at_ms)
+        read_ms, generated_ms = (timings.get(name) if type(timings.get(name)) in (int, float)
+                                 else 0 for name in ("prompt_ms", "predicted_ms"))
+        too_early = sum(ms * SPARE_RATIO + SPARE_MS < read_ms for ms in at_ms)
+        spare_ms = SPARE_RATIO * generated_ms + 1000
+        long_before = sum(at_ms[-1] - ms > spare_ms for ms in at_ms) if generated_ms else 0
+        more = total - tokens if tokens else 0
+        if 0 < too_early < total:
+            return too_early
+        if 0 < long_before < total and (not tokens or abs(total - long_before - tokens)
+                                        <= max(0.1 * tokens, 2)):
+            return long_before
+        if 2 <= more < total - 1 and tokens:
+            slow_ms, rest_ms = at_ms[more] - at_ms[0], at_ms[-1] - at_ms[more]
+            if slow_ms > 1000 and slow_ms / more > SLOW_RATIO * rest_ms / (tokens - 1):
+                return more
+        return 0
+
+    def remove_repeated_text(self) -> None:
+        """Remove text that was sent before: cumulative deltas, and the whole text once more.
+
+        A text so far that comes again as one chunk, every chunk twice in a row, or the whole
+        stream twice; the last two only if the server counted about half as many tokens, since a
+        model may repeat itself.
+        """
+        kept: list[int] = []
+        for kind in "ra":
+            own = [at for at, one in enumerate(self.kinds) if one == kind]
+            kept += self._without_cumulation(own) or self._without_repeats(own)
+        if len(kept) < len(self.texts) or "repeated_text" in self.flags:
+            self._keep(sorted(kept))
+            self.flags = sorted({*self.flags, "repeated_text"})
+
+    def _without_cumulation(self, own: list[int]) -> list[int]:
+        """If each text begins with all of the one before, keep what is new in each."""
+        texts = [self.texts[at] for at in own]
+        grows = [after.startswith(before) for before, after in zip(texts, texts[1:])]
+        longer = sum(len(after) > len(before) for before, after in zip(texts, texts[1:]))
+        if len(own) <= MIN_REPEATED_CHUNKS or not all(grows) or longer < 0.5 * len(grows) \
+                or len(texts[-1]) < MIN_REPEATED_CHARACTERS:
+            return []
+        for at, before, after in zip(own[1:], texts, texts[1:]):
+            self.texts[at] = after[len(before):]
+        self.flags.append("repeated_text")
+        return [at for at in own if self.texts[at]]
+
+    def _without_repeats(self, own: list[int]) -> list[int]:
+        kept: list[int] = []
+        length = 0
+        for at in own:
+            text = self.texts[at]
+            if len(text) >= MIN_REPEATED_CHARACTERS and len(kept) >= MIN_REPEATED_CHUNKS \
+                    and abs(len(text) - length) <= 8 \
+                    and text.strip() == "".join(self.texts[one] for one in kept).strip():
+                continue
+            kept.append(at)
+            length += len(text)
+        texts, half = [self.texts[at] for at in kept], len(kept) // 2
+        tokens = usage.counts(self._counted()).completion
+        if half < MIN_DOUBLED_PAIRS or len(kept) % 2 or len(set(texts)) < MIN_DISTINCT \
+                or tokens and tokens > 0.75 * len(kept):
+            return kept
+        if texts[0::2] == texts[1::2]:
+            return kept[0::2]
+        return kept[:half] if tokens and texts[:half] == texts[half:] else kept
+
+    def _counted(self) -> Any:
+        """The part of a ledger's response that holds counts."""
+        return {"usage": self.usage, "server_timings": self.server_timings}
+
+    def _keep(self, places: Sequence[int]) -> None:
+        for name in ("texts", "kinds", "reads", "_sources"):
+            held = getattr(self, name)
+            held[:] = [held[at] for at in places]
+
+    def mark_inline_reasoning(self) -> bool:
+        """Make reasoning that opens the answer in marks reasoning; return whether there is any.
+
+        The marks and the blanks after them become part of the reasoning; a chunk that holds the end
+        of the reasoning and the start of the answer is split into two chunks of the same read.
         """
         text = "" if "r" in self.kinds else "".join(self.texts)
-        end = text.find(THINK_END)
-        opened = text.lstrip().startswith(THINK_START)
-        if not opened and (end < 0 or THINK_START in text[:end]):
+        left = answer_checks.reasoning_characters(text)
+        if not left:
             return False
-        answer = text[end + len(THINK_END):].lstrip() if end >= 0 else ""
-        left = len(text) - len(answer)            # characters of thinking still to be marked
         chunks = list(zip(self.texts, self.reads))
         self.texts, self.kinds, self.reads = [], [], []
         for chunk, read in chunks:
@@ -253,6 +362,8 @@ class StreamParser:
             self._event(text.strip(), read, name)
 
     def _event(self, text: str, read: int, name: bytes) -> None:
+        while text.startswith("data:"):               # a gateway that frames a framed stream
+            text = text[5:].strip()
         if text == "[DONE]":
             self.events += 1
             self.done = True
@@ -300,19 +411,28 @@ class StreamParser:
     def _message(self, message: dict[str, Any], read: int) -> None:
         self._fail(_error_in(message))
         choice = _first_choice(message.get("choices"))
-        for usage in (choice.get("usage"), message.get("usage")):     # in the choice: Moonshot
-            # The last wins, but zeros (placeholders of some gateways) never hide counts.
-            if isinstance(usage, dict) and (_counts(usage) or not _counts(self.usage or {})):
-                self.usage = usage
+        # In the choice: Moonshot. At the top: Ollama's own API.
+        top = {name: message[name] for name in usage.TOP_LEVEL if name in message}
+        holders = [message.get(name) for name in usage.PLACES]
+        for holder in (choice.get("usage"), top, *holders, message.get("usage"),
+                       *(holder.get("usage") for holder in holders if isinstance(holder, dict))):
+            if isinstance(holder, dict) and (holder is message.get("usage")
+                                             or usage.has_counts(holder)):
+                self._note_usage(holder)
         if isinstance(message.get("timings"), dict):
             self.server_timings = message["timings"]
+        role = _delta_of(choice).get("role")
+        self._source = _text(message.get("id"))
+        self._has_identity |= bool(self._source or _text(message.get("model")) or role)
         # In Azure's first frame the model is "".
         self.model = self.model or _text(message.get("model"))
         fingerprint = _text(message.get("system_fingerprint"))
         self.system_fingerprint = fingerprint or self.system_fingerprint
         self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
         delta, whole = choice.get("delta"), choice.get("message")
-        if isinstance(delta, dict) and delta:
+        if isinstance(delta, str):                    # FastChat
+            self._add("a", delta, read)
+        elif isinstance(delta, dict) and delta:
             self._deltas_came = self._add_delta(delta, read) or self._deltas_came
         elif self._deltas_came:
             pass             # the whole message once more, at the end of its stream (MiniMax)
@@ -320,6 +440,16 @@ class StreamParser:
             self._add_delta(whole, read)
         else:
             self._add("a", _text(choice.get("text")), read)
+
+    def _note_usage(self, found: dict[str, Any]) -> None:
+        """The last count of each field; zeros (placeholders of some gateways) never hide counts."""
+        if not self.usage or not any(self.usage.get(name) for name in usage.ALL_NAMES):
+            self.usage = {}                           # placeholders so far
+        held = self.usage
+        for name, value in found.items():
+            hides = name in usage.ALL_NAMES and not usage.count(value)
+            if not held.get(name) or value and not hides:
+                held[name] = value
 
     def _add_delta(self, delta: dict[str, Any], read: int) -> bool:
         """Add the texts of a delta; return whether it has any."""
@@ -335,6 +465,7 @@ class StreamParser:
             self.texts.append(text)
             self.kinds.append(kind)
             self.reads.append(read)
+            self._sources.append((self._source or "") if self._has_identity else None)
 
 
 # --- messages of any shape -----------------------------------------------------------------------
@@ -371,6 +502,12 @@ def _first_choice(choices: Any) -> dict[str, Any]:
     return {}
 
 
+def _delta_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """The delta of a choice if it is an object, else {}."""
+    delta = choice.get("delta")
+    return delta if isinstance(delta, dict) else {}
+
+
 def _error_in(message: dict[str, Any]) -> Any:
     """Return the body of the error in a message, None if there is none."""
     error = message.get("error") or _first_choice(message.get("choices")).get("error")
@@ -389,12 +526,6 @@ def _error_in(message: dict[str, Any]) -> Any:
 def _is_completion(message: dict[str, Any]) -> bool:
     """Whether a message belongs to a completion, or to its failure."""
     return "choices" in message or _error_in(message) is not None
-
-
-def _counts(usage: dict[str, Any]) -> bool:
-    """Whether any token count is above zero."""
-    counts = (usage.get(name) for name in TOKEN_COUNTS)
-    return any(isinstance(count, (int, float)) and count > 0 for count in counts)
 
 
 def _flat(value: Any, depth: int = 3) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from core import answer_checks, plan, records
+from core import answer_checks, plan, records, usage
 from core.suites import PHASES, Question
 from engines import answers, queries
-from run.reply import Reply, call_flags, outcome_of, prompt_tokens_of, reasoning_of, response_of
+from run.reply import (AT_LIMIT, Reply, call_flags, outcome_of, reason_of, reasoning_of,
+                       response_of)
 
 Json = dict[str, Any]
 Cache = tuple[Optional[str], Json]     # a salt, and request fields, that bypass the prompt cache
@@ -49,6 +50,7 @@ class State:
         self._turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
         self._salts: dict[tuple[str, int], str] = {}
         self._edges: dict[tuple[str, int], str] = {}
+        self._cut: set[tuple[str, int]] = set()         # conversations that the server truncated
 
     # -- from ledger lines
     def recall(self, events: Iterable[records.LedgerLine]) -> None:
@@ -79,7 +81,9 @@ class State:
     def _note_answer(self, cell: plan.Cell, event: records.CallFinished, timing: records.Timing,
                      response: records.Response) -> None:
         kind, request = PHASES[cell.phase].kind, event["request"]
-        chars, tokens = request["messages_chars"], prompt_tokens_of(response["usage"])
+        chars, tokens = request["messages_chars"], usage.counts(response).prompt
+        if kind == "append" and event["truncated"]["verdict"] == "yes":
+            self._cut.add((cell.model, cell.repeat))
         if tokens and event["truncated"]["verdict"] != "yes":   # a truncated one has fewer tokens
             self._prompt_sizes[cell.model].append((cell.phase, chars, tokens))
         if kind == "append":
@@ -189,18 +193,32 @@ class State:
     # -- the ledger line of a call
     def call_fields(self, cell: plan.Cell, messages: list[dict[str, str]], reply: Reply,
                     timing: Optional[records.Timing], attempts: list[Json],
-                    request: Json) -> Json:
-        """Return the fields of `call_finished` except those of the cell."""
+                    request: Json, loaded: Optional[bool] = None) -> Json:
+        """Return the fields of `call_finished` except those of the cell.
+
+        loaded: whether the model was loaded before the request, None if unknown.
+        """
         outcome, error = outcome_of(reply, self.secret)
         response = response_of(reply, self.secret)
+        if error and outcome == "empty_answer" and self._fills_context(cell, response):
+            outcome = "context_limit"
+            error = {**error, "kind": outcome, "message":
+                     "the prompt fills the context; " + error["message"]}
         checks = self.checks(cell, response) if outcome == "ok" and response else None
-        return {"cold": cell.phase == "hello", "attempts": attempts,
+        return {"cold": is_cold(cell, loaded), "loaded": loaded, "attempts": attempts,
                 "request": {"prompt": self.question(cell).prompt, **plan.fingerprint(messages),
                             **request},
                 "response": response, "timing": timing, "reasoning": reasoning_of(reply),
                 "truncated": self.truncation(cell, messages, response, checks, outcome),
-                "checks": checks, "flags": call_flags(reply.stream.model, self.served[cell.model]),
+                "checks": checks, "flags": sorted({*reply.stream.flags, *call_flags(
+                    reply.stream.model, self.served[cell.model])}),
                 "outcome": outcome, "error": error}
+
+    def _fills_context(self, cell: plan.Cell, response: Optional[records.Response]) -> bool:
+        """Whether the prompt left no room for an answer."""
+        tokens, context = usage.counts(response).prompt, self.effective_tokens.get(cell.model)
+        return bool(tokens and context and tokens >= context - plan.CONTEXT_SPARE
+                    and response and reason_of(response["finish_reason"]) in AT_LIMIT)
 
     def checks(self, cell: plan.Cell, response: records.Response) -> Optional[records.Checks]:
         """Return the checks of an answer; None if thinking used up the limit of output tokens.
@@ -208,7 +226,7 @@ class State:
         Then there is no answer whose format could be wrong.
         """
         only_thinking = response["reasoning_text"] and not response["text"].strip()
-        if only_thinking and response["finish_reason"] == "length":
+        if only_thinking and reason_of(response["finish_reason"]) in AT_LIMIT:
             return None
         question = self.question(cell)
         return answer_checks.check_answer(response["text"], question.required_markers,
@@ -231,10 +249,15 @@ class State:
         alike = PHASES[cell.phase].kind == "suite_context"
         earlier = [size for size in sizes[:max(len(sizes) - unseen, 0)]
                    if not (alike and size[0] == cell.phase)]
+        counted = usage.counts(response)
+        at_limit = reason_of(response["finish_reason"]) in AT_LIMIT and (
+            counted.completion is not None
+            and counted.completion < self.max_tokens(cell) - plan.CONTEXT_SPARE)
         return plan.truncation(
-            cell.phase, prompt_tokens_of(response["usage"]),
-            sum(len(m["content"]) for m in messages), earlier,
-            self.effective_tokens.get(cell.model), found)
+            cell.phase, counted.prompt, sum(len(m["content"]) for m in messages), earlier,
+            self.effective_tokens.get(cell.model), found,
+            PHASES[cell.phase].kind == "append" and (cell.model, cell.repeat) in self._cut,
+            counted.completion if at_limit else None)
 
     def edge(self, cell: plan.Cell) -> Optional[str]:
         """Return the earlier question at which the cell's conversation filled the context."""
@@ -252,7 +275,7 @@ class State:
         return self._not_asked(cell, "skipped", message)
 
     def _not_asked(self, cell: plan.Cell, outcome: str, message: str) -> Json:
-        return {"cold": False, "attempts": [],
+        return {"cold": False, "loaded": None, "attempts": [],
                 "request": {"prompt": self.question(cell).prompt,
                             **plan.fingerprint(self.messages(cell)), "salt": None, "options": {},
                             "dropped_fields": []},
@@ -272,3 +295,8 @@ class State:
                 "facts": queries.model_facts(self.engine, served, probes), "context": context,
                 "slots": queries.slots(self.engine, probes),
                 "prompt_cache_method": self.manifest["prompt_cache"]["method"]}
+
+
+def is_cold(cell: plan.Cell, loaded: Optional[bool]) -> bool:
+    """Whether a call's time may include the load of its model."""
+    return not loaded if loaded is not None else cell.phase == "hello"

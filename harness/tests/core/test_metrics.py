@@ -7,7 +7,7 @@ import math
 import unittest
 from typing import Any
 
-from core import metric_definitions, metrics, schema
+from core import metric_definitions, metrics, schema, usage
 
 NO_TAILS = {"p90": None, "p95": None, "p99": None}
 NO_NUMBERS = dict.fromkeys(
@@ -23,7 +23,7 @@ def call(**changes: Any) -> dict[str, Any]:
         "event": "call_finished", "seq": 1, "segment": 0, "t_us": 700_000,
         "cell_id": "box:eng:m:20q:q1", "model": "m", "phase": "20q", "question_id": "q1",
         "repeat": 0, "lane": 0, "cold": False, "attempts": [],
-        "request": {"messages_chars": 300, "options": {"max_tokens": 2048}},
+        "request": {"messages_chars": 300, "messages_count": 1, "options": {"max_tokens": 2048}},
         "response": {"text": "word " * 40, "reasoning_text": "", "finish_reason": "stop",
                      "usage": {"prompt_tokens": 1000, "completion_tokens": 41},
                      "server_timings": None},
@@ -152,7 +152,7 @@ class OneCall(unittest.TestCase):
             (41, "chunks", 10.0, None, "the server does not report prompt_tokens"))
 
     def test_usage_with_an_invalid_count_is_ignored(self) -> None:
-        for wrong in (0, -41, True, 41.0, "41", None, [41], 2 ** 60, math.nan):
+        for wrong in (0, -41, True, "41", [41], 2 ** 60, math.nan):
             made = call(response__usage={"prompt_tokens": 9, "completion_tokens": wrong})
             self.assertEqual((metrics.usage_problem(made),
                               metrics.call_metrics(made)["output_tokens_source"]),
@@ -160,7 +160,8 @@ class OneCall(unittest.TestCase):
 
     def test_usage_below_a_third_of_the_words_is_ignored(self) -> None:
         for tokens, usable in ((13, False), (14, True)):
-            made = call(response__usage={"completion_tokens": tokens})
+            made = call(response__usage={"completion_tokens": tokens},
+                        timing__chunk_us=[200_000] + [10_000] * 13)
             self.assertEqual(metrics.usage_is_usable(made), usable, tokens)
 
     def test_words_of_streamed_reasoning_count(self) -> None:
@@ -298,7 +299,7 @@ class OneCall(unittest.TestCase):
     def test_cached_tokens_from_usage_or_timings(self) -> None:
         told = {"prompt_tokens": 1000, "completion_tokens": 41,
                 "prompt_tokens_details": {"cached_tokens": 7}}
-        found = [metrics.cached_tokens(made["response"]) for made in (
+        found = [usage.counts(made["response"]).cached for made in (
             call(response__usage=told), call(response__server_timings={"cache_n": 8}),
             call(response__usage={**told, "prompt_tokens_details": {"cached_tokens": None}}),
             call(response__usage={**told, "prompt_tokens_details": [7]},
@@ -520,18 +521,19 @@ class OneRun(unittest.TestCase):
             made["response"].update(text="word " * (20 + 20 * i))
             made["response"]["usage"]["completion_tokens"] = 100
         self.assertEqual(
-            (metrics.constant_usage(events), metrics.constant_usage(events[:4]),
+            (metrics.constant_usage(events, "completion"),
+             metrics.constant_usage(events[:4], "completion"),
              the_cell(events)["flags"]),
             ("completion_tokens is 100 in every call, whatever the length of the text", None,
              ["usage_implausible", "tokens_from_chunks"]))
         for made in events:
             made["response"]["finish_reason"] = "length"
-        self.assertIsNone(metrics.constant_usage(events))
+        self.assertIsNone(metrics.constant_usage(events, "completion"))
 
     def test_equal_counts_for_different_prompts_are_not_trusted(self) -> None:
         events = calls_of(5)
         events[4]["request"]["messages_chars"] = 3000
-        self.assertEqual(metrics.constant_usage(events),
+        self.assertEqual(metrics.constant_usage(events, "prompt"),
                          "prompt_tokens is 1000 in every call, whatever the length of the text")
 
     def test_lane_efficiency_is_against_ideal_scaling_of_the_one_lane_phases(self) -> None:
@@ -691,7 +693,7 @@ class Flags(unittest.TestCase):
              the_cell(calls_of(6, timing__reads=[[1, 9]]))["flags"],
              the_cell(calls_of(6, timing__reads=[[1, 8]]))["flags"],
              the_cell(with_tokens_per_s([100.0] * 8 + [200.0]))["flags"]),
-            (["few_samples"], [], ["coalesced"], [], ["outliers"]))
+            (["few_samples"], ["few_samples", "reloaded"], ["coalesced"], [], ["outliers"]))
 
     def test_flags_of_the_server(self) -> None:
         def endpoint(slots: Any, asked: Any, effective: Any) -> dict[str, Any]:

@@ -29,7 +29,19 @@ class Outcomes(unittest.TestCase):
         finished = says("a") + event({}, "stop")              # no [DONE]
         for name, made, outcome in (
                 ("an answer", reply(answer), "ok"),
-                ("limit of output tokens", reply(event({}, "length")), "ok"),
+                ("limit of output tokens", reply(says("a") + event({}, "length")), "ok"),
+                ("a tool call without text", reply(event({}, "tool_calls")), "ok"),
+                ("stopped without text", reply(event({}, "stop")), "empty_answer"),
+                ("without text, however many tokens",
+                 reply(event({}, "length", usage={"completion_tokens": 9})), "empty_answer"),
+                ("only hidden reasoning", reply(event({}, "length", usage={
+                    "completion_tokens_details": {"reasoning_tokens": 9}})), "ok"),
+                *((f"finish_reason {reason}", reply(says("a") + event({}, reason)),
+                   "interrupted_answer") for reason in (
+                    "abort", "cancelled", "content_filter", "insufficient_system_resource",
+                    "network_error", "load", "a reason of tomorrow")),
+                *((f"finish_reason {reason}", reply(says("a") + event({}, reason)), "ok")
+                  for reason in ("STOP", "MAX_TOKENS", "eos", "end_turn", "function_call")),
                 ("timeout", reply(says("a"), failure=("timeout", "x")), "timeout"),
                 ("connection lost", reply(says("a"), failure=lost), "connection_lost"),
                 ("connection lost after the answer", reply(answer, failure=lost), "ok"),
@@ -55,8 +67,10 @@ class Outcomes(unittest.TestCase):
                 ("blanks", reply(b" \n"), "no_events"),
                 ("a page", reply(b"<html>hello</html>"), "bad_response"),
                 ("no finish_reason", reply(says("a")), "interrupted_answer"),
-                ("no finish_reason before [DONE]", reply(says("a") + DONE),
-                 "interrupted_answer")):
+                ("no finish_reason before [DONE]", reply(says("a") + DONE), "ok"),
+                ("a finish_reason of that name", reply(says("a") + event({}, "null") + DONE),
+                 "ok"),
+                ("only [DONE]", reply(DONE), "interrupted_answer")):
             with self.subTest(name):
                 kind, error = replies.outcome_of(made)
                 self.assertEqual((kind, error and error["kind"]),
@@ -117,12 +131,6 @@ class Responses(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(replies.reasoning_of(reply(body)), {
                     "mode": mode, "chunks": chunks, "characters": characters})
-
-    def test_prompt_tokens_are_a_positive_integer(self):
-        for usage, tokens in (({"prompt_tokens": 9}, 9), ({"prompt_tokens": 0}, None),
-                              ({"prompt_tokens": True}, None), ({"prompt_tokens": 9.0}, None),
-                              ({}, None), (None, None), ("9", None)):
-            self.assertEqual(replies.prompt_tokens_of(usage), tokens)
 
     def test_another_model_than_the_requested_one_is_flagged(self):
         for model, asked, is_other in (

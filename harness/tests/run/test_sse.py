@@ -251,7 +251,7 @@ class Messages(Table):
             ("no delta", {"choices": [{"index": 0}]}),
             ("delta null", {"choices": [{"index": 0, "delta": None}]}),
             ("empty delta", delta()),
-            ("delta of another type", {"choices": [{"delta": "a"}]}),
+            ("delta of another type", {"choices": [{"delta": 7}]}),
             ("model of another type", {"choices": [], "model": 7}),
             ("role", delta(role="assistant")),
             ("content null", delta(role="assistant", content=None)),
@@ -352,7 +352,10 @@ class Messages(Table):
                 ("only zeros", (zeros,), zeros),
                 ("the last of zeros", ({"total_tokens": 0}, zeros), zeros),
                 ("invalid counts hide nothing", (USAGE, {"total_tokens": "9"}), USAGE),
-                ("one token counts", (USAGE, {"total_tokens": 1}), {"total_tokens": 1})))
+                ("field by field", (USAGE, {"total_tokens": 1}), {**USAGE, "total_tokens": 1}),
+                ("prompt first, answer later",
+                 ({"input_tokens": 37, "output_tokens": 0}, {"output_tokens": 8}),
+                 {"input_tokens": 37, "output_tokens": 8})))
 
 
 class Errors(Table):

@@ -10,6 +10,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
+from core.text import printable
 from run import timing
 from tests.scripted_endpoint import (
     ANSWER,
@@ -84,7 +85,12 @@ class Streams(Failures):
         ran = self.assert_table({
             "no usage": ((STREAM + says("One", " two.") + STOP + DONE,), answer(usage=None)),
             "no text": ((STREAM + event({"role": "assistant", "content": None})
-                         + event({}, "stop", usage=usage) + DONE,), answer("", 0, usage=usage)),
+                         + event({}, "stop", usage=usage) + DONE,),
+                        failure("empty_answer", "the server answered 200 with finish_reason stop, "
+                                "1 tokens by its count, and without any text", body=(
+                                    event({"role": "assistant", "content": None})
+                                    + event({}, "stop", usage=usage) + DONE),
+                                finish="stop", usage=usage)),
             "a character in three reads": (
                 (STREAM + smile[:at + 1], 0.02, smile[at + 1:at + 3], 0.02, smile[at + 3:] + END),
                 answer("One two. \N{GRINNING FACE}", 1)),
@@ -122,7 +128,8 @@ class Streams(Failures):
 
         self.assert_table({
             "only [DONE]": ((STREAM + DONE,), interrupted(DONE)),
-            "[DONE] after text": ((STREAM + said + DONE,), interrupted(said + DONE, **one)),
+            "[DONE] after text": ((STREAM + said + DONE,), 
+                                  answer("One", 1, finish=None, usage=None)),
             "close": ((STREAM + said,), interrupted(said, **one)),
             "close inside an event": ((STREAM + said + torn,), interrupted(said + torn, **one)),
             "reset": ((STREAM + said, 0.02, RESET),
@@ -141,16 +148,18 @@ class Streams(Failures):
 
     def test_a_200_without_any_event_is_not_an_answer(self):
         html, pings = b"<html><body>Welcome</body></html>", b": ping\n\n: ping\n\n"
-        other = "the server answered 200, but not with events"
+        def other(body: bytes) -> Any:
+            return failure("bad_response", "the server answered 200, but not with events of a chat "
+                           f"completion; the answer begins with {printable(body.decode().strip(), 60)!r}",
+                           body=body)
+
         nothing = failure("no_events", "the server answered 200 and sent no event")
         self.assert_table({
             "nothing": ((STREAM,), nothing),
             "nothing, with a length": ((response(b"", kind="text/event-stream"),), nothing),
-            "comments": ((STREAM + pings,), failure("bad_response", other, body=pings)),
-            "HTML": ((response(html, kind="text/html"),),
-                     failure("bad_response", other, body=html)),
-            "other JSON": ((response(b'{"status":"ok"}'),),
-                           failure("bad_response", other, body=b'{"status":"ok"}')),
+            "comments": ((STREAM + pings,), other(pings)),
+            "HTML": ((response(html, kind="text/html"),), other(html)),
+            "other JSON": ((response(b'{"status":"ok"}'),), other(b'{"status":"ok"}')),
         })
 
     def test_an_error_inside_a_stream_keeps_the_text_before_it(self):
@@ -197,7 +206,7 @@ class Streams(Failures):
                           answer("One", 1)),
             "wrong types": (
                 (STREAM + b'data: {"choices":{"0":1},"usage":7,"model":[]}\n\n'
-                 + b'data: {"choices":[{"delta":"x","finish_reason":{}}]}\n\n' + said,),
+                 + b'data: {"choices":[{"delta":7,"finish_reason":{}}]}\n\n' + said,),
                 answer("One", 1)),
         })
 

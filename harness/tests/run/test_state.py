@@ -43,7 +43,7 @@ def line(of: state.State, cell: plan.Cell, outcome: str = "ok", text: str = "ans
             "cold": cell.phase == "hello", "truncated": {"verdict": truncated, "reason": None},
             "request": {"prompt": of.question(cell).prompt, "salt": salt,
                         **plan.fingerprint(messages)},
-            "response": {"text": text, "usage": {"prompt_tokens": tokens}},
+            "response": {"text": text, "usage": {"prompt_tokens": tokens}, "server_timings": None},
             "timing": {"first_token_us": first_us, "done_us": 90_000} if asked else None}
 
 
@@ -259,7 +259,7 @@ class ContextEdge(unittest.TestCase):
         fields = of.beyond_the_edge(turns[2], TURNS[1])
         message = f"not asked: the conversation met the context's edge at question {TURNS[1]}"
         self.assertEqual(fields, {
-            "cold": False, "attempts": [], "request": {
+            "cold": False, "loaded": None, "attempts": [], "request": {
                 "prompt": SUITES["edge_append"][2].prompt,
                 **plan.fingerprint(of.messages(turns[2])), "salt": None, "options": {},
                 "dropped_fields": []},
@@ -284,7 +284,7 @@ class CallFields(unittest.TestCase):
         fields = self.fields(of, cell, reply(event({"content": "An answer."}, model="/served/m"),
                                            END))
         self.assertEqual(fields, {
-            "cold": False, "attempts": ["attempt"],
+            "cold": False, "loaded": None, "attempts": ["attempt"],
             "request": {"prompt": prompt, **plan.fingerprint(of.messages(cell)), "salt": "s",
                         "options": {"o": 1}, "dropped_fields": []},
             "response": {"http_status": 200, "text": "An answer.", "reasoning_text": "",
@@ -334,7 +334,8 @@ class CallFields(unittest.TestCase):
     def test_truncation_can_leave_out_the_latest_answers(self):
         of = known(names="frozen,edge_suite")
         first, second = of.cells("frozen", ["m"])[:2]
-        suite, response = of.cells("edge_suite", ["m"])[0], {"usage": {"prompt_tokens": 300}}
+        suite, response = of.cells("edge_suite", ["m"])[0], {
+            "usage": {"prompt_tokens": 300}, "server_timings": None, "finish_reason": "stop"}
         for cell, per_token in ((first, 4), (second, 400)):
             note(of, cell, tokens=max(
                 plan.fingerprint(of.messages(cell))["messages_chars"] // per_token, 1))

@@ -1,0 +1,97 @@
+"""Read a server's own token counts, field by field, under the names that servers use.
+
+A name that is missing, null or holds no count is skipped, so one bad field does not hide the
+others. A count that no name holds is None: not reported, which is not zero.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from core.records import Response
+
+# OpenAI, Anthropic and OpenAI's responses, Ollama, Gemini, llama.cpp, TGI and mlx, LM Studio.
+NAMES: dict[str, tuple[str, ...]] = {
+    "prompt": ("prompt_tokens", "input_tokens", "prompt_eval_count", "promptTokenCount",
+               "tokens_evaluated", "prompt_token_count", "promptTokens", "inputTokens",
+               "num_prompt_tokens"),
+    "completion": ("completion_tokens", "output_tokens", "eval_count", "candidatesTokenCount",
+                   "tokens_predicted", "generated_tokens", "generation_tokens",
+                   "completion_token_count", "completionTokens", "outputTokens",
+                   "num_generated_tokens", "num_completion_tokens"),
+    "total": ("total_tokens", "totalTokenCount", "total_token_count", "totalTokens"),
+    "cached": ("prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens",
+               "num_cached_tokens", "cached_prompt_tokens", "cachedContentTokenCount",
+               "prompt_cached_tokens", "cache_n"),
+    "reasoning": ("reasoning_tokens", "thoughtsTokenCount", "thinking_tokens"),
+}
+DETAILS: dict[str, tuple[str, ...]] = {
+    "cached": ("prompt_tokens_details", "input_tokens_details", "prompt_token_details"),
+    "reasoning": ("completion_tokens_details", "output_tokens_details"),
+}
+ALL_NAMES = tuple(name for names in NAMES.values() for name in names)
+TOP_LEVEL = ("prompt_eval_count", "eval_count", "tokens_evaluated", "tokens_predicted")
+# Places of a usage object in a message, besides `usage` itself.
+PLACES = ("x_groq", "usageMetadata", "usage_metadata", "stats")
+
+
+class Counts(NamedTuple):
+    """Token counts of one answer as the server reported them; None if it did not.
+
+    invalid: the name of a count of generated tokens that holds something else than a count.
+    """
+
+    prompt: Optional[int]
+    completion: Optional[int]
+    total: Optional[int]
+    cached: Optional[int]
+    reasoning: Optional[int]
+    invalid: Optional[str]
+
+
+def count(value: Any) -> Optional[int]:
+    """A non-negative whole number that a float holds exactly, else None; True is not a number."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value < 2 ** 53 else None
+
+
+def counts(response: Optional[Response]) -> Counts:
+    """All counts of an answer: from usage, else from the server's timings."""
+    usage: Any = (response["usage"] if response else None) or {}
+    timings: Any = (response["server_timings"] if response else None) or {}
+    found = {field: _field(usage, field) for field in NAMES}
+    prompt, cached = found["prompt"], found["cached"]
+    if prompt is not None and "input_tokens" in usage and "prompt_tokens" not in usage:
+        # Anthropic's input_tokens are those that were not read from a cache.
+        prompt += count(usage.get("cache_read_input_tokens")) or 0
+    if cached is None:
+        cached = count(timings.get("cache_n"))
+    if not prompt and count(timings.get("prompt_n")) is not None:
+        prompt = (count(timings["prompt_n"]) or 0) + (cached or 0)
+    completion = found["completion"]
+    invalid = next((name for name in NAMES["completion"]
+                    if usage.get(name) is not None and count(usage[name]) is None), None)
+    if completion is None and invalid is None:
+        completion = count(timings.get("predicted_n"))
+    return Counts(prompt, completion, found["total"], cached, found["reasoning"],
+                  invalid if completion is None else None)
+
+
+def has_counts(usage: Mapping[str, Any]) -> bool:
+    """Whether an object holds any of these counts, be it zero."""
+    return any(count(usage.get(name)) is not None for name in ALL_NAMES)
+
+
+def _field(usage: Mapping[str, Any], field: str) -> Optional[int]:
+    """The first positive count under the names of a field, else 0 if one of them is 0."""
+    holders = [usage.get(name) for name in DETAILS.get(field, ())]
+    values = [count(holder.get(name)) for holder in holders if isinstance(holder, dict)
+              for name in _detail_names(field)]
+    values += [count(usage.get(name)) for name in NAMES[field]]
+    known = [value for value in values if value is not None]
+    return next((value for value in known if value), 0 if known else None)
+
+
+def _detail_names(field: str) -> Sequence[str]:
+    return NAMES[field] if field == "reasoning" else (*NAMES[field], "cache_read", "cached")
