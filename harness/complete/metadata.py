@@ -90,6 +90,9 @@ def build(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str,
     """
     endpoint = endpoint_of(manifest, declared)
     runtime = _runtime(manifest, events, hardware, endpoint["same_machine"], declared)
+    models = [_model(at, manifest, events, runtime, declared)
+              for at in range(len(manifest["models"]))]
+    slots = {str(model["model"]): model["slots_count"]["value"] for model in models}
     return cast(Metadata, {
         "schema_version": SCHEMA_VERSION, "run_id": manifest["run_id"],
         "harness_version": manifest["harness_version"],
@@ -97,10 +100,9 @@ def build(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str,
         "synthetic": manifest["synthetic"], "smoke": manifest["smoke"],
         "run": _run(manifest, events, ledger_sha256),
         "endpoint": {**endpoint, "engine": _engine(manifest, events)},
-        "models": [_model(at, manifest, events, runtime, declared)
-                   for at in range(len(manifest["models"]))],
+        "models": models,
         "runtime": runtime,
-        **metrics.summarize_run(manifest, events, runtime["slots_count"]["value"])})
+        **metrics.summarize_run(manifest, events, slots)})
 
 
 def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ MIN_RANKED_N = 6              # the exact interval of a median exists from here
 MAX_WORDS_PER_TOKEN = 3
 SPARE_TOKENS = 16             # end marks and tags around reasoning count, but show no text
 MAX_CHUNKS_PER_TOKEN = 1.1    # a proxy may split a text; no server sends one token in two chunks
+SPARE_TOTAL_TOKENS = 2        # by which total_tokens may exceed prompt and answer
 LETTERS_PER_TOKEN = 3         # conservative: English has over 4, code 3
 MIN_HIDDEN_RATIO = 1.5        # tokens per chunk of text above which reasoning may be hidden
 MIN_CONSTANT_CALLS = 5        # as many equal counts for texts of different lengths are not counts

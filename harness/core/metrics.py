@@ -151,7 +151,7 @@ def usage_problem(call: CallFinished) -> Optional[str]:
     if chunks > defs.MAX_CHUNKS_PER_TOKEN * tokens + defs.SPARE_TOKENS:
         return "completion_tokens is less than the chunks of text"
     if is_streamed and counted.total and counted.prompt is not None \
-            and counted.total - counted.prompt > tokens + defs.SPARE_TOKENS:
+            and counted.total - counted.prompt > tokens + defs.SPARE_TOTAL_TOKENS:
         return "completion_tokens does not count the streamed reasoning"
     shown = tokens - (counted.reasoning or 0)
     if shown <= len(text.encode("utf-8", "replace")) + defs.SPARE_TOKENS:
@@ -503,7 +503,7 @@ class _Run(NamedTuple):
     distrusted: dict[str, Optional[str]]     # model: why its counts of output are not trusted
     bad_prompts: dict[str, Optional[str]]    # model: why its counts of prompts are not trusted
     after_failure: set[str]                  # calls right after one that the server broke off
-    slots_count: Optional[int]               # as reported or declared
+    declared_slots: Mapping[str, Optional[int]]      # by model
     makespans_us: dict[Key, Result]          # the models of MIXED_PHASE share one
 
 
@@ -522,16 +522,16 @@ class _Group(NamedTuple):
 
 
 def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
-                  slots_count: Optional[int] = None) -> dict[str, Any]:
+                  declared_slots: Optional[Mapping[str, Optional[int]]] = None) -> dict[str, Any]:
     """{"cells", "run_flags", "counts", "instrument"} of a run, as records.Metadata holds them.
 
-    slots_count: the number of requests that the server processes in parallel, if declared.
+    declared_slots: by model, the number of requests that the server processes in parallel.
     A cell is one model in one phase, in the ledger's order. Of several call_finished lines of one
     cell_id the last counts.
     """
     finished = [e for e in events if e["event"] == "call_finished"]
     calls = sorted({c["cell_id"]: c for c in finished}.values(), key=lambda c: c["seq"])
-    run = _run_of(manifest, events, calls, slots_count)
+    run = _run_of(manifest, events, calls, declared_slots or {})
     by_key: dict[Key, list[CallFinished]] = {(c["model"], c["phase"]): [] for c in finished}
     for call in calls:
         by_key[call["model"], call["phase"]].append(call)
@@ -543,7 +543,7 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
 
 
 def _run_of(manifest: Manifest, events: Sequence[LedgerLine], calls: list[CallFinished],
-            slots_count: Optional[int]) -> _Run:
+            declared_slots: Mapping[str, Optional[int]]) -> _Run:
     calibrations = [e for e in events if e["event"] == "instrument_calibrated"]
     answered: dict[str, list[CallFinished]] = {}
     made: dict[str, list[CallFinished]] = {}
@@ -562,7 +562,7 @@ def _run_of(manifest: Manifest, events: Sequence[LedgerLine], calls: list[CallFi
         {model: constant_usage(group, "completion") for model, group in answered.items()},
         {model: constant_usage(group, "prompt") for model, group in answered.items()},
         {after["cell_id"] for group in made.values() for before, after in zip(group, group[1:])
-         if before["outcome"] in defs.BROKEN_OUTCOMES}, slots_count,
+         if before["outcome"] in defs.BROKEN_OUTCOMES}, declared_slots,
         {key: _makespan_us(group) for key, group in spans.items()})
 
 
@@ -771,7 +771,7 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
     (model, phase), endpoint = key, run.endpoints.get(key[0])
     lanes = _phase_plan(run.manifest, phase)[0]
     own_lanes = _own_lanes(run.manifest, model, phase, lanes)
-    slots = run.slots_count or (endpoint["slots"]["count"] if endpoint else None)
+    slots = run.declared_slots.get(model) or (endpoint["slots"]["count"] if endpoint else None)
     if slots and slots < own_lanes:
         return True
     if lanes == 1 or slots and phase != defs.MIXED_PHASE:
