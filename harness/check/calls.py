@@ -105,6 +105,8 @@ class Replay(state.State):
         response, outcome = call["response"], call["outcome"]
         checks: Any = self.checks(cell, response) if outcome == "ok" and response else None
         yield from _compare("checks", call["checks"], checks)
+        if outcome == "ok" and self.lacks_reason(cell, response):
+            yield "response.finish_reason is null, but the server gave reasons before"
         lanes = next(entry["lanes"] for entry in self.manifest["plan"]["phases"]
                      if entry["phase"] == cell.phase)
         given: Any = call["truncated"]
@@ -208,7 +210,8 @@ def _outcome(call: records.CallFinished) -> Problems:
     if call["checks"] is not None:
         yield f"checks: outcome {outcome} has no answer to check"
     if outcome == "connect_failed" and status is not None \
-            or outcome in ("no_events", "interrupted_answer", "empty_answer", "stream_error") and status != 200 \
+            or outcome in ("no_events", "interrupted_answer", "empty_answer", "stream_error") \
+            and status != 200 \
             or outcome in ("http_error", "rate_limited", "server_busy") and status in (None, 200):
         yield f"outcome {outcome} cannot have HTTP status {status}"
     if call["timing"] is None and (response or outcome not in MAY_LACK_TIMING):

@@ -45,7 +45,9 @@ RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s", LAN
 SPOILS = {
     "truncated": ALL, "cached_prefill": FIRST_TOKEN, "client_bound": ALL, "suspended": ALL,
     "hidden_reasoning": ALL, "usage_implausible": RATES, "tokens_from_chunks": RATES,
-    "not_streamed": ALL, "model_mismatch": ALL,
+    "not_streamed": ALL, "model_mismatch": ALL, "survivors": ALL,
+    # Waiting is true, but it compares slots, not speed.
+    "queued": FIRST_TOKEN,
 }
 
 

@@ -60,17 +60,17 @@ _TAGS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "
          ("<|channel>thought", "<channel|>"))
 _ANSWER_START = (r"(?:\s*(?:<answer>|<response>|<\|START_RESPONSE\|>|<\|begin_of_solution\|>"
                  r"|<\|start_header_id\|>assistant<\|end_header_id\|>))?\s*")
-_MARKED = [(re.compile(r"\s*(?:%s)" % opened), re.compile("(?:%s)%s" % (closed, _ANSWER_START)))
+_MARKED = [(re.compile(rf"\s*(?:{opened})"), re.compile(f"(?:{closed}){_ANSWER_START}"))
            for opened, closed in (
     *((re.escape(opened), re.escape(closed)) for opened, closed in _TAGS),
     (r"(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)",
-     r"<\|channel\|>\s*final\b[^<]{0,80}<\|message\|>"),
+     r"<\|channel\|>\s*final\b(?:[^<]|<\|constrain\|>){0,80}<\|message\|>"),
     (r"analysis(?=[A-Z])|assistantanalysis", "assistantfinal"),
     (r"(?:\*\*)?Here(?: is|'s|\u2019s) my (?:thought process|thinking):",
      r"(?:\*\*)?Here(?: is|'s|\u2019s) my (?:response|answer):(?:\*\*)?"))]
 # Marks that open an answer without reasoning before it.
-_ONLY_ANSWER = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>\s*final\b[^<]{0,80}"
-                          r"<\|message\|>\s*")
+_ONLY_ANSWER = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>\s*final\b"
+                          r"(?:[^<]|<\|constrain\|>){0,80}<\|message\|>\s*")
 _LAST_MARKS = ("<|return|>", "<|end|>", "<|im_end|>", "<|eot_id|>", "<|END_RESPONSE|>",
                "<|end_of_solution|>", "</answer>", "</response>")
 _STEP = re.compile(r"([ \t]*)(?:#{1,6} )?(?:\*\*|__)?(?:step )?(\d{1,3})(?:\*\*|__)?[.):](?!\d)"

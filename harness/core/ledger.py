@@ -70,11 +70,12 @@ def validate_line(line: Any, exact: bool = False) -> list[schema.Finding]:
 
 def event_line(event: str, **fields: Any) -> dict[str, Any]:
     """A ledger line with its keys in the schema's order; KeyError for a wrong set of fields."""
-    names = schema.schema("ledger")["$defs"][event]["properties"]
+    kind = schema.schema("ledger")["$defs"][event]
     fields["event"] = event
-    if fields.keys() != names.keys():
-        raise KeyError(f"{event}: {sorted(fields.keys() ^ names.keys())}")
-    return {name: fields[name] for name in names}
+    wrong = fields.keys() - kind["properties"].keys() | set(kind["required"]) - fields.keys()
+    if wrong:
+        raise KeyError(f"{event}: {sorted(wrong)}")
+    return {name: fields[name] for name in kind["properties"] if name in fields}
 
 
 def dump_line(line: Mapping[str, Any]) -> bytes:

@@ -53,8 +53,6 @@ DIFFERENT_RATIO = 1.05        # smaller differences occur between two sessions o
 ONE_LANE_PHASES = ("frozen", "5q", "20q")    # what lanes are compared with
 GROWING_PHASES = ("edge_append",)            # slower from turn to turn by design
 MIXED_PHASE = "parallel_mixed"
-# Numbers of a cell with a flag that are true and yet not compared: they include waiting.
-UNRANKED_METRICS = {"queued": ("ttft_ms", "ttfo_ms", "prefill_tokens_per_s", "e2el_ms")}
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "n_predict")
 LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + b" \n"
 
@@ -178,8 +176,8 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("failures", f"Over {FAILED_SHARE:.0%} of the calls failed. Only the others were measured.",
          "See the kinds of failure in `outcomes`, fix the cause, and run with --retry-failed.",
          True),
-    Flag("survivors", f"{SURVIVORS_SHARE:.0%} of the calls or more failed, so the medians are those "
-         "of calls that had the machine more to themselves.",
+    Flag("survivors", f"{SURVIVORS_SHARE:.0%} of the calls or more failed, so the medians are "
+         "those of calls that had the machine more to themselves.",
          "Leave the phase out, or use fewer models or a lower --num-predict.", True),
     Flag("few_samples", f"Fewer than {MIN_RANKED_N} calls were answered, so the median has no "
          "interval.", "Use --repeats.", False),

@@ -114,6 +114,13 @@ def outcome_of(reply: Reply,
     return "ok", None
 
 
+def interrupted(status: Optional[int]) -> tuple[str, records.Error]:
+    """The failure of an answer without a finish_reason from a server that gives them."""
+    return "interrupted_answer", {
+        "kind": "interrupted_answer", "status": status, "body_start": None,
+        "message": "the stream ended without a finish_reason; earlier answers had one"}
+
+
 def reason_of(finish_reason: Optional[str]) -> Optional[str]:
     """A finish_reason in lower case; None if there is none."""
     reason = (finish_reason or "").strip().lower()

@@ -141,8 +141,8 @@ class StreamParser:
     of each field), `server_timings`, `finish_reason`, `system_fingerprint` (last wins) and `model`
     (first wins) are as the server sent them. `error` is the body of the first error, in any shape;
     `done`: `[DONE]` was received; `streamed` is False if the body was one JSON document instead of
-    a stream. `events` counts the events that were understood, `bad_events` the others. `flags` names
-    what was removed from the texts: see `remove_foreign_text` and `remove_repeated_text`.
+    a stream. `events` counts the events that were understood, `bad_events` the others. `flags`
+    names what was removed from the texts: see `remove_foreign_text` and `remove_repeated_text`.
 
     A chunk belongs to the read that brought the end of its `data:` line, be it CR, LF or CR LF (of
     which the CR is enough): from then on the text is known, although the empty line that closes
@@ -239,8 +239,9 @@ class StreamParser:
     def _early_chunks(self, at_ms: list[float], tokens: Optional[int]) -> int:
         """How many chunks the server's timings or its token count show to be no tokens."""
         timings, total = self.server_timings or {}, len(at_ms)
-        read_ms, generated_ms = (timings.get(name) if type(timings.get(name)) in (int, float)
-                                 else 0 for name in ("prompt_ms", "predicted_ms"))
+        read_ms, generated_ms = (
+            float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+            for value in (timings.get("prompt_ms"), timings.get("predicted_ms")))
         too_early = sum(ms * SPARE_RATIO + SPARE_MS < read_ms for ms in at_ms)
         spare_ms = SPARE_RATIO * generated_ms + 1000
         long_before = sum(at_ms[-1] - ms > spare_ms for ms in at_ms) if generated_ms else 0

@@ -11,8 +11,16 @@ from typing import Any, Optional
 from core import answer_checks, plan, records, usage
 from core.suites import PHASES, Question
 from engines import answers, queries
-from run.reply import (AT_LIMIT, Reply, call_flags, outcome_of, reason_of, reasoning_of,
-                       response_of)
+from run.reply import (
+    AT_LIMIT,
+    Reply,
+    call_flags,
+    interrupted,
+    outcome_of,
+    reason_of,
+    reasoning_of,
+    response_of,
+)
 
 Json = dict[str, Any]
 Cache = tuple[Optional[str], Json]     # a salt, and request fields, that bypass the prompt cache
@@ -50,6 +58,7 @@ class State:
         self._turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
         self._salts: dict[tuple[str, int], str] = {}
         self._edges: dict[tuple[str, int], str] = {}
+        self._gives_reasons: set[str] = set()           # models with a finish_reason so far
         self._cut: set[tuple[str, int]] = set()         # conversations that the server truncated
 
     # -- from ledger lines
@@ -71,6 +80,8 @@ class State:
         self.outcomes[cell.cell_id] = event["outcome"]
         if cell.phase == "hello" and event["outcome"] != "ok":
             self.failed_hellos.add(cell.model)
+        if event["response"] and reason_of(event["response"].get("finish_reason")):
+            self._gives_reasons.add(cell.model)
         if timing and timing["done_us"]:
             self.spent_us.append(timing["done_us"])
         if event["outcome"] == "ok" and timing and event["response"]:
@@ -204,6 +215,8 @@ class State:
             outcome = "context_limit"
             error = {**error, "kind": outcome, "message":
                      "the prompt fills the context; " + error["message"]}
+        if outcome == "ok" and self.lacks_reason(cell, response):
+            outcome, error = interrupted(reply.status)
         checks = self.checks(cell, response) if outcome == "ok" and response else None
         return {"cold": is_cold(cell, loaded), "loaded": loaded, "attempts": attempts,
                 "request": {"prompt": self.question(cell).prompt, **plan.fingerprint(messages),
@@ -213,6 +226,11 @@ class State:
                 "checks": checks, "flags": sorted({*reply.stream.flags, *call_flags(
                     reply.stream.model, self.served[cell.model])}),
                 "outcome": outcome, "error": error}
+
+    def lacks_reason(self, cell: plan.Cell, response: Optional[records.Response]) -> bool:
+        """Whether an answer ended without a finish_reason, while earlier ones had one."""
+        return (cell.model in self._gives_reasons and response is not None
+                and reason_of(response["finish_reason"]) is None)
 
     def _fills_context(self, cell: plan.Cell, response: Optional[records.Response]) -> bool:
         """Whether the prompt left no room for an answer."""

@@ -551,7 +551,7 @@ CASES = (
     Case("data-too-regular", "decode rates", even_rates, spec=LANES),
     Case("data-too-regular", "multiples of 100", round_times, spec=LONG),
     Case("tokens-implausible", "prompts", lambda made: count_prompts(made, 6)),
-    Case("tokens-implausible", "more chunks", lambda made: count_answers(
+    Case("cells-not-ranked", "usage_implausible", lambda made: count_answers(
         made, lambda call: -(-len(call["response"]["text"].split()) // 3))),
     # documents
     Case("document-differs", "counts", after=lambda made: made.metadata.update(counts={"ok": 1})),

@@ -632,6 +632,78 @@ class InlineReasoning(unittest.TestCase):
         self.assertEqual((stream.texts, stream.kinds), (["t", "<think>a</think>b"], ["r", "a"]))
 
 
+class ForeignText(unittest.TestCase):
+    """Text that is not newly generated is removed, and named in `flags`."""
+
+    WORDS = [f" word{i}" for i in range(40)]
+
+    def removed(self, *reads: bytes, ms: Optional[list[float]] = None) -> tuple[list[str], Any]:
+        stream = parsed(*reads)
+        stream.remove_foreign_text(ms or [float(i) for i in range(len(reads))])
+        stream.remove_repeated_text()
+        self.assertEqual(len(stream.texts), len(stream.reads))
+        self.assertEqual(len(stream.texts), len(stream.kinds))
+        return stream.texts, stream.flags
+
+    def test_status_lines_before_the_stream_has_an_identity(self):
+        status = [event({"choices": [{"delta": {"reasoning_content": line}}]})
+                  for line in ("loading\n", ".", "done\n")]
+        answer = [event({**delta(content=word), "id": "c-1"}) for word in self.WORDS]
+        self.assertEqual(self.removed(*status, *answer), (self.WORDS, ["foreign_text"]))
+        role = event(delta(role="assistant", content=None))
+        plain = [text(word) for word in self.WORDS]
+        self.assertEqual(self.removed(*status, role, *plain), (self.WORDS, ["foreign_text"]))
+        self.assertEqual(self.removed(*plain), (self.WORDS, []))           # never an identity
+
+    def test_another_id_counts_if_the_server_counted_fewer_tokens(self):
+        status = event({**delta(content="loading\n"), "id": "load"})
+        answer = [event({**delta(content=word), "id": "c-1"}) for word in self.WORDS]
+        for tokens, flags in ((40, ["foreign_text"]), (41, [])):
+            usage = event({"choices": [], "usage": {"completion_tokens": tokens}})
+            self.assertEqual(self.removed(status, *answer, usage)[1], flags, tokens)
+
+    def test_the_servers_own_times_and_counts_show_what_came_too_early(self):
+        answer = [text(word) for word in self.WORDS]
+        ms = [5.0, 6.0, *(1000.0 + 10 * i for i in range(41))]
+        late_ms = [5.0, 2000.0, *(4000.0 + 10 * i for i in range(41))]
+        for name, end, times in (
+                ("prompt_ms", {"timings": {"prompt_ms": 900.0}}, ms),
+                ("predicted_ms", {"timings": {"predicted_ms": 400.0, "predicted_n": 40}}, late_ms),
+                ("tokens", {"usage": {"completion_tokens": 40}}, late_ms)):
+            with self.subTest(name):
+                self.assertEqual(self.removed(
+                    text("load"), text("ing"), *answer, event({"choices": [], **end}), ms=times),
+                    (self.WORDS, ["foreign_text"]))
+        # A pause in the middle of an answer is none of this.
+        paused = [10.0 * i + 3000 * (i > 9) for i in range(41)]
+        for end in ({"timings": {"predicted_ms": 400.0, "predicted_n": 40}},
+                    {"usage": {"completion_tokens": 40}}, {"timings": {"prompt_ms": 9e9}}):
+            self.assertEqual(self.removed(
+                *answer, event({"choices": [], **end}), ms=paused), (self.WORDS, []))
+
+    def test_text_that_was_sent_before(self):
+        words, half = self.WORDS, "".join(self.WORDS[:20])
+        whole = "".join(words)
+        so_far = ["".join(words[:i + 1]) for i in range(len(words))]
+        counted = event({"choices": [], "usage": {"completion_tokens": 40}})
+        for name, sent in (("again in the middle", [*words[:20], half, *words[20:]]),
+                           ("again at the end", [*words, whole]),
+                           ("again, without blanks around", [*words, whole.strip()]),
+                           ("cumulative", so_far),
+                           ("each chunk twice", [one for word in words for one in (word, word)]),
+                           ("the stream twice", words + words)):
+            with self.subTest(name):
+                found, flags = self.removed(*map(text, sent), counted)
+                self.assertEqual(("".join(found), flags), (whole, ["repeated_text"]))
+
+    def test_a_model_may_repeat_itself(self):
+        loop = [" the", " same", " old", " song"] * 10
+        counted = event({"choices": [], "usage": {"completion_tokens": 40}})
+        for sent in (loop, ["a"] * 40, ["ab", "abab", "abababab", "c"], ["ha", "haha"]):
+            self.assertEqual(self.removed(*map(text, sent), counted), (sent, []))
+        self.assertEqual(self.removed(*map(text, loop)), (loop, []))
+
+
 class Bounded(unittest.TestCase):
     def test_a_servers_object_is_kept_as_valid_json_and_bounded(self):
         deep: Any = "x"

@@ -128,8 +128,8 @@ class Streams(Failures):
 
         self.assert_table({
             "only [DONE]": ((STREAM + DONE,), interrupted(DONE)),
-            "[DONE] after text": ((STREAM + said + DONE,), 
-                                  answer("One", 1, finish=None, usage=None)),
+            "[DONE] after text": ((STREAM + said + DONE,), failure(
+                "interrupted_answer", NO_REASON + "; earlier answers had one", **one)),
             "close": ((STREAM + said,), interrupted(said, **one)),
             "close inside an event": ((STREAM + said + torn,), interrupted(said + torn, **one)),
             "reset": ((STREAM + said, 0.02, RESET),
