@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from core import ledger, metrics, schema
+from core import ledger, metrics, schema, usage
 from core.metric_definitions import GROWING_PHASES, SPARE_TOKENS
 
 Json = dict[str, Any]
@@ -64,11 +64,11 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
         cells = [cell for cell in metadata["cells"]
                  if cell["model"] == model["model"] and cell["lanes"] == 1]
         context = model["context_effective_tokens"]["value"]
-        longest = max((prompt + answer for prompt, answer in map(_usage, own)
-                       if prompt and answer), default=0)
+        longest = max((prompt or 0 for prompt, _ in map(_usage, own)), default=0)
         found = []
+        # An answer may continue beyond the context (flag context_shift), a prompt may not.
         if context and longest > context:
-            found.append(("context-exceeded", f"{longest} tokens in a context of {context}"))
+            found.append(("context-exceeded", f"{longest} prompt tokens in a context of {context}"))
         if metadata["endpoint"]["same_machine"]["value"] is True:
             found += _physics(model, cells, metadata["runtime"], hardware)
         found += [*_server(own, events, model), *_counts(own, events, context), *_tokens(own)]
@@ -154,9 +154,8 @@ def _roof_gb_per_s(held: Json, runtime: Any, hardware: Any) -> Optional[float]:
 # --- the server's own numbers --------------------------------------------------------------------
 def _usage(call: Any) -> tuple[Optional[int], Optional[int]]:
     """(prompt tokens, answer tokens) by the server's count."""
-    usage = call["response"]["usage"] or {}
-    prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (prompt if type(prompt) is int else None, answer if type(answer) is int else None)
+    counted = usage.counts(call["response"])
+    return counted.prompt, counted.completion
 
 
 def _number(holder: Any, name: str) -> Optional[float]:
@@ -219,12 +218,11 @@ def _cut_answer(call: Any, context: Optional[int]) -> Optional[str]:
 
 
 def _usage_problems(call: Any) -> Iterator[str]:
-    (prompt, answer), usage = _usage(call), call["response"]["usage"] or {}
+    (prompt, answer), counted = _usage(call), usage.counts(call["response"])
     timings = call["response"]["server_timings"]
     prompt_n, cache_n, predicted_n = (_number(timings, name)
                                       for name in ("prompt_n", "cache_n", "predicted_n"))
-    total = _number(usage, "total_tokens")
-    cached = _number(usage.get("prompt_tokens_details"), "cached_tokens")
+    total, cached = counted.total, counted.cached
     limit = _number(call["request"]["options"], "max_tokens")
     if None not in (prompt, answer, total) and total != (prompt or 0) + (answer or 0):
         yield f"total_tokens is {total:g}, prompt and answer have {prompt} and {answer}"

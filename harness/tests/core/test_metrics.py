@@ -164,6 +164,25 @@ class OneCall(unittest.TestCase):
                         timing__chunk_us=[200_000] + [10_000] * 13)
             self.assertEqual(metrics.usage_is_usable(made), usable, tokens)
 
+    def test_usage_that_leaves_out_streamed_reasoning_is_ignored(self) -> None:
+        for tokens, total, mode, usable in (
+                (20, None, "none", False), (41, None, "streamed", True),
+                (38, 1041, "streamed", False), (38, 1041, "none", True),
+                (41, 1041, "streamed", True)):
+            made = call(reasoning__mode=mode, response__usage={
+                "prompt_tokens": 1000, "completion_tokens": tokens, "total_tokens": total})
+            self.assertEqual(metrics.usage_is_usable(made), usable, (tokens, total, mode))
+
+    def test_a_growing_conversation_needs_its_cached_tokens_for_a_prefill_rate(self) -> None:
+        def why(count: int, **usage_fields: Any) -> Any:
+            made = call(phase="edge_append", request__messages_count=count, response__usage={
+                "prompt_tokens": 1000, "completion_tokens": 41, **usage_fields})
+            return metrics.call_metrics(made)["null_reasons"].get("prefill_tokens_per_s")
+
+        self.assertEqual([why(1), why(3, cached_tokens=0)], [None, None])
+        self.assertIn("cached tokens are not reported", why(3))
+        self.assertEqual(why(3, cached_tokens=900), "cached")
+
     def test_words_of_streamed_reasoning_count(self) -> None:
         made = call(response__reasoning_text=" word" * 300)
         self.assertEqual(metrics.usage_problem(made),
@@ -704,6 +723,71 @@ class Flags(unittest.TestCase):
         found = [the_cell([facts, *lanes], planned=planned)["flags"] for facts in (
             endpoint(None, 4096, None), endpoint(4, 4096, 4096), endpoint(3, 4096, 2048))]
         self.assertEqual(found, [[], [], ["context_differs", "queued"]])
+
+    def test_waiting_is_seen_from_declared_slots_and_from_the_times(self) -> None:
+        def lanes(at_once: int, waits: bool = True) -> list[dict[str, Any]]:
+            """Eight calls on four lanes, of which a server answers so many at once."""
+            made = calls_of(8, phase="parallel_same", lanes=4)
+            for i, one in enumerate(made):
+                free_us = i // at_once * 410_000 if waits else i // 4 * 410_000
+                started_us = i // 4 * 4 // at_once * 410_000 if waits else free_us
+                first_us = free_us - started_us + 200_000
+                one["timing"].update(
+                    started_us=started_us, first_token_us=first_us,
+                    last_token_us=first_us + 400_000, chunk_us=[first_us] + [10_000] * 40)
+            return made
+
+        planned, alone = manifest(("20q", 1, 6), ("parallel_same", 4, 8)), calls_of(6)
+
+        def is_queued(calls: list[dict[str, Any]], declared: Any = None) -> bool:
+            events = [*alone, *({**c, "seq": c["seq"] + 10, "cell_id": f"p{c['seq']}"}
+                                for c in calls)]
+            found = metrics.summarize_run(planned, events, declared)
+            return "queued" in found["cells"][1]["flags"]
+
+        self.assertEqual([is_queued(lanes(1)), is_queued(lanes(2)), is_queued(lanes(4))],
+                         [True, True, False])
+        self.assertEqual([is_queued(lanes(4), {"m": slots}) for slots in (None, 1, 4)],
+                         [False, True, False])
+
+    def test_a_third_of_failed_calls_leaves_survivors(self) -> None:
+        events = calls_of(9)
+        found = []
+        for failed in (2, 3, 9):
+            for made in events[:failed]:
+                made.update(outcome="timeout")
+            found.append("survivors" in the_cell(events, planned=manifest(("20q", 1, 9)))["flags"])
+        self.assertEqual(found, [False, True, False])
+
+    def test_loads_are_left_out_of_the_times(self) -> None:
+        events = calls_of(6)
+        events[1].update(outcome="interrupted_answer")
+        events[2]["timing"].update(first_token_us=900_000, chunk_us=[900_000] + [10_000] * 40)
+        cell = the_cell(events, planned=manifest(("20q", 1, 6)))
+        self.assertEqual((cell["metrics"]["ttft_ms"]["n"], cell["metrics"]["ttft_ms"]["max"],
+                          "reloaded" in cell["flags"]), (4, 200.0, True))
+        self.assertIn("loaded during this call", cell["null_reasons"]["ttft_ms"])
+        events[2].update(cold=False)
+        events[1].update(outcome="ok")              # without a failure it is only slow
+        self.assertNotIn("reloaded", the_cell(events, planned=manifest(("20q", 1, 6)))["flags"])
+        events[2].update(cold=True)
+        self.assertIn("reloaded", the_cell(events, planned=manifest(("20q", 1, 6)))["flags"])
+
+    def test_a_later_hello_is_not_averaged_with_the_first(self) -> None:
+        hellos = calls_of(2, phase="hello")
+        hellos[0].update(cold=True)
+        hellos[0]["timing"].update(first_token_us=900_000, chunk_us=[900_000] + [10_000] * 40)
+        hellos[1].update(segment=1, repeat=1)
+        cell = the_cell(hellos, planned=manifest(("hello", 1, 1)))
+        self.assertEqual((cell["metrics"]["ttft_ms"]["median"], cell["metrics"]["ttft_ms"]["n"],
+                          cell["ok"], cell["cold"]), (900.0, 1, 2, True))
+
+    def test_an_answer_beyond_the_context_and_one_without_a_reason_are_flagged(self) -> None:
+        facts = {"event": "endpoint_identified", "model": "m", "slots": {"count": None},
+                 "context": {"requested_tokens": 1020, "effective_tokens": 1020}}
+        self.assertEqual(self.flags(extra=(facts,)), ["context_shift"])
+        self.assertEqual(self.flags(call(response__finish_reason=None)), ["no_finish_reason"])
+        self.assertEqual(self.flags(call(reasoning__mode="inline")), ["inline_reasoning"])
 
     def test_cache_probe_flags_all_cells_except_the_cold_one(self) -> None:
         probe = {"event": "cache_probed", "model": "m", "verdict": "cached"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import prompts
-from core import answer_checks, privacy
+from core import answer_checks, plan, privacy
 from core.plan import cells_of, messages_of, plan_of, skip_reason
 from core.release import RELEASES
 from core.suites import ADVISORY_FIELDS, PHASES, QUESTION_FIELDS, load_suites
@@ -342,6 +342,32 @@ class EdgeSuite(unittest.TestCase):
                 with self.subTest(question.id, chars_per_token=chars_per_token):
                     share = len(self.content(question)) / chars_per_token / 4096
                     self.assertTrue(0.60 < share < 0.85, share)
+
+
+class Truncation(unittest.TestCase):
+    def test_verdict_of_each_kind(self) -> None:
+        told = [("frozen", 4000, 1000), ("20q", 2000, 500)]
+        turns = [*told, ("edge_append", 8000, 2000)]
+        for name, phase, tokens, chars, earlier, context, more, verdict in (
+                ("not truncated", "20q", 1000, 4000, told, 4096, {}, "no"),
+                ("half is missing", "20q", 1000, 8000, told, 2048, {}, "yes"),
+                ("a third is missing, and it may not have fitted", "20q", 1400, 8000, told, None,
+                 {}, "unknown"),
+                ("a third is missing, but it fits", "20q", 1400, 8000, told, 4096, {}, "no"),
+                ("fills the context, no room to answer", "20q", 4090, 17000, told, 4096,
+                 {"room_tokens": 3}, "yes"),
+                ("fills the context, more was sent", "20q", 4095, 19000, told, 4096, {}, "yes"),
+                ("fills the context", "20q", 4095, 16400, told, 4096, {}, "unknown"),
+                ("ended at a limit elsewhere", "20q", 1000, 4000, told, 4096, {"room_tokens": 3},
+                 "no"),
+                ("the conversation shrank", "edge_append", 1900, 9000, turns, 4096, {}, "yes"),
+                ("it hardly grew", "edge_append", 2050, 11000, turns, 4096, {}, "yes"),
+                ("it grew", "edge_append", 2700, 11000, turns, 4096, {}, "no"),
+                ("an earlier turn was truncated", "edge_append", 2700, 11000, turns, 4096,
+                 {"was_cut": True}, "yes")):
+            with self.subTest(name):
+                self.assertEqual(plan.truncation(phase, tokens, chars, earlier, context, None,
+                                                 **more)["verdict"], verdict)
 
 
 if __name__ == "__main__":

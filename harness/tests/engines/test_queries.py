@@ -2,7 +2,7 @@
 import json
 import unittest
 
-from engines import queries, servers
+from engines import answers, queries, servers
 from tests.engines.recorded import changed, listing, recorded
 
 
@@ -205,6 +205,24 @@ class Commands(unittest.TestCase):
         self.assertEqual(set(queries.USUAL_PORTS),
                          {11434, 8080, 1234, 8000, 5001, 30000, 1337})
         self.assertEqual(queries.USUAL_PORTS[8080], ("llama.cpp", "LocalAI", "mlx-lm"))
+
+
+class LoadState(unittest.TestCase):
+    def test_whether_a_model_is_loaded(self):
+        tags = [{"name": "a:latest", "digest": "1"}, {"name": "copy-of-a:latest", "digest": "1"},
+                {"name": "b:latest", "digest": "2"}]
+
+        def asked(running, model):
+            probes = {path: answers.Probe(200, {}, body, "") for path, body in (
+                ("/api/tags", {"models": tags}), ("/api/ps", running))}
+            return queries.is_loaded("Ollama", model, probes)
+
+        loaded = {"models": tags[:1]}
+        self.assertEqual([asked(loaded, name) for name in ("a", "copy-of-a", "b")],
+                         [True, True, False])
+        self.assertEqual([asked({"models": []}, "a"), asked({}, "a")], [False, None])
+        self.assertEqual(queries.state_paths("Ollama"), ("/api/ps",))
+        self.assertIsNone(queries.is_loaded("unknown", "a", {}))
 
 
 if __name__ == "__main__":
