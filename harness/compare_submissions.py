@@ -166,7 +166,8 @@ def cells(place: ranking.Place) -> tuple[str, ...]:
     rank = "" if place.rank is None else f"{place.rank}{'=' if place.tied else ''}"
     return (rank, plain(device.tag), plain(entries.device_text(device)),
             f"{device.memory_gib:g} GiB" if device.memory_gib else "",
-            plain(entries.runtime_text(row.runtime)), plain(row.model),
+            plain(", ".join(filter(None, (entries.runtime_text(row.runtime),
+                                          row.configuration)))), plain(row.model),
             plain(row.quantization or ""), row.phase or "all",
             *(spread_text(row.numbers.get(name)) for name in SHOWN),
             f"{len(row.runs)}" + (f" of {len(row.runs) + row.left_out}" if row.left_out else ""),

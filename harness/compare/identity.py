@@ -455,14 +455,25 @@ def _text(value: Any) -> Optional[str]:
     return " ".join(sorted(map(str, value))) if isinstance(value, list) else str(value).lower()
 
 
-ENGINE_DEFAULTS = {"draft_model": "none", "flash_attention": "auto", "kv_cache_type": "f16",
-                   "gpu_offload": "1"}
+USUAL = {"draft_model": "none", "flash_attention": "auto", "kv_cache_type": "f16",
+         "gpu_offload": "1", "cards_used": "1"}
+SHOWN = ("draft_model", "kv_cache_type", "flash_attention", "gpu_offload", "cards_used",
+         "batch_tokens", "micro_batch_tokens", "threads")
 
 
-def configuration_text(settings: Iterable[tuple[str, Optional[str]]]) -> str:
-    """What differs from the usual: `kv_cache_type q8_0, draft_model qwen-2.5-0.5b`."""
-    shown = ("draft_model", "kv_cache_type", "flash_attention", "gpu_offload", "batch_tokens",
-             "micro_batch_tokens", "threads", "cards_used")
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings
-                     if value not in (None, "default", ENGINE_DEFAULTS.get(name))
-                     and (name in shown or name.startswith("flag ")))
+def configuration_text(one: Identity) -> str:
+    """Known settings that differ from the usual, such as `kv cache type q8_0`."""
+    engine, _, backend = one.runtime
+    usual = {**USUAL, **tables.DEFAULTS.get(engine or "", {})}
+    if backend == "cpu":
+        usual.update({"gpu_offload": "0", "cards_used": "0"})
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in one.configuration
+                     if value not in (None, "default", usual.get(name))
+                     and (name in SHOWN or name.startswith("flag ")))
+
+
+def weights_text(one: Identity) -> str:
+    """`bartowski/qwen2.5-7b-instruct-gguf`, `sha256 3f9a1c`, or `weights unknown`."""
+    if one.weights.startswith("unknown: "):
+        return "weights unknown"
+    return re.sub(r"^sha256:([0-9a-f]{6}).*", r"sha256 \1", one.weights)

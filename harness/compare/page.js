@@ -1,24 +1,25 @@
-// Filters, sorts and draws what pages.py computed; it computes no number of its own. The state of the
-// page is its address: #phase=20q&sort=ttft, or #row=<id>, or #run=<uuid>. Whatever strangers wrote
-// ends in text nodes and attributes set by name, never in markup.
+// Filter, sort and draw the data that page.py computed; no number is computed here. The state of the
+// page is its address: #phase=20q&sort=ttft, or #row=<id>, or #run=<uuid>. Text of submissions becomes
+// text nodes and attributes, never markup.
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SORTS = Object.keys(DATA.sorts);
 const PHASES = Object.keys(DATA.phases);
-const PAGE_ROWS = 100;                       // more are drawn when asked for
+const PAGE_ROWS = 100;                       // more are drawn on request
 const LOG_FROM_RATIO = 30;                   // values further apart are drawn on a logarithmic scale
 const RATIO_OF_TEXT = { device: 1, hardware: 1, runtime: 1, runs: 1, checks: 1 };
 
-// A row as pages.py writes it (see `_row` there), by name.
+// Rows as `_row` in page.py writes them.
 const ROWS = DATA.rows.map(([id, device, runtime, model, quantization, phase, ranks, reasons, numbers,
-  checks, flags, runs, leftOut, values]) => ({
+  checks, flags, runs, leftOut, values, settings]) => ({
   id, device: DATA.devices[device], runtime: DATA.runtimes[runtime], model: DATA.models[model],
   quantization: DATA.quantizations[quantization], phase: PHASES[phase],
   ranks: Object.fromEntries(SORTS.map((name, i) => [name, ranks[i]])),
   reasons: reasons.map((i) => DATA.reasons[i]),
   numbers: Object.fromEntries(SORTS.map((name, i) => [name, numbers[i]])),
   checks, flags, runs: runs.map((i) => DATA.runs[i]), leftOut, values,
+  settings: DATA.settings[settings],
 }));
 ROWS.forEach((row) => {
   const [tag, hardware, , notes] = row.device;
@@ -40,14 +41,14 @@ const h = (name, attributes, ...children) =>
 const s = (name, attributes, ...children) =>
   fill(document.createElementNS(SVG, name), attributes, children);
 
-/** What the page shows below its head, instead of what it showed. */
+/** Replace the content below the header. */
 const show = (...parts) => {
   const main = document.getElementById("main");
   main.replaceChildren();
   fill(main, {}, parts);
 };
 
-/** Three significant digits, as the program's own tables have them. */
+/** Three significant digits, as in the program's tables. */
 function digits(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
@@ -70,12 +71,12 @@ const plural = (count, word) => `${count.toLocaleString("en-US")} ${word}${count
 const percent = (value) => `${Math.round(value * 100) / 100}%`;
 const dateOf = (at) => at.slice(0, 10);
 
-/** {at(value) -> 0..100, ticks}: from 0, or logarithmic where values are far apart. */
+/** {at(value) -> 0..100, ticks}: from 0, or logarithmic if values are far apart. */
 function scaleOf(values) {
-  const told = values.filter((value) => value > 0);
-  if (!told.length) return { at: () => 0, ticks: [], log: false };
-  const most = Math.max(...told);
-  const least = Math.min(...told);
+  const positive = values.filter((value) => value > 0);
+  if (!positive.length) return { at: () => 0, ticks: [], log: false };
+  const most = Math.max(...positive);
+  const least = Math.min(...positive);
   if (most / least > LOG_FROM_RATIO) {
     const low = Math.floor(Math.log10(least));
     const high = Math.ceil(Math.log10(most) + 1e-9);
@@ -125,7 +126,7 @@ function addressOf(changes, from = state()) {
   return `#${new URLSearchParams(words)}`;
 }
 
-/** Filters belong to the page one is on: they replace its address, and Back leaves it. */
+/** Filters replace the current address, so that Back leaves the page. */
 function filterBy(changes) {
   history.replaceState(null, "", addressOf(changes));
   draw();
@@ -175,7 +176,7 @@ function comparer(now) {
   };
 }
 
-/** Rows of one model and phase belong together: only they are ranked against each other. */
+/** Rows of one model and phase, which are ranked against each other. */
 function blocksOf(rows, now) {
   const blocks = new Map();
   for (const row of rows) {
@@ -238,7 +239,7 @@ function rowOf(row, now, columns, scale, flagged) {
       row.reasons.length ? h("span", { class: "reason" }, `not ranked: ${row.reasons.map(worded)
         .join("; ")}`) : null),
     h("td", { class: "how", role: "cell" }, row.quantization || "unknown format",
-      h("span", { class: "sub" }, row.runtime)),
+      h("span", { class: "sub" }, row.runtime), h("span", { class: "sub" }, row.settings)),
     h("td", { class: "plot", role: "cell" }, intervalOf(row, now.drawn, scale)),
     columns.map((sort) => numberCell(row, sort, now)),
     h("td", { class: "number", role: "cell", "data-title": "runs" }, runs),
@@ -248,7 +249,7 @@ function rowOf(row, now, columns, scale, flagged) {
       h("span", { class: "flag" }, worded(flag)))) : null);
 }
 
-/** A flag's name as words; other reasons are sentences by now. */
+/** A flag's name as words; other reasons are sentences already. */
 const worded = (name) => (name in DATA.flags ? name.replaceAll("_", " ") : name);
 
 function headOf(now, columns, flagged) {
@@ -292,7 +293,7 @@ function blockOf(block, now, columns, room, flagged) {
   if (rest.length && shown.length > ranked.length) {
     rows.splice(ranked.length, 0, h("tr", { class: "rest", role: "row" },
       h("th", { colspan: wide + 4, scope: "rowgroup", role: "rowheader" },
-        ranked.length ? "Not ranked, since they cannot be compared with those above" :
+        ranked.length ? "Not ranked, because they cannot be compared with those above" :
           "None of these can be ranked")));
   }
   return [shown.length, h("tbody", { role: "rowgroup" },
@@ -360,16 +361,14 @@ function guide() {
   const term = (name, text) => [h("dt", {}, name), h("dd", {}, text)];
   return h("details", { class: "guide" }, h("summary", {}, "How to read this"),
     h("dl", {},
-      term("a row", "One device with one runtime and one model format: the median over all of its " +
-        "runs, never the best of them."),
-      term("the line", "How sure the dot is. For a single run the exact 95 % interval of the median " +
-        "across prompts, for two to five runs the lowest and the highest, from six runs on the " +
-        "exact 95 % interval over runs."),
-      term("a rank", "Given within one model and phase. Rows that share one (=) cannot be told " +
-        "apart: their intervals overlap, or they are less than 5 % from each other."),
-      term("not ranked", "Other questions or options, a prompt cache, a cut context, a client that " +
-        "was the bottleneck, an unsteady or hosted machine: shown with the reason, compared with " +
-        "nothing."),
+      term("row", "One machine with one model, format, runtime and configuration: the median over " +
+        "all of its runs, never the best of them."),
+      term("line", "The 95 % interval of the dot over runs. It assumes a spread of 3 % between runs " +
+        "(5 % for several lanes) until the runs themselves show it."),
+      term("rank", "1 + the number of rows of the same model and phase that are faster, by a t-test " +
+        "and at least 5 %. Rows with = share a rank."),
+      term("not ranked", "Runs with other questions or options, a prompt cache, a truncated context, a " +
+        "client that was the bottleneck, unstable speed or a hosted endpoint. The reason is shown."),
       SORTS.map((name) => term(DATA.sorts[name][0], DATA.sorts[name][3]))));
 }
 
@@ -386,7 +385,7 @@ function drawRanking() {
     show(h("h1", { tabindex: -1 }, "Ranking"), guide(), filters,
       h("p", { class: "count", role: "status" }), h("div", { class: "results" }));
   } else {
-    // The field somebody is typing in stays as it is; the others follow the address.
+    // The focused field keeps its value; the others follow the address.
     for (const field of filters.elements) {
       const value = { ...now, sort: now.drawn }[field.name] || "";
       if (field.type === "checkbox") field.checked = value === "only";
@@ -448,12 +447,12 @@ function drawRow(id) {
   const handles = new Set(row.runs.map((run) => run[1]));
   show(backLink(), h("h1", { tabindex: -1 }, row.device[0]),
     h("p", { class: "lead" }, h("strong", {}, row.model), ` ${row.quantization}, ${row.phase}, on `,
-      h("strong", {}, row.runtime), `. ${row.device[1]}. ${plural(row.runs.length, "run")} by `,
+      h("strong", {}, row.runtime), `. ${row.device[1]}. ${row.settings}. ${plural(row.runs.length, "run")} by `,
       `${plural(handles.size, "contributor")}${row.leftOut ? `; ${row.leftOut} more not ranked` :
         ""}.`),
     row.reasons.length ? h("p", {}, `Not ranked: ${row.reasons.map(worded).join("; ")}.`) : null,
     notesOf(row.flags.map((flag) => [flag, ""])),
-    h("p", { class: "small soft" }, "Hollow dots are runs; the filled one is their median, with its ",
+    h("p", { class: "small soft" }, "Hollow dots are runs; the filled dot is their median, with its ",
       "interval."),
     row.values.length ? SORTS.filter((sort) => row.numbers[sort]).map((sort) => stripOf(row, sort)) :
       null,
@@ -468,7 +467,7 @@ function notesOf(flags) {
   return h("ul", { class: "notes" }, flags.map(([flag, where]) => h("li", {},
     h("b", {}, worded(flag)), ` ${DATA.flags[flag] ? DATA.flags[flag][0] : ""} `,
     DATA.flags[flag] ? [h("b", {}, "What to do: "), DATA.flags[flag][1]] : null,
-    where ? h("span", { class: "where" }, ` Seen in ${where}.`) : null,
+    where ? h("span", { class: "where" }, ` In ${where}.`) : null,
     DATA.flags[flag] && DATA.flags[flag][2] ? h("span", { class: "where" }, " Not ranked.") : null)));
 }
 
@@ -518,7 +517,7 @@ const CALL = ["model", "phase", "question", "repeat", "lane", "start", "ttft", "
   "tokens", "prompt", "outcome", "passed", "flags"];
 const callOf = (values) => Object.fromEntries(CALL.map((name, i) => [name, values[i]]));
 
-// TTFT and tokens/s of each question: two stems a line, the same scales within a phase.
+// TTFT and tokens/s of each question: two stems per line, with the same scales within a phase.
 function questionsOf(calls, title, open) {
   const first = scaleOf(calls.map((call) => call.ttft).filter((value) => value !== null));
   const rate = scaleOf(calls.map((call) => call.decode).filter((value) => value !== null));
@@ -635,9 +634,9 @@ function lanesOf(detail, calls, time) {
 }
 
 function gaugeOf(detail, time, [title, unit, values]) {
-  const told = values.filter((value) => value !== null);
-  const most = Math.max(...told);
-  const least = Math.min(...told);
+  const known = values.filter((value) => value !== null);
+  const most = Math.max(...known);
+  const least = Math.min(...known);
   const low = unit === "%" || (least >= 0 && (least < most / 2 || least === most)) ? 0 : least - (most - least || 1) * 0.2;
   const high = unit === "%" ? Math.max(100, most) : most + (most - low || 1) * 0.05;
   const point = (i) => `${(time.at(detail.host.t[i]) * 10).toFixed(1)},` +
@@ -664,7 +663,7 @@ function timeParts(detail, calls) {
     s("rect", { class: name, x: 1, y, height, width: 22 }));
   return [h("h2", {}, "Lanes and machine over time"),
     h("div", { class: "key" }, h("span", {}, swatch("wait", 3, 7), "until the first token"),
-      h("span", {}, swatch("talk", 0, 12), "while tokens came"),
+      h("span", {}, swatch("talk", 0, 12), "while tokens arrived"),
       detail.calls.some((values) => values[11] !== "ok") ? h("span", {}, swatch("failed", 1, 10),
         "failed call") : null),
     h("div", { class: "tracks", role: "list" }, rows,
@@ -672,15 +671,15 @@ function timeParts(detail, calls) {
       track("", timeAxis(time), "")),
     h("p", { class: "small soft" }, `Phases: ${named.join(", ")}.`,
       detail.pauses.map(([, ms]) => ` The run was resumed after ${duration(ms)}; the pause is drawn ` +
-        "short."),
+        "shorter."),
       host.samples ? ` ${plural(host.samples, "sample")} of the machine` + (host.kept < host.samples ?
         `, ${host.kept} of them drawn.` : ".") : " The machine was not sampled.",
-      host.untold.length ? ` Not told by this system: ${host.untold.join(", ")}.` : "",
+      host.unknown.length ? ` Not reported by this system: ${host.unknown.join(", ")}.` : "",
       detail.calls_count > calls.length ? ` The first ${calls.length} of ${detail.calls_count} calls ` +
         "are shown." : "")];
 }
 
-// Gaps between chunks, and above them what the instrument itself is off by, on one axis.
+// Gaps between chunks, and above them the instrument's own error, on one axis.
 function gapParts(detail) {
   const { gaps, instrument } = detail;
   if (!gaps.length) return null;
@@ -715,10 +714,10 @@ function gapParts(detail) {
   s("line", { class: "lag", x1: percent(at(row.p99)), x2: percent(at(row.p99)), y1: 5, y2: 15 })),
   `p99 ${micro(row.p99)}`);
   return [h("h2", {}, "Gaps between chunks, and the instrument's own error"),
-    h("p", { class: "small soft" }, "How long each answer paused between two reads of text, on a ",
-      "logarithmic scale; heights go by the square root of the count, so that rare gaps show. ",
-      lag.length ? "The outlined lines are the client itself, from its median to its p99: what lies " +
-        "as far left as they do was not the server." : `The client's own error is not known: ` +
+    h("p", { class: "small soft" }, "Time between two reads of text, on a logarithmic scale. Heights ",
+      "are proportional to the square root of the count, so that rare gaps are visible. ",
+      lag.length ? "The outlined lines are the client's own error, from its median to its p99: gaps as " +
+        "short as these do not come from the server." : "The client's own error is not known: " +
         `${instrument.reason || "it was not measured"}.`),
     h("div", { class: "tracks", role: "list" }, lag.map(own), gaps.map(histogram),
       track("", axis, ""))];
@@ -750,8 +749,8 @@ function factParts(facts) {
       unknown.map(([name, , why]) => h("li", {}, `${name}: ${why}`)))) : null];
   };
   return [h("h2", {}, "Machine, model and runtime"),
-    h("p", { class: "small soft" }, "Behind each value stands who says so: probed on the machine, ",
-      "told by the server, declared by the contributor, or computed from the others."),
+    h("p", { class: "small soft" }, "After each value is its source: probed on the machine, ",
+      "reported by the server, declared by the contributor, or computed from other values."),
     list("Machine", facts.machine), facts.models.map(([name, leaves]) => list(name, leaves)),
     list("Runtime", facts.runtime), list("Run", facts.run)];
 }
@@ -777,7 +776,7 @@ function drawRun(id) {
   document.title = `${tag}: run ${id.slice(0, 8)}`;
   if (!detail) {
     show(head, h("p", {}, "The details of this run were left out to keep the page " +
-      "small. A page of its own has them:"), h("p", {}, h("code", {},
+      "small. This command writes a page with them:"), h("p", {}, h("code", {},
       "python3 harness/compare_submissions.py " +
       `submissions/${DATA.handles[handle]}/${tag}/run-${id} --html run.html`)));
     return true;
@@ -786,7 +785,7 @@ function drawRun(id) {
   show(head, notesOf(flagsOfRun(detail)),
     h("h2", {}, "Numbers by phase"),
     h("p", { class: "small soft" }, "Medians; below them the exact 95 % interval of the median across " +
-      "prompts where there are six answers or more."),
+      "prompts, for six answers or more."),
     cellsTable(detail), nullParts(detail),
     h("h2", {}, "Question by question"), questionParts(detail, calls),
     timeParts(detail, calls), gapParts(detail), factParts(detail.facts));
@@ -818,7 +817,7 @@ function draw() {
 function factsLine() {
   const newest = DATA.runs.map((run) => run[2]).sort().pop();
   const details = Object.keys(DATA.details).length;
-  return [plural(DATA.runs.length, "run"), plural(DATA.devices.length, "device"),
+  return [plural(DATA.runs.length, "run"), plural(DATA.devices.length, "machine"),
     plural(DATA.models.length, "model"), newest ? `newest ${dateOf(newest)}` : "",
     details < DATA.runs.length ? `details of ${details.toLocaleString("en-US")} runs` : "",
     DATA.left_out ? `${DATA.left_out} unreadable, left out` : ""].filter(Boolean).join(" · ");

@@ -1,13 +1,11 @@
-"""The comparison as one page: its data, and the joining of page/ into a single file. No effects but
-reading the three files of page/.
+"""The comparison as one HTML page: its data, and page.html, page.css and page.js in one file.
 
-The page holds no number that is not computed here or in metrics.py: its script filters, sorts and
-draws. All that strangers wrote reaches it as JSON in a data block in which no `<` stands, and the
-script writes text nodes only; the content security policy allows this one script and this one style
-by their hashes, and nothing from anywhere else.
+Every number on the page is computed here or in core/metrics; its script filters, sorts and draws.
+Text of submissions is JSON in a data block without any `<`, and the script writes text nodes only.
+The content security policy allows this one script and style by their hashes, and nothing else.
 
-Rows of all submissions are on the page; details of single runs (calls, gaps, gauges, facts) as far
-as they fit: the newest run of every device and runtime first, then the next of each.
+The page has the rows of all submissions, and details of single runs (calls, gaps, gauges, facts) as
+far as they fit: the newest run of every machine and runtime first, then the next of each.
 """
 from __future__ import annotations
 
@@ -51,8 +49,7 @@ GPU_GAUGES = {
 
 
 class Page(NamedTuple):
-    """The file's bytes, a sentence on what is in it, and (folder, reason) of details left out
-    because they could not be read."""
+    """The file's bytes, a note on its contents, and (folder, reason) of unreadable details."""
 
     data: bytes
     note: str
@@ -63,11 +60,11 @@ class Page(NamedTuple):
 Detail = Callable[[str], tuple[Json, Json, Json, list[Json]]]
 
 
-def make_page(rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], folders: dict[str, str], read: Detail,
-              left_out: int) -> Page:
-    """The page of the wanted ones of all rows, ranked among all.
+def make_page(rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row],
+              folders: dict[str, str], read: Detail, left_out: int) -> Page:
+    """The page of the wanted rows, with their ranks among all rows.
 
-    folders: run id -> folder, for the details that `read` reads; left_out: how many submissions
+    folders: run id -> folder, whose details `read` reads; left_out: number of submissions that
     could not be read.
     """
     data = page_data(rows, wanted, left_out)
@@ -79,7 +76,7 @@ def make_page(rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], folder
 
 # --- one file ------------------------------------------------------------------------------------
 def join_page(data: Json) -> bytes:
-    """page.html with style, script, data and the policy put in their places."""
+    """page.html with style, script, data and policy inserted."""
     style, script = _part("page.css"), _part("page.js")
     policy = (f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
               "img-src data:; base-uri 'none'; form-action 'none'")
@@ -100,21 +97,21 @@ def _hash(text: str) -> str:
 
 
 def script_json(data: Any) -> str:
-    """JSON that no HTML parser can see an end of its block in; ASCII only."""
+    """ASCII JSON that cannot end its block in HTML."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 # --- rows ----------------------------------------------------------------------------------------
 class Table:
-    """Values by number, so that what stands in many rows is told once."""
+    """Numbers the values, so that a value of many rows is written once."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, value: Any) -> int:
-        """The value's place in `values`."""
+        """The value's index in `values`."""
         found = self._numbers.setdefault(json.dumps(value), len(self.values))
         if found == len(self.values):
             self.values.append(value)
@@ -122,9 +119,9 @@ class Table:
 
 
 def page_data(rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], left_out: int) -> Json:
-    """Everything but the details; page.js tells the shapes where it takes them apart."""
+    """Everything except details; page.js documents the shapes where it reads them."""
     tables = {name: Table() for name in ("devices", "runtimes", "models", "quantizations",
-                                         "reasons", "handles")}
+                                         "reasons", "handles", "settings")}
     runs: dict[str, entries.Submission] = {run.run_id: run for row in wanted for run in row.runs}
     numbers = {run_id: i for i, run_id in enumerate(runs)}
     ranks = [_ranks(rows, sort) for sort in ranking.SHORT]
@@ -137,7 +134,8 @@ def page_data(rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], left_o
     return {
         "sorts": {short: _about(name) for short, name in ranking.SHORT.items()},
         "phases": {name: phase.text for name, phase in suites.PHASES.items()},
-        "flags": {f.name: [f.text, f.remedy, f.unrankable] for f in metric_definitions.FLAGS.values()},
+        "flags": {f.name: [f.text, f.remedy, f.unrankable]
+                  for f in metric_definitions.FLAGS.values()},
         "left_out": left_out, **{name: table.values for name, table in tables.items()},
         "runs": listed, "rows": made, "details": {}}
 
@@ -150,7 +148,7 @@ def _about(name: str) -> list[str]:
 
 
 def _ranks(rows: Sequence[ranking.Row], sort: str) -> dict[int, str]:
-    """`3` or `3=` by the id of each row that has a rank."""
+    """`3` or `3=` by the id() of each ranked row."""
     return {id(place.row): f"{place.rank}{'=' * place.tied}" for block in
             ranking.ranked(rows, sort) for place in block if place.rank}
 
@@ -160,7 +158,8 @@ def _device_number(device: entries.Device, tables: dict[str, Table]) -> int:
                                      device.memory_gib, entries.device_notes(device)])
 
 
-def _row(row: ranking.Row, tables: dict[str, Table], runs: dict[str, int], ranks: list[str]) -> list[Any]:
+def _row(row: ranking.Row, tables: dict[str, Table], runs: dict[str, int],
+         ranks: list[str]) -> list[Any]:
     spreads = [row.numbers.get(name) for name in ranking.SHORT.values()]
     quantization = "" if row.quantization is None else row.quantization
     return [
@@ -171,7 +170,8 @@ def _row(row: ranking.Row, tables: dict[str, Table], runs: dict[str, int], ranks
         [tables["reasons"].number(reason) for reason in row.reasons],
         [None if s is None else list(s) for s in spreads],
         [row.passed, row.checked], list(row.flags), [runs[run.run_id] for run in row.runs],
-        row.left_out, _values_of_runs(row) if len(row.runs) > 1 else []]
+        row.left_out, _values_of_runs(row) if len(row.runs) > 1 else [],
+        tables["settings"].number(", ".join(filter(None, (row.weights, row.configuration))))]
 
 
 def _values_of_runs(row: ranking.Row) -> list[list[Optional[float]]]:
@@ -183,7 +183,7 @@ def _values_of_runs(row: ranking.Row) -> list[list[Optional[float]]]:
 # --- details: which ------------------------------------------------------------------------------
 def _details(rows: Sequence[ranking.Row], folders: dict[str, str], read: Detail,
              room: int) -> tuple[Json, list[tuple[str, str]]]:
-    """{run id: detail} as far as there is room, and what could not be read."""
+    """{run id: detail} as far as they fit, and what could not be read."""
     details: Json = {}
     broken: list[tuple[str, str]] = []
     for run in detail_order({run.run_id: run for row in rows for run in row.runs}.values()):
@@ -201,7 +201,7 @@ def _details(rows: Sequence[ranking.Row], folders: dict[str, str], read: Detail,
 
 
 def detail_order(runs: Iterable[entries.Submission]) -> list[entries.Submission]:
-    """The newest run of every device and runtime, then the next of each, newest first."""
+    """The newest run of every machine and runtime, then the next of each, newest first."""
     newest = sorted(runs, key=lambda run: (run.started_at, run.run_id), reverse=True)
     seen: dict[Any, int] = {}
     turns = []
@@ -214,7 +214,7 @@ def detail_order(runs: Iterable[entries.Submission]) -> list[entries.Submission]
 
 # --- details: one run ----------------------------------------------------------------------------
 def run_detail(metadata: Json, hardware: Json, manifest: Any, events: Sequence[Any]) -> Json:
-    """What the page shows of one run; lists instead of objects where there are many."""
+    """Details of one run; lists instead of objects where there are many."""
     summary = metrics.summarize_run(manifest, events)
     calls = ledger.latest_calls(events)
     axis = TimeAxis(events)
@@ -246,7 +246,7 @@ def _cell(cell: Json) -> Json:
 class TimeAxis:
     """Milliseconds from a run's first line; segments follow each other after a short pause.
 
-    pauses: [where it is drawn, how long it really was], in ms, for each resume.
+    pauses: [drawn position, real length] in ms, for each resume.
     """
 
     def __init__(self, events: Sequence[Json]) -> None:
@@ -266,13 +266,13 @@ class TimeAxis:
         self.length_ms = _drawn(at)
 
     def ms(self, segment: int, t_us: float) -> float:
-        """Where a moment of a segment is drawn."""
+        """Position of a moment of a segment."""
         drawn: float = _drawn(self._begins[segment] + t_us / 1000)
         return drawn
 
 
 def _ms_between(a: Json, b: Json) -> float:
-    """From one line's wall clock to another's; 0 where that is no date or the clock went back."""
+    """Wall time between two lines; 0 if a date is invalid or the clock went back."""
     try:
         begun, ended = (datetime.datetime.fromisoformat(line["at"][:-1]) for line in (a, b))
     except ValueError:
@@ -281,7 +281,7 @@ def _ms_between(a: Json, b: Json) -> float:
 
 
 def _drawn(value: Optional[float]) -> Any:
-    """For a drawing: few digits, and whole numbers without a point."""
+    """Few digits, and whole numbers without a point."""
     found = metrics.round_sig(value, DRAWN_DIGITS)
     return int(found) if found is not None and found.is_integer() else found
 
@@ -324,7 +324,7 @@ BIN_EDGES_US = tuple(10 ** (i / BINS_PER_DECADE) for i in range(9 * BINS_PER_DEC
 
 
 def histogram(gaps_us: Iterable[int]) -> tuple[int, list[int]]:
-    """(number of the first bin, counts): bin i holds 10^(i/10) µs to 10^((i+1)/10) µs."""
+    """(first bin, counts): bin i counts gaps from 10^(i/10) µs to 10^((i+1)/10) µs."""
     counts: dict[int, int] = {}
     for gap in gaps_us:
         number = max(bisect.bisect_right(BIN_EDGES_US, gap) - 1, 0)
@@ -340,7 +340,7 @@ def _instrument(found: Json) -> Json:
 
 # --- details: the host ---------------------------------------------------------------------------
 def _host(events: Sequence[Json], axis: TimeAxis) -> Json:
-    """{"t", "series": [[title, unit, values]], "untold", "kept", "samples"}."""
+    """{"t", "series": [[title, unit, values]], "unknown", "kept", "samples"}."""
     samples = [event for event in events if event["event"] == "host_sampled"]
     every = -(-len(samples) // MAX_SAMPLES) or 1
     kept = samples[::every]
@@ -350,16 +350,16 @@ def _host(events: Sequence[Json], axis: TimeAxis) -> Json:
         named += [(f"GPU {card} {title}", unit, factor,
                    [s["gpus"][card][name] if card < len(s["gpus"]) else None for s in kept])
                   for name, (title, unit, factor) in GPU_GAUGES.items()]
-    told = [[title, unit, [None if v is None else _drawn(v * factor) for v in values]]
+    series = [[title, unit, [None if v is None else _drawn(v * factor) for v in values]]
             for title, unit, factor, values in named if any(v is not None for v in values)]
-    untold = [title for title, _, _, values in named if all(v is None for v in values)]
+    unknown = [title for title, _, _, values in named if all(v is None for v in values)]
     return {"t": [axis.ms(sample["segment"], sample["t_us"]) for sample in kept],
-            "series": told, "untold": untold if kept else [], "kept": len(kept),
+            "series": series, "unknown": unknown if kept else [], "kept": len(kept),
             "samples": len(samples)}
 
 
 def _gauge(samples: Sequence[Json], i: int, name: str) -> Optional[float]:
-    """A gauge's value in one sample; power is the energy counted since the sample before."""
+    """Value of a gauge in a sample; power is the energy since the sample before it."""
     if name != "power_w":
         value: Optional[float] = samples[i][name]
         return value
@@ -372,8 +372,7 @@ def _gauge(samples: Sequence[Json], i: int, name: str) -> Optional[float]:
 
 # --- details: facts ------------------------------------------------------------------------------
 def _facts(metadata: Json, hardware: Json, manifest: Json) -> Json:
-    """{"machine", "models", "runtime", "run"}: [name, value, who says so or why it is not known].
-    """
+    """{"machine", "models", "runtime", "run"}: [name, value, source or why it is unknown]."""
     machine = [fact for section in ("system", "cpu", "memory", "os", "power")
                for fact in _leaves(hardware[section], section)]
     for i, card in enumerate(hardware["accelerators"]):

@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from core import metric_definitions, metrics, release, suites
 
-from compare import entries as entriess
+from compare import entries as reading
 from compare import identity, verdicts
 
 Json = dict[str, Any]
@@ -32,7 +32,7 @@ def phase_path(phase: str) -> str:
     return f"harness/suites/{name}" if name else "harness/prompts.py"
 
 
-def refusals(submission: entriess.Submission, entry: entriess.Entry) -> tuple[str, ...]:
+def refusals(submission: reading.Submission, entry: reading.Entry) -> tuple[str, ...]:
     """Why this cell's numbers are not ranked; empty if they are."""
     return tuple(reason for reason in (
         "synthetic: no model answered" if submission.synthetic else None,
@@ -47,8 +47,8 @@ def refusals(submission: entriess.Submission, entry: entriess.Entry) -> tuple[st
     ) if reason)
 
 
-def _workload_differences(submission: entriess.Submission,
-                          entry: entriess.Entry) -> Iterator[str]:
+def _workload_differences(submission: reading.Submission,
+                          entry: reading.Entry) -> Iterator[str]:
     asked = submission.asked
     newest = next(reversed(release.RELEASES))
     if asked["harness_version"] != newest:
@@ -80,21 +80,22 @@ class Row(NamedTuple):
 
     key: tuple[Any, ...]
     block: str
-    device: entriess.Device
-    runtime: entriess.Runtime
+    device: reading.Device
+    runtime: reading.Runtime
     model: str
     served_as: tuple[str, ...]
     quantization: Optional[str]
+    weights: str
     configuration: str
     phase: Optional[str]
     reasons: tuple[str, ...]
     lanes: int
-    numbers: dict[str, entriess.Spread]
+    numbers: dict[str, reading.Spread]
     values: dict[str, list[Optional[float]]]
     passed: int
     checked: int
     flags: tuple[str, ...]
-    runs: tuple[entriess.Submission, ...]
+    runs: tuple[reading.Submission, ...]
     left_out: int
 
     @property
@@ -120,12 +121,12 @@ class Place(NamedTuple):
 class Member(NamedTuple):
     """One entry of a submission with its identity."""
 
-    submission: entriess.Submission
-    entry: entriess.Entry
+    submission: reading.Submission
+    entry: reading.Entry
     identity: identity.Identity
 
 
-def members_of(submissions: Iterable[entriess.Submission]) -> list[Member]:
+def members_of(submissions: Iterable[reading.Submission]) -> list[Member]:
     """All entries with their identities, which depend on all submissions that are compared."""
     every = [(submission, entry) for submission in submissions for entry in submission.entries]
     joined = identity.blocks_and_weights(entry.about for _, entry in every)
@@ -140,13 +141,13 @@ def members_of(submissions: Iterable[entriess.Submission]) -> list[Member]:
     return found
 
 
-def make_rows(submissions: Iterable[entriess.Submission]) -> list[Row]:
+def make_rows(submissions: Iterable[reading.Submission]) -> list[Row]:
     """A row for each exact identity and phase; separate ones for runs that are not ranked."""
     return _rows(members_of(submissions), lambda member: (member.identity.exact,
                                                           member.entry.phase))
 
 
-def headline_rows(submissions: Iterable[entriess.Submission]) -> list[Row]:
+def headline_rows(submissions: Iterable[reading.Submission]) -> list[Row]:
     """A row for each machine class, model and bits class, over the one-lane phases."""
     return _rows([member for member in members_of(submissions)
                   if member.entry.phase in metric_definitions.ONE_LANE_PHASES
@@ -178,20 +179,21 @@ def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
     runs = tuple({member.submission.run_id: member.submission for member in members}.values())
     flags = {flag for member in members
              for flag in (*member.entry.flags, *member.submission.run_flags)}
-    values = {name: found for name in entriess.NUMBERS
+    values = {name: found for name in reading.NUMBERS
               for found in [_values(members, runs, name)] if any(v is not None for v in found)}
     return Row(key, newest.identity.block, newest.submission.device, newest.submission.runtime,
                newest.identity.block if newest.entry.about.name else newest.entry.model,
                tuple(sorted({entry.model for entry in entries})),
-               newest.identity.quant, identity.configuration_text(newest.identity.configuration),
+               newest.identity.quant, identity.weights_text(newest.identity),
+               identity.configuration_text(newest.identity),
                key[1], reasons, max(entry.lanes for entry in entries),
-               {name: entriess.Spread(*verdicts.interval(name, found))
+               {name: reading.Spread(*verdicts.interval(name, found))
                 for name, found in values.items()}, values,
                sum(entry.passed for entry in entries), sum(entry.checked for entry in entries),
                tuple(metric_definitions.ordered_flags(flags)), runs, 0 if reasons else others)
 
 
-def _values(members: Iterable[Member], runs: Iterable[entriess.Submission],
+def _values(members: Iterable[Member], runs: Iterable[reading.Submission],
             name: str) -> list[Optional[float]]:
     """One number per run: the median of its phases, None if it has none."""
     of_runs: dict[str, list[float]] = {}
@@ -204,10 +206,10 @@ def _values(members: Iterable[Member], runs: Iterable[entriess.Submission],
 
 # --- order and ranks -----------------------------------------------------------------------------
 TEXTS: dict[str, Callable[[Row], Any]] = {
-    "device": lambda row: (row.device.tag, entriess.device_text(row.device)),
-    "hardware": lambda row: entriess.device_text(row.device),
+    "device": lambda row: (row.device.tag, reading.device_text(row.device)),
+    "hardware": lambda row: reading.device_text(row.device),
     "memory": lambda row: -(row.device.memory_gib or 0),
-    "runtime": lambda row: entriess.runtime_text(row.runtime),
+    "runtime": lambda row: reading.runtime_text(row.runtime),
     "quantisation": lambda row: row.quantization or "",
     "runs": lambda row: -len(row.runs),
     "checks": lambda row: -(row.passed / row.checked if row.checked else -1),
@@ -261,9 +263,9 @@ def _places(able: Sequence[Row], metric: str) -> Iterator[Place]:
 # --- filters -------------------------------------------------------------------------------------
 FILTERS: dict[str, Callable[[Row], str]] = {
     "model": lambda row: " ".join([row.model, *row.served_as]),
-    "runtime": lambda row: entriess.runtime_text(row.runtime),
-    "hardware": lambda row: " ".join([entriess.device_text(row.device),
-                                      entriess.device_notes(row.device),
+    "runtime": lambda row: reading.runtime_text(row.runtime),
+    "hardware": lambda row: " ".join([reading.device_text(row.device),
+                                      reading.device_notes(row.device),
                                       *sorted({run.device.tag for run in row.runs})]),
     "phase": lambda row: row.phase or "",
     "quantisation": lambda row: row.quantization or "",
@@ -302,9 +304,9 @@ def row_json(place: Place) -> Json:
         "accelerators": list(device.accelerators), "power_mode": device.power_mode,
         "on_battery": device.on_battery, "reached": device.reached, "runtime": row.runtime.name,
         "runtime_version": row.runtime.version, "backend": row.runtime.backend, "model": row.model,
-        "served_as": list(row.served_as), "quantization": row.quantization, "configuration": row.configuration, "phase": row.phase,
-        "lanes": row.lanes,
-        **{name: _spread_json(row.numbers.get(name)) for name in entriess.NUMBERS},
+        "served_as": list(row.served_as), "quantization": row.quantization, "weights": row.weights,
+        "configuration": row.configuration, "phase": row.phase, "lanes": row.lanes,
+        **{name: _spread_json(row.numbers.get(name)) for name in reading.NUMBERS},
         "runs": len(row.runs), "runs_not_ranked": row.left_out,
         "handles": sorted({run.handle for run in row.runs}),
         "reproduced": len({run.handle for run in row.runs}) > 1,
@@ -312,6 +314,6 @@ def row_json(place: Place) -> Json:
         "run_ids": [run.run_id for run in row.runs]}
 
 
-def _spread_json(spread: Optional[entriess.Spread]) -> Optional[Json]:
+def _spread_json(spread: Optional[reading.Spread]) -> Optional[Json]:
     return None if spread is None else {"median": spread.value, "low": spread.low,
                                         "high": spread.high}

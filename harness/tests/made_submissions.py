@@ -1,8 +1,8 @@
-"""Makes whole submissions from a few numbers, for tests that compare them: a known schedule in, a
-manifest, a ledger, hardware.json and metadata.json out, each sound by its schema.
+"""Make complete submissions from a few numbers, for tests: a manifest, a ledger, hardware.json and
+metadata.json, each valid by its schema.
 
-Nothing in them was measured. The shapes are those of a real run: real questions and plans, lanes in
-a closed loop, marks in microseconds, a sample of the host every ten seconds.
+Nothing in them was measured. They are shaped like a real run: real questions and plans, lanes in a
+closed loop, times in microseconds, a sample of the host every ten seconds.
 """
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ DESKTOP = {
 
 
 class Spec(NamedTuple):
-    """What a made run is like. Times are of one lane; noise is the largest share by which a call,
-    and a tenth of it by which a chunk, is off."""
+    """Properties of a made run. Times are for one lane. A call differs by up to `noise` (a share),
+    a chunk by up to a tenth of it."""
 
     seed: int = 1
     handle: str = "ada"
@@ -84,7 +84,7 @@ class Spec(NamedTuple):
 
 
 def run_id_of(spec: Spec) -> str:
-    """A run id that is a function of everything in the spec."""
+    """A run id derived from the whole spec."""
     return str(uuid.uuid5(NAMESPACE, repr(spec)))
 
 
@@ -132,7 +132,7 @@ def _at(spec: Spec, t_us: int) -> str:
 
 # --- the ledger ----------------------------------------------------------------------------------
 def make_events(spec: Spec, manifest: Json) -> list[Json]:
-    """The lines of run.jsonl, the last one sealed."""
+    """The lines of run.jsonl, including run_finished."""
     rng = random.Random(spec.seed)
     made = sorted(_bodies(spec, manifest, rng), key=lambda line: line[0])
     lines = [ledger.event_line(name, seq=seq, run_id=manifest["run_id"], segment=0,
@@ -203,7 +203,7 @@ def _sample(spec: Spec, rng: random.Random) -> Json:
 
 def _phase(spec: Spec, manifest: Json, phase: str, cells: Sequence[plan.Cell], begin_us: int,
            rng: random.Random) -> Iterator[tuple[int, str, Json]]:
-    """Calls of one phase: each lane asks its next question when its last answer has ended."""
+    """Calls of one phase: each lane sends its next question when its answer has ended."""
     entry = next(p for p in manifest["plan"]["phases"] if p["phase"] == phase)
     free_us = [begin_us] * entry["lanes"]
     asked: list[tuple[str, str]] = []
@@ -258,7 +258,7 @@ def _call(spec: Spec, cell: plan.Cell, question: suites.Question, messages: list
 
 # --- the whole submission ------------------------------------------------------------------------
 class Made(NamedTuple):
-    """The documents of a submission and its ledger's lines."""
+    """The documents of a submission and the lines of its ledger."""
 
     manifest: Json
     events: list[Json]
@@ -267,14 +267,14 @@ class Made(NamedTuple):
 
 
 def make(spec: Spec, declared: Optional[Json] = None) -> Made:
-    """All of a submission."""
+    """A complete submission."""
     manifest = make_manifest(spec)
     return complete(manifest, make_events(spec, manifest), spec.probed, declared)
 
 
 def complete(manifest: Json, events: list[Json], probed: Json,
              declared: Optional[Json] = None) -> Made:
-    """hardware.json and metadata.json to a manifest and its ledger."""
+    """A submission from a manifest and its ledger."""
     machine = inventory.assemble(probed)
     digest = hashlib.sha256(b"".join(map(ledger.dump_line, events))).hexdigest()
     return Made(manifest, events, machine,
@@ -288,7 +288,7 @@ def folder_of(root: str, manifest: Json) -> str:
 
 
 def write(root: str, made: Made, with_ledger: bool = True) -> str:
-    """Write a submission below a folder, run.md left out; its own folder."""
+    """Write a submission without run.md below a folder; return its own folder."""
     folder = folder_of(root, made.manifest)
     os.makedirs(folder)
     for name in ("manifest", "hardware", "metadata"):
@@ -301,7 +301,7 @@ def write(root: str, made: Made, with_ledger: bool = True) -> str:
 
 
 def stretched(events: Sequence[Json], factor: float) -> list[Json]:
-    """The same ledger with every mark, gap and start of a call longer by a factor."""
+    """The same ledger with all times of calls multiplied by a factor."""
     def longer(value: Any) -> Any:
         if isinstance(value, list):
             return [longer(one) for one in value]

@@ -1,9 +1,9 @@
-// The comparison's page in a real browser: opens, filters, sorts, follows links, in light and dark, on
-// a phone, by keyboard, on paper; nothing is logged, nothing leaves the page, nothing hostile runs.
+// Test the comparison's page in a real browser: opening, filters, sorting and links, in light and dark,
+// on a phone, by keyboard, in print; no log lines, no requests, and hostile text stays text.
 //
 //   CI_NODE=FOLDER CHROMIUM=PATH PYTHON=PATH node browser_compare.mjs
 //
-// playwright-core is looked for below $CI_NODE. One line a check; exit 1 when one has failed.
+// playwright-core is loaded from $CI_NODE. Prints one line per check; exits with 1 if one failed.
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -21,7 +21,7 @@ const SORT_MS = 200;
 const MAX_BYTES = 10e6;
 const HOSTILE = "</script><img src=x onerror=window.pwned=1>{{7*7}}\u202e`$(id)`";
 
-// Submissions whose every text tries to become something else, one with several runs.
+// Three runs of one row with hostile text in every field.
 const MAKE_HOSTILE = `
 import sys
 from tests import made_submissions as made
@@ -49,7 +49,7 @@ function pageOf(folder, file) {
   return `file://${file}`;
 }
 
-/** A tab that notes what it logs and asks for. */
+/** A tab that records its log lines and requests. */
 async function tab(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
@@ -134,24 +134,24 @@ async function checkFilters(page, url) {
   check("keeps filters in the address", JSON.stringify(await address(page)) ===
     JSON.stringify({ model, phase: "frozen" }), JSON.stringify(await address(page)));
   await page.reload();
-  check("finds its filters again after a reload", (await titles()).join() === `${model},frozen` &&
+  check("restores its filters after a reload", (await titles()).join() === `${model},frozen` &&
     await page.$eval("select[name=model]", (select) => select.value) === model);
   await page.fill("input[name=hardware]", "no such machine");
-  check("says so where nothing matches", (await page.textContent(".count")).includes("Nothing") &&
+  check("reports that nothing matches", (await page.textContent(".count")).includes("Nothing") &&
     await page.$(".ranking") === null);
   await page.fill("input[name=hardware]", "gpu-24gb");
   const tags = await page.$$eval(".ranking .device a", (links) => links.map((a) => a.textContent));
-  check("filters by hardware while one types", tags.length > 0 && tags.every((tag) =>
+  check("filters by hardware while typing", tags.length > 0 && tags.every((tag) =>
     tag.includes("gpu-24gb")), `${tags.length} rows`);
   await page.goto(`${url}#phase=20q`);
   await page.check("input[name=ranked]");
-  check("leaves out what is not ranked when asked to", await page.$(".ranking .out") === null);
+  check("hides rows that are not ranked on request", await page.$(".ranking .out") === null);
   await page.uncheck("input[name=ranked]");
 }
 
 async function checkSorting(page, url) {
   await page.goto(`${url}#phase=20q`);
-  check("begins with the highest decode rate", inOrder(await column(page, "decode"), -1));
+  check("starts with the highest decode rate", inOrder(await column(page, "decode"), -1));
   const button = ".ranking thead button[data-sort=ttft]";
   const pressed = () => page.$eval(".ranking thead th[aria-sort]", (head) =>
     [head.querySelector("button").dataset.sort, head.getAttribute("aria-sort")].join());
@@ -159,7 +159,7 @@ async function checkSorting(page, url) {
   check("sorts by TTFT, shortest first", inOrder(await column(page, "TTFT"), 1) &&
     await pressed() === "ttft,ascending", await pressed());
   await page.click(button);
-  check("turns the order at a second click", inOrder(await column(page, "TTFT"), -1) &&
+  check("reverses the order at the second click", inOrder(await column(page, "TTFT"), -1) &&
     await pressed() === "ttft,descending", await pressed());
   check("keeps the order in the address", (await address(page)).sort === "ttft");
   check("keeps the focus on the pressed title", await page.evaluate(() =>
@@ -192,11 +192,11 @@ async function checkRuns(page, url) {
   await single.click();
   await page.waitForFunction(() => location.hash.includes("run="));
   check("a link opens a run", await page.textContent("h1") === tag, tag);
-  check("the heading has the focus then", await page.evaluate(() =>
+  check("then the heading has the focus", await page.evaluate(() =>
     document.activeElement.tagName) === "H1");
   await page.goBack();
   await page.waitForSelector(".ranking .row");
-  check("Back leads to the same ranking", (await address(page)).sort === "ttft");
+  check("Back returns to the same ranking", (await address(page)).sort === "ttft");
 
   const whole = await page.evaluate(() => Object.keys(DATA.details)[0]);
   await page.goto(`${url}#run=${whole}`);
@@ -208,16 +208,16 @@ async function checkRuns(page, url) {
     lanes: document.querySelectorAll(".talk").length, gauges: document.querySelectorAll(".trace").length,
     gaps: document.querySelectorAll(".bar").length, own: document.querySelectorAll(".lag-dot").length,
     facts: document.querySelectorAll(".facts-list div").length }));
-  check("each of its drawings has something in it", Object.values(drawn).every((count) => count > 0),
+  check("none of its drawings is empty", Object.values(drawn).every((count) => count > 0),
     JSON.stringify(drawn));
   const cut = await page.evaluate(() => (DATA.runs.find((run) => !(run[0] in DATA.details)) || [])[0]);
   if (cut) {
     await page.goto(`${url}#run=${cut}`);
-    check("a run whose details did not fit says how to see them",
+    check("a run without details shows a command for them",
       (await page.textContent("main")).includes("compare_submissions.py"));
   }
-  await page.goto(`${url}#run=${"<b>nobody</b>"}`);
-  check("an unknown run is told of", await page.textContent("h1") === "Not on this page");
+  await page.goto(`${url}#run=${"<b>unknown</b>"}`);
+  check("an unknown run is reported", await page.textContent("h1") === "Not on this page");
 }
 
 async function checkRows(page, url) {
@@ -236,7 +236,7 @@ async function checkKeyboard(page, url) {
   await page.goto("about:blank");
   await page.goto(`${url}#phase=20q`);
   await page.keyboard.press("Tab");
-  check("Tab begins with a link past the head", await page.evaluate(() =>
+  check("Tab starts with a link past the header", await page.evaluate(() =>
     document.activeElement.className) === "skip");
   const reached = async (selector) => {
     for (let i = 0; i < 40; i += 1) {
@@ -248,7 +248,7 @@ async function checkKeyboard(page, url) {
   check("Tab reaches the titles of columns", await reached("button[data-sort=tpot]"));
   await page.keyboard.press("Enter");
   check("Enter sorts by one", (await address(page)).sort === "tpot");
-  check("what has the focus shows it", await page.evaluate(() =>
+  check("the focus is visible", await page.evaluate(() =>
     getComputedStyle(document.activeElement).outlineStyle) === "solid");
   check("Tab reaches the rows", await reached(".ranking .device a"));
   await page.keyboard.press("Enter");
@@ -280,15 +280,15 @@ async function checkLooks(browser, url) {
     check(`360 px: no sideways scrolling at ${view.slice(0, 12)}`, over <= 0, `${over} px over`);
   }
   check("1280 px: no sideways scrolling", wide <= 0, `${wide} px over`);
-  check("light text stands out", worst.light >= 4.5, worst.light.toFixed(2));
-  check("dark text stands out", worst.dark >= 4.5, worst.dark.toFixed(2));
+  check("light text has contrast", worst.light >= 4.5, worst.light.toFixed(2));
+  check("dark text has contrast", worst.dark >= 4.5, worst.dark.toFixed(2));
   const colours = await Promise.all([light, dark].map((page) => page.evaluate(() =>
     getComputedStyle(document.documentElement).backgroundColor)));
   check("dark is dark", colours[0] !== colours[1], colours.join(" / "));
   await light.goto(`${url}#phase=20q`);
   await light.emulateMedia({ media: "print", reducedMotion: "reduce" });
-  check("paper has no filters", !await light.isVisible(".filters"));
-  check("nothing moves where motion is not wanted", await light.evaluate(() =>
+  check("print has no filters", !await light.isVisible(".filters"));
+  check("nothing moves with reduced motion", await light.evaluate(() =>
     getComputedStyle(document.documentElement).scrollBehavior) === "auto");
   return [dark, light, phone];
 }

@@ -1,11 +1,11 @@
-"""Makes many submissions, for measuring what a comparison of them takes.
+"""Write many submissions, to measure the time and memory of comparing them.
 
-    python many_submissions.py FOLDER 10000                 all of them without ledgers
+    python many_submissions.py FOLDER 10000                 without ledgers
     python many_submissions.py FOLDER 1000 --ledgers 1000   with ledgers, for a page's details
 
-A few runs are made whole (see made_submissions.py) on varied machines, models and runtimes; the
-rest repeat them under other tags, handles, dates and run ids, with all their numbers scaled by one
-factor each. The same arguments make the same bytes.
+A few complete runs (see made_submissions.py) on different machines, models and runtimes are
+repeated with other processors, tags, handles, dates and run ids, and with their numbers scaled by
+one factor each. The same arguments give the same bytes.
 """
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMESPACE = uuid.UUID("11111111-1111-1111-1111-111111111111")
 
 
 def machines() -> list[tuple[str, Json, float]]:
-    """(tag, what a probe would find, how slow it is)."""
+    """(tag, probed facts, factor of slowness)."""
     found = [("mac-m1-8gb", MAC, 3.0), ("desktop-rtx4090", DESKTOP, 0.5)]
     for i, cpu in enumerate(CPUS):
         probed = {**DESKTOP, "cpu": {**DESKTOP["cpu"], "model_name": cpu}, "accelerators": [],
@@ -52,7 +52,7 @@ def machines() -> list[tuple[str, Json, float]]:
 
 
 def bases() -> list[Made]:
-    """Whole runs, each another mixture; some of them not to be ranked."""
+    """Complete runs of different combinations; some are not ranked."""
     rng = random.Random(1)
     out = []
     for i in range(BASES):
@@ -70,7 +70,7 @@ def bases() -> list[Made]:
 
 
 def scaled(cells: list[Json], factor: float) -> list[Json]:
-    """Every time longer and every rate lower by a factor, in 6 significant digits."""
+    """Times multiplied and rates divided by a factor, in 6 significant digits."""
     def part(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             turn = 1 / factor if name.endswith("_per_s") else factor
@@ -84,14 +84,17 @@ def scaled(cells: list[Json], factor: float) -> list[Json]:
 
 
 def variants(count: int) -> Iterator[tuple[Json, bytes]]:
-    """(documents by name, ledger bytes) of so many submissions."""
+    """(documents by name, ledger bytes) of `count` submissions."""
     rng = random.Random(2)
     made = bases()
     ledgers = [b"".join(map(ledger.dump_line, one.events)) for one in made]
     for i in range(count):
         at = rng.randrange(len(made))
         base, run_id = made[at], str(uuid.uuid5(NAMESPACE, str(i)))
-        tag = f"{base.manifest['device_tag']}-{rng.randrange(max(count // 40, 2))}"
+        number = rng.randrange(max(count // 40, 2))
+        tag, cpu = f"{base.manifest['device_tag']}-{number}", base.hardware["cpu"]
+        chip = {**cpu["model_name"], "value": f"{cpu['model_name']['value']} {number}"}
+        hardware = {**base.hardware, "cpu": {**cpu, "model_name": chip}}
         begun = (datetime.datetime(2026, 1, 1) + datetime.timedelta(minutes=37 * i)).isoformat()
         who = {"run_id": run_id, "submitter_handle": f"user-{i % (count // 5 + 1)}",
                "device_tag": tag}
@@ -103,14 +106,14 @@ def variants(count: int) -> Iterator[tuple[Json, bytes]]:
         for old, new in ((base.manifest["run_id"], run_id),
                          (ledger.manifest_sha256(base.manifest), ledger.manifest_sha256(manifest))):
             lines = lines.replace(old.encode(), new.encode())
-        yield {"manifest": manifest, "hardware": base.hardware, "metadata": metadata}, lines
+        yield {"manifest": manifest, "hardware": hardware, "metadata": metadata}, lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("folder", help="where to write them; it must not exist")
+    parser.add_argument("folder", help="folder to create")
     parser.add_argument("count", type=int)
-    parser.add_argument("--ledgers", type=int, default=0, help="so many with their ledger")
+    parser.add_argument("--ledgers", type=int, default=0, help="number of submissions with a ledger")
     args = parser.parse_args()
     os.makedirs(args.folder)
     for i, (documents, lines) in enumerate(variants(args.count)):
