@@ -82,6 +82,7 @@ DONE_ENDS = tuple(start + b"[DONE]" + blank for start in (b"\ndata: ", b"\ndata:
 SCAN_TIMEOUT_S = 1.0              # for each usual port
 LOADING_PAUSE_S = 1.0             # between two requests to a server that is loading
 LOCK_PATIENCE_S = 1.0             # another process may hold the lock for a moment, to test it
+NO_WINDOW = 0x08000000 if os.name == "nt" else 0       # CREATE_NO_WINDOW
 DETACH_WAIT_S = 20.0              # for the first line of a background run
 SO_TIMESTAMPNS = 35               # Linux (asm-generic); not named in the socket module
 TIMESPEC = struct.Struct("ll")
@@ -177,6 +178,11 @@ class AddressBook:
             self._found[host, port] = found
         return self._found[host, port]
 
+    def prefer(self, address: tuple[str, int], working: Any) -> None:
+        """Put the address that worked first: on Windows, a silent one costs two seconds a call."""
+        found = self._found[address]
+        self._found[address] = [working, *(one for one in found if one is not working)]
+
     def first_ip(self, target: cli.Target) -> Optional[str]:
         """The address of a target that was looked up before."""
         found = self._found.get((target.host, target.port))
@@ -207,13 +213,14 @@ class Exchange:
     def connect(self, address: tuple[str, int], *_: Any) -> socket.socket:
         """Connect within the deadline; for http.client, in place of socket.create_connection."""
         error = OSError("no address")
-        for family, kind, protocol, _, place in self._addresses.addresses(*address,
-                                                                          self._deadline):
+        for one in self._addresses.addresses(*address, self._deadline):
+            family, kind, protocol, _, place = one
             try:
                 sock = self.sock = socket.socket(family, kind, protocol)
                 sock.settimeout(self._deadline.left_s())
                 self._in_flight.add(self)
                 sock.connect(place)
+                self._addresses.prefer(address, one)
                 return sock
             except OSError as failed:
                 error = failed
@@ -240,8 +247,14 @@ class Exchange:
 
     def _set_read_timeout(self, wait_s: float) -> None:
         if self._kernel_timeout:
-            value = struct.pack("ll", int(wait_s), int(wait_s % 1 * 1e6) or 1)
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            # 32-bit systems with 64-bit times want 16 bytes.
+            for layout in ("ll", "qq"):
+                value = struct.pack(layout, int(wait_s), int(wait_s % 1 * 1e6) or 1)
+                with contextlib.suppress(OSError):
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+                    return
+            self._kernel_timeout = False
+            self.sock.settimeout(max(wait_s, 0.001))
         else:
             self.sock.settimeout(max(wait_s, 0.001))
 
@@ -383,7 +396,12 @@ class StampedConnection(http.client.HTTPConnection):
         return super().getresponse()
 
 
-class StampedTLSConnection(StampedConnection, http.client.HTTPSConnection):
+# Some Pythons are built without ssl; http works with them.
+HTTPSConnection: Any = getattr(http.client, "HTTPSConnection", None)
+
+
+class StampedTLSConnection(StampedConnection,
+                           HTTPSConnection or object):  # type: ignore[misc]
     """The same over TLS, without kernel stamps, since a TLS socket has no recvmsg."""
 
 
@@ -397,6 +415,8 @@ class StampedHandler(urllib.request.AbstractHTTPHandler):
         return self.do_open(connection, request, exchange=request.exchange)
 
     def https_open(self, request: Any) -> Any:
+        if HTTPSConnection is None:
+            raise OSError(0, "this Python has no ssl module; use http, or another Python")
         connection: Any = StampedTLSConnection
         return self.do_open(connection, request, exchange=request.exchange)
 
@@ -496,6 +516,7 @@ class Ledger:
                 raise HarnessError(f"run {run_id} is being written by another process; to "
                                    f"follow it: {follow}")
             time.sleep(0.05)
+        files.remove(path + display.STOP_SUFFIX)
 
     def now_us(self) -> int:
         return (time.perf_counter_ns() - self.zero_ns) // 1000
@@ -524,6 +545,7 @@ class Ledger:
         return written
 
     def close(self) -> None:
+        files.remove(self.path + display.STOP_SUFFIX)
         files.unlock(self.path)
         os.close(self._fd)
 
@@ -563,10 +585,11 @@ class Ledger:
 
 
 # --- asking the server what it is ----------------------------------------------------------------
-def wait_for_server(client: Client, url: Optional[str], timeout_s: float) -> None:
+def wait_for_server(client: Client, options: Options, url: Optional[str],
+                    timeout_s: float) -> None:
     """Return when the endpoint answers; raise EndpointError that says what to do if it does not.
 
-    url: as given, None if no URL was given.
+    url: None if no URL was given, and other ports were tried before.
     """
     until_s = time.monotonic() + timeout_s
     while True:
@@ -574,17 +597,20 @@ def wait_for_server(client: Client, url: Optional[str], timeout_s: float) -> Non
         if reply.status != 503 or time.monotonic() + LOADING_PAUSE_S > until_s:
             break
         time.sleep(LOADING_PAUSE_S)                        # it reports that it is loading
-    discover.require_usable_server(reply, url, bool(client.key), scan_ports)
+    discover.require_usable_server(reply, url, options, scan_ports)
 
 
 def scan_ports() -> list[Json]:
     """The servers on the usual loopback ports."""
     found = []
+    hosts = ("127.0.0.1", "[::1]") if socket.has_ipv6 else ("127.0.0.1",)
     for port in queries.USUAL_PORTS:
-        client = Client(cli.parse_target(f"127.0.0.1:{port}"))
-        if client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S).status is not None:
-            found.append(discover.describe(client.send, client.target.base,
-                                           int(CANONICAL_OPTIONS["num_ctx"])))
+        for host in hosts:
+            client = Client(cli.parse_target(f"{host}:{port}"))
+            if client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S).status is not None:
+                found.append(discover.describe(client.send, client.target.base,
+                                               int(CANONICAL_OPTIONS["num_ctx"])))
+                break
     return found
 
 
@@ -599,7 +625,7 @@ def prepare(options: Options, run_id: str, environment: Mapping[str, str],
     require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
     suites = suites_here()
-    wait_for_server(client, options.target_url, options.timeout)
+    wait_for_server(client, options, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, RunContext(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
         client.addresses.first_ip(client.target), socket.gethostname()))
@@ -611,7 +637,8 @@ def reference_endpoint(*options: str) -> Iterator[cli.Target]:
     """The built-in endpoint as a child process, which ends with this one."""
     child = subprocess.Popen(
         [sys.executable, os.path.join(HERE, "reference_endpoint.py"), *options],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        creationflags=NO_WINDOW)
     try:
         started = json.loads(child.stdout.readline() or b"{}")      # type: ignore[union-attr]
         if "port" not in started:
@@ -761,7 +788,8 @@ def interruptible(run: Run) -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         run.client.in_flight.drop_all()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM, *(
+        getattr(signal, name) for name in ("SIGBREAK",) if hasattr(signal, name))]
     before = [signal.signal(number, on_signal) for number in numbers]
     try:
         yield
@@ -807,7 +835,7 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
     found = [] if url else scan_ports()
     if not found:
         client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
-        wait_for_server(client, url, discover.ASK_TIMEOUT_S)
+        wait_for_server(client, options, url, discover.ASK_TIMEOUT_S)
         found = [discover.describe(client.send, options.target_url, options.num_ctx)]
     hello = None
     if len(found) == 1:
@@ -840,8 +868,8 @@ def do_detach(options: Options, words: Sequence[str]) -> int:
     argv = [word for word in words if word != "--detach"] + ["--run-id", run_id]
     argv += ["--out-dir", options.out_dir] if "out_dir" in options.given else []
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
-    # 0x208: without a console, in its own process group
-    detached: Json = {"creationflags": 0x208} if os.name == "nt" else {"start_new_session": True}
+    detached: Json = ({"creationflags": NO_WINDOW | 0x200} if NO_WINDOW else    # 0x200: own group
+                      {"start_new_session": True})
     with open(log_path, "ab") as log:    # begun by an earlier process
         begin = log.tell()
         child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *argv],
@@ -883,6 +911,8 @@ def main(argv: Optional[Sequence[str]] = None,
                                           given=options.given | {"out_dir"})
         if options.wait:
             return display.follow(options, progress, suites_here())
+        if options.stop:
+            return display.stop(options)
         if options.detach:
             return do_detach(options, words)
         mode = (do_probe if options.probe else do_plan if options.plan else

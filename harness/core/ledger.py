@@ -93,7 +93,7 @@ def dump_document(document: Mapping[str, Any]) -> bytes:
 class NoLedger:
     """A ledger that records nothing, for a call outside of a run. now_ns: a monotonic clock."""
 
-    segment = 0
+    segment, path = 0, ""
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns, self.zero_ns = now_ns, now_ns()

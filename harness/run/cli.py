@@ -53,6 +53,7 @@ class Options:
     rehearse: bool = False
     detach: bool = False
     wait: Sequence[str] = ()                  # SECONDS and RUN
+    stop: Optional[str] = None
     json: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
@@ -207,6 +208,7 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--detach", None, "run in the background, also after this shell ends")
     add("--wait", ("SECONDS", "RUN"),
         "follow a run, by its id or folder, until it ends or the time is up", nargs=2)
+    add("--stop", "RUN", "stop a run, by its id or folder; no finished call is lost")
 
     group = parser.add_argument_group("display")
     add("--json", None, "print one JSON document on standard output")
@@ -225,11 +227,12 @@ def parse_options(parser: Parser, words: Sequence[str], defaults: Mapping[str, A
 
 def combination_problem(given: Mapping[str, Any]) -> Optional[str]:
     """Why options do not go together, None if they do. given: value by name of field."""
-    modes = ["--" + name for name in ("probe", "plan", "rehearse", "smoke", "wait")
+    modes = ["--" + name for name in ("probe", "plan", "rehearse", "smoke", "wait",
+                                   "stop")
              if name in given]
     if len(modes) > 1 and modes != ["--rehearse", "--smoke"]:
         return f"{' and '.join(modes)} exclude each other; use one of them"
-    if "detach" in given and modes and modes[0] in ("--probe", "--plan", "--wait"):
+    if "detach" in given and modes and modes[0] in ("--probe", "--plan", "--wait", "--stop"):
         return f"--detach is for runs; use {modes[0]} without it"
     if "rehearse" in given and "target_url" in given:
         return "--rehearse has its own endpoint; leave out --target-url"
@@ -273,4 +276,15 @@ def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> st
     for name in (name for name in names if name in options.given):
         value = getattr(options, name)
         words += ["--" + name.replace("_", "-"), *([] if value is True else [value])]
+    return command("run_benchmark", *words)
+
+
+def repeat_command(options: Options, **changed: Any) -> str:
+    """The command with the options that were given, and others that are changed or added."""
+    words: list[str] = []
+    for field in dataclasses.fields(Options):
+        value = changed.get(field.name, getattr(options, field.name))
+        if field.name in {*options.given, *changed} and value is not False:
+            shown = [] if value is True else [f"{value:g}"] if isinstance(value, float) else [value]
+            words += ["--" + field.name.replace("_", "-"), *map(str, shown)]
     return command("run_benchmark", *words)

@@ -61,17 +61,17 @@ def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) 
     return queries.is_loaded(engine, served_id, now)
 
 
-def require_usable_server(reply: Reply, url: Optional[str], has_key: bool,
+def require_usable_server(reply: Reply, url: Optional[str], options: Options,
                           scan: Callable[[], list[Json]]) -> None:
     """Raise EndpointError if the answer to /v1/models shows that no call can succeed.
 
     url: as given, None if no URL was given; scan: describes the servers on the usual ports.
     """
     if reply.status is None:
-        raise EndpointError(display.no_endpoint(url, reply.failure, scan()))
+        raise EndpointError(display.no_endpoint(url, options, reply.failure, scan()))
     if reply.status in REDIRECTS and reply.failure:
         raise EndpointError(f"{printable(url or DEFAULT_URL)}: {reply.failure[1]}")
-    require_key_accepted(reply.status, has_key)
+    require_key_accepted(reply.status, options.api_key_env is not None)
     if reply.status == 503:
         raise EndpointError(f"{printable(url or DEFAULT_URL)} still answers HTTP 503 (loading or "
                             "busy) after --timeout; wait, then use the same command again")

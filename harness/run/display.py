@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import tempfile
@@ -27,9 +28,12 @@ Json = dict[str, Any]
 
 LIVE_EVERY_S = 0.1
 LONG_TIMEOUT_S = 3600
+MAX_COMMANDS = 10                 # printed for one endpoint
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 CLEAR_LINE = "\r\x1b[2K"
 FOLLOW_EVERY_S = 0.5
+STOP_SUFFIX = ".stop"             # of the file beside a ledger that asks its run to stop
+STOP_WAIT_S = 30.0
 STILL_RUNNING = 5                 # exit code
 
 
@@ -60,7 +64,8 @@ def plan_text(manifest: Manifest, calls_count: int,
                      f"{entry['max_tokens']} tokens", skipped or suites.PHASES[name].text))
     return "\n".join([f"models: {', '.join(map(printable, manifest['models']))}",
                       *align_columns(rows, right=(1, 2)),
-                      f"{calls_count} calls for all models", estimate_line(found, manifest["timeout_s"])])
+                      f"{calls_count} calls for all models",
+                      estimate_line(found, manifest["timeout_s"])])
 
 
 def probe_text(found: Sequence[Json], hello: Optional[Any]) -> str:
@@ -91,7 +96,7 @@ def probe_text(found: Sequence[Json], hello: Optional[Any]) -> str:
                       "several endpoints: pass the URL of one to --target-url"])
 
 
-def no_endpoint(url: Optional[str], failure: Optional[tuple[str, str]],
+def no_endpoint(url: Optional[str], options: cli.Options, failure: Optional[tuple[str, str]],
                 found: Sequence[Json]) -> str:
     """What to do if no server answers.
 
@@ -101,8 +106,15 @@ def no_endpoint(url: Optional[str], failure: Optional[tuple[str, str]],
     lines = [f"no model server found on this machine ({tried})" if url is None else
              f"no endpoint at {printable(url)} ({failure[1] if failure else 'no answer'})"]
     if found:
-        lines.append("found on this machine; pass one of these URLs to --target-url:")
-        lines += [f"  {one['url']}  {printable(one['engine']['name'])}" for one in found]
+        lines.append("found on this machine, with a command for each model:")
+        for one in found:
+            lines.append(f"  {one['url']}  {printable(one['engine']['name'])}")
+            chatting = sorted((model for model in one["models"] if model["chat"]),
+                              key=lambda model: model["facts"].get("file_bytes") or 0)
+            chosen = [options.models] if options.models else [model["id"] for model in chatting]
+            lines += ["    " + printable(cli.repeat_command(
+                options, target_url=one["url"], models=name), 1000)
+                for name in chosen[:MAX_COMMANDS]]
     else:
         if url is not None:
             lines.append(f"no model server found on this machine either ({tried})")
@@ -115,7 +127,8 @@ def no_endpoint(url: Optional[str], failure: Optional[tuple[str, str]],
 def unwritable(folder: str, error: OSError) -> HarnessError:
     """The error for a run folder that cannot be written: a wrong --out-dir, or a full disk."""
     what = f"{printable(folder)} cannot be written ({error.strerror})"
-    if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)):
+    if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)) \
+            or error.errno == errno.EROFS:
         return HarnessError(f"--out-dir: {what}; use another folder")
     return StorageError(f"{what}; free some space, or pass another folder to --out-dir")
 
@@ -177,7 +190,8 @@ class Progress:
     @classmethod
     def on(cls, stream: TextIO, quiet: bool, environment: Mapping[str, str]) -> Progress:
         """The progress display for a stream and the environment (NO_COLOR, TERM)."""
-        terminal = stream.isatty() and environment.get("TERM") != "dumb" and os.name == "posix"
+        terminal = (stream.isatty() and environment.get("TERM") != "dumb"
+                    and (os.name == "posix" or understands_escapes(stream)))
         return cls(None if quiet else stream, terminal and not quiet,
                    terminal and not environment.get("NO_COLOR"))
 
@@ -209,10 +223,25 @@ class Progress:
     def _write(self, text: str) -> None:
         if self._stream is not None:
             try:
-                self._stream.write(text)
+                encoding = getattr(self._stream, "encoding", None) or "utf-8"
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
                 self._stream.flush()
             except (OSError, ValueError):
                 self._stream = None          # its reader has closed it; the run continues
+
+
+def understands_escapes(stream: TextIO) -> bool:
+    """Switch a Windows console to escape sequences; False if it has none (before Windows 10)."""
+    try:
+        import ctypes
+        import msvcrt
+        handle = msvcrt.get_osfhandle(stream.fileno())  # type: ignore[attr-defined,unused-ignore]
+        kernel: Any = ctypes.windll.kernel32            # type: ignore[attr-defined,unused-ignore]
+        mode = ctypes.c_ulong()
+        return bool(kernel.GetConsoleMode(handle, ctypes.byref(mode))
+                    and kernel.SetConsoleMode(handle, mode.value | 4))
+    except (ImportError, AttributeError, OSError, ValueError):
+        return False
 
 
 def live_line(width: int, done: int, total: int, cell_ids: Sequence[str], reads_per_s: float,
@@ -349,7 +378,7 @@ def follow(options: cli.Options, progress: Progress,
         shown.keep(len(tail.events))
         if ended:
             shown.forget()
-            resume = _resume_command(options, manifest)
+            resume = resume_command(options, manifest)
             return print_end(manifest, tail.events, folder, resume, options.json)
         if now_s() >= until_s:
             break
@@ -396,7 +425,7 @@ class Shown:
         files.remove(self._path)
 
 
-def _resume_command(options: cli.Options, manifest: Manifest) -> str:
+def resume_command(options: cli.Options, manifest: Manifest) -> str:
     """The command that resumes the run of a manifest, which holds no URL of another machine."""
     options = inherit_options(options, manifest)
     if manifest["target"]["class"] != "loopback" and "target_url" not in options.given:
@@ -410,3 +439,27 @@ def is_under_way(out_dir: str, run: str) -> bool:
     folder = ledger.find_run(out_dir, run)
     return (folder is not None and ledger.has_lines(folder)
             and files.is_locked(os.path.join(folder, ledger.LEDGER)))
+
+
+def stop(options: cli.Options) -> int:
+    """Ask the process of a run to stop, and wait until it has."""
+    run = str(options.stop)
+    folder = ledger.find_run(options.out_dir, run)
+    if folder is None:
+        raise HarnessError(f"--stop: no run {printable(run)} in {printable(options.out_dir)}; pass "
+                           "its id and its --out-dir, or its folder")
+    path = os.path.join(folder, ledger.LEDGER)
+    if not files.is_locked(path):
+        raise HarnessError(f"--stop: run {printable(run)} is not active")
+    files.write_whole(path + STOP_SUFFIX, b"")
+    until_s = time.monotonic() + STOP_WAIT_S
+    while files.is_locked(path):
+        if time.monotonic() > until_s:
+            raise HarnessError(f"--stop: the run has not stopped within {STOP_WAIT_S:.0f} s; use "
+                               "the same command again")
+        time.sleep(FOLLOW_EVERY_S / 5)
+    manifest = ledger.manifest_of(folder)
+    following = resume_command(options, manifest)
+    print_safe(json.dumps({"run_id": manifest["run_id"], "next": following}) if options.json else
+               f"stopped; no finished call is lost\nto resume: {following}")
+    return 0

@@ -6,6 +6,8 @@ call is repeated, and when the run has to stop.
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 import uuid
@@ -159,6 +161,7 @@ class Run:
             while thread.is_alive() and time.monotonic() < self.client.in_flight.patience_until_s:
                 thread.join(display.LIVE_EVERY_S)
                 self._show()
+                self._stop_if_asked()
         if self.fatal or self.signal_number:
             raise self.fatal or Interrupted(self.signal_number)
 
@@ -169,6 +172,12 @@ class Run:
         self.progress.show(lambda width: display.live_line(
             width, self.count.made, self.count.total(), list(self.in_progress.values()),
             (now - reads) / max(now_s - at_s, 1e-3), state.spent_us))
+
+    def _stop_if_asked(self) -> None:
+        """Stop as at a signal, if --stop has left its file beside the ledger."""
+        if not self.signal_number and os.path.exists(self.ledger.path + display.STOP_SUFFIX):
+            self.signal_number = int(signal.SIGTERM)
+            self.client.in_flight.drop_all()
 
     def _call_each(self, cells: list[plan.Cell]) -> None:
         """One lane: one call after the other.

@@ -38,6 +38,7 @@ VALID: dict[str, list[tuple[list[str], Any]]] = {
     "--cell-id-prefix": [(["mac:ollama"], "mac:ollama")],
     "--run-id": [([RUN_ID.upper()], RUN_ID), ([f"run-{RUN_ID}"], RUN_ID)],
     "--out-dir": [(["there"], "there")],
+    "--stop": [([RUN_ID], RUN_ID)],
     "--wait": [(["0", RUN_ID], ["0", RUN_ID]), (["1.5", "x"], ["1.5", "x"])],
 }
 SWITCHES = ("--retry-failed", "--no-hostname", "--no-calibration", "--probe", "--smoke", "--plan",

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import unittest
 from typing import Any
 from unittest import mock
 
+import run_benchmark
 from core import metric_definitions, metrics, suites
 from core import plan as plans
 from core.errors import HarnessError, StorageError
 from core.text import command, print_safe
 from engines import queries
-from run import display, estimates
+from run import cli, display, estimates
 from tests import runs
 from tests.core.test_metrics import call
 from tests.core.test_result_tables import cell, summary
+
+
+OPTIONS = cli.Options(0.1, 4096, 2048, "there")
 
 
 # --- after a run ---------------------------------------------------------------------------------
@@ -185,29 +191,71 @@ http://127.0.0.1:8080: llama.cpp b1\\x1b
         self.assertIn("--target-url", lines[-1])
 
     def test_no_endpoint_shows_how_to_start_one(self):
-        text = display.no_endpoint("http://h\x1b", ("connect_failed", "no connection: x"), [])
+        text = display.no_endpoint("http://h\x1b", OPTIONS,
+                                   ("connect_failed", "no connection: x"), [])
         self.assertTrue(text.startswith(r"no endpoint at http://h\x1b (no connection: x)" + "\n"))
         self.assertIn(queries.start_hint(), text)
         self.assertTrue(text.endswith("python3 harness/run_benchmark.py --rehearse"))
 
     def test_no_endpoint_without_a_url_names_the_tried_ports(self):
-        first = display.no_endpoint(None, None, []).splitlines()[0]
+        first = display.no_endpoint(None, OPTIONS, None, []).splitlines()[0]
         self.assertIn("no model server found on this machine", first)
         self.assertEqual([port for port in queries.USUAL_PORTS if str(port) not in first], [])
 
-    def test_no_endpoint_names_other_servers_on_this_machine(self):
-        lines = display.no_endpoint("http://h", None, [self.found()]).splitlines()
+    def test_no_endpoint_prints_commands_for_other_servers_on_this_machine(self):
+        options = dataclasses.replace(OPTIONS, phases="all", timeout=9.5, smoke=True,
+                                      given=frozenset(("phases", "timeout", "smoke")))
+        lines = display.no_endpoint("http://h", options, None, [self.found()]).splitlines()
         self.assertEqual(lines[0], "no endpoint at http://h (no answer)")
         self.assertEqual(lines[2], "  http://127.0.0.1:8080  llama.cpp")
-        self.assertEqual(len(lines), 4)
+        self.assertRegex(lines[3], "^    python3 harness/run_benchmark.py --target-url "
+                         "http://127.0.0.1:8080 --models .* --phases all --timeout 9.5 --smoke$")
+        words = shlex.split(lines[3])[2:]
+        self.assertEqual(cli.parse_options(run_benchmark.build_parser(), words,
+                                           run_benchmark.defaults()).smoke, True)
 
     def test_folder_that_cannot_be_written(self):
         for error, kind, words in ((PermissionError(13, "Denied"), HarnessError, "--out-dir: "),
+                                   (OSError(30, "Read-only"), HarnessError, "--out-dir: "),
                                    (OSError(28, "Full"), StorageError, "free some space")):
             made = display.unwritable("a\x1b", error)
             self.assertIs(type(made), kind)
             self.assertIn(words, str(made))
             self.assertIn(rf"a\x1b cannot be written ({error.strerror})", str(made))
+
+
+class Counts(unittest.TestCase):
+    PLANNED = plans.all_cells(manifest("m", names=("5q",)))
+
+    def counted(self, *outcomes: Any, retries: Any = None, before: Any = None) -> list[str]:
+        """`made/total` after each line: an outcome of the next cell, or "resumed"."""
+        count, shown, at = display.Count(self.PLANNED, retries, before or {}), [], 0
+        for outcome in outcomes:
+            if outcome == "resumed":
+                count.take({"event": "run_resumed"})
+                at = 0
+            else:
+                cell_id = outcome if ":" in outcome else self.PLANNED[at].cell_id
+                at += ":" not in outcome
+                count.take({"event": "call_finished", "cell_id": cell_id, "outcome": "ok"
+                            if ":" in outcome else outcome})
+            shown.append(f"{count.made}/{count.total()}")
+        return shown
+
+    def test_a_run_counts_planned_calls(self):
+        self.assertEqual(self.counted(*["ok"] * 6)[::5], ["1/6", "6/6"])
+
+    def test_a_resume_counts_its_own_calls_and_hellos(self):
+        self.assertEqual(self.counted("ok", "ok", "resumed", "x:hello:r1"),
+                         ["1/6", "2/6", "0/4", "1/5"])
+
+    def test_a_retry_counts_its_own_calls(self):
+        ids = [cell.cell_id for cell in self.PLANNED]
+        failed = {**dict.fromkeys(ids, "ok"), ids[1]: "timeout", ids[4]: "http_error"}
+        for retries in (True, None):
+            self.assertEqual(self.counted("x:hello:r1", ids[1], ids[4], retries=retries,
+                                          before=failed), ["1/3", "2/3", "3/3"])
+        self.assertEqual(self.counted("x:hello:r1", retries=False, before=failed), ["1/1"])
 
 
 # --- while it runs -------------------------------------------------------------------------------
