@@ -55,7 +55,7 @@ from core.records import CallFinished, LedgerLine, Manifest
 from core.suites import Question, load_suites
 from core.text import Parser, command, print_safe
 from engines import queries
-from machine import gauges
+from machine import awake, gauges
 from run import calibration, cli, discover, display, sse
 from run import reply as replies
 from run.cli import Options
@@ -620,7 +620,8 @@ def suites_here() -> dict[str, tuple[Question, ...]]:
 
 
 def prepare(options: Options, run_id: str, environment: Mapping[str, str],
-            synthetic: bool) -> tuple[Client, discover.Ready]:
+            synthetic: bool, kept_awake_by: Optional[str] = None
+            ) -> tuple[Client, discover.Ready]:
     """Check names, suites and server; raises HarnessError if a run cannot begin."""
     require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
@@ -628,7 +629,7 @@ def prepare(options: Options, run_id: str, environment: Mapping[str, str],
     wait_for_server(client, options, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, RunContext(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
-        client.addresses.first_ip(client.target), socket.gethostname()))
+        client.addresses.first_ip(client.target), socket.gethostname(), kept_awake_by))
 
 
 # --- calibration ---------------------------------------------------------------------------------
@@ -705,7 +706,16 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
     earlier = ledger_file.read_manifest(folder) if folder else None
     if earlier:
         options = inherit_options(options, earlier)
-    client, ready = prepare(options, run_id, environment, synthetic)
+    with awake.kept_awake() if not (synthetic or options.smoke) else \
+            contextlib.nullcontext() as method:
+        return make_run(options, run_id, folder, earlier, prepare(
+            options, run_id, environment, synthetic, method), progress)
+
+
+def make_run(options: Options, run_id: str, folder: Optional[str], earlier: Optional[Manifest],
+             prepared: tuple[Client, discover.Ready], progress: display.Progress) -> int:
+    """Make a run that can begin, or the rest of an earlier one."""
+    client, ready = prepared
     if earlier:
         require_same_run(earlier, ready.manifest)
         ready = ready._replace(manifest=earlier)

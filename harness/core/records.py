@@ -376,6 +376,7 @@ class Manifest(TypedDict):
     canonical_options_overrides: dict[str, float]
     prompt_cache: dict[str, str]
     timeout_s: float
+    kept_awake_by: Optional[str]
     hostname_omitted: bool
     api_key_used: bool
 

@@ -48,6 +48,7 @@ class RunContext(NamedTuple):
     target: Target
     resolved_ip: Optional[str]
     host_name: str
+    kept_awake_by: Optional[str] = None
 
 
 def assemble(options: Options, context: RunContext, engine: queries.Identity,
@@ -86,7 +87,9 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
             if getattr(options, key) != value},
         "prompt_cache": {"policy": options.prompt_cache,
                          "method": queries.cache_switch(name, options.prompt_cache, "x")[0]},
-        "timeout_s": options.timeout, "hostname_omitted": options.no_hostname,
+        "timeout_s": options.timeout,
+        "kept_awake_by": context.kept_awake_by,
+        "hostname_omitted": options.no_hostname,
         "api_key_used": options.api_key_env is not None}
 
 

@@ -88,7 +88,8 @@ QUICK = (mock.patch.object(files, "flush_to_disk", lambda _: None),
          mock.patch.object(gauges.Sampler, "_others", lambda _: None),
          mock.patch.object(release, "git_state", lambda: {"commit": None, "dirty": None}),
          mock.patch.object(run_benchmark, "LOADING_PAUSE_S", 0.01),
-         mock.patch.object(retries, "RETRY_PAUSE_S", 0.01))
+         mock.patch.object(retries, "RETRY_PAUSE_S", 0.01),
+         mock.patch("shutil.which", lambda _: None))
 
 
 def only_probes_answered_by(endpoint: Union[ScriptedEndpoint, str]) -> Any:
