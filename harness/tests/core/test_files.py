@@ -44,6 +44,30 @@ class Files(unittest.TestCase):
                 files.write_whole(self.path, b"new")
             self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"old", ["x.json"]))
 
+    def test_disks_without_flushing_are_written_all_the_same(self):
+        for number, fails in ((95, False), (22, False), (25, False), (28, True), (5, True)):
+            with self.subTest(number), mock.patch("os.fsync", side_effect=OSError(number, "x")):
+                if fails:
+                    self.assertRaises(OSError, files.write_whole, self.path, b"new")
+                else:
+                    files.write_whole(self.path, b"new")
+
+    @unittest.skipIf(os.name == "nt", "Windows has locks on every drive")
+    def test_file_systems_without_locks_use_a_file(self):
+        for number in (37, 95, 38):
+            with self.subTest(number), mock.patch("fcntl.flock", side_effect=OSError(number, "x")):
+                fd = self.open()
+                self.assertTrue(files.lock(fd, self.path))
+                self.assertTrue(files.is_locked(self.path))
+                files.unlock(self.path)
+                self.assertFalse(files.is_locked(self.path))
+                with open(self.path + files.LOCK_SUFFIX, "w", encoding="ascii") as file:
+                    file.write("999999999")                 # a process that was killed
+                self.assertTrue(files.lock(fd, self.path))
+                files.unlock(self.path)
+        with mock.patch("fcntl.flock", side_effect=OSError(11, "x")):
+            self.assertFalse(files.lock(self.open(), self.path))
+
     def test_leftover_of_a_killed_process_is_overwritten(self):
         with open(self.path + ".part", "wb") as file:
             file.write(b"half of something longer")
