@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 
-
 LOCK_SUFFIX = ".lock"
 # Answers of file systems (SMB, exFAT, FUSE, some network drives) that lack an operation.
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK, errno.ENOTSUP,

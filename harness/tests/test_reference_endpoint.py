@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, Optional
 import prompts
 import reference_endpoint
 from core import answer_checks
-
 from tests import runs
 
 PROGRAM = str(runs.HARNESS / "reference_endpoint.py")

@@ -83,11 +83,11 @@ class Lines(unittest.TestCase):
         self.assertEqual(ledger.validate_line(STARTED), [])
         self.assertEqual(ledger.validate_line({**STARTED, "t_us": -1}),
                          [("t_us", "-1 is below 0")])
-        for line, said in (({**STARTED, "event": "timing"}, '"timing"'),
+        for line, shown in (({**STARTED, "event": "timing"}, '"timing"'),
                            ({"event": ["x"]}, '["x"]'), ({}, "null"), ([], "null"),
                            (None, "null")):
             self.assertEqual(ledger.validate_line(line),
-                             [("event", f"{said} is not a kind of ledger line")])
+                             [("event", f"{shown} is not a kind of ledger line")])
 
     def test_the_last_line_of_a_cell_counts(self):
         def call(seq: int, cell_id: str, outcome: str) -> dict[str, Any]:
@@ -157,14 +157,14 @@ class ReadLedger(Files):
             ledger.read_ledger(self.folder)
 
     def test_torn_bytes_are_kept_until_they_are_recorded(self):
-        told = {"event": "run_resumed", "torn_base64": base64.b64encode(b"old").decode()}
+        recorded = {"event": "run_resumed", "torn_base64": base64.b64encode(b"old").decode()}
         none = {"event": "run_resumed", "torn_base64": None}
         for events, torn, kept, expected in (
                 ([], b"", b"", b""), ([], b"new", b"", b"new"), ([], b"", b"old", b"old"),
                 ([], b"new", b"new", b"new"), ([], b"new", b"old", b"oldnew"),
-                ([told], b"", b"old", b""), ([none], b"", b"old", b"old"),
-                ([told], b"", b"", b""), ([told], b"new", b"", b"new"),
-                ([told], b"new", b"old", b"new"), ([told], b"old", b"old", b"old")):
+                ([recorded], b"", b"old", b""), ([none], b"", b"old", b"old"),
+                ([recorded], b"", b"", b""), ([recorded], b"new", b"", b"new"),
+                ([recorded], b"new", b"old", b"new"), ([recorded], b"old", b"old", b"old")):
             self.assertEqual(ledger.unrecorded_torn_bytes(
                 ledger.LedgerState(events, 0, torn, False), kept), expected)
 
