@@ -6,7 +6,8 @@
   python3 harness/check_submission.py --privacy submissions/you            private values only
   git diff origin/main... | python3 harness/check_submission.py --privacy -
   python3 harness/check_submission.py --answers submissions/you/...        what the models answered
-  python3 harness/check_submission.py --base origin/main --head HEAD --handle you
+  git switch main && git fetch origin pull/NUMBER/head                     then, for its author:
+  python3 harness/check_submission.py --base main --head FETCH_HEAD --handle LOGIN
   python3 harness/check_submission.py --explain CODE                       what a finding means
 
 Recomputes and compares everything that follows from the evidence: hashes of the harness, the plan,
@@ -15,7 +16,8 @@ Implausible speed and signs of invented data are warnings. No check of files rec
 a careful forger invents as a whole; second runs are for that.
 
 With --base and --head it checks the submissions that the commits between them add. It reads them
-as git objects: it checks out nothing and runs no program of the change.
+as git objects: it checks out nothing and runs no program of the change. The program itself has to
+be that of the base: never run it from a checkout of the change, which can hold another program.
 
 exit codes: 0 no error; 1 errors; 2 usage.
 """
@@ -35,7 +37,7 @@ from check.submission import Settings, check
 from core import names, release, result_tables
 from core.errors import HarnessError
 from core.records import Response
-from core.text import Parser, print_safe, printable, terminal_width
+from core.text import Parser, command, print_safe, printable, terminal_width
 
 MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
@@ -61,7 +63,7 @@ def check_changes(repository: sources.Repository, base: str, head: str, settings
     HarnessError."""
     base_id, head_id = repository.commit(base), repository.commit(head)
     changes = repository.changes(repository.merge_base(base_id, head_id), head_id)
-    if all(not change.path.startswith("submissions/")
+    if all(not change.path.lower().startswith("submissions/")
            or change.path.startswith(sources.PROJECTS_OWN) for change in changes):
         report.add("no-submission", ".", f"none of the {len(changes)} changed paths is in a "
                                          "submission")
@@ -78,6 +80,20 @@ def check_changes(repository: sources.Repository, base: str, head: str, settings
             index.add(copies.sketch_of_bytes(path, repository.read(sha)))
     found = list(sources.of_changes(repository, changes, report))
     return check_all(found, settings, index, report) if found else 0
+
+
+def require_own_harness(repository: sources.Repository, args: argparse.Namespace) -> None:
+    """Raise HarnessError unless this program is that of the base."""
+    base, head = repository.commit(args.base), repository.commit(args.head)
+    unlike = repository.differences(base, str(release.HERE))
+    if unlike:
+        words = [*(["--git-dir", args.git_dir] if args.git_dir else []),
+                 *(["--handle", args.handle] if args.handle else [])]
+        raise HarnessError(
+            f"this harness differs from that of --base ({printable(', '.join(unlike[:3]), 300)}"
+            f"{f', and {len(unlike) - 3} more' if len(unlike) > 3 else ''}), so that it may be a "
+            f"program of the change; use the base's:\n  git switch --detach {base}\n  "
+            + command("check_submission", "--base", base, "--head", head, *words))
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -176,6 +192,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
     else:
         repository = sources.Repository(args.git_dir)
         try:
+            require_own_harness(repository, args)
             checked = check_changes(repository, args.base, args.head, settings, report)
         finally:
             repository.close()

@@ -16,7 +16,7 @@ from core import answer_checks, plan, records, schema, usage
 from core.suites import PHASES, Question
 from engines import queries, server_errors
 from run import reply, retries, state
-from run.timing import NULL_REASONS
+from run.timing import CLOCK_STEP_NS, NULL_REASONS
 
 Suites = dict[str, tuple[Question, ...]]
 Problems = Iterator[str]
@@ -25,6 +25,7 @@ SALT = re.compile(r"[0-9a-f]{16}\Z")
 MAX_UNSEEN = 8                # answers of other lanes that a call may not have seen yet
 ESTIMATE = re.compile(r"about \d+")
 RETRY_PAUSE_US = int(retries.RETRY_PAUSE_S * 0.9e6)      # a sleep may end a little early
+CLOCK_STEP_US = CLOCK_STEP_NS // 1000
 MIN_BYTES_PER_CHUNK = 20      # of JSON around the text of a chunk, in any API
 MAY_LACK_TIMING = ("connect_failed", "timeout", "context_limit", "skipped")
 KIND_RUN = re.compile(r"([ra])([1-9][0-9]{0,8})")
@@ -110,15 +111,15 @@ class Replay(state.State):
         lanes = next(entry["lanes"] for entry in self.manifest["plan"]["phases"]
                      if entry["phase"] == cell.phase)
         given: Any = call["truncated"]
-
-        def expected(unseen: int) -> dict[str, Any]:
-            return self.truncation(cell, messages, response, checks, outcome, unseen)
-
         # A call on one of several lanes may not have seen the last answers of the others.
-        if given != expected(0) and not (lanes > 1 and any(
-                _without_estimate(given) == _without_estimate(expected(unseen))
-                for unseen in range(MAX_UNSEEN + 1))):
-            yield from _compare("truncated", given, expected(0))
+        first: Any = None
+        for unseen in range(MAX_UNSEEN + 1 if lanes > 1 else 1):
+            expected = self.truncation(cell, messages, response, checks, outcome, unseen)
+            first = first or expected
+            if given == expected or lanes > 1 and given["verdict"] == expected["verdict"] \
+                    and _without_estimate(given["reason"]) == _without_estimate(expected["reason"]):
+                return
+        yield from _compare("truncated", given, first)
 
     def identified(self, event: records.EndpointIdentified, is_first: bool) -> Problems:
         """Differences from the manifest. is_first: written in the moment of the manifest."""
@@ -170,8 +171,8 @@ def context_problems(context: Union[records.Context, records.ModelContext]) -> P
             f"effective are {given}"
 
 
-def _without_estimate(verdict: dict[str, Any]) -> tuple[str, str]:
-    return verdict["verdict"], ESTIMATE.sub("about n", verdict["reason"] or "")
+def _without_estimate(reason: Optional[str]) -> str:
+    return ESTIMATE.sub("about n", reason or "")
 
 
 # --- one call ------------------------------------------------------------------------------------
@@ -319,6 +320,9 @@ def _bytes_and_lag(call: records.CallFinished, timing: records.Timing) -> Proble
             spread_fits(lag) and lag["n"] >= max(reads_with_text, 1)):
         yield f"timing.read_lag_us is {schema.shown(lag)} with {timing['stamp']} stamps and " \
             f"{reads_with_text} reads with text"
+    if timing["clock_step_us"] and (timing["stamp"] == "kernel"
+                                    or abs(timing["clock_step_us"]) < CLOCK_STEP_US):
+        yield f"timing.clock_step_us is {timing['clock_step_us']} with {timing['stamp']} stamps"
     characters = sum(map(len, _texts(call)))
     if timing["bytes_received"] < characters + MIN_BYTES_PER_CHUNK * max(chunks - 1, 0):
         yield f"timing.bytes_received is {timing['bytes_received']}, too few for {characters} " \

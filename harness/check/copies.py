@@ -1,112 +1,161 @@
 """Find copied runs, with small sketches of all ledgers.
 
-A sketch holds the smallest hashes of a run's chunk times and long answers. Equal runs have equal
-sketches, and runs that share some calls share about as much of their sketches. The size of a
+A sketch holds hashes of chunk times, hashes of long answers, and the shape of long answers: their
+number of tokens and chunks, and where their gaps stand out. Exact hashes find what was copied as it
+is. Shapes remain when a copy is scaled, has noise added, or its texts edited: two honest runs of
+one model on one machine have 0 to 6 of 50 shapes in common, a copy has all of them. The size of a
 sketch does not depend on the length of the run.
 """
 from __future__ import annotations
 
 import hashlib
 import heapq
-import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from core.records import LedgerLine, Manifest
+from check import findings
+from core import ledger
+from core.records import LedgerLine
 
 KEPT = 24
 MIN_GAPS = 16                 # this many gaps in microseconds are not equal by chance
 MIN_DISTINCT_GAPS = 8         # except those of a stalled or bunched stream
 LONG_BYTES = 200
-MIN_ANSWERS = 5
-COPIED_SHARE = 0.9
+MIN_ANSWERS = 5               # that two runs have in common
+COPIED_SHARE = 0.5            # of the shapes; honest runs have at most 0.12
+EQUAL_SHARE = 0.9             # of the texts
+LONG_CHUNKS = 65
+PEAKS, EQUAL_PEAKS = 4, 3     # gaps that stand out, and how many have to be at the same place
+PEAK_SPARE = SIZE_SPARE = 1   # a copy may have lost or gained a chunk
 
-CHUNKS = re.compile(rb'"chunk_us":\[\d+,([\d,]{31,})\]')
+WORDS = re.compile(rb"[^\W_]+")
+# In the bytes of a line, where quotes inside of texts are escaped. The first of each counts.
+FIELDS = {name: re.compile(pattern) for name, pattern in (
+    ("question", rb'"phase":"([^"\\]*","question_id":"[^"\\]*","repeat":\d+)'),
+    ("tokens", rb'(?<!\\)"completion_tokens":(\d{1,9})'),
+    ("times", rb'"chunk_us":\[\d+,([\d,]+)\]'))}
 TEXT, TEXT_END = b'"text":"', b'","reasoning_text":"'
+CUT = b'","finish_reason":"length",'
 RUN_ID = re.compile(r"run-([0-9a-f-]{36})")
 
 
+class Shape(NamedTuple):
+    """What remains of a long answer in an edited copy."""
+
+    tokens: int               # 0: the server did not count them
+    chunks: int
+    peaks: tuple[int, ...]    # indexes of the gaps that exceed both neighbours most
+
+
 class Sketch(NamedTuple):
-    """What is kept of a run."""
+    """What is kept of a run. answers: hashes; shapes: of the answers to the same few questions in
+    every run."""
 
     path: str
-    handle: str
     run_id: str
     gaps: frozenset[int]
     answers: frozenset[int]
+    shapes: dict[int, Shape]
 
 
-def _smallest(texts: Iterable[bytes]) -> frozenset[int]:
-    hashes = {int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-              for text in texts}
-    return frozenset(heapq.nsmallest(KEPT, hashes))
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
-def _is_distinctive(gaps: Sequence[Any]) -> bool:
-    return len(gaps) >= MIN_GAPS and len(set(gaps)) >= MIN_DISTINCT_GAPS
+def _shape(tokens: int, gaps: list[int]) -> Shape:
+    rise = [2 * here - before - after for before, here, after in zip(gaps, gaps[1:], gaps[2:])]
+    peaks = heapq.nlargest(PEAKS, range(len(rise)), key=lambda at: (rise[at], -at))
+    return Shape(tokens, len(gaps) + 1, tuple(sorted(peaks)))
 
 
-def sketch(path: str, handle: str, manifest: Manifest, events: Iterable[LedgerLine]) -> Sketch:
-    """The sketch of a parsed run; without the answers of a rehearsal, which are always the same."""
-    gaps, answers = [], []
-    for event in events:
-        if event["event"] != "call_finished":
-            continue
-        timing, response = event["timing"], event["response"]
-        if timing and _is_distinctive(timing["chunk_us"][1:]):
-            gaps.append(",".join(map(str, timing["chunk_us"][1:])).encode("ascii"))
-        if response and not manifest["synthetic"]:
-            text = json.dumps(response["text"], ensure_ascii=False)[1:-1].encode("utf-8")
-            if len(text) >= LONG_BYTES:
-                answers.append(text)
-    return Sketch(path, handle, manifest["run_id"], _smallest(gaps), _smallest(answers))
+def sketch(path: str, events: Iterable[LedgerLine]) -> Sketch:
+    """The sketch of a parsed ledger."""
+    return sketch_of_bytes(path, b"".join(
+        ledger.dump_line(event) for event in events if event["event"] == "call_finished"))
 
 
 def sketch_of_bytes(path: str, data: bytes) -> Sketch:
-    """The same sketch of a merged ledger, without parsing it."""
-    gaps = [found for found in CHUNKS.findall(data) if _is_distinctive(found.split(b","))]
-    answers = []
-    for line in data.split(b"\n"):           # quotes inside of texts are escaped
+    """The sketch of a ledger, without parsing it."""
+    gaps, answers = set[int](), set[int]()
+    long: dict[int, tuple[int, bytes]] = {}
+    for line in data.split(b"\n"):
+        found = {name: pattern.search(line) for name, pattern in FIELDS.items()}
+        question, tokens, times = (match[1] if match else b"" for match in found.values())
         start = line.find(TEXT) + len(TEXT)
-        end = line.find(TEXT_END, start)
-        if end - start >= LONG_BYTES and start >= len(TEXT):
-            answers.append(line[start:end])
+        text = line[start:line.find(TEXT_END, start)] if start >= len(TEXT) else b""
+        numbers = times.split(b",")
+        if len(numbers) >= MIN_GAPS and len(set(numbers)) >= MIN_DISTINCT_GAPS:
+            gaps.add(_hash(times))
+        if len(text) >= LONG_BYTES:
+            answers.add(_hash(b" ".join(WORDS.findall(text))))
+        # Answers that ended at the requested length have the same number of tokens in every run.
+        if len(numbers) >= LONG_CHUNKS - 1 and CUT not in line:
+            long[_hash(question)] = int(tokens or 0), times
+    shapes = {key: _shape(long[key][0], list(map(int, long[key][1].split(b","))))
+              for key in heapq.nsmallest(KEPT, long)}
     run = RUN_ID.search(path)
-    return Sketch(path, path.split("/")[1] if "/" in path else "", run[1] if run else "",
-                  _smallest(gaps), _smallest(answers))
+    return Sketch(path, run[1] if run else "", frozenset(heapq.nsmallest(KEPT, gaps)),
+                  frozenset(heapq.nsmallest(KEPT, answers)), shapes)
 
 
 class Index:
-    """Sketches of all runs seen so far."""
+    """Sketches of all runs seen so far. The answers of rehearsals, which are always the same, are
+    not compared."""
 
     def __init__(self) -> None:
-        self._run_ids: dict[str, Sketch] = {}
-        self._gaps: dict[int, Sketch] = {}
-        self._answers: dict[int, list[Sketch]] = {}
+        self._sketches: list[Sketch] = []
 
     def add(self, new: Sketch) -> None:
         """Add a run."""
-        self._run_ids.setdefault(new.run_id, new)
-        for number in new.gaps:
-            self._gaps.setdefault(number, new)
-        for number in new.answers:
-            self._answers.setdefault(number, []).append(new)
+        self._sketches.append(new)
 
-    def problems(self, new: Sketch) -> Iterator[tuple[str, str]]:
-        """(code, what) of a run that is not in the index."""
-        if new.run_id in self._run_ids:
-            yield "run-copied", f"its run id is that of {self._run_ids[new.run_id].path}"
-        shared = Counter(self._gaps[number] for number in new.gaps if number in self._gaps)
-        for other, count in shared.most_common(1):
-            yield "run-copied", f"times of {count} of {len(new.gaps)} calls looked at are those " \
-                f"of {other.path}"
-        answers = Counter(other for number in new.answers
-                          for other in self._answers.get(number, ())
-                          if other.handle != new.handle)
-        for other, count in answers.most_common(1):
-            least = min(len(new.answers), len(other.answers))
-            if least >= MIN_ANSWERS and count >= COPIED_SHARE * least:
-                yield "answers-copied", f"{count} of {least} answers looked at are those of " \
-                    f"{other.path}"
+    def check(self, new: Sketch, is_synthetic: bool, notes: findings.Notes) -> None:
+        """Add a finding of each kind for the run in the index that is most like this one."""
+        found: dict[tuple[str, str], tuple[float, str]] = {}
+        for other in self._sketches:
+            for code, kind, share, what in _likeness(new, other, is_synthetic):
+                found[code, kind] = max(found.get((code, kind), (0.0, "")), (share, what))
+        for (code, _), (_, what) in sorted(found.items()):
+            notes.add(code, what)
+
+
+def _likeness(new: Sketch, other: Sketch,
+              is_synthetic: bool) -> Iterator[tuple[str, str, float, str]]:
+    """(code, kind, share, what) of everything that two runs have too much in common."""
+    if new.run_id == other.run_id:
+        yield "run-copied", "id", 1.0, f"its run id is that of {other.path}"
+    shared = len(new.gaps & other.gaps)
+    if shared:
+        yield "run-copied", "gaps", shared / len(new.gaps), \
+            f"times of {shared} of {len(new.gaps)} calls looked at are those of {other.path}"
+    if is_synthetic:
+        return
+    pairs = [(shape, other.shapes[key]) for key, shape in new.shapes.items() if key in other.shapes]
+    enough = max(MIN_ANSWERS, COPIED_SHARE * len(pairs))
+    peaks = sum(map(_has_equal_peaks, pairs))
+    if peaks >= enough:
+        yield "run-copied", "peaks", peaks / len(pairs), \
+            f"{peaks} of {len(pairs)} long answers pause at the places where those of " \
+            f"{other.path} do; two honest runs have at most 2 of 50"
+    sizes = sum(map(_has_equal_size, pairs))
+    if sizes >= enough:
+        yield "answers-copied", "sizes", sizes / len(pairs), \
+            f"{sizes} of {len(pairs)} long answers have the tokens and chunks of those of " \
+            f"{other.path}; two honest runs have 6 of 50"
+    equal, least = len(new.answers & other.answers), min(len(new.answers), len(other.answers))
+    if least >= MIN_ANSWERS and equal >= EQUAL_SHARE * least and sizes < enough:
+        yield "answers-copied", "sizes", equal / least, \
+            f"{equal} of {least} answers looked at are those of {other.path}"
+
+
+def _has_equal_peaks(pair: tuple[Shape, Shape]) -> bool:
+    one, other = pair
+    return sum(any(abs(at - peak) <= PEAK_SPARE for peak in other.peaks)
+               for at in one.peaks) >= EQUAL_PEAKS
+
+
+def _has_equal_size(pair: tuple[Shape, Shape]) -> bool:
+    one, other = pair
+    tokens = abs(one.tokens - other.tokens) if one.tokens and other.tokens else 0
+    return abs(one.chunks - other.chunks) <= SIZE_SPARE and tokens <= SIZE_SPARE

@@ -16,14 +16,18 @@ from core.records import LedgerLine, Manifest, Metadata
 
 GIB = 1024 ** 3
 SPARE_RATIO = 1.1             # bandwidths are rounded, and measured ones may be higher
-# A forgotten placeholder: <name>, TODO, "insert ... here".
-PLACEHOLDER = re.compile(r"<[a-zA-Z][\w ./-]{0,40}>|\b(?:todo|tbd|fixme|xxx+)\b"
-                         r"|\binsert\b.*\bhere\b", re.IGNORECASE)
-# What a rendered page hides: HTML and its comments, images, link definitions. Tags by CommonMark's
-# grammar, so that n<k and m>2 are not tags.
+# A forgotten placeholder: <name>; TODO in front, after a colon or before one; "insert ... here" in
+# front. Text about a fan that someone had to insert here is none. All repetitions are bounded, so
+# that the time grows with the length of the text only.
+_FRONT, _WORD = r"^[ \t>*_.\-\[(]{0,8}", r"(?:todo|tbd|fixme|xxx+)"
+PLACEHOLDER = re.compile(
+    rf"<[a-zA-Z][\w ./-]{{0,40}}>|{_FRONT}{_WORD}\b|:[ \t]{{0,8}}{_WORD}\b|\b{_WORD}:"
+    rf"|{_FRONT}insert\b[^\n]{{0,60}}\bhere\b", re.IGNORECASE | re.MULTILINE)
+# What a rendered page hides: HTML and its comments, images, link definitions, also in lists and
+# quotations. Tags by CommonMark's grammar, so that n<k and m>2 are not tags.
 _ATTRIBUTE = r"""\s+[a-zA-Z_:][\w.:-]*(?:\s*=\s*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
 HIDING = re.compile(rf"<[!?]|</?[a-zA-Z][a-zA-Z0-9-]*(?:{_ATTRIBUTE})*\s*/?>|!\["
-                    r"|^[ ]{0,3}\[[^\]]*\]:", re.MULTILINE)
+                    r"|^[ \t>*+\-0-9.)]{0,20}\[[^\[\]]+\]:", re.MULTILINE)
 ASCENDING = (                 # fields of hardware.json: the first is at most ratio x the second
     ("cpu.physical_cores_count", "cpu.threads_count", 1.0),
     ("cpu.usable_threads_count", "cpu.threads_count", 1.0),

@@ -34,163 +34,158 @@ class Code(NamedTuple):
 SECOND_RUN = "make a second run"
 NOTHING = "nothing to do"
 
-CODES: dict[str, Code] = {code.name: code for code in (
+CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     # --- files
-    Code("file-missing", ERROR, "One of the five files is missing.",
-         "python3 harness/complete_submission.py FOLDER writes what is missing"),
-    Code("file-unexpected", ERROR,
-         "A file or changed path does not belong to a submission; systems leave files such as "
-         ".DS_Store. A pull request adds either submissions or changes to the project.",
-         "remove it from the folder, or propose it in a pull request of its own"),
-    Code("file-not-regular", ERROR,
-         "A path is not a plain file with git mode 100644, but a link, device, submodule or "
-         "program. Windows and WSL set the mode of programs by mistake.",
-         "replace it with the file itself; for a wrong mode: git update-index --chmod=-x FILE"),
-    Code("file-too-large", ERROR,
-         "A file or ledger line is larger than any run makes it: 32 MiB for run.jsonl, 4 MiB for a "
-         "line and for metadata.json, 256 KiB for run.md, 1 MiB for the others.",
-         "run fewer models or repeats at a time, or with a smaller --num-predict; each run is a "
-         "submission of its own"),
-    Code("file-unreadable", ERROR,
-         "A file cannot be read: no permission, or a blob that is missing in a partial clone.",
-         "make it readable, or fetch the whole history"),
-    Code("file-malformed", ERROR,
-         "A file is not strict JSON or UTF-8, does not match its schema (harness/schemas), has "
-         "more values than any run writes, or is not formatted as the programs write it.",
-         "restore the file as the program wrote it (git config core.autocrlf false); change values "
-         "only with complete_submission.py --set"),
-    Code("file-changed", ERROR, "The pull request changes, renames or deletes a merged file.",
-         "leave merged files alone; to have a wrong submission annotated, open an issue"),
-    Code("too-many-files", ERROR,
-         "There are more files than one person can review: over 60 in a pull request, or over "
-         "10,000 in a folder.", "split the pull request"),
-    Code("text-invisible", ERROR,
-         "A value holds invisible characters, or characters that change the direction of the text.",
-         "enter the value again with plain characters"),
-    Code("answer-invisible", WARNING,
-         "A model's answer holds invisible characters. Some languages and emoji need them; they "
-         "can also hide instructions.", "look at the answer in a viewer that shows them"),
-    Code("check-broken", ERROR, "The check itself failed on this submission. This is a bug.",
-         "open an issue with the name of the folder"),
-    Code("no-submission", INFO, "No submission was found.", NOTHING),
+    "file-missing": (ERROR, "One of the five files is missing.",
+        "python3 harness/complete_submission.py FOLDER writes what is missing"),
+    "file-unexpected": (ERROR,
+        "A file or changed path does not belong to a submission. A pull request adds either "
+        "submissions or changes to the project.",
+        "remove it, or propose it in a pull request of its own"),
+    "file-not-regular": (ERROR,
+        "A path is not a plain file with git mode 100644. Windows and WSL set the mode of programs "
+        "by mistake.",
+        "replace it with the file itself; for a wrong mode: git update-index --chmod=-x FILE"),
+    "file-too-large": (ERROR,
+        "A file or ledger line is larger than any run makes it: 32 MiB for run.jsonl, 4 MiB for a "
+        "line and for metadata.json, 256 KiB for run.md, 1 MiB for the others.",
+        "run fewer models or repeats at a time, or with a smaller --num-predict"),
+    "file-unreadable": (ERROR, "A file cannot be read, or its blob is missing in a partial clone.",
+        "make it readable, or fetch the whole history"),
+    "file-malformed": (ERROR,
+        "A file is not strict JSON or UTF-8, does not match its schema (harness/schemas), or is "
+        "not formatted as the programs write it.",
+        "restore the file as the program wrote it (git config core.autocrlf false); change values "
+        "only with complete_submission.py --set"),
+    "file-changed": (ERROR, "The pull request changes, renames or deletes a merged file.",
+        "leave merged files alone; to have a wrong submission annotated, open an issue"),
+    "too-many-files": (ERROR,
+        "There are more files than one person can review: over 60 in a pull request, or over "
+        "10,000 in a folder.", "split the pull request"),
+    "text-invisible": (ERROR, "A value holds characters that are invisible or turn the text.",
+        "enter the value again with plain characters"),
+    "answer-invisible": (WARNING,
+        "A model's answer holds invisible characters. Some languages and emoji need them; they "
+        "can also hide instructions.", "look at the answer in a viewer that shows them"),
+    "check-broken": (ERROR, "The check itself failed on this submission. This is a bug.",
+        "open an issue with the name of the folder"),
+    "no-submission": (INFO, "No submission was found.", NOTHING),
     # --- whose run it is, and what made it
-    Code("ids-differ", ERROR,
-         "The folder is not <handle>/<device-tag>/run-<uuid>, or folder, manifest and ledger name "
-         "different runs.",
-         "name the folder as manifest.json says, and keep the files of one run together"),
-    Code("harness-modified", ERROR,
-         "The harness version is unknown, or a program, suite or canonical option differs from its "
-         "release.", "git checkout a release, and run again"),
-    Code("harness-unreleased", WARNING,
-         "The table of releases does not hold the hashes of this version's programs yet; only "
-         "prompts and suites were compared.", "run a released version of the harness"),
-    Code("suites-unavailable", INFO,
-         "The run used other suites than this checkout has; its requests were not rebuilt.",
-         "check it with the harness of its release"),
-    Code("not-a-measurement", ERROR,
-         "The run is a rehearsal against the reference endpoint, or a smoke test.",
-         "run against a real model server, without --rehearse and --smoke"),
-    Code("example", INFO, "This is the example in submissions/EXAMPLE, not a measurement.",
-         NOTHING),
-    Code("name-refused", ERROR,
-         "The handle, device tag or cell id prefix is a placeholder or is not allowed.",
-         "run with --submitter-handle and --device-tag"),
-    Code("handle-not-author", ERROR,
-         "The handle is not the GitHub login of the pull request's author.",
-         "run with --submitter-handle and your own login"),
-    Code("options-overridden", INFO,
-         "Options differ from the canonical ones. The run is compared only with runs that have the "
-         "same options.", NOTHING),
-    Code("endpoint-remote", INFO,
-         "The server's address is not a loopback address. hardware.json has to describe the "
-         "machine of the server.", NOTHING),
-    Code("manifest-altered", ERROR,
-         "Values of manifest.json contradict each other, the plan, or the hash in the ledger.",
-         "restore manifest.json as the run wrote it"),
-    Code("server-changed", WARNING,
-         "The engine, the model or its facts changed during the run: an update between two "
-         "segments, or a router with several servers.", "make a second run against one server"),
+    "ids-differ": (ERROR,
+        "The folder is not <handle>/<device-tag>/run-<uuid>, or folder, manifest and ledger name "
+        "different runs.", "name the folder as manifest.json says; keep the files of one run"),
+    "harness-modified": (ERROR,
+        "The harness version is unknown, or a program, suite or canonical option differs from its "
+        "release.", "git checkout a release, and run again"),
+    "harness-unreleased": (WARNING,
+        "The programs of this version are not released yet; only prompts and suites were compared.",
+        "run a released version of the harness"),
+    "suites-unavailable": (INFO,
+        "The run used other suites than this checkout has; its requests were not rebuilt.",
+        "check it with the harness of its release"),
+    "not-a-measurement": (ERROR, "The run is a rehearsal or a smoke test.",
+        "run against a real model server, without --rehearse and --smoke"),
+    "example": (INFO, "This is the example in submissions/EXAMPLE, not a measurement.", NOTHING),
+    "name-refused": (ERROR,
+        "The handle, device tag or cell id prefix is a placeholder or is not allowed.",
+        "run with --submitter-handle and --device-tag"),
+    "handle-not-author": (ERROR,
+        "The handle is not the GitHub login of the pull request's author.",
+        "run with --submitter-handle and your own login"),
+    "options-overridden": (INFO,
+        "Options differ from the canonical ones. Only runs with the same options are compared.",
+        NOTHING),
+    "endpoint-remote": (INFO,
+        "The server's address is not a loopback address. hardware.json has to describe the "
+        "server's machine.", NOTHING),
+    "manifest-altered": (ERROR,
+        "Values of manifest.json contradict each other, the plan, or the hash in the ledger.",
+        "restore manifest.json as the run wrote it"),
+    "server-changed": (WARNING,
+        "The engine, the model, its facts or its speed changed during the run: an update between "
+        "two segments, or a router with several servers.", "make a second run on one server"),
     # --- the ledger
-    Code("ledger-altered", ERROR,
-         "A line of run.jsonl is missing, repeated, at the wrong place, or has a value that does "
-         "not follow from the plan, the suites or other lines.",
-         "restore run.jsonl as the run wrote it; if it is unchanged, open an issue"),
-    Code("ledger-unfinished", ERROR,
-         "The last line is not run_finished, or a planned call has no line.",
-         "python3 harness/run_benchmark.py --run-id RUN_ID"),
-    Code("call-repeated", ERROR,
-         "A call was made again although it had an answer, or twice in one segment. The runner "
-         "repeats only failed calls, after a resume.",
-         "submit the run as it was; a better second run is a submission of its own"),
-    Code("machine-slept", WARNING,
-         "Wall clock and monotonic clock disagree, or a call outlasted its timeout: the machine "
-         "slept, or its clock was set.",
-         "keep the machine awake, let its clock settle, and make a second run"),
-    Code("time-in-future", ERROR, "The run ends more than a day in the future.",
-         "set the machine's clock, and run again"),
+    "ledger-altered": (ERROR,
+        "A line of run.jsonl is missing, repeated, at the wrong place, or has a value that does "
+        "not follow from the plan, the suites or other lines.",
+        "restore run.jsonl as the run wrote it; if it is unchanged, open an issue"),
+    "ledger-unfinished": (ERROR,
+        "The last line is not run_finished, or a planned call has no line.",
+        "python3 harness/run_benchmark.py --run-id RUN_ID"),
+    "call-repeated": (ERROR,
+        "A call was made again although it had an answer, or twice in one segment. The runner "
+        "repeats only failed calls, after a resume.",
+        "submit the run as it was; a better second run is a submission of its own"),
+    "machine-slept": (WARNING,
+        "Wall clock and monotonic clock disagree, or a call outlasted its timeout: the machine "
+        "slept, or its clock was set.", "keep the machine awake, and make a second run"),
+    "time-unexplained": (WARNING,
+        "Time passed that no call explains, or samples of the machine are missing. A machine that "
+        "slept or was overloaded does that.", "keep the machine awake, and make a second run"),
+    "time-in-future": (ERROR, "The run ends more than a day in the future.",
+        "set the machine's clock, and run again"),
     # --- physics and the server's own numbers
-    Code("hardware-exceeded", WARNING,
-         "The run is faster, or the weights larger, than the declared hardware allows: an answer "
-         "token reads all weights, a prompt token takes two operations per parameter. Prompt "
-         "caches, draft models and wrong declared values do that too.",
-         "check file_bytes, parameters_count, gpu_offload_ratio, backend and memory, declare a "
-         "draft model, or make a second run"),
-    Code("context-exceeded", WARNING,
-         "A prompt and its answer are longer than the context in force. Some servers shift their "
-         "context.", "check context_effective_tokens"),
-    Code("server-counts-contradict", WARNING,
-         "The server's token counts or timings contradict each other or what the client saw, as "
-         "with some proxies and slow networks.",
-         "name server and proxy in run.md, or make a second run without a proxy"),
-    Code("answers-cut", WARNING,
-         "Answers ended by their length, but not at the requested length: some servers have their "
-         "own limit. Rates are unaffected.",
-         "start the server without its own limit and run again, or describe the limit in run.md"),
+    "hardware-exceeded": (WARNING,
+        "The run is faster, or the weights larger, than the declared hardware allows: an answer "
+        "token reads all weights, a prompt token takes two operations per parameter. Prompt "
+        "caches, draft models and wrong declared values do that too.",
+        "check file_bytes, parameters_count, gpu_offload_ratio, backend and memory, declare a "
+        "draft model, or make a second run"),
+    "context-exceeded": (WARNING,
+        "A prompt and its answer are longer than the context in force. Some servers shift their "
+        "context.", "check context_effective_tokens"),
+    "server-counts-contradict": (WARNING,
+        "The server's token counts or timings contradict each other or what the client saw, as "
+        "with some proxies.", "name server and proxy in run.md, or run again without a proxy"),
+    "answers-cut": (WARNING,
+        "Answers ended by their length, but not at the requested length: some servers have their "
+        "own limit. Rates are unaffected.",
+        "start the server without its own limit and run again, or describe the limit in run.md"),
+    "claim-contradicted": (WARNING,
+        "A model's name, quantization, draft model or the harness's commit contradicts the "
+        "evidence.", "--set the true value, or explain the name in run.md"),
     # --- copies and invented data
-    Code("run-copied", ERROR,
-         "Another submission has the same run id, or calls with exactly the same times.",
-         "submit your own run, once, in one folder"),
-    Code("answers-copied", WARNING,
-         "Nearly all long answers are those of another submission. At temperature 0 the same model "
-         "on the same kind of machine may repeat them.",
-         "say in run.md that the temperature was 0, or make a second run"),
-    Code("data-too-regular", WARNING,
-         "Answers, times or rates are more regular than any known server's: equal answers or "
-         "times, no jitter, round numbers. Small models and coarse clocks come close.", SECOND_RUN),
-    Code("tokens-implausible", WARNING,
-         "Characters per token are outside the range of known tokenizers, or there are more chunks "
-         "than tokens. Other scripts, and proxies that split text, do that.",
-         "name the model's tokenizer and any proxy in run.md, or make a second run"),
+    "run-copied": (ERROR,
+        "Another submission has the same run id, or calls with the same times, perhaps scaled.",
+        "submit your own run, once, in one folder"),
+    "answers-copied": (WARNING,
+        "Most long answers have the text, or the tokens and chunks, of another submission's. At "
+        "temperature 0 the same model may repeat them.",
+        "say in run.md that the temperature was 0, or make a second run"),
+    "data-too-regular": (WARNING,
+        "Answers, times or rates are more regular than any known server's: equal answers or "
+        "times, no jitter, round numbers. Small models and coarse clocks come close.", SECOND_RUN),
+    "tokens-implausible": (WARNING,
+        "Characters per token are outside the range of known tokenizers, or chunks and tokens do "
+        "not match. Other scripts, draft models, and proxies that join or split text do that.",
+        "name the model's tokenizer, draft model and any proxy, or make a second run"),
     # --- documents
-    Code("document-differs", ERROR,
-         "metadata.json or run.md is not what the evidence gives. Both are recomputed to the last "
-         "digit; only your notes in run.md are free.",
-         "python3 harness/complete_submission.py FOLDER writes both again and keeps your notes"),
-    Code("attestation-missing", ERROR, "The privacy attestation in run.md is not ticked.",
-         "review the files, then tick it as run.md asks"),
-    Code("placeholder-left", ERROR, "A placeholder is left where a value or your notes belong.",
-         "write your notes, or set the value with complete_submission.py --set, or to null"),
-    Code("notes-not-plain", ERROR,
-         "Your notes in run.md hold HTML, an image or a link definition, which a page hides.",
-         "write plain text, lists and links"),
-    Code("hardware-implausible", WARNING,
-         "A value of hardware.json is not plausible, or contradicts the run.",
-         "run complete_submission.py on the measured machine, or --set the true value"),
-    Code("hostname-published", WARNING,
-         "manifest.json holds the machine's host name, as it does by default.",
-         "to remove it: python3 harness/complete_submission.py FOLDER --set "
-         "manifest.host_hostname_short=null"),
+    "document-differs": (ERROR,
+        "metadata.json or run.md is not what the evidence gives. Only your notes in run.md are "
+        "free.", "python3 harness/complete_submission.py FOLDER writes both and keeps your notes"),
+    "attestation-missing": (ERROR, "The privacy attestation in run.md is not ticked.",
+        "review the files, then tick it as run.md asks"),
+    "placeholder-left": (ERROR, "A placeholder is left where a value or your notes belong.",
+        "write your notes, or set the value with complete_submission.py --set, or to null"),
+    "notes-not-plain": (ERROR,
+        "Your notes in run.md hold HTML, an image or a link definition, which a page hides.",
+        "write plain text, lists and links"),
+    "hardware-implausible": (WARNING,
+        "A value of hardware.json is not plausible, or contradicts the run.",
+        "run complete_submission.py on the measured machine, or --set the true value"),
+    "hostname-published": (WARNING, "manifest.json holds the machine's host name.",
+        "to remove it: python3 harness/complete_submission.py FOLDER --set "
+        "manifest.host_hostname_short=null"),
     # --- privacy, rankings
-    Code("private-value", ERROR,
-         "A file holds a private value: a key, address, name or identifier.",
-         "remove it, and revoke keys; if the evidence holds it, make the run again"),
-    Code("private-answer", WARNING,
-         "Text in an answer looks private. Models also invent addresses and keys.",
-         "look at it; invented values may stay"),
-    Code("cells-not-ranked", INFO,
-         "Some results carry flags that keep them out of rankings. They are published anyway.",
-         "see the flags in metadata.json and harness/README.md"),
-)}
+    "private-value": (ERROR, "A file holds a private value: a key, address, name or identifier.",
+        "remove it, and revoke keys; if the evidence holds it, make the run again"),
+    "private-answer": (WARNING,
+        "Text in an answer looks private. Models also invent addresses and keys.",
+        "look at it; invented values may stay"),
+    "cells-not-ranked": (INFO,
+        "Some results carry flags that keep them out of rankings. They are published anyway.",
+        "see the flags in metadata.json and harness/README.md"),
+}.items()}
 
 
 class Finding(NamedTuple):

@@ -51,6 +51,18 @@ DIGITS_SHARE = 0.15           # of one digit
 COARSE_CLOCK_NS = 1000
 CHARACTERS_PER_TOKEN = (0.8, 9.0)
 MIN_PROMPT_CHARACTERS = 200
+TOKENS_PER_CHUNK = 1.15       # honest runs have 1.003 to 1.004
+# --- claims
+DRAFT_SPEEDUP = 6             # at most, of a draft model
+SEEN_MEMORY_RATIO = 1.5       # of the capacity to what is used and available together
+SAMPLED_VENDORS = ("nvidia",) # whose cards are sampled by the driver's own program
+SIZE = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([bm])(?![a-z0-9])", re.IGNORECASE)
+SIZE_RATIO = 1.5              # "7b" has up to 8.5 billion parameters
+LABEL = re.compile(r"(?:\b|_)(?:i?q|fp|bf|f|int|nf|mxfp|w)(\d{1,2})(?!\d)|\b(\d{1,2})[- ]?bit",
+                   re.IGNORECASE)
+# Scales and offsets take up to a bit, embeddings of small models more.
+LABEL_BITS = {1: (1, 4), 2: (2, 5), 3: (3, 6), 4: (3.8, 7.5), 5: (4.8, 8), 6: (5.8, 9.5),
+              8: (7.5, 11), 16: (15, 18), 32: (30, 34)}
 SHARE_OF_CALLS = 0.05
 
 
@@ -59,6 +71,8 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     calls = [call for call in ledger.latest_calls(events) if call["outcome"] == "ok"
              and call["response"] and call["timing"]]
     yield from _samples(events, hardware)
+    if metadata["endpoint"]["same_machine"]["value"] is True and not metadata["smoke"]:
+        yield from _unseen(events, metadata, hardware)
     for model in metadata["models"]:
         own = [call for call in calls if call["model"] == model["model"]]
         cells = [cell for cell in metadata["cells"]
@@ -69,9 +83,11 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
         # An answer may continue beyond the context (flag context_shift), a prompt may not.
         if context and longest > context:
             found.append(("context-exceeded", f"{longest} prompt tokens in a context of {context}"))
+        found += _model_claims(model, own)
         if metadata["endpoint"]["same_machine"]["value"] is True:
             found += _physics(model, cells, metadata["runtime"], hardware)
-        found += [*_server(own, events, model), *_counts(own, events, context), *_tokens(own)]
+        found += [*_server(own, events, model), *_counts(own, events, context),
+                  *_tokens(own, model["draft_model"]["value"])]
         for code, what in found:
             yield code, f"{schema.shown(model['model'])}: {what}"
     yield from _answers(calls)
@@ -98,6 +114,53 @@ def _samples(events: Sequence[Any], hardware: Any) -> Problems:
             yield "hardware-implausible", f"a ratio is not between 0 and 1: {schema.shown(ratios)}"
 
 
+# --- claims against evidence ---------------------------------------------------------------------
+def _unseen(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
+    """Memory and cards that are declared or found, but that no sample of the host has seen."""
+    samples = [event for event in events if event["event"] == "host_sampled"]
+    capacity = hardware["memory"]["capacity_bytes"]["value"]
+    seen = max((sample["memory_used_bytes"] + sample["memory_available_bytes"]
+                for sample in samples if None not in (
+                    sample["memory_used_bytes"], sample["memory_available_bytes"])), default=None)
+    if capacity and seen and capacity > SEEN_MEMORY_RATIO * seen:
+        yield "hardware-implausible", f"memory.capacity_bytes is {capacity}; at most {seen:.0f} " \
+            "bytes were used and available together"
+    uses_card = metadata["runtime"]["accelerators_used_count"]["value"] or any(
+        model["gpu_offload_ratio"]["value"] for model in metadata["models"])
+    for card in hardware["accelerators"] if uses_card and samples else ():
+        name = f"{card['vendor']['value']} {card['model_name']['value']}"
+        if any(vendor in name.lower() for vendor in SAMPLED_VENDORS) \
+                and not any(sample["gpus"] for sample in samples):
+            yield "hardware-implausible", f"{schema.shown(name)} was in use; no sample has seen it"
+
+
+def _model_claims(model: Any, calls: Sequence[Any]) -> Problems:
+    """Name, quantization and draft model against the weights and the server's timings."""
+    held = {name: field["value"] for name, field in model.items() if name != "model"}
+    texts = [text for text in (model["model"], held["file_name"], held["source_repository"])
+             if text]
+    total = held["parameters_count"]
+    for text in texts if total and not MIXTURE.search(" ".join(texts)) else ():
+        sizes = [float(number) * (1e9 if unit in "bB" else 1e6)
+                 for number, unit in SIZE.findall(text)]
+        if sizes and not any(1 / SIZE_RATIO < total / size < SIZE_RATIO for size in sizes):
+            yield "claim-contradicted", f"{schema.shown(text)} has {total} parameters"
+            break
+    bits = held["bits_per_weight"]
+    if bits is None and total and held["file_bytes"]:
+        bits = 8 * held["file_bytes"] / total
+    label = LABEL.search(held["quantization"] or "")
+    low, high = LABEL_BITS.get(int(label[1] or label[2]), (0, 99)) if label else (0, 99)
+    if bits and not low <= bits <= high:
+        yield "claim-contradicted", f"quantization is {schema.shown(held['quantization'])} with " \
+            f"{bits:.3g} bits per weight"
+    timings = [call["response"]["server_timings"] or {} for call in calls]
+    if held["draft_model"] not in (None, "none") and any("predicted_n" in one for one in timings) \
+            and not any("draft_n" in one for one in timings):
+        yield "claim-contradicted", f"draft_model is {schema.shown(held['draft_model'])}; the " \
+            "server's timings have no draft_n"
+
+
 # --- physics -------------------------------------------------------------------------------------
 def _physics(model: Any, cells: Sequence[Any], runtime: Any, hardware: Any) -> Problems:
     """Weights against memory, decode rate against bandwidth, prefill rate against the cores of a
@@ -118,8 +181,9 @@ def _physics(model: Any, cells: Sequence[Any], runtime: Any, hardware: Any) -> P
                        for name in ("decode_tokens_per_s", "prefill_tokens_per_s"))
     roof = _roof_gb_per_s(held, runtime, hardware)
     caches = 1024 * ((cpu["cache_l2_kib"] or 0) + (cpu["cache_l3_kib"] or 0))
-    if roof and decode and weights and held["draft_model"] in (None, "none") \
-            and caches <= CACHES_SHARE * weights and decode * weights / 1e9 > SPARE_RATIO * roof:
+    speedup = 1 if held["draft_model"] in (None, "none") else DRAFT_SPEEDUP
+    if roof and decode and weights and caches <= CACHES_SHARE * weights \
+            and decode * weights / 1e9 > SPARE_RATIO * speedup * roof:
         yield "hardware-exceeded", f"{decode:g} tokens/s of {weights / 1e9:.3g} GB need " \
             f"{decode * weights / 1e9:.0f} GB/s, the memory has {roof:.0f} GB/s"
     cores = cpu["physical_cores_count"] or cpu["threads_count"]
@@ -263,9 +327,10 @@ def _timing_problem(call: Any) -> Optional[str]:
     return None
 
 
-def _tokens(calls: Sequence[Any]) -> Problems:
-    """Characters per token, and chunks against tokens."""
+def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
+    """Characters per token, and chunks against tokens. A draft model may join tokens."""
     ratios: dict[str, list[float]] = {"answers": [], "prompts": []}
+    per_chunk: list[float] = []
     over = 0
     for call in calls:
         (prompt, tokens), chars = _usage(call), call["request"]["messages_chars"]
@@ -275,6 +340,7 @@ def _tokens(calls: Sequence[Any]) -> Problems:
             continue
         over += len(call["timing"]["chunk_us"]) > tokens * SPARE_RATIO + 4
         if tokens >= MIN_TIMED_TOKENS:
+            per_chunk.append(tokens / max(len(call["timing"]["chunk_us"]), 1))
             text = call["response"]["text"] + call["response"]["reasoning_text"]
             ratios["answers"].append(len(text) / tokens)
     low, high = CHARACTERS_PER_TOKEN
@@ -282,6 +348,10 @@ def _tokens(calls: Sequence[Any]) -> Problems:
         if len(found) >= 3 and not low <= metrics.median(found) <= high:
             yield "tokens-implausible", f"{what} have {metrics.median(found):.2g} characters per " \
                 "token"
+    if len(per_chunk) >= 3 and metrics.median(per_chunk) > TOKENS_PER_CHUNK \
+            and draft_model in (None, "none"):
+        yield "tokens-implausible", f"answers have {metrics.median(per_chunk):.2f} tokens per " \
+            "chunk, and no draft model is declared"
     if over > max(SHARE_OF_CALLS * len(calls), 1):
         yield "tokens-implausible", f"{over} of {len(calls)} calls have more chunks than tokens"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple, Optional
+from typing import Any, BinaryIO, Callable, NamedTuple, Optional, TypeVar
 
 from check import findings, sources
 from core import ledger, schema
@@ -22,6 +22,8 @@ MAX_LEDGER_NESTS = 400_000
 MAX_DOCUMENT_VALUES = 200_000
 MAX_DOCUMENT_LIST = 500       # the longest list that a schema allows has 400 cells
 MAX_SCHEMA_FINDINGS = 20      # of one value
+
+Read = TypeVar("Read")
 
 
 class Ledger(NamedTuple):
@@ -37,17 +39,16 @@ class _Unreadable(Exception):
     """A file that cannot be read; the arguments are those of Notes.add."""
 
 
-# --- documents -----------------------------------------------------------------------------------
-def read_bytes(blob: sources.Blob, notes: findings.Notes) -> Optional[bytes]:
-    """All bytes of a small file, or None with a finding."""
+def _open(blob: sources.Blob, notes: findings.Notes, parse: Callable[[BinaryIO], Read]
+          ) -> Optional[Read]:
+    """What `parse` makes of a file of allowed size, or None with a finding."""
+    limit = sources.LIMITS_BYTES[blob.path.rpartition("/")[2]]
+    if blob.size_bytes > limit:
+        notes.add("file-too-large", f"{blob.size_bytes} bytes; at most {limit} are allowed")
+        return None
     try:
-        _check_size(blob)
-        limit = sources.LIMITS_BYTES[blob.path.rpartition("/")[2]]
         with blob.open() as file:
-            data = file.read(limit + 1)
-        if len(data) <= limit:
-            return data
-        notes.add("file-too-large", f"more than {limit} bytes; it grew while it was read")
+            return parse(file)
     except OSError as error:
         notes.add("file-unreadable", error.strerror or type(error).__name__)
     except _Unreadable as error:
@@ -55,10 +56,20 @@ def read_bytes(blob: sources.Blob, notes: findings.Notes) -> Optional[bytes]:
     return None
 
 
-def _check_size(blob: sources.Blob) -> None:
+def _add_wrong(wrong: list[schema.Finding], notes: findings.Notes, line: int = 0) -> None:
+    for found in wrong[:MAX_SCHEMA_FINDINGS]:
+        notes.add("file-malformed", found.message, line, found.path)
+
+
+# --- documents -----------------------------------------------------------------------------------
+def read_bytes(blob: sources.Blob, notes: findings.Notes) -> Optional[bytes]:
+    """All bytes of a small file, or None with a finding."""
     limit = sources.LIMITS_BYTES[blob.path.rpartition("/")[2]]
-    if blob.size_bytes > limit:
-        raise _Unreadable("file-too-large", f"{blob.size_bytes} bytes; at most {limit} are allowed")
+    data = _open(blob, notes, lambda file: file.read(limit + 1))
+    if data is not None and len(data) > limit:
+        notes.add("file-too-large", f"more than {limit} bytes; it grew while it was read")
+        return None
+    return data
 
 
 def read_document(blob: sources.Blob, schema_name: str, notes: findings.Notes) -> Any:
@@ -68,15 +79,11 @@ def read_document(blob: sources.Blob, schema_name: str, notes: findings.Notes) -
         return None
     try:
         value = _parse(data, MAX_DOCUMENT_VALUES, MAX_DOCUMENT_VALUES, 0)
-        longest = _longest_list(value)
-        if longest > MAX_DOCUMENT_LIST:
-            raise _Unreadable("file-malformed", f"a list has {longest} items")
     except _Unreadable as error:
         notes.add(*error.args)
         return None
     wrong = schema.validate(value, schema_name, exact=True)
-    for finding in wrong[:MAX_SCHEMA_FINDINGS]:
-        notes.add("file-malformed", finding.message, place=finding.path)
+    _add_wrong(wrong, notes)
     return None if wrong else value
 
 
@@ -86,21 +93,17 @@ def _parse(data: bytes, max_values: int, max_nests: int, line: int) -> Any:
         raise _Unreadable("file-malformed", f"too many values: {values} commas, {nests} lists and "
                                             "objects", line)
     try:
-        return schema.strict_json(data)
+        value = schema.strict_json(data)
     except ValueError as error:
         raise _Unreadable("file-malformed", str(error), line) from None
-
-
-def _longest_list(value: Any) -> int:
-    longest, waiting = 0, [value]
+    waiting = [] if line else [value]        # the long lists of a ledger are of integers
     while waiting:
         held = waiting.pop()
-        if isinstance(held, list):
-            longest = max(longest, len(held))
-            waiting += held
-        elif isinstance(held, dict):
-            waiting += held.values()
-    return longest
+        if isinstance(held, list) and len(held) > MAX_DOCUMENT_LIST:
+            raise _Unreadable("file-malformed", f"a list has {len(held)} items")
+        waiting += held.values() if isinstance(held, dict) else held \
+            if isinstance(held, list) else ()
+    return value
 
 
 def read_page(blob: sources.Blob, notes: findings.Notes) -> Optional[str]:
@@ -116,62 +119,45 @@ def read_page(blob: sources.Blob, notes: findings.Notes) -> Optional[str]:
 # --- the ledger ----------------------------------------------------------------------------------
 def read_ledger(blob: sources.Blob, notes: findings.Notes) -> Optional[Ledger]:
     """All lines of run.jsonl, or None with findings; reading ends at the first malformed line."""
+    return _open(blob, notes, lambda file: _ledger(file, notes))
+
+
+def _ledger(file: BinaryIO, notes: findings.Notes) -> Optional[Ledger]:
     events: list[LedgerLine] = []
     seals: dict[int, str] = {}
     sha256, values, nests = hashlib.sha256(), MAX_LEDGER_VALUES, MAX_LEDGER_NESTS
-    try:
-        _check_size(blob)
-        with blob.open() as file:
-            for number, line in _lines(file):
-                event = _parse(line, min(values, MAX_LINE_VALUES), min(nests, MAX_LINE_NESTS),
-                               number)
-                if not _is_valid_line(event, line, notes, number):
-                    return None
-                values -= line.count(b",")
-                nests -= line.count(b"[") + line.count(b"{")
-                if event["event"] == "run_finished":
-                    seals[number] = sha256.hexdigest()
-                sha256.update(line)
-                events.append(event)
-    except OSError as error:
-        notes.add("file-unreadable", error.strerror or type(error).__name__)
-        return None
-    except _Unreadable as error:
-        notes.add(*error.args)
-        return None
+    for number, line in _lines(file):
+        event = _parse(line, min(values, MAX_LINE_VALUES), min(nests, MAX_LINE_NESTS), number)
+        wrong = ledger.validate_line(event, exact=True)
+        _add_wrong(wrong, notes, number)
+        if wrong:
+            return None
+        # Other keys' order and blanks, which copies.sketch_of_bytes relies on, are a finding, but
+        # the line can be checked.
+        properties = schema.schema("ledger")["$defs"][event["event"]]["properties"]
+        if list(event) != [name for name in properties if name in event]:
+            notes.add("file-malformed", "the keys are in another order", number)
+        elif ledger.dump_line(event) != line:
+            what = "the line does not end with a newline" if not line.endswith(b"\n") \
+                or line.endswith(b"\r\n") else "the line has blanks, or escapes that are not needed"
+            notes.add("file-malformed", what, number)
+        values -= line.count(b",")
+        nests -= line.count(b"[") + line.count(b"{")
+        if event["event"] == "run_finished":
+            seals[number] = sha256.hexdigest()
+        sha256.update(line)
+        events.append(event)
     if not events:
-        notes.add("file-malformed", "the file has no line")
-        return None
+        raise _Unreadable("file-malformed", "the file has no line")
     return Ledger(events, seals, sha256.hexdigest())
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line with its end). Raises _Unreadable."""
     number, left_bytes = 0, sources.LIMITS_BYTES[ledger.LEDGER]
-    while True:
-        line = file.readline(MAX_LINE_BYTES + 1)
-        if not line:
-            return
+    for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
         number, left_bytes = number + 1, left_bytes - len(line)
         if len(line) > MAX_LINE_BYTES or left_bytes < 0:
             what = "the line" if left_bytes >= 0 else "the file, which grew while it was read,"
             raise _Unreadable("file-too-large", f"{what} is too long", number)
         yield number, line
-
-
-def _is_valid_line(value: Any, line: bytes, notes: findings.Notes, number: int) -> bool:
-    """Whether a line has the form that its `event` names. Other keys' order and blanks, which
-    copies.sketch_of_bytes relies on, are a finding, but the line can be checked."""
-    wrong = ledger.validate_line(value, exact=True)
-    for finding in wrong[:MAX_SCHEMA_FINDINGS]:
-        notes.add("file-malformed", finding.message, number, finding.path)
-    if wrong:
-        return False
-    properties = schema.schema("ledger")["$defs"][value["event"]]["properties"]
-    if list(value) != [name for name in properties if name in value]:
-        notes.add("file-malformed", "the keys are in another order", number)
-    elif ledger.dump_line(value) != line:
-        what = "the line does not end with a newline" if not line.endswith(b"\n") \
-            or line.endswith(b"\r\n") else "the line has blanks, or escapes that are not needed"
-        notes.add("file-malformed", what, number)
-    return True

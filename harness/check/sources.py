@@ -7,6 +7,8 @@ configured program applies, and sizes are read before bytes.
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.machinery
 import io
 import os
 import re
@@ -30,6 +32,7 @@ RUN_FOLDER = re.compile(rf"run-({UUID})\Z")
 EXAMPLE = ("EXAMPLE", "run-00000000-0000-0000-0000-000000000000")
 # Below submissions/, but maintained and reviewed with the harness.
 PROJECTS_OWN = ("submissions/README.md", "submissions/EXAMPLE/")
+NOT_PROGRAMS = ("harness/tests/", "harness/docs/")
 MAX_ENTRIES = 10_000          # of one folder
 MAX_LEVELS = 4                # submissions/<handle>/<device-tag>/run-<uuid>
 
@@ -234,12 +237,36 @@ class Repository:
         return [Change(row[1], row[3], row[4][:1], path) for row, path in rows]
 
     def files(self, commit: str, folder: str, name: str) -> Iterator[tuple[str, str]]:
-        """(path, object) of all files of that name below a folder. Raises HarnessError."""
+        """(path, object) of all files of that name, or all files, below a folder. Raises
+        HarnessError."""
         for line in self._records(["ls-tree", "-r", "-z", commit, "--", folder + "/"],
                                   MAX_TREE_BYTES):
             entry, _, path = line.partition("\t")
-            if path.endswith("/" + name):
+            if not name or path.endswith("/" + name):
                 yield path, entry.split(" ")[2]
+
+    def differences(self, commit: str, root: str) -> list[str]:
+        """How the programs of the harness at `root` differ from those of a commit. Raises
+        HarnessError."""
+        suffixes = (".json", *importlib.machinery.all_suffixes())
+        theirs = {path: sha for path, sha in self.files(commit, "harness", "")
+                  if path.endswith(suffixes) and not path.startswith(NOT_PROGRAMS)}
+        found, seen = [], set[str]()
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = "harness/" + os.path.relpath(os.path.join(folder, name),
+                                                    root).replace(os.sep, "/")
+                if not name.endswith(suffixes) or "__pycache__" in path \
+                        or path.startswith(NOT_PROGRAMS):
+                    continue
+                seen.add(path)
+                with open_regular(os.path.join(folder, name)) as file:
+                    data = file.read()
+                # Git for Windows writes other line ends into the work tree.
+                if theirs.get(path) not in (_blob_id(data, len(commit)),
+                                            _blob_id(data.replace(b"\r\n", b"\n"), len(commit))):
+                    found.append(f"{path} is " + ("changed" if path in theirs else "added"))
+        return sorted([*found, *(f"{path} is missing" for path in theirs if path not in seen)])
 
     def sizes_bytes(self, shas: Sequence[str]) -> dict[str, int]:
         """{object: size} of the blobs that are available."""
@@ -271,6 +298,12 @@ class Repository:
             self._batch.kill()
             self._batch.communicate()
             self._batch = None
+
+
+def _blob_id(data: bytes, digits: int) -> str:
+    """Git's id of a file's bytes, in a repository whose ids have this many digits."""
+    header = b"blob %d\0" % len(data)
+    return (hashlib.sha1 if digits == 40 else hashlib.sha256)(header + data).hexdigest()
 
 
 def of_changes(repository: Repository, changes: Sequence[Change],
@@ -310,5 +343,6 @@ def _place_of(path: str) -> tuple[Optional[tuple[str, str, str]], str]:
     parts = path.split("/")
     fits = (len(parts) == 5 and parts[0] == "submissions" and parts[4] in NAMES
             and RUN_FOLDER.match(parts[3]) and re.match(r"[a-z0-9-]+\Z", parts[1])
-            and re.match(r"[a-z0-9-]+\Z", parts[2]))
+            and re.match(r"[a-z0-9-]+\Z", parts[2])
+            and parts[1] != EXAMPLE[0].lower())      # the same folder on some systems
     return ((parts[1], parts[2], parts[3]), parts[4]) if fits else (None, "")

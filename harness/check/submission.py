@@ -10,7 +10,17 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-from check import copies, documents, findings, ledger_order, plausibility, reading, sources, texts
+from check import (
+    accounting,
+    copies,
+    documents,
+    findings,
+    ledger_order,
+    plausibility,
+    privacy_scan,
+    reading,
+    sources,
+)
 from check.manifest import check_manifest, plan_problem, suites_here, suites_of
 from core import release
 from core.records import Manifest
@@ -55,17 +65,18 @@ def _check(submission: sources.Submission, settings: Settings, index: copies.Ind
                        notes.of("manifest.json"))
         if ledger is not None:
             _check_run(manifest, ledger, found, page, settings, notes)
-            sketch = copies.sketch(submission.path, handle, manifest, ledger.events)
-            for code, what in index.problems(sketch):
-                notes.of("run.jsonl").add(code, what)
+            sketch = copies.sketch(f"{submission.path}/run.jsonl", ledger.events)._replace(
+                run_id=manifest["run_id"])
+            index.check(sketch, manifest["synthetic"], notes.of("run.jsonl"))
             index.add(sketch)
     run_id = manifest["run_id"] if manifest else ""
     for name, document in found.items():
-        texts.check_document(document, run_id, notes.of(f"{name}.json"))
+        privacy_scan.check_document(document, run_id, notes.of(f"{name}.json"))
     for line, text in enumerate((page or "").split("\n"), 1):
-        texts.check_document(text, run_id, notes.of("run.md"), line)
+        privacy_scan.check_document(text, run_id, notes.of("run.md"), line)
     prompts = {question.prompt for suite in suites_here().values() for question in suite}
-    texts.check_lines(ledger.events if ledger else (), prompts, run_id, notes.of("run.jsonl"))
+    privacy_scan.check_lines(ledger.events if ledger else (), prompts, run_id,
+                             notes.of("run.jsonl"))
 
 
 def _check_run(manifest: Manifest, ledger: reading.Ledger, found: dict[str, Any],
@@ -94,3 +105,5 @@ def _check_run(manifest: Manifest, ledger: reading.Ledger, found: dict[str, Any]
     if [model["model"] for model in metadata["models"]] == manifest["models"]:
         for code, what in plausibility.problems(ledger.events, metadata, hardware):
             in_ledger.add(code, what)
+        for code, what, line in accounting.problems(manifest, ledger.events, metadata):
+            in_ledger.add(code, what, line)

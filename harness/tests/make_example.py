@@ -175,7 +175,7 @@ def call_of(cell: plan.Cell, call: Call, started_us: int, max_tokens: int) -> Js
                    "chunk_kinds": None, "reads": [],
                    "ttft_null_reason": None if ok else "no text arrived",
                    "bytes_received": 260 * tokens if ok else 0, "stamp": "user",
-                   "read_lag_us": None, "clock_step_us": 0, "heartbeat_gap_us": 0},
+                   "read_lag_us": None, "clock_step_us": 0, "heartbeat_gap_us": 100_000},
         "reasoning": {"mode": "none", "chunks": 0, "characters": 0},
         "truncated": {"verdict": "unknown",
                       "reason": "no earlier call to compare prompt_tokens with" if ok

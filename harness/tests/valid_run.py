@@ -24,12 +24,11 @@ from typing import Any, NamedTuple, Optional
 import run_benchmark
 from complete import metadata, run_md
 from core import answer_checks, ledger, plan, release, suites
-from engines import answers as answerss
-from engines import queries
+from engines import answers, queries
 from machine import inventory
 from run import calibration, cli, sse, state
 from run import manifest as manifests
-from run import reply as replys
+from run import reply as replies
 from run import timing as run_timing
 
 Json = dict[str, Any]
@@ -167,11 +166,11 @@ def _make(spec: Spec) -> Made:
 
 
 @functools.cache
-def recorded(engine: str) -> dict[str, answerss.Probe]:
+def recorded(engine: str) -> dict[str, answers.Probe]:
     """A real server's answers about itself."""
     with open(os.path.join(HERE, "data", "engines", f"{engine.lower()}.json"),
               encoding="utf-8") as file:
-        answers = json.load(file)
+        recording = json.load(file)
 
     def parsed(text: str) -> Any:
         try:
@@ -179,8 +178,8 @@ def recorded(engine: str) -> dict[str, answerss.Probe]:
         except ValueError:
             return None
 
-    return {path: answerss.Probe(a["status"], a["headers"], parsed(a["text"]), a["text"])
-            for path, a in answers.items()}
+    return {path: answers.Probe(a["status"], a["headers"], parsed(a["text"]), a["text"])
+            for path, a in recording.items()}
 
 
 class Killed(Exception):
@@ -195,6 +194,7 @@ class Maker:
         self.events: list[Json] = []
         self.segment, self.t_us, self.calls_left = 0, 40, 0
         self.origin = BASE
+        self.sampled_us: Optional[int] = None
 
     def make(self) -> Made:
         """The whole submission."""
@@ -232,7 +232,13 @@ class Maker:
 
     # -- lines
     def _write(self, event: str, after_us: int = 300, **fields: Any) -> Json:
+        """Write a line, and the samples of the machine that are due before it."""
         self.t_us += after_us
+        while self.sampled_us is not None and self.sampled_us + SAMPLE_US <= self.t_us:
+            at_us, self.t_us = self.t_us, self.sampled_us + SAMPLE_US
+            self.sampled_us = None
+            self.sampled_us = self._write("host_sampled", 0, **_sample(self.rng))["t_us"]
+            self.t_us = at_us
         made = ledger.event_line(
             event, seq=len(self.events), run_id=self.manifest["run_id"], segment=self.segment,
             at=_at(self.origin, self.t_us), t_us=self.t_us, **fields)
@@ -253,9 +259,11 @@ class Maker:
                         torn_base64=_base64(torn))
         self.known = state.State(self.manifest, SUITES, self.served, not first)
         self.known.recall(self.events)
+        self.warm, self.sampled_us = set[str](), None
         smoke = self.manifest["smoke"]
         if not smoke:
             self._write("instrument_calibrated", 2_000_000, **_calibration(self.manifest))
+            self.sampled_us = self.t_us
         for model in self.served:
             self._write("endpoint_identified", **self.known.identity(model, self._told(None)))
         for model in self.skipped if first else ():
@@ -267,6 +275,7 @@ class Maker:
         for name in self.known.names:
             if suites.PHASES[name].kind == "mixed":
                 self._phase(name, list(self.served))
+        self.sampled_us = None
         if not smoke:
             self._write("host_sampled", **_sample(self.rng))
         self._write("run_finished", counts=ledger.counts(self.events), wall_us=self.t_us + 100,
@@ -278,18 +287,17 @@ class Maker:
             self._write("run_interrupted", reason="stopped by SIGINT", exit_code=130,
                         in_flight=sorted(self.dropped))
 
-    def _told(self, loaded: Optional[str]) -> answerss.Probes:
+    def _told(self, loaded: Optional[str]) -> answers.Probes:
         """What the server tells of itself with a model loaded; Ollama only then of its context."""
         if self.spec.engine != "ollama":
             return self.probes
         models = [] if loaded is None else [{"name": loaded, "model": loaded,
                                              "context_length": 4096}]
-        return {**self.probes, "/api/ps": answerss.Probe(200, {}, {"models": models}, "")}
+        return {**self.probes, "/api/ps": answers.Probe(200, {}, {"models": models}, "")}
 
     # -- phases
     def _model(self, model: str) -> None:
-        hello = self.known.hello(model, self.segment)
-        self._calls(model, "hello", [hello], [hello])
+        self._hello(model)
         if self.manifest["smoke"]:
             return
         self._write("endpoint_identified", 20_000, **self.known.identity(
@@ -298,6 +306,11 @@ class Maker:
             self._phase(name, [model])
         if len(self.known.own_phases()) > 1 and model not in self.known.probed:
             self._probe(model)
+
+    def _hello(self, model: str) -> None:
+        hello = self.known.hello(model, self.segment)
+        self._calls(model, "hello", [hello], [hello])
+        self.warm.add(model)
 
     def _phase(self, name: str, models: list[str]) -> None:
         mixed = suites.PHASES[name].kind == "mixed"
@@ -308,6 +321,9 @@ class Maker:
             self._write("phase_skipped", model=model, phase=name, reason=reason)
         cells = self.known.cells(name, models)
         todo = [cell for cell in cells if not self.known.done(cell)]
+        for one in models if todo and not reason else ():
+            if one not in self.warm:
+                self._hello(one)
         if not reason and (todo or (model, name) not in self.known.finished):
             self._calls(model, name, cells, todo)
 
@@ -351,9 +367,9 @@ class Maker:
             reply, timing = self._exchange(longest[1], self.t_us + 60, 16, self._prompt_tokens(
                 self.known.messages(longest[1])))
             self.t_us = timing["started_us"] + timing["done_us"]
-            probes.append(replys.cache_probe(kind, reply, timing))
+            probes.append(replies.cache_probe(kind, reply, timing))
         self.known.probed.add(model)
-        self._write("cache_probed", model=model, **replys.cache_verdicts(longest, probes))
+        self._write("cache_probed", model=model, **replies.cache_verdicts(longest, probes))
 
     # -- calls
     def _ask(self, cell: plan.Cell, at_us: int) -> tuple[int, int, Any]:
@@ -384,7 +400,7 @@ class Maker:
         return sum(len(m["content"]) for m in messages) * 10 // 43 + 9
 
     def _exchange(self, cell: plan.Cell, at_us: int, max_tokens: int,
-                  prompt_tokens: int) -> tuple[replys.Reply, Json]:
+                  prompt_tokens: int) -> tuple[replies.Reply, Json]:
         """A reply and its stamps, as they would have come."""
         rng, question = self.rng, cell.question_id
         status, failure, head = 200, None, b""
@@ -408,13 +424,14 @@ class Maker:
         total = 250 + len(head) + sum(len(data) for _, data in reads)
         arrivals = run_timing.Arrivals(started_ns, started_ns + 18_000, connect_us, user_ns,
                                        kernel_ns, 1, False, total)
-        reply = replys.Reply(status, {}, head, parser, failure, arrivals)
-        timing = run_timing.call_timing(parser, arrivals, WALL_NS, WALL_NS, 0, rng.randrange(200))
+        reply = replies.Reply(status, {}, head, parser, failure, arrivals)
+        timing = run_timing.call_timing(parser, arrivals, WALL_NS, WALL_NS, 0, 100_000)
         assert timing is not None
         return reply, timing
 
 
 WALL_NS = 1_795_000_000_000_000_000
+SAMPLE_US = 5_000_000
 
 
 def _events(rng: random.Random, spec: Spec, cell: plan.Cell, max_tokens: int,

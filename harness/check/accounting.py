@@ -1,0 +1,149 @@
+"""Account for the time of a run: a lane asks its next question as soon as it has an answer.
+
+An edit that makes calls faster in place leaves time that nothing explains. So do lines that were
+deleted: the runner samples the machine every five seconds, and its heartbeat has a fixed period.
+What this runner cannot have written is an error; a pause, as of a machine that slept, is a warning.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+from check import calls
+from core import metrics
+from core.metric_definitions import ONE_LANE_PHASES
+from core.records import LedgerLine, Manifest, Metadata
+
+Problems = Iterator[tuple[str, str, int]]          # code, what, line
+
+# Merged runs leave 0.03 % of a lane's time unexplained, and 31 ms at most between two calls.
+IDLE_RATIO, IDLE_US = 0.05, 2_000_000     # of a phase: a warning
+PAUSES_RATIO, PAUSE_US = 0.1, 250_000     # if the typical call has such a pause: an error
+BETWEEN_US = 60_000_000                   # between two phases: loading a model is part of a call
+SAMPLE_GAP_US = 8_500_000                 # 1.7 times the time between two samples
+HEARTBEAT_US, LATE_US = 100_000, 150_000  # the period, and the first gap that counts as late
+SPEED_RATIO = 1.5                         # between the first segment and another one
+PREFILL_RATIO = 4                         # between two phases
+
+
+def problems(manifest: Manifest, events: Sequence[LedgerLine], metadata: Metadata) -> Problems:
+    """(code, what, line) of time that is not accounted for."""
+    yield from _phases(events)
+    if not manifest["smoke"]:
+        yield from _samples(events)
+    yield from _heartbeats(events)
+    for model in manifest["models"]:
+        yield from _segments(model, events)
+        rates = [cell["metrics"]["prefill_tokens_per_s"]["median"] for cell in metadata["cells"]
+                 if cell["model"] == model and cell["lanes"] == 1]
+        known = [rate for rate in rates if rate]
+        if known and max(known) > PREFILL_RATIO * min(known):
+            yield "server-counts-contradict", f"{model!a}: prefill is {min(known):g} tokens/s in " \
+                f"one phase and {max(known):g} in another", 0
+
+
+# --- lanes ---------------------------------------------------------------------------------------
+def _phases(events: Sequence[LedgerLine]) -> Problems:
+    """Each phase's lanes, from its start to its end."""
+    group: list[Any] = []
+    before_us = 0
+    for line, event in enumerate(events, 1):
+        if event["event"] == "call_finished":
+            group.append(event)
+        elif event["event"] == "phase_finished":
+            yield from _phase(event["phase"], event["started_us"],
+                              event["started_us"] + event["wall_us"], group, line)
+            if event["started_us"] - before_us > BETWEEN_US:
+                yield "time-unexplained", f"{(event['started_us'] - before_us) / 1e6:.0f} s " \
+                    f"passed before {event['phase']}", line
+        elif event["event"] != "host_sampled" and group:     # the process was stopped
+            yield from _phase(group[0]["phase"], before_us, 0, group, line)
+        if event["event"] not in ("call_finished", "host_sampled"):
+            group, before_us = [], event["t_us"]
+
+
+def _phase(name: str, begun_us: int, end_us: int, group: Sequence[Any], line: int) -> Problems:
+    lanes_us: dict[int, int] = {}            # lane -> when it was free
+    pauses_us, busy_us, waited_us = list[int](), list[int](), 0
+    for call in group:
+        span = calls.span_us(call)
+        if span is None:                     # a turn beyond the context: not asked
+            lanes_us[call["lane"]] = call["t_us"]
+            continue
+        free_us = lanes_us.get(call["lane"], begun_us)
+        busy_us.append(_busy_us(call, span))
+        waited_us += (call["timing"]["started_us"] - span[0] if call["timing"] else
+                      span[1] - span[0]) if call["attempts"] else 0
+        pauses_us.append(max(span[1] - free_us - busy_us[-1], 0))
+        lanes_us[call["lane"]] = span[1]
+    if not busy_us:
+        return
+    idle_us = sum(pauses_us) + max(end_us - max(lanes_us.values()), 0)
+    total_us = idle_us + sum(busy_us)
+    typical_us = metrics.median(pauses_us)
+    if typical_us > PAUSE_US and sum(pauses_us) - waited_us > PAUSES_RATIO * total_us:
+        yield "ledger-altered", f"{name}: {typical_us / 1e6:.2f} s pass around the " \
+            "typical call, in which its lane does nothing; the runner makes no pauses", line
+    elif idle_us > max(IDLE_RATIO * total_us, IDLE_US):
+        yield "time-unexplained", f"{name}: no call explains {idle_us / 1e6:.1f} of " \
+            f"{total_us / 1e6:.1f} s, {waited_us / 1e6:.1f} s of which were repeated attempts", line
+
+
+def _busy_us(call: Any, span: tuple[int, int]) -> int:
+    """Time in which the server answered: not connecting, not after the last text."""
+    timing = call["timing"]
+    if timing is None:
+        return 0
+    is_whole = call["outcome"] == "ok" and timing["last_token_us"] is not None
+    end_us = timing["last_token_us"] if is_whole else timing["done_us"]
+    return max(min(end_us or 0, span[1] - span[0]), 0)
+
+
+# --- cadence -------------------------------------------------------------------------------------
+def _samples(events: Sequence[LedgerLine]) -> Problems:
+    """Samples of the host, from the calibration to the end of each segment."""
+    since_us: Optional[int] = None
+    found: list[tuple[int, int]] = []        # gap, line
+    for line, event in enumerate(events, 1):
+        if event["event"] == "instrument_calibrated":
+            since_us = event["t_us"]
+            continue
+        is_end = line == len(events) or events[line]["event"] == "run_resumed"
+        if since_us is not None and (event["event"] == "host_sampled" or is_end):
+            found.append((event["t_us"] - since_us, line))
+            since_us = None if is_end else event["t_us"]
+        if event["event"] == "run_finished" and events[line - 2]["event"] != "host_sampled":
+            yield "ledger-altered", "no sample of the host before it", line
+    gaps = [(gap_us, line) for gap_us, line in found if gap_us > SAMPLE_GAP_US]
+    if gaps:
+        longest_us, line = max(gaps)
+        yield "time-unexplained", f"no sample of the host for {longest_us / 1e6:.1f} s; in " \
+            f"{len(gaps)} places there are more than {SAMPLE_GAP_US / 1e6} s between two", line
+
+
+def _heartbeats(events: Sequence[LedgerLine]) -> Problems:
+    for line, event in enumerate(events, 1):
+        if event["event"] == "call_finished" and event["timing"]:
+            gap_us = event["timing"]["heartbeat_gap_us"]
+            if gap_us is None or gap_us != HEARTBEAT_US and gap_us < LATE_US:
+                yield "ledger-altered", f"timing.heartbeat_gap_us is {gap_us}; it is " \
+                    f"{HEARTBEAT_US}, or at least {LATE_US}", line
+
+
+# --- speed ---------------------------------------------------------------------------------------
+def _segments(model: str, events: Sequence[LedgerLine]) -> Problems:
+    """Decode rates of resumed segments against those of the first."""
+    rates: dict[int, list[float]] = {}
+    for event in events:
+        if event["event"] == "call_finished" and event["model"] == model \
+                and event["phase"] in ONE_LANE_PHASES and event["outcome"] == "ok":
+            rate = metrics.call_metrics(event)["decode_tokens_per_s"]
+            if rate:
+                rates.setdefault(event["segment"], []).append(rate)
+    medians = {segment: metrics.median(found) for segment, found in rates.items()
+               if len(found) >= 2}
+    for segment, median in list(medians.items())[1:]:
+        first = next(iter(medians.values()))
+        if not 1 / SPEED_RATIO < median / first < SPEED_RATIO:
+            yield "server-changed", f"{model!a}: {median:.4g} tokens/s in segment {segment}, " \
+                f"{first:.4g} in the first", 0
