@@ -16,6 +16,8 @@ Sources: the recorded answers in tests/data/engines/, and the engines' own docum
 """
 from __future__ import annotations
 
+import datetime
+import email.utils
 import re
 from typing import Any, Optional, TypedDict, cast
 
@@ -25,6 +27,7 @@ from engines.answers import Probes, count, field, json_at, models_at, value_at, 
 Version = tuple[Optional[str], Optional[str]]         # version and build
 Sourced = tuple[Optional[int], Optional[str]]         # a number and where it was reported
 UNKNOWN_NUMBER: Sourced = (None, None)
+UNLOADING_S = 2               # the server's date has whole seconds
 Places = tuple[str, ...]                              # of `value_at`, the first with a value counts
 
 
@@ -429,9 +432,27 @@ class Ollama(Engine):
             return None
         # Two names of one model have one digest, and only the name that loaded it is listed.
         digest = answers.model_at(probes, "/api/tags", model_id).get("digest")
-        found = answers.model_at(probes, "/api/ps", model_id) or any(
-            entry.get("digest") == digest is not None for entry in models_at(probes, "/api/ps"))
-        return "loaded" if found else "not loaded"
+        found = answers.model_at(probes, "/api/ps", model_id) or next(
+            (entry for entry in models_at(probes, "/api/ps")
+             if entry.get("digest") == digest is not None), {})
+        return "loaded" if found and not self._is_unloading(found, probes) else "not loaded"
+
+    def _is_unloading(self, entry: dict[str, Any], probes: Probes) -> bool:
+        """Whether an entry of /api/ps expires just now: with OLLAMA_KEEP_ALIVE=0, after each call.
+
+        An entry that expired long ago belongs to a model that is answering a long call.
+        """
+        date = answers.probe_at(probes, "/api/ps").headers.get("date", "")
+        given = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)",
+                             str(entry.get("expires_at")))
+        try:
+            now = email.utils.parsedate_to_datetime(str(date))
+            expires = datetime.datetime.fromisoformat(
+                given[1] + given[2].replace("Z", "+00:00")) if given else None
+        except (ValueError, TypeError):
+            return False
+        return expires is not None and now.tzinfo is not None \
+            and abs((expires - now).total_seconds()) <= UNLOADING_S
 
 
 class VLLM(Engine):

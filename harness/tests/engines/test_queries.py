@@ -213,7 +213,8 @@ class LoadState(unittest.TestCase):
                 {"name": "b:latest", "digest": "2"}]
 
         def asked(running, model):
-            probes = {path: answers.Probe(200, {}, body, "") for path, body in (
+            headers = {"date": "Sun, 29 Nov 2026 17:42:15 GMT"}
+            probes = {path: answers.Probe(200, headers, body, "") for path, body in (
                 ("/api/tags", {"models": tags}), ("/api/ps", running))}
             return queries.is_loaded("Ollama", model, probes)
 
@@ -221,6 +222,13 @@ class LoadState(unittest.TestCase):
         self.assertEqual([asked(loaded, name) for name in ("a", "copy-of-a", "b")],
                          [True, True, False])
         self.assertEqual([asked({"models": []}, "a"), asked({}, "a")], [False, None])
+        # With OLLAMA_KEEP_ALIVE=0, a model is still listed while it is unloaded.
+        for expires_at, is_loaded in (
+                ("2026-11-29T17:42:15.967275251Z", False),
+                ("2026-11-29T18:42:16.1+01:00", False), ("2026-11-29T17:47:15.967275251Z", True),
+                ("2026-11-29T17:40:15Z", True), ("soon", True), (None, True)):
+            listed = {"models": [{**tags[0], "expires_at": expires_at}]}
+            self.assertEqual(asked(listed, "a"), is_loaded, expires_at)
         self.assertEqual(queries.state_paths("Ollama"), ("/api/ps",))
         self.assertIsNone(queries.is_loaded("unknown", "a", {}))
 
