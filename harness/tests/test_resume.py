@@ -1,4 +1,4 @@
-"""A run that was broken off goes on as it began, or not at all, and nothing of it is lost."""
+"""Test that interrupted runs resume with their own options and lose no finished call."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from typing import Any, Iterator, Optional
 from unittest import mock
 
 import run_benchmark
-from engines import answers
 from core import files, ledger, release
-from engines import queries
+from engines import answers, queries
 from run import display
 from run import manifest as manifests
 
-from tests import kill_and_resume, runs
+from tests import kill_and_resume, random_resumes, runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK
 
@@ -116,16 +115,19 @@ class Runs(unittest.TestCase):
 
 # --- nothing is lost -----------------------------------------------------------------------------
 class NothingIsLost(unittest.TestCase):
-    """kill_and_resume.py in short; .ci/run does it at length."""
+    """A few kills of kill_and_resume.py and random_resumes.py; .ci/run makes many."""
 
-    def test_a_run_that_is_killed_again_and_again_loses_nothing(self):
+    def test_repeatedly_killed_run_loses_nothing(self):
         met, findings = kill_and_resume.kill_runs(3, 7, *runs.QUICK, "--phases", "5q")
         self.assertEqual((len(met), findings), (3, []))
 
-    def test_a_ledger_that_is_cut_anywhere_resumes_to_the_same_cells(self):
+    def test_ledger_cut_anywhere_resumes_to_the_same_cells(self):
         cuts, findings = kill_and_resume.cut_ledger(211, "--smoke")
         self.assertGreater(cuts, 3)
         self.assertEqual(findings, [])
+
+    def test_runs_of_several_models_resumed_at_random_points_pass_the_check(self):
+        self.assertEqual(random_resumes.resume_at_random(3, 7), [])
 
 
 class TornLines(Runs):
@@ -143,30 +145,30 @@ class TornLines(Runs):
     def lay_beside(self, torn: bytes) -> None:
         Path(str(self.ledger) + ".torn").write_bytes(torn)
 
-    def test_a_torn_line_is_kept_and_told(self):
+    def test_torn_line_is_recorded(self):
         self.finished()
         self.cut(2, b'{"event":"phase_fin')
         self.resumed(b'{"event":"phase_fin')
 
-    def test_a_crash_before_it_was_cut_off(self):
+    def test_crash_before_the_torn_line_was_removed(self):
         self.finished()
         self.cut(2, b'{"event":"phase_fin')
         self.lay_beside(b'{"event":"phase_fin')
         self.resumed(b'{"event":"phase_fin')
 
-    def test_a_crash_before_it_was_told(self):
+    def test_crash_before_the_torn_line_was_recorded(self):
         self.finished()
         self.cut(2)
         self.lay_beside(b'{"event":"phase_fin')
         self.resumed(b'{"event":"phase_fin')
 
-    def test_a_crash_while_it_was_told(self):
+    def test_crash_while_the_torn_line_was_recorded(self):
         self.finished()
         self.cut(2, b'{"event":"run_resumed","seq')
         self.lay_beside(b'{"event":"phase_fin')
         self.resumed(b'{"event":"phase_fin{"event":"run_resumed","seq')
 
-    def test_two_crashes_before_it_was_told(self):
+    def test_two_crashes_before_the_torn_line_was_recorded(self):
         self.finished()
         self.cut(2, b'{"event":"run_resumed","seq')
         self.lay_beside(b'{"event":"phase_fin')
@@ -175,7 +177,7 @@ class TornLines(Runs):
         self.assertEqual(ledger.read_ledger(str(self.ledger)).torn, b"")
         self.resumed(b'{"event":"phase_fin{"event":"run_resumed","seq')
 
-    def test_a_crash_after_it_was_told(self):
+    def test_crash_after_the_torn_line_was_recorded(self):
         self.finished()
         self.cut(2, b'{"event":"phase_fin')
         self.run_it()
@@ -184,7 +186,7 @@ class TornLines(Runs):
         self.lay_beside(b'{"event":"phase_fin')
         self.resumed(b'{"event":"phase_fin', b"")
 
-    def test_behind_the_last_line(self):
+    def test_torn_line_after_the_last_line(self):
         self.finished()
         with open(self.ledger, "ab") as file:
             file.write(b'{"event":"run_res')
@@ -192,14 +194,14 @@ class TornLines(Runs):
         self.assertEqual(runs.names(self.events)[-3:],
                          ["run_resumed", "endpoint_identified", "run_finished"])
 
-    def test_instead_of_the_first_line(self):
+    def test_torn_first_line(self):
         self.finished()
         self.ledger.write_bytes(b'{"ev')
         self.resumed(b'{"ev')
         self.assertEqual([(e["event"], e["seq"], e["segment"]) for e in self.events[:2]],
                          [("run_started", 0, 0), ("run_resumed", 1, 1)])
 
-    def test_a_line_that_lacks_only_its_newline_is_whole(self):
+    def test_line_without_its_newline_is_whole(self):
         self.finished()
         self.cut(1)
         whole = self.ledger.read_bytes()
@@ -235,7 +237,7 @@ ANOTHER = {           # of manifests.MUST_AGREE: what is typed or changed, and h
 class AsItBegan(Runs):
     flags = ("--phases", "hello", "--num-predict", "4")
 
-    def test_every_flag_that_may_not_change_is_refused_by_its_name(self):
+    def test_resume_refuses_changed_options_by_name(self):
         self.finished()
         for name, (change, told) in ANOTHER.items():
             with self.subTest(name), contextlib.ExitStack() as stack, self.nothing_written():
@@ -244,24 +246,25 @@ class AsItBegan(Runs):
                     stack.enter_context(change)
                 self.assert_refused(
                     self.run_it(*words), 2,
-                    rf"run {RUN_ID} cannot be resumed like this: {name}[\w./]* was {told}( \(.*\))?\. "
+                    rf"run {RUN_ID} cannot be resumed like this: {name}[\w./]* was "
+                    rf"{told}( \(.*\))?\. "
                     "Resume it with its own options and files, or leave out --run-id "
                     "for a new run")
 
-    def test_another_endpoint_is_refused(self):
+    def test_resume_refuses_another_endpoint(self):
         self.finished()
         with runs.Endpoint() as other, self.nothing_written():
             self.assert_refused(self.run_it(url=other.url), 2,
                                 f".*: target.port was {ENDPOINT.port}, now it is {other.port}.*")
 
-    def test_other_models_are_refused(self):
+    def test_resume_refuses_other_models(self):
         with runs.Endpoint("--models", "a:5000,b:5000") as two:
             self.finished(*self.flags, "--models", "a", url=two.url)
             with self.nothing_written():
                 self.assert_refused(self.run_it("--models", "b", url=two.url), 2,
                                     r'.*: models\[0\] was "a", now it is "b"\. .*')
 
-    def test_a_rehearsal_and_a_run_are_two_things(self):
+    def test_rehearsals_and_runs_do_not_resume_each_other(self):
         with runs.Endpoint("--models", "reference-swift:5000") as other:
             self.finished(*self.flags, "--models", "reference-swift", url=other.url)
         with self.nothing_written():
@@ -269,16 +272,16 @@ class AsItBegan(Runs):
                 runs.run("--rehearse", "--out-dir", self.out_dir, "--run-id", RUN_ID, "--quiet"),
                 2, r".*: synthetic was false, now it is true \(synthetic, target differ\)\. .*")
 
-    def test_the_tests_here_know_all_that_may_not_change(self):
+    def test_every_fixed_field_is_tested_here(self):
         self.assertEqual({*ANOTHER, "target", "models", "synthetic"},
                          {*manifests.MUST_AGREE, "engine"})
 
-    def test_more_than_one_difference_is_told(self):
+    def test_several_differences_are_named(self):
         self.finished()
         self.assert_refused(self.run_it("--repeats", "2", "--timeout", "5"), 2,
                             r".*: plan.repeats was 1, now it is 2 \(plan, timeout_s differ\)\. .*")
 
-    def test_a_changed_suite_is_refused_by_its_name(self):
+    def test_resume_refuses_a_changed_suite(self):
         with tempfile.TemporaryDirectory() as folder:
             harness = Path(folder, "harness")
             shutil.copytree(runs.HARNESS, harness, ignore=shutil.ignore_patterns("tests"))
@@ -293,7 +296,7 @@ class AsItBegan(Runs):
                                     r".*: files_sha256.harness/suites/small_model_eval_questions"
                                     r'\.json was "[0-9a-f]+\.\.\., now it is "[0-9a-f]+\.\.\.\. .*')
 
-    def test_flags_that_are_not_typed_are_those_of_the_begin(self):
+    def test_resume_inherits_options(self):
         words = ("--models", runs.MODEL, "--phases", "frozen,parallel_same", "--repeats", "2",
                  "--lanes", "2", "--num-predict", "3", "--timeout", "7", "--temperature", "0.5",
                  "--prompt-cache", "allow", "--submitter-handle", "bob", "--device-tag",
@@ -310,7 +313,7 @@ class AsItBegan(Runs):
         planned, state = ledger.load_run(self.folder)
         return kill_and_resume.cell_outcomes(planned, state.events)
 
-    def test_each_resume_is_a_segment_with_a_clock_and_a_hello_of_its_own(self):
+    def test_each_resume_is_a_segment_with_its_own_clock_and_hello(self):
         self.finished("--phases", "5q", "--num-predict", "4")
         for _ in "123":
             self.cut(3)
@@ -322,7 +325,7 @@ class AsItBegan(Runs):
                           if e["event"] == "call_finished" and e["phase"] == "hello"],
                          [(n, n, True) for n in range(4)])
 
-    def test_a_rehearsal_goes_on_with_a_new_endpoint(self):
+    def test_rehearsal_resumes_with_a_new_endpoint(self):
         words = ("--rehearse", "--quiet", "--no-calibration", "--out-dir", self.out_dir,
                  "--run-id", RUN_ID)
         begun = runs.run(*words, "--phases", "hello", "--num-predict", "4")
@@ -332,7 +335,7 @@ class AsItBegan(Runs):
         self.assertEqual((resumed.code, resumed.err), (0, ""))
         self.assertEqual(self.events[-1]["counts"], {"ok": 3})     # one model twice: its hello
 
-    def test_the_hello_of_a_model_that_a_killed_run_never_reached_is_the_planned_one(self):
+    def test_first_hello_of_a_model_is_the_planned_one(self):
         with runs.Endpoint("--models", "a:5000,b:5000") as two:
             self.finished(*self.flags, "--models", "auto", url=two.url)
             while self.events[-1]["event"] != "call_finished" or self.events[-1]["model"] != "a":
@@ -350,12 +353,12 @@ class AskedAgain(Runs):
         """Fails the first two of the five questions."""
         return self.enter(ScriptedEndpoint(ANSWER, FAILS, FAILS))
 
-    def test_a_finished_run_writes_nothing_and_ends_as_before(self):
+    def test_resume_of_a_finished_run_writes_nothing(self):
         first = self.finished()
         with self.nothing_written():
             self.assertEqual(self.run_it(), first)
 
-    def test_a_finished_run_with_failed_calls_too(self):
+    def test_resume_of_a_finished_run_with_failed_calls_writes_nothing(self):
         endpoint = self.failing()
         first = self.finished("--phases", "5q", url=endpoint.url)
         self.assertEqual(first.code, 1)
@@ -364,7 +367,7 @@ class AskedAgain(Runs):
             self.assertEqual(self.run_it(url=endpoint.url), first)
         self.assertEqual(len(endpoint.chats), asked)
 
-    def test_failed_calls_are_asked_again_where_that_is_wanted_and_the_last_counts(self):
+    def test_retry_repeats_failed_calls_and_the_last_counts(self):
         endpoint = self.failing()
         first = self.finished("--phases", "5q", url=endpoint.url)
         command = first.out.splitlines()[-1]
@@ -378,7 +381,7 @@ class AskedAgain(Runs):
                          [("ok", 0)] * 4 + [("ok", 1)] * 3)
         self.assertEqual(self.events[-1]["counts"], {"ok": 7})
 
-    def test_prompts_too_long_for_the_context_fail_again_in_every_phase(self):
+    def test_retry_of_too_long_prompts_fails_again(self):
         with runs.Endpoint("--models", "swift:5000", "--context", "300") as small:
             self.finished("--phases", "edge_append,edge_suite", "--num-predict", "4",
                           url=small.url)
@@ -387,7 +390,7 @@ class AskedAgain(Runs):
         self.assertEqual((again.code, self.events[-1]["counts"]),
                          (1, {**before, "ok": before["ok"] + 1}))       # and one hello more
 
-    def test_what_fails_again_counts_as_failed(self):
+    def test_call_that_fails_again_counts_as_failed(self):
         endpoint = self.failing()
         self.finished("--phases", "5q", url=endpoint.url)
         endpoint.script_next(ANSWER, FAILS)
@@ -402,7 +405,7 @@ class AskedAgain(Runs):
         self.assertEqual(self.run_it("--retry-failed", url=endpoint.url).code, 0)
         self.assertEqual(self.events[-1]["counts"], {"http_error": 1, "ok": 7})
 
-    def test_a_conversation_that_was_killed_at_the_contexts_edge_is_not_asked_across_it(self):
+    def test_resumed_conversation_stays_within_the_context(self):
         with runs.Endpoint("--models", "swift:5000", "--context", "300") as small:
             self.finished("--phases", "edge_append", "--num-predict", "4", url=small.url)
             calls = [e for e in self.events if e["event"] == "call_finished"]
@@ -428,7 +431,7 @@ class OneProcess(Runs):
         wait_until(lambda: len(endpoint.chats) > 1)
         return process
 
-    def test_a_run_that_another_process_makes_is_refused_until_that_is_killed(self):
+    def test_active_run_is_refused_until_its_process_ends(self):
         endpoint = self.enter(ScriptedEndpoint(ANSWER, (HANG,)))
         process = self.begin(endpoint)
         with mock.patch.object(run_benchmark, "LOCK_PATIENCE_S", 0.01), self.nothing_written():
@@ -441,7 +444,7 @@ class OneProcess(Runs):
         self.assertEqual(process.wait(), -signal.SIGKILL)
         self.assertEqual(self.run_it(url=endpoint.url).code, 0)
 
-    def test_a_look_whether_it_is_held_keeps_nobody_out(self):
+    def test_testing_the_lock_does_not_hold_it(self):
         self.finished()
         self.cut(1)
         held = files.open_to_append(str(self.ledger))
@@ -455,7 +458,7 @@ class OneProcess(Runs):
         with mock.patch.object(run_benchmark.time, "sleep", sleep):
             self.assertEqual(self.run_it().code, 0)
 
-    def test_a_signal_from_outside_ends_it_with_the_command_that_goes_on(self):
+    def test_signal_ends_the_run_with_the_resume_command(self):
         endpoint = self.enter(ScriptedEndpoint(ANSWER, (HANG,)))
         process = self.begin(endpoint)
         process.terminate()
@@ -484,7 +487,7 @@ class Interrupted(Runs):
         self.endpoint = self.enter(ScriptedEndpoint(*[ANSWER] * before, (kill_us,), then=(HANG,)))
         return self.run_it(*words, url=self.endpoint.url)
 
-    def test_each_signal_drops_the_call_and_tells_how_to_go_on(self):
+    def test_each_signal_drops_the_call_and_prints_the_resume_command(self):
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             with self.subTest(number), tempfile.TemporaryDirectory() as self.out_dir:
                 outcome = self.interrupted(number, "--phases", "5q", before=3)
@@ -513,13 +516,13 @@ class Interrupted(Runs):
         self.assertEqual((resumed.code, resumed.err), (0, ""))
         self.assertEqual(len(self.endpoint.chats) - asked, 1 + 3 + 2)   # hello, questions, probes
 
-    def test_lanes_that_still_wait_for_an_answer_are_no_server_that_has_gone(self):
+    def test_dropped_lanes_do_not_count_as_a_missing_server(self):
         outcome = self.interrupted(signal.SIGINT, "--phases", "parallel_same")
         self.assertEqual(outcome.code, 130)
         self.assertLessEqual(len(self.events[-1]["in_flight"]), 4)
         self.assertGreater(len(self.events[-1]["in_flight"]), 0)
 
-    def test_a_server_that_is_asked_what_it_is_meanwhile_is_not_recorded_as_unknown(self):
+    def test_interrupted_identification_is_not_recorded(self):
         endpoint = self.enter(ScriptedEndpoint())
         asked = iter(range(10))
 
@@ -536,7 +539,7 @@ class Interrupted(Runs):
                          ["run_started", "instrument_calibrated", "endpoint_identified",
                           "call_finished", "phase_finished", "run_interrupted"])
 
-    def test_the_signals_mean_what_they_meant_when_the_run_is_over(self):
+    def test_signal_handlers_are_restored(self):
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         self.interrupted(signal.SIGINT, "--phases", "5q")
         self.assertEqual([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
@@ -556,7 +559,7 @@ class Background(Runs):
             warnings.simplefilter("ignore", ResourceWarning)
             return self.run_it("--detach", *words, url=url)
 
-    def test_a_detached_run_tells_its_id_and_log_and_can_be_followed_to_its_end(self):
+    def test_detached_run_prints_its_id_and_log_and_can_be_followed(self):
         outcome = self.detach("--smoke")
         log = os.path.join(self.logs, f"run-{RUN_ID}.log")
         self.assertEqual(outcome, runs.Outcome(
@@ -569,7 +572,7 @@ class Background(Runs):
         with open(log, encoding="utf-8") as file:
             self.assertEqual(file.read(), followed.out)
 
-    def test_a_detached_run_has_a_session_of_its_own(self):
+    def test_detached_run_has_its_own_session(self):
         with ScriptedEndpoint(ANSWER, (HANG,)) as endpoint:
             parent = runs.start("--target-url", endpoint.url, "--out-dir", self.out_dir,
                                 "--run-id", RUN_ID, *runs.QUICK, "--phases", "5q", "--detach",
@@ -604,23 +607,23 @@ class Background(Runs):
         self.detach("--smoke")
         self.assertTrue(log.read_text("utf-8").startswith(before))
 
-    def test_what_fails_at_once_is_told_at_once(self):
+    def test_detached_run_that_cannot_begin_prints_why(self):
         outcome = self.detach("--models", "nobody")
         self.assert_refused(outcome, 2, "--models nobody: the endpoint does not serve it; it "
                             f"serves: {runs.MODEL}")
 
-    def test_a_resume_that_is_refused_is_told_at_once(self):
+    def test_refused_detached_resume_prints_why(self):
         self.finished("--phases", "hello", "--num-predict", "4")
         outcome = self.detach("--repeats", "2")
-        self.assert_refused(outcome, 2, ".* cannot be resumed like this: plan.repeats was 1, now .*")
+        self.assert_refused(outcome, 2, ".* cannot be resumed like this: plan.repeats was 1, .*")
 
-    def test_a_run_that_has_ended_already_is_no_run_that_waits(self):
+    def test_finished_run_can_be_detached_again(self):
         self.finished("--smoke")
         outcome = self.detach("--smoke")
         self.assertIn("started in the background", outcome.out)
         self.assertEqual(runs.run("--quiet", "--wait", "9", self.folder).code, 0)
 
-    def test_a_run_is_under_way_when_a_process_holds_it_and_has_written_a_line(self):
+    def test_run_is_under_way_once_locked_with_a_line(self):
         self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
         self.finished("--smoke")
         self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
@@ -631,7 +634,7 @@ class Background(Runs):
         self.ledger.write_bytes(b"")
         self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
 
-    def test_with_json_it_tells_one_document(self):
+    def test_detach_with_json_prints_one_document(self):
         outcome = self.detach("--smoke", "--json")
         self.assertEqual(outcome.document, {
             "run_id": RUN_ID, "begun": True, "log": os.path.join(self.logs, f"run-{RUN_ID}.log"),
@@ -639,7 +642,7 @@ class Background(Runs):
             f"{self.out_dir}"})
         self.assertEqual(runs.run("--quiet", "--wait", "60", self.folder).code, 0)
 
-    def test_a_detached_rehearsal_is_found_again(self):
+    def test_detached_rehearsal_can_be_followed(self):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             outcome = runs.run("--rehearse", "--smoke", "--detach")
@@ -682,7 +685,7 @@ class Waiting(Runs):
         with mock.patch.object(display, "follow", main):
             return runs.run(*words, "--out-dir", self.out_dir)
 
-    def test_a_run_that_ends_meanwhile_gives_its_own_exit_code_and_table(self):
+    def test_wait_returns_the_exit_code_and_table_of_a_run_that_ends(self):
         self.hold(2)
         rest = iter(self.lines[2:])
 
@@ -697,7 +700,7 @@ class Waiting(Runs):
         self.assertRegex(outcome.err, r"\A1/1  hello  hello  ok, .*\n\Z")
         self.assertEqual(outcome.out, self.run_it().out)
 
-    def test_when_the_time_is_up_it_says_how_far_the_run_is(self):
+    def test_wait_shows_progress_when_the_time_is_up(self):
         self.hold(3)
         outcome = self.follow("--wait", "2", RUN_ID, "--quiet")
         self.assertEqual((outcome, self.now_s), (runs.Outcome(
@@ -705,14 +708,14 @@ class Waiting(Runs):
             "next: python3 harness/run_benchmark.py --wait 2 "
             f"{RUN_ID} --out-dir {self.out_dir}\n", ""), 2.0))
 
-    def test_when_the_time_is_up_it_says_so_in_json_too(self):
+    def test_wait_with_json_prints_one_document(self):
         self.hold(3)
         self.assertEqual(self.follow("--wait", "0", RUN_ID, "--quiet", "--json").document, {
             "run_id": RUN_ID, "folder": self.folder, "exit_code": 5, "summary": None,
             "next": f"python3 harness/run_benchmark.py --wait 0 {RUN_ID} --out-dir "
             f"{self.out_dir}"})
 
-    def test_a_killed_run_is_told_with_the_command_that_goes_on(self):
+    def test_wait_for_a_killed_run_prints_the_resume_command(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]) + b'{"torn')
         outcome = self.follow("--wait", "9", RUN_ID, "--quiet")
         self.assertEqual((outcome.code, outcome.err, self.now_s), (130, "", 0.0))
@@ -721,7 +724,7 @@ class Waiting(Runs):
         self.let_go()
         self.assertEqual(runs.run(*shlex.split(command)[3:]).code, 0)
 
-    def test_an_interrupted_run_is_told_with_its_own_exit_code(self):
+    def test_wait_for_an_interrupted_run_returns_its_exit_code(self):
         for code, reason, retry in ((130, "stopped by SIGINT", ""), (143, "stopped by SIGTERM", ""),
                                     (3, "the server is gone\x1b[31m", " --retry-failed")):
             with self.subTest(code):
@@ -736,38 +739,38 @@ class Waiting(Runs):
                     f"harness/run_benchmark.py --run-id {RUN_ID} "
                     f"--out-dir {self.out_dir}{retry}\n".replace("\x1b", "\\x1b"), ""))
 
-    def test_an_early_end_is_one_document_with_json(self):
+    def test_early_end_with_json_is_one_document(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]))
         document = self.follow("--wait", "9", RUN_ID, "--quiet", "--json").document
         self.assertEqual({**document, "next": None}, {
             "run_id": RUN_ID, "folder": self.folder, "exit_code": 130, "summary": None,
             "next": None})
 
-    def test_a_run_can_be_named_by_its_folder(self):
+    def test_wait_accepts_a_folder(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]))
         elsewhere = runs.run("--wait", "9", self.folder, "--quiet")
         self.assertIn(f"--out-dir {self.out_dir}", elsewhere.out)
 
-    def test_where_the_endpoint_was_elsewhere_its_url_is_asked_for(self):
+    def test_resume_command_of_a_remote_run_asks_for_its_url(self):
         manifest = json.loads(self.manifest.read_bytes())
         manifest["target"]["class"] = "lan"
         self.manifest.write_bytes(ledger.dump_document(manifest))
         self.ledger.write_bytes(b"".join(self.lines[:3]))
         self.assertIn(" --target-url URL ", self.follow("--wait", "9", RUN_ID, "--quiet").out)
 
-    def test_a_run_that_is_nowhere_is_told(self):
+    def test_wait_refuses_an_unknown_run(self):
         outcome = self.follow("--wait", "9", "11\x1b[31m")
         self.assert_refused(outcome, 2, re.escape(
             rf"--wait: no run 11\x1b[31m in {self.out_dir}; pass its id and its --out-dir, or its "
             "folder. A run has no folder before its server has loaded"))
 
-    def test_a_time_that_is_none_is_told(self):
+    def test_wait_refuses_an_invalid_time(self):
         outcome = self.follow("--wait", "soon", RUN_ID)
         self.assert_refused(outcome, 2, re.escape(
             "--wait: 'soon' is not a number from 0 to 86400; use for example --wait 100 RUN; "
             "--help lists the options"))
 
-    def test_a_ledger_that_was_changed_is_told(self):
+    def test_wait_refuses_a_changed_ledger(self):
         self.ledger.write_bytes(b"".join([self.lines[0], b"{}\n", *self.lines[2:]]))
         self.assert_refused(self.follow("--wait", "9", RUN_ID), 4,
                             rf"{re.escape(str(self.ledger))}, line 2: not the line .*")
@@ -792,7 +795,7 @@ class FullDisk(Runs):
         with mock.patch.object(os, "write", write):
             yield
 
-    def test_whichever_line_finds_no_room_the_ledger_reads_and_the_run_goes_on(self):
+    def test_full_disk_at_any_line_leaves_a_ledger_that_resumes(self):
         for number in range(5):
             for short in (False, True):
                 with self.subTest(number=number, short=short), \
@@ -801,7 +804,7 @@ class FullDisk(Runs):
                         full = self.run_it("--smoke")
                     self.assert_refused(full, 4, (
                         rf"{re.escape(str(self.ledger))} cannot be written \(No space left on "
-                        r"device\); all lines so far are whole\. Free some space, then: python3 .*"))
+                        r"device\); all lines so far are whole\. .*, then: python3 .*"))
                     state = ledger.read_ledger(str(self.ledger))
                     self.assertEqual((len(state.events), state.torn), (number, b""))
                     command = full.err.partition("then: ")[2]
@@ -809,7 +812,7 @@ class FullDisk(Runs):
                     self.assertEqual((resumed.code, resumed.err), (0, ""))
                     self.assertEqual(self.events[-1]["counts"], {"ok": 2 if number == 3 else 1})
 
-    def test_lanes_that_all_find_no_room_end_the_run_together(self):
+    def test_full_disk_ends_all_lanes(self):
         with self.failing_write(8, True):
             full = self.run_it("--phases", "parallel_same", "--num-predict", "4")
         self.assertEqual(full.code, 4)
@@ -817,7 +820,7 @@ class FullDisk(Runs):
         self.assertEqual(ledger.load_run(self.folder)[1].torn, b"")
         self.assertEqual(self.run_it().code, 0)
 
-    def test_a_flush_that_fails_is_a_full_disk_too(self):
+    def test_failed_flush_counts_as_a_full_disk(self):
         real, flushes = files.flush_to_disk, iter(range(100))
 
         def flush(fd: int) -> None:
@@ -829,7 +832,7 @@ class FullDisk(Runs):
             self.assertEqual(self.run_it("--smoke").code, 4)
         self.assertEqual(self.run_it().code, 0)
 
-    def test_a_torn_line_that_finds_no_room_beside_stays_where_it_is(self):
+    def test_torn_line_stays_in_place_on_a_full_disk(self):
         self.finished()
         self.cut(2, b'{"event":"phase_fin')
         with mock.patch.object(files, "write_whole", side_effect=OSError(28, "No space left")), \
@@ -837,7 +840,7 @@ class FullDisk(Runs):
             self.assert_refused(self.run_it(), 4, r".*run\.jsonl cannot be written \(No space .*")
         self.assertEqual(self.run_it().code, 0)
 
-    def test_a_newline_that_finds_no_room(self):
+    def test_full_disk_while_a_newline_is_added(self):
         self.finished()
         self.ledger.write_bytes(self.ledger.read_bytes()[:-1])
         with mock.patch.object(os, "write", side_effect=OSError(28, "No space left")), \
@@ -846,7 +849,7 @@ class FullDisk(Runs):
         self.assertEqual(self.run_it().code, 0)
 
     @unittest.skipUnless(hasattr(signal, "SIGXFSZ"), "no limit on a file's size here")
-    def test_a_real_limit(self):
+    def test_file_size_limit_of_the_system(self):
         for limit_bytes, manifest in ((1000, False), (30_000, True)):
             with self.subTest(limit_bytes), tempfile.TemporaryDirectory() as self.out_dir:
                 prelude = (f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, "
@@ -861,17 +864,17 @@ class FullDisk(Runs):
                 self.assertEqual(self.run_it("--phases", "5q,parallel_same", "--num-predict",
                                              "4").code, 0)
 
-    def test_a_folder_that_finds_no_room(self):
+    def test_full_disk_before_the_folder_exists(self):
         with mock.patch.object(os, "makedirs", side_effect=OSError(28, "No space left", "x")):
             self.assert_refused(self.run_it("--smoke"), 4, r"\S+ cannot be written \(No space left"
                                 r"\); free some space, or pass another folder to --out-dir")
 
-    def test_a_folder_that_may_not_be_written(self):
+    def test_folder_without_write_permission(self):
         with mock.patch.object(os, "makedirs", side_effect=PermissionError(13, "Not allowed")):
             self.assert_refused(self.run_it("--smoke"), 2, r"--out-dir: \S+ cannot be written "
                                 r"\(Not allowed\); use another folder")
 
-    def test_a_log_that_cannot_be_written(self):
+    def test_log_that_cannot_be_written(self):
         with mock.patch.object(tempfile, "tempdir", os.path.join(self.out_dir, "none")):
             self.assert_refused(self.run_it("--smoke", "--detach"), 4,
                                 r"\S+none/run-[0-9a-f-]+\.log: No such file or directory")
@@ -884,40 +887,40 @@ class ChangedFiles(Runs):
         with self.nothing_written():
             self.assert_refused(self.run_it(), 4, message)
 
-    def test_a_missing_manifest(self):
+    def test_missing_manifest_is_refused(self):
         self.finished()
         os.unlink(self.manifest)
         self.refused(r"\S+manifest\.json is missing, although its run\.jsonl has lines; "
                      "restore it from a backup, or start a new run")
 
-    def test_a_missing_manifest_before_the_first_line_is_written_then(self):
+    def test_missing_manifest_before_the_first_line_is_written(self):
         self.finished()
         os.unlink(self.manifest)
         self.ledger.write_bytes(b"")
         self.assertEqual(self.run_it("--smoke").code, 0)
         self.assertEqual(runs.names(self.events)[0], "run_started")
 
-    def test_a_torn_manifest(self):
+    def test_torn_manifest_is_refused(self):
         self.finished()
         self.manifest.write_bytes(self.manifest.read_bytes()[:1000])
         self.refused(r"\S+manifest\.json is not JSON at character \d+: .*; restore it from a "
                      "backup, or start a new run")
 
-    def test_a_manifest_of_another_shape(self):
+    def test_invalid_manifest_is_refused(self):
         self.finished()
         text = self.manifest.read_bytes()
         self.manifest.write_bytes(text.replace(b'"repeats": 1', b'"repeats": "one"'))
         self.refused(r'\S+manifest\.json: plan\.repeats: "one" is not of type integer; restore it '
                      "from a backup, or start a new run")
 
-    def test_a_manifest_that_says_something_else(self):
+    def test_changed_manifest_is_refused(self):
         self.finished()
         text = self.manifest.read_bytes()
         self.manifest.write_bytes(text.replace(b'"timeout_s": 360.0', b'"timeout_s": 720.0'))
         self.refused(r"\S+run\.jsonl, line 1: manifest\.json was changed since; restore it "
                      "from a backup, or start a new run")
 
-    def test_a_manifest_whose_host_name_was_taken_out_goes_on(self):
+    def test_manifest_without_its_host_name_resumes(self):
         self.finished()
         manifest = json.loads(self.manifest.read_bytes())
         self.assertIsNotNone(manifest["host_hostname_short"])
@@ -926,7 +929,7 @@ class ChangedFiles(Runs):
         self.cut(1)
         self.assertEqual(self.run_it().code, 0)
 
-    def test_a_ledger_that_was_edited_is_refused_with_the_line(self):
+    def test_edited_ledger_is_refused_with_the_line(self):
         self.finished()
         lines = self.ledger.read_bytes().splitlines(keepends=True)
         end = "restore it from a backup, or start a new run"
@@ -953,7 +956,7 @@ class ChangedFiles(Runs):
                 self.ledger.write_bytes(b"".join(edited))
                 self.refused(rf"\S+run\.jsonl, line {line}:( \w*:)? {message}")
 
-    def test_a_ledger_that_is_a_folder(self):
+    def test_ledger_that_is_a_folder_is_refused(self):
         self.finished()
         os.unlink(self.ledger)
         os.mkdir(self.ledger)

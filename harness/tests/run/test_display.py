@@ -21,10 +21,10 @@ from core.errors import HarnessError, StorageError
 from core.text import command, print_safe
 from engines import queries
 from run import cli, display, estimates
+
 from tests import runs
 from tests.core.test_metrics import call
 from tests.core.test_result_tables import cell, summary
-
 
 OPTIONS = cli.Options(0.1, 4096, 2048, "there")
 
