@@ -79,7 +79,8 @@ def check_changes(repository: sources.Repository, base: str, head: str, settings
         if sha in sizes_bytes and sizes_bytes[sha] <= sources.LIMITS_BYTES["run.jsonl"]:
             index.add(copies.sketch_of_bytes(path, repository.read(sha)))
     found = list(sources.of_changes(repository, changes, report))
-    return check_all(found, settings, index, report) if found else 0
+    return check_all(found, settings._replace(repository=repository), index,
+                     report) if found else 0
 
 
 def require_own_harness(repository: sources.Repository, args: argparse.Namespace) -> None:

@@ -6,8 +6,10 @@ class of the target) cannot be checked.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Optional
 
 from check import calls, findings, sources
@@ -26,6 +28,7 @@ CANONICAL_OPTIONS = {"public-1": {"temperature": 0.1, "num_ctx": 4096, "num_pred
 REFERENCE = "reference-endpoint"
 PROMPTS, SUITES = "harness/prompts.py", "harness/suites/"
 NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
+CLOCK_SPARE_S = 3600          # between the clock of a commit and that of a run
 MAX_CELLS = 10_000            # a model has 75 per repeat; a ledger of 32 MiB holds as many
 # Expected of the example, and errors in any other submission.
 EXAMPLE_CODES = frozenset(("not-a-measurement", "name-refused", "ids-differ"))
@@ -102,6 +105,31 @@ def _release(manifest: Manifest, released: Mapping[str, Release]) -> Problems:
         more = f", and {len(unlike) - 3} more" if len(unlike) > 3 else ""
         yield "harness-modified", f"the programs are not an accepted revision of {version}; " \
             f"compared with this checkout, {', '.join(unlike[:3])}{more}"
+
+
+def commit_problems(manifest: Manifest, repository: sources.Repository) -> Problems:
+    """The commit of the harness against the history: it exists, is older than the run, and holds
+    the files whose hashes the manifest has."""
+    git, files = manifest["git"], manifest["files_sha256"]
+    if git["commit"] is None or git["dirty"] is not False:
+        return
+    made_s = repository.time_s(git["commit"])
+    if made_s is None:
+        yield "claim-contradicted", f"git.commit {git['commit']} is neither in the base nor in " \
+            "the change"
+        return
+    started = datetime.strptime(manifest["started_at"][:19] + "+0000", "%Y-%m-%dT%H:%M:%S%z")
+    if made_s > started.timestamp() + CLOCK_SPARE_S:
+        yield "claim-contradicted", "git.commit was made after the run"
+    blobs = {path: sha for path, sha in repository.files(git["commit"], "harness", "")
+             if path in files}
+    sizes = repository.sizes_bytes(list(blobs.values()))
+    unlike = [path for path in files if path not in blobs
+              or sizes.get(blobs[path], sources.MIB) >= sources.MIB
+              or hashlib.sha256(repository.read(blobs[path])).hexdigest() != files[path]]
+    if unlike:
+        yield "claim-contradicted", f"{len(unlike)} files of git.commit have other hashes than " \
+            f"files_sha256, among them {unlike[0]}"
 
 
 @functools.cache

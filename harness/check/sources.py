@@ -268,6 +268,12 @@ class Repository:
                     found.append(f"{path} is " + ("changed" if path in theirs else "added"))
         return sorted([*found, *(f"{path} is missing" for path in theirs if path not in seen)])
 
+    def time_s(self, commit: str) -> Optional[int]:
+        """When a commit was made, in seconds since 1970; None if it is not here."""
+        found = re.match(r"(\d{1,12}) ", self._output("rev-list", "--max-count=1", "--timestamp",
+                                                      commit) if SHA.match(commit) else "")
+        return int(found[1]) if found else None
+
     def sizes_bytes(self, shas: Sequence[str]) -> dict[str, int]:
         """{object: size} of the blobs that are available."""
         found: dict[str, int] = {}

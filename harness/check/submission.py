@@ -21,18 +21,26 @@ from check import (
     reading,
     sources,
 )
-from check.manifest import check_manifest, plan_problem, suites_here, suites_of
+from check.manifest import (
+    check_manifest,
+    commit_problems,
+    plan_problem,
+    suites_here,
+    suites_of,
+)
 from core import release
 from core.records import Manifest
 
 
 class Settings(NamedTuple):
-    """What a check depends on besides the files. handle: the only handle that is allowed."""
+    """What a check depends on besides the files. handle: the only handle that is allowed;
+    repository: with the history of the harness, if it is known."""
 
     released: Mapping[str, release.Release]
     allow_synthetic: bool = False
     handle: Optional[str] = None
     now_s: float = 0.0
+    repository: Optional[sources.Repository] = None
 
 
 def check(submission: sources.Submission, settings: Settings, index: copies.Index,
@@ -63,6 +71,9 @@ def _check(submission: sources.Submission, settings: Settings, index: copies.Ind
     if manifest is not None:
         check_manifest(manifest, submission, settings.released, settings.allow_synthetic,
                        notes.of("manifest.json"))
+        for code, what in commit_problems(
+                manifest, settings.repository) if settings.repository else ():
+            notes.of("manifest.json").add(code, what)
         if ledger is not None:
             _check_run(manifest, ledger, found, page, settings, notes)
             sketch = copies.sketch(f"{submission.path}/run.jsonl", ledger.events)._replace(

@@ -1277,7 +1277,7 @@ class Changes(unittest.TestCase):
         for name in ("diff.x.textconv", "filter.x.smudge", "filter.x.clean", "core.fsmonitor",
                      "diff.external", "core.sshCommand"):
             subprocess.run(["git", "-C", cls.repository, "config", name, run], check=True)
-        mine, cls.made = make(Spec(handle="grace", seed=2)), make()
+        mine, cls.made = (cls.at(None, spec) for spec in (Spec(handle="grace", seed=2), SMALL))
         cls.merged = cls.files(mine)
         cls.added = cls.files(cls.made)
         first = next(iter(cls.merged))
@@ -1301,7 +1301,8 @@ class Changes(unittest.TestCase):
                         "submissions/EXAMPLE/mac-m1-8gb/run-1/run.md": ("100644", b"words")},
             "many": {f"submissions/ada/x/run-{i}/run.md": ("100644", b"") for i in range(61)},
             "large": {**cls.added, page: ("100644", b"x" * 300_000)},
-            "copied": cls.files(make(Spec(handle="grace", seed=2)), "submissions/ada"),
+            "copied": cls.files(mine, "submissions/ada"),
+            "no-commit": cls.files(cls.at("3" * 40, SMALL)),
         }
         fast_import(cls.repository, [
             ("base", None, {**cls.merged, ".gitattributes": ("100644", b"* -text\n"),
@@ -1314,6 +1315,13 @@ class Changes(unittest.TestCase):
             ("offer", "older", dict(cls.added)),
             *((name, "base", files) for name, files in changes.items()),
             ("base2", "base", {"README.md": ("100644", b"later")})])
+
+    @staticmethod
+    def at(commit, spec):
+        """A run whose manifest names a commit of the harness."""
+        made = make(spec)
+        made.manifest["git"]["commit"] = commit
+        return made.sealed()
 
     @staticmethod
     def files(made, folder=None):
@@ -1354,6 +1362,22 @@ class Changes(unittest.TestCase):
                 report = self.report(branch)
                 self.assertEqual(codes(report), sorted(expected), report.text(1))
                 self.assertEqual(report.exit_code(), 1)
+
+    def test_the_commit_of_the_harness_is_looked_up(self):
+        report = self.report("no-commit")
+        self.assertEqual(codes(report), ["claim-contradicted"], report.text(1))
+        repository = sources.Repository(os.path.join(self.repository, ".git"))
+        self.addCleanup(repository.close)
+        for branch, started, expected in (
+                ("base", "2026-11-20T08:00:00.000Z", []),
+                ("base", "2023-11-20T08:00:00.000Z", ["after the run"]),
+                ("older", "2026-11-20T08:00:00.000Z", ["1 files of git.commit"])):
+            made = self.at(repository.commit(branch), SMALL)
+            made.manifest["started_at"] = started
+            found = [what for _, what in manifest.commit_problems(made.manifest, repository)]
+            self.assertEqual([word in what for word, what in zip(expected, found)],
+                             [True] * len(found), (branch, started, found))
+            self.assertEqual(len(found), len(expected))
 
     def test_another_authors_folder_is_refused(self):
         self.assertEqual(codes(self.report("good", handle="grace")), ["handle-not-author"])

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from check import findings, ledger_order, reading, sources
+from check import accounting, findings, ledger_order, reading, sources
 from check.manifest import suites_here
 from core import ledger
 from tests import runs
@@ -33,7 +33,7 @@ class Server:
 
 
 def problems(folder):
-    """The report on the order of a run's ledger."""
+    """The report on the order and the times of a run's ledger."""
     report = findings.Report(1000)
     notes = findings.Notes(report, "run.jsonl")
     data = Path(folder, ledger.LEDGER).read_bytes()
@@ -41,6 +41,9 @@ def problems(folder):
         io.BytesIO, data)), notes)
     manifest = ledger.manifest_of(folder)
     ledger_order.walk(manifest, found.events, found.seals, suites_here(), notes)
+    for code, what, line in accounting.problems(manifest, found.events, {"cells": []}):
+        if findings.CODES[code].severity == findings.ERROR:      # a loaded machine makes pauses
+            notes.add(code, what, line)
     return report
 
 
