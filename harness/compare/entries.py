@@ -6,6 +6,7 @@ schema does not have are unknown.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any, Callable, NamedTuple, Optional
@@ -133,11 +134,12 @@ def _facts(holder: Any, where: str) -> Json:
     found = {}
     for name, fact in holder.items():
         value = fact.get("value") if isinstance(fact, dict) else fact
-        kind = TEXT if isinstance(value, str) else TEXTS if isinstance(value, list) else \
-            BOOL if isinstance(value, bool) else NUMBER_OR_NULL
-        expected = next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), kind)
-        if not KINDS[kind](value) or value is not None and not KINDS[expected](value):
-            raise BrokenSubmission(f"{where}.{name}: {schema.shown(value)} is not {expected}")
+        if value is not None:
+            kind = _fact_kind(name) or (
+                TEXT if isinstance(value, str) else TEXTS if isinstance(value, list) else
+                BOOL if isinstance(value, bool) else NUMBER)
+            if not KINDS[kind](value):
+                raise BrokenSubmission(f"{where}.{name}: {schema.shown(value)} is not {kind}")
         found[name] = value
     return found
 
@@ -150,6 +152,11 @@ ENDINGS = {
         "name", "quantization", "digest", "repository", "version", "backend", "flags",
         "draft_model", "mode", "source", "kind", "virtualization", "governor", "cache_type",
         "flash_attention", "family"), TEXT)}
+
+
+@functools.lru_cache(maxsize=4096)
+def _fact_kind(name: str) -> Optional[str]:
+    return next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
 
 
 def _flags(document: Any, path: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Prior: 3 % from run to run (5 % for several lanes), worth 4 degrees of freedom.
 """
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
@@ -106,8 +107,27 @@ def difference(a: Side, b: Side, probability: float, before: float) -> float:
 
 
 def ranks(metric: str, rows: Sequence[Sequence[Optional[float]]]) -> list[int]:
-    """1 + the number of rows that are better, for each row's values, one per run."""
+    """1 + the number of rows that are better, for each row's values, one per run.
+
+    Sides with equal runs and spread, such as all single runs, have one limit to any other side, so
+    the better ones among them are found by bisection.
+    """
     sign = 1 if metric_definitions.METRICS[metric].direction == "higher" else -1
     before, sides = prior(metric), [side_of(row) for row in rows]
-    return [1 + sum(sign * difference(own, other, AMONG_ROWS, before) > 0 for other in sides)
-            for own in sides]
+    alike: dict[tuple[int, float], list[float]] = {}
+    for side in sides:
+        if side.runs:
+            alike.setdefault((side.runs, side.squares), []).append(sign * side.mean)
+    for means in alike.values():
+        means.sort()
+    found = []
+    for side in sides:
+        better = 0
+        for (runs, squares), means in alike.items() if side.runs else ():
+            at_least = sign * side.mean + MIN_DIFFERENCE
+            if means[-1] > at_least:
+                limit = ratio_interval(side, Side(runs, 0.0, squares), before, AMONG_ROWS)[1]
+                better += len(means) - bisect.bisect_right(
+                    means, max(sign * side.mean + limit, at_least))
+        found.append(1 + better)
+    return found
