@@ -20,8 +20,8 @@ submission that cannot be read is left out with one warning on standard error.
 A side of --vs is a run's folder, a folder of several runs, or several of these joined by commas.
 
 exit codes:
-  0 all submissions were read; 1 some were left out (see the warnings), or the two sides of --vs have
-  no model in common; 2 usage, or nothing to compare; 4 storage.
+  0 all submissions were read; 1 some were left out (see the warnings), or the two sides of --vs
+  have no model in common; 2 usage, or nothing to compare; 4 storage.
 """
 import sys
 
@@ -79,8 +79,8 @@ def submission_folders(paths: Iterable[str]) -> Iterator[str]:
     """Folders that hold a metadata.json, sorted; links to folders are not followed."""
     for path in paths:
         if not os.path.isdir(path):
-            raise HarnessError(f"{texts.printable(path)}: no such folder; pass the folder of a submission "
-                               "or one above it")
+            raise HarnessError(f"{texts.printable(path)}: no such folder; pass the folder of a "
+                               "submission or one above it")
         for folder, names, held in os.walk(path):
             names[:] = sorted(name for name in names if not name.startswith("."))
             if "metadata.json" in held:
@@ -141,7 +141,7 @@ def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: i
         lines += [""] * bool(able) + texts.fit_table((REASON, *COLUMNS[1:-1]), rows, RIGHT[1:],
                                                      width)
     if not places:
-        lines.append("no row matches; leave out --model, --hardware, --phase, --runtime and --quantisation to see all")
+        lines.append("no row matches; leave out --" + ", --".join(ranking.FILTERS) + " to see all")
     names = {flag for place in able for flag in place.row.flags}
     notes = [f"{found_text(found)}; {LEGEND}", *metric_definitions.explain_flags(names)]
     return "\n".join([*lines, "", *(line for note in notes
@@ -297,8 +297,9 @@ def do_table(args: argparse.Namespace) -> int:
     found = read_all(args.paths or [DEFAULT_PATH])
     warn(found.broken)
     if not found.submissions:
-        raise HarnessError("nothing to compare: no submission could be read; a submission is a folder with "
-                   f"{', '.join(DOCUMENTS)}, which complete_submission.py writes")
+        raise HarnessError("nothing to compare: no submission could be read; a submission is a "
+                           f"folder with {', '.join(DOCUMENTS)}, which complete_submission.py "
+                           "writes")
     submissions = [submission for submission, _ in found.submissions]
     rows = ranking.make_rows(submissions)
     filters = {name: getattr(args, name) for name in ranking.FILTERS}
@@ -321,7 +322,8 @@ def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Plac
                table_text(blocks, found, texts.terminal_width()))
 
 
-def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], found: Found) -> None:
+def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row],
+               found: Found) -> None:
     """Write the page as one file; raises StorageError."""
     folders = {submission.run_id: folder for submission, folder in found.submissions}
     page = make_page(rows, wanted, folders, read_detail, len(found.broken))
@@ -336,7 +338,7 @@ def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.
 
 
 def read_detail(folder: str) -> tuple[Json, Json, Any, Any]:
-    """Metadata, hardware, manifest and ledger lines of one submission, for its details on the page."""
+    """Metadata, hardware, manifest and ledger lines of one submission."""
     try:
         refuse_odd_file(os.path.join(folder, ledger.LEDGER), MAX_LEDGER_BYTES)
     except OSError as error:
@@ -358,9 +360,10 @@ def build_parser() -> texts.Parser:
                         help="order and rank rows by " + ", ".join(ranking.SORTS) +
                         " (default decode); texts order rows and keep the ranks by decode")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="print a Markdown table with all columns")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
     form.add_argument("--csv", action="store_true", help="print CSV with all columns")
-    form.add_argument("--json", action="store_true", help="print JSON with all columns, and headline rows (phase null)")
+    form.add_argument("--json", action="store_true",
+                      help="print JSON with all columns, and headline rows (phase null)")
     form.add_argument("--html", metavar="FILE", help="write one self-contained HTML page to FILE")
     parser.add_argument("--vs", nargs=2, metavar=("RUN_A", "RUN_B"),
                         help="compare two runs, or two groups of runs, by their ledgers")
@@ -376,8 +379,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         others = [f"--{name}" for name in ("markdown", "csv", "html", *ranking.FILTERS)
                   if getattr(args, name)]
         if args.paths or others:
-            raise HarnessError(f"--vs cannot be combined with {others[0] if others else 'PATH'}; pass "
-                               "--vs RUN_A RUN_B and, if you like, --json")
+            raise HarnessError(f"--vs cannot be combined with {others[0] if others else 'PATH'}; "
+                               "pass --vs RUN_A RUN_B and, if you like, --json")
         return do_vs(args)
     except HarnessError as stop:
         print(f"compare_submissions: {stop}", file=sys.stderr)

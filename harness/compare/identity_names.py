@@ -51,7 +51,7 @@ FLOATS = {"F32": "f32|fp32|float32|full", "F16": "f16|fp16|float16|half",
           "BF16": "bf16|bfloat16", "MXFP4": "mxfp4(moe)?|mxfp4quark", "MXFP6": "mxfp6",
           "NVFP4": "nvfp4|modeloptfp4|fp4nv", "MXFP8": "mxfp8", "FP8_E5M2": "fp8e5m2",
           "FP8": "(fbgemm|modelopt|compressedtensors)?fp8(e4m3(fn)?|dynamic|block|static|w8a8)?"
-                 "|w8a8fp8|float8(e4m3(fn)?)?",
+                 "|w8a8fp8|f(loat)?8(e4m3(fn)?)?",
           "W8A16": "(int8)?w8a16", "INT8": "w8a8(int8)?|int8(w8a8)?",
           "INT4": "w4a16(g\\d+)?|int4(w4a16)?|(auto?round)(int4|4bits?)?|int4autoround",
           "NF4": "nf4"}
@@ -288,6 +288,9 @@ def cpu(text: str) -> str:
     name = re.sub(r"\b(?:\d+|dual|triple|quad|six|eight|ten|twelve|sixteen)[- ]cores?\b", " ", name)
     name = re.sub(r"\b(?:intel|amd|apple|qualcomm|cpu|processor|genuine|authentic)\b", " ", name)
     name = re.sub(r"\bcore (?=i\d)", " ", name)
+    clock = re.search(r"@ *([\d.]+ ?ghz)", _plain(text))
+    if clock and not re.search(r"\d", name):     # a cloud reports no more than "Xeon @ 2.20GHz"
+        name += f" {clock[1]}"
     return re.sub(r"\s+", " ", name).strip(" -,") or _plain(text)
 
 
@@ -314,7 +317,8 @@ def card(text: str, memory_is_known: bool) -> str:
 
 
 INTEGRATED = re.compile(
-    r"u?hd graphics|\biris\b|radeon (?:vega )?(?:\d+ )?graphics|radeon (?:\w+ )?[678]\d0m"
+    r"^(?:intel |amd )?graphics$|u?hd graphics|\biris\b|radeon (?:vega )?(?:\d+ )?graphics"
+    r"|radeon (?:\w+ )?[678]\d0m"
     r"|radeon 80[56]0s|vega (?:3|6|7|8|10|11)\b|basic (?:display|render)|virtual|vmware|qxl|virtio"
     r"|remote display|aspeed|matrox|arc graphics|arc (?:pro )?1\d0[vt]\b|adreno|parsec")
 

@@ -15,7 +15,7 @@ from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 Json = dict[str, Any]
 Changes = dict[str, Any]
 
-A, B, C = "a" * 64, "b" * 64, "c" * 64
+A, B = "a" * 64, "b" * 64
 BASE = made_submissions.make(Spec(phases="5q"), {"runtime.backend": "metal"})
 FILE = "Qwen2.5-7B-Instruct-Q4_K_M.gguf"
 CPU_ONLY = {**DESKTOP, "accelerators": []}
@@ -106,7 +106,6 @@ def with_cpu(name: str) -> Changes:
 
 
 IGPU = {"model_name": "AMD Radeon(TM) Graphics", "vendor": "AMD", "memory_bytes": GIB // 2}
-MANIFEST = {"runtime.name": "Ollama"}
 
 ROWS: dict[str, tuple[Changes, Changes]] = {
     **{f"quant {a} = {b}": quants(a, b) for a, b in (
@@ -120,7 +119,7 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
         ("INT8", "W8A8"), ("INT4", "w4a16"), ("BNB-4", "bnb-4bit"), ("nf4", "bnb-4bit"),
         ("EXL3-4.0bpw", "4.0bpw-exl3"), ("Q6_K", "q6_k"), ("NVFP4", "modelopt_fp4"),
         ("HQQ-4", "HQQ-4bit"), ("Q4_K_M", "Q4_K - Medium (guessed)"), ("INT8", "W8A8-INT8"),
-        ("TQ2_0", "TQ2_0 - 2.06 bpw ternary"))},
+        ("TQ2_0", "TQ2_0 - 2.06 bpw ternary"), ("F8_E4M3", "FP8"))},
     "an Ollama tag with and without details, one digest": served(
         "qwen2.5:7b", "qwen2.5:7b-instruct-q4_K_M", "Ollama", digest=A, quantization="Q4_K_M"),
     "latest and 7b, one digest": served("qwen2.5:latest", "qwen2.5:7b", "Ollama", digest=A),
@@ -182,6 +181,10 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
     "Intel's graphics without memory listed or not": machines(
         {"probed": {**DESKTOP, "accelerators": [
             {"model_name": "Intel(R) UHD Graphics 770", "vendor": "Intel"}, CARD]}},
+        {"probed": DESKTOP}),
+    "nameless graphics of the processor listed or not": machines(
+        {"probed": {**DESKTOP, "accelerators": [CARD, {
+            "model_name": "Intel(R) Graphics", "vendor": "Intel", "memory_bytes": GIB // 8}]}},
         {"probed": DESKTOP}),
     "board of a desktop named or not": machines(
         {"hardware.system.model_name": "ASUS ROG STRIX X670E-E"},
@@ -305,8 +308,9 @@ OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
         ("EXL3-4.0bpw", "EXL2-4.0bpw"), ("EXL3-4.0bpw", "EXL3-5.0bpw"), ("4bit", "INT4"),
         ("BNB-4", "AWQ"), ("GPTQ-Int4", "GPTQ-Int8"), ("FP8", "MXFP8"), ("W8A16", "W8A8"),
         ("4bit", "4bit-g32"))},
-    "mix of a maker in the file name": quants("Q4_K_M", "Q4_K_M")[:1] + (
-        {"quantization": "Q4_K_M", "file_name": "smollm2-135m-UD-Q4_K_XL.gguf"},),
+    "mix of a maker in the file name": (
+        {"quantization": "Q4_K_M"},
+        {"quantization": "Q4_K_M", "file_name": "smollm2-135m-UD-Q4_K_XL.gguf"}),
     "draft model / none": ({"draft_model": "Qwen2.5-0.5B-Instruct"}, {"draft_model": "none"}),
     "draft model / unknown": ({"draft_model": "Qwen2.5-0.5B-Instruct"}, {"draft_model": None}),
     "draft model in the launch flags": ({"runtime.launch_flags": "-t 4 -md draft.gguf"},
@@ -384,6 +388,13 @@ OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
     "L3 cache of a nameless processor": on_cpu(
         {**with_cpu("Intel Xeon Processor"), "hardware.cpu.cache_l3_kib": 16384},
         {**with_cpu("Intel Xeon Processor"), "hardware.cpu.cache_l3_kib": 107520}),
+    "nameless processors of a cloud": machines(
+        with_cpu("Intel(R) Xeon(R) CPU @ 2.20GHz"), with_cpu("Intel(R) Xeon(R) CPU @ 2.80GHz")),
+    "small computers with one processor": on_cpu(
+        {**with_cpu("AMD RYZEN AI MAX+ 395 w/ Radeon 8060S"),
+         "hardware.system.model_name": "Framework Desktop"},
+        {**with_cpu("AMD RYZEN AI MAX+ 395 w/ Radeon 8060S"),
+         "hardware.system.model_name": "GMKtec EVO-X2"}),
     "memory 8 / 16 GB": macs({}, {"hardware.memory.capacity_bytes": 16 * GIB}),
     "processors": machines(with_cpu("AMD Ryzen 9 7950X"), with_cpu("AMD Ryzen 9 7950X3D")),
 }

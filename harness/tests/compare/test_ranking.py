@@ -364,8 +364,8 @@ class Reading(unittest.TestCase):
             "on_battery": False, "reached": "loopback", "runtime": "llama.cpp",
             "runtime_version": "b6800", "backend": "metal", "model": "smollm-2-135m",
             "served_as": ["smollm2-135m"], "quantization": "Q8_0", "weights": "weights unknown",
-            "configuration": "", "phase": "20q", "lanes": 1, "runs": 1, "runs_not_ranked": 0, "handles": ["ada"],
-            "reproduced": False,
+            "configuration": "", "phase": "20q", "lanes": 1, "runs": 1, "runs_not_ranked": 0,
+            "handles": ["ada"], "reproduced": False,
             "checks": {"passed": CELL["checks"]["passed"], "total": CELL["checks"]["total"]},
             "flags": [], "run_ids": [str(uuid.UUID(int=3))]})
         self.assertEqual(numbers["decode_tokens_per_s"],
