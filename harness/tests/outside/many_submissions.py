@@ -113,7 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("folder", help="folder to create")
     parser.add_argument("count", type=int)
-    parser.add_argument("--ledgers", type=int, default=0, help="number of submissions with a ledger")
+    parser.add_argument("--ledgers", type=int, default=0, help="submissions with a ledger")
     args = parser.parse_args()
     os.makedirs(args.folder)
     for i, (documents, lines) in enumerate(variants(args.count)):
