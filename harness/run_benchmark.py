@@ -54,7 +54,7 @@ from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest
 from core.suites import Question, load_suites
 from core.text import Parser, command, print_safe
-from engines import queries
+from engines import answers, queries
 from machine import awake, gauges
 from run import calibration, cli, discover, display, sse
 from run import reply as replies
@@ -441,7 +441,7 @@ class Client:
              sink: Optional[Callable[[bytes, int], None]] = None) -> replies.Reply:
         """One request and its reply. Follows 307 and 308 within the origin, no other redirect."""
         data = None if body is None else json.dumps(body).encode("ascii")
-        url, until_ns = self.target.base + path, time.perf_counter_ns() + int(timeout_s * 1e9)
+        url, until_ns = self.target.url_of(path), time.perf_counter_ns() + int(timeout_s * 1e9)
         keep_bytes = HEAD_BYTES if body and body.get("stream") else BODY_LIMIT_BYTES
         for _ in range(4):
             left_s = (until_ns - time.perf_counter_ns()) / 1e9
@@ -597,19 +597,41 @@ def wait_for_server(client: Client, options: Options, url: Optional[str],
         if reply.status != 503 or time.monotonic() + LOADING_PAUSE_S > until_s:
             break
         time.sleep(LOADING_PAUSE_S)                        # it reports that it is loading
-    discover.require_usable_server(reply, url, options, scan_ports)
+    first, other = client.target, cli.other_api(client.target)
+    if other and reply.status and not answers.lists_models(discover.probe_of(reply)):
+        client.target = other
+        second = client.send("GET", "/v1/models", None, min(timeout_s, 30.0))
+        if answers.lists_models(discover.probe_of(second)):
+            return
+        client.target = first
+    discover.require_usable_server(reply, url, options, scan_ports,
+                                   lambda: api_elsewhere(client, timeout_s))
+
+
+def api_elsewhere(client: Client, timeout_s: float) -> Optional[str]:
+    """The URL of the API of a server that has it at another usual path, or None."""
+    given = client.target
+    for api in discover.OTHER_APIS:
+        client.target = given._replace(api=api)
+        reply = client.send("GET", "/v1/models", None, min(timeout_s, discover.ASK_TIMEOUT_S))
+        if answers.lists_models(discover.probe_of(reply)):
+            return given.base + api
+    client.target = given
+    return None
 
 
 def scan_ports() -> list[Json]:
-    """The servers on the usual loopback ports."""
+    """The servers on the usual loopback ports; on ::1 where 127.0.0.1 has none."""
     found = []
     hosts = ("127.0.0.1", "[::1]") if socket.has_ipv6 else ("127.0.0.1",)
     for port in queries.USUAL_PORTS:
         for host in hosts:
             client = Client(cli.parse_target(f"{host}:{port}"))
-            if client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S).status is not None:
-                found.append(discover.describe(client.send, client.target.base,
-                                               int(CANONICAL_OPTIONS["num_ctx"])))
+            reply = client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S)
+            if reply.status is not None:
+                if not answers.is_web_page(discover.probe_of(reply)):
+                    found.append(discover.describe(client.send, client.target.base,
+                                                   int(CANONICAL_OPTIONS["num_ctx"])))
                 break
     return found
 
@@ -772,9 +794,10 @@ def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: b
                 lambda found: ledger.write("host_sampled", **found))
         for model, probes in ready.probes.items():
             run.identify(model, probes)
-        for model in ready.skipped if is_first else ():
-            ledger.write("model_skipped", model=model,
-                         reason="it does not chat, as the engine says or its name does")
+        for note in ready.notes:
+            run.progress.say(note)
+        for model, reason in ready.skipped.items() if is_first else ():
+            ledger.write("model_skipped", model=model, reason=reason)
         run.run_all()
     except HarnessError as stop:
         if monitor:
@@ -828,15 +851,15 @@ def do_rehearse(options: Options, progress: display.Progress,
             given=options.given | {"target_url"}), progress, environment, synthetic=True)
 
 
-def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Run, Json]:
-    """(a run that is not made, one hello call to its first model, not recorded)."""
+def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Run, list[str], Json]:
+    """(a run that is not made, notes, one hello call to its first model, not recorded)."""
     client, ready = prepare(options, str(uuid.UUID(int=0)), environment, False)
     state = State(ready.manifest, ready.suites, ready.served, False)
     run = Run(client, state, ledger_file.NoLedger(time.perf_counter_ns), CLOCKS,
               gauges.Heartbeat(gauges.HEARTBEAT_S), display.Progress(None, False, False))
     for model, probes in ready.probes.items():
         run.identify(model, probes)
-    return run, run.call(state.hello(next(iter(ready.served)), 0))
+    return run, ready.notes, run.call(state.hello(next(iter(ready.served)), 0))
 
 
 def do_probe(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
@@ -847,19 +870,20 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
         client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
         wait_for_server(client, options, url, discover.ASK_TIMEOUT_S)
         found = [discover.describe(client.send, options.target_url, options.num_ctx)]
-    hello = None
+    hello, models = None, options.models
     if len(found) == 1:
-        hello = try_hello(dataclasses.replace(
-            options, target_url=found[0]["url"],
-            models=options.models or ("auto" if found[0]["models"] else None)), environment)[1]
+        models = models or discover.to_greet(found[0]["models"])
+        if models or not found[0]["models"]:
+            hello = try_hello(dataclasses.replace(options, target_url=found[0]["url"],
+                                                  models=models), environment)[2]
     print_safe(json.dumps({"endpoints": found, "hello": hello}) if options.json else
-               display.probe_text(found, hello))
+               display.probe_text(found, hello, options))
     return int(hello is not None and hello["outcome"] != "ok")
 
 
 def do_plan(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
     """Show the planned calls and, after hello calls, how long they may take; writes nothing."""
-    run, hello = try_hello(options, environment)
+    run, notes, hello = try_hello(options, environment)
     manifest, cells = run.state.manifest, run.state.planned
     for model in run.state.served:                  # the first call of each may load the model
         first = hello if model == manifest["models"][0] else run.call(run.state.hello(model, 0))
@@ -868,7 +892,7 @@ def do_plan(options: Options, progress: display.Progress, environment: Mapping[s
     found = run.paces.estimate(cells)
     print_safe(json.dumps({"manifest": manifest, "calls": len(cells), "hello": hello,
                            "estimate": found and found._asdict()}) if options.json else
-               display.plan_text(manifest, len(cells), found))
+               "\n".join([display.plan_text(manifest, len(cells), found), *notes]))
     return int(hello["outcome"] != "ok")
 
 

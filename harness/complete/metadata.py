@@ -177,6 +177,13 @@ def _runtime(manifest: Manifest, events: Sequence[LedgerLine], hardware: Mapping
                       and hardware["accelerators_count"]["value"] == 0)
     found = {"name": reported(None if engine["name"] == "unknown" else engine["name"]),
              "version": reported(engine["version"] or engine["build"])}
+    # One set of values describes the runtime: those on which all models agree.
+    identified = [_identified(events, model) for model in manifest["models"]]
+    facts: list[Any] = [one["facts"] if one else {} for one in identified]
+    for name in ("flash_attention", "kv_cache_type", "batch_tokens", "accelerators_used_count"):
+        reported_values = {one.get(name) for one in facts}
+        if len(reported_values) == 1 and None not in reported_values:
+            found[name] = known(reported_values.pop(), "server")
     if declared.get("runtime.backend", "cpu" if no_accelerator else None) == "cpu":
         found["accelerators_used_count"] = known(0, "computed")
     if no_accelerator:
@@ -192,6 +199,8 @@ def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine],
     contexts: list[Any] = [one for one in manifest["contexts"] if one["model"] == model]
     context = identified.get("context") or (contexts[0] if contexts else {})
     found = {name: reported(facts.get(name)) for name in Facts.__annotations__}
+    if facts.get("gpu_offload_ratio") is not None:
+        found["gpu_offload_ratio"] = known(facts["gpu_offload_ratio"], "server")     # 0 is a value
     found["context_effective_tokens"] = reported(context.get("effective_tokens"),
                                                  context.get("reason") or NOT_REPORTED)
     found["slots_count"] = reported(slots.get("count"))

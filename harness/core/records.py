@@ -79,7 +79,29 @@ class Engine(TypedDict):
     recognised_by: Optional[str]
 
 
-class Facts(TypedDict):
+class MoreFacts(TypedDict, total=False):
+    """Properties that only some engines report; absent where they are not reported."""
+
+    gpu_offload_ratio: float
+    source_repository: str
+    publisher: str
+    file_name: str
+    file_format: str
+    flash_attention: str
+    kv_cache_type: str
+    batch_tokens: int
+    accelerators_used_count: int
+    speculative: str
+    parent_model: str
+    chat_template: bool
+    gguf_basename: str
+    gguf_finetune: str
+    gguf_size_label: str
+    gguf_version: str
+    gguf_organization: str
+
+
+class Facts(MoreFacts):
     """Properties of a model as reported by the engine."""
     quantization: Optional[str]
     parameters_count: Optional[int]
@@ -104,7 +126,13 @@ class Slots(TypedDict):
     source: Optional[str]
 
 
-class EndpointIdentified(Event):
+class ModelState(TypedDict, total=False):
+    """Whether the model was in memory at that moment, where the engine reports it."""
+
+    state: Optional[str]
+
+
+class EndpointIdentified(Event, ModelState):
     """Information from the server about itself and one model; read again after a model load."""
     event: Literal["endpoint_identified"]
     model: str

@@ -32,9 +32,14 @@ FORMULA = re.compile(r"[\s'\"]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 # --- safe printing -------------------------------------------------------------------------------
 def printable(text: str, limit: int = 200) -> str:
     """Arbitrary text as one line of harmless ASCII, at most `limit` of its characters."""
+    return readable(text, limit).encode("ascii", "backslashreplace").decode()
+
+
+def readable(text: str, limit: int = 200) -> str:
+    """As `printable`, but letters of all scripts stay: for a stream that escapes what it cannot."""
     cut = text if len(text) <= limit else text[:limit] + "..."
-    shown = "".join(c if unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in cut)
-    return shown.encode("ascii", "backslashreplace").decode()
+    harmless = (unicodedata.category(c)[0] not in "CZ" or c == " " for c in cut)
+    return "".join(c if kept else ascii(c)[1:-1] for c, kept in zip(cut, harmless))
 
 
 def print_safe(text: str) -> None:

@@ -4,9 +4,11 @@ Every function is total: whatever a server sends, the result is a value or None,
 """
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
 # No path here starts work on a server. Left out for that reason: litellm's /health (calls every
@@ -14,11 +16,14 @@ from typing import Any, NamedTuple, Optional
 PROBE_PATHS: tuple[str, ...] = (
     "/v1/models", "/version", "/props", "/api/version", "/api/tags", "/api/ps", "/api/v0/models",
     "/api/v1/models", "/api/extra/version", "/api/extra/true_max_context_length", "/system",
-    "/server_info", "/get_server_info", "/info", "/health/readiness", "/load_model")
+    "/server_info", "/get_server_info", "/info", "/health/readiness", "/load_model", "/running",
+    "/v1/internal/model/info")
 
 # Paths that list models, and the field that holds the list.
 MODEL_LISTS = {"/v1/models": "data", "/api/tags": "models", "/api/ps": "models",
-               "/api/v0/models": "data", "/api/v1/models": "models"}
+               "/api/v0/models": "data", "/api/v1/models": "models", "/running": "running"}
+LIST_FIELDS = ("data", "models", "result", "items")     # where other servers hold theirs
+ID_FIELDS = ("id", "name", "model", "key", "model_name", "model_id")
 LARGEST_COUNT = 2**53 - 1         # the largest integer that every JSON reader keeps exactly
 LONGEST_VERSION = 60
 LONGEST_MODEL_ID = 200
@@ -99,6 +104,67 @@ def version(value: Any) -> Optional[str]:
     return kept or None
 
 
+def short_text(value: Any) -> Optional[str]:
+    """Text of a model's header on one line, at most 80 characters; None where it looks like a path.
+    """
+    if not isinstance(value, str) or re.search(r"[/\\@:]", value):
+        return None
+    return one_line(value[:400])[:80].strip() or None
+
+
+def on_or_off(value: Any) -> Optional[str]:
+    """"on" or "off" of a boolean."""
+    return ("off", "on")[value] if isinstance(value, bool) else None
+
+
+def repository(name: Any) -> Optional[str]:
+    """The repository in a name ("owner/name", also after "hf.co/"), or None. Never of a path."""
+    if not isinstance(name, str) or len(name) > LONGEST_MODEL_ID:
+        return None
+    text = re.sub(r"^(?:https://)?(?:hf\.co|huggingface\.co)/", "", name)
+    found = re.fullmatch(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:[\w.-]+)?", text, re.ASCII)
+    # Elsewhere than on the hub, a tag belongs to a name of the engine's own library.
+    if not found or PATH_SHAPE.search(text) or found.group(2) and text == name:
+        return None
+    return found.group(1)
+
+
+def file_name(path: Any) -> Optional[str]:
+    """The last part of a path to a model file."""
+    last = re.split(r"[/\\]", path)[-1] if isinstance(path, str) else ""
+    return last if MODEL_FILE.search(last) and re.fullmatch(r"[\w.+-]{1,120}", last) else None
+
+
+def name_of_model(value: Any) -> Optional[str]:
+    """A model's name that is not a path."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w./:+-]{0,119}", value)
+    return value if plain and published_model_id(value) == value else None
+
+
+# --- Whether a model is in memory -----------------------------------------------------------------
+
+STATES = ("loaded", "loading", "not loaded", "failed")
+STATE_WORDS = {
+    "loaded": "loaded", "ready": "loaded", "running": "loaded", "active": "loaded",
+    "loading": "loading", "starting": "loading",
+    "unloaded": "not loaded", "not-loaded": "not loaded", "not_loaded": "not loaded",
+    "stopped": "not loaded", "stopping": "not loaded", "sleeping": "not loaded",
+    "shutdown": "not loaded",
+    "failed": "failed", "error": "failed"}
+
+
+def state_in(entry: dict[str, Any]) -> Optional[str]:
+    """The state in an entry of a list: one of STATES, or None if the entry does not have one."""
+    status = entry.get("status")
+    if field(status, "failed") is True or entry.get("failed") is True:
+        return "failed"
+    if isinstance(entry.get("loaded"), bool):
+        return "loaded" if entry["loaded"] else "not loaded"
+    words = (field(status, "value"), status, entry.get("state"))
+    return next((STATE_WORDS[word.lower()] for word in words
+                 if isinstance(word, str) and word.lower() in STATE_WORDS), None)
+
+
 def server_headers(probes: Any) -> list[str]:
     """Every `Server:` header among the answers."""
     found = [probe_at(probes, path).headers for path in PROBE_PATHS]
@@ -109,8 +175,51 @@ def server_headers(probes: Any) -> list[str]:
 # --- Lists of models ------------------------------------------------------------------------------
 
 def models_at(probes: Any, path: str = "/v1/models") -> list[dict[str, Any]]:
-    """The entries of a list of models."""
-    return objects(json_at(probes, path, MODEL_LISTS[path]))
+    """The entries of a list of models, in any shape of answer; those of /v1/models have an id.
+
+    Shapes: an object with the list in it, also one level deeper; a bare list; a list of names; an
+    object whose keys are the names.
+    """
+    listed = json_at(probes, path)
+    if isinstance(listed, dict) and isinstance(listed.get(MODEL_LISTS[path]), list):
+        entries = _named(listed[MODEL_LISTS[path]])
+    else:
+        entries = _entries(listed)
+    if path != "/v1/models":
+        return entries
+    return [entry if isinstance(entry.get("id"), str) else {**entry, "id": next(
+        (entry[key] for key in ID_FIELDS if isinstance(entry.get(key), str)), None)}
+        for entry in entries]
+
+
+def _named(items: list[Any]) -> list[dict[str, Any]]:
+    return objects([{"id": item} if isinstance(item, str) else item for item in items])
+
+
+def _entries(listed: Any, depth: int = 2) -> list[dict[str, Any]]:
+    if isinstance(listed, list):
+        return _named(listed)
+    if not isinstance(listed, dict) or not depth:
+        return []
+    found = (_entries(listed.get(name), depth - 1) for name in LIST_FIELDS)
+    by_name = [{"id": key, **value} for key, value in listed.items() if isinstance(value, dict)]
+    whole = depth == 1 and len(by_name) == len(listed)
+    return next(filter(None, found), by_name if whole else [])
+
+
+def lists_models(probe: Probe) -> bool:
+    """Whether an answer to /v1/models lists models, or could (an empty list)."""
+    return probe.status == 200 and (
+        isinstance(probe.json, list) or bool(models_at({"/v1/models": probe}))
+        or any(isinstance(field(probe.json, name), list) for name in LIST_FIELDS))
+
+
+def is_web_page(probe: Probe) -> bool:
+    """Whether an answer is HTML, as web servers give for any path."""
+    kind = probe.headers.get("content-type", "") if isinstance(probe.headers, dict) else ""
+    start = probe.text.lstrip()[:15].lower()
+    return probe.json is None and ("text/html" in str(kind).lower()
+                                   or start.startswith(("<!doctype html", "<html")))
 
 
 def owned_by(probes: Any, owner: str) -> Optional[str]:
@@ -122,7 +231,7 @@ def owned_by(probes: Any, owner: str) -> Optional[str]:
 def names_of(entry: dict[str, Any]) -> list[str]:
     """Every name under which a request may ask for the model of an entry."""
     aliases = entry.get("aliases")
-    names = [entry.get(key) for key in ("id", "name", "model", "key")]
+    names = [entry.get(key) for key in ID_FIELDS]
     names += aliases if isinstance(aliases, list) else []
     names += [instance.get("id") for instance in objects(entry.get("loaded_instances"))]
     return [name for name in names if isinstance(name, str)]
@@ -134,6 +243,32 @@ def model_at(probes: Any, path: str, model_id: Any) -> dict[str, Any]:
         return {}
     wanted = {model_id, f"{model_id}:latest"}
     return next((e for e in models_at(probes, path) if not wanted.isdisjoint(names_of(e))), {})
+
+
+LONG_LISTS = ("/v1/models", "/api/tags", "/api/v0/models", "/api/v1/models")
+Index = dict[str, dict[str, dict[str, Any]]]      # path -> name -> entry
+
+
+def index_of(probes: Probes) -> Index:
+    """The entries of the long lists by every name, so that many models take linear time."""
+    found: Index = {}
+    for path in LONG_LISTS:
+        by_name = found.setdefault(path, {})
+        for entry in models_at(probes, path):
+            for name in names_of(entry):
+                by_name.setdefault(name, entry)
+    return found
+
+
+def narrowed(probes: Probes, index: Index, model_id: str) -> Probes:
+    """`probes` with only one model's entry in each long list."""
+    lists: dict[str, Probe] = {}
+    for path, by_name in index.items():
+        if by_name:
+            entry = by_name.get(model_id) or by_name.get(f"{model_id}:latest")
+            kept = [entry] if entry else []
+            lists[path] = probe_at(probes, path)._replace(json={MODEL_LISTS[path]: kept})
+    return {**probes, **lists}
 
 
 def value_at(probes: Any, place: str, model_id: Any = None) -> Any:
@@ -158,6 +293,10 @@ PATH_SHAPE = re.compile(
     r"|(?:^|/)(?:home|users|root|mnt|media|volumes|documents|desktop|downloads|appdata)/"
     r"|[\s=,;|<>(){}\[\]'\"]/"
     r"|/[^/:]*\.(?:gguf|bin|safetensors|pt|pth)$", re.IGNORECASE)
+# A file in a repository of a hub ("bartowski/x-GGUF/x-Q4_K_M.gguf"), which is public.
+HUB_FILE = re.compile(
+    r"(?!(?:home|users|root|mnt|media|volumes|documents|desktop|downloads|appdata|models)/)"
+    r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*-gguf/[A-Za-z0-9][\w.-]*\.gguf", re.IGNORECASE)
 HUB_FOLDER = re.compile(r"^models--([^-/][^/]*?)--([^/]+)$")
 MODEL_FILE = re.compile(r"\.(?:gguf|bin|safetensors|pt|pth|llamafile)$", re.IGNORECASE)
 # Not the name of a model: an empty part, a variable, a home, a drive or the scheme of a URL.
@@ -180,11 +319,20 @@ def published_model_id(served_id: Any) -> str:
         return NO_NAME
     text = served_id.strip()
     path = SLASH.sub("/", text)
-    if path != text or PATH_SHAPE.search(path):
+    if not HUB_FILE.fullmatch(text) and (path != text or PATH_SHAPE.search(path)):
         text = _last_part(path)
     disguised = ("C", "Zl", "Zp")
     shown = "".join("?" if unicodedata.category(c).startswith(disguised) else c for c in text)
     return shown.strip()[:LONGEST_MODEL_ID].strip() or NO_NAME
+
+
+def published_names(served_ids: Iterable[str]) -> dict[str, str]:
+    """Published name by served id. Equal names get the first digits of a hash of the id."""
+    names = {served_id: published_model_id(served_id) for served_id in served_ids}
+    times = Counter(names.values())
+    return {served_id: name if times[name] == 1 else
+            f"{name}~{hashlib.sha256(served_id.encode('utf-8', 'replace')).hexdigest()[:6]}"
+            for served_id, name in names.items()}
 
 
 def _last_part(path: str) -> str:

@@ -5,8 +5,11 @@ The runner requests `PROBE_PATHS`, relative to the server's root, keeps the answ
 """
 from __future__ import annotations
 
+import platform
 import re
-from typing import Any, Callable, Optional, TypedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Optional, TypedDict
 
 from engines import answers
 from engines.servers import ENGINES, UNKNOWN, Engine, Facts
@@ -19,12 +22,6 @@ for _name in dict.fromkeys((*MOST_USED, *ENGINES)):
     if _port:
         USUAL_PORTS[_port] = (*USUAL_PORTS.get(_port, ()), _name)
 
-# Engine -> path, and the body for a model, of a POST that describes one model without loading it.
-# Its answer belongs to the probes under that path; each model needs its own.
-EXTRA_POSTS: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
-    name: (engine.show_path, lambda model_id: {"model": model_id})
-    for name, engine in ENGINES.items() if engine.show_path}
-
 
 class Identity(TypedDict):
     """The server program; name "unknown" and three nulls where it is not recognised."""
@@ -36,10 +33,22 @@ class Identity(TypedDict):
 
 
 class ServedModel(TypedDict):
-    """A listed model: the id that requests must use, and whether it chats."""
+    """A listed model, as far as the server reports it.
+
+    id: the id that requests must use; chat: whether it chats, as the server or else the name says;
+    remote: why it is computed elsewhere; state: one of answers.STATES; same_as: the first listed
+    id with the same weights; is_alias: also the same model, under one more name; size_bytes: of
+    the weights; chat_template: False without one.
+    """
 
     id: str
     chat: bool
+    remote: Optional[str]
+    state: Optional[str]
+    same_as: Optional[str]
+    is_alias: bool
+    size_bytes: Optional[int]
+    chat_template: Optional[bool]
 
 
 class Slots(TypedDict):
@@ -76,29 +85,94 @@ def identify(probes: answers.Probes) -> Identity:
 
 # Conservative: leaving out a chat model is worse than an embedding model that fails at its hello.
 NO_CHAT_NAME = re.compile(
-    r"(?:^|[^a-z])(?:(?:text-)?embed|rerank|whisper|bge-|minilm|stable-diffusion|tts[^a-z])",
-    re.IGNORECASE)
+    r"(?:^|[^a-z])(?:(?:text-)?embed|rerank|whisper|bge-|minilm|stable-diffusion|tts[^a-z]"
+    r"|sdxl|dall-e|flux\.|kokoro|parakeet)", re.IGNORECASE)
+# What servers call a model that chats, and one that does not, in `type`, `task`, `labels`, ...
+CHATS = re.compile(
+    r"chat|complet|instruct|conversation|reasoning|text-?generation|text-to-text|generatecontent"
+    r"|^(?:llm|vlm|text|language|language-model|multimodal|generate)$")
+DOES_NOT_CHAT = re.compile(
+    r"embed|rank|speech|\b(?:tts|stt|asr|ocr)\b|transcri|translat|diffusion|moderation|classif"
+    r"|similarity|extraction|fill-mask|reward|(?:text-to-|^)(?:image|audio|video|music|voice)"
+    r"|image-(?:gen|edit|to-image)|^(?:vad|upscal.*)$")
+KIND_FIELDS = ("type", "task", "model_type", "kind", "mode", "pipeline_tag", "category",
+               "capabilities", "tasks", "supported_endpoints", "supported_endpoint_types",
+               "supported_generation_methods", "labels")
+CAN_CHAT = ("chat_completion", "completion_chat", "chat", "chat_completions")   # Azure, Mistral
+
+
+def _kind(value: Any) -> Optional[bool]:
+    """Whether a kind of model, or a list of kinds, chats; None if it does not say."""
+    if isinstance(value, dict):
+        told = [value[name] for name in CAN_CHAT if isinstance(value.get(name), bool)]
+        return told[0] if told else _kind(value.get("type"))
+    words = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    kinds = [word.lower().replace("_", "-") for word in words if isinstance(word, str)]
+    if any(map(CHATS.search, kinds)):
+        return True
+    return False if any(map(DOES_NOT_CHAT.search, kinds)) else None
 
 
 def _reported_chat(entry: dict[str, Any]) -> Optional[bool]:
     """Whether an entry of any server's list says that its model chats; None if it does not say."""
-    capabilities = entry.get("capabilities")
-    if isinstance(capabilities, list):                                   # Ollama
-        return "completion" in capabilities
-    chat_completion = answers.field(capabilities, "chat_completion")     # Azure
-    if isinstance(chat_completion, bool):
-        return chat_completion
+    for name in KIND_FIELDS:
+        chats = _kind(entry.get(name))
+        if chats is not None:
+            return chats
     families = answers.field(entry, "details", "families")
     if isinstance(families, list) and any("bert" in f for f in families if isinstance(f, str)):
         return False
-    output = answers.field(entry, "architecture", "output_modalities")   # llama.cpp, OpenRouter
-    return False if isinstance(output, list) and output and "text" not in output else None
+    outputs = (entry.get("output_modalities"),                           # llama.cpp, OpenRouter
+               answers.field(entry, "architecture", "output_modalities"))
+    return next((False for output in outputs
+                 if isinstance(output, list) and output and "text" not in output), None)
 
 
-def served_models(probes: answers.Probes) -> list[ServedModel]:
+def _remote(entry: dict[str, Any]) -> Optional[str]:
+    """The field by which an entry says that another machine computes its model, or None."""
+    for name in ("remote_host", "remote_model", "remote_url"):           # Ollama
+        if isinstance(entry.get(name), str) and entry[name]:
+            return f"{name} {answers.one_line(entry[name])[:80]}"
+    for name in ("remote", "is_remote", "cloud", "is_cloud"):
+        if entry.get(name) is True:
+            return f"{name} true"
+    for name in ("connection_type", "location", "hosting", "source"):    # Open WebUI: external
+        if entry.get(name) in ("external", "cloud", "remote", "hosted"):
+            return f"{name} {entry[name]}"
+    return None
+
+
+LOADED_AT = "/v1/internal/model/info"
+CLOUD_TAG = re.compile(r":(?:[\w.-]+-)?cloud$", re.IGNORECASE)            # Ollama: "x:120b-cloud"
+
+
+def remote(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[str]:
+    """How the server shows that another machine computes this model; None if it does not."""
+    entries = [answers.model_at(probes, path, model_id) for path in answers.MODEL_LISTS]
+    entries += answers.objects([answers.json_at(probes, "/api/show")])
+    found = next(filter(None, map(_remote, entries)), None)
+    named = engine_name == "Ollama" and isinstance(model_id, str) and CLOUD_TAG.search(model_id)
+    return found or ("a name that ends in cloud" if named else None)
+
+
+def state(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[str]:
+    """Whether a model is in memory: one of answers.STATES, or None if it is not reported."""
+    return engine_named(engine_name).state(model_id, probes)
+
+
+def _root(model_id: str, probes: answers.Probes) -> Optional[str]:
+    """What two names of one model have in common, where the list shows it (vLLM, SGLang)."""
+    entry = answers.model_at(probes, "/v1/models", model_id)
+    root = entry.get("root")
+    return root if isinstance(root, str) and root and entry.get("parent") is None else None
+
+
+def served_models(engine_name: Any, probes: answers.Probes,
+                  own: Mapping[str, answers.Probes] = MappingProxyType({})) -> list[ServedModel]:
     """The models in the server's order, each id once.
 
-    Empty where the server lists none: mlx-lm and transformers serve without a model cache.
+    own: the probes of single models, by id, where they were asked for. Empty where the server lists
+    none: mlx-lm and transformers serve without a model cache.
     """
     reported: dict[str, bool] = {}
     for entry in answers.models_at(probes) + answers.models_at(probes, "/api/tags"):
@@ -111,15 +185,39 @@ def served_models(probes: answers.Probes) -> list[ServedModel]:
         if isinstance(entry.get("type"), str):
             chats = entry["type"] in ("llm", "vlm")
             reported.update(dict.fromkeys(answers.names_of(entry), chats))
-    ids = (entry.get("id") for entry in answers.models_at(probes))
-    unique = dict.fromkeys(i for i in ids if isinstance(i, str) and i)
-    return [{"id": i, "chat": reported.get(i, not NO_CHAT_NAME.search(i))} for i in unique]
+    listed = answers.models_at(probes) or answers.models_at(probes, "/api/tags")
+    ids = [next(iter(answers.names_of(entry)), None) for entry in listed]
+    # text-generation-webui lists made-up names, and the loaded model only here.
+    loaded = answers.one_line(str(answers.json_at(probes, LOADED_AT, "model_name") or ""))
+    if loaded and loaded != "None":
+        ids.insert(0, loaded)
+    models: list[ServedModel] = []
+    index = answers.index_of(probes)
+    first: dict[tuple[Any, ...], str] = {}   # the first id with these weights
+    for model_id in dict.fromkeys(i for i in ids if i):
+        about = answers.narrowed(own.get(model_id, probes), index, model_id)
+        chat = _kind(answers.json_at(about, "/api/show", "capabilities"))
+        if chat is None:
+            chat = reported.get(model_id, not NO_CHAT_NAME.search(model_id))
+        facts, root = model_facts(engine_name, model_id, about), _root(model_id, about)
+        elsewhere = remote(engine_name, model_id, about)
+        digest = facts["digest"] if engine_name == "Ollama" and not elsewhere else None
+        weights = (digest or root, facts["file_bytes"])
+        same = first.setdefault(weights, model_id) if weights[0] else model_id
+        models.append({
+            "id": model_id, "chat": chat, "remote": elsewhere,
+            "state": ("loaded" if model_id == loaded else "not loaded") if loaded else
+            state(engine_name, model_id, about),
+            "same_as": same if same != model_id else None,
+            "is_alias": same != model_id and weights[0] == root,
+            "size_bytes": facts["file_bytes"], "chat_template": facts.get("chat_template")})
+    return models
 
 
 def model_facts(engine_name: Any, model_id: Any, probes: answers.Probes) -> Facts:
     """What the engine reports about a model, None for the rest.
 
-    `probes` must hold the engine's `EXTRA_POSTS` answer for this model, if it has one.
+    `probes` must hold the answer to the engine's request about this model, if it has one.
     """
     facts = engine_named(engine_name).facts(model_id, probes)
     if facts["quantization"] is None:
@@ -136,8 +234,8 @@ def state_paths(engine_name: Any) -> tuple[str, ...]:
 
 def is_loaded(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[bool]:
     """Whether a model is loaded; None if the engine does not report it."""
-    state = engine_named(engine_name).state(model_id, probes)
-    return None if state is None else state == "loaded"
+    found = state(engine_name, model_id, probes)
+    return None if found is None else found == "loaded"
 
 
 def slots(engine_name: Any, probes: answers.Probes) -> Slots:
@@ -174,8 +272,12 @@ def context_in_force(engine_name: Any, model_id: Any, probes: answers.Probes,
             "reason": reason, "remedy": remedy}
 
 
-def _remedy(engine: Engine, model_id: Any, probes: answers.Probes, requested: int
-            ) -> Optional[str]:
+# A sentence may hold a command to paste: no id may smuggle another command into it.
+PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
+
+
+def _remedy(engine: Engine, model_id: Any, probes: answers.Probes, requested: int,
+            system: Optional[str] = None) -> Optional[str]:
     """How to get a context of so many tokens; None where the engine has no known way."""
     trained = engine.facts(model_id, probes)["trained_context_tokens"]
     if trained and trained < requested:
@@ -183,10 +285,20 @@ def _remedy(engine: Engine, model_id: Any, probes: answers.Probes, requested: in
                 f"or request less with `--num-ctx {trained}`.")
     count = engine.slots(probes)[0] or 1
     shown = answers.published_model_id(model_id)
-    # The sentence holds a command to paste: no id may smuggle another command into it.
-    safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*", shown) and shown != answers.NO_NAME
-    return engine.remedy.format(tokens=requested, total=requested * count, slots=count,
-                                model=shown if safe else "MODEL") or None
+    safe = PLAIN_ID.fullmatch(shown) and shown != answers.NO_NAME
+    text = engine.remedy_on.get(system or platform.system(), engine.remedy)
+    return text.format(tokens=requested, total=requested * count, slots=count,
+                       model=shown if safe else "MODEL") or None
+
+
+def parallel_remedy(engine_name: Any, slots_count: int, tokens: int, model_id: Any = None,
+                    system: Optional[str] = None) -> Optional[str]:
+    """How to let an engine work on so many requests at once; None where there is no known way."""
+    engine = engine_named(engine_name)
+    text = engine.parallel_remedy_on.get(system or platform.system(), engine.parallel_remedy)
+    shown = answers.published_model_id(model_id)
+    return text.format(slots=slots_count, tokens=tokens, total=slots_count * tokens,
+                       model=shown if PLAIN_ID.fullmatch(shown) else "MODEL") or None
 
 
 def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[str, Any]]:
@@ -203,9 +315,14 @@ def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[st
     return ("engine_switch", {engine.cache_field: value}) if usable else ("salt", {})
 
 
-def start_hint(engine_name: Optional[str] = None) -> str:
-    """The command that starts a server of an engine; without one, those of the most used."""
-    command = engine_named(engine_name).start_command
+def start_hint(engine_name: Optional[str] = None, system: Optional[str] = None) -> str:
+    """The command that starts a server of an engine on a system (default: this one).
+
+    Without an engine: one line for each of the most used.
+    """
+    def line(engine: Engine) -> str:
+        return engine.start_on.get(system or platform.system(), engine.start_command)
+
     width = max(map(len, MOST_USED))
-    return command or "\n".join(
-        f"{name:<{width}}  {ENGINES[name].start_command}" for name in MOST_USED)
+    return line(engine_named(engine_name)) or "\n".join(
+        f"{name:<{width}}  {line(ENGINES[name])}" for name in MOST_USED)

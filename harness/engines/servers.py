@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime
 import email.utils
 import re
+import urllib.parse
 from typing import Any, Optional, TypedDict, cast
 
 from engines import answers
@@ -31,7 +32,33 @@ UNLOADING_S = 2               # the server's date has whole seconds
 Places = tuple[str, ...]                              # of `value_at`, the first with a value counts
 
 
-class Facts(TypedDict):
+class MoreFacts(TypedDict, total=False):
+    """What only some engines report; absent where it is not reported.
+
+    gpu_offload_ratio: the part of the loaded model in the accelerator's memory. chat_template:
+    False if the model has none. gguf_*: fields of the file's header.
+    """
+
+    gpu_offload_ratio: float
+    source_repository: str
+    publisher: str
+    file_name: str
+    file_format: str
+    flash_attention: str
+    kv_cache_type: str
+    batch_tokens: int
+    accelerators_used_count: int
+    speculative: str
+    parent_model: str
+    chat_template: bool
+    gguf_basename: str
+    gguf_finetune: str
+    gguf_size_label: str
+    gguf_version: str
+    gguf_organization: str
+
+
+class Facts(MoreFacts):
     """What an engine reports about a model."""
 
     quantization: Optional[str]
@@ -42,7 +69,8 @@ class Facts(TypedDict):
     trained_context_tokens: Optional[int]
 
 
-FACT_NAMES = tuple(Facts.__annotations__)
+MORE_FACT_NAMES = tuple(MoreFacts.__annotations__)
+FACT_NAMES = tuple(name for name in Facts.__annotations__ if name not in MORE_FACT_NAMES)
 
 
 class Engine:
@@ -54,17 +82,24 @@ class Engine:
     marks_at: dict[str, set[str]] = {}
     owner = ""
     usual_port: Optional[int] = None
+    # How to start it with 4096 tokens for each of four requests at once, where it has such
+    # options. By platform.system(), where that differs from `start_command`: `start_on`.
     start_command = ""
+    start_on: dict[str, str] = {}
     # How to get a longer context: a sentence with {tokens} (of one request), {total} (of all
-    # slots), {slots} and {model}.
+    # slots), {slots} and {model}. By platform.system(), where that differs: `remedy_on`.
     remedy = ""
+    remedy_on: dict[str, str] = {}
+    # How to let it work on {slots} requests at once, with {tokens} tokens each.
+    parallel_remedy = ""
+    parallel_remedy_on: dict[str, str] = {}
     version_at = ""
     build_at = ""
     facts_at: dict[str, Places] = {}  # by the names of `Facts`
     context_at: Places = ("/v1/models max_model_len",)
     slots_at: Places = ()
-    # Where the engine reports which models are loaded.
-    state_paths: tuple[str, ...] = ()
+    # Where it is reported which models are loaded.
+    state_paths: Places = ("/v1/models", "/running")
     # A POST of {"model": id} to this path describes one model and does not load it.
     show_path = ""
     # The request field by which one request bypasses the prompt cache. Without one, a line of salt
@@ -99,15 +134,38 @@ class Engine:
 
     def facts(self, model_id: Any, probes: Probes) -> Facts:
         """What is reported about a model."""
-        readers = {"quantization": self.quantization, "digest": answers.word,
-                   "family": answers.word}
+        readers: dict[str, Any] = {
+            "quantization": self.quantization, "digest": answers.word, "family": answers.word,
+            "source_repository": answers.repository, "file_name": answers.file_name,
+            "file_format": answers.word, "kv_cache_type": answers.word,
+            "flash_attention": answers.on_or_off}
         facts: dict[str, Any] = {}
-        for name in FACT_NAMES:
+        for name in (*FACT_NAMES, *MORE_FACT_NAMES):
             read = readers.get(name, count)
             values = (read(value_at(probes, place, model_id))
                       for place in self.facts_at.get(name, ()))
-            facts[name] = next((value for value in values if value is not None), None)
+            value = next((value for value in values if value is not None), None)
+            if value is not None or name in FACT_NAMES:
+                facts[name] = value
         return cast(Facts, facts)
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        """Whether a model is in memory: one of answers.STATES, or None if it is not reported."""
+        found = [answers.state_in(answers.model_at(probes, path, model_id))
+                 for path in ("/v1/models", "/api/v0/models", "/running")]
+        reported = next(filter(None, found), None)
+        listed = answers.probe_at(probes, "/running").status == 200 and isinstance(
+            json_at(probes, "/running", "running"), list)
+        return reported or ("not loaded" if listed else None)
+
+    def model_request(self, model_id: str, probes: Probes
+                      ) -> Optional[tuple[str, str, Optional[dict[str, Any]], str]]:
+        """(method, path, body, path of the answer in the probes) of a request about one model.
+
+        None without one. The request must not load the model.
+        """
+        body = {"model": model_id}
+        return ("POST", self.show_path, body, self.show_path) if self.show_path else None
 
     def context(self, model_id: Any, probes: Probes) -> Sourced:
         """The context of one request in tokens."""
@@ -116,10 +174,6 @@ class Engine:
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         """Whether a missing context is reported as soon as the model is loaded."""
         return False
-
-    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
-        """"loaded" or "not loaded", by the answers at `state_paths`; None if not reported."""
-        return None
 
     def slots(self, probes: Probes) -> Sourced:
         """How many requests the server works on at once."""
@@ -143,6 +197,7 @@ def first_count(probes: Probes, places: Places, model_id: Any = None) -> Sourced
 class ReferenceEndpoint(Engine):
     name = "reference-endpoint"
     start_command = "python3 harness/run_benchmark.py --rehearse"
+    start_on = {"Windows": "py harness/run_benchmark.py --rehearse"}
     remedy = "Start the reference endpoint with a context of at least {tokens} tokens."
     version_at = "/version version"
 
@@ -174,6 +229,7 @@ class KoboldCpp(Engine):
     owner = "koboldcpp"
     usual_port = 5001
     start_command = "koboldcpp --model MODEL.gguf --contextsize 4096"
+    start_on = {"Windows": "koboldcpp.exe --model MODEL.gguf --contextsize 4096"}
     remedy = "Start KoboldCpp with `--contextsize {tokens}`."
     version_at = "/api/extra/version version"
     context_at = ("/api/extra/true_max_context_length value",)
@@ -190,7 +246,9 @@ class LMStudio(Engine):
     marks_at = {"/api/v0/models": {"state", "max_context_length"},
                 "/api/v1/models": {"key", "loaded_instances"}}
     usual_port = 1234
-    start_command = "lms load MODEL --context-length 4096 && lms server start"
+    start_command = "lms load MODEL --context-length 4096 --parallel 4; lms server start"
+    parallel_remedy = ("Load the model again with `lms load {model} --context-length {tokens} "
+                       "--parallel {slots}` (LM Studio 0.4 or newer).")
     remedy = ("Load the model again with `lms unload {model}` and then "
               "`lms load {model} --context-length {tokens}`.")
     facts_at = {
@@ -198,9 +256,10 @@ class LMStudio(Engine):
         "file_bytes": ("/api/v1/models size_bytes",),
         "family": ("/api/v0/models arch", "/api/v1/models architecture"),
         "trained_context_tokens": ("/api/v0/models max_context_length",
-                                   "/api/v1/models max_context_length")}
+                                   "/api/v1/models max_context_length"),
+        "file_format": ("/api/v0/models compatibility_type", "/api/v1/models format")}
     context_at = ("/api/v0/models loaded_context_length",)
-    state_paths = ("/api/v0/models",)
+    state_paths = ("/api/v0/models", "/api/v1/models")
     context_errors = (r"trying to keep the first", r"greater than the context length")
 
     def recognise(self, probes: Probes) -> Optional[str]:
@@ -210,22 +269,42 @@ class LMStudio(Engine):
                     for error in errors)
         return super().recognise(probes) or ("its answer to unknown paths" if known else None)
 
-    def context(self, model_id: Any, probes: Probes) -> Sourced:
-        # The loaded instance of that name, or the only one: of several, any may answer.
+    def _loaded_config(self, model_id: Any, probes: Probes) -> Any:
+        """The settings of the loaded instance of that name, or of the only one."""
         model = answers.model_at(probes, "/api/v1/models", model_id)
         instances = answers.objects(model.get("loaded_instances"))
         named = [instance for instance in instances if instance.get("id") == model_id]
         instance = (named or instances)[0] if named or len(instances) == 1 else None
-        tokens = count(field(instance, "config", "context_length"))
+        return field(instance, "config")
+
+    def context(self, model_id: Any, probes: Probes) -> Sourced:
+        tokens = count(field(self._loaded_config(model_id, probes), "context_length"))
         found = super().context(model_id, probes)
         return (tokens, "/api/v1/models context_length") if tokens and not found[0] else found
 
-    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
-        return True
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        facts, config = super().facts(model_id, probes), self._loaded_config(model_id, probes)
+        flash = answers.on_or_off(field(config, "flash_attention"))
+        batch = count(field(config, "eval_batch_size"))
+        publisher = answers.model_at(probes, "/api/v0/models", model_id).get("publisher") or (
+            answers.model_at(probes, "/api/v1/models", model_id).get("publisher"))
+        if flash:
+            facts["flash_attention"] = flash
+        if batch:
+            facts["batch_tokens"] = batch
+        named = answers.word(publisher)
+        if named:
+            facts["publisher"] = named
+        return facts
 
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
-        state = answers.model_at(probes, "/api/v0/models", model_id).get("state")
-        return {"loaded": "loaded", "not-loaded": "not loaded"}.get(str(state))
+        instances = answers.model_at(probes, "/api/v1/models", model_id).get("loaded_instances")
+        if isinstance(instances, list):
+            return "loaded" if instances else "not loaded"
+        return super().state(model_id, probes)
+
+    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
+        return True
 
 
 class LocalAI(Engine):
@@ -240,6 +319,15 @@ class LocalAI(Engine):
     facts_at = {"quantization": ("/api/show details quantization_level",)}
     context_at = ("/api/show model_info general.context_length",)
     show_path = "/api/show"
+    state_paths = ("/system",)
+    parallel_remedy = "Set LLAMACPP_PARALLEL={slots} in LocalAI's environment and restart it."
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        loaded = json_at(probes, "/system", "loaded_models")
+        if not isinstance(loaded, list):
+            return None
+        names = {name for entry in answers.objects(loaded) for name in answers.names_of(entry)}
+        return "loaded" if model_id in names else "not loaded"
 
     def version(self, probes: Probes) -> Version:
         text, _ = super().version(probes)
@@ -251,7 +339,9 @@ class SGLang(Engine):
     name = "SGLang"
     owner = "sglang"
     usual_port = 30000
-    start_command = "python3 -m sglang.launch_server --model-path MODEL --port 30000"
+    start_command = ("python3 -m sglang.launch_server --model-path MODEL --port 30000 "
+                     "--context-length 4096")
+    parallel_remedy = "Start SGLang with `--max-running-requests {slots}` or without that option."
     remedy = "Start SGLang with `--context-length {tokens}`."
     context_errors = (r"longer than the model's context", r"exceeds? the model's context")
 
@@ -270,8 +360,21 @@ class SGLang(Engine):
         return version(field(self._info(probes)[0], "version")), None
 
     def facts(self, model_id: Any, probes: Probes) -> Facts:
-        value = field(self._info(probes)[0], "quantization")
-        return {**super().facts(model_id, probes), "quantization": self.quantization(value)}
+        info, facts = self._info(probes)[0], super().facts(model_id, probes)
+        facts["quantization"] = self.quantization(field(info, "quantization"))
+        source = answers.repository(field(info, "model_path"))
+        cache = answers.word(field(info, "kv_cache_dtype"))
+        devices = count(field(info, "tp_size"))
+        speculative = answers.word(field(info, "speculative_algorithm"))
+        if source:
+            facts["source_repository"] = source
+        if cache and cache != "auto":
+            facts["kv_cache_type"] = cache
+        if devices and devices > 1:            # 1 is also that of a server on the CPU
+            facts["accelerators_used_count"] = devices
+        if speculative:
+            facts["speculative"] = speculative
+        return facts
 
     def context(self, model_id: Any, probes: Probes) -> Sourced:
         info, path = self._info(probes)
@@ -293,7 +396,8 @@ class TGI(Engine):
     remedy = "Start TGI with `--max-total-tokens {tokens}`."
     version_at = "/info version"
     build_at = "/info sha"
-    facts_at = {"quantization": ("/info quantize",), "digest": ("/info model_sha",)}
+    facts_at = {"quantization": ("/info quantize",), "digest": ("/info model_sha",),
+                "source_repository": ("/info model_id",)}
     context_at = ("/info max_total_tokens",)
     context_errors = (
         r"inputs` (?:tokens \+ `max_new_tokens` must be <=|must have less than)",)
@@ -313,7 +417,8 @@ class LlamaServer(Engine):
         "parameters_count": ("/v1/models meta n_params",),
         # Of all tensors: a little less than the file has.
         "file_bytes": ("/v1/models meta size",),
-        "trained_context_tokens": ("/v1/models meta n_ctx_train",)}
+        "trained_context_tokens": ("/v1/models meta n_ctx_train",),
+        "file_name": ("/props model_path",)}
     # Of one slot, which one request gets, not the total set with -c.
     context_at = ("/v1/models meta n_ctx", "/props default_generation_settings n_ctx")
     slots_at = ("/props total_slots",)
@@ -334,7 +439,12 @@ class LlamaServer(Engine):
     def facts(self, model_id: Any, probes: Probes) -> Facts:
         facts = super().facts(model_id, probes)
         in_name = answers.quantization_in_name(json_at(probes, "/props", "model_path"))
-        return {**facts, "quantization": facts["quantization"] or in_name}
+        facts["quantization"] = facts["quantization"] or in_name
+        types = json_at(probes, "/props", "default_generation_settings", "params",
+                        "speculative.types")
+        if types == "none" or answers.word(types):
+            facts["speculative"] = types
+        return facts
 
 
 class Llamafile(LlamaServer):
@@ -342,7 +452,9 @@ class Llamafile(LlamaServer):
 
     name = "llamafile"
     owner = "llamafile"
-    start_command = "./MODEL.llamafile --server -c 4096"
+    start_command = "./MODEL.llamafile --server -c 16384 -np 4"
+    start_on = {"Windows": "MODEL.llamafile.exe --server -c 16384 -np 4"}
+    parallel_remedy = "Start the llamafile with `-c {total} -np {slots}`."
     remedy = "Start the llamafile with `-c {total}`."
 
     def recognise(self, probes: Probes) -> Optional[str]:
@@ -363,6 +475,8 @@ class LlamaCpp(LlamaServer):
     owner = "llamacpp"
     usual_port = 8080
     start_command = "llama-server -m MODEL.gguf -c 16384 -np 4"
+    parallel_remedy = ("Start llama-server with `-c {total} -np {slots}`: its slots share the "
+                       "tokens of -c.")
     remedy = ("Start llama-server with `-c {total} -np {slots}`, which gives each of its slots "
               "{tokens} tokens.")
     build_at = "/props build_info"
@@ -386,13 +500,47 @@ class LlamaCpp(LlamaServer):
     def cache_value(self, salt: Any) -> Any:
         return False
 
+    def model_request(self, model_id: str, probes: Probes
+                      ) -> Optional[tuple[str, str, Optional[dict[str, Any]], str]]:
+        # A router answers for one model, and would load it unless it is told not to.
+        if (json_at(probes, "/props", "role") != "router"
+                or self.state(model_id, probes) != "loaded"):
+            return None
+        query = urllib.parse.urlencode({"model": model_id, "autoload": "false"})
+        return "GET", f"/props?{query}", None, "/props"
+
 
 class Ollama(Engine):
+    """Runs as an app (macOS, Windows), as a service (Linux) or in a shell.
+
+    OLLAMA_CONTEXT_LENGTH is that of one request, whatever OLLAMA_NUM_PARALLEL is.
+    """
+
     name = "Ollama"
     usual_port = 11434
-    start_command = "OLLAMA_CONTEXT_LENGTH=4096 ollama serve"
-    remedy = ("Start Ollama with `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`, or put "
-              "`PARAMETER num_ctx {tokens}` into the model's Modelfile.")
+    start_command = "OLLAMA_CONTEXT_LENGTH=4096 OLLAMA_NUM_PARALLEL=4 ollama serve"
+    start_on = {"Windows": 'cmd /c "set OLLAMA_CONTEXT_LENGTH=4096&& set OLLAMA_NUM_PARALLEL=4&& '
+                           'ollama serve"'}
+    remedy = ("In a shell: `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`. As a service: `sudo "
+              "systemctl edit ollama`, add `[Service]` and "
+              '`Environment="OLLAMA_CONTEXT_LENGTH={tokens}"`, then `sudo systemctl restart '
+              "ollama`.")
+    remedy_on = {
+        "Darwin": "The app: `launchctl setenv OLLAMA_CONTEXT_LENGTH {tokens}`, then quit Ollama "
+                  "and open it again. In a shell: `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`.",
+        "Windows": "The app: `setx OLLAMA_CONTEXT_LENGTH {tokens}`, then quit Ollama in the "
+                   'notification area and start it again. In a shell: `cmd /c "set '
+                   'OLLAMA_CONTEXT_LENGTH={tokens}&& ollama serve"`.'}
+    parallel_remedy = ("Set OLLAMA_NUM_PARALLEL={slots}. In a shell: `OLLAMA_NUM_PARALLEL={slots} "
+                       "ollama serve`. As a service: `sudo systemctl edit ollama`, add "
+                       '`[Service]` and `Environment="OLLAMA_NUM_PARALLEL={slots}"`, then `sudo '
+                       "systemctl restart ollama`.")
+    parallel_remedy_on = {
+        "Darwin": "The app: `launchctl setenv OLLAMA_NUM_PARALLEL {slots}`, then quit Ollama and "
+                  "open it again. In a shell: `OLLAMA_NUM_PARALLEL={slots} ollama serve`.",
+        "Windows": "The app: `setx OLLAMA_NUM_PARALLEL {slots}`, then quit Ollama in the "
+                   "notification area and start it again. In a shell: `cmd /c \"set "
+                   'OLLAMA_NUM_PARALLEL={slots}&& ollama serve"`.'}
     version_at = "/api/version version"
     facts_at = {
         "quantization": ("/api/tags details quantization_level",
@@ -419,23 +567,57 @@ class Ollama(Engine):
                 return None
         return "/api/version"
 
-    def facts(self, model_id: Any, probes: Probes) -> Facts:
-        info = json_at(probes, "/api/show", "model_info")
-        trained = field(info, f"{field(info, 'general.architecture')}.context_length")
-        return {**super().facts(model_id, probes), "trained_context_tokens": count(trained)}
+    # The line of a Modelfile with the weights. The path is private, the hash in it is not.
+    BLOB = re.compile(r"^FROM\s+\S.*[/\\]sha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
+    # A template that only repeats the prompt: Ollama's for a file without a chat template.
+    NO_TEMPLATE = re.compile(r"\s*\{\{-?\s*\.Prompt\s*-?\}\}\s*")
+    GGUF_FIELDS = ("basename", "finetune", "size_label", "version", "organization")
 
-    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
-        return not answers.model_at(probes, "/api/ps", model_id)
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        shown, facts = json_at(probes, "/api/show"), super().facts(model_id, probes)
+        info = field(shown, "model_info")
+        trained = field(info, f"{field(info, 'general.architecture')}.context_length")
+        facts["trained_context_tokens"] = count(trained)
+        modelfile, template = field(shown, "modelfile"), field(shown, "template")
+        blobs = self.BLOB.findall(modelfile) if isinstance(modelfile, str) else []
+        if blobs:                              # else the digest of the manifest, not of the weights
+            facts["digest"] = f"sha256:{blobs[0]}"
+        if isinstance(template, str) and template.strip():
+            facts["chat_template"] = (not self.NO_TEMPLATE.fullmatch(template)
+                                      or bool(field(info, "tokenizer.chat_template")))
+        parent = answers.name_of_model(field(shown, "details", "parent_model"))
+        source = answers.repository(model_id)
+        loaded = self._loaded(model_id, probes)
+        size, in_vram = count(loaded.get("size")), loaded.get("size_vram")
+        more: dict[str, Any] = {"parent_model": parent, "source_repository": source, **{
+            f"gguf_{name}": answers.short_text(field(info, f"general.{name}"))
+            for name in self.GGUF_FIELDS}}
+        if size and isinstance(in_vram, int) and 0 <= in_vram:
+            more["gpu_offload_ratio"] = min(round(in_vram / size, 3), 1.0)
+        facts.update(cast(Facts, {name: value for name, value in more.items()
+                                  if value is not None}))
+        return facts
+
+    def context(self, model_id: Any, probes: Probes) -> Sourced:
+        tokens = count(self._loaded(model_id, probes).get("context_length"))
+        return (tokens, "/api/ps context_length") if tokens else UNKNOWN_NUMBER
+
+    def _loaded(self, model_id: Any, probes: Probes) -> dict[str, Any]:
+        """The entry of a loaded model, also under the name of another one with its digest."""
+        own = answers.model_at(probes, "/api/ps", model_id)
+        digest = answers.model_at(probes, "/api/tags", model_id).get("digest")
+        same = (entry for entry in models_at(probes, "/api/ps")
+                if isinstance(digest, str) and digest and entry.get("digest") == digest)
+        return own or next(same, {})
 
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
         if not isinstance(json_at(probes, "/api/ps", "models"), list):
             return None
-        # Two names of one model have one digest, and only the name that loaded it is listed.
-        digest = answers.model_at(probes, "/api/tags", model_id).get("digest")
-        found = answers.model_at(probes, "/api/ps", model_id) or next(
-            (entry for entry in models_at(probes, "/api/ps")
-             if entry.get("digest") == digest is not None), {})
+        found = self._loaded(model_id, probes)
         return "loaded" if found and not self._is_unloading(found, probes) else "not loaded"
+
+    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
+        return not self._loaded(model_id, probes)
 
     def _is_unloading(self, entry: dict[str, Any], probes: Probes) -> bool:
         """Whether an entry of /api/ps expires just now: with OLLAMA_KEEP_ALIVE=0, after each call.
@@ -459,7 +641,9 @@ class VLLM(Engine):
     name = "vLLM"
     owner = "vllm"
     usual_port = 8000
-    start_command = "vllm serve MODEL --max-model-len 4096"
+    start_command = "vllm serve MODEL --max-model-len 4096 --max-num-seqs 4"
+    facts_at = {"source_repository": ("/v1/models root",)}
+    parallel_remedy = "Start vLLM with `--max-num-seqs {slots}` or without that option."
     remedy = "Start vLLM with `--max-model-len {tokens}`."
     version_at = "/version version"
     cache_field = "cache_salt"
@@ -477,6 +661,7 @@ class LlamaCppPython(Engine):
     name = "llama-cpp-python"
     usual_port = 8000
     start_command = "python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"
+    start_on = {"Windows": "py -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"}
     remedy = "Start llama-cpp-python with `--n_ctx {tokens}`."
     context_errors = (r"exceeds? context window",)
 

@@ -60,13 +60,22 @@ class Options:
 
 
 class Target(NamedTuple):
-    """Where the endpoint is. Only its class, scheme, port and path are ever published."""
+    """Where the endpoint is. Only its class, scheme, port and path are ever published.
+
+    base: URL of the server's root; api: path of the API below it, mostly /v1; path: of the URL,
+    without /v1.
+    """
 
     base: str
     scheme: str
     host: str
     port: int
     path: str
+    api: str = "/v1"
+
+    def url_of(self, path: str) -> str:
+        """The URL of a path, where "/v1/..." is the API's."""
+        return self.base + (self.api + path[3:] if path.startswith("/v1/") else path)
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -115,8 +124,15 @@ def _variable(text: str) -> str:
         "itself")
 
 
+API_CALL = re.compile(r"/(?:chat/completions|completions|responses|embeddings|models)$")
+API_FOLDER = re.compile(r"/(?:v\d+\w*|api)$")        # where the API is at the path itself
+
+
 def parse_target(text: str) -> Target:
-    """A base URL with or without `/v1` or a trailing slash; raises ArgumentTypeError."""
+    """A base URL with or without `/v1`, a trailing slash or a path of the API.
+
+    Raises ArgumentTypeError.
+    """
     try:
         parts = urllib.parse.urlsplit(text if "://" in text else "http://" + text)
         host, port = parts.hostname, parts.port
@@ -130,11 +146,24 @@ def parse_target(text: str) -> Target:
         raise argparse.ArgumentTypeError(
             "leave out user, password, query and fragment; put a key into an environment variable "
             "and pass its name to --api-key-env")
-    path = parts.path.rstrip("/")
-    path = path[:-3] if path.endswith("/v1") else path
     port = port or (443 if parts.scheme == "https" else 80)
     name = f"[{host}]" if ":" in host else host
-    return Target(f"{parts.scheme}://{name}:{port}{path}", parts.scheme, host, port, path)
+    path = API_CALL.sub("", parts.path.rstrip("/"))
+    exact = API_FOLDER.search(path)
+    root = path[:exact.start()] if exact else path
+    api = exact.group() if exact else "/v1"
+    return Target(f"{parts.scheme}://{name}:{port}{root}", parts.scheme, host, port,
+                  root if api == "/v1" else path, api)
+
+
+def other_api(target: Target) -> Optional[Target]:
+    """The other place where the API of a URL with a path may be: at the path, or in /v1 below."""
+    if target.api == "/api":
+        return target._replace(base=target.base + target.api, api="/v1")
+    if target.api != "/v1" or not target.path:
+        return None
+    root, _, last = target.base.rpartition("/")
+    return target._replace(base=root, api="/" + last)
 
 
 def _url(text: str) -> str:
@@ -162,7 +191,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
         group.add_argument(option, help=text, **settings)
 
     group = parser.add_argument_group("workload")
-    add("--target-url", "URL", "base URL of the endpoint, with or without /v1", type=_url)
+    add("--target-url", "URL", "base URL of the endpoint, with or without /v1, or with its API's "
+        "path", type=_url)
     add("--models", "LIST",
         "comma-separated model ids, or auto for all chat models (default: the only model served)")
     add("--phases", "LIST", f"comma-separated phases, or all: {', '.join(suites.PHASES)}; hello "
@@ -262,6 +292,17 @@ def api_key(options: Options, environment: Mapping[str, str]) -> Optional[str]:
 
 
 # --- commands that are printed -------------------------------------------------------------------
+def command_with(options: Options, **changes: Any) -> str:
+    """The command line of `options` with other values; None and False leave an option out."""
+    words: list[str] = []
+    for field in dataclasses.fields(Options):
+        name = field.name
+        value = changes.get(name, getattr(options, name) if name in options.given else None)
+        if name not in ("given", "wait") and value is not None and value is not False:
+            words += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
+    return command("run_benchmark", *words)
+
+
 def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> str:
     """The command that resumes a run, or follows it for `wait_s` seconds.
 

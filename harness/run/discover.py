@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional, cast
 
 from core import release
@@ -14,7 +15,15 @@ from core.text import printable
 from engines import answers, queries
 from run import display
 from run.cli import DEFAULT_URL, Options
-from run.manifest import RunContext, assemble, choose_models
+from run.manifest import (
+    RunContext,
+    assemble,
+    choose_models,
+    measurable,
+    model_notes,
+    named_models,
+    require_local,
+)
 from run.reply import REDIRECTS, Reply
 
 Json = dict[str, Any]
@@ -22,29 +31,42 @@ Send = Callable[..., Reply]
 
 ASK_TIMEOUT_S = 5.0               # for each request
 ASK_AGAIN_TIMEOUT_S = 1.0         # after the first timeout: there are many requests
+FEW_MODELS = 30                   # all are asked about, to know which have the same weights
+MOST_ASKED = 200                  # models of a list that a probe asks about one by one
+OTHER_APIS = ("/api", "/v3", "/api/v1", "/openai/v1", "/v2")     # where some servers have theirs
 
 
-def ask(send: Send, engine: Optional[str] = None, served_id: Optional[str] = None
-        ) -> answers.Probes:
-    """The answers on every path that engines/ can read; with a model, also those about it alone."""
-    requests: list[tuple[str, str, Optional[Json]]] = [
-        ("GET", path, None) for path in answers.PROBE_PATHS]
-    if engine in queries.EXTRA_POSTS and served_id is not None:
-        path, body_of = queries.EXTRA_POSTS[engine]
-        requests.append(("POST", path, body_of(served_id)))
+def ask(send: Send, paths: Iterable[str] = answers.PROBE_PATHS) -> answers.Probes:
+    """The answers on the paths that engines/ can read, without a question about single models."""
     probes, timeout_s = {}, ASK_TIMEOUT_S
-    for method, path, body in requests:
-        reply = send(method, path, body, timeout_s)
+    for path in paths:
+        reply = send("GET", path, None, timeout_s)
         if reply.failure and reply.failure[0] == "timeout":
             timeout_s = ASK_AGAIN_TIMEOUT_S
-        probes[path] = answers.Probe(reply.status, reply.headers, reply.json(),
-                                     reply.head.decode("utf-8", "replace"))
+        probes[path] = probe_of(reply)
     return probes
 
 
 def ask_about(send: Send, engine: str, served_id: str, probes: answers.Probes) -> answers.Probes:
-    """`probes`, asked again if this engine has answers about one model only."""
-    return ask(send, engine, served_id) if engine in queries.EXTRA_POSTS else probes
+    """`probes`, and what the engine answers about one model, if it has such a question."""
+    request = queries.engine_named(engine).model_request(served_id, probes)
+    if request is None:
+        return probes
+    method, path, body, kept_as = request
+    reply = send(method, path, body, ASK_TIMEOUT_S)
+    return {**probes, kept_as: probe_of(reply)} if reply.status == 200 else probes
+
+
+def ask_again(send: Send, engine: str, served_id: str, probes: answers.Probes) -> answers.Probes:
+    """`probes` with what may have changed since: which models are loaded, and how."""
+    state = ask(send, dict.fromkeys(("/v1/models", "/props", *queries.state_paths(engine))))
+    return ask_about(send, engine, served_id, {**probes, **state})
+
+
+def probe_of(reply: Reply) -> answers.Probe:
+    """What is kept of a reply."""
+    return answers.Probe(reply.status, reply.headers, reply.json(),
+                         reply.head.decode("utf-8", "replace"))
 
 
 def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) -> Optional[bool]:
@@ -57,21 +79,30 @@ def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) 
     now = dict(probes)
     for path in queries.state_paths(engine):
         reply = send("GET", path, None, ASK_AGAIN_TIMEOUT_S)
-        now[path] = answers.Probe(reply.status, reply.headers, reply.json(), "")
+        now[path] = probe_of(reply)
     return queries.is_loaded(engine, served_id, now)
 
 
 def require_usable_server(reply: Reply, url: Optional[str], options: Options,
-                          scan: Callable[[], list[Json]]) -> None:
+                          scan: Callable[[], list[Json]],
+                          elsewhere: Callable[[], Optional[str]]) -> None:
     """Raise EndpointError if the answer to /v1/models shows that no call can succeed.
 
-    url: as given, None if no URL was given; scan: describes the servers on the usual ports.
+    url: as given, None if no URL was given; scan: describes the servers on the usual ports;
+    elsewhere: finds the API at another path.
     """
     if reply.status is None:
         raise EndpointError(display.no_endpoint(url, options, reply.failure, scan()))
     if reply.status in REDIRECTS and reply.failure:
         raise EndpointError(f"{printable(url or DEFAULT_URL)}: {reply.failure[1]}")
     require_key_accepted(reply.status, options.api_key_env is not None)
+    if answers.is_web_page(probe_of(reply)):
+        place = elsewhere()
+        raise EndpointError(
+            f"{printable(url or DEFAULT_URL)} answers /v1/models with a web page (HTML, HTTP "
+            f"{reply.status}), not with a list of models; " + (
+                f"its API is here: --target-url {printable(place)}" if place else
+                "pass the base URL of its API, with its path, to --target-url"))
     if reply.status == 503:
         raise EndpointError(f"{printable(url or DEFAULT_URL)} still answers HTTP 503 (loading or "
                             "busy) after --timeout; wait, then use the same command again")
@@ -88,41 +119,81 @@ def require_key_accepted(status: Optional[int], has_key: bool) -> None:
                         "variable and pass the variable's name to --api-key-env")
 
 
-def describe(send: Send, url: str, num_ctx: int) -> Json:
-    """Engine, models, facts and contexts of one endpoint, as --probe shows them."""
+class Survey(NamedTuple):
+    """The server: its answers, those about single models by served id, and what they mean."""
+
+    probes: answers.Probes
+    engine: queries.Identity
+    own: dict[str, answers.Probes]
+    models: list[queries.ServedModel]
+
+
+def survey(send: Send, wanted: Callable[[list[str]], list[str]]) -> Survey:
+    """Ask the server what it is, once, and then about the wanted ones of the models it lists."""
     probes = ask(send)
     engine = queries.identify(probes)
-    name, models = str(engine["name"]), []
-    for model in queries.served_models(probes):
-        own = ask_about(send, name, model["id"], probes)
+    listed = [model["id"] for model in queries.served_models(engine["name"], probes)]
+    own = {served_id: ask_about(send, engine["name"], served_id, probes)
+           for served_id in wanted(listed)}
+    return Survey(probes, engine, own, queries.served_models(engine["name"], probes, own))
+
+
+def describe(send: Send, url: str, num_ctx: int) -> Json:
+    """Engine, models, facts and contexts of one endpoint, as --probe shows them."""
+    found = survey(send, lambda ids: ids[:MOST_ASKED])
+    name, models = found.engine["name"], []
+    names = answers.published_names(model["id"] for model in found.models)
+    for model in found.models:
+        own = found.own.get(model["id"], found.probes)
         models.append({
-            "id": answers.published_model_id(model["id"]), "chat": model["chat"],
+            **model, "id": names[model["id"]],
+            "same_as": names[model["same_as"]] if model["same_as"] else None,
             "facts": queries.model_facts(name, model["id"], own),
             "context": queries.context_in_force(name, model["id"], own, num_ctx)})
-    return {"url": url, "engine": engine, "models": models, "slots": queries.slots(name, probes)}
+    return {"url": url, "engine": found.engine, "models": models,
+            "slots": queries.slots(name, found.probes)}
+
+
+def to_greet(models: Sequence[Mapping[str, Any]]) -> Optional[str]:
+    """The model that a probe calls: the loaded one. None where a call would load a model.
+
+    models: those of `describe`.
+    """
+    able = [model for model in models if measurable(model)]
+    loaded = [model for model in able if model["state"] == "loaded"]
+    silent = [model for model in able if model["state"] is None]
+    greeted = (loaded or silent)[:1]
+    return greeted[0]["id"] if greeted else None
 
 
 class Ready(NamedTuple):
     """Everything that is known before the first call.
 
-    served: published model id -> served id, in running order; skipped: published ids of models that
-    do not chat; probes: the server's answers by published model id.
+    served: published model id -> served id, in running order; skipped: why a model is not measured,
+    by published id; notes: what the user should know of the models; probes: the server's answers by
+    published model id.
     """
 
     suites: dict[str, tuple[Question, ...]]
     served: dict[str, str]
-    skipped: list[str]
+    skipped: dict[str, str]
+    notes: list[str]
     probes: dict[str, answers.Probes]
     manifest: Manifest
 
 
 def prepare(send: Send, options: Options, context: RunContext) -> Ready:
     """Ask the server what it is, choose the models and plan the run."""
-    probes = ask(send)
-    engine = queries.identify(probes)
-    served, skipped = choose_models(options.models, queries.served_models(probes))
-    own = {model: ask_about(send, str(engine["name"]), served_id, probes)
+    found = survey(send, lambda ids: ids if len(ids) <= FEW_MODELS else
+                   named_models(options.models, ids))
+    served, skipped = choose_models(options, found.models)
+    name, by_id = found.engine["name"], {model["id"]: model for model in found.models}
+    own = {model: found.own.get(served_id) or ask_about(send, name, served_id, found.probes)
            for model, served_id in served.items()}
-    manifest = assemble(options, context, engine, served, own, release.current_hashes(),
+    for model, served_id in served.items():          # of one that the server does not list
+        require_local(model, queries.remote(name, served_id, own[model]))
+    notes = [note for model, served_id in served.items() if served_id in by_id
+             for note in model_notes(model, by_id[served_id], found.models)]
+    manifest = assemble(options, context, found.engine, served, own, release.current_hashes(),
                         cast(Git, release.git_state()))
-    return Ready(context.suites, served, skipped, own, manifest)
+    return Ready(context.suites, served, skipped, notes, own, manifest)

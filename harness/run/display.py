@@ -19,10 +19,10 @@ from typing import Any, Callable, NamedTuple, Optional, TextIO
 from core import files, ledger, metrics, plan, result_tables, suites
 from core.errors import HarnessError, StorageError
 from core.records import Manifest
-from core.text import align_columns, command, duration, print_safe, printable
+from core.text import align_columns, command, duration, print_safe, printable, readable
 from engines import queries
 from run import cli, estimates
-from run.manifest import inherit_options
+from run.manifest import commands_for, inherit_options, measurable, size_and_state
 
 Json = dict[str, Any]
 
@@ -68,32 +68,61 @@ def plan_text(manifest: Manifest, calls_count: int,
                       estimate_line(found, manifest["timeout_s"])])
 
 
-def probe_text(found: Sequence[Json], hello: Optional[Any]) -> str:
-    """What a probe found: each endpoint with its models, and one hello call."""
+def probe_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options) -> str:
+    """What a probe found: each endpoint with its models, one hello call, and the next command."""
     lines = []
     for one in found:
-        engine = one["engine"]
+        engine, slots = one["engine"], one["slots"].get("count")
         version = f" {printable(engine['version'])}" if engine["version"] else ""
-        lines.append(f"{printable(one['url'])}: {printable(engine['name'])}{version}")
+        lines.append(f"{printable(one['url'])}: {printable(engine['name'])}{version}"
+                     + (f", {slots} slot{'s' * (slots > 1)}" if slots else ""))
         for model in one["models"]:
-            facts, context = model["facts"], model["context"]
-            shown = [printable(str(facts[name])) for name in ("quantization", "family")
-                     if facts[name]]
-            if context["effective_tokens"]:
-                shown.append(f"context {context['effective_tokens']} tokens")
-            if facts["trained_context_tokens"]:
-                shown.append(f"trained for {facts['trained_context_tokens']}")
-            if not model["chat"]:
-                shown.append("not a chat model")
-            lines.append(f"  {printable(model['id'])}" + (f"  ({', '.join(shown)})" if shown
-                                                          else ""))
-            if context["remedy"]:
-                lines.append(f"    {printable(context['remedy'], 500)}")
+            shown = _model_words(model)
+            lines.append(f"  {readable(model['id'])}" + (f"  ({', '.join(shown)})" if shown
+                                                         else ""))
+            if model["context"]["remedy"]:
+                lines.append(f"    {printable(model['context']['remedy'], 500)}")
         if not one["models"]:
             lines.append("  no models listed: probe again if the server is still loading, or pass "
                          "the model's name to --models")
-    return "\n".join([*lines, result_tables.call_line(1, 1, hello) if hello else
-                      "several endpoints: pass the URL of one to --target-url"])
+    if len(found) > 1:
+        return "\n".join([*lines, "several endpoints; to choose one:", *(
+            "  " + cli.command_with(options, target_url=one["url"], probe=True) for one in found)])
+    able = [model for one in found for model in one["models"] if measurable(model)]
+    plan_it: dict[str, Any] = {"target_url": found[0]["url"], "probe": None, "json": None,
+                               "plan": True,
+                               "phases": options.phases if "phases" in options.given else "all"}
+    if hello:
+        lines.append(result_tables.call_line(1, 1, hello))
+        answered = (hello.get("response") or {}).get("model")
+        if "model_mismatch" in hello.get("flags", ()) and answered:
+            lines.append(f"  asked of {readable(hello['model'])}, answered by {readable(answered)}:"
+                         " the name in the list is not that of the loaded model")
+        able = [model for model in able if model["id"] == hello.get("model")]
+        if hello["outcome"] != "ok" or not able:
+            return "\n".join(lines)
+        return "\n".join([*lines, "next: " + cli.command_with(options, models=hello["model"],
+                                                              **plan_it)])
+    elif able:
+        lines.append("No model is loaded, and a probe loads none. Choose one; its command loads "
+                     "it:")
+    return "\n".join([*lines, *commands_for(able, options, **plan_it)])
+
+
+def _model_words(model: Json) -> list[str]:
+    """What is known of a listed model, in the order in which it matters."""
+    facts, context = model["facts"], model["context"]
+    words = size_and_state(model)
+    words += [printable(str(facts[name])) for name in ("quantization", "family") if facts[name]]
+    if context["effective_tokens"]:
+        words.append(f"context {context['effective_tokens']} tokens")
+    if facts["trained_context_tokens"]:
+        words.append(f"trained for {facts['trained_context_tokens']}")
+    if model["same_as"]:
+        words.append(f"the same weights as {readable(model['same_as'])}")
+    if model["remote"]:
+        words.append(f"computed elsewhere: {readable(model['remote'])}; it cannot be submitted")
+    return words + ([] if model["chat"] else ["not a chat model"])
 
 
 def no_endpoint(url: Optional[str], options: cli.Options, failure: Optional[tuple[str, str]],

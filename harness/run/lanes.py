@@ -107,7 +107,8 @@ class Run:
             return
         answers_calls = model not in state.failed_hellos
         if answers_calls:
-            self.identify(model, discover.ask(self.client.send, state.engine, state.served[model]))
+            self.identify(model, discover.ask_again(self.client.send, state.engine,
+                                                    state.served[model], self.probes[model]))
         for name in state.own_phases()[1:]:
             self._run_phase(name, [model])
             if answers_calls:

@@ -23,9 +23,9 @@ from core.names import (
 from core.plan import parse_phases, plan_of
 from core.records import Manifest
 from core.suites import Question
-from core.text import printable
+from core.text import printable, readable
 from engines import answers, queries
-from run.cli import Options, Target
+from run.cli import Options, Target, command_with
 
 SCHEMA_VERSION: Literal["1"] = "1"
 
@@ -137,49 +137,163 @@ def require_valid_names(options: Options) -> None:
 
 
 # --- models --------------------------------------------------------------------------------------
-def choose_models(asked: Optional[str], listed: Sequence[queries.ServedModel]
-                  ) -> tuple[dict[str, str], list[str]]:
-    """({published id: served id} in running order, published ids of models that do not chat).
+MOST_COMMANDS = 12                # printed for a choice of models
 
-    asked: the value of --models; listed: queries.served_models. Raises HarnessError.
+
+def measurable(model: Mapping[str, Any]) -> bool:
+    """Whether a listed model can be chosen automatically."""
+    return not skip_reason(model)
+
+
+def skip_reason(model: Mapping[str, Any]) -> Optional[str]:
+    """Why a listed model is not measured; None if it can be. Names no host: it is published."""
+    if model["remote"]:
+        return f"another machine computes it ({model['remote'].split()[0]})"
+    if not model["chat"]:
+        return "it does not chat, as the engine says or its name does"
+    if model["state"] == "failed":
+        return "the server reports that it failed to load"
+    if model["same_as"]:
+        return f"it has the same weights as {answers.published_model_id(model['same_as'])}"
+    return None
+
+
+def require_local(model: str, remote: Optional[str]) -> None:
+    """Raise HarnessError for a model that another machine computes."""
+    if remote:
+        raise HarnessError(f"--models {readable(model)}: another machine computes it "
+                           f"({readable(remote)}), so its speed is not that of this machine; "
+                           "results from hosted models are not accepted. Choose a local model")
+
+
+def model_notes(name: str, model: queries.ServedModel,
+                listed: Sequence[queries.ServedModel]) -> list[str]:
+    """What to know of a chosen model before it is measured. name: its published id."""
+    shown, notes = readable(name), []
+    if model["chat_template"] is False:
+        notes.append(f"{shown}: no chat template (a base model): most of its answers run to the "
+                     "limit, so the run takes long; --num-predict 256 makes it shorter")
+    same = [answers.published_model_id(one["id"]) for one in listed
+            if (one["same_as"] or one["id"]) == (model["same_as"] or model["id"])
+            and one["id"] != model["id"]]
+    if same:
+        notes.append(f"{shown}: the same weights as {', '.join(map(readable, same))}")
+    return notes
+
+
+def choose_models(options: Options, listed: Sequence[queries.ServedModel]
+                  ) -> tuple[dict[str, str], dict[str, str]]:
+    """({published id: served id} in running order, {published id: why it is skipped}).
+
+    Raises HarnessError if --models does not name models that can be measured.
     """
-    ids = [model["id"] for model in listed]
-    shown = ", ".join(printable(answers.published_model_id(i)) for i in ids) or "none"
+    asked, by_id = options.models, {model["id"]: model for model in listed}
+    names, skipped = answers.published_names(by_id), {}
+    shown = ", ".join(readable(name) for name in names.values()) or "none"
     if asked == "auto":
-        chosen = [model["id"] for model in listed if model["chat"]]
+        reasons = {served_id: skip_reason(model) for served_id, model in by_id.items()}
+        chosen = [served_id for served_id, reason in reasons.items() if reason is None]
+        skipped = {names[served_id]: reason for served_id, reason in reasons.items() if reason}
         if not chosen:
             raise HarnessError("--models auto: the endpoint lists no chat model (it lists: "
                                f"{shown})")
     elif asked is not None:
-        chosen = [_served_id(name.strip(), ids) for name in asked.split(",") if name.strip()]
+        chosen = [_served_id(name, names) for name in _split(asked)]
         if not chosen:
             raise HarnessError(f"--models names no model; the endpoint serves: {shown}")
-    elif len(ids) == 1:
-        chosen = ids
-    elif ids:
-        raise HarnessError("the endpoint serves several models; pass some to --models, or pass "
-                           f"auto for all chat models: {shown}")
+        for served_id in chosen:
+            if served_id in by_id:
+                require_local(names[served_id], by_id[served_id]["remote"])
+        chosen = [_listed_first(served_id, by_id) for served_id in chosen]
+    elif len(by_id) == 1:
+        chosen = list(by_id)
+        require_local(names[chosen[0]], by_id[chosen[0]]["remote"])
+    elif by_id:
+        chosen = [_only_choice(options, listed, names)]
     else:
         raise HarnessError("the endpoint lists no models; pass the name of one to --models")
-    served: dict[str, str] = {}
-    for served_id in dict.fromkeys(chosen):
-        name = answers.published_model_id(served_id)
-        if name in served:
-            raise HarnessError(f"two models would be published as {printable(name)}; serve one of "
-                               "them under another name")
-        served[name] = served_id
-    skipped = [answers.published_model_id(m["id"]) for m in listed if not m["chat"]]
-    return served, skipped if asked == "auto" else []
+    return {names.get(served_id, answers.published_model_id(served_id)): served_id
+            for served_id in dict.fromkeys(chosen)}, skipped
 
 
-def _served_id(name: str, ids: Sequence[str]) -> str:
-    for served_id in ids:
-        if name in (served_id, answers.published_model_id(served_id)) or (
+def _listed_first(served_id: str, by_id: Mapping[str, queries.ServedModel]) -> str:
+    """The name under which the server answers for one of its aliases."""
+    model = by_id.get(served_id)
+    return model["same_as"] or served_id if model and model["is_alias"] else served_id
+
+
+def _only_choice(options: Options, listed: Sequence[queries.ServedModel],
+                 names: Mapping[str, str]) -> str:
+    """The model to measure without --models: the loaded one, or the only one that chats."""
+    able = [model for model in listed if measurable(model)]
+    loaded = [model for model in able if model["state"] == "loaded"]
+    for only in (loaded, able):
+        if len(only) == 1:
+            return only[0]["id"]
+    if not able:
+        shown = ", ".join(f"{readable(names[m['id']])} ({skip_reason(m)})" for m in listed)
+        raise HarnessError(f"none of the models that the endpoint lists can be measured: {shown}")
+    rows = commands_for([{**model, "id": names[model["id"]]} for model in able], options)
+    raise HarnessError("\n".join([
+        f"the endpoint serves {len(able)} models"
+        f"{f' and {len(loaded)} are loaded' if loaded else ''}; choose one, or all of them with "
+        "--models auto:", *rows]))
+
+
+def commands_for(models: Sequence[Mapping[str, Any]], options: Options, **changes: Any
+                 ) -> list[str]:
+    """One complete command per model, smallest first, below its size and state. ids: published."""
+    unknown = max((model["size_bytes"] or 0 for model in models), default=0) + 1
+    ordered = sorted(models, key=lambda model: model["size_bytes"] or unknown)
+    lines: list[str] = []
+    for model in ordered[:MOST_COMMANDS]:
+        words = ", ".join(size_and_state(model))
+        lines += [f"{readable(model['id'])}{f' ({words})' if words else ''}:",
+                  "  " + command_with(options, models=model["id"], **changes)]
+    more = len(ordered) - MOST_COMMANDS
+    return lines + ([f"and {more} more, which --probe lists"] if more > 0 else [])
+
+
+def size_and_state(model: Mapping[str, Any]) -> list[str]:
+    """`4.7 GB`, `loaded`, `no chat template`: what decides which model to choose."""
+    size = model["size_bytes"]
+    return [*([f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"] if size else []),
+            *([model["state"]] if model["state"] else []),
+            *(["no chat template: a base model"] if model["chat_template"] is False else [])]
+
+
+def _split(asked: str) -> list[str]:
+    return [name.strip() for name in asked.split(",") if name.strip()]
+
+
+def named_models(asked: Optional[str], ids: Sequence[str]) -> list[str]:
+    """The listed ids that a value of --models may mean: all without one, and for auto."""
+    if asked in (None, "auto"):
+        return list(ids)
+    names = answers.published_names(ids)
+    found = (_find(name, names) for name in _split(asked or ""))
+    return [served_id for served_id in found if served_id]
+
+
+def _find(name: str, names: Mapping[str, str]) -> Optional[str]:
+    """The served id that is meant by a name, as served, published or printed."""
+    for served_id, published in names.items():
+        if name in (served_id, published, printable(published), printable(served_id)) or (
                 f"{name}:latest" == served_id):
             return served_id
-    if not ids:
-        return name                      # some servers list nothing and still serve
-    nearest = difflib.get_close_matches(name, ids, len(ids), 0.0) or ids
-    shown = ", ".join(printable(answers.published_model_id(i)) for i in nearest)
-    raise HarnessError(f"--models {printable(name)}: the endpoint does not serve it; it serves: "
+    return None
+
+
+def _served_id(name: str, names: Mapping[str, str]) -> str:
+    """The id that requests must use. names: published name by served id."""
+    found = _find(name, names)
+    if found is not None or not names:
+        return found or name             # some servers list nothing and still serve
+    alike = [served_id for served_id in names if answers.published_model_id(served_id) == name]
+    if alike:
+        raise HarnessError(f"--models {readable(name)}: the endpoint serves {len(alike)} models of "
+                           f"this name: {', '.join(readable(names[i]) for i in alike)}")
+    nearest = difflib.get_close_matches(name, list(names), len(names), 0.0) or list(names)
+    shown = ", ".join(readable(names[served_id]) for served_id in nearest)
+    raise HarnessError(f"--models {readable(name)}: the endpoint does not serve it; it serves: "
                        f"{shown}")

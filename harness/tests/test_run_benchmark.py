@@ -349,7 +349,8 @@ class ProbeAndPlan(Runs):
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
             "  b  (context 4096 tokens)"]))
         self.assertRegex(lines[3], r"\A1/1  hello  hello  ok, .* tokens, TTFT .* ms.*\Z")
-        self.assertEqual(len(lines), 4)
+        self.assertRegex(lines[4], f"\\Anext: .* --target-url {self.two.url} --models a .*--plan")
+        self.assertEqual(len(lines), 5)
 
     def test_probe_without_url_tries_the_usual_ports(self):
         with self.usual_ports(1, self.one.port):
@@ -363,8 +364,9 @@ class ProbeAndPlan(Runs):
         self.assertEqual((outcome.code, outcome.out.splitlines()), (0, [
             f"{self.one.url}: reference-endpoint 1", "  swift  (context 4096 tokens)",
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
-            "  b  (context 4096 tokens)",
-            "several endpoints: pass the URL of one to --target-url"]))
+            "  b  (context 4096 tokens)", "several endpoints; to choose one:",
+            *(f"  python3 harness/run_benchmark.py --out-dir {self.folder} --target-url {one.url} "
+              "--probe" for one in (self.one, self.two))]))
 
     def test_probe_without_any_server_names_the_tried_ports(self):
         closed = {**run_benchmark.defaults(), "target_url": "http://127.0.0.1:1"}

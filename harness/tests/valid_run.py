@@ -217,7 +217,7 @@ class Maker:
             self.spec.tag, "--no-hostname", *self.spec.more], run_benchmark.defaults())
         engine = queries.identify(self.probes)
         self.served, self.skipped = manifests.choose_models(
-            options.models, queries.served_models(self.probes))
+            options, queries.served_models(engine["name"], self.probes))
         found = manifests.RunContext(
             str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
             run_benchmark.HARNESS_VERSION, dict(run_benchmark.CANONICAL_OPTIONS), SUITES,

@@ -113,7 +113,7 @@ class LinearTime(unittest.TestCase):
         probes = changed("vllm", v1_models={"data": data}, api_tags={"models": tags})
         begun_s = thread_time()
         self.assertEqual(queries.identify(probes)["name"], "vLLM")
-        self.assertEqual(len(queries.served_models(probes)), 20_000)
+        self.assertEqual(len(queries.served_models("vLLM", probes)), 20_000)
         queries.model_facts("vLLM", "m19999", probes)
         self.assertLess(thread_time() - begun_s, self.LIMIT_S)
 

@@ -1,27 +1,48 @@
 """Questions about a server: models that chat, contexts, prompt caches, commands."""
 import json
+import platform
 import unittest
+from unittest import mock
 
 from engines import answers, queries, servers
-from tests.engines.recorded import changed, listing, recorded
+from tests.engines.recorded import changed, listing, only, recorded
 
 
 def context(engine, model_id, probes, requested=4096):
     return queries.context_in_force(engine, model_id, probes, requested)
 
 
+def served(**probes):
+    return queries.served_models("unknown", changed("unknown", **probes))
+
+
 class ServedModels(unittest.TestCase):
     def test_each_id_is_listed_once(self):
         data = [{"id": "a"}, {"id": ""}, {"id": 7}, {}, "x", {"id": "b"}, {"id": "a"}]
-        served = queries.served_models(changed("unknown", v1_models={"data": data}))
-        self.assertEqual(served, [{"id": "a", "chat": True}, {"id": "b", "chat": True}])
+        self.assertEqual([m["id"] for m in served(v1_models={"data": data})], ["a", "x", "b"])
+
+    def test_shapes_of_a_list(self):
+        entries = [{"id": "a"}, {"name": "b"}, {"model": "c"}, {"key": "d"}]
+        for shape in (entries, {"data": entries}, {"models": entries},
+                      {"data": {"models": entries}}, {"result": {"data": entries}}, ["a", "b", "c", "d"],
+                      {"object": "list", "models": ["a", "b", "c", "d"]},
+                      {"models": {name: {"size": 1} for name in "abcd"}}):
+            with self.subTest(shape):
+                self.assertEqual([m["id"] for m in served(v1_models=shape)], ["a", "b", "c", "d"])
+
+    def test_answers_that_are_no_list(self):
+        for answer in ({}, {"error": {"message": "x"}}, {"detail": [{"msg": "x"}]}, "x", 7, None,
+                       {"data": None}, {"data": {"a": 1}}):
+            with self.subTest(answer):
+                self.assertEqual(served(v1_models=answer), [])
 
     def test_names_of_models_that_do_not_chat(self):
         ids = {"nomic-embed-text": False, "text-embedding-3": False, "bge-m3": False,
                "whisper-1": False, "jina-reranker-v2": False, "all-MiniLM-L6": False,
                "tts-1": False, "qwen3": True, "embers-7b": True, "butts": True}
         probes = changed("unknown", v1_models={"data": [{"id": i} for i in ids]})
-        self.assertEqual({m["id"]: m["chat"] for m in queries.served_models(probes)}, ids)
+        self.assertEqual({m["id"]: m["chat"] for m in queries.served_models("unknown", probes)},
+                         ids)
 
     def test_what_a_server_reports_counts_more_than_a_name(self):
         def old(**entry):
@@ -46,11 +67,128 @@ class ServedModels(unittest.TestCase):
             (listing(id="embed-m", capabilities={"chat_completion": True}), True),
             (listing(id="m", capabilities={"chat_completion": False}), False),
             (listing(id="m", architecture={"output_modalities": ["image"]}), False),
+            (listing(id="m", labels=["embeddings"]), False),
+            (listing(id="m", labels=["audio", "transcription"]), False),
+            (listing(id="m", labels=["tts", "speech"]), False),
+            (listing(id="m", labels=["image"]), False),
+            (listing(id="m", labels=["hot", "vision"]), True),
+            (listing(id="m", type="reranker"), False), (listing(id="m", type="model"), True),
+            (listing(id="embed-m", type="chat"), True), (listing(id="m", type="image"), False),
+            (listing(id="m", task="text-to-speech"), False),
+            (listing(id="m", task="feature-extraction"), False),
+            (listing(id="embed-m", task="image-text-to-text"), True),
+            (listing(id="embed-m", mode="chat"), True), (listing(id="m", mode="embedding"), False),
+            (listing(id="m", capabilities=["vision", "tools"]), True),
+            (listing(id="m", capabilities={"completion_chat": False}), False),
+            (listing(id="m", supported_endpoint_types=["embeddings"]), False),
+            (listing(id="embed-m", supported_generation_methods=["generateContent"]), True),
         ):
             model_id = "embed-m" if "embed-m" in json.dumps(answers) else "m"
             with self.subTest(answers):
                 probes = changed("unknown", **{**listing(id=model_id), **answers})
-                self.assertEqual(queries.served_models(probes), [{"id": model_id, "chat": chat}])
+                self.assertEqual([(m["id"], m["chat"]) for m in queries.served_models(
+                    "unknown", probes)], [(model_id, chat)])
+
+
+class ModelStates(unittest.TestCase):
+    def test_models_that_another_machine_computes(self):
+        for engine, name, entry, expected in (
+            ("Ollama", "m", {"remote_host": "https://ollama.com:443"},
+             "remote_host https://ollama.com:443"),
+            ("Ollama", "m", {"remote_model": "x:120b"}, "remote_model x:120b"),
+            ("Ollama", "x:120b-cloud", {}, "a name that ends in cloud"),
+            ("Ollama", "x:cloud", {}, "a name that ends in cloud"),
+            ("vLLM", "x:cloud", {}, None), ("Ollama", "cloud:7b", {}, None),
+            ("Ollama", "m", {"remote_host": ""}, None),
+            ("unknown", "m", {"connection_type": "external"}, "connection_type external"),
+            ("unknown", "m", {"connection_type": "local"}, None),
+            ("unknown", "m", {"is_remote": True}, "is_remote true"),
+        ):
+            with self.subTest(engine, name=name, entry=entry):
+                tags = {"models": [{"name": name, **entry}]}
+                for probes in (only(api_tags=tags), only(**listing(id=name, **entry)),
+                               only(api_show=entry)):
+                    self.assertEqual(queries.remote(engine, name, probes), expected)
+
+    def test_states_that_servers_report(self):
+        old, new = servers.ENGINES["LM Studio"].name, "api_v1_models"
+        for engine, answers, expected in (
+            ("llama.cpp", listing(id="m", status={"value": "loaded"}), "loaded"),
+            ("llama.cpp", listing(id="m", status={"value": "unloaded"}), "not loaded"),
+            ("llama.cpp", listing(id="m", status={"value": "loading"}), "loading"),
+            ("llama.cpp", listing(id="m", status={"value": "unloaded", "failed": True}), "failed"),
+            ("llama.cpp", listing(id="m"), None), ("vLLM", listing(id="m", status=7), None),
+            ("unknown", listing(id="m", loaded=False), "not loaded"),
+            ("unknown", {**listing(id="m"), "running": {"running": [
+                {"model": "m", "state": "ready"}]}}, "loaded"),
+            ("unknown", {**listing(id="m"), "running": {"running": []}}, "not loaded"),
+            (old, {"api_v0_models": {"data": [{"id": "m", "state": "not-loaded"}]}}, "not loaded"),
+            (old, {new: {"models": [{"key": "m", "loaded_instances": [{}]}]}}, "loaded"),
+            (old, {new: {"models": [{"key": "m", "loaded_instances": []}]}}, "not loaded"),
+            ("LocalAI", {"system": {"loaded_models": [{"id": "m"}]}}, "loaded"),
+            ("LocalAI", {"system": {"loaded_models": []}}, "not loaded"),
+            ("Ollama", {"api_ps": {"models": []}}, "not loaded"),
+            ("Ollama", {"api_ps": {"models": [{"name": "m:latest"}]}}, "loaded"),
+            ("Ollama", {}, None),
+            # Another name of the same file: Ollama lists only the one that was asked for first.
+            ("Ollama", {"api_ps": {"models": [{"name": "copy", "digest": "d"}]},
+                        "api_tags": {"models": [{"name": "m", "digest": "d"}]}}, "loaded"),
+        ):
+            with self.subTest(engine, answers=answers):
+                self.assertEqual(queries.state(engine, "m", only(**answers)), expected)
+
+    def test_names_of_the_same_weights(self):
+        vllm = only(v1_models={"data": [{"id": "a", "root": "org/x"}, {"id": "b", "root": "org/x"},
+                                        {"id": "lora", "root": "org/x", "parent": "a"},
+                                        {"id": "c", "root": "org/y"}]})
+        self.assertEqual([(m["same_as"], m["is_alias"]) for m in queries.served_models(
+            "vLLM", vllm)], [(None, False), ("a", True), (None, False), (None, False)])
+        names = {"models": [{"name": name, "digest": f"manifest-{name}"} for name in "abc"]}
+        common = only(v1_models={"data": [{"id": name} for name in "abc"]}, api_tags=names)
+        own = {name: {**common, **only(api_show={"modelfile": f"FROM /x/blobs/sha256-{blob * 64}"})}
+               for name, blob in zip("abc", "112")}
+        self.assertEqual([(m["same_as"], m["is_alias"]) for m in queries.served_models(
+            "Ollama", common, own)], [(None, False), ("a", False), (None, False)])
+
+    def test_loaded_model_that_is_not_listed(self):
+        probes = only(v1_internal_model_info={"model_name": "mixtral"},
+                      v1_models={"data": [{"id": "gpt-3.5-turbo"}]})
+        self.assertEqual([(m["id"], m["state"]) for m in queries.served_models("unknown", probes)],
+                         [("mixtral", "loaded"), ("gpt-3.5-turbo", "not loaded")])
+
+
+class OllamaFacts(unittest.TestCase):
+    def facts(self, **more):
+        show = {"modelfile": "# FROM x\n\nFROM /home/jane/.ollama/models/blobs/sha256-"
+                + "5a" * 32 + "\nTEMPLATE x", "template": "{{ .Prompt }}",
+                "details": {"parent_model": "/home/jane/blobs/sha256-5a"}, "model_info": {
+                    "general.architecture": "llama", "general.basename": "SmolLM2",
+                    "general.organization": "/home/jane", "general.size_label": "135M"}, **more}
+        ps = {"models": [{"name": "m:latest", "size": 1000, "size_vram": 250}]}
+        return queries.model_facts("Ollama", "m", only(api_ps=ps, api_show=show))
+
+    def test_facts_of_a_loaded_model(self):
+        facts = self.facts()
+        self.assertEqual({name: facts.get(name) for name in (
+            "digest", "gpu_offload_ratio", "parent_model", "gguf_basename", "gguf_size_label",
+            "gguf_organization", "chat_template")}, {
+            "digest": "sha256:" + "5a" * 32, "gpu_offload_ratio": 0.25, "parent_model": None,
+            "gguf_basename": "SmolLM2", "gguf_size_label": "135M", "gguf_organization": None,
+            "chat_template": False})
+        self.assertNotIn("jane", json.dumps(facts))
+
+    def test_chat_templates(self):
+        for more, expected in (({"template": "{{ .Messages }}"}, True), ({"template": ""}, None),
+                               ({"model_info": {"tokenizer.chat_template": "x"}}, True),
+                               ({"template": None}, None), ({"template": " {{.Prompt}} "}, False)):
+            with self.subTest(more):
+                self.assertEqual(self.facts(**more).get("chat_template"), expected)
+
+    def test_windows_path_and_parent_model(self):
+        facts = self.facts(modelfile="FROM C:\\Users\\jane\\blobs\\sha256-" + "0b" * 32,
+                           details={"parent_model": "llama3.2:latest"})
+        self.assertEqual((facts["digest"], facts["parent_model"]),
+                         ("sha256:" + "0b" * 32, "llama3.2:latest"))
 
 
 class Contexts(unittest.TestCase):
@@ -74,7 +212,7 @@ class Contexts(unittest.TestCase):
         for engine, model_id, probes, words in (
             ("Ollama", "nomic-embed-text:latest", recorded("ollama"), "only while it is loaded"),
             ("Ollama", "llama3.2", changed("ollama", api_ps=loaded),
-             "does not report the context in force; to be sure: Start Ollama with "),
+             "does not report the context in force; to be sure: "),
             ("LM Studio", "gemma-3-270m-it-qat", recorded("lm-studio-v1"),
              "only while it is loaded"),
             ("Azure OpenAI", "gpt-4o", recorded("azure-openai"), "Azure OpenAI does not report"),
@@ -89,8 +227,7 @@ class Contexts(unittest.TestCase):
         less = changed("llama.cpp", **listing(id="m", meta={"n_ctx": 1024, "n_ctx_train": 8192}))
         load = "`lms unload qwen2.5-7b-instruct` and then `lms load qwen2.5-7b-instruct "
         for engine, name, model_id, tokens, words in (
-            ("Ollama", "ollama", "llama3.2", 8192, "`OLLAMA_CONTEXT_LENGTH=8192 ollama serve`"),
-            ("Ollama", "ollama", "llama3.2", 8192, "`PARAMETER num_ctx 8192`"),
+            ("Ollama", "ollama", "llama3.2", 8192, "OLLAMA_CONTEXT_LENGTH"),
             # -c is the total of all slots, -np their number.
             ("llama.cpp", less, "m", 8192, "`-c 16384 -np 2`"),
             ("llama.cpp", less, "m", 16_384, "trained for 8192 tokens"),
@@ -191,6 +328,32 @@ class CacheSwitches(unittest.TestCase):
 
 
 class Commands(unittest.TestCase):
+    def test_commands_and_remedies_of_each_system(self):
+        for system, start, longer, parallel in (
+                ("Linux", "OLLAMA_CONTEXT_LENGTH=4096 OLLAMA_NUM_PARALLEL=4 ollama serve",
+                 "sudo systemctl edit ollama", "sudo systemctl edit ollama"),
+                ("Darwin", "OLLAMA_CONTEXT_LENGTH=4096 OLLAMA_NUM_PARALLEL=4 ollama serve",
+                 "launchctl setenv OLLAMA_CONTEXT_LENGTH 8192",
+                 "launchctl setenv OLLAMA_NUM_PARALLEL 4"),
+                ("Windows", 'cmd /c "set OLLAMA_CONTEXT_LENGTH=4096&& set OLLAMA_NUM_PARALLEL=4&& '
+                 'ollama serve"', "setx OLLAMA_CONTEXT_LENGTH 8192", "setx OLLAMA_NUM_PARALLEL 4")):
+            with self.subTest(system), mock.patch.object(platform, "system",
+                                                           return_value=system):
+                self.assertEqual(queries.start_hint("Ollama"), start)
+                found = context("Ollama", "llama3.2", recorded("ollama"), 8192)
+                self.assertIn(longer, found["remedy"])
+                self.assertIn(parallel, queries.parallel_remedy("Ollama", 4, 4096))
+
+    def test_four_slots_in_each_engines_own_way(self):
+        for engine, words in (
+                ("Ollama", "OLLAMA_NUM_PARALLEL=4"), ("llama.cpp", "`-c 16384 -np 4`"),
+                ("LM Studio", "--context-length 4096 --parallel 4`"),
+                ("vLLM", "--max-num-seqs 4"), ("SGLang", "--max-running-requests 4"),
+                ("LocalAI", "LLAMACPP_PARALLEL=4")):
+            self.assertIn(words, queries.parallel_remedy(engine, 4, 4096, system="Linux"))
+        for engine in ("unknown", "Azure OpenAI", "llama-cpp-python", None):
+            self.assertIsNone(queries.parallel_remedy(engine, 4, 4096))
+
     def test_start_hints(self):
         self.assertEqual(queries.start_hint("llama.cpp"),
                          "llama-server -m MODEL.gguf -c 16384 -np 4")

@@ -9,7 +9,8 @@ NOTHING = dict.fromkeys(servers.FACT_NAMES)
 LLAMA32_DIGEST = "365c0bd3c000a25d28ddbf732fe1c6add414de7275464c4e4d1c3b5fcb5d8ad1"
 NOMIC_DIGEST = "0a109f422b47e3a30ba2b10eca18548e944e8a23073ee3f3e947efcf3c45e59f"
 QWEN_STUDIO = {"quantization": "Q4_K_M", "file_bytes": 4_683_073_952, "family": "qwen2",
-               "trained_context_tokens": 32_768}
+               "trained_context_tokens": 32_768, "file_format": "gguf",
+               "publisher": "lmstudio-community"}
 LISTED, UNKNOWN = "/v1/models max_model_len", (None, None)
 
 
@@ -41,7 +42,8 @@ EXPECTED = {
         named("llama.cpp", build="b0-unknown", by="Server header"),
         {"smollm2-135m": (
             True, {"quantization": "F16", "parameters_count": 134_515_008,
-                   "file_bytes": 269_100_288, "trained_context_tokens": 8192},
+                   "file_bytes": 269_100_288, "trained_context_tokens": 8192,
+                   "file_name": "smollm2-135m-f16.gguf", "speculative": "none"},
             (4096, "/v1/models meta.n_ctx"))}, (2, "/props total_slots")),
     "llamafile": (
         named("llamafile", "0.9.3", by="Server header"),
@@ -49,23 +51,30 @@ EXPECTED = {
     "lm-studio-v0": (
         named("LM Studio", by="/api/v0/models"),
         {"qwen2.5-7b-instruct": (
-            True, {"quantization": "Q4_K_M", "family": "qwen2", "trained_context_tokens": 32_768},
+            True, {"quantization": "Q4_K_M", "family": "qwen2", "trained_context_tokens": 32_768,
+                   "file_format": "gguf", "publisher": "lmstudio-community"},
             (4096, "/api/v0/models loaded_context_length")),
          "gemma-3-270m-it-qat": (
-             True, {"quantization": "4bit", "family": "gemma3", "trained_context_tokens": 32_768},
+             True, {"quantization": "4bit", "family": "gemma3", "trained_context_tokens": 32_768,
+                    "file_format": "mlx", "publisher": "mlx-community"},
              UNKNOWN),
          "text-embedding-nomic-embed-text-v1.5": (
              False, {"quantization": "Q4_0", "family": "nomic-bert",
-                     "trained_context_tokens": 2048}, UNKNOWN)}, UNKNOWN),
+                     "trained_context_tokens": 2048, "file_format": "gguf",
+                     "publisher": "nomic-ai"}, UNKNOWN)}, UNKNOWN),
     "lm-studio-v1": (
         named("LM Studio", by="/api/v1/models"),
-        {"qwen2.5-7b-instruct": (True, QWEN_STUDIO, (4096, "/api/v1/models context_length")),
+        {"qwen2.5-7b-instruct": (
+            True, {**QWEN_STUDIO, "flash_attention": "on", "batch_tokens": 512},
+            (4096, "/api/v1/models context_length")),
          "gemma-3-270m-it-qat": (
              True, {"quantization": "Q4_0", "file_bytes": 241_410_208, "family": "gemma3",
-                    "trained_context_tokens": 32_768}, UNKNOWN),
+                    "trained_context_tokens": 32_768, "file_format": "gguf",
+                    "publisher": "lmstudio-community"}, UNKNOWN),
          "text-embedding-nomic-embed-text-v1.5": (
              False, {"quantization": "F16", "file_bytes": 274_290_560,
-                     "trained_context_tokens": 2048}, UNKNOWN),
+                     "trained_context_tokens": 2048, "file_format": "gguf",
+                     "publisher": "gaianet"}, UNKNOWN),
          "qwen2.5-7b-instruct:2": (True, QWEN_STUDIO, (8192, "/api/v1/models context_length"))},
         UNKNOWN),
     "localai": (
@@ -78,11 +87,13 @@ EXPECTED = {
         {"llama3.2:latest": (
             True, {"quantization": "Q4_K_M", "parameters_count": 3_212_749_888,
                    "file_bytes": 2_019_393_189, "digest": LLAMA32_DIGEST, "family": "llama",
-                   "trained_context_tokens": 131_072}, (4096, "/api/ps context_length")),
+                   "trained_context_tokens": 131_072, "chat_template": True,
+                   "gpu_offload_ratio": 0.0}, (4096, "/api/ps context_length")),
          # /api/show describes one model; these have none of their own.
          "hf.co/bartowski/Qwen2.5-7B-Instruct-GGUF:Q8_0": (
              True, {"quantization": "Q8_0", "file_bytes": 8_098_525_888,
-                    "digest": LLAMA32_DIGEST[::-1], "family": "qwen2"}, UNKNOWN),
+                    "digest": LLAMA32_DIGEST[::-1], "family": "qwen2",
+                    "source_repository": "bartowski/Qwen2.5-7B-Instruct-GGUF"}, UNKNOWN),
          "nomic-embed-text:latest": (
              False, {"quantization": "F16", "file_bytes": 274_302_450, "digest": NOMIC_DIGEST,
                      "family": "nomic-bert"}, UNKNOWN)}, UNKNOWN),
@@ -102,7 +113,8 @@ EXPECTED = {
     "tgi": (
         named("TGI", "3.3.6", "db931fc5c0a3f2b8b3a2d4f5e6a7b8c9d0e1f2a3", "/info"),
         {"meta-llama/Llama-3.2-1B-Instruct": (
-            True, {"digest": "e9f8effbab1cbdc515c11ee6e098e3d5a9f51e14"},
+            True, {"digest": "e9f8effbab1cbdc515c11ee6e098e3d5a9f51e14",
+                   "source_repository": "meta-llama/Llama-3.2-1B-Instruct"},
             (4096, "/info max_total_tokens"))}, UNKNOWN),
     "transformers": (named("transformers serve", by="/load_model"), {}, UNKNOWN),
     "unknown": (named("unknown"), {"house-model": (True, {}, UNKNOWN)}, UNKNOWN),
@@ -134,8 +146,9 @@ class RecordedAnswers(unittest.TestCase):
             probes, engine = recorded(name), identity["name"]
             with self.subTest(name):
                 self.assertEqual(queries.identify(probes), identity)
-                self.assertEqual(queries.served_models(probes), [
-                    {"id": i, "chat": chat} for i, (chat, _, _) in models.items()])
+                self.assertEqual([(m["id"], m["chat"]) for m in queries.served_models(
+                    engine, probes_for(name, None))], [
+                        (i, chat) for i, (chat, _, _) in models.items()])
                 self.assertEqual(tuple(queries.slots(engine, probes).values()), slots)
             for model_id, (_, facts, context) in models.items():
                 with self.subTest(name, model=model_id):
@@ -191,7 +204,8 @@ class RecordedAnswers(unittest.TestCase):
 
 def ask_everything(probes, name, model_id):
     """Call every query; the results must be JSON."""
-    results = [queries.identify(probes), queries.served_models(probes), queries.slots(name, probes),
+    results = [queries.identify(probes), queries.served_models(name, probes),
+               queries.slots(name, probes),
                queries.model_facts(name, model_id, probes),
                queries.context_in_force(name, model_id, probes, 9_999_999)]
     json.dumps(results, allow_nan=False).encode("ascii")
@@ -225,7 +239,7 @@ class Imitators(unittest.TestCase):
         probes = changed("ollama", v1_models={"object": "list", "data": None},
                          api_tags={"models": []}, api_ps={"models": []})
         self.assert_engine(probes, "Ollama")
-        self.assertEqual(queries.served_models(probes), [])
+        self.assertEqual(queries.served_models("unknown", probes), [])
 
     def test_tabbyapi_that_answers_in_koboldcpps_name_is_unknown(self):
         self.assert_engine(changed(
@@ -367,8 +381,8 @@ class VersionsAndFacts(unittest.TestCase):
                 with self.subTest(value, meta=meta):
                     props = {"model_path": "/home/jane/x-Q5_K_M.gguf", **props}
                     probes = changed("llama.cpp", **listing(id="x", meta=meta), props=props)
-                    self.assertEqual(queries.model_facts("llama.cpp", "x", probes),
-                                     {**NOTHING, "quantization": expected})
+                    self.assertEqual(queries.model_facts("llama.cpp", "x", probes), {
+                        **NOTHING, "quantization": expected, "file_name": "x-Q5_K_M.gguf"})
 
     def test_folder_behind_an_alias_names_the_quantization(self):
         probes = changed("vllm", **listing(id="chat", owned_by="vllm", root="/home/jane/Qwen-AWQ"))
@@ -378,8 +392,17 @@ class VersionsAndFacts(unittest.TestCase):
         paths = answers.PROBE_PATHS
         self.assertEqual(len(set(paths)), len(paths))
         self.assertFalse({"/health", "/slots", "/health_generate"} & set(paths))
-        for path, body in queries.EXTRA_POSTS.values():
-            self.assertEqual((path, body("m")), ("/api/show", {"model": "m"}))
+        for name in ("Ollama", "LocalAI"):
+            self.assertEqual(servers.ENGINES[name].model_request("m", {}),
+                             ("POST", "/api/show", {"model": "m"}, "/api/show"))
+
+    def test_router_is_asked_only_about_a_loaded_model_and_may_not_load_it(self):
+        engine = servers.ENGINES["llama.cpp"]
+        for value, expected in (("loaded", ("GET", "/props?model=a%2Fb&autoload=false", None,
+                                            "/props")), ("unloaded", None)):
+            probes = only(props={"role": "router"}, **listing(id="a/b", status={"value": value}))
+            self.assertEqual(engine.model_request("a/b", probes), expected)
+        self.assertIsNone(engine.model_request("smollm2-135m", recorded("llama.cpp")))
 
     def test_answers_hold_no_place_outside_of_the_probe_paths(self):
         known = {*answers.PROBE_PATHS, "/api/show"}
@@ -388,7 +411,8 @@ class VersionsAndFacts(unittest.TestCase):
                       *engine.marks_at, *(p for at in engine.facts_at.values() for p in at)]
             with self.subTest(name):
                 self.assertLessEqual({place.split()[0] for place in places if place}, known)
-                self.assertLessEqual(set(engine.facts_at), set(servers.FACT_NAMES))
+                self.assertLessEqual(set(engine.facts_at),
+                                     {*servers.FACT_NAMES, *servers.MORE_FACT_NAMES})
 
 
 if __name__ == "__main__":

@@ -169,8 +169,34 @@ class Values(unittest.TestCase):
                 ("HTTPS://H.example", ("https://h.example:443", "https", "h.example", 443, "")),
                 ("https://h:1/api/v1", ("https://h:1/api", "https", "h", 1, "/api")),
                 ("http://h/v1/x", ("http://h:80/v1/x", "http", "h", 80, "/v1/x")),
+                ("http://h/v1/chat/completions", ("http://h:80", "http", "h", 80, "")),
+                ("http://h/v1/models", ("http://h:80", "http", "h", 80, "")),
+                ("http://h/openai/v1/", ("http://h:80/openai", "http", "h", 80, "/openai")),
+                ("http://h/v3", ("http://h:80", "http", "h", 80, "/v3", "/v3")),
+                ("http://h/v1beta", ("http://h:80", "http", "h", 80, "/v1beta", "/v1beta")),
+                ("http://h/x/v4/chat/completions",
+                 ("http://h:80/x", "http", "h", 80, "/x/v4", "/v4")),
+                ("http://h/api", ("http://h:80", "http", "h", 80, "/api", "/api")),
+                ("http://h/api/chat/completions", ("http://h:80", "http", "h", 80, "/api", "/api")),
                 ("[::1]:8080", ("http://[::1]:8080", "http", "::1", 8080, ""))):
             self.assertEqual(cli.parse_target(text), cli.Target(*expected), text)
+
+
+    def test_url_of_a_path(self):
+        for text, api, other in (
+                ("http://h", "http://h:80/v1/models", "http://h:80/props"),
+                ("http://h/p/v1", "http://h:80/p/v1/models", "http://h:80/p/props"),
+                ("http://h/p/v3", "http://h:80/p/v3/models", "http://h:80/p/props"),
+                ("http://h/api", "http://h:80/api/models", "http://h:80/props")):
+            target = cli.parse_target(text)
+            self.assertEqual((target.url_of("/v1/models"), target.url_of("/props")), (api, other))
+
+    def test_other_place_of_the_api(self):
+        for text, expected in (("http://h", None), ("http://h/v3", None),
+                               ("http://h/a/b", "http://h:80/a/b/models"),
+                               ("http://h/api", "http://h:80/api/v1/models")):
+            other = cli.other_api(cli.parse_target(text))
+            self.assertEqual(other and other.url_of("/v1/models"), expected)
 
 
 class Combinations(unittest.TestCase):

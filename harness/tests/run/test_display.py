@@ -165,30 +165,76 @@ class Probes(unittest.TestCase):
         facts = {"quantization": "Q4_K_M", "family": "qwen2", "trained_context_tokens": 32768}
         return {"url": "http://127.0.0.1:8080", "slots": {},
                 "engine": {"name": "llama.cpp", "version": "b1\x1b"}, "models": [
-                    {"id": "m", "chat": True, "facts": facts,
-                     "context": {"effective_tokens": 8192, "remedy": None}},
-                    {"id": "e\x1b", "chat": False, "facts": dict.fromkeys(facts),
-                     "context": {"effective_tokens": None, "remedy": "Start it with -c 4096."}}],
+                    self.model("m", facts=facts, context={"effective_tokens": 8192,
+                                                          "remedy": None}),
+                    self.model("e\x1b", chat=False, context={
+                        "effective_tokens": None, "remedy": "Start it with -c 4096."})],
                 **changes}
 
+    def model(self, name: str, **changes: Any) -> dict[str, Any]:
+        facts = dict.fromkeys(("quantization", "family", "trained_context_tokens"))
+        return {"id": name, "chat": True, "facts": facts, "remote": None, "state": None,
+                "same_as": None, "size_bytes": None, "chat_template": None,
+                "context": {"effective_tokens": None, "remedy": None}, **changes}
+
+    def text(self, found: Any, hello: Any, *words: str) -> str:
+        options = cli.parse_options(run_benchmark.build_parser(), ["--probe", *words],
+                                    run_benchmark.defaults())
+        return display.probe_text(found, hello, options)
+
     def test_text_of_a_probe(self):
-        self.assertEqual(display.probe_text([self.found()], call()), """\
+        self.assertEqual(self.text([self.found()], call(model="m")), """\
 http://127.0.0.1:8080: llama.cpp b1\\x1b
   m  (Q4_K_M, qwen2, context 8192 tokens, trained for 32768)
   e\\x1b  (not a chat model)
     Start it with -c 4096.
-1/1  20q  q1  ok, 41 tokens, TTFT 200 ms, 100 tokens/s""")
+1/1  20q  q1  ok, 41 tokens, TTFT 200 ms, 100 tokens/s
+next: python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --models m --phases all \
+--plan""")
+
+    def test_next_command_repeats_the_options(self):
+        last = self.text([self.found()], call(model="m"), "--api-key-env", "KEY", "--phases",
+                         "5q", "--json").splitlines()[-1]
+        self.assertEqual(last, "next: python3 harness/run_benchmark.py --target-url "
+                         "http://127.0.0.1:8080 --models m --phases 5q --api-key-env KEY --plan")
+
+    def test_failed_hello_gives_no_next_command(self):
+        text = self.text([self.found()], call(model="m", outcome="http_error"))
+        self.assertNotIn("next:", text)
+
+    def test_models_that_are_not_loaded_are_offered_smallest_first(self):
+        models = [self.model("big", state="not loaded", size_bytes=40_000_000_000),
+                  self.model("cloud", state="not loaded", remote="remote_host https://x"),
+                  self.model("twin", state="not loaded", same_as="big"),
+                  self.model("small", state="not loaded", size_bytes=400_000_000)]
+        lines = self.text([self.found(models=models, slots={"count": 4})], None).splitlines()
+        self.assertEqual(lines[0], r"http://127.0.0.1:8080: llama.cpp b1\x1b, 4 slots")
+        self.assertIn("  cloud  (not loaded, computed elsewhere: remote_host https://x; it cannot "
+                      "be submitted)", lines)
+        self.assertIn("  twin  (not loaded, the same weights as big)", lines)
+        self.assertEqual([line.split()[0] for line in lines[6::2]], ["small", "big"])
+        self.assertIn(" --models small ", lines[7])
+
+    def test_answer_of_another_model_is_named(self):
+        hello = call(model="m", flags=["model_mismatch"], response__model="mixtral")
+        self.assertIn("  asked of m, answered by mixtral: ",
+                      self.text([self.found()], hello).splitlines()[-2])
+
+    def test_letters_of_other_scripts_stay(self):
+        text = self.text([self.found(models=[self.model("\u901a\u4e49-7b\u202e")])], None)
+        self.assertIn("  \u901a\u4e49-7b\\u202e", text)
 
     def test_server_without_a_list_is_named(self):
-        text = display.probe_text([self.found(models=[], engine={"name": "unknown",
-                                                                 "version": None})], call())
+        text = self.text([self.found(models=[], engine={"name": "unknown", "version": None})],
+                         call())
         self.assertTrue(text.startswith("http://127.0.0.1:8080: unknown\n"))
         self.assertIn("--models", text)
 
     def test_several_endpoints_end_with_a_choice(self):
-        lines = display.probe_text([self.found(), self.found()], None).splitlines()
+        lines = self.text([self.found(), self.found()], None).splitlines()
         self.assertEqual(sum(line.startswith("http://127.0.0.1:8080: ") for line in lines), 2)
-        self.assertIn("--target-url", lines[-1])
+        self.assertEqual(lines[-1], "  python3 harness/run_benchmark.py --target-url "
+                         "http://127.0.0.1:8080 --probe")
 
     def test_no_endpoint_shows_how_to_start_one(self):
         text = display.no_endpoint("http://h\x1b", OPTIONS,
