@@ -24,7 +24,8 @@ class ServedModels(unittest.TestCase):
     def test_shapes_of_a_list(self):
         entries = [{"id": "a"}, {"name": "b"}, {"model": "c"}, {"key": "d"}]
         for shape in (entries, {"data": entries}, {"models": entries},
-                      {"data": {"models": entries}}, {"result": {"data": entries}}, ["a", "b", "c", "d"],
+                      {"data": {"models": entries}}, {"result": {"data": entries}},
+                      ["a", "b", "c", "d"],
                       {"object": "list", "models": ["a", "b", "c", "d"]},
                       {"models": {name: {"size": 1} for name in "abcd"}}):
             with self.subTest(shape):
