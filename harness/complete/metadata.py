@@ -198,7 +198,8 @@ def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine],
     facts, slots = identified.get("facts") or {}, identified.get("slots") or {}
     contexts: list[Any] = [one for one in manifest["contexts"] if one["model"] == model]
     context = identified.get("context") or (contexts[0] if contexts else {})
-    found = {name: reported(facts.get(name)) for name in Facts.__annotations__}
+    found = {name: reported(facts.get(name)) for name in Facts.__annotations__
+             if name in Facts.__required_keys__ or facts.get(name) is not None}
     if facts.get("gpu_offload_ratio") is not None:
         found["gpu_offload_ratio"] = known(facts["gpu_offload_ratio"], "server")     # 0 is a value
     found["context_effective_tokens"] = reported(context.get("effective_tokens"),

@@ -126,13 +126,7 @@ class Slots(TypedDict):
     source: Optional[str]
 
 
-class ModelState(TypedDict, total=False):
-    """Whether the model was in memory at that moment, where the engine reports it."""
-
-    state: Optional[str]
-
-
-class EndpointIdentified(Event, ModelState):
+class EndpointIdentified(Event):
     """Information from the server about itself and one model; read again after a model load."""
     event: Literal["endpoint_identified"]
     model: str

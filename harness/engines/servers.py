@@ -641,7 +641,7 @@ class VLLM(Engine):
     name = "vLLM"
     owner = "vllm"
     usual_port = 8000
-    start_command = "vllm serve MODEL --max-model-len 4096 --max-num-seqs 4"
+    start_command = "vllm serve MODEL --max-model-len 4096"
     facts_at = {"source_repository": ("/v1/models root",)}
     parallel_remedy = "Start vLLM with `--max-num-seqs {slots}` or without that option."
     remedy = "Start vLLM with `--max-model-len {tokens}`."

@@ -308,11 +308,10 @@ class State:
         """Return the fields of `endpoint_identified`."""
         served = self.served[model]
         context = queries.context_in_force(self.engine, served, probes, self.num_ctx)
-        state = queries.state(self.engine, served, probes)
         self.effective_tokens[model] = context["effective_tokens"]
         return {"model": model, "engine": queries.identify(probes),
                 "facts": queries.model_facts(self.engine, served, probes), "context": context,
-                "slots": queries.slots(self.engine, probes), "state": state,
+                "slots": queries.slots(self.engine, probes),
                 "prompt_cache_method": self.manifest["prompt_cache"]["method"]}
 
 

@@ -217,7 +217,8 @@ class Maker:
             self.spec.tag, "--no-hostname", *self.spec.more], run_benchmark.defaults())
         engine = queries.identify(self.probes)
         self.served, self.skipped = manifests.choose_models(
-            options, queries.served_models(engine["name"], self.probes))
+            options, queries.served_models(engine["name"], {
+                path: one for path, one in self.probes.items() if path != "/api/show"}))
         found = manifests.RunContext(
             str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
             run_benchmark.HARNESS_VERSION, dict(run_benchmark.CANONICAL_OPTIONS), SUITES,

@@ -155,8 +155,6 @@ class Choice(Servers):
             with open(os.path.join(outcome.document["folder"], "run.jsonl"), "rb") as file:
                 events = [json.loads(line) for line in file]
             self.assertEqual([e["cold"] for e in events if e["event"] == "call_finished"], expected)
-            self.assertEqual([e["state"] for e in events if e["event"] == "endpoint_identified"],
-                             ["loaded" if loaded else "not loaded"])
 
 
 class BasePaths(Servers):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from core.text import printable
+from engines import queries
+from engines.answers import Probe
 from run import timing
 from tests.scripted_endpoint import (
     ANSWER,
@@ -319,8 +321,9 @@ class Ollama(Failures):
         self.assertEqual(before, {
             "requested_tokens": 4096, "effective_tokens": None, "source": None, "remedy": None,
             "reason": "Ollama reports the context of a model only while it is loaded"})
-        remedy = ("Start Ollama with `OLLAMA_CONTEXT_LENGTH=4096 ollama serve`, or put `PARAMETER "
-                  "num_ctx 4096` into the model's Modelfile.")
+        remedy = queries.context_in_force("Ollama", "llama3.2:latest", {
+            "/api/ps": Probe(200, {}, {"models": [{"name": "llama3.2:latest",
+                                                   "context_length": 2048}]}, "")}, 4096)["remedy"]
         reason = "the server gives a request 2048 tokens; 4096 were requested"
         self.assertEqual(after, {
             "requested_tokens": 4096, "effective_tokens": 2048, "remedy": remedy,

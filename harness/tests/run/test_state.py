@@ -357,8 +357,7 @@ class CallFields(unittest.TestCase):
             "model": "m", "engine": queries.identify(NO_PROBES),
             "facts": queries.model_facts("llama.cpp", "/served/m", NO_PROBES),
             "context": queries.context_in_force("llama.cpp", "/served/m", NO_PROBES, 4096),
-            "slots": queries.slots("llama.cpp", NO_PROBES), "state": None,
-            "prompt_cache_method": "salt"})
+            "slots": queries.slots("llama.cpp", NO_PROBES), "prompt_cache_method": "salt"})
         probes = {"/v1/models": answers.Probe(200, {}, {"data": [{
             "id": "/served/m", "object": "model", "max_model_len": 2048}]}, "")}
         of = known(engine="vLLM")
