@@ -76,6 +76,9 @@ def probe_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options
         version = f" {printable(engine['version'])}" if engine["version"] else ""
         lines.append(f"{printable(one['url'])}: {printable(engine['name'])}{version}"
                      + (f", {slots} slot{'s' * (slots > 1)}" if slots else ""))
+        more_slots = queries.parallel_remedy(engine["name"], options.lanes, options.num_ctx)
+        if slots and slots < options.lanes and more_slots:
+            lines.append(f"  parallel requests wait for each other. {more_slots}")
         for model in one["models"]:
             shown = _model_words(model)
             lines.append(f"  {readable(model['id'])}" + (f"  ({', '.join(shown)})" if shown

@@ -215,6 +215,12 @@ next: python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --mode
         self.assertEqual([line.split()[0] for line in lines[6::2]], ["small", "big"])
         self.assertIn(" --models small ", lines[7])
 
+    def test_fewer_slots_than_lanes(self):
+        text = self.text([self.found(slots={"count": 1})], None)
+        self.assertIn(", 1 slot\n  parallel requests wait for each other. Start llama-server with "
+                      "`-c 16384 -np 4`", text)
+        self.assertNotIn("wait for each other", self.text([self.found(slots={"count": 4})], None))
+
     def test_answer_of_another_model_is_named(self):
         hello = call(model="m", flags=["model_mismatch"], response__model="mixtral")
         self.assertIn("  asked of m, answered by mixtral: ",
