@@ -54,7 +54,7 @@ from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest
 from core.suites import Question, load_suites
 from core.text import Parser, command, print_safe
-from engines import answers, queries
+from engines import queries
 from machine import awake, gauges
 from run import calibration, cli, discover, display, sse
 from run import reply as replies
@@ -597,27 +597,8 @@ def wait_for_server(client: Client, options: Options, url: Optional[str],
         if reply.status != 503 or time.monotonic() + LOADING_PAUSE_S > until_s:
             break
         time.sleep(LOADING_PAUSE_S)                        # it reports that it is loading
-    first, other = client.target, cli.other_api(client.target)
-    if other and reply.status and not answers.lists_models(discover.probe_of(reply)):
-        client.target = other
-        second = client.send("GET", "/v1/models", None, min(timeout_s, 30.0))
-        if answers.lists_models(discover.probe_of(second)):
-            return
-        client.target = first
-    discover.require_usable_server(reply, url, options, scan_ports,
-                                   lambda: api_elsewhere(client, timeout_s))
-
-
-def api_elsewhere(client: Client, timeout_s: float) -> Optional[str]:
-    """The URL of the API of a server that has it at another usual path, or None."""
-    given = client.target
-    for api in discover.OTHER_APIS:
-        client.target = given._replace(api=api)
-        reply = client.send("GET", "/v1/models", None, min(timeout_s, discover.ASK_TIMEOUT_S))
-        if answers.lists_models(discover.probe_of(reply)):
-            return given.base + api
-    client.target = given
-    return None
+    if not (reply.status and discover.found_api(client, reply)):
+        discover.require_usable_server(reply, url, options, scan_ports, client)
 
 
 def scan_ports() -> list[Json]:
@@ -629,9 +610,8 @@ def scan_ports() -> list[Json]:
             client = Client(cli.parse_target(f"{host}:{port}"))
             reply = client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S)
             if reply.status is not None:
-                if not answers.is_web_page(discover.probe_of(reply)):
-                    found.append(discover.describe(client.send, client.target.base,
-                                                   int(CANONICAL_OPTIONS["num_ctx"])))
+                found += [] if discover.is_web_page(reply) else [discover.describe(
+                    client.send, client.target.base, int(CANONICAL_OPTIONS["num_ctx"]))]
                 break
     return found
 

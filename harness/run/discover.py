@@ -14,7 +14,7 @@ from core.suites import Question
 from core.text import printable
 from engines import answers, queries
 from run import display
-from run.cli import DEFAULT_URL, Options
+from run.cli import DEFAULT_URL, Options, other_api
 from run.manifest import (
     RunContext,
     assemble,
@@ -69,6 +69,37 @@ def probe_of(reply: Reply) -> answers.Probe:
                          reply.head.decode("utf-8", "replace"))
 
 
+def is_web_page(reply: Reply) -> bool:
+    """Whether a reply is HTML, as web servers give for any path."""
+    return answers.is_web_page(probe_of(reply))
+
+
+def found_api(client: Any, reply: Reply) -> bool:
+    """Whether the API is at the target's path and not in /v1 below it; then `client` uses it.
+
+    reply: to /v1/models where the client looks first.
+    """
+    first, other = client.target, other_api(client.target)
+    if other is None or answers.lists_models(probe_of(reply)):
+        return False
+    client.target = other
+    if answers.lists_models(probe_of(client.send("GET", "/v1/models", None, ASK_TIMEOUT_S))):
+        return True
+    client.target = first
+    return False
+
+
+def _api_elsewhere(client: Any) -> Optional[str]:
+    """The URL of the API of a server that has it at another usual path, or None."""
+    given = client.target
+    for api in OTHER_APIS:
+        client.target = given._replace(api=api)
+        if answers.lists_models(probe_of(client.send("GET", "/v1/models", None, ASK_TIMEOUT_S))):
+            return f"{given.base}{api}"
+    client.target = given
+    return None
+
+
 def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) -> Optional[bool]:
     """Whether a model is loaded now; None, without a request, if the engine does not report it.
 
@@ -84,20 +115,19 @@ def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) 
 
 
 def require_usable_server(reply: Reply, url: Optional[str], options: Options,
-                          scan: Callable[[], list[Json]],
-                          elsewhere: Callable[[], Optional[str]]) -> None:
+                          scan: Callable[[], list[Json]], client: Any) -> None:
     """Raise EndpointError if the answer to /v1/models shows that no call can succeed.
 
     url: as given, None if no URL was given; scan: describes the servers on the usual ports;
-    elsewhere: finds the API at another path.
+    client: the runner's, for another path of the API.
     """
     if reply.status is None:
         raise EndpointError(display.no_endpoint(url, options, reply.failure, scan()))
     if reply.status in REDIRECTS and reply.failure:
         raise EndpointError(f"{printable(url or DEFAULT_URL)}: {reply.failure[1]}")
     require_key_accepted(reply.status, options.api_key_env is not None)
-    if answers.is_web_page(probe_of(reply)):
-        place = elsewhere()
+    if is_web_page(reply):
+        place = _api_elsewhere(client)
         raise EndpointError(
             f"{printable(url or DEFAULT_URL)} answers /v1/models with a web page (HTML, HTTP "
             f"{reply.status}), not with a list of models; " + (
