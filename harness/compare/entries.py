@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any, Callable, NamedTuple, Optional
 
-from core import metric_definitions, schema, suites
+from core import metric_definitions, release, schema, suites
 
 from compare import identity
 from compare.identity_names import size_as_sold_gib
@@ -195,7 +195,8 @@ def read_submission(manifest: Any, metadata: Any, hardware: Any) -> Submission:
         for name, (facts, declared) in models.items()}
     return Submission(
         run_id, handle, field(metadata, "run.started_at", TEXT),
-        _device(parts, cards, tag, reached), machine, runtime, _asked(manifest),
+        _shared(_device(parts, cards, tag, reached)), _shared(machine), _shared(runtime),
+        _asked(manifest),
         field(metadata, "synthetic", BOOL), field(metadata, "run.class", TEXT),
         _flags(metadata, "run_flags"),
         tuple(_entry(cell, about) for cell in field(metadata, "cells", LIST)))
@@ -213,7 +214,14 @@ def _entry(cell: Any, about: dict[str, tuple[Json, identity.Model, Any]]) -> Ent
         field(cell, "cold", BOOL), field(cell, "planned", COUNT),
         field(cell, "ok", COUNT) + field(cell, "failed", COUNT), dict(_numbers(cell)),
         field(cell, "checks.passed", COUNT), field(cell, "checks.total", COUNT),
-        _flags(cell, "flags"), facts.get("context_effective_tokens"), identified, configuration)
+        _flags(cell, "flags"), facts.get("context_effective_tokens"), _shared(identified),
+        _shared(configuration))
+
+
+@functools.lru_cache(maxsize=None)
+def _shared(value: Any) -> Any:
+    """One object for equal values, which are the same in most runs of a machine."""
+    return value
 
 
 def _numbers(cell: Any) -> Iterator[tuple[str, float]]:
@@ -229,11 +237,14 @@ def _asked(manifest: Any) -> Json:
     options = field(manifest, "canonical_options", OBJECT)
     changed = field(manifest, "canonical_options_overrides", OBJECT)
     names = [name for name in changed if name in options]
+    hashes = field(manifest, "files_sha256", OBJECT)
+    released = release.RELEASES[next(reversed(release.RELEASES))]
     overrides = {name: (field(changed, name, NUMBER_OR_NULL), field(options, name, NUMBER_OR_NULL))
                  for name in names}
     return {"harness_version": field(manifest, "harness_version", TEXT), "overrides": overrides,
             "num_ctx": field({**options, **changed}, "num_ctx", NUMBER_OR_NULL),
-            "hashes": field(manifest, "files_sha256", OBJECT)}
+            "changed": frozenset(path for path, digest in released.items()
+                                 if hashes.get(path) != digest)}
 
 
 # --- machines as they are shown ------------------------------------------------------------------

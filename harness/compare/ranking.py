@@ -54,7 +54,7 @@ def _workload_differences(submission: reading.Submission,
     if asked["harness_version"] != newest:
         yield f"harness {asked['harness_version']}, ranked is {newest}"
     path = phase_path(entry.phase)
-    if path in SUITE_PATHS and asked["hashes"].get(path) != release.RELEASES[newest][path]:
+    if path in asked["changed"]:
         yield f"{path.rpartition('/')[2]} was changed"
     for name, (value, canonical) in sorted(asked["overrides"].items()):
         yield f"{name} {_plain(value)}, not {_plain(canonical)}"
