@@ -411,7 +411,8 @@ class ProbeAndPlan(Runs):
         self.assertEqual(set(document), {"manifest", "calls", "hello", "estimate"})
         self.assertEqual((document["calls"], document["hello"]["outcome"]), (26, "ok"))
         self.assertEqual(schema.validate(document["manifest"], "manifest"), [])
-        self.assertEqual(document["estimate"], {"most_s": 60.0, "typical_s": 20.0, "longest_s": 9.0})
+        self.assertEqual(document["estimate"],
+                         {"most_s": 60.0, "typical_s": 20.0, "longest_s": 9.0})
 
     def test_probe_makes_one_call_and_plan_a_second_warm_one(self):
         for mode, chats in (("--probe", 1), ("--plan", 2)):
