@@ -218,7 +218,7 @@ def _entry(cell: Any, about: dict[str, tuple[Json, identity.Model, Any]]) -> Ent
         _shared(configuration))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _shared(value: Any) -> Any:
     """One object for equal values, which are the same in most runs of a machine."""
     return value
