@@ -143,7 +143,10 @@ def _model_claims(model: Any, calls: Sequence[Any]) -> Problems:
     for text in texts if total and not MIXTURE.search(" ".join(texts)) else ():
         sizes = [float(number) * (1e9 if unit in "bB" else 1e6)
                  for number, unit in SIZE.findall(text)]
-        if sizes and not any(1 / SIZE_RATIO < total / size < SIZE_RATIO for size in sizes):
+        # Some mixtures of experts are named for the part of them that is active.
+        counts = [count for count in (total, held["active_parameters_count"]) if count]
+        if sizes and not any(1 / SIZE_RATIO < count / size < SIZE_RATIO
+                             for size in sizes for count in counts):
             yield "claim-contradicted", f"{schema.shown(text)} has {total} parameters"
             break
     bits = held["bits_per_weight"]
