@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any, Callable, NamedTuple, Optional
 
-from core import metric_definitions, release, schema, suites
-
 from compare import identity
 from compare.identity_names import size_as_sold_gib
+from core import metric_definitions, release, schema, suites
 
 Json = dict[str, Any]
 

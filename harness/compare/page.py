@@ -20,9 +20,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from core import ledger, metric_definitions, metrics, suites
-
 from compare import entries, ranking
+from core import ledger, metric_definitions, metrics, suites
 
 Json = dict[str, Any]
 

@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from core import metric_definitions, metrics, release, suites
-
 from compare import entries as reading
 from compare import identity, verdicts
+from core import metric_definitions, metrics, release, suites
 
 Json = dict[str, Any]
 

@@ -16,11 +16,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+from compare import verdicts
 from core import metric_definitions, metrics
 from core.records import CallFinished
 from core.text import fit_table, format_number, printable, wrapped
-
-from compare import verdicts
 
 Json = dict[str, Any]
 

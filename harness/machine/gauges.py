@@ -10,7 +10,6 @@ import time
 from typing import Any, Callable, NamedTuple, Optional
 
 from core.errors import StorageError
-
 from machine import gpus, linux, macos, system
 
 GAUGES = ("load_1m", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes", "cpu_mhz",

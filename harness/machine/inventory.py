@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from core import schema
-
 from machine import linux, macos, system, windows
 
 SCHEMA_VERSION = "1"

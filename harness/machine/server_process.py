@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from core import privacy
-
 from machine import gguf, system
 
 Flags = list[tuple[str, Optional[str]]]

@@ -1,8 +1,8 @@
 """Turn the read times of one response into the `timing` fields of its ledger line."""
 from __future__ import annotations
 
-import time
 import math
+import time
 from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple, Optional, TypedDict

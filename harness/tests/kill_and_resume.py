@@ -31,12 +31,10 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engines import answers
 from core import answer_checks, files, ledger, plan, release
 from core import suites as suitess
-from engines import queries
+from engines import answers
 from machine import gauges as gaugess
-
 from tests import runs
 
 KILLS = 200

@@ -28,7 +28,6 @@ from check.manifest import suites_of
 from core import files, ledger, release
 from engines import answers
 from machine import gauges
-
 from tests import runs
 from tests.scripted_endpoint import (
     ANSWER,

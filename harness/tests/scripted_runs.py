@@ -20,10 +20,9 @@ from unittest import mock
 import prompts
 import run_benchmark
 from core import files, ledger, release, schema
-from engines import answers, queries
+from engines import answers
 from machine import gauges
 from run import retries
-
 from tests.scripted_endpoint import (
     ANSWER,
     LIMIT_S,

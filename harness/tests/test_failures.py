@@ -26,7 +26,6 @@ from core import suites
 from engines import answers, queries
 from run import discover, retries
 from run import reply as replies
-
 from tests import random_resumes
 from tests.scripted_endpoint import (
     ANSWER,

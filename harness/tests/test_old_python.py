@@ -55,7 +55,7 @@ class OldPython(unittest.TestCase):
                 with self.subTest(name, interpreter=Path(interpreter).parts[-3]):
                     done = subprocess.run(
                         [interpreter, str(runs.HARNESS / f"{name}.py"), "--help"],
-                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                        stdin=subprocess.DEVNULL, capture_output=True)
                     self.assertEqual((done.returncode, done.stdout), (1, b""))
                     self.assertRegex(done.stderr, (
                         rf"\A{name} needs Python 3\.9 or newer; this is 3\.[678]\.\d+\r?\n\Z"

@@ -25,7 +25,6 @@ from core import files, ledger, release
 from engines import answers, queries
 from run import display
 from run import manifest as manifests
-
 from tests import kill_and_resume, random_resumes, runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK

@@ -16,7 +16,6 @@ import run_benchmark
 from core import answer_checks, ledger, plan, schema, suites
 from engines import queries
 from run import estimates, state
-
 from tests import runs
 from tests.scripted_endpoint import ANSWER, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK

@@ -21,7 +21,6 @@ import compare_submissions
 import run_benchmark
 from compare import two_runs
 from core import ledger
-
 from tests import made_submissions
 
 ROOT = Path(run_benchmark.__file__).resolve().parent.parent / "submissions"

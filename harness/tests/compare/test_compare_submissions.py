@@ -20,7 +20,6 @@ from compare import page as pages
 from compare import ranking
 from core import ledger, metrics
 from core.text import printable
-
 from tests import made_submissions
 from tests.compare.test_ranking import cell, documents, known, set_at
 from tests.made_submissions import DESKTOP, Spec

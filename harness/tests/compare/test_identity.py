@@ -8,7 +8,6 @@ from typing import Any, Optional, Union
 
 from compare import entries, ranking
 from machine import inventory
-
 from tests import made_submissions
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 

@@ -12,7 +12,6 @@ from unittest import mock
 from compare import entries, identity_names, ranking
 from core import metric_definitions, suites
 from machine import inventory
-
 from tests import made_submissions
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 

@@ -7,7 +7,6 @@ from typing import Any, Callable
 
 from compare import two_runs
 from core import ledger, metric_definitions
-
 from tests import made_submissions
 from tests.made_submissions import Spec
 

@@ -436,7 +436,8 @@ class ReasoningMarks(unittest.TestCase):
             self.assertEqual(answer_checks.reasoning_characters(text), len(text))
 
     def test_answers_about_reasoning_are_answers(self) -> None:
-        for text in ("", "Use <think> and </think>.", "analysis of this", "a <thinking>b</thinking>",
+        for text in ("", "Use <think> and </think>.", "analysis of this",
+                     "a <thinking>b</thinking>",
                      "Here is my code:", "[1] THINK"):
             self.assertEqual(answer_checks.reasoning_characters(text), 0, text)
 

@@ -55,7 +55,7 @@ class ServedModels(unittest.TestCase):
         def tags(**entry):
             return {"api_tags": {"models": [entry]}}
 
-        for answers, chat in (
+        for replies, chat in (
             (old(id="embed-m", type="llm"), True), (old(id="embed-m", type="vlm"), True),
             (old(id="m", type="embeddings"), False), (old(id="m", type=7), True),
             (new(key="embed-m", type="llm"), True), (new(key="m", type="embedding"), False),
@@ -84,9 +84,9 @@ class ServedModels(unittest.TestCase):
             (listing(id="m", supported_endpoint_types=["embeddings"]), False),
             (listing(id="embed-m", supported_generation_methods=["generateContent"]), True),
         ):
-            model_id = "embed-m" if "embed-m" in json.dumps(answers) else "m"
-            with self.subTest(answers):
-                probes = changed("unknown", **{**listing(id=model_id), **answers})
+            model_id = "embed-m" if "embed-m" in json.dumps(replies) else "m"
+            with self.subTest(replies):
+                probes = changed("unknown", **{**listing(id=model_id), **replies})
                 self.assertEqual([(m["id"], m["chat"]) for m in queries.served_models(
                     "unknown", probes)], [(model_id, chat)])
 
@@ -113,7 +113,7 @@ class ModelStates(unittest.TestCase):
 
     def test_states_that_servers_report(self):
         old, new = servers.ENGINES["LM Studio"].name, "api_v1_models"
-        for engine, answers, expected in (
+        for engine, replies, expected in (
             ("llama.cpp", listing(id="m", status={"value": "loaded"}), "loaded"),
             ("llama.cpp", listing(id="m", status={"value": "unloaded"}), "not loaded"),
             ("llama.cpp", listing(id="m", status={"value": "loading"}), "loading"),
@@ -135,8 +135,8 @@ class ModelStates(unittest.TestCase):
             ("Ollama", {"api_ps": {"models": [{"name": "copy", "digest": "d"}]},
                         "api_tags": {"models": [{"name": "m", "digest": "d"}]}}, "loaded"),
         ):
-            with self.subTest(engine, answers=answers):
-                self.assertEqual(queries.state(engine, "m", only(**answers)), expected)
+            with self.subTest(engine, replies=replies):
+                self.assertEqual(queries.state(engine, "m", only(**replies)), expected)
 
     def test_names_of_the_same_weights(self):
         vllm = only(v1_models={"data": [{"id": "a", "root": "org/x"}, {"id": "b", "root": "org/x"},

@@ -12,7 +12,6 @@ from typing import Optional
 from core import privacy
 from machine import gguf, server_process
 from machine.server_process import Started
-
 from tests import documents
 from tests.machine import test_gguf
 from tests.machine.test_machine import RecordedMachine

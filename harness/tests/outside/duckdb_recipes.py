@@ -13,8 +13,9 @@ import sys
 import tempfile
 from typing import Any, Iterator
 
-import compare_submissions
 import duckdb
+
+import compare_submissions
 from compare import entries
 from compare import ranking as rankings
 from core import ledger, metrics

@@ -6,9 +6,10 @@ import math
 import statistics
 from fractions import Fraction
 
-from core import metrics
 from hypothesis import given
 from hypothesis import strategies as st
+
+from core import metrics
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 LEVELS = ("min", "q1", "median", "q3", "max")

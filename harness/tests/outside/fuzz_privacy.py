@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from core import names, privacy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from core import names, privacy
 
 # Parts of what the patterns match, so that random strings come close.
 PIECES = st.sampled_from(

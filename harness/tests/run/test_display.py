@@ -21,7 +21,6 @@ from core.errors import HarnessError, StorageError
 from core.text import command, print_safe
 from engines import queries
 from run import cli, display, estimates
-
 from tests import runs
 from tests.core.test_metrics import call
 from tests.core.test_result_tables import cell, summary

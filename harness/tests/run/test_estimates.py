@@ -5,12 +5,9 @@ from typing import Any
 
 from core import metrics, plan
 from run import estimates
-
 from tests.core.test_metrics import call
 from tests.run.test_display import manifest
 from tests.run.test_state import SUITES
-
-
 
 
 def learned(document: Any, models: str = "m") -> estimates.Paces:
@@ -63,7 +60,7 @@ class Estimates(unittest.TestCase):
         paces, cells = learned(document, "mn"), plan.all_cells(document)
         before = paces.estimate(cells).typical_s
         mine = [cell for cell in cells if cell.model == "m" and cell.phase == "20q"]
-        for cell in mine:
+        for _ in mine:
             paces.take({"event": "call_finished", "model": "m", "phase": "20q", "cold": False,
                         "outcome": "timeout", "timing": None})
         paces.take({"event": "phase_finished", "model": "m", "phase": "20q",

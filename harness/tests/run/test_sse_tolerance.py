@@ -152,7 +152,8 @@ class Streams(Failures):
         html, pings = b"<html><body>Welcome</body></html>", b": ping\n\n: ping\n\n"
         def other(body: bytes) -> Any:
             return failure("bad_response", "the server answered 200, but not with events of a chat "
-                           f"completion; the answer begins with {printable(body.decode().strip(), 60)!r}",
+                           "completion; the answer begins with "
+                           f"{printable(body.decode().strip(), 60)!r}",
                            body=body)
 
         nothing = failure("no_events", "the server answered 200 and sent no event")
