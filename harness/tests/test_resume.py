@@ -54,6 +54,9 @@ class Runs(unittest.TestCase):
 
     def setUp(self) -> None:
         self.out_dir = self.enter(tempfile.TemporaryDirectory())
+        # --wait and --detach keep files there between two commands.
+        temporary = self.enter(tempfile.TemporaryDirectory())
+        self.enter(mock.patch.object(tempfile, "tempdir", temporary))
         for patch in (*QUICK, TOLD, UNCHANGED):
             self.enter(patch)
 
