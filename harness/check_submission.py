@@ -10,10 +10,10 @@
   python3 harness/check_submission.py --base main --head FETCH_HEAD --handle LOGIN
   python3 harness/check_submission.py --explain CODE                       what a finding means
 
-Recomputes and compares everything that follows from the evidence: hashes of the harness, the plan,
-each request, each answer check, the order of times, metadata.json and run.md to the last digit.
-Implausible speed and signs of invented data are warnings. No check of files recognizes a run that
-a careful forger invents as a whole; second runs are for that.
+The check recomputes what follows from the evidence and compares it: hashes of the harness, the
+plan, requests, answer checks, the order of timestamps, and every digit of metadata.json and run.md.
+Implausible speed and signs of invented data are warnings. No check of files can recognise a run
+that a careful forger invents as a whole; only a second, independent run can reveal it.
 
 With --base and --head it checks the submissions that the commits between them add. It reads them
 as git objects: it checks out nothing and runs no program of the change. The program itself has to
@@ -134,16 +134,16 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH",
         help="folder of a submission, or a folder with submissions")
-    add("--base", metavar="GITREF", help="commit into which the change is to be merged")
+    add("--base", metavar="GITREF", help="target commit of the merge")
     add("--head", metavar="GITREF", help="last commit of the change")
     add("--git-dir", metavar="DIR", help="git directory (default: that of the current folder)")
     add("--handle", metavar="LOGIN",
         help="accept only submissions of this GitHub login (default: any)")
     add("--privacy", nargs="+", metavar="PATH",
-        help="search files, folders, or - for standard input for private values, including the "
+        help="search files, folders or - (standard input) for private values, including the "
              "names of this machine and user")
     add("--answers", nargs="+", metavar="PATH",
-        help="print how each call went, [finish reason], start and end of its answer")
+        help="for each call, print its outcome, finish reason, and the start and end of its answer")
     add("--explain", nargs="?", const="", metavar="CODE",
         help="explain a finding code (default: all codes)")
     add("--allow-synthetic", action="store_true",

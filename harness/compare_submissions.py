@@ -7,11 +7,11 @@
   python3 harness/compare_submissions.py --vs RUN_A RUN_B          which of two runs is faster
   python3 harness/compare_submissions.py --vs RUN1,RUN2,RUN3 FOLDER_OF_RUNS
 
-A row is one machine with one runtime, model, format and configuration in one phase, as far as these
-are known: the median over all its runs, never the best of them. The bracket is its 95 % interval
-over runs, which assumes a spread of 3 % between runs (5 % for several lanes) until the runs
-themselves show it. Rank: 1 + the number of rows of the same model and phase that are faster, by a
-t-test at 1 % and at least 5 %. Runs that are not comparable are listed below, with the reason.
+A row is one machine with one runtime, model, format and configuration, in one phase. Its number is
+the median over all its runs, never the best of them. The bracket is the 95 % interval over runs.
+With few runs, it assumes a spread of 3 % between runs (5 % with several lanes). The rank is 1 plus
+the number of rows of the same model and phase that are faster: by at least 5 %, and by a t-test at
+the 1 % level. Runs that are not comparable are listed below, with the reason.
 
 Rows and ranks are computed from manifest.json, metadata.json and hardware.json of every folder
 below PATH that has a metadata.json; run.jsonl is read for --vs and for the details of --html. A
@@ -358,7 +358,7 @@ def build_parser() -> texts.Parser:
                             "this text, ignoring case")
     parser.add_argument("--sort", metavar="COLUMN", choices=ranking.SORTS, default="decode",
                         help="order and rank rows by " + ", ".join(ranking.SORTS) +
-                        " (default decode); texts order rows and keep the ranks by decode")
+                        " (default decode); sorting by a text column keeps the ranks by decode")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="print a Markdown table")
     form.add_argument("--csv", action="store_true", help="print CSV with all columns")

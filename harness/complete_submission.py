@@ -7,24 +7,25 @@
 
 The numbers are computed from run.jsonl. The machine is probed once; --reprobe probes it again. Then
 the submission is checked as check_submission.py checks it, and searched for private values. The
-program lists the values that only you can provide, what the check would refuse, what it would warn
-of, and what is still to do. You can run it as often as you like: it keeps what you declared and
+program lists the values that only you can provide, what the check would refuse or warn about, and
+what is still to do. You can run it as often as you like: it keeps what you declared and
 wrote, and recomputes the rest.
 
 --set KEY=VALUE declares a value of hardware.json or metadata.json, or writes a section of run.md;
---set KEY=null removes it. A key is the file's name and the path in it; if no other key has the same
-end, the end is enough. Keys of run.md are run_md.deviations, run_md.notes and, once you have
+--set KEY=null removes it. A key is FILE.PATH, such as metadata.runtime.backend; its last part is
+enough if that is unique. Keys of run.md are run_md.deviations, run_md.notes and, once you have
 reviewed all five files, run_md.attestation=true; you can also edit run.md between its comments.
 manifest.json allows one change: --set manifest.host_hostname_short=null removes the machine's name.
 
 If the server runs on another machine, nothing is probed: describe that machine with --set
 hardware.*. If a loopback address leads to another machine through a tunnel, add
---set metadata.endpoint.same_machine=false; if a LAN address is this machine's own, =true.
+--set metadata.endpoint.same_machine=false. If a LAN address is this machine's own, add
+--set metadata.endpoint.same_machine=true.
 
 exit codes:
-  0 written, and the check refuses only what is still to do in run.md; 1 written, but a value that a
-  ranking needs is missing, or the check would refuse the submission; 2 usage, nothing written;
-  4 storage, nothing written.
+  0 written, and the only errors left are the unfinished parts of run.md; 1 written, but a value
+  that a ranking needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
+  written; 4 a file cannot be read or written, nothing written.
 """
 import sys
 

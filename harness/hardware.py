@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Print what this machine is, as in a submission's hardware.json, and how busy it is.
+"""Describe this machine, as in a submission's hardware.json, and show how busy it is.
 
 Nothing is written or sent, and nothing that identifies the machine or its user is printed: queries
-name their fields one by one, because full listings of the same tools contain serial numbers. Values
-in parentheses were not found; complete_submission.py asks for those that matter.
+name their fields one by one, because full listings of the same tools contain serial numbers.
+Parentheses mark values that were not found; complete_submission.py asks for those that matter.
 
-exit codes: 0 printed; 2 usage
+exit codes: 0 printed; 2 usage.
 """
 import sys
 
@@ -46,7 +46,7 @@ def build_parser() -> text.Parser:
     parser = text.Parser("hardware", __doc__)
     parser.add_argument("--json", action="store_true", help="print hardware.json")
     parser.add_argument("--no-bandwidth", action="store_true",
-                        help="skip the memory copy, which keeps all cores busy for a second")
+                        help="skip the memory-bandwidth test, which uses all cores for a second")
     return parser
 
 

@@ -1,14 +1,14 @@
 """OpenAI-compatible test server with a known schedule; it runs no model.
 
 The runner rehearses against it and measures its own timing error with it before a run, and tests
-check the runner with it. It therefore imports nothing from the other files. It serves HTTP/1.1 in
-one thread, on 127.0.0.1 only.
+check the runner with it. To stay independent, it imports nothing from the other files. It serves
+HTTP/1.1 in one thread, on 127.0.0.1 only.
 
     python3 harness/reference_endpoint.py [--port 0] [--models a,b:200] ...
 
 When it is ready it prints one JSON line: {"port", "pid", "clock", "models"}. It exits when its
-standard input ends, and so together with the process that holds the other end, or on SIGTERM or
-SIGINT; with --keep only on a signal.
+standard input ends, so it ends with the process that started it, or on SIGTERM or SIGINT. With
+--keep, it exits only on a signal.
 
 routes:
   GET  /version              {"engine": "reference-endpoint", "version", "slots", "cache"}

@@ -6,16 +6,16 @@
   python3 harness/run_benchmark.py --models qwen2.5:7b    run hello, 5q and 20q on Ollama's port
   python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --phases all --detach
 
-A run writes submissions/<handle>/<device-tag>/run-<uuid>/ with run.jsonl (the evidence: one line
-per call, on disk before the next call) and manifest.json (what was asked). A run that was stopped
-or killed resumes at its next call with --run-id. Every number is computed from run.jsonl later.
+A run writes submissions/<handle>/<device-tag>/run-<uuid>/ with manifest.json (what was asked) and
+run.jsonl (the ledger: one line per request, on disk before that lane sends the next). To resume a
+run that was stopped or killed, use --run-id. Every number is computed from the ledger later.
 
 Times are what a client sees: from the moment the request is passed to the socket until each chunk
 arrives. Not included: connecting (recorded as connect_us), reading suites, parsing and writing.
 
 exit codes:
-  0 all planned calls have an answer; 1 finished, some calls failed; 2 usage; 3 endpoint; 4 storage;
-  5 (--wait) still running; 130/143 interrupted.
+  0 all planned calls have an answer; 1 finished, some calls failed; 2 wrong usage; 3 the endpoint
+  cannot be used; 4 a file cannot be read or written; 5 (--wait) still running; 130/143 interrupted.
 """
 import sys
 

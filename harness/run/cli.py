@@ -203,12 +203,13 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--no-calibration", None, "do not measure this client's timing error first (3 s)")
 
     group = parser.add_argument_group("request options")
-    add("--timeout", "SECONDS", "limit of one call, including name look-up, connecting and waiting",
+    add("--timeout", "SECONDS",
+        "time limit of one call, including name look-up, connecting and waiting",
         type=_number(0.1, 86400.0, "--timeout 360"))
     add("--temperature", "T", "sampling temperature", type=_number(0.0, 2.0, "--temperature 0.1"))
-    add("--num-ctx", "TOKENS", "context to compare with the server's own; a request cannot set it",
+    add("--num-ctx", "TOKENS", "expected context; set it in the server, because a request cannot",
         type=_number(128, 10_000_000, "--num-ctx 4096"))
-    add("--num-predict", "TOKENS", "limit of one answer",
+    add("--num-predict", "TOKENS", "maximum tokens of one answer",
         type=_number(1, 1_000_000, "--num-predict 2048"))
     add("--prompt-cache", "POLICY", "avoid: bypass the server's prompt cache; allow: leave it on",
         choices=("avoid", "allow"))
@@ -219,23 +220,23 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--submitter-handle", "LOGIN", "your GitHub login in lower case")
     add("--device-tag", "TAG", "what the machine is, such as mac-m1-8gb")
     add("--cell-id-prefix", "TAG:ENGINE",
-        "start of every cell id (default: the device tag, or local, and the engine)")
+        "start of every call's name (default: DEVICE_TAG:ENGINE, or local:ENGINE without a tag)")
     add("--run-id", "UUID", "id of the run; an existing run is resumed with its own options",
         type=_run_id)
-    add("--retry-failed", None, "with --run-id: repeat failed calls, too")
+    add("--retry-failed", None, "with --run-id: also repeat the calls that failed")
     add("--out-dir", "FOLDER", "folder for <handle>/<device-tag>/run-<uuid>/ (default: "
         "submissions/ of this repository)")
     add("--no-hostname", None, "leave this machine's short name out of manifest.json")
 
     group = parser.add_argument_group("modes")
-    add("--probe", None, "list what is served and make one hello call; without --target-url, on "
-        "the usual ports of this machine; writes nothing")
-    add("--smoke", None, "make one hello call, with a ledger")
+    add("--probe", None, "list what is served and make one hello call; without --target-url, "
+        "search the usual ports of this machine; writes nothing")
+    add("--smoke", None, "make one hello call, and store it like a run")
     add("--plan", None, "show the planned calls and, after one hello call, how long they may "
         "take; writes nothing")
     add("--rehearse", None, "run all phases against the built-in test endpoint, in under a minute "
         "and in a temporary folder")
-    add("--detach", None, "run in the background, also after this shell ends")
+    add("--detach", None, "run in the background, and continue after this shell closes")
     add("--wait", ("SECONDS", "RUN"),
         "follow a run, by its id or folder, until it ends or the time is up", nargs=2)
     add("--stop", "RUN", "stop a run, by its id or folder; no finished call is lost")
