@@ -32,7 +32,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
-from check import copies, findings, privacy_scan, reading, sources
+from check import copies, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
 from core import names, release, result_tables
 from core.errors import HarnessError
@@ -45,7 +45,8 @@ FIRST_CHARACTERS, LAST_CHARACTERS = 110, 40      # of an answer, printed by --an
 
 
 # --- many ----------------------------------------------------------------------------------------
-def check_all(submissions: Iterable[sources.Submission], settings: Settings, index: copies.Index,
+def check_all(submissions: Iterable[submission_files.Submission], settings: Settings,
+              index: copies.Index,
               report: findings.Report) -> int:
     """Check all submissions; return their number."""
     count = 0
@@ -57,14 +58,14 @@ def check_all(submissions: Iterable[sources.Submission], settings: Settings, ind
     return count
 
 
-def check_changes(repository: sources.Repository, base: str, head: str, settings: Settings,
+def check_changes(repository: submission_files.Repository, base: str, head: str, settings: Settings,
                   report: findings.Report) -> int:
     """Check the submissions that the commits from base to head add; return their number. Raises
     HarnessError."""
     base_id, head_id = repository.commit(base), repository.commit(head)
     changes = repository.changes(repository.merge_base(base_id, head_id), head_id)
     if all(not change.path.lower().startswith("submissions/")
-           or change.path.startswith(sources.PROJECTS_OWN) for change in changes):
+           or change.path.startswith(submission_files.PROJECTS_OWN) for change in changes):
         report.add("no-submission", ".", f"none of the {len(changes)} changed paths is in a "
                                          "submission")
         return 0
@@ -76,14 +77,14 @@ def check_changes(repository: sources.Repository, base: str, head: str, settings
     merged = list(repository.files(base_id, "submissions", "run.jsonl"))
     sizes_bytes = repository.sizes_bytes([sha for _, sha in merged])
     for path, sha in merged:
-        if sha in sizes_bytes and sizes_bytes[sha] <= sources.LIMITS_BYTES["run.jsonl"]:
+        if sha in sizes_bytes and sizes_bytes[sha] <= submission_files.LIMITS_BYTES["run.jsonl"]:
             index.add(copies.sketch_of_bytes(path, repository.read(sha)))
-    found = list(sources.of_changes(repository, changes, report))
+    found = list(submission_files.of_changes(repository, changes, report))
     return check_all(found, settings._replace(repository=repository), index,
                      report) if found else 0
 
 
-def require_own_harness(repository: sources.Repository, args: argparse.Namespace) -> None:
+def require_own_harness(repository: submission_files.Repository, args: argparse.Namespace) -> None:
     """Raise HarnessError unless this program is that of the base."""
     base, head = repository.commit(args.base), repository.commit(args.head)
     unlike = repository.differences(base, str(release.HERE))
@@ -102,10 +103,10 @@ def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
     """--answers: two lines per call, escaped: how the call went, and both ends of its answer.
     Raises HarnessError."""
     lines = []
-    for submission in sources.of_paths(paths, report):
+    for submission in submission_files.of_paths(paths, report):
         blob = submission.files.get("run.jsonl")
         notes = findings.Notes(report, submission.path).of("run.jsonl")
-        ledger = reading.read_ledger(blob, notes) if blob else None
+        ledger = parsing.read_ledger(blob, notes) if blob else None
         calls = [event for event in (ledger.events if ledger else ())
                  if event["event"] == "call_finished"]
         lines.append(f"{printable(submission.path, 1000)}: {len(calls)} calls")
@@ -189,9 +190,10 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         privacy_scan.PrivacyScan(report, names.this_machine()).paths(args.privacy,
                                                                       sys.stdin.buffer)
     elif args.base is None:
-        checked = check_all(sources.of_paths(args.paths, report), settings, copies.Index(), report)
+        checked = check_all(submission_files.of_paths(args.paths, report), settings,
+                            copies.Index(), report)
     else:
-        repository = sources.Repository(args.git_dir)
+        repository = submission_files.Repository(args.git_dir)
         try:
             require_own_harness(repository, args)
             checked = check_changes(repository, args.base, args.head, settings, report)

@@ -43,7 +43,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from check import copies, findings, privacy_scan, sources, submission
+from check import copies, findings, privacy_scan, submission, submission_files
 from complete import declared, metadata, run_md
 from core import files, ledger, metric_definitions, privacy, privacy_patterns, release, schema
 from core.errors import HarnessError, StorageError
@@ -282,7 +282,7 @@ def check_folder(folder: str, is_synthetic: bool, names: Names) -> list[findings
     """What check_submission.py reports of a submission, and what its --privacy option does."""
     report, searched = findings.Report(), findings.Report()
     settings = submission.Settings(release.known(), is_synthetic, None, time.time())
-    for one in sources.of_paths([folder], report):
+    for one in submission_files.of_paths([folder], report):
         submission.check(one, settings, copies.Index(), report)
     privacy_scan.PrivacyScan(searched, names).paths([folder], io.BytesIO())
     return [*(one for one in report.findings() if one.code not in SEARCHED_CODES),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from check import findings, reading
+from check import findings, parsing
 from complete import declared, metadata, run_md
 from core import metric_definitions, schema
 from core.records import LedgerLine, Manifest, Metadata
@@ -44,7 +44,7 @@ ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
 
 
 # --- recomputed ----------------------------------------------------------------------------------
-def check_metadata(manifest: Manifest, ledger: reading.Ledger, hardware: Mapping[str, Any],
+def check_metadata(manifest: Manifest, ledger: parsing.Ledger, hardware: Mapping[str, Any],
                    document: Metadata, notes: findings.Notes) -> None:
     """Compare metadata.json with what the evidence gives."""
     given: Any = document

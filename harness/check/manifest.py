@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Optional
 
-from check import calls, findings, sources
+from check import calls, findings, submission_files
 from core import answer_checks, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
 from core.plan import plan_of
@@ -34,7 +34,7 @@ MAX_CELLS = 10_000            # a model has 75 per repeat; a ledger of 32 MiB ho
 EXAMPLE_CODES = frozenset(("not-a-measurement", "name-refused", "ids-differ"))
 
 
-def check_manifest(manifest: Manifest, submission: sources.Submission,
+def check_manifest(manifest: Manifest, submission: submission_files.Submission,
                    released: Mapping[str, Release], allow_synthetic: bool,
                    notes: findings.Notes) -> None:
     """Add all findings on manifest.json and on the names of the folder."""
@@ -49,9 +49,9 @@ def check_manifest(manifest: Manifest, submission: sources.Submission,
         notes.add("hostname-published", "host_hostname_short is set", place="host_hostname_short")
 
 
-def _names(manifest: Manifest, submission: sources.Submission) -> Problems:
+def _names(manifest: Manifest, submission: submission_files.Submission) -> Problems:
     handle, tag, folder = submission.parts
-    match = sources.RUN_FOLDER.match(folder)
+    match = submission_files.RUN_FOLDER.match(folder)
     if not match:
         yield "ids-differ", f"the folder {schema.shown(folder)} is not run-<uuid>"
     for name, value, of_folder in (
@@ -107,7 +107,7 @@ def _release(manifest: Manifest, released: Mapping[str, Release]) -> Problems:
             f"compared with this checkout, {', '.join(unlike[:3])}{more}"
 
 
-def commit_problems(manifest: Manifest, repository: sources.Repository) -> Problems:
+def commit_problems(manifest: Manifest, repository: submission_files.Repository) -> Problems:
     """The commit of the harness against the history: it exists, is older than the run, and holds
     the files whose hashes the manifest has."""
     git, files = manifest["git"], manifest["files_sha256"]
@@ -125,7 +125,7 @@ def commit_problems(manifest: Manifest, repository: sources.Repository) -> Probl
              if path in files}
     sizes = repository.sizes_bytes(list(blobs.values()))
     unlike = [path for path in files if path not in blobs
-              or sizes.get(blobs[path], sources.MIB) >= sources.MIB
+              or sizes.get(blobs[path], submission_files.MIB) >= submission_files.MIB
               or hashlib.sha256(repository.read(blobs[path])).hexdigest() != files[path]]
     if unlike:
         yield "claim-contradicted", f"{len(unlike)} files of git.commit have other hashes than " \

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO, Optional
 
-from check import findings, sources
+from check import findings, submission_files
 from core import privacy, privacy_patterns, schema
 from core.errors import HarnessError
 from core.records import LedgerLine
@@ -37,7 +37,7 @@ PIECE_BYTES = 4_000_000       # longer lines are searched in pieces
 OVERLAP_BYTES = 400           # between pieces; the longest key has 255 characters
 EVENT = re.compile(rb'[ +-]?(\{"event":)')
 HOST_LINE = re.compile(r'"host_hostname_short":')
-RUN_ID = re.compile(rf"run-({sources.UUID})")
+RUN_ID = re.compile(rf"run-({submission_files.UUID})")
 # In the path of a run; a login is often part of the handle, which is published anyway.
 HANDLE = re.compile(r"([a-z0-9-]{1,39})[/\\][a-z0-9-]{3,48}[/\\]" + RUN_ID.pattern)
 
@@ -144,7 +144,8 @@ class PrivacyScan:
             try:
                 mode = os.lstat(path).st_mode
             except (OSError, ValueError) as error:
-                raise HarnessError(f"--privacy {printable(path)}: {sources.cause(error)}; pass a "
+                reason = submission_files.cause(error)
+                raise HarnessError(f"--privacy {printable(path)}: {reason}; pass a "
                                    "file, a folder, or - for standard input") from None
             self._entry(path, mode)
 
@@ -163,10 +164,10 @@ class PrivacyScan:
                                 names=self._names(os.path.abspath(path))):
             self._add(path, 0, hit, "file name")
         try:
-            with sources.open_regular(path) as file:
+            with submission_files.open_regular(path) as file:
                 self.stream(path, file)
         except OSError as error:
-            self.report.add("file-unreadable", path, sources.cause(error))
+            self.report.add("file-unreadable", path, submission_files.cause(error))
 
     def stream(self, path: str, file: BinaryIO) -> None:
         """Search line by line. A line of a diff may name the run of the lines that follow."""

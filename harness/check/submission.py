@@ -16,10 +16,10 @@ from check import (
     documents,
     findings,
     ledger_order,
+    parsing,
     plausibility,
     privacy_scan,
-    reading,
-    sources,
+    submission_files,
 )
 from check.manifest import (
     check_manifest,
@@ -40,10 +40,10 @@ class Settings(NamedTuple):
     allow_synthetic: bool = False
     handle: Optional[str] = None
     now_s: float = 0.0
-    repository: Optional[sources.Repository] = None
+    repository: Optional[submission_files.Repository] = None
 
 
-def check(submission: sources.Submission, settings: Settings, index: copies.Index,
+def check(submission: submission_files.Submission, settings: Settings, index: copies.Index,
           report: findings.Report) -> None:
     """Add all findings on a submission to the report; never raises."""
     notes = findings.Notes(report, submission.path)
@@ -55,17 +55,17 @@ def check(submission: sources.Submission, settings: Settings, index: copies.Inde
                                   f"{last.lineno}")
 
 
-def _check(submission: sources.Submission, settings: Settings, index: copies.Index,
+def _check(submission: submission_files.Submission, settings: Settings, index: copies.Index,
            notes: findings.Notes) -> None:
     handle, files = submission.parts[0], submission.files
     if settings.handle is not None and handle != settings.handle.lower():
         notes.add("handle-not-author", f"the folder's handle is {handle}, the author is "
                                        f"{settings.handle.lower()}")
     found: dict[str, Any] = {
-        name: reading.read_document(files[f"{name}.json"], name, notes.of(f"{name}.json"))
+        name: parsing.read_document(files[f"{name}.json"], name, notes.of(f"{name}.json"))
         for name in ("manifest", "hardware", "metadata") if f"{name}.json" in files}
-    page = reading.read_page(files["run.md"], notes.of("run.md")) if "run.md" in files else None
-    ledger = reading.read_ledger(files["run.jsonl"], notes.of("run.jsonl")) \
+    page = parsing.read_page(files["run.md"], notes.of("run.md")) if "run.md" in files else None
+    ledger = parsing.read_ledger(files["run.jsonl"], notes.of("run.jsonl")) \
         if "run.jsonl" in files else None
     manifest: Optional[Manifest] = found.get("manifest")
     if manifest is not None:
@@ -90,7 +90,7 @@ def _check(submission: sources.Submission, settings: Settings, index: copies.Ind
                              notes.of("run.jsonl"))
 
 
-def _check_run(manifest: Manifest, ledger: reading.Ledger, found: dict[str, Any],
+def _check_run(manifest: Manifest, ledger: parsing.Ledger, found: dict[str, Any],
                page: Optional[str], settings: Settings, notes: findings.Notes) -> None:
     suites = suites_of(manifest)
     problem = plan_problem(manifest, suites)

@@ -20,7 +20,7 @@ HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import run_benchmark
-from check import findings, sources
+from check import findings, submission_files
 from core import answer_checks, ledger, metric_definitions, metrics, privacy, result_tables, suites
 from core import schema as schemas
 from core.text import markdown_table
@@ -91,8 +91,8 @@ def submission_files_table() -> str:
     makers = ("run_benchmark.py", "complete_submission.py")
     return markdown_table(("file", "written by", "at most", "what it is"), (
         (code(name), code(makers[name not in (ledger.MANIFEST, ledger.LEDGER)]),
-         f"{limit / sources.MIB:g} MiB", said[name])
-        for name, limit in sources.LIMITS_BYTES.items()))
+         f"{limit / submission_files.MIB:g} MiB", said[name])
+        for name, limit in submission_files.LIMITS_BYTES.items()))
 
 
 def events_table() -> str:

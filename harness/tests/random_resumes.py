@@ -23,7 +23,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from check import findings, ledger_order, reading, sources
+from check import findings, ledger_order, parsing, submission_files
 from check.manifest import suites_of
 from core import files, ledger, release
 from engines import answers
@@ -90,7 +90,7 @@ def problems(folder: str) -> list[str]:
     notes = findings.Notes(report, ledger.LEDGER)
     manifest = ledger.manifest_of(folder)
     path = Path(folder, ledger.LEDGER)
-    found = reading.read_ledger(sources.Blob(
+    found = parsing.read_ledger(submission_files.Blob(
         ledger.LEDGER, path.stat().st_size, lambda: path.open("rb")), notes)
     if found is not None:
         ledger_order.walk(manifest, found.events, found.seals, suites_of(manifest), notes)

@@ -49,7 +49,7 @@ SOCKET_NAMES = {              # names of errors, and this machine's names
     "run/reply": {"timeout"}, "core/names": {"gethostname", "getaddrinfo"}}
 STAMPS = {"run_benchmark", "reference_endpoint", "machine/system", "machine/gauges"}
 STARTS_PROGRAMS = {"run_benchmark", "machine/awake", "machine/system", "core/release",
-                   "check/sources"}
+                   "check/submission_files"}
 CHANGES_FILES = {
     "core/files": {"open", "os.open", "os.replace", "os.unlink"},
     "core/release": {"PROGRAMS.write_text"},    # the maintainers' --add

@@ -31,10 +31,10 @@ from check import (
     findings,
     ledger_order,
     manifest,
+    parsing,
     privacy_scan,
-    reading,
-    sources,
     submission,
+    submission_files,
 )
 from complete import run_md
 from core import ledger, names, privacy, release, schema
@@ -69,7 +69,8 @@ def check_folders(folders, index=None, **settings):
     """The report on folders on disk."""
     report = findings.Report()
     chosen = {"released": valid_run.RELEASES, "now_s": valid_run.NOW_S, **settings}
-    check_submission.check_all(sources.of_paths(folders, report), check_submission.Settings(
+    found = submission_files.of_paths(folders, report)
+    check_submission.check_all(found, check_submission.Settings(
         **chosen), index or copies.Index(), report)
     return report
 
@@ -420,7 +421,7 @@ OTHER_PROMPTS = {"harness/prompts.py": "0" * 64}
 OTHER_RELEASE = {"public-1": release.Release(
     {**valid_run.RELEASES["public-1"].asked, **OTHER_PROMPTS},
     (release.revision({**release.current_hashes(), **OTHER_PROMPTS}),))}
-HUGE_LINE = b'{"event":"' + b"x" * (reading.MAX_LINE_BYTES + 10) + b'"}\n'
+HUGE_LINE = b'{"event":"' + b"x" * (parsing.MAX_LINE_BYTES + 10) + b'"}\n'
 
 # (word of the finding, field of a call, its new value or a function of the old one)
 CALL_FIELDS = (
@@ -929,28 +930,30 @@ class HostileFiles(unittest.TestCase):
         def refuse():
             raise OSError(13, "Permission denied")
         made, report = make(), findings.Report()
-        blobs = {name: sources.Blob(f"x/{name}", len(data), lambda data=data: io.BytesIO(data))
+        blobs = {name: submission_files.Blob(f"x/{name}", len(data),
+                                             lambda data=data: io.BytesIO(data))
                  for name, data in made.bytes_of().items()}
         for name in ("run.md", "run.jsonl"):
-            blobs[name] = sources.Blob(f"x/{name}", 10, refuse)
+            blobs[name] = submission_files.Blob(f"x/{name}", 10, refuse)
         parts = tuple(made.path().split("/"))
-        check_submission.check(sources.Submission("x", parts, blobs), check_submission.Settings(
+        found = submission_files.Submission("x", parts, blobs)
+        check_submission.check(found, check_submission.Settings(
             valid_run.RELEASES, now_s=valid_run.NOW_S), copies.Index(), report)
         self.assertEqual([f.code for f in report.findings()], ["file-unreadable"] * 2)
 
     def test_a_file_that_grows_while_read_is_refused(self):
-        limit = sources.LIMITS_BYTES["run.md"]
-        blob = sources.Blob("x/run.md", 10, lambda: io.BytesIO(b"x" * (limit + 9)))
+        limit = submission_files.LIMITS_BYTES["run.md"]
+        blob = submission_files.Blob("x/run.md", 10, lambda: io.BytesIO(b"x" * (limit + 9)))
         report = findings.Report()
-        self.assertIsNone(reading.read_bytes(blob, findings.Notes(report, "x")))
+        self.assertIsNone(parsing.read_bytes(blob, findings.Notes(report, "x")))
         self.assertEqual(codes(report), ["file-too-large"])
 
     def test_a_large_file_is_not_opened(self):
         def opened():
             raise AssertionError
         report = findings.Report()
-        blob = sources.Blob("x/run.jsonl", 33 << 20, opened)
-        self.assertIsNone(reading.read_ledger(blob, findings.Notes(report, "x")))
+        blob = submission_files.Blob("x/run.jsonl", 33 << 20, opened)
+        self.assertIsNone(parsing.read_ledger(blob, findings.Notes(report, "x")))
         self.assertEqual(codes(report), ["file-too-large"])
 
     def test_an_exception_in_the_check_is_a_finding(self):
@@ -1021,7 +1024,7 @@ class CommandLine(unittest.TestCase):
             make(Spec(seed=2)).write(root)
             (Path(root) / "README.md").write_text("words")
             report = findings.Report()
-            found = list(sources.of_paths([root], report))
+            found = list(submission_files.of_paths([root], report))
             self.assertEqual((len(found), codes(report)), (2, []))
 
     def test_a_folder_without_submissions_is_an_info(self):
@@ -1332,7 +1335,7 @@ class Changes(unittest.TestCase):
 
     def report(self, branch, base="base2", **settings):
         report = findings.Report()
-        repository = sources.Repository(os.path.join(self.repository, ".git"))
+        repository = submission_files.Repository(os.path.join(self.repository, ".git"))
         try:
             check_submission.check_changes(repository, base, branch, check_submission.Settings(
                 valid_run.RELEASES, now_s=valid_run.NOW_S, **settings), report)
@@ -1366,7 +1369,7 @@ class Changes(unittest.TestCase):
     def test_the_commit_of_the_harness_is_looked_up(self):
         report = self.report("no-commit")
         self.assertEqual(codes(report), ["claim-contradicted"], report.text(1))
-        repository = sources.Repository(os.path.join(self.repository, ".git"))
+        repository = submission_files.Repository(os.path.join(self.repository, ".git"))
         self.addCleanup(repository.close)
         for branch, started, expected in (
                 ("base", "2026-11-20T08:00:00.000Z", []),
@@ -1387,15 +1390,16 @@ class Changes(unittest.TestCase):
 
     def test_the_path_guard_has_the_same_project_paths(self):
         workflows = Path(check_submission.__file__).resolve().parents[1] / ".github" / "workflows"
-        paths = ", ".join(f'"{path}"' for path in sources.PROJECTS_OWN)
+        paths = ", ".join(f'"{path}"' for path in submission_files.PROJECTS_OWN)
         self.assertIn(f"projects_own = ({paths})\n",
                       (workflows / "path-guard.yml").read_text(encoding="utf-8"))
 
     def test_a_folder_that_some_systems_do_not_tell_apart_is_refused(self):
         for path in ("Submissions/maintainers/x", "submissions/example/mac-m1-8gb/run-1/run.md"):
-            report, change = findings.Report(), sources.Change("100644", "1" * 40, "A", path)
-            with mock.patch.object(sources.Repository, "changes", return_value=[change]):
-                repository = sources.Repository(os.path.join(self.repository, ".git"))
+            report = findings.Report()
+            change = submission_files.Change("100644", "1" * 40, "A", path)
+            with mock.patch.object(submission_files.Repository, "changes", return_value=[change]):
+                repository = submission_files.Repository(os.path.join(self.repository, ".git"))
                 check_submission.check_changes(
                     repository, "base", "good", check_submission.Settings({}), report)
                 repository.close()
@@ -1417,7 +1421,7 @@ class Changes(unittest.TestCase):
                               r"submission.py --base [0-9a-f]{40} --head [0-9a-f]{40} .*ada\n\Z")
 
     def test_files_that_python_could_import_count_and_line_ends_do_not(self):
-        repository = sources.Repository(os.path.join(self.repository, ".git"))
+        repository = submission_files.Repository(os.path.join(self.repository, ".git"))
         self.addCleanup(repository.close)
         with tempfile.TemporaryDirectory() as root:
             shutil.copytree(release.HERE, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns(

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from check import accounting, findings, ledger_order, reading, sources
+from check import accounting, findings, ledger_order, parsing, submission_files
 from check.manifest import suites_here
 from core import ledger
 from tests import runs
@@ -37,7 +37,7 @@ def problems(folder):
     report = findings.Report(1000)
     notes = findings.Notes(report, "run.jsonl")
     data = Path(folder, ledger.LEDGER).read_bytes()
-    found = reading.read_ledger(sources.Blob("run.jsonl", len(data), functools.partial(
+    found = parsing.read_ledger(submission_files.Blob("run.jsonl", len(data), functools.partial(
         io.BytesIO, data)), notes)
     manifest = ledger.manifest_of(folder)
     ledger_order.walk(manifest, found.events, found.seals, suites_here(), notes)

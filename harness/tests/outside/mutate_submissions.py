@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import check_submission
-from check import copies, findings, sources
+from check import copies, findings, submission_files
 from complete import metadata, run_md
 from core import release
 from tests.valid_run import Made
@@ -219,11 +219,12 @@ class Subject:
 
     def check(self, made: Made) -> Counter[str]:
         """{code: number of findings}, without infos."""
-        blobs = {name: sources.Blob(f"x/{name}", len(data), functools.partial(io.BytesIO, data))
+        blobs = {name: submission_files.Blob(f"x/{name}", len(data),
+                                             functools.partial(io.BytesIO, data))
                  for name, data in made.bytes_of().items()}
         report = findings.Report(10_000)
         check_submission.check(
-            sources.Submission("x", self.parts, blobs),
+            submission_files.Submission("x", self.parts, blobs),
             check_submission.Settings(self.released, now_s=self.now_s), copies.Index(), report)
         self.broke = [found.what for found in report.findings() if found.code == "check-broken"]
         return Counter(found.code for found in report.findings()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from check import copies, findings, sources
+from check import copies, findings, submission_files
 from check.submission import Settings, check
 from core import release
 from tests.outside.mutate_submissions import load
@@ -183,9 +183,10 @@ COPIES = tuple((f"copy by {handle}, speed {speed}, {lost} chunks lost", functool
 def codes(made: Made, parts: Sequence[str], index: copies.Index) -> set[str]:
     """Codes of errors and warnings on a submission."""
     report = findings.Report()
-    blobs = {name: sources.Blob(f"x/{name}", len(data), functools.partial(io.BytesIO, data))
+    blobs = {name: submission_files.Blob(f"x/{name}", len(data),
+                                         functools.partial(io.BytesIO, data))
              for name, data in made.bytes_of().items()}
-    check(sources.Submission("x", (parts[0], parts[1], parts[2]), blobs),
+    check(submission_files.Submission("x", (parts[0], parts[1], parts[2]), blobs),
           Settings(release.known(), now_s=2e9), index, report)
     return {one.code for one in report.findings() if one.severity != findings.INFO}
 

@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Callable, NamedTuple, Optional, TypeVar
 
-from check import findings, sources
+from check import findings, submission_files
 from core import ledger, schema
 from core.records import LedgerLine
 
-MAX_LINE_BYTES = 4 * sources.MIB
+MAX_LINE_BYTES = 4 * submission_files.MIB
 MAX_LINE_VALUES = 500_000     # commas in a ledger line; a call of 100,000 tokens has 110,000
 MAX_LEDGER_VALUES = 2_500_000
 MAX_LINE_NESTS = 100_000      # its lists and objects; `reads` has a list for each shared read
@@ -39,10 +39,10 @@ class _Unreadable(Exception):
     """A file that cannot be read; the arguments are those of Notes.add."""
 
 
-def _open(blob: sources.Blob, notes: findings.Notes, parse: Callable[[BinaryIO], Read]
+def _open(blob: submission_files.Blob, notes: findings.Notes, parse: Callable[[BinaryIO], Read]
           ) -> Optional[Read]:
     """What `parse` makes of a file of allowed size, or None with a finding."""
-    limit = sources.LIMITS_BYTES[blob.path.rpartition("/")[2]]
+    limit = submission_files.LIMITS_BYTES[blob.path.rpartition("/")[2]]
     if blob.size_bytes > limit:
         notes.add("file-too-large", f"{blob.size_bytes} bytes; at most {limit} are allowed")
         return None
@@ -62,9 +62,9 @@ def _add_wrong(wrong: list[schema.Finding], notes: findings.Notes, line: int = 0
 
 
 # --- documents -----------------------------------------------------------------------------------
-def read_bytes(blob: sources.Blob, notes: findings.Notes) -> Optional[bytes]:
+def read_bytes(blob: submission_files.Blob, notes: findings.Notes) -> Optional[bytes]:
     """All bytes of a small file, or None with a finding."""
-    limit = sources.LIMITS_BYTES[blob.path.rpartition("/")[2]]
+    limit = submission_files.LIMITS_BYTES[blob.path.rpartition("/")[2]]
     data = _open(blob, notes, lambda file: file.read(limit + 1))
     if data is not None and len(data) > limit:
         notes.add("file-too-large", f"more than {limit} bytes; it grew while it was read")
@@ -72,7 +72,7 @@ def read_bytes(blob: sources.Blob, notes: findings.Notes) -> Optional[bytes]:
     return data
 
 
-def read_document(blob: sources.Blob, schema_name: str, notes: findings.Notes) -> Any:
+def read_document(blob: submission_files.Blob, schema_name: str, notes: findings.Notes) -> Any:
     """manifest.json, hardware.json or metadata.json, or None with findings."""
     data = read_bytes(blob, notes)
     if data is None:
@@ -106,7 +106,7 @@ def _parse(data: bytes, max_values: int, max_nests: int, line: int) -> Any:
     return value
 
 
-def read_page(blob: sources.Blob, notes: findings.Notes) -> Optional[str]:
+def read_page(blob: submission_files.Blob, notes: findings.Notes) -> Optional[str]:
     """run.md as text, or None with a finding."""
     data = read_bytes(blob, notes)
     try:
@@ -117,7 +117,7 @@ def read_page(blob: sources.Blob, notes: findings.Notes) -> Optional[str]:
 
 
 # --- the ledger ----------------------------------------------------------------------------------
-def read_ledger(blob: sources.Blob, notes: findings.Notes) -> Optional[Ledger]:
+def read_ledger(blob: submission_files.Blob, notes: findings.Notes) -> Optional[Ledger]:
     """All lines of run.jsonl, or None with findings; reading ends at the first malformed line."""
     return _open(blob, notes, lambda file: _ledger(file, notes))
 
@@ -154,7 +154,7 @@ def _ledger(file: BinaryIO, notes: findings.Notes) -> Optional[Ledger]:
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line with its end). Raises _Unreadable."""
-    number, left_bytes = 0, sources.LIMITS_BYTES[ledger.LEDGER]
+    number, left_bytes = 0, submission_files.LIMITS_BYTES[ledger.LEDGER]
     for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
         number, left_bytes = number + 1, left_bytes - len(line)
         if len(line) > MAX_LINE_BYTES or left_bytes < 0:
