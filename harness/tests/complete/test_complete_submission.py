@@ -721,7 +721,7 @@ class Command(Case):
         code, out, _ = self.main("--help")
         self.assertEqual(0, code)
         for words in ("RUN_DIR", "--set KEY=VALUE", "--partial", "--reprobe", "--optional",
-                      "--json", "0 written", "1 written", "2 usage", "4 storage"):
+                      "--json", "0 written", "1 written", "2 wrong usage", "4 a file"):
             self.assertIn(words, out)
         self.assertLessEqual(max(map(len, out.split("\n"))), 100)
 
