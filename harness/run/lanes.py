@@ -65,6 +65,7 @@ class Run:
         self.probes: dict[str, answers.Probes] = {}
         self.shown = (0, time.monotonic())
         self.paces = estimates.Paces(state.manifest, state.suites)
+        self.counting = threading.Lock()
         self.count = display.Count(state.planned, state.retry_failed, state.outcomes)
         self.misses = self.signal_number = 0
         self.fatal: Optional[Exception] = None
@@ -289,10 +290,12 @@ class Run:
         call = cast(CallFinished, event)
         self.state.note_call(cell, call)
         self.in_progress.pop(cell.lane, None)
-        self.count.take(event)
-        self.paces.take(event)
+        with self.counting:                   # another lane may end a call at the same moment
+            self.count.take(event)
+            self.paces.take(event)
+            made, total = self.count.made, self.count.total()
         if shows:
-            self.progress.say(result_tables.call_line(self.count.made, self.count.total(), call),
+            self.progress.say(result_tables.call_line(made, total, call),
                               bad=event["outcome"] != "ok")
         if self.fatal:
             raise self.fatal

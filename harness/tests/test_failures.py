@@ -140,7 +140,7 @@ class NothingCanBeAsked(Failures):
 
     def test_server_that_loads_beyond_the_timeout_is_refused(self):
         with ScriptedEndpoint(get={"/v1/models": (response(b"", "503 Loading"),)}) as endpoint:
-            ran = run(endpoint, timeout_s=0.1)
+            ran = run(endpoint, timeout_s=1.5)
         self.assert_refused(ran, 3, f"{endpoint.url} still answers HTTP 503 (loading or busy) "
                             "after --timeout; wait, then use the same command again")
 
