@@ -70,7 +70,8 @@ class Outcomes(unittest.TestCase):
         for message in ("ValueError: of the test", "OSError: no endpoint", "nothing_of_this_name"):
             self.assertIn(message, errors)
         self.assertEqual([reason for _, reason in result.skipped], ["a reason"])
-        self.assertEqual((result.testsRun, len(result.errors)), (7, 3))
+        self.assertIn(result.testsRun, (6, 7))      # Python 3.12.1 does not count skipped tests
+        self.assertEqual(len(result.errors), 3)
         self.assertFalse(result.wasSuccessful())
 
     def test_a_process_that_dies_is_an_error(self):
