@@ -39,7 +39,7 @@ class Machine(NamedTuple):
 
 
 class Model(NamedTuple):
-    """One model of one submission, as far as its own documents tell."""
+    """One model of one submission, as far as its own documents show."""
 
     name: Optional[str]
     tune: str
