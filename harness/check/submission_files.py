@@ -31,7 +31,8 @@ UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 RUN_FOLDER = re.compile(rf"run-({UUID})\Z")
 EXAMPLE = ("EXAMPLE", "run-00000000-0000-0000-0000-000000000000")
 # Below submissions/, but maintained and reviewed with the harness.
-PROJECTS_OWN = ("submissions/README.md", "submissions/EXAMPLE/")
+PROJECTS_OWN = ("submissions/README.md", "submissions/QUERIES.md", "submissions/EXAMPLE/")
+OWN_PAGES = ("README.md", "QUERIES.md")
 NOT_PROGRAMS = ("harness/tests/", "harness/docs/")
 MAX_ENTRIES = 10_000          # of one folder
 MAX_LEVELS = 4                # submissions/<handle>/<device-tag>/run-<uuid>
@@ -117,7 +118,7 @@ def _below(path: str, shown: str, report: findings.Report, level: int) -> Iterat
         elif is_submission and name in NAMES:
             files[name] = Blob(below, status.st_size,
                                functools.partial(open_regular, os.path.join(path, name)))
-        elif is_submission or name != "README.md":
+        elif is_submission or name not in OWN_PAGES:
             report.add("file-unexpected", below, "is not one of the five files")
     if is_submission:
         for name in NAMES:

@@ -13,7 +13,7 @@ ROOT = HARNESS.parent
 RUNBOOK = ROOT / "CLAUDE.md"
 PATHS = tuple(ROOT / name for name in (
     "README.md", "CONTRIBUTING.md", "CLAUDE.md", "AGENTS.md", "harness/README.md",
-    "submissions/README.md", ".github/pull_request_template.md")) + tuple(
+    "submissions/README.md", "submissions/QUERIES.md", ".github/pull_request_template.md")) + tuple(
         sorted((HARNESS / "docs").glob("*.md")))
 
 RUNNABLE = "run"              # ```sh run: a test runs the block, in the document's order
