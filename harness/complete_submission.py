@@ -22,10 +22,13 @@ hardware.*. If a loopback address leads to another machine through a tunnel, add
 --set metadata.endpoint.same_machine=false. If a LAN address is this machine's own, add
 --set metadata.endpoint.same_machine=true.
 
+For maintainers: --recompute FOLDER recomputes metadata.json and run.md of all submissions below a
+folder after a change of a metric. Declared values, attestation and notes stay as they are.
+
 exit codes:
   0 written, and the only errors left are the unfinished parts of run.md; 1 written, but a value
   that a ranking needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
-  written; 4 a file cannot be read or written, nothing written.
+  written; 4 a file cannot be read or written, nothing written; --recompute wrote the others.
 """
 import sys
 
@@ -277,6 +280,47 @@ def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
                            "space, or check the folder's permissions") from None
 
 
+# --- maintainers ---------------------------------------------------------------------------------
+def recomputed(folder: str) -> dict[str, bytes]:
+    """metadata.json and run.md of a submission, computed from its other files and what its
+    contributor declared and wrote in them. Raises HarnessError and ValueError.
+    """
+    manifest, state = ledger.load_run(folder)
+    hardware, earlier = (schema.strict_json(files.read(os.path.join(folder, name)))
+                         for name in (HARDWARE, METADATA))
+    for found in schema.validate(hardware, "hardware"):
+        raise ValueError(f"{HARDWARE}: {found.path}: {found.message}")
+    sections = run_md.read_sections(files.read(os.path.join(folder, PAGE)).decode())
+    digest = hashlib.sha256(files.read(os.path.join(folder, ledger.LEDGER))).hexdigest()
+    document = metadata.build(manifest, state.events, digest, hardware,
+                              metadata.declared_in(earlier))
+    for found in schema.validate(document, "metadata"):
+        raise ValueError(f"{METADATA}: {found.path}: {found.message}")
+    page = run_md.render_run_md(manifest, document, hardware, sections, state.events)
+    return {METADATA: ledger.dump_document(document), PAGE: page.encode("utf-8")}
+
+
+def recompute(root: str) -> int:
+    """Recompute the submissions below a folder and print one line for each; the exit code."""
+    if not os.path.isdir(root):
+        raise HarnessError(f"{printable(root)} is not a folder; pass a folder of submissions")
+    folders = sorted(folder for folder, _, names in os.walk(root) if METADATA in names)
+    code = 0
+    for folder in folders:
+        try:
+            made = recomputed(folder)
+            old = {name: files.read(os.path.join(folder, name)) for name in made}
+            if made != old:
+                write_all(folder, made)
+            outcome = "unchanged" if made == old else "recomputed"
+        except (HarnessError, OSError, ValueError, LookupError, TypeError) as error:
+            outcome, code = f"failed, left as it is: {printable(str(error), 400)}", 4
+        print_safe(f"{printable(folder, 1000)}: {outcome}")
+    if not folders:
+        raise HarnessError(f"{printable(root)} holds no {METADATA}; pass a folder of submissions")
+    return code
+
+
 # --- the check -----------------------------------------------------------------------------------
 def check_folder(folder: str, is_synthetic: bool, names: Names) -> list[findings.Finding]:
     """What check_submission.py reports of a submission, and what its --privacy option does."""
@@ -522,6 +566,8 @@ def build_parser() -> Parser:
                         help="probe this machine again; declared values are kept")
     parser.add_argument("--optional", action="store_true",
                         help="list the optional values on later calls, too")
+    parser.add_argument("--recompute", action="store_true",
+                        help="for maintainers: recompute all submissions below the folder")
     parser.add_argument("--json", action="store_true",
                         help="print one JSON document on standard output")
     return parser
@@ -531,6 +577,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the program; the exit code."""
     args = build_parser().parse_args(argv)
     try:
+        if args.recompute:
+            if args.settings or args.partial or args.reprobe or args.json or args.optional:
+                raise HarnessError("--recompute takes no other option; leave them out")
+            return recompute(args.folder)
         report = complete(args.folder, args.settings, args.partial, args.reprobe)
     except HarnessError as error:
         print(f"complete_submission: {error}", file=sys.stderr)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
 from compare import entries, ranking
-from core import ledger, metric_definitions, metrics, suites
+from core import ledger, metric_definitions, metrics, run_summary, suites
 
 Json = dict[str, Any]
 
@@ -214,7 +214,7 @@ def detail_order(runs: Iterable[entries.Submission]) -> list[entries.Submission]
 # --- details: one run ----------------------------------------------------------------------------
 def run_detail(metadata: Json, hardware: Json, manifest: Any, events: Sequence[Any]) -> Json:
     """Details of one run; lists instead of objects where there are many."""
-    summary = metrics.summarize_run(manifest, events)
+    summary = run_summary.summarize_run(manifest, events)
     calls = ledger.latest_calls(events)
     axis = TimeAxis(events)
     return {

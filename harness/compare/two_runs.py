@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import verdicts
-from core import metric_definitions, metrics
+from core import metric_definitions, metrics, run_summary
 from core.records import CallFinished
 from core.text import fit_table, format_number, printable, wrapped
 
@@ -56,7 +56,7 @@ class PairingError(Exception):
 
 
 class Run(NamedTuple):
-    """One run: its manifest, its calls that count, and its metrics.summarize_run."""
+    """One run: its manifest, its calls that count, and its run_summary.summarize_run."""
 
     manifest: Any
     calls: Sequence[CallFinished]
@@ -65,7 +65,7 @@ class Run(NamedTuple):
 
 def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished]) -> Run:
     """A Run from the results of ledger.load_run and ledger.latest_calls."""
-    return Run(manifest, calls, metrics.summarize_run(manifest, events))
+    return Run(manifest, calls, run_summary.summarize_run(manifest, events))
 
 
 # --- per question --------------------------------------------------------------------------------

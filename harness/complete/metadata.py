@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, cast
 
-from core import ledger, metrics, plan, schema
+from core import ledger, metric_definitions, metrics, plan, run_summary, schema
 from core.records import EndpointIdentified, Fact, Facts, LedgerLine, Manifest, Metadata
 
 Declared = Mapping[str, Any]     # {"runtime.backend": "cuda"}; None: withdrawn by the contributor
@@ -102,7 +102,8 @@ def build(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str,
         "endpoint": {**endpoint, "engine": _engine(manifest, events)},
         "models": models,
         "runtime": runtime,
-        **metrics.summarize_run(manifest, events, slots)})
+        "metrics_version": metric_definitions.METRICS_VERSION,
+        **run_summary.summarize_run(manifest, events, slots)})
 
 
 def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -> dict[str, Any]:

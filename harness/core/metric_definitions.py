@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+METRICS_VERSION = 2           # raised with each change of a definition; all runs are recomputed
 SIGNIFICANT_DIGITS = 6
 MIN_QUARTILE_N = 4            # quartiles need at least one value per quarter
 TAIL_FLOORS = {"p90": (90, 64), "p95": (95, 130), "p99": (99, 662)}  # MLPerf early stopping, 99 %
@@ -51,6 +52,7 @@ BUSY_SAMPLES_SHARE = 0.20
 DIFFERENT_RATIO = 1.05        # smaller differences occur between two sessions on one machine
 
 ONE_LANE_PHASES = ("frozen", "5q", "20q")    # what lanes are compared with
+LANES_PHASE, LONG_PHASE = "parallel_same", "edge_suite"
 GROWING_PHASES = ("edge_append",)            # slower from turn to turn by design
 MIXED_PHASE = "parallel_mixed"
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens", "num_predict", "n_predict")

@@ -497,6 +497,48 @@ class Cell(TypedDict):
     flags: list[str]
 
 
+class LanesHeadline(TypedDict):
+    """Throughput of parallel lanes."""
+    phase: str
+    lanes_count: int
+    output_token_throughput_tokens_per_s: Optional[float]
+    speedup_ratio: Optional[float]
+
+
+class Energy(TypedDict):
+    """Energy over the one-lane phases, idle power included."""
+    joules_per_output_token: Optional[float]
+    mean_power_w: Optional[float]
+    scope: str
+    samples_count: int
+
+
+class Memory(TypedDict):
+    """Largest use of memory in the run."""
+    peak_card_bytes: Optional[int]
+    peak_process_bytes: Optional[int]
+
+
+class Headline(TypedDict):
+    """What tables show first of one model in one run; null where it was not measured."""
+    model: str
+    decode_tokens_per_s: Optional[Summary]
+    ttft_ms: Optional[Summary]
+    prompt_tokens: Optional[float]
+    prefill_tokens_per_s: Optional[Summary]
+    long_ttft_ms: Optional[Summary]
+    long_prompt_tokens: Optional[float]
+    lanes: Optional[LanesHeadline]
+    checks_passed: int
+    checks_count: int
+    energy: Optional[Energy]
+    memory: Optional[Memory]
+    draft_acceptance_ratio: Optional[float]
+    load_s: Optional[float]
+    server_decode_tokens_per_s: Optional[float]
+    server_prefill_tokens_per_s: Optional[float]
+
+
 class ReadLagSummary(TypedDict):
     """The reader's delay over n calls, in microseconds."""
     p50: Optional[float]
@@ -535,7 +577,9 @@ class Metadata(TypedDict):
     endpoint: Endpoint
     models: list[dict[str, Any]]
     runtime: dict[str, Fact]
+    metrics_version: int
     cells: list[Cell]
+    headlines: list[Headline]
     run_flags: list[str]
     counts: dict[str, int]
     instrument: Instrument

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional, TextIO
 
-from core import files, ledger, metrics, plan, result_tables, suites
+from core import files, ledger, plan, result_tables, run_summary, suites
 from core.errors import HarnessError, StorageError
 from core.records import Manifest
 from core.text import align_columns, command, duration, print_safe, printable, readable
@@ -297,7 +297,7 @@ def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: st
     """
     last, summary = events[-1] if events else None, None
     if last is not None and last["event"] == "run_finished":
-        code, summary = int(last["exit_code"]), metrics.summarize_run(manifest, events)
+        code, summary = int(last["exit_code"]), run_summary.summarize_run(manifest, events)
         here = os.path.join(os.getcwd(), "")
         shown = folder[len(here):] if folder.startswith(here) else folder
         advice = failure_advice(events)

@@ -21,7 +21,15 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import run_benchmark
 from check import findings, submission_files
-from core import answer_checks, ledger, metric_definitions, metrics, privacy, result_tables, suites
+from core import (
+    answer_checks,
+    ledger,
+    metric_definitions,
+    privacy,
+    result_tables,
+    run_summary,
+    suites,
+)
 from core import schema as schemas
 from core.text import markdown_table
 from engines import queries, servers
@@ -182,7 +190,7 @@ def real_run() -> str:
         return "There is no run yet.\n"
     manifests = {folder: json.loads((folder / "manifest.json").read_bytes()) for folder in folders}
     largest = max(map(_size, manifests.values()))
-    runs = [(manifest, metrics.summarize_run(*_evidence(str(folder))))
+    runs = [(manifest, run_summary.summarize_run(*_evidence(str(folder))))
             for folder, manifest in manifests.items() if _size(manifest) == largest]
     manifest, summary = min(runs, key=lambda run: (
         sum(any(metric_definitions.FLAGS[flag].unrankable for flag in cell["flags"])

@@ -36,8 +36,8 @@ MAY_IMPORT = {
 MAX_FLOORS = 5
 # What the runner imports although it can change no number: texts, results, redaction, releases.
 NOT_MEASURING = {f"core/{name}" for name in (
-    "metric_definitions", "metrics", "names", "privacy", "privacy_patterns", "records", "release",
-    "result_tables", "text")} | {"machine/awake"}
+    "headline", "metric_definitions", "metrics", "names", "privacy", "privacy_patterns", "records",
+    "release", "result_tables", "run_summary", "text")} | {"machine/awake"}
 TOP = {"AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "LICENSE", "LICENSE-MIT", "README.md",
        "harness", "submissions"}
 

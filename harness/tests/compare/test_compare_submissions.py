@@ -18,7 +18,7 @@ from unittest import mock
 import compare_submissions
 from compare import page as pages
 from compare import ranking
-from core import ledger, metrics
+from core import ledger, metrics, run_summary
 from core.text import printable
 from tests import made_submissions
 from tests.compare.test_ranking import cell, documents, known, set_at
@@ -506,7 +506,7 @@ class PageFile(Case):
         detail = self.page().data["details"][run_id]
         [folder] = compare_submissions.submission_folders([self.root])
         manifest, state = ledger.load_run(folder)
-        summary = metrics.summarize_run(manifest, state.events)
+        summary = run_summary.summarize_run(manifest, state.events)
         self.assertEqual([cell["numbers"]["decode"][:3] for cell in detail["cells"]], [
             [cell["metrics"]["decode_tokens_per_s"][part] for part in
              ("median", "ci_low", "ci_high")] for cell in summary["cells"]])

@@ -793,5 +793,38 @@ class Checked(Case):
                                             r"run\.jsonl:\d+ \(response\.text\)\n.*fix: ")
 
 
+class Recompute(unittest.TestCase):
+    def recompute(self, *words: str) -> tuple[int, str]:
+        with contextlib.redirect_stdout(io.StringIO()) as out, \
+                contextlib.redirect_stderr(io.StringIO()) as error:
+            code = complete_submission.main(["--recompute", *words])
+        return code, out.getvalue() + error.getvalue()
+
+    def test_outdated_documents_are_recomputed_and_broken_ones_left(self) -> None:
+        with tempfile.TemporaryDirectory() as root:
+            folders = [valid_run.make(Spec(phases="frozen", seed=seed)).write(root)
+                       for seed in (1, 2)]
+            texts = [[Path(folder, name).read_bytes() for name in NAMES] for folder in folders]
+            self.assertEqual(self.recompute(root)[1].count(": unchanged\n"), 2)
+            path = Path(folders[0], "metadata.json")
+            document = json.loads(path.read_bytes())
+            document.update(metrics_version=2, headlines=[], cells=[{}])
+            path.write_text(json.dumps(document), encoding="utf-8")
+            ledger_path = Path(folders[1], "run.jsonl")
+            ledger_path.write_bytes(b"{}\n")
+            code, output = self.recompute(root)
+            self.assertEqual((code, output.count(": recomputed\n"), output.count(": failed, ")),
+                             (4, 1, 1))
+            ledger_path.write_bytes(texts[1][NAMES.index("run.jsonl")])
+            self.assertEqual(
+                texts, [[Path(folder, name).read_bytes() for name in NAMES] for folder in folders])
+
+    def test_wrong_use_is_one_line(self) -> None:
+        with tempfile.TemporaryDirectory() as empty:
+            for words in (("/no/such",), (empty,), (empty, "--partial")):
+                code, output = self.recompute(*words)
+                self.assertEqual((code, output.count("\n")), (2, 1), words)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -8,6 +8,7 @@ import unittest
 from typing import Any
 
 from core import metric_definitions, metrics, schema, usage
+from core.run_summary import summarize_run
 
 NO_TAILS = {"p90": None, "p95": None, "p99": None}
 NO_NUMBERS = dict.fromkeys(
@@ -68,7 +69,7 @@ def with_tokens_per_s(rates: list[float]) -> list[dict[str, Any]]:
 
 def the_cell(events: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:
     planned = parts.pop("planned", manifest(("20q", 1, 20)))
-    cells: list[dict[str, Any]] = metrics.summarize_run(planned, events)["cells"]
+    cells: list[dict[str, Any]] = summarize_run(planned, events)["cells"]
     [cell] = cells
     return cell
 
@@ -443,7 +444,12 @@ class OneRun(unittest.TestCase):
         def six(value: float) -> dict[str, Any]:
             return {"n": 6, **dict.fromkeys(NO_NUMBERS, value), "iqr": 0.0, **NO_TAILS}
         events = [CALIBRATION, *calls_of(6), {"event": "run_finished"}]
-        self.assertEqual(metrics.summarize_run(manifest(("20q", 1, 6)), events), {
+        found = summarize_run(manifest(("20q", 1, 6)), events)
+        [headline] = found.pop("headlines")
+        self.assertEqual({name: value for name, value in headline.items() if value is not None}, {
+            "model": "m", "decode_tokens_per_s": six(100), "ttft_ms": six(200),
+            "prompt_tokens": 1000.0, "checks_passed": 0, "checks_count": 0})
+        self.assertEqual(found, {
             "cells": [{
                 "model": "m", "phase": "20q", "lanes": 1, "cold": False, "across_prompts": True,
                 "planned": 6, "ok": 6, "failed": 0, "outcomes": {"ok": 6},
@@ -486,12 +492,13 @@ class OneRun(unittest.TestCase):
                 gaps.append(9_000 + state % 2_003)
             made["timing"].update(chunk_us=gaps, first_token_us=gaps[0], last_token_us=sum(gaps),
                                   done_us=sum(gaps) + 77)
-        text = json.dumps(metrics.summarize_run(manifest(("20q", 1, 100)), events), sort_keys=True)
+        text = json.dumps(summarize_run(manifest(("20q", 1, 100)), events), sort_keys=True)
         self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "1471a4e0d6293a0a")
 
     def test_run_without_calls_has_no_cells(self) -> None:
-        self.assertEqual(metrics.summarize_run(manifest(), []), {
-            "cells": [], "run_flags": ["not_calibrated", "unfinished"], "counts": {},
+        self.assertEqual(summarize_run(manifest(), []), {
+            "cells": [], "headlines": [], "counts": {},
+            "run_flags": ["not_calibrated", "unfinished"],
             "instrument": {
                 **dict.fromkeys(("stamp", "clock_resolution_ns", "lanes", "saturation",
                                  "heartbeat_overshoot_us", "wall_ms")),
@@ -560,14 +567,14 @@ class OneRun(unittest.TestCase):
         alone = calls_of(6, timing__started_us=0)
         lanes = calls_of(8, phase="parallel_same", lanes=4)
         planned = manifest(("20q", 1, 6), ("parallel_same", 4, 8))
-        cells = metrics.summarize_run(planned, [*alone, *lanes])["cells"]
+        cells = summarize_run(planned, [*alone, *lanes])["cells"]
         self.assertEqual(
             [(c["phase"], c["lane_efficiency_ratio"],
               c["null_reasons"].get("lane_efficiency_ratio"),
               c["output_token_throughput_tokens_per_s"]) for c in cells],
             [("20q", None, "one lane", 378.462),
              ("parallel_same", metrics.round_sig(8 / 1.65 / (4 / 0.6)), None, 198.788)])
-        [cell] = metrics.summarize_run(planned, lanes)["cells"]
+        [cell] = summarize_run(planned, lanes)["cells"]
         self.assertEqual(cell["null_reasons"]["lane_efficiency_ratio"],
                          "no answer on one lane (frozen, 5q, 20q)")
 
@@ -577,7 +584,7 @@ class OneRun(unittest.TestCase):
         for i, made in enumerate(events):
             made["model"] = ("m", "n", "o", "m")[i % 4]
             made["cell_id"] = f"{i}"
-        cells = metrics.summarize_run(planned, events)["cells"]
+        cells = summarize_run(planned, events)["cells"]
         self.assertEqual(
             [(c["model"], c["planned"], c["ok"], c["makespan_ms"],
               c["output_token_throughput_tokens_per_s"]) for c in cells],
@@ -599,7 +606,7 @@ class OneRun(unittest.TestCase):
         planned = manifest(("20q", 1, 6), ("parallel_same", 4, 6))
         for made in lanes:
             made.update(phase="parallel_same", cell_id="lane" + made["cell_id"])
-        cells = metrics.summarize_run(planned, [*alone, *lanes])["cells"]
+        cells = summarize_run(planned, [*alone, *lanes])["cells"]
         self.assertEqual([c["flags"] for c in cells], [["unstable"], []])
 
     def test_lanes_may_drift_more_than_one_lane(self) -> None:
@@ -607,7 +614,7 @@ class OneRun(unittest.TestCase):
         for made in lanes:
             made.update(phase="parallel_same", cell_id="lane" + made["cell_id"])
         planned = manifest(("20q", 1, 12), ("parallel_same", 4, 12))
-        cells = metrics.summarize_run(planned, [*alone, *lanes])["cells"]
+        cells = summarize_run(planned, [*alone, *lanes])["cells"]
         self.assertEqual(["drifting" in c["flags"] for c in cells], [True, False])
 
     def test_stability_is_judged_over_the_part_that_answers_share(self) -> None:
@@ -642,7 +649,7 @@ class OneRun(unittest.TestCase):
         events = [call(cell_id=f"{m}{p}", seq=i, model=m, phase=p, cold=p == "hello")
                   for i, (m, p) in enumerate([("b", "hello"), ("b", "20q"), ("a", "hello"),
                                               ("a", "5q")])]
-        cells = metrics.summarize_run(manifest(models=("a", "b")), events)["cells"]
+        cells = summarize_run(manifest(models=("a", "b")), events)["cells"]
         self.assertEqual([(c["model"], c["phase"], c["cold"]) for c in cells], [
             ("b", "hello", True), ("b", "20q", False), ("a", "hello", True), ("a", "5q", False)])
 
@@ -742,7 +749,7 @@ class Flags(unittest.TestCase):
         def is_queued(calls: list[dict[str, Any]], declared: Any = None) -> bool:
             events = [*alone, *({**c, "seq": c["seq"] + 10, "cell_id": f"p{c['seq']}"}
                                 for c in calls)]
-            found = metrics.summarize_run(planned, events, declared)
+            found = summarize_run(planned, events, declared)
             return "queued" in found["cells"][1]["flags"]
 
         self.assertEqual([is_queued(lanes(1)), is_queued(lanes(2)), is_queued(lanes(4))],
@@ -792,7 +799,7 @@ class Flags(unittest.TestCase):
     def test_cache_probe_flags_all_cells_except_the_cold_one(self) -> None:
         probe = {"event": "cache_probed", "model": "m", "verdict": "cached"}
         hello = call(cell_id="h", phase="hello", cold=True, seq=0)
-        cells = metrics.summarize_run(manifest(("hello", 1, 1), ("20q", 1, 6)),
+        cells = summarize_run(manifest(("hello", 1, 1), ("20q", 1, 6)),
                                       [hello, *calls_of(6), probe])
         self.assertEqual(
             ([c["flags"] for c in cells["cells"]], cells["run_flags"]),
@@ -806,7 +813,7 @@ class Flags(unittest.TestCase):
 
         def flags(*samples: dict[str, Any]) -> Any:
             whole = [CALIBRATION, *samples, {"event": "run_finished"}]
-            return metrics.summarize_run(manifest(), whole)["run_flags"]
+            return summarize_run(manifest(), whole)["run_flags"]
         quiet = sample(other_cpu_busy_ratio=0.1, cpu_steal_ratio=0.01, cpu_throttle_count=7)
         self.assertEqual(
             [flags(), flags(quiet, quiet), flags(*[quiet] * 4, sample(other_cpu_busy_ratio=0.5)),

@@ -18,7 +18,7 @@ import duckdb
 import compare_submissions
 from compare import entries
 from compare import ranking as rankings
-from core import ledger, metrics
+from core import ledger, metrics, run_summary
 from tests import made_submissions
 from tests.made_submissions import Spec
 
@@ -107,7 +107,7 @@ def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
         manifest, state = ledger.load_run(folder)
         if manifest["synthetic"]:
             continue
-        for cell in metrics.summarize_run(manifest, state.events)["cells"]:
+        for cell in run_summary.summarize_run(manifest, state.events)["cells"]:
             out[manifest["run_id"], cell["model"], cell["phase"]] = cell
     return out
 
