@@ -417,8 +417,8 @@ class StreamParser:
         holders = [message.get(name) for name in usage.PLACES]
         for holder in (choice.get("usage"), top, *holders, message.get("usage"),
                        *(holder.get("usage") for holder in holders if isinstance(holder, dict))):
-            if isinstance(holder, dict) and (holder is message.get("usage")
-                                             or usage.has_counts(holder)):
+            if holder and isinstance(holder, dict) and (holder is message.get("usage")
+                                                        or usage.has_counts(holder)):
                 self._note_usage(holder)
         if isinstance(message.get("timings"), dict):
             self.server_timings = message["timings"]
@@ -455,7 +455,7 @@ class StreamParser:
     def _add_delta(self, delta: dict[str, Any], read: int) -> bool:
         """Add the texts of a delta; return whether it has any."""
         before = len(self.texts)
-        thoughts = (_flat(delta.get(name)) for name in REASONING_FIELDS)
+        thoughts = (_flat(delta[name]) for name in REASONING_FIELDS if name in delta)
         self._add("r", next(filter(None, thoughts), None), read)
         for kind, parts in groupby(_content_parts(delta.get("content")), key=lambda part: part[0]):
             self._add(kind, "".join(text for _, text in parts), read)
