@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from check import findings, parsing
+from check import findings, markdown, parsing
 from complete import declared, metadata, run_md
 from core import metric_definitions, schema
 from core.records import LedgerLine, Manifest, Metadata
@@ -23,11 +23,6 @@ _FRONT, _WORD = r"^[ \t>*_.\-\[(]{0,8}", r"(?:todo|tbd|fixme|xxx+)"
 PLACEHOLDER = re.compile(
     rf"<[a-zA-Z][\w ./-]{{0,40}}>|{_FRONT}{_WORD}\b|:[ \t]{{0,8}}{_WORD}\b|\b{_WORD}:"
     rf"|{_FRONT}insert\b[^\n]{{0,60}}\bhere\b", re.IGNORECASE | re.MULTILINE)
-# What a rendered page hides: HTML and its comments, images, link definitions, also in lists and
-# quotations. Tags by CommonMark's grammar, so that n<k and m>2 are not tags.
-_ATTRIBUTE = r"""\s+[a-zA-Z_:][\w.:-]*(?:\s*=\s*(?:[^\s"'=<>`]+|'[^']*'|"[^"]*"))?"""
-HIDING = re.compile(rf"<[!?]|</?[a-zA-Z][a-zA-Z0-9-]*(?:{_ATTRIBUTE})*\s*/?>|!\["
-                    r"|^[ \t>*+\-0-9.)]{0,20}\[[^\[\]]+\]:", re.MULTILINE)
 ASCENDING = (                 # fields of hardware.json: the first is at most ratio x the second
     ("cpu.physical_cores_count", "cpu.threads_count", 1.0),
     ("cpu.usable_threads_count", "cpu.threads_count", 1.0),
@@ -85,9 +80,9 @@ def check_page(manifest: Manifest, document: Metadata, hardware: Mapping[str, An
         if run_md.is_unwritten(words, name) or PLACEHOLDER.search(words[name]):
             notes.add("placeholder-left", schema.shown(words[name]), place=name)
     for name, text in words.items():
-        hiding = HIDING.search(text)
-        if hiding:
-            notes.add("notes-not-plain", schema.shown(text[hiding.start():]), place=name)
+        found = markdown.hidden(text)
+        if found:
+            notes.add("notes-not-plain", f"{found[0]}: {schema.shown(found[1])}", place=name)
 
 
 # --- declared values -----------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from check import (
     findings,
     ledger_order,
     manifest,
+    markdown,
     parsing,
     privacy_scan,
     submission,
@@ -782,10 +783,11 @@ class Times(unittest.TestCase):
         searches = {
             "repeated key": lambda n: schema.strict_json(
                 b"{" + b",".join(b'"k%d":1' % i for i in range(n)) + b',"k1":1}'),
-            **{f"{pattern.pattern[:9]} {text[:9]!r}": lambda n, pattern=pattern, text=text:
-               pattern.search(text * n) for pattern in (documents.PLACEHOLDER, documents.HIDING)
-               for text in ("insert ", "[\n", "\n", "[a", " ", "<a b='", "<a b ", "-", "todo",
-                            "! [")},
+            **{f"placeholder {text[:9]!r}": lambda n, text=text:
+               documents.PLACEHOLDER.search(text * n) for text in ("insert ", "\n", " ", "-", "todo")},
+            **{f"Markdown {text[:9]!r}": lambda n, text=text: markdown.hidden(text * n)
+               for text in ("[\n", "\n", "[a", " ", "<a b='", "<a b ", "- ", ">", "! [", "`", "` ",
+                            "](", "[ ", "$a ", "a|", "a|\n-|\n", "[a\\]", "1. a\n", "&", "<a@")},
             "sketch": lambda n: copies.sketch_of_bytes("x", b'"text":"' * n + b'"phase":"' * n),
             "tokens": lambda n: copies.sketch_of_bytes("x", b'"completion_tokens":' * n),
         }
