@@ -168,8 +168,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "placeholder-left": (ERROR, "A placeholder is left where a value or your notes belong.",
         "write your notes, or set the value with complete_submission.py --set, or to null"),
     "notes-not-plain": (ERROR,
-        "Your notes in run.md hold something that the page on GitHub does not show as written, such "
-        "as HTML, an image, a formula, a footnote, a link definition or a code block without end.",
+        "Your notes in run.md hold something that GitHub does not show as written, such as HTML, "
+        "an image, a formula, a footnote, a link definition or a code block without end.",
         "write plain text, lists, tables and links; put `backticks` around code"),
     "hardware-implausible": (WARNING,
         "A value of hardware.json is not plausible, or contradicts the run.",

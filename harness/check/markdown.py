@@ -1,9 +1,9 @@
 """Find what GitHub would not show of a Markdown text as it was written.
 
-`blocks` parses the block structure of CommonMark 0.31 with GitHub's tables and footnotes: quotations
-and list items hold blocks, and decide what is code. The text of each block is then read from left
-to right, since a tag in a code span is shown and a code span in a tag is not. Reading ends at the
-first hidden part, so that nothing behind it has to be understood. Where GitHub decides by context,
+`blocks` parses the block structure of CommonMark 0.31 with GitHub's tables and footnotes:
+quotations and list items hold blocks, and decide what is code. The text of each block is then read
+from left to right, since a tag in a code span is shown and a code span in a tag is not. Reading
+ends at the first hidden part, so that nothing behind it has to be understood. In case of doubt,
 such as for an unfinished tag, the text counts as hidden.
 """
 from __future__ import annotations
@@ -20,12 +20,11 @@ FENCE = re.compile(r"(`{3,})([^`]*)\Z|(~{3,})(.*)\Z")
 ITEM = re.compile(r"([-+*]|(\d{1,9})[.)])(?=[ ]|\Z)")
 HTML_START = re.compile(r"<(?:[!?]|/?[A-Za-z][A-Za-z0-9-]*(?:[\s/>]|\Z))")
 FOOTNOTE = re.compile(r"\[\^[^\]\s]+\]:")
+# A label, a target, and perhaps a title; what follows on the same line makes it ordinary text.
 DEFINITION = re.compile(
     r"\[(?=[^\]]*[^\]\s])(?:[^\[\]\\]|\\.){1,999}\]:\s*(?:<(?:[^<>\n\\]|\\.)*>|[^\s<]\S*)[ ]*"
-    r"""(?:\n?[ ]*(?<=\s)(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\((?:[^()\\]|\\.)*\))[ ]*)?(?:\n|\Z)""",
-    re.DOTALL)
-TITLE_LATER = re.compile(r"\[(?=[^\]]*[^\]\s])(?:[^\[\]\\]|\\.){1,999}\]:\s*"
-                         r"(?:<(?:[^<>\n\\]|\\.)*>|[^\s<]\S*)[ ]*(?:\n|\Z)", re.DOTALL)
+    r"""(?:\n|\Z|(?<=\s)(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\((?:[^()\\]|\\.)*\))[ ]*"""
+    r"(?:\n|\Z))", re.DOTALL)
 DELIMITERS = re.compile(r"[ ]*\|?[ ]*:?-+:?[ ]*(?:\|[ ]*:?-+:?[ ]*)*\|?[ ]*\Z")
 LANGUAGE = re.compile(r"[A-Za-z0-9+#.-]{0,20}\Z")
 RENDERED = ("mermaid", "math", "geojson", "topojson", "stl")     # shown as pictures
@@ -208,7 +207,7 @@ def hidden(text: str) -> Optional[tuple[str, str]]:
 # --- text of a block -----------------------------------------------------------------------------
 def _require_shown(kind: str, text: str) -> None:
     """Raise Hidden if a part of a block's text is not shown."""
-    if kind in ("paragraph", "heading") and (DEFINITION.match(text) or TITLE_LATER.match(text)):
+    if kind in ("paragraph", "heading") and DEFINITION.match(text):
         raise Hidden("a link definition", text)
     if kind == "table":
         lines = text.split("\n")

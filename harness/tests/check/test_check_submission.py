@@ -784,7 +784,8 @@ class Times(unittest.TestCase):
             "repeated key": lambda n: schema.strict_json(
                 b"{" + b",".join(b'"k%d":1' % i for i in range(n)) + b',"k1":1}'),
             **{f"placeholder {text[:9]!r}": lambda n, text=text:
-               documents.PLACEHOLDER.search(text * n) for text in ("insert ", "\n", " ", "-", "todo")},
+               documents.PLACEHOLDER.search(text * n)
+               for text in ("insert ", "\n", " ", "-", "todo")},
             **{f"Markdown {text[:9]!r}": lambda n, text=text: markdown.hidden(text * n)
                for text in ("[\n", "\n", "[a", " ", "<a b='", "<a b ", "- ", ">", "! [", "`", "` ",
                             "](", "[ ", "$a ", "a|", "a|\n-|\n", "[a\\]", "1. a\n", "&", "<a@")},

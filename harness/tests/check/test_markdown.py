@@ -7,10 +7,13 @@ from check import markdown
 
 SHOWN = (
     "None.", "A fan at n<k, m>2, 3 < 4, a <- b, `<b>` and ``a ` <b>`` are shown.",
-    "- one\n- two\n  - three\n\n1. a\n2. b\n\n> quoted\nlazy\n\n    <b>code</b>\n", "# A heading\n\n---",
+    "- one\n- two\n  - three\n\n1. a\n2. b\n\n> quoted\nlazy\n\n    <b>code</b>\n",
+    "# A heading\n\n---",
     "```sh\n<b>\n![x](y)\n```", "~~~\n```\n~~~", "- ```\n  <!-- x -->\n  ```\n",
-    "| a | b |\n| - | - |\n| 1 | `\\|` |\n| 2 |", "see https://example.org and <https://example.org/a>",
-    "[the issue](https://example.org/a_(b)) and [a file](../x.md)", "[note] and [note][1] and a[0](x)",
+    "| a | b |\n| - | - |\n| 1 | `\\|` |\n| 2 |",
+    "see https://example.org and <https://example.org/a>",
+    "[the issue](https://example.org/a_(b)) and [a file](../x.md)",
+    "[note] and [note][1] and a[0](x)",
     "It cost $5 and then $6.", "R&D, AT&amp;T, a & b", "\\<b> \\`<b", "x ](y", "[a]: b c d",
     "    <b>", "a line\n    <indented", "~100 tokens/s and 2 * 3 * 4")
 HIDDEN = {
@@ -25,7 +28,8 @@ HIDDEN = {
     "a link to no web page": ("[a](javascript:alert(1))", "[a](java&#115;cript:x)", "<data:x>"),
     "a link without text": ("[](http://x)", "[ ](http://x)"),
     "a code block without end": ("```", "```\nx", "- ~~~~\n  ~~~", "> ```\n\n```x\n```"),
-    "a code block with more than a language": ("```mermaid\nx\n```", "``` a b\n```", "``` <b>", "~~~ math\n~~~"),
+    "a code block with more than a language": (
+        "```mermaid\nx\n```", "``` a b\n```", "``` <b>", "~~~ math\n~~~"),
     "a formula": ("$\\phantom{x}$", "a $$x$$", "$`x`$", "x\n$a+b$\n"),
     "a character reference": ("a&#8203;b", "&nbsp;", "&ZeroWidthSpace;"),
     "a row with more cells than its table": ("| a |\n| - |\n| b | c |", "a | b\n-|-\n1|2|3"),
@@ -42,7 +46,7 @@ class Markdown(unittest.TestCase):
 
     def test_blocks_end_where_their_containers_end(self):
         text = "- a\n\n  b\n\n- \n\nc\n> d\n===\n\n1. e\n   ```\n   f\n   ```\n   g\n---"
-        self.assertEqual([(block.kind, block.line, block.text) for block in markdown.blocks(text)], [
+        self.assertEqual(list(map(tuple, markdown.blocks(text))), [
             ("paragraph", 0, "a"), ("paragraph", 2, "b"), ("paragraph", 6, "c"),
             ("paragraph", 7, "d\n==="), ("paragraph", 10, "e"), ("fence", 11, "f"),
             ("paragraph", 14, "g"), ("rule", 15, "---")])
