@@ -53,7 +53,7 @@ from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest
 from core.suites import Question, load_suites
-from core.text import Parser, command, print_safe
+from core.text import Parser, command, print_safe, readable
 from engines import queries
 from machine import awake, gauges
 from run import calibration, cli, discover, display, sse
@@ -851,13 +851,17 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
         wait_for_server(client, options, url, discover.ASK_TIMEOUT_S)
         found = [discover.describe(client.send, options.target_url, options.num_ctx)]
     hello, models = None, options.models
+    if not options.json:                 # now, since a hello may take minutes
+        print_safe(display.served_text(found, options))
     if len(found) == 1:
         models = models or discover.to_greet(found[0]["models"])
         if models or not found[0]["models"]:
+            progress.say(f"one hello call to {readable(models or 'the model')} (it may take up to "
+                         f"{options.timeout:g} s)")
             hello = try_hello(dataclasses.replace(options, target_url=found[0]["url"],
                                                   models=models), environment)[2]
     print_safe(json.dumps({"endpoints": found, "hello": hello}) if options.json else
-               display.probe_text(found, hello, options))
+               display.hello_text(found, hello, options))
     return int(hello is not None and hello["outcome"] != "ok")
 
 

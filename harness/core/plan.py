@@ -16,6 +16,7 @@ from core.suites import PHASES, Question
 CONTEXT_SPARE = 16            # tokens by which a prompt that fills the context may fall short of it
 CUT_SHARE = 0.6               # of the expected tokens: fewer were truncated
 UNSURE_SHARE = 0.75           # of the expected tokens: fewer may have been truncated
+FITS_SHARE = 0.8              # of the expected tokens: they do not fit into a smaller context
 FILLED_SHARE = 1.1            # of the prompt's tokens that fill the context: more were sent
 MIN_GROWTH, CUT_GROWTH = 200, 0.4     # tokens from turn to turn, and the share that must arrive
 
@@ -174,6 +175,9 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
     # Tokenizers differ this much between texts; a prompt that fits cannot have been truncated.
     may_not_fit = not effective_tokens or expected > effective_tokens - CONTEXT_SPARE
     if expected > 500 and prompt_tokens < UNSURE_SHARE * expected and may_not_fit:
+        if effective_tokens and effective_tokens < FITS_SHARE * expected:
+            return {"verdict": "yes", "reason": f"prompt_tokens is {prompt_tokens}, about "
+                    f"{expected:.0f} were sent into a context of {effective_tokens}"}
         return {"verdict": "unknown", "reason": f"prompt_tokens is {prompt_tokens}, about "
                 f"{expected:.0f} were sent: too close to tell"}
     return {"verdict": "no", "reason": None}

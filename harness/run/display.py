@@ -68,8 +68,8 @@ def plan_text(manifest: Manifest, calls_count: int,
                       estimate_line(found, manifest["timeout_s"])])
 
 
-def probe_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options) -> str:
-    """What a probe found: each endpoint with its models, one hello call, and the next command."""
+def served_text(found: Sequence[Json], options: cli.Options) -> str:
+    """What a probe found: each endpoint with its models."""
     lines = []
     for one in found:
         engine, slots = one["engine"], one["slots"].get("count")
@@ -88,15 +88,20 @@ def probe_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options
         if not one["models"]:
             lines.append("  no models listed: probe again if the server is still loading, or pass "
                          "the model's name to --models")
+    return "\n".join(lines)
+
+
+def hello_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options) -> str:
+    """The one hello call of a probe, if it was made, and the next command."""
     if len(found) > 1:
-        return "\n".join([*lines, "several endpoints; to choose one:", *(
+        return "\n".join(["several endpoints; to choose one:", *(
             "  " + cli.command_with(options, target_url=one["url"], probe=True) for one in found)])
     able = [model for one in found for model in one["models"] if measurable(model)]
     plan_it: dict[str, Any] = {"target_url": found[0]["url"], "probe": None, "json": None,
                                "plan": True,
                                "phases": options.phases if "phases" in options.given else "all"}
     if hello:
-        lines.append(result_tables.call_line(1, 1, hello))
+        lines = [result_tables.call_line(1, 1, hello)]
         answered = (hello.get("response") or {}).get("model")
         if "model_mismatch" in hello.get("flags", ()) and answered:
             lines.append(f"  asked of {readable(hello['model'])}, answered by {readable(answered)}:"
@@ -106,10 +111,8 @@ def probe_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options
             return "\n".join(lines)
         return "\n".join([*lines, "next: " + cli.command_with(options, models=hello["model"],
                                                               **plan_it)])
-    elif able:
-        lines.append("No model is loaded, and a probe loads none. Choose one; its command loads "
-                     "it:")
-    return "\n".join([*lines, *commands_for(able, options, **plan_it)])
+    return "\n".join([*(["No model is loaded, and a probe loads none. Choose one; its command "
+                         "loads it:"] if able else []), *commands_for(able, options, **plan_it)])
 
 
 def _model_words(model: Json) -> list[str]:

@@ -1,6 +1,8 @@
 """What servers are asked, and what their answers mean for a probe and for a run."""
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import tempfile
@@ -70,6 +72,18 @@ class Probe(Servers):
         self.assertEqual((outcome.code, self.asked(endpoint)), (0, ["b"]))
         self.assertIn("  a  (0 MB, not loaded)", outcome.out)
         self.assertRegex(outcome.out.splitlines()[-1], r"\Anext: .* --models b .* --plan\Z")
+
+    def test_models_are_shown_before_the_hello(self):
+        shown: list[str] = []
+
+        def chat(_: Any) -> Script:
+            shown.append(out.getvalue())
+            return ANSWER
+
+        endpoint, out = self.serve(ollama("a", loaded=("a",)), chat), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+            run_benchmark.main(("--probe", "--target-url", endpoint.url))
+        self.assertIn("  a  (0 MB, loaded)", shown[0])
 
     def test_no_model_is_loaded(self):
         endpoint = self.serve(ollama("a", "b"))

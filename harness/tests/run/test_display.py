@@ -179,7 +179,8 @@ class Probes(unittest.TestCase):
     def text(self, found: Any, hello: Any, *words: str) -> str:
         options = cli.parse_options(run_benchmark.build_parser(), ["--probe", *words],
                                     run_benchmark.defaults())
-        return display.probe_text(found, hello, options)
+        return "\n".join([display.served_text(found, options),
+                          display.hello_text(found, hello, options)])
 
     def test_text_of_a_probe(self):
         self.assertEqual(self.text([self.found()], call(model="m")), """\
