@@ -83,8 +83,10 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "suites-unavailable": (INFO,
         "The run used other suites than this checkout has; its requests were not rebuilt.",
         "check it with the harness of its release"),
-    "not-a-measurement": (ERROR, "The run is a rehearsal or a smoke test.",
-        "run against a real model server, without --rehearse and --smoke"),
+    "not-a-measurement": (ERROR,
+        "The run is a rehearsal, a smoke test, or that of a hosted model, also behind a local "
+        "server.",
+        "run a model that this machine computes on a real server, without --rehearse and --smoke"),
     "example": (INFO, "This is the example in submissions/EXAMPLE, not a measurement.", NOTHING),
     "name-refused": (ERROR,
         "The handle, device tag or cell id prefix is a placeholder or is not allowed.",

@@ -82,6 +82,13 @@ def _kind(manifest: Manifest, allow_synthetic: bool) -> Problems:
         yield "not-a-measurement", "smoke is true"
     if manifest["target"]["class"] != "loopback":
         yield "endpoint-remote", f"target.class is {manifest['target']['class']}"
+    engine = manifest["engine"]["name"]
+    if queries.engine_named(engine).hosted:
+        yield "not-a-measurement", f"{engine} is a hosted API"
+    for model in manifest["models"]:
+        why = queries.remote(engine, model, {})
+        if why:
+            yield "not-a-measurement", f"{schema.shown(model)} has {why}"
 
 
 # --- release -------------------------------------------------------------------------------------

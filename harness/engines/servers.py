@@ -81,6 +81,7 @@ class Engine:
     # owned_by in /v1/models.
     marks_at: dict[str, set[str]] = {}
     owner = ""
+    hosted = False                    # an API of a company, whose machines compute
     usual_port: Optional[int] = None
     # How to start it with 4096 tokens for each of four requests at once, where it has such
     # options. By platform.system(), where that differs from `start_command`: `start_on`.
@@ -673,6 +674,7 @@ class LlamaCppPython(Engine):
 
 class OpenRouter(Engine):
     name = "OpenRouter"
+    hosted = True
     marks_at = {"/v1/models": {"canonical_slug", "top_provider", "pricing"}}
     remedy = "Choose a model, or a provider of it, with a context of {tokens} tokens."
     # That of the model's first provider; which one answers is only known afterwards.
@@ -681,6 +683,7 @@ class OpenRouter(Engine):
 
 class AzureOpenAI(Engine):
     name = "Azure OpenAI"
+    hosted = True
 
     def recognise(self, probes: Probes) -> Optional[str]:
         for entry in models_at(probes):

@@ -241,6 +241,15 @@ def words(name, text):
     return lambda made: made.words.__setitem__(name, text)
 
 
+def rename_model(name):
+    def rename(made):
+        old = made.manifest["models"][0]
+        for document in (made.manifest, made.metadata):
+            document.update(json.loads(json.dumps(document).replace(old, name)))
+        made.events[:] = json.loads(json.dumps(made.events).replace(old, name))
+    return rename
+
+
 def unlink(name):
     return lambda folder: (folder / name).unlink()
 
@@ -509,6 +518,10 @@ CASES = (
          after=manifest_field("git", "commit", value="4" * 40)),
     Case("server-changed", "fp_2", call_field("response", "system_fingerprint", value="fp_2")),
     Case("endpoint-remote", "lan", manifest_field("target", "class", value="lan")),
+    Case("not-a-measurement", "OpenRouter", manifest_field("engine", "name", value="OpenRouter"),
+         follows=("ledger-altered", "manifest-altered")),
+    Case("not-a-measurement", "coder:480b-cloud", rename_model("coder:480b-cloud"),
+         spec=Spec(engine="ollama"), follows=("claim-contradicted",)),
     # the ledger: order of lines
     Case("ledger-altered", "run_started", drop("run_started")),
     Case("ledger-altered", "seq", after=line_field("run_finished", "seq", lambda seq: seq + 1)),
