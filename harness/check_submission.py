@@ -37,7 +37,7 @@ from check.submission import Settings, check
 from core import names, release, result_tables
 from core.errors import HarnessError
 from core.records import Response
-from core.text import Parser, command, print_safe, printable, terminal_width
+from core.text import Parser, command, print_safe, printable, readable, terminal_width
 
 MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
@@ -100,8 +100,8 @@ def require_own_harness(repository: submission_files.Repository, args: argparse.
 
 # --- answers -------------------------------------------------------------------------------------
 def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
-    """--answers: two lines per call, escaped: how the call went, and both ends of its answer.
-    Raises HarnessError."""
+    """--answers: two lines per call: how the call went, and both ends of its answer, in any
+    script, with what is not printable escaped. Raises HarnessError."""
     lines = []
     for submission in submission_files.of_paths(paths, report):
         blob = submission.files.get("run.jsonl")
@@ -125,7 +125,7 @@ def _ends(response: Optional[Response]) -> str:
     if len(shown) > limit:
         shown = shown[:FIRST_CHARACTERS] + " [...] " + shown[-LAST_CHARACTERS:]
     ended = (response["finish_reason"] if response else None) or "no end"
-    return f"[{printable(ended, 20)}] {about}{printable(shown, limit + 10)}"
+    return f"[{readable(ended, 20)}] {about}{readable(shown, limit + 10)}"
 
 
 # --- command line --------------------------------------------------------------------------------

@@ -645,8 +645,8 @@ def reference_endpoint(*options: str) -> Iterator[cli.Target]:
     try:
         started = json.loads(child.stdout.readline() or b"{}")      # type: ignore[union-attr]
         if "port" not in started:
-            raise EndpointError("the built-in endpoint did not start; to see why: python3 "
-                                "harness/reference_endpoint.py")
+            raise EndpointError("the built-in endpoint did not start; to see why: "
+                                + command("reference_endpoint"))
         yield cli.parse_target(f"http://127.0.0.1:{started['port']}")
     finally:
         child.kill()

@@ -7,12 +7,11 @@ CODES.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-from core.text import WIDE, markdown_table, printable, wrapped
+from core.text import WIDE, for_this_system, markdown_table, printable, wrapped
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
@@ -219,14 +218,15 @@ class Finding(NamedTuple):
 
     def fix(self) -> str:
         """The remedy with the names of file, folder and run, if no shell reads more into them."""
-        folder, remedy = self.path.rpartition("/")[0], CODES[self.code].remedy
+        folder, remedy = self.path.rpartition("/")[0], for_this_system(
+            CODES[self.code].remedy)
         if not PLAIN_PATH.fullmatch(self.path) or not folder:
             return remedy
         run = re.search(r"run-([0-9a-f-]{36})\Z", folder)
         for name, value in (("FOLDER", folder), ("FILE", self.path),
                             ("RUN_ID", run[1] if run else "RUN_ID")):
             remedy = re.sub(rf"\b{name}\b", value, remedy)
-        return remedy.replace("python3 ", "py ") if os.name == "nt" else remedy
+        return remedy
 
     def document(self) -> dict[str, Any]:
         """The finding as JSON; its remedy holds no text of the submission."""

@@ -176,6 +176,11 @@ def command(program: str, *words: str) -> str:
     return shlex.join(["python3", f"harness/{program}.py", *words])
 
 
+def for_this_system(text: str) -> str:
+    """Text whose commands are those of a POSIX shell, with this system's name of Python."""
+    return text.replace("python3 ", "py ") if os.name == "nt" else text
+
+
 def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
     """A command in lines of at most `width` that a shell joins again; in one line on Windows."""
     units = [""]                  # an option stays with its value
@@ -203,8 +208,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, program: str, doc: Optional[str], arguments: str = "[options]") -> None:
         about, _, codes = (doc or "").partition("\nexit codes:")
         super().__init__(
-            prog=program, usage=f"python3 harness/{program}.py {arguments}", allow_abbrev=False,
-            description=about.strip(), epilog=f"exit codes:{codes}".rstrip() if codes else None,
+            prog=program, usage=f"{command(program)} {arguments}", allow_abbrev=False,
+            description=for_this_system(about.strip()), epilog=f"exit codes:{codes}".rstrip() if codes else None,
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
                 prog, max_help_position=28, width=WIDE))
 

@@ -1165,11 +1165,11 @@ class Answers(unittest.TestCase):
         made = make(SMALL)
         first, second = calls_of(made)[:2]
         first["response"]["text"] = ""
-        first["response"]["reasoning_text"] = "hm \x1b[2J\u202e"
+        first["response"]["reasoning_text"] = "hm \u7b54 \x1b[2J\u202e"
         second["response"].update(text="", reasoning_text="", finish_reason=None)
         _, lines, _ = self.shown(made.sealed())
         self.assertEqual([lines[2], lines[4]],
-                         [r"    [length] (only thinking) hm \x1b[2J\u202e",
+                         ["    [length] (only thinking) hm \u7b54 \\x1b[2J\\u202e",
                           "    [no end] (no text)"])
 
     def test_an_unreadable_ledger_is_an_error(self):

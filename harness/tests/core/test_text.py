@@ -108,9 +108,13 @@ class Harmless(unittest.TestCase):
 
 class CommandLines(unittest.TestCase):
     def test_help_ends_with_the_exit_codes(self):
-        shown = text.Parser("x", "Do it.\n\nexit codes:\n  0 done\n", "PATH").format_help()
-        self.assertTrue(shown.startswith("usage: python3 harness/x.py PATH\n\nDo it."))
-        self.assertTrue(shown.endswith("exit codes:\n  0 done\n"), shown)
+        about = "Do it.\n\n  python3 harness/x.py\n\nexit codes:\n  0 done\n"
+        for system, python in (("posix", "python3"), ("nt", "py")):
+            with self.subTest(system), mock.patch.object(text.os, "name", system):
+                shown = text.Parser("x", about, "PATH").format_help()
+                self.assertTrue(shown.startswith(
+                    f"usage: {python} harness/x.py PATH\n\nDo it.\n\n  {python} harness/x.py\n"))
+                self.assertTrue(shown.endswith("exit codes:\n  0 done\n"), shown)
 
     def test_an_error_is_one_safe_line_and_exit_code_2(self):
         err = io.StringIO()
