@@ -209,7 +209,8 @@ class Parser(argparse.ArgumentParser):
         about, _, codes = (doc or "").partition("\nexit codes:")
         super().__init__(
             prog=program, usage=f"{command(program)} {arguments}", allow_abbrev=False,
-            description=for_this_system(about.strip()), epilog=f"exit codes:{codes}".rstrip() if codes else None,
+            description=for_this_system(about.strip()),
+            epilog=f"exit codes:{codes}".rstrip() if codes else None,
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
                 prog, max_help_position=28, width=WIDE))
 
