@@ -36,7 +36,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
-from compare import entries, ranking, two_runs
+from compare import entries, headline, ranking, two_runs
 from compare.page import make_page
 from core import files, ledger, metric_definitions
 from core import text as texts
@@ -170,7 +170,7 @@ def cells(place: ranking.Place) -> tuple[str, ...]:
                                           row.configuration)))), plain(row.model),
             plain(row.quantization or ""), row.phase or "all",
             *(spread_text(row.numbers.get(name)) for name in SHOWN),
-            f"{len(row.runs)}" + (f" of {len(row.runs) + row.left_out}" if row.left_out else ""),
+            f"{len(row.runs)}" + (f" of {len(row.runs) + len(row.left_out)}" if row.left_out else ""),
             f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
 
 
@@ -307,7 +307,7 @@ def do_table(args: argparse.Namespace) -> int:
     if args.html:
         write_page(args.html, rows, wanted, found)
     else:
-        headlines = ranking.headline_rows(submissions) if args.json and not args.phase else []
+        headlines = headline.headline_rows(submissions) if args.json and not args.phase else []
         print_table(args, ranking.only(ranking.ranked(rows, args.sort), wanted),
                     ranking.ranked(ranking.matching(headlines, filters), args.sort), found)
     return 1 if found.broken else 0

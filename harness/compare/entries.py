@@ -26,6 +26,18 @@ NUMBERS = {name: metric_definitions.METRICS[name].title for name in (
     "e2el_ms", "output_token_throughput_tokens_per_s")}
 
 
+# Numbers of a whole run by their places in `headlines` of metadata.json.
+HEADLINES = {
+    **{name: f"{name}.median" for name in (
+        "decode_tokens_per_s", "ttft_ms", "prefill_tokens_per_s", "long_ttft_ms")},
+    **{name: f"lanes.{name}" for name in (
+        "output_token_throughput_tokens_per_s", "speedup_ratio")},
+    **{name: f"energy.{name}" for name in ("joules_per_output_token", "mean_power_w")},
+    **{name: f"memory.{name}" for name in ("peak_card_bytes", "peak_process_bytes")},
+    **{name: name for name in ("draft_acceptance_ratio", "load_s", "server_decode_tokens_per_s",
+                               "server_prefill_tokens_per_s")}}
+
+
 class BrokenSubmission(Exception):
     """A document that does not match its schema; the message says where and what."""
 
@@ -80,7 +92,8 @@ class Runtime(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """What a comparison needs from one submission. asked: the workload by its manifest."""
+    """What a comparison needs from one submission. asked: the workload by its manifest; headlines:
+    the numbers of the whole run by model and metric."""
 
     run_id: str
     handle: str
@@ -93,6 +106,7 @@ class Submission(NamedTuple):
     completeness: str
     run_flags: tuple[str, ...]
     entries: tuple[Entry, ...]
+    headlines: dict[str, dict[str, float]]
 
 
 # --- fields of untrusted documents ---------------------------------------------------------------
@@ -198,7 +212,18 @@ def read_submission(manifest: Any, metadata: Any, hardware: Any) -> Submission:
         _asked(manifest),
         field(metadata, "synthetic", BOOL), field(metadata, "run.class", TEXT),
         _flags(metadata, "run_flags"),
-        tuple(_entry(cell, about) for cell in field(metadata, "cells", LIST)))
+        tuple(_entry(cell, about) for cell in field(metadata, "cells", LIST)),
+        {field(one, "model", TEXT): dict(_headline(one))
+         for one in metadata.get("headlines") or ()})
+
+
+def _headline(document: Any) -> Iterator[tuple[str, float]]:
+    """The numbers of a headline; parts that were not measured are missing or null."""
+    for name, path in HEADLINES.items():
+        part, _, last = path.rpartition(".")
+        holder = document.get(part) if part else document
+        if holder is not None and isinstance(holder, dict) and holder.get(last) is not None:
+            yield name, field(holder, last, NUMBER)
 
 
 def _entry(cell: Any, about: dict[str, tuple[Json, identity.Model, Any]]) -> Entry:

@@ -24,6 +24,7 @@ from compare import identity_tables as tables
 SAME_SIZE_RATIO = 1.02        # of parameter counts: engines round them
 POWER_STEP_W = 5              # drivers report 449.8 W or 450.6 W for a limit of 450 W
 MIN_SHORT_DIGEST = 12         # hexadecimal digits, as `ollama list` prints them
+HAS_SIZE = re.compile(r"\d[bm]$")
 HARDWARE_UNKNOWN = "hardware not reported"
 
 Facts = Mapping[str, Any]
@@ -102,24 +103,33 @@ def without_marks(name: str) -> Optional[str]:
 def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
     """A Model of the values in metadata.json. declared: names of the facts that someone typed."""
     served = str(facts["model"])
-    named = _names(facts, engine)
-    in_mlx = any(one.in_mlx for one in named)
+    named = _names(facts, "name" in declared, engine)
+    in_mlx = any(one.in_mlx for one in named) or facts.get("file_format") == "mlx"
     best = next((one for one in named if one.words), None)
     certainty = 3 - named.index(best) if best else 0
     tune = best.tune if best else ""
     if best and not tune:
         tune = next((one.tune for one in named if one.words == best.words and one.tune), "")
     quant = _quant(facts.get("quantization"), named, in_mlx)
-    return Model(best.words if best else None, tune, certainty,
-                 next((one.repository for one in named if one.repository), None), quant,
+    repository = next((one.repository for one in named if one.repository), None)
+    if not repository and facts.get("publisher"):
+        repository = f"{facts['publisher']}/{re.sub(':[0-9]+$', '', served)}".lower()
+    return Model(best.words if best else None, tune, certainty, repository, quant,
                  names.bits_class(quant, facts.get("bits_per_weight")),
                  _digest(facts.get("digest")), "digest" in declared, facts.get("parameters_count"),
-                 facts.get("family"), facts.get("file_bytes"), served)
+                 facts.get("family") or _architecture(facts), facts.get("file_bytes"), served)
 
 
-def _names(facts: Facts, engine: str) -> list[names.ModelName]:
+def _architecture(facts: Facts) -> Optional[str]:
+    """What tells architectures apart where the server does not name them."""
+    sizes = [facts.get("vocabulary_tokens"), facts.get("embedding_length")]
+    return "{:g}x{:g}".format(*sizes) if all(sizes) else None
+
+
+def _names(facts: Facts, is_declared: bool, engine: str) -> list[names.ModelName]:
     """Names by precedence: where the weights came from, the file, and the served name or what the
-    contributor declared in its place."""
+    contributor declared in its place. The name in a file's header comes before a served name
+    without a size, such as `my-model:latest`."""
     found = []
     source = facts.get("source_repository")
     if source:
@@ -130,10 +140,13 @@ def _names(facts: Facts, engine: str) -> list[names.ModelName]:
     file_engine = engine if engine != "ollama" else ""
     if facts.get("file_name"):
         found.append(names.model_name(facts["file_name"].rpartition("/")[2], file_engine))
-    declared = facts.get("name")
-    found.append(names.model_name("-".join(declared.split())) if declared else
-                 names.model_name(facts["model"], engine))
-    return found
+    own, served = facts.get("name"), names.model_name(facts["model"], engine)
+    titled = names.model_name("-".join(own.split())) if own else None
+    if titled and is_declared:
+        return [*found, titled]
+    has_size = bool(served.words and HAS_SIZE.search(served.words))
+    return [*found, *([served, titled] if has_size else [titled, served])] if titled else \
+        [*found, served]
 
 
 def _quant(reported: Optional[str], named: Iterable[names.ModelName],
@@ -141,6 +154,9 @@ def _quant(reported: Optional[str], named: Iterable[names.ModelName],
     """The reported format; where it says less than a name, such as Q4_K_M of a UD-Q4_K_XL file or
     4BIT of a 4bit-DWQ repository, the name's."""
     quant = names.quantization(reported, in_mlx) if reported else None
+    if quant and quant.startswith("EXL2") and "exl" not in (reported or "").lower():
+        quant = next((one.quant for one in named if one.quant
+                      and one.quant.replace("EXL3", "EXL2") == quant), quant)
     for one in named:
         if one.quant and (quant is None or _refines(one.quant, quant)):
             return one.quant
@@ -196,7 +212,7 @@ def blocks_and_weights(models: Iterable[Model]) -> dict[Model, tuple[str, str]]:
         for one in members:
             like = [other for other in members if _is_joined(one, other, apart)]
             best = max(like, key=lambda other: (
-                other.name is not None, bool(re.search(r"\d[bm]$", other.name or "")),
+                other.name is not None, bool(HAS_SIZE.search(other.name or "")),
                 bool(other.tune), other.certainty, other.name or "", other.tune))
             size = f" {_rounded(one.parameters)}" if apart else ""
             found[one] = (_block(best, digest + size), f"sha256:{digest}{size}")
@@ -421,7 +437,9 @@ def configuration(facts: Facts, at: Facts, hardware: Facts, on: Machine, engine:
     for name in ("draft_model", "kv_cache_type", "flash_attention", "batch_tokens",
                  "micro_batch_tokens"):
         value = facts.get(name) if name == "draft_model" else at.get(name)
-        text = typed.pop(name, None) if value is None else str(value).lower()
+        if value is None and name == "draft_model":
+            value = typed.get(name) or facts.get("speculative")
+        text = typed.get(name) if value is None else str(value).lower()
         typed.pop(name, None)
         if text is None and flags:
             text = "none" if name == "draft_model" else defaults.get(name, "default")
@@ -445,6 +463,10 @@ def configuration(facts: Facts, at: Facts, hardware: Facts, on: Machine, engine:
     if in_main_memory:
         for name in ("type", "speed_mts", "channels_count"):
             made[f"memory_{name}"] = _text(hardware.get(f"memory.{name}"))
+    if at.get("kv_cache_offloaded") is False:         # engines offload it unless told otherwise
+        made["kv_cache_offloaded"] = "false"
+    if facts.get("dtype"):
+        made["dtype"] = names.quantization(facts["dtype"])
     made.update({f"flag {name}": value for name, value in typed.items()})
     return tuple(sorted(made.items()))
 
@@ -457,7 +479,7 @@ def _text(value: Any) -> Optional[str]:
 
 USUAL = {"draft_model": "none", "flash_attention": "auto", "kv_cache_type": "f16",
          "gpu_offload": "1", "cards_used": "1"}
-SHOWN = ("draft_model", "kv_cache_type", "flash_attention", "gpu_offload", "cards_used",
+SHOWN = ("draft_model", "kv_cache_type", "kv_cache_offloaded", "flash_attention", "gpu_offload", "cards_used",
          "batch_tokens", "micro_batch_tokens", "threads")
 
 

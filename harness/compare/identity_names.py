@@ -25,6 +25,8 @@ def quantization(text: str, in_mlx: bool = False) -> str:
     if exl:
         bits = bits_each or re.search(r"(\d+\.\d+|\d)", word[exl.end():])
         return f"{exl[0].upper()}-{float(bits[1]):g}" if bits else exl[0].upper()
+    if bits_each and re.fullmatch(r"\W*\d(\.\d+)?\W*bpw\W*", word):
+        return f"EXL2-{float(bits_each[1]):g}"       # the format that names itself by its bits
     word = re.sub(r"\W*\d(\.\d+)?\W*bpw", "", word) if bits_each else word
     return _gguf(word) or _other_format(re.sub(r"[\s_.\-/]+", "", word), in_mlx) \
         or re.sub(r"[\s_.\-]+", "-", text.strip()).upper()

@@ -169,7 +169,7 @@ def _row(row: ranking.Row, tables: dict[str, Table], runs: dict[str, int],
         [tables["reasons"].number(reason) for reason in row.reasons],
         [None if s is None else list(s) for s in spreads],
         [row.passed, row.checked], list(row.flags), [runs[run.run_id] for run in row.runs],
-        row.left_out, _values_of_runs(row) if len(row.runs) > 1 else [],
+        len(row.left_out), _values_of_runs(row) if len(row.runs) > 1 else [],
         tables["settings"].number(", ".join(filter(None, (row.weights, row.configuration))))]
 
 

@@ -2,8 +2,7 @@
 
     refusals            why one model's numbers in one phase are not ranked
     make_rows           submissions -> exact rows, one per identity and phase
-    headline_rows       submissions -> rows of machine class x model x bits class
-    ranked              rows in order, with their ranks
+    ranked              rows in order, with their ranks (also those of compare/headline)
 
 identity.py decides which runs belong in one row. A row's number is the median over all its runs,
 never the best of them. Runs that may not be ranked are in rows of their own, so that a median never
@@ -69,16 +68,28 @@ def _plain(value: Optional[float]) -> str:
 
 
 # --- rows ----------------------------------------------------------------------------------------
+class LeftOut(NamedTuple):
+    """A run that is not ranked, why, and its numbers by metric."""
+
+    run: reading.Submission
+    reasons: tuple[str, ...]
+    numbers: dict[str, float]
+
+
 class Row(NamedTuple):
     """Runs with one identity in one phase; in a headline row phase is None.
 
-    key: what `id` names. device, runtime: of the newest run, to be shown. reasons: why the runs are
-    not ranked. runs: their submissions, newest first. values: by metric, one number per run, in
-    the order of runs. left_out: number of further runs of the same identity that are not ranked.
+    key: what `id` names. group, bits_class: machine class and bits class of headline rows. device,
+    runtime: of the newest run, to be shown. reasons: why the runs are not ranked; in a headline row
+    only if all are left out. runs: their submissions, newest first. values: by metric, one number
+    per run, in the order of runs. left_out: further runs of the same identity that are not ranked.
+    reproduced: two owners measured it and their intervals meet.
     """
 
     key: tuple[Any, ...]
     block: str
+    group: str
+    bits_class: str
     device: reading.Device
     runtime: reading.Runtime
     model: str
@@ -95,7 +106,13 @@ class Row(NamedTuple):
     checked: int
     flags: tuple[str, ...]
     runs: tuple[reading.Submission, ...]
-    left_out: int
+    left_out: tuple[LeftOut, ...]
+    reproduced: bool
+
+    @property
+    def owners_count(self) -> int:
+        """Number of different handles among the runs that count."""
+        return len({run.handle for run in self.runs})
 
     @property
     def id(self) -> str:
@@ -146,32 +163,25 @@ def make_rows(submissions: Iterable[reading.Submission]) -> list[Row]:
                                                           member.entry.phase))
 
 
-def headline_rows(submissions: Iterable[reading.Submission]) -> list[Row]:
-    """A row for each machine class, model and bits class, over the one-lane phases."""
-    return _rows([member for member in members_of(submissions)
-                  if member.entry.phase in metric_definitions.ONE_LANE_PHASES
-                  or {entry.phase for entry in member.submission.entries}.isdisjoint(
-                      metric_definitions.ONE_LANE_PHASES)],
-                 lambda member: (member.identity.headline, None))
-
-
 def _rows(members: Iterable[Member], key_of: Callable[[Member], tuple[Any, Any]]) -> list[Row]:
     groups: dict[Any, dict[tuple[str, ...], list[Member]]] = {}
     for member in members:
         by_reason = groups.setdefault(key_of(member), {})
         by_reason.setdefault(refusals(member.submission, member.entry), []).append(member)
-    return [_row(key, reasons, of, _runs_count(by_reason, reasons))
+    return [_row(key, reasons, of, _left_out(by_reason) if not reasons else ())
             for key, by_reason in groups.items() for reasons, of in by_reason.items()]
 
 
-def _runs_count(by_reason: dict[tuple[str, ...], list[Member]], reasons: tuple[str, ...]) -> int:
-    own = {member.submission.run_id for member in by_reason[reasons]}
-    every = {member.submission.run_id for of in by_reason.values() for member in of}
-    return len(every - own)
+def _left_out(by_reason: dict[tuple[str, ...], list[Member]]) -> tuple[LeftOut, ...]:
+    ranked_runs = {member.submission.run_id for member in by_reason.get((), ())}
+    found = {member.submission.run_id: LeftOut(member.submission, reasons, member.entry.numbers)
+             for reasons, of in by_reason.items() if reasons for member in of
+             if member.submission.run_id not in ranked_runs}
+    return tuple(found.values())
 
 
 def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
-         others: int) -> Row:
+         left_out: tuple[LeftOut, ...]) -> Row:
     members.sort(key=lambda member: (member.submission.started_at, member.submission.run_id),
                  reverse=True)
     newest, entries = members[0], [member.entry for member in members]
@@ -180,7 +190,8 @@ def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
              for flag in (*member.entry.flags, *member.submission.run_flags)}
     values = {name: found for name in reading.NUMBERS
               for found in [_values(members, runs, name)] if any(v is not None for v in found)}
-    return Row(key, newest.identity.block, newest.submission.device, newest.submission.runtime,
+    return Row(key, newest.identity.block, newest.identity.machine.group,
+               newest.identity.bits_class, newest.submission.device, newest.submission.runtime,
                newest.identity.block if newest.entry.about.name else newest.entry.model,
                tuple(sorted({entry.model for entry in entries})),
                newest.identity.quant, identity.weights_text(newest.identity),
@@ -189,7 +200,19 @@ def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
                {name: reading.Spread(*verdicts.interval(name, found))
                 for name, found in values.items()}, values,
                sum(entry.passed for entry in entries), sum(entry.checked for entry in entries),
-               tuple(metric_definitions.ordered_flags(flags)), runs, 0 if reasons else others)
+               tuple(metric_definitions.ordered_flags(flags)), runs, left_out,
+               not reasons and verdicts.is_reproduced(
+                   RANKED_BY, by_owner(runs, values.get(RANKED_BY, ()))))
+
+
+def by_owner(runs: Sequence[reading.Submission],
+             values: Sequence[Optional[float]]) -> dict[str, list[float]]:
+    """The known values of each handle."""
+    found: dict[str, list[float]] = {}
+    for run, value in zip(runs, values):
+        if value is not None:
+            found.setdefault(run.handle, []).append(value)
+    return found
 
 
 def _values(members: Iterable[Member], runs: Iterable[reading.Submission],
@@ -306,9 +329,8 @@ def row_json(place: Place) -> Json:
         "served_as": list(row.served_as), "quantization": row.quantization, "weights": row.weights,
         "configuration": row.configuration, "phase": row.phase, "lanes": row.lanes,
         **{name: _spread_json(row.numbers.get(name)) for name in reading.NUMBERS},
-        "runs": len(row.runs), "runs_not_ranked": row.left_out,
-        "handles": sorted({run.handle for run in row.runs}),
-        "reproduced": len({run.handle for run in row.runs}) > 1,
+        "runs": len(row.runs), "runs_not_ranked": len(row.left_out),
+        "handles": sorted({run.handle for run in row.runs}), "reproduced": row.reproduced,
         "checks": {"passed": row.passed, "total": row.checked}, "flags": list(row.flags),
         "run_ids": [run.run_id for run in row.runs]}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from core import metric_definitions, metrics
@@ -77,17 +77,25 @@ def spread(before: float, *sides: Side) -> tuple[float, int]:
     return math.sqrt(squares / freedom), freedom
 
 
-def interval(metric: str, values: Iterable[Optional[float]]) \
+def interval(metric: str, values: Iterable[Optional[float]], around: Optional[float] = None) \
         -> tuple[float, Optional[float], Optional[float]]:
-    """(median, low, high): the 95 % interval over runs, from the runs and the prior."""
+    """(centre, low, high): the 95 % interval over runs, from the runs and the prior, around their
+    median or another centre."""
     known = [value for value in values if value is not None]
-    centre, side = float(metrics.median(known)), side_of(known)
+    centre, side = float(metrics.median(known)) if around is None else around, side_of(known)
     if not side.runs or centre <= 0:
         return centre, None, None
     sigma, freedom = spread(prior(metric), side)
     half = t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.runs)
     low, high = (metrics.round_sig(centre * math.exp(sign * half)) for sign in (-1, 1))
     return metrics.round_sig(centre) or centre, low, high
+
+
+def is_reproduced(metric: str, owners: Mapping[str, Sequence[float]]) -> bool:
+    """Whether the intervals of two owners' values meet."""
+    found = sorted((low, high) for _, low, high in (
+        interval(metric, values) for values in owners.values()) if low is not None)
+    return any(after[0] <= (before[1] or 0) for before, after in zip(found, found[1:]))
 
 
 def ratio_interval(a: Side, b: Side, before: float,

@@ -102,6 +102,7 @@ def full_key(key: str, models: int) -> str:
     with the keys that look like it.
     """
     keys = all_keys(models)
+    key = re.sub(r"^model\.", "models.0.", key)
     near = [one for one in keys if f".{one}".endswith(f".{key}")]
     if key in keys or len(near) == 1:
         return key if key in keys else near[0]
@@ -203,7 +204,7 @@ def remote_hardware(python: Mapping[str, str]) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for name, node in schema.schema("hardware")["properties"].items():
         document[name] = {field_name: metadata.unknown(REMOTE)
-                          for field_name in node.get("properties", ())}
+                          for field_name in node.get("required", ())}
     return {**document, "schema_version": metadata.SCHEMA_VERSION,
             "python": {name: metadata.known(python[name], "probed")
                        for name in document["python"]},
@@ -225,7 +226,7 @@ def declare(document: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[st
             parent = cards[int(parents[1])]
         else:
             parent = changed[parents[0]] if parents else changed
-        is_declared = parent[name]["source"] == "declared"
+        is_declared = name in parent and parent[name]["source"] == "declared"
         parent[name] = metadata.known(value, "declared") if value is not None else \
             metadata.unknown(WITHDRAWN if is_declared else metadata.WITHHELD)
     while cards and all(item["value"] is None for item in cards[-1].values()):

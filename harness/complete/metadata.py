@@ -161,14 +161,14 @@ def _engine(manifest: Manifest, events: Sequence[LedgerLine]) -> Any:
 def _with_declared(part: str, prefix: str, found: Mapping[str, Fact],
                    declared: Declared) -> dict[str, Fact]:
     """Every value of a part of the schema, in its order; what is not found has to be declared.
-    A value that the schema does not require is there only if it is declared.
+    A value that the schema does not require is there only if it is found or declared.
     """
     node = schema.schema("metadata")["properties"][part]
     node = node.get("items", node)
     return {name: apply_declared(found.get(name) or unknown(UNDECLARED), f"{prefix}.{name}",
                                  declared)
             for name in node["properties"] if name != "model"
-            and (name in node["required"] or f"{prefix}.{name}" in declared)}
+            and (name in node["required"] or name in found or f"{prefix}.{name}" in declared)}
 
 
 def _runtime(manifest: Manifest, events: Sequence[LedgerLine], hardware: Mapping[str, Any],
@@ -181,7 +181,8 @@ def _runtime(manifest: Manifest, events: Sequence[LedgerLine], hardware: Mapping
     # One set of values describes the runtime: those on which all models agree.
     identified = [_identified(events, model) for model in manifest["models"]]
     facts: list[Any] = [one["facts"] if one else {} for one in identified]
-    for name in ("flash_attention", "kv_cache_type", "batch_tokens", "accelerators_used_count"):
+    for name in ("flash_attention", "kv_cache_type", "kv_cache_offloaded", "batch_tokens",
+                 "accelerators_used_count"):
         reported_values = {one.get(name) for one in facts}
         if len(reported_values) == 1 and None not in reported_values:
             found[name] = known(reported_values.pop(), "server")
@@ -208,7 +209,13 @@ def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine],
     found["slots_count"] = reported(slots.get("count"))
     file_bytes, parameters = (apply_declared(found[name], f"{prefix}.{name}", declared)["value"]
                               for name in ("file_bytes", "parameters_count"))
-    found["bits_per_weight"] = unknown(NO_SIZE)
+    if facts.get("speculative") == "none":
+        found["draft_model"] = known(found.pop("speculative")["value"], "server")
+    header = [facts.get(f"gguf_{part}") for part in ("basename", "size_label", "finetune",
+                                                     "version")]
+    if header[0] and header[1]:
+        found["name"] = known(" ".join(filter(None, header)), "server")
+    found.setdefault("bits_per_weight", unknown(NO_SIZE))
     if file_bytes and parameters:
         bits = metrics.round_sig(file_bytes * 8 / parameters)
         found["bits_per_weight"] = (known(bits, "computed") if bits and bits <= 64

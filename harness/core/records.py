@@ -89,6 +89,11 @@ class MoreFacts(TypedDict, total=False):
     file_format: str
     flash_attention: str
     kv_cache_type: str
+    kv_cache_offloaded: bool
+    dtype: str
+    bits_per_weight: float
+    vocabulary_tokens: int
+    embedding_length: int
     batch_tokens: int
     accelerators_used_count: int
     speculative: str

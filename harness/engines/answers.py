@@ -118,8 +118,13 @@ def on_or_off(value: Any) -> Optional[str]:
 
 
 def repository(name: Any) -> Optional[str]:
-    """The repository in a name ("owner/name", also after "hf.co/"), or None. Never of a path."""
-    if not isinstance(name, str) or len(name) > LONGEST_MODEL_ID:
+    """The repository in a name ("owner/name", also after "hf.co/"), or None. Of a path only if it
+    leads into the Hugging Face cache, whose folders are named after repositories."""
+    if not isinstance(name, str):
+        return None
+    if "models--" in name and "snapshots" in name:
+        name = published_model_id(name)
+    if len(name) > LONGEST_MODEL_ID:
         return None
     text = re.sub(r"^(?:https://)?(?:hf\.co|huggingface\.co)/", "", name)
     found = re.fullmatch(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:[\w.-]+)?", text, re.ASCII)
@@ -133,6 +138,15 @@ def file_name(path: Any) -> Optional[str]:
     """The last part of a path to a model file."""
     last = re.split(r"[/\\]", path)[-1] if isinstance(path, str) else ""
     return last if MODEL_FILE.search(last) and re.fullmatch(r"[\w.+-]{1,120}", last) else None
+
+
+def folder_name(path: Any) -> Optional[str]:
+    """The last part of an absolute path to a model's folder, None if it may be a person's."""
+    if not isinstance(path, str) or not re.match(r"/|[A-Za-z]:[/\\]", path):
+        return None
+    shown = published_model_id(path)
+    return shown if re.fullmatch(r"[\w.+-]{1,120}", shown, re.ASCII) and re.search(
+        r"\d", shown) and not re.fullmatch(r"[0-9a-f]{40,}", shown) else None
 
 
 def name_of_model(value: Any) -> Optional[str]:

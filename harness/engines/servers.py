@@ -36,7 +36,9 @@ class MoreFacts(TypedDict, total=False):
     """What only some engines report; absent where it is not reported.
 
     gpu_offload_ratio: the part of the loaded model in the accelerator's memory. chat_template:
-    False if the model has none. gguf_*: fields of the file's header.
+    False if the model has none. file_name: of the file or folder. dtype: number format of the
+    computation. vocabulary_tokens, embedding_length: of the architecture. gguf_*: fields of the
+    file's header.
     """
 
     gpu_offload_ratio: float
@@ -46,6 +48,11 @@ class MoreFacts(TypedDict, total=False):
     file_format: str
     flash_attention: str
     kv_cache_type: str
+    kv_cache_offloaded: bool
+    dtype: str
+    bits_per_weight: float
+    vocabulary_tokens: int
+    embedding_length: int
     batch_tokens: int
     accelerators_used_count: int
     speculative: str
@@ -287,12 +294,19 @@ class LMStudio(Engine):
         facts, config = super().facts(model_id, probes), self._loaded_config(model_id, probes)
         flash = answers.on_or_off(field(config, "flash_attention"))
         batch = count(field(config, "eval_batch_size"))
+        offloaded = field(config, "offload_kv_cache_to_gpu")
+        bits = field(answers.model_at(probes, "/api/v1/models", model_id), "quantization",
+                     "bits_per_weight")
         publisher = answers.model_at(probes, "/api/v0/models", model_id).get("publisher") or (
             answers.model_at(probes, "/api/v1/models", model_id).get("publisher"))
         if flash:
             facts["flash_attention"] = flash
         if batch:
             facts["batch_tokens"] = batch
+        if isinstance(offloaded, bool):
+            facts["kv_cache_offloaded"] = offloaded
+        if type(bits) in (int, float) and 0 < bits <= 64:
+            facts["bits_per_weight"] = bits
         named = answers.word(publisher)
         if named:
             facts["publisher"] = named
@@ -318,6 +332,7 @@ class LocalAI(Engine):
     remedy = "Set `context_size: {tokens}` in the model's YAML file and restart LocalAI."
     version_at = "/version version"
     facts_at = {"quantization": ("/api/show details quantization_level",)}
+    FROM = re.compile(r"^FROM\s+(\S+)\s*$", re.MULTILINE)
     context_at = ("/api/show model_info general.context_length",)
     show_path = "/api/show"
     state_paths = ("/system",)
@@ -329,6 +344,18 @@ class LocalAI(Engine):
             return None
         names = {name for entry in answers.objects(loaded) for name in answers.names_of(entry)}
         return "loaded" if model_id in names else "not loaded"
+
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        facts, modelfile = super().facts(model_id, probes), json_at(probes, "/api/show",
+                                                                    "modelfile")
+        found = self.FROM.search(modelfile) if isinstance(modelfile, str) else None
+        file, source = (read(found[1]) if found else None
+                        for read in (answers.file_name, answers.repository))
+        if file:
+            facts["file_name"] = file
+        if source:
+            facts["source_repository"] = source
+        return facts
 
     def version(self, probes: Probes) -> Version:
         text, _ = super().version(probes)
@@ -367,8 +394,14 @@ class SGLang(Engine):
         cache = answers.word(field(info, "kv_cache_dtype"))
         devices = count(field(info, "tp_size"))
         speculative = answers.word(field(info, "speculative_algorithm"))
+        folder = answers.folder_name(field(info, "model_path"))
+        dtype = answers.word(field(info, "dtype"))
         if source:
             facts["source_repository"] = source
+        elif folder and folder != model_id:
+            facts["file_name"] = folder
+        if dtype and dtype != "auto":
+            facts["dtype"] = dtype
         if cache and cache != "auto":
             facts["kv_cache_type"] = cache
         if devices and devices > 1:            # 1 is also that of a server on the CPU
@@ -419,6 +452,8 @@ class LlamaServer(Engine):
         # Of all tensors: a little less than the file has.
         "file_bytes": ("/v1/models meta size",),
         "trained_context_tokens": ("/v1/models meta n_ctx_train",),
+        "vocabulary_tokens": ("/v1/models meta n_vocab",),
+        "embedding_length": ("/v1/models meta n_embd",),
         "file_name": ("/props model_path",)}
     # Of one slot, which one request gets, not the total set with -c.
     context_at = ("/v1/models meta n_ctx", "/props default_generation_settings n_ctx")
@@ -650,6 +685,13 @@ class VLLM(Engine):
     cache_field = "cache_salt"
     context_errors = (r"max_model_len",)
     context_error_codes = ("input_tokens",)
+
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        facts = super().facts(model_id, probes)
+        folder = answers.folder_name(value_at(probes, "/v1/models root", model_id))
+        if folder and folder != model_id and "source_repository" not in facts:
+            facts["file_name"] = folder
+        return facts
 
     def cache_value(self, salt: Any) -> Any:
         # At most 128 characters, and none of @ / \ NUL.

@@ -28,7 +28,8 @@ FILE_TYPES = {
     11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
     17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
     23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
-    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4"}
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
+    39: "NVFP4", 40: "Q1_0"}
 REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]{1,60}/[\w.-]{1,60})/?")
 ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
@@ -54,6 +55,7 @@ def facts(path: str) -> dict[str, str]:
         ("models.0.quantization", _quantization(keys)),
         ("models.0.family", keys.get("general.architecture")),
         ("models.0.source_repository", _repository(keys)),
+        ("models.0.name", _name(keys)),
         ("models.0.digest", digest)) if isinstance(value, str) and value}
 
 
@@ -113,3 +115,11 @@ def _repository(found: dict[str, Value]) -> Optional[str]:
     """owner/name if the file names a repository."""
     named = [REPOSITORY.fullmatch(str(found[key])) for key in SOURCES if key in found]
     return next((match[1] for match in named if match), None)
+
+
+def _name(found: dict[str, Value]) -> Optional[str]:
+    """What the file is called, in the parts that the GGUF naming convention has; null without
+    basename and size."""
+    parts = [str(found.get(f"general.{name}") or "").strip()
+             for name in ("basename", "size_label", "finetune", "version")]
+    return " ".join(filter(None, parts)) if parts[0] and parts[1] else None

@@ -33,8 +33,8 @@ REASONS = {                           # why a value may be null, where more can 
 
 
 def _reasons(part: dict[str, Any]) -> dict[str, str]:
-    """{field: why it may be null} of a section of the schema."""
-    return {name: REASONS.get(name, DEFAULT_REASON) for name in part["properties"]}
+    """{field: why it may be null} of a section of the schema; optional fields are only declared."""
+    return {name: REASONS.get(name, DEFAULT_REASON) for name in part["required"]}
 
 
 _PROPERTIES = schema.schema("hardware")["properties"]

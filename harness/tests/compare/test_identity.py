@@ -116,7 +116,7 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
         ("IQ2_XXS", "IQ2_XXS - 2.0625 bpw"), ("MXFP4", "MXFP4 MoE"), ("AWQ", "awq_marlin"),
         ("GPTQ-Int4", "gptq_marlin"), ("F32", "all F32"), ("FP8", "FP8-dynamic"),
         ("INT8", "W8A8"), ("INT4", "w4a16"), ("BNB-4", "bnb-4bit"), ("nf4", "bnb-4bit"),
-        ("EXL3-4.0bpw", "4.0bpw-exl3"), ("Q6_K", "q6_k"), ("NVFP4", "modelopt_fp4"),
+        ("EXL3-4.0bpw", "4.0bpw-exl3"), ("4.0bpw", "exl2-4.0bpw"), ("4bpw", "4.0bpw-exl2"), ("Q6_K", "q6_k"), ("NVFP4", "modelopt_fp4"),
         ("HQQ-4", "HQQ-4bit"), ("Q4_K_M", "Q4_K - Medium (guessed)"), ("INT8", "W8A8-INT8"),
         ("TQ2_0", "TQ2_0 - 2.06 bpw ternary"), ("F8_E4M3", "FP8"))},
     "an Ollama tag with and without details, one digest": served(
@@ -129,6 +129,17 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
     "alias local-model = file name, one digest": served("local-model", FILE, digest=A),
     "default with a declared name = that name": served(
         {"model": "default", "declared.name": "Qwen2.5 7B Instruct"}, "Qwen2.5-7B-Instruct"),
+    "bits of a repository in EXL3": (
+        {"quantization": "4.0bpw", "file_name": "Qwen2.5-7B-Instruct-exl3-4.0bpw"},
+        {"quantization": "EXL3-4.0bpw", "file_name": "Qwen2.5-7B-Instruct-exl3-4.0bpw"}),
+    "a name in the file's header = that name": served(
+        {"model": "my-helper:latest", "name": "Qwen2.5 7B Instruct"}, "qwen2.5:7b", "Ollama"),
+    "an MLX format reported = MLX in the name": (
+        {"quantization": "4bit", "file_format": "mlx"}, {"quantization": "MLX-4bit",
+                                                         "file_format": "mlx"}),
+    "no draft model, reported or in the launch flags": (
+        {"draft_model": "none"}, {"draft_model": "none", "speculative": None}),
+    "KV cache on the card, reported or not": ({"runtime.kv_cache_offloaded": True}, {}),
     "file name in other case, one digest": served(FILE, FILE.lower(), digest=A),
     "file name in other case": served(FILE, FILE.upper()),
     "with and without .gguf": served(FILE, FILE[:-5]),
@@ -312,6 +323,14 @@ OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
         {"quantization": "Q4_K_M", "file_name": "smollm2-135m-UD-Q4_K_XL.gguf"}),
     "draft model / none": ({"draft_model": "Qwen2.5-0.5B-Instruct"}, {"draft_model": "none"}),
     "draft model / unknown": ({"draft_model": "Qwen2.5-0.5B-Instruct"}, {"draft_model": None}),
+    "speculative decoding without a draft model": ({"speculative": "ngram"},
+                                                   {"draft_model": "none"}),
+    "speculative decoding / unknown": ({"speculative": "EAGLE3"}, {}),
+    "KV cache in main memory": ({"runtime.kv_cache_offloaded": False},
+                                {"runtime.kv_cache_offloaded": True}),
+    "number format of the computation": ({"dtype": "bfloat16"}, {"dtype": "float16"}),
+    "publishers of one key": ({"publisher": "lmstudio-community"}, {"publisher": "bartowski"}),
+    "undervolted": machines({"hardware.system.modification": "undervolted"}, {}),
     "draft model in the launch flags": ({"runtime.launch_flags": "-t 4 -md draft.gguf"},
                                         {"runtime.launch_flags": "-t 4"}),
     "offload 1 / 0.5": ({"gpu_offload_ratio": 1}, {"gpu_offload_ratio": 0.5}),

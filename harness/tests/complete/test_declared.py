@@ -37,6 +37,21 @@ class Keys(unittest.TestCase):
             self.assertTrue(found)
             self.assertEqual(set(), found - keys)
 
+    def test_model_stands_for_the_first_model(self) -> None:
+        for text, key in (("model.name", "name"), ("model.source_repository", "source_repository"),
+                          ("model.quantization", "quantization")):
+            self.assertEqual(declared.full_key(text, 2), f"metadata.models.0.{key}")
+
+    def test_modification_of_a_machine_is_declared_and_withdrawn(self) -> None:
+        key = "hardware.system.modification"
+        value = declared.parse(key, "undervolted to 0.9 V")
+        plain = declared.remote_hardware({"version": "3.9.6", "implementation": "CPython"})
+        made = declared.declare(plain, {"system.modification": value})
+        self.assertEqual(made["system"]["modification"]["value"], value)
+        self.assertNotIn("modification", plain["system"])
+        self.assertEqual(schema.validate(declared.declare(made, {"system.modification": None}),
+                                         "hardware"), [])
+
     def test_remote_hardware_fits_the_schema(self) -> None:
         document = declared.remote_hardware({"version": "3.9.6", "implementation": "CPython"})
         self.assertEqual([], schema.validate(document, "hardware"))

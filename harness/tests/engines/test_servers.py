@@ -10,7 +10,8 @@ LLAMA32_DIGEST = "365c0bd3c000a25d28ddbf732fe1c6add414de7275464c4e4d1c3b5fcb5d8a
 NOMIC_DIGEST = "0a109f422b47e3a30ba2b10eca18548e944e8a23073ee3f3e947efcf3c45e59f"
 QWEN_STUDIO = {"quantization": "Q4_K_M", "file_bytes": 4_683_073_952, "family": "qwen2",
                "trained_context_tokens": 32_768, "file_format": "gguf",
-               "publisher": "lmstudio-community"}
+               "publisher": "lmstudio-community", "bits_per_weight": 4}
+AWQ_FOLDER = {"quantization": "awq", "file_name": "Qwen2.5-7B-Instruct-AWQ"}
 LISTED, UNKNOWN = "/v1/models max_model_len", (None, None)
 
 
@@ -43,7 +44,8 @@ EXPECTED = {
         {"smollm2-135m": (
             True, {"quantization": "F16", "parameters_count": 134_515_008,
                    "file_bytes": 269_100_288, "trained_context_tokens": 8192,
-                   "file_name": "smollm2-135m-f16.gguf", "speculative": "none"},
+                   "file_name": "smollm2-135m-f16.gguf", "speculative": "none",
+                   "vocabulary_tokens": 49_152, "embedding_length": 576},
             (4096, "/v1/models meta.n_ctx"))}, (2, "/props total_slots")),
     "llamafile": (
         named("llamafile", "0.9.3", by="Server header"),
@@ -65,21 +67,23 @@ EXPECTED = {
     "lm-studio-v1": (
         named("LM Studio", by="/api/v1/models"),
         {"qwen2.5-7b-instruct": (
-            True, {**QWEN_STUDIO, "flash_attention": "on", "batch_tokens": 512},
+            True, {**QWEN_STUDIO, "flash_attention": "on", "batch_tokens": 512,
+                   "kv_cache_offloaded": True},
             (4096, "/api/v1/models context_length")),
          "gemma-3-270m-it-qat": (
              True, {"quantization": "Q4_0", "file_bytes": 241_410_208, "family": "gemma3",
                     "trained_context_tokens": 32_768, "file_format": "gguf",
-                    "publisher": "lmstudio-community"}, UNKNOWN),
+                    "publisher": "lmstudio-community", "bits_per_weight": 4}, UNKNOWN),
          "text-embedding-nomic-embed-text-v1.5": (
              False, {"quantization": "F16", "file_bytes": 274_290_560,
                      "trained_context_tokens": 2048, "file_format": "gguf",
-                     "publisher": "gaianet"}, UNKNOWN),
+                     "publisher": "gaianet", "bits_per_weight": 16}, UNKNOWN),
          "qwen2.5-7b-instruct:2": (True, QWEN_STUDIO, (8192, "/api/v1/models context_length"))},
         UNKNOWN),
     "localai": (
         named("LocalAI", "v4.9.0", "82c191a0", "/system"),
-        {"qwen2.5-7b-instruct": (True, {"quantization": "Q4_K_M"},
+        {"qwen2.5-7b-instruct": (True, {"quantization": "Q4_K_M",
+                                        "file_name": "qwen2.5-7b-instruct-q4_k_m.gguf"},
                                  (8192, "/api/show model_info.general.context_length"))}, UNKNOWN),
     "mlx-lm": (named("mlx-lm", by="its 404"), {}, UNKNOWN),
     "ollama": (
@@ -103,11 +107,11 @@ EXPECTED = {
          "google/imagen": (False, {}, UNKNOWN)}, UNKNOWN),
     "sglang": (
         named("SGLang", "0.5.23", by="/server_info"),
-        {"qwen2.5-7b": (True, {"quantization": "awq"}, (32_768, LISTED))},
+        {"qwen2.5-7b": (True, AWQ_FOLDER, (32_768, LISTED))},
         (2048, "/server_info max_running_requests")),
     "sglang-old": (
         named("SGLang", "0.4.6", by="/get_server_info"),
-        {"qwen2.5-7b": (True, {"quantization": "awq"},
+        {"qwen2.5-7b": (True, AWQ_FOLDER,
                         (8192, "/get_server_info context_length"))},
         (64, "/get_server_info max_running_requests")),
     "tgi": (

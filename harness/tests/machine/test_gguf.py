@@ -52,6 +52,19 @@ class Facts(unittest.TestCase):
             "models.0.source_repository": "Qwen/Qwen3-4B",
             "models.0.digest": "sha256:" + hashlib.sha256(ORDINARY).hexdigest()})
 
+    def test_name_from_the_parts_of_the_naming_convention(self):
+        parts = {"basename": "Qwen3", "size_label": "4B", "finetune": "Instruct", "version": "2507"}
+        for left_out, expected in (((), "Qwen3 4B Instruct 2507"), (("version",), "Qwen3 4B Instruct"),
+                                   (("size_label",), None), (("basename",), None)):
+            data = gguf(*((f"general.{name}", value) for name, value in parts.items()
+                          if name not in left_out))
+            self.assertEqual(self.facts(data).get("models.0.name"), expected)
+
+    def test_newest_file_types(self):
+        for kind, name in ((38, "MXFP4_MOE"), (39, "NVFP4"), (40, "Q1_0")):
+            self.assertEqual(self.facts(gguf(("general.file_type", kind)))[
+                "models.0.quantization"], name)
+
     def test_nearest_repository_on_hugging_face(self):
         for pairs, expected in (
                 ([("general.source.url", "https://huggingface.co/a/b"),
