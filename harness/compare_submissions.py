@@ -212,6 +212,8 @@ def flat(row: Json) -> dict[str, texts.TableCell]:
             out.update({f"{name}_{part}": spread[part] for part in ("low", "high")})
         elif isinstance(value, dict):
             out.update({f"{name}_{part}": held for part, held in value.items()})
+        elif name == "runs_left_out":
+            out[name] = "; ".join(one["run_id"] for one in value)
         elif isinstance(value, list):
             out[name] = "; ".join(value)
         else:

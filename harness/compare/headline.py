@@ -14,13 +14,13 @@ from typing import Any, Optional
 from compare import entries as reading
 from compare import identity, verdicts
 from compare.ranking import RANKED_BY, LeftOut, Member, Row, by_owner, members_of, refusals
-from core import metric_definitions, metrics
+from core import metric_definitions as defs
+from core import metrics
 
 # Numbers that come from other phases than the one-lane ones, and are left out alone.
-LANES_PHASE, LONG_PHASE = "parallel_same", "edge_suite"
 FROM_PHASE = {
-    **dict.fromkeys(("output_token_throughput_tokens_per_s", "speedup_ratio"), LANES_PHASE),
-    **dict.fromkeys(("prefill_tokens_per_s", "long_ttft_ms"), LONG_PHASE)}
+    **dict.fromkeys(("output_token_throughput_tokens_per_s", "speedup_ratio"), defs.LANES_PHASE),
+    **dict.fromkeys(("prefill_tokens_per_s", "long_ttft_ms"), defs.LONG_PHASE)}
 
 
 class Run:
@@ -32,7 +32,7 @@ class Run:
         self.member = members[0]
         submission, phases = self.member.submission, {
             member.entry.phase: member for member in members}
-        alone = [phases[name] for name in metric_definitions.ONE_LANE_PHASES if name in phases]
+        alone = [phases[name] for name in defs.ONE_LANE_PHASES if name in phases]
         reasons = {reason: None for member in alone
                    for reason in refusals(submission, member.entry)}
         if not alone:
@@ -82,7 +82,7 @@ def _row(key: tuple[str, str, str], every: list[Run]) -> Row:
         numbers={name: _spread(name, found, counted) for name, found in values.items()},
         values=values, passed=sum(run.passed for run in counted),
         checked=sum(run.checked for run in counted),
-        flags=tuple(metric_definitions.ordered_flags(flags)),
+        flags=tuple(defs.ordered_flags(flags)),
         runs=tuple(run.member.submission for run in counted),
         left_out=tuple(LeftOut(run.member.submission, run.reasons, run.numbers)
                        for run in every if run.reasons),

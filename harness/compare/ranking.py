@@ -316,10 +316,14 @@ def only(blocks: Iterable[Sequence[Place]], wanted: Iterable[Row]) -> list[list[
 
 # --- for programs --------------------------------------------------------------------------------
 def row_json(place: Place) -> Json:
-    """A row as --json publishes it; values in 6 significant digits, units in the names."""
+    """A row as --json publishes it; values in 6 significant digits, units in the names. run_ids:
+    also those of runs that are left out of a headline row."""
     row, device = place.row, place.row.device
+    numbers = reading.NUMBERS if row.phase else reading.HEADLINES
+    others = [] if row.phase else [one.run.run_id for one in row.left_out]
     return {
         "row_id": row.id, "block_id": identity.short_id(row.block),
+        "machine_class": row.group, "bits_class": row.bits_class,
         "rank": place.rank, "tied": place.tied, "not_ranked": list(row.reasons),
         "device_tag": device.tag, "system": device.system, "cpu": device.cpu,
         "threads": device.threads, "memory_gib": device.memory_gib,
@@ -328,11 +332,21 @@ def row_json(place: Place) -> Json:
         "runtime_version": row.runtime.version, "backend": row.runtime.backend, "model": row.model,
         "served_as": list(row.served_as), "quantization": row.quantization, "weights": row.weights,
         "configuration": row.configuration, "phase": row.phase, "lanes": row.lanes,
-        **{name: _spread_json(row.numbers.get(name)) for name in reading.NUMBERS},
-        "runs": len(row.runs), "runs_not_ranked": len(row.left_out),
+        **{name: _spread_json(row.numbers.get(name)) for name in numbers},
+        "runs": len(row.runs), "owners": row.owners_count,
+        "runs_not_ranked": len(row.left_out),
+        "runs_left_out": [{"run_id": one.run.run_id, "reasons": list(one.reasons)}
+                          for one in row.left_out],
         "handles": sorted({run.handle for run in row.runs}), "reproduced": row.reproduced,
         "checks": {"passed": row.passed, "total": row.checked}, "flags": list(row.flags),
-        "run_ids": [run.run_id for run in row.runs]}
+        "standing": standing(row), "run_ids": [*(run.run_id for run in row.runs), *others]}
+
+
+def standing(row: Row) -> Optional[str]:
+    """How much a row's number is worth: a hint until there are three runs."""
+    if not row.runs or row.reasons:
+        return None
+    return "holds over runs" if len(row.runs) >= verdicts.MIN_CONFIRMING_RUNS else "hint"
 
 
 def _spread_json(spread: Optional[reading.Spread]) -> Optional[Json]:

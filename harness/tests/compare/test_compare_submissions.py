@@ -168,11 +168,15 @@ class Formats(Case):
         self.assertEqual({name: found[name] for name in ("submissions", "left_out")}, {
             "submissions": 3, "left_out": [
                 {"path": broken, "reason": "hardware.json: No such file or directory"}]})
-        for phase in ("20q", None):               # exact rows, then headline rows
-            self.assertEqual([(row["rank"], row["device_tag"], row["not_ranked"])
-                              for row in found["rows"] if row["phase"] == phase],
-                             [(1, "desktop-rtx4090", []), (2, "mac-m1-8gb", []),
-                              (None, "mac-m1-8gb", ["unstable"])])
+        exact, headlines = ([row for row in found["rows"] if row["phase"] == phase]
+                            for phase in ("20q", None))
+        self.assertEqual([(row["rank"], row["device_tag"], row["not_ranked"]) for row in exact],
+                         [(1, "desktop-rtx4090", []), (2, "mac-m1-8gb", []),
+                          (None, "mac-m1-8gb", ["unstable"])])
+        self.assertEqual([(row["rank"], row["machine_class"], row["runs"],
+                           [one["reasons"] for one in row["runs_left_out"]])
+                          for row in headlines],
+                         [(1, "rtx 4090 24 GiB", 1, []), (2, "m1 8 GiB", 1, [["unstable"]])])
 
     def test_output_formats_exclude_each_other(self) -> None:
         code, _, err = run_program(self.root, "--csv", "--json")

@@ -42,6 +42,9 @@ def documents(*cells: Json, run: int = 0, chip: Optional[str] = None, **spec: An
     metadata["run"]["started_at"] = f"2026-11-{20 + run:02d}T08:00:00.000Z"
     metadata["submitter_handle"], metadata["device_tag"] = wanted.handle, wanted.tag
     metadata["cells"] = list(cells) or [cell()]
+    first = metadata["cells"][0]
+    metadata["headlines"][0].update({
+        "model": first["model"], "decode_tokens_per_s": first["metrics"]["decode_tokens_per_s"]})
     hardware = inventory.assemble(wanted.probed)
     if chip:
         hardware["cpu"]["model_name"] = known(chip)
@@ -158,8 +161,9 @@ class Rows(unittest.TestCase):
     def test_runs_that_are_not_ranked_have_rows_of_their_own(self) -> None:
         rows = ranking.make_rows(submission(cell(flags=["unstable"] if run == 2 else []), run=run)
                                  for run in range(3))
-        self.assertEqual([(row.reasons, len(row.runs), row.left_out) for row in rows],
-                         [((), 2, 1), (("unstable",), 1, 0)])
+        self.assertEqual([(row.reasons, len(row.runs), [one.reasons for one in row.left_out])
+                          for row in rows],
+                         [((), 2, [("unstable",)]), (("unstable",), 1, [])])
         self.assertEqual(rows[0].id, rows[1].id)
         self.assertNotEqual(rows[0].page_id, rows[1].page_id)
 
@@ -177,20 +181,14 @@ class Rows(unittest.TestCase):
         self.assertEqual(one.id, more.id)
         self.assertNotEqual(one.id, other.id)
 
-    def test_headline_row_joins_engines_and_formats_of_one_bits_class(self) -> None:
-        def ollama(manifest: Json, metadata: Json, hardware: Json) -> None:
-            set_at(metadata, "runtime.name", known("Ollama"))
-            set_at(metadata, "models.0.model", "smollm2:135m")
-            set_at(metadata, "cells.0.model", "smollm2:135m")
-            set_at(metadata, "models.0.quantization", known("INT8"))
-
-        def file(manifest: Json, metadata: Json, hardware: Json) -> None:
-            set_at(metadata, "models.0.file_name", known("SmolLM2-135M-Instruct-Q8_0.gguf"))
-
-        two = [submission(run=1, change=file), submission(run=2, change=ollama)]
-        self.assertEqual(len(ranking.make_rows(two)), 2)
-        [row] = ranking.headline_rows(two)
-        self.assertEqual((row.phase, len(row.runs)), (None, 2))
+    def test_reproduced_needs_two_owners_whose_intervals_meet(self) -> None:
+        for runs, expected in (([("ada", 100.0), ("ada", 100.0)], False),
+                               ([("ada", 100.0), ("bob", 105.0)], True),
+                               ([("ada", 100.0), ("bob", 200.0)], False),
+                               ([("ada", 100.0), ("bob", 200.0), ("cem", 190.0)], True)):
+            [row] = ranking.make_rows(submission(cell(decode=rate), run=i, handle=handle)
+                                      for i, (handle, rate) in enumerate(runs))
+            self.assertEqual(row.reproduced, expected, runs)
 
 
 class Numbers(unittest.TestCase):
@@ -357,6 +355,8 @@ class Reading(unittest.TestCase):
         numbers = {name: row.pop(name) for name in entries.NUMBERS}
         self.assertEqual((row.pop("row_id"), row.pop("block_id")), (place.row.id, mock.ANY))
         self.assertEqual(row, {
+            "machine_class": "m1 8 GiB", "bits_class": "8-bit", "owners": 1, "runs_left_out": [],
+            "standing": "hint",
             "rank": 1, "tied": False, "not_ranked": [], "device_tag": "mac-m1-8gb",
             "system": "Apple MacBook Air (M1, 2020)", "cpu": "Apple M1", "threads": 8,
             "memory_gib": 8.0, "accelerators": ["Apple M1 8-core GPU"], "power_mode": None,
