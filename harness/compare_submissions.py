@@ -170,7 +170,8 @@ def cells(place: ranking.Place) -> tuple[str, ...]:
                                           row.configuration)))), plain(row.model),
             plain(row.quantization or ""), row.phase or "all",
             *(spread_text(row.numbers.get(name)) for name in SHOWN),
-            f"{len(row.runs)}" + (f" of {len(row.runs) + len(row.left_out)}" if row.left_out else ""),
+            f"{len(row.runs)}" + (
+                f" of {len(row.runs) + len(row.left_out)}" if row.left_out else ""),
             f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
 
 

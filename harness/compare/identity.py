@@ -122,8 +122,8 @@ def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
 
 def _architecture(facts: Facts) -> Optional[str]:
     """What tells architectures apart where the server does not name them."""
-    sizes = [facts.get("vocabulary_tokens"), facts.get("embedding_length")]
-    return "{:g}x{:g}".format(*sizes) if all(sizes) else None
+    words, length = facts.get("vocabulary_tokens"), facts.get("embedding_length")
+    return f"{words:g}x{length:g}" if words and length else None
 
 
 def _names(facts: Facts, is_declared: bool, engine: str) -> list[names.ModelName]:
@@ -479,8 +479,8 @@ def _text(value: Any) -> Optional[str]:
 
 USUAL = {"draft_model": "none", "flash_attention": "auto", "kv_cache_type": "f16",
          "gpu_offload": "1", "cards_used": "1"}
-SHOWN = ("draft_model", "kv_cache_type", "kv_cache_offloaded", "flash_attention", "gpu_offload", "cards_used",
-         "batch_tokens", "micro_batch_tokens", "threads")
+SHOWN = ("draft_model", "kv_cache_type", "kv_cache_offloaded", "flash_attention", "gpu_offload",
+         "cards_used", "batch_tokens", "micro_batch_tokens", "threads")
 
 
 def configuration_text(one: Identity) -> str:

@@ -116,7 +116,9 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
         ("IQ2_XXS", "IQ2_XXS - 2.0625 bpw"), ("MXFP4", "MXFP4 MoE"), ("AWQ", "awq_marlin"),
         ("GPTQ-Int4", "gptq_marlin"), ("F32", "all F32"), ("FP8", "FP8-dynamic"),
         ("INT8", "W8A8"), ("INT4", "w4a16"), ("BNB-4", "bnb-4bit"), ("nf4", "bnb-4bit"),
-        ("EXL3-4.0bpw", "4.0bpw-exl3"), ("4.0bpw", "exl2-4.0bpw"), ("4bpw", "4.0bpw-exl2"), ("Q6_K", "q6_k"), ("NVFP4", "modelopt_fp4"),
+        ("EXL3-4.0bpw", "4.0bpw-exl3"),
+        ("4.0bpw", "exl2-4.0bpw"), ("4bpw", "4.0bpw-exl2"), ("Q6_K", "q6_k"),
+        ("NVFP4", "modelopt_fp4"),
         ("HQQ-4", "HQQ-4bit"), ("Q4_K_M", "Q4_K - Medium (guessed)"), ("INT8", "W8A8-INT8"),
         ("TQ2_0", "TQ2_0 - 2.06 bpw ternary"), ("F8_E4M3", "FP8"))},
     "an Ollama tag with and without details, one digest": served(

@@ -53,9 +53,11 @@ class Facts(unittest.TestCase):
             "models.0.digest": "sha256:" + hashlib.sha256(ORDINARY).hexdigest()})
 
     def test_name_from_the_parts_of_the_naming_convention(self):
-        parts = {"basename": "Qwen3", "size_label": "4B", "finetune": "Instruct", "version": "2507"}
-        for left_out, expected in (((), "Qwen3 4B Instruct 2507"), (("version",), "Qwen3 4B Instruct"),
-                                   (("size_label",), None), (("basename",), None)):
+        parts = {"basename": "Qwen3", "size_label": "4B", "finetune": "Instruct",
+                 "version": "2507"}
+        for left_out, expected in (
+                ((), "Qwen3 4B Instruct 2507"), (("version",), "Qwen3 4B Instruct"),
+                (("size_label",), None), (("basename",), None)):
             data = gguf(*((f"general.{name}", value) for name, value in parts.items()
                           if name not in left_out))
             self.assertEqual(self.facts(data).get("models.0.name"), expected)
