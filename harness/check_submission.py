@@ -37,7 +37,16 @@ from check.submission import Settings, check
 from core import names, release, result_tables
 from core.errors import HarnessError
 from core.records import Response
-from core.text import Parser, command, print_safe, printable, readable, terminal_width
+from core.text import (
+    Parser,
+    command,
+    print_error,
+    print_safe,
+    print_text,
+    printable,
+    readable,
+    terminal_width,
+)
 
 MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
@@ -181,9 +190,9 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
                                if args.explain in ("", code.name)))
         return 0
     if args.answers is not None:
-        print_safe("\n".join(answers(args.answers, report) or ["no submission was found"]))
+        print_text("\n".join(answers(args.answers, report) or ["no submission was found"]))
         if report.exit_code():
-            print(report.text(0, noun, width), file=sys.stderr)
+            print_error(report.text(0, noun, width))
         return report.exit_code()
     if args.privacy is not None:
         report, noun, checked = findings.Report(KEPT_BY_PRIVACY), "place", len(args.privacy)
@@ -199,7 +208,10 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
             checked = check_changes(repository, args.base, args.head, settings, report)
         finally:
             repository.close()
-    print_safe(report.json(checked) if args.json else report.text(checked, noun, width))
+    if args.json:
+        print_safe(report.json(checked))
+    else:
+        print_text(report.text(checked, noun, width))
     return report.exit_code()
 
 
@@ -210,7 +222,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         check_combination(args)
         return run(args, release.known(), time.time())
     except HarnessError as stop:
-        print(f"check_submission: {stop}", file=sys.stderr)
+        print_error(f"check_submission: {stop}")
         return 2
 
 

@@ -141,7 +141,8 @@ def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: i
         lines += [""] * bool(able) + texts.fit_table((REASON, *COLUMNS[1:-1]), rows, RIGHT[1:],
                                                      width)
     if not places:
-        lines.append("no row matches; leave out --" + ", --".join(ranking.FILTERS) + " to see all")
+        lines += texts.wrapped("no row matches; leave out --" + ", --".join(ranking.FILTERS)
+                               + " to see all", width, "  ")
     names = {flag for place in able for flag in place.row.flags}
     notes = [f"{found_text(found)}; {LEGEND}", *metric_definitions.explain_flags(names)]
     return "\n".join([*lines, "", *(line for note in notes
@@ -280,7 +281,7 @@ def do_vs(args: argparse.Namespace) -> int:
     try:
         found = two_runs.compare_sides(a, b)
     except two_runs.PairingError as error:
-        print(f"compare_submissions: --vs: {error}", file=sys.stderr)
+        texts.print_error(f"compare_submissions: --vs: {error}")
         return 1
     texts.print_safe(json.dumps(found, indent=1) if args.json else
                two_runs.render_sides(found, texts.terminal_width()))
@@ -291,8 +292,8 @@ def do_vs(args: argparse.Namespace) -> int:
 def warn(broken: Iterable[tuple[str, str]]) -> None:
     """One line on standard error for each submission that was left out."""
     for path, what in broken:
-        print(f"compare_submissions: left out {texts.printable(path)}: "
-              f"{texts.printable(what, 400)}", file=sys.stderr)
+        texts.print_error(f"compare_submissions: left out {texts.printable(path)}: "
+                          f"{texts.printable(what, 400)}")
 
 
 def do_table(args: argparse.Namespace) -> int:
@@ -336,8 +337,8 @@ def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.
     except OSError as error:
         raise StorageError(f"--html {texts.printable(path)}: {error.strerror}; pass a file in a "
                            "folder that you can write to") from None
-    print(f"compare_submissions: {texts.printable(path)}: {len(page.data) / 1e6:.1f} MB, "
-          f"{page.note}", file=sys.stderr)
+    texts.print_error(f"compare_submissions: {texts.printable(path)}: "
+                      f"{len(page.data) / 1e6:.1f} MB, {page.note}")
 
 
 def read_detail(folder: str) -> tuple[Json, Json, Any, Any]:
@@ -386,7 +387,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
                                "pass --vs RUN_A RUN_B and, if you like, --json")
         return do_vs(args)
     except HarnessError as stop:
-        print(f"compare_submissions: {stop}", file=sys.stderr)
+        texts.print_error(f"compare_submissions: {stop}")
         return stop.exit_code
 
 

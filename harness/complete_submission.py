@@ -41,7 +41,6 @@ import io
 import json
 import os
 import re
-import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -56,9 +55,12 @@ from core.text import (
     Parser,
     command,
     command_lines,
+    print_error,
     print_safe,
+    print_text,
     printable,
     terminal_width,
+    wrapped,
 )
 from machine import inventory, server_process, system
 from run import cli
@@ -455,9 +457,7 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         return command_lines(command("complete_submission", report.folder, *words), width)
 
     def paragraph(text: str, indent: str = "  ", hanging: str = "  ") -> list[str]:
-        return textwrap.wrap(printable(text, 1000), width, initial_indent=indent,
-                             subsequent_indent=indent + hanging, break_long_words=False,
-                             break_on_hyphens=False)
+        return wrapped(indent + printable(text, 1000), width, indent + hanging)
 
     lines = [f"Written: {', '.join(report.written)}", f"in {report.folder}",
              f"Class: {report.run_class}"]
@@ -516,9 +516,7 @@ def _value_lines(chosen: Sequence[declared.MissingValue], width: int) -> list[st
               else f"{one.short}={one.example}", one.where) for one in chosen]
     column = min(max(len(example) for example, _ in shown), width // 2)
     return [line for example, where in shown
-            for line in textwrap.wrap(f"  {example:<{column}}  {where}", width,
-                                      subsequent_indent=" " * (column + 4), break_long_words=False,
-                                      break_on_hyphens=False)]
+            for line in wrapped(f"  {example:<{column}}  {where}", width, " " * (column + 4))]
 
 
 def as_json(report: Report) -> str:
@@ -583,10 +581,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return recompute(args.folder)
         report = complete(args.folder, args.settings, args.partial, args.reprobe)
     except HarnessError as error:
-        print(f"complete_submission: {error}", file=sys.stderr)
+        print_error(f"complete_submission: {error}")
         return error.exit_code
-    print_safe(as_json(report) if args.json
-               else as_text(report, terminal_width(), args.optional))
+    if args.json:
+        print_safe(as_json(report))
+    else:
+        print_text(as_text(report, terminal_width(), args.optional))
     return report.exit_code
 
 

@@ -30,7 +30,7 @@ def describe(document: dict[str, Any]) -> list[str]:
              for at, card in enumerate(document["accelerators"]) for name, item in card.items()]
     return text.align_columns([(name, f"({item['reason']})" if item["value"] is None
                                 else text.format_value(name, item["value"]))
-                               for name, item in rows])
+                               for name, item in rows], (), text.terminal_width())
 
 
 def busy_now(sampler: gauges.Sampler, pause: Callable[[float], Any] = time.sleep) -> str:
@@ -56,8 +56,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     busy = None if options.json else busy_now(gauges.Sampler())
     found = inventory.inventory(measure=not options.no_bandwidth)
     # ASCII, since a redirected file has the console's code page.
-    text.print_safe(json.dumps(found, indent=2) if options.json else "\n".join(
-        [*describe(found), "", f"processors in use now: {busy}"]))
+    if options.json:
+        text.print_safe(json.dumps(found, indent=2))
+    else:
+        text.print_text("\n".join([*describe(found), "", f"processors in use now: {busy}"]))
     return 0
 
 

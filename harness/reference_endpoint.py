@@ -1,41 +1,52 @@
 """OpenAI-compatible test server with a known schedule; it runs no model.
 
-The runner rehearses against it and measures its own timing error with it before a run, and tests
-check the runner with it. To stay independent, it imports nothing from the other files. It serves
-HTTP/1.1 in one thread, on 127.0.0.1 only.
+The runner rehearses against it and measures its own timing error with it
+before a run, and tests check the runner with it. To stay independent, it
+imports nothing from the other files. It serves HTTP/1.1 in one thread, on
+127.0.0.1 only.
 
     python3 harness/reference_endpoint.py [--port 0] [--models a,b:200] ...
 
-When it is ready it prints one JSON line: {"port", "pid", "clock", "models"}. It exits when its
-standard input ends, so it ends with the process that started it, or on SIGTERM or SIGINT. With
---keep, it exits only on a signal.
+When it is ready it prints one JSON line: {"port", "pid", "clock", "models"}.
+It exits when its standard input ends, so it ends with the process that started
+it, or on SIGTERM or SIGINT. With --keep, it exits only on a signal.
 
 routes:
-  GET  /version              {"engine": "reference-endpoint", "version", "slots", "cache"}
+  GET  /version              {"engine": "reference-endpoint", "version",
+                             "slots", "cache"}
   GET  /health               {"status": "ok"}
-  GET  /v1/models            the models; max_model_len is the context of one request
-  GET  /clock                {"received_ns", "monotonic_ns", "wall_ns"}: when the request was read,
-                             and when the answer was handed to the socket
-  GET  /log?after=SEQ        {"last", "requests": [...]}: one entry per completion that ended after
-                             SEQ, by the same clock: "id" (7 is "chatcmpl-7"), "outcome" (finished,
-                             aborted, refused), "received_ns" (first byte of the request),
-                             "request_end_ns" (its last byte), "start_ns" (it got a slot), "sent_ns"
-                             (of each chunk with text), "end_ns", "running" (requests in progress
-                             when it started), and what was requested
+  GET  /v1/models            the models; max_model_len is the context of one
+                             request
+  GET  /clock                {"received_ns", "monotonic_ns", "wall_ns"}: when
+                             the request was read, and when the answer was
+                             handed to the socket
+  GET  /log?after=SEQ        {"last", "requests": [...]}: one entry per
+                             completion that ended after SEQ, by the same
+                             clock: "id" (7 is "chatcmpl-7"), "outcome"
+                             (finished, aborted, refused), "received_ns" (first
+                             byte of the request), "request_end_ns" (its last
+                             byte), "start_ns" (it got a slot), "sent_ns" (of
+                             each chunk with text), "end_ns", "running"
+                             (requests in progress when it started), and what
+                             was requested
   POST /v1/chat/completions  streamed or not
 
-Every chunk with text has a field "sent_ns": perf_counter_ns() of this process just before the chunk
-was handed to the socket. The chunk with the finish reason follows one gap after the last token, as
-if a model had generated an end token.
+Every chunk with text has a field "sent_ns": perf_counter_ns() of this process
+just before the chunk was handed to the socket. The chunk with the finish
+reason follows one gap after the last token, as if a model had generated an end
+token.
 
-A request may set its own schedule with the field "reference": {"first_token_ms", "gap_ms",
-"tokens", "burst"}. The first token follows first_token_ms after the last byte of the request (or
-after it got a slot, if it had to wait), then `burst` chunks (default 1) in one send every gap_ms,
-counted from the first token, until there were `tokens`, whatever the context. With "gap_ms": 0
-chunks are sent as fast as the socket takes them, in blocks with one stamp.
+A request may set its own schedule with the field "reference":
+{"first_token_ms", "gap_ms", "tokens", "burst"}. The first token follows
+first_token_ms after the last byte of the request (or after it got a slot, if
+it had to wait), then `burst` chunks (default 1) in one send every gap_ms,
+counted from the first token, until there were `tokens`, whatever the context.
+With "gap_ms": 0 chunks are sent as fast as the socket takes them, in blocks
+with one stamp.
 
-The same model and prompt always get the same answer, in the format that the prompt asks for (JSON,
-five bullets, a Python block, ...). Its content is arbitrary.
+The same model and prompt always get the same answer, in the format that the
+prompt asks for (JSON, five bullets, a Python block, ...). Its content is
+arbitrary.
 
 exit codes:
   0 ended as requested; 2 usage; 3 the port is not available.
@@ -57,6 +68,7 @@ import re
 import selectors
 import signal
 import socket
+import textwrap
 import threading
 import time
 from array import array
@@ -642,6 +654,11 @@ class Endpoint:
 
 # --- Command line ---------------------------------------------------------------------------------
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         shown = message.encode("unicode_escape").decode("ascii")
@@ -680,7 +697,7 @@ def _model_rates(text: str) -> dict[str, Optional[float]]:
 def build_parser() -> argparse.ArgumentParser:
     """All options, each with its default and unit."""
     parser = _Parser(prog="reference_endpoint.py", allow_abbrev=False, description=__doc__,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+                     formatter_class=_Help)
     add = parser.add_argument
     add("--port", type=_between(int, 0, 65535), default=0, metavar="N",
         help="port on 127.0.0.1; 0 (default) takes a free one")

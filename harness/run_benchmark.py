@@ -53,7 +53,7 @@ from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest
 from core.suites import Question, load_suites
-from core.text import Parser, command, print_safe, readable
+from core.text import Parser, command, print_error, print_result, readable
 from engines import queries
 from machine import awake, gauges
 from run import calibration, cli, discover, display, sse
@@ -860,8 +860,8 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
                          f"{options.timeout:g} s)")
             hello = try_hello(dataclasses.replace(options, target_url=found[0]["url"],
                                                   models=models), environment)[2]
-    print_safe(json.dumps({"endpoints": found, "hello": hello}) if options.json else
-               display.hello_text(found, hello, options))
+    print_result(options.json, {"endpoints": found, "hello": hello},
+                 display.hello_text(found, hello, options))
     return int(hello is not None and hello["outcome"] != "ok")
 
 
@@ -874,9 +874,9 @@ def do_plan(options: Options, progress: display.Progress, environment: Mapping[s
         if first["outcome"] == "ok":
             run.paces.learn(cast(CallFinished, run.call(run.state.hello(model, 0))))
     found = run.paces.estimate(cells)
-    print_safe(json.dumps({"manifest": manifest, "calls": len(cells), "hello": hello,
-                           "estimate": found and found._asdict()}) if options.json else
-               "\n".join([display.plan_text(manifest, len(cells), found), *notes]))
+    print_result(options.json, {"manifest": manifest, "calls": len(cells), "hello": hello,
+                                "estimate": found and found._asdict()},
+                 "\n".join([display.plan_text(manifest, len(cells), found), *notes]))
     return int(hello["outcome"] != "ok")
 
 
@@ -900,10 +900,9 @@ def do_detach(options: Options, words: Sequence[str]) -> int:
         sys.stderr.write(files.read(log_path)[begin:].decode("ascii", "backslashreplace")[-4000:])
         return int(child.returncode)
     begun, follow = begun or child.returncode is not None, cli.next_command(options, run_id, "100")
-    print_safe(json.dumps({"run_id": run_id, "begun": begun, "log": log_path, "next": follow})
-               if options.json else f"run {run_id} " + (
-                   "started in the background" if begun else
-                   "has not started yet; its log shows why") + f"\nlog: {log_path}\nnext: {follow}")
+    state = "started in the background" if begun else "has not started yet; its log shows why"
+    print_result(options.json, {"run_id": run_id, "begun": begun, "log": log_path, "next": follow},
+                 f"run {run_id} {state}\nlog: {log_path}\nnext: {follow}")
     return 0
 
 
@@ -938,7 +937,7 @@ def main(argv: Optional[Sequence[str]] = None,
         return mode(options, progress, environment)
     except (HarnessError, OSError) as error:
         progress.end()
-        print(f"run_benchmark: {display.error_text(error)}", file=sys.stderr)
+        print_error(f"run_benchmark: {display.error_text(error)}")
         return getattr(error, "exit_code", StorageError.exit_code)
     except KeyboardInterrupt:
         return 130

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Optional
 from compare import verdicts
 from core import metric_definitions, metrics, run_summary
 from core.records import CallFinished
-from core.text import fit_table, format_number, printable, wrapped
+from core.text import align_columns, fit_table, number_column, printable, wrapped
 
 Json = dict[str, Any]
 
@@ -363,8 +363,8 @@ def render_sides(found: Json, width: int) -> str:
         title = printable(left) if left == right else f"A {printable(left)}, B {printable(right)}"
         lines += ["", title]
         if decided:
-            lines += fit_table(("quantity", "B / A", "runs", "verdict on B"),
-                               list(map(_verdict_line, decided)), (), width)
+            lines += align_columns([("quantity", "B / A", "runs", "verdict on B"),
+                                    *map(_verdict_line, decided)], (), width)
         shown = [_ratio_line(row) for row in rows if row["ratio"]["n"]]
         if shown:
             lines += ["", *fit_table(("phase", "metric", "A", "B", "B / A", "questions", "note"),
@@ -394,8 +394,8 @@ def _verdict_line(row: Json) -> tuple[str, ...]:
 
 def _ratio_line(row: Json) -> tuple[str, ...]:
     why = row["not_comparable"]
-    return (row["phase"], TITLES[row["metric"]], format_number(row["median_a"]),
-            format_number(row["median_b"]), f"{row['ratio']['median']:.3f}",
+    return (row["phase"], TITLES[row["metric"]],
+            *number_column((row["median_a"], row["median_b"])), f"{row['ratio']['median']:.3f}",
             str(row["ratio"]["n"]), f"not comparable: {printable(why, 500)}" if why else "")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from complete import declared, metadata
-from core import result_tables, suites
+from core import metric_definitions, result_tables, suites
 from core.names import plain_engine
 from core.records import Cell, Fact, LedgerLine, Manifest, Metadata
 from core.text import (
@@ -52,6 +52,8 @@ RESULTS_LEGEND = (
     "Calls: answered/asked. Checks: answers with the expected format and markers, which does not "
     "mean that they are true.")
 LONGEST_CELL = 120
+TABLE_METRICS = tuple((metric_definitions.METRICS[name].title, name) for name in (
+    "decode_tokens_per_s", "ttft_ms", "prefill_tokens_per_s"))
 
 # The values of hardware.json that the page shows, in this order.
 MACHINE = (
@@ -163,7 +165,7 @@ def _models(document: Metadata) -> str:
 
 
 def _results(document: Metadata) -> str:
-    titles = ("phase", "calls", *(title for title, _ in result_tables.TABLE_METRICS),
+    titles = ("phase", "calls", *(title for title, _ in TABLE_METRICS),
               "lane efficiency", "checks", "flags")
     parts = []
     for model in dict.fromkeys(cell["model"] for cell in document["cells"]):
@@ -176,7 +178,7 @@ def _result_row(cell: Cell) -> list[str]:
     summaries, checks = cell["metrics"], cell["checks"]
     return [cell["phase"] + (" (cold)" if cell["cold"] else ""),
             f"{cell['ok']}/{cell['ok'] + cell['failed']}",
-            *(with_interval(summaries[name]) for _, name in result_tables.TABLE_METRICS),
+            *(with_interval(summaries[name]) for _, name in TABLE_METRICS),
             format_number(cell["lane_efficiency_ratio"]) if cell["lanes"] > 1 else "",
             f"{checks['passed']}/{checks['total']}" if checks["total"] else "",
             ", ".join(map(_code, cell["flags"]))]

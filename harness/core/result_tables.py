@@ -1,59 +1,110 @@
-"""Tables of a run's results and flags, as text."""
+"""Lines and tables of a run's results and flags, as text."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core import metric_definitions, metrics
 from core.records import CallFinished
-from core.text import align_columns, format_number, printable, with_interval
+from core.text import (
+    align_columns,
+    duration,
+    format_number,
+    interval_column,
+    number_column,
+    printable,
+    time_text,
+)
 
-TABLE_METRICS = tuple((metric_definitions.METRICS[name].title, name) for name in (
-    "ttft_ms", "tpot_ms", "decode_tokens_per_s", "prefill_tokens_per_s"))
+PHASE_WIDTH = 14              # of the longest phase, and of most questions
+QUESTION_WIDTH = 21
 
 
 def call_line(number: int, total: int, call: CallFinished) -> str:
-    """`12/38  5q  json-invoice  ok, 41 tokens, TTFT 84 ms, 81 tokens/s, format: no`."""
-    head = f"{number}/{max(number, total)}  {call['phase']}  {printable(call['question_id'])}"
+    """`12/38  5q              json-invoice           ok   41 tokens  TTFT 84.1 ms  81 tok/s`."""
+    count = f"{number}/{max(number, total)}"
+    question = printable(call["question_id"])
     if call["repeat"] and call["phase"] != "hello":
-        head += f" again ({call['repeat']})"
+        question += f" again ({call['repeat']})"
+    head = (f"{count:>{2 * len(str(max(number, total))) + 1}}  {call['phase']:<{PHASE_WIDTH}}  "
+            f"{question:<{QUESTION_WIDTH}}")
     if call["error"]:
         status = call["error"]["status"]
         shown = call["outcome"] + (f" (HTTP {status})" if status not in (None, 200) else "")
         return f"{head}  {shown}: {printable(call['error']['message'])}"
     numbers, checks = metrics.call_metrics(call), call["checks"]
-    parts = ["ok", f"{format_number(numbers['output_tokens'])} tokens",
-             f"TTFT {format_number(numbers['ttft_ms'])} ms"]
-    if numbers["decode_tokens_per_s"] is not None:
-        parts.append(f"{format_number(numbers['decode_tokens_per_s'])} tokens/s")
+    rate = numbers["decode_tokens_per_s"]
+    parts = [head, f"ok {format_number(numbers['output_tokens']):>4} tokens",
+             f"TTFT {time_text(numbers['ttft_ms']):>7}",
+             f"{number_column([rate])[0]:>4} tok/s" if rate is not None else " " * 10]
     if checks and checks["passed"] is False:
         parts.append("format: no" if checks["format_ok"] is False else "markers: no")
     if call["truncated"]["verdict"] == "yes":
         parts.append("prompt truncated by the server")
-    return f"{head}  {', '.join(parts)}"
+    return "  ".join(parts).rstrip()
 
 
-def summary_table(summary: Mapping[str, Any]) -> str:
-    """One table per model, one row per phase: calls, medians and intervals, checks, flags."""
+def phase_line(phase: str, calls: Sequence[CallFinished], wall_us: int) -> str:
+    """`20q             19 ok, 1 failed     49.8 tok/s  TTFT  697 ms   in 40 s`, of medians."""
+    ok = [metrics.call_metrics(call) for call in calls if call["outcome"] == "ok"]
+    rate, ttft = ([one[name] for one in ok if one[name] is not None]
+                  for name in ("decode_tokens_per_s", "ttft_ms"))
+    count = f"{len(ok)} ok" + (f", {len(calls) - len(ok)} failed" if len(calls) > len(ok) else "")
+    shown = f"{number_column([metrics.median(rate)])[0]} tok/s" if rate else ""
+    first = f"TTFT {time_text(metrics.median(ttft)):>7}" if ttft else ""
+    return f"{phase:<{PHASE_WIDTH}}  {count:<16}  {shown:>12}  {first:<12}  in " \
+           f"{duration(wall_us / 1e6)}"
+
+
+def summary_table(summary: Mapping[str, Any], width: int) -> str:
+    """One table per model, one row per phase: calls, medians and intervals, checks; then flags.
+
+    Intervals are left out where the table would be wider than `width`.
+    """
     tables = []
     for model in dict.fromkeys(cell["model"] for cell in summary["cells"]):
-        rows = [("phase", "calls", *(title for title, _ in TABLE_METRICS), "checks", "flags")]
-        lanes = []
-        for cell in (c for c in summary["cells"] if c["model"] == model):
-            checks = cell["checks"]
-            rows.append((
-                cell["phase"] + (" (cold)" if cell["cold"] else ""),
-                f"{cell['ok']}/{cell['ok'] + cell['failed']}",
-                *(with_interval(cell["metrics"][name]) for _, name in TABLE_METRICS),
-                f"{checks['passed']}/{checks['total']}" if checks["total"] else "",
-                ", ".join(cell["flags"])))
-            if cell["lanes"] > 1:
-                throughput = format_number(cell["output_token_throughput_tokens_per_s"])
-                lanes.append(f"{cell['phase']}: {throughput} tokens/s on {cell['lanes']} lanes "
-                             "together, lane efficiency "
-                             f"{format_number(cell['lane_efficiency_ratio'])}")
-        tables.append("\n".join([printable(model), *align_columns(rows, right=(1, 6)), *lanes]))
+        cells = [cell for cell in summary["cells"] if cell["model"] == model]
+        lines = _phase_rows(cells, True)
+        if max(map(len, lines)) > width:
+            lines = _phase_rows(cells, False)
+        lanes = [f"{cell['phase']}: "
+                 f"{format_number(cell['output_token_throughput_tokens_per_s'])} tok/s on "
+                 f"{cell['lanes']} lanes together, lane efficiency "
+                 f"{format_number(cell['lane_efficiency_ratio'])}"
+                 for cell in cells if cell["lanes"] > 1]
+        flags = [f"{flag} ({', '.join(cell['phase'] for cell in cells if flag in cell['flags'])})"
+                 for flag in metric_definitions.ordered_flags(
+                     {flag for cell in cells for flag in cell["flags"]})]
+        tables.append("\n".join([printable(model), *lines, *lanes,
+                                 *([f"flags: {', '.join(flags)}"] if flags else [])]))
     return "\n\n".join(tables)
+
+
+def _phase_rows(cells: Sequence[Mapping[str, Any]], with_intervals: bool) -> list[str]:
+    of = {name: [cell["metrics"][name] for cell in cells]
+          for name in ("decode_tokens_per_s", "ttft_ms", "prefill_tokens_per_s")}
+    decode, prefill = (interval_column(of[name]) if with_intervals else
+                       number_column(one["median"] for one in of[name])
+                       for name in ("decode_tokens_per_s", "prefill_tokens_per_s"))
+    ttft = [_time_cell(one, with_intervals) for one in of["ttft_ms"]]
+    titles = ("phase", "calls", "decode tok/s", "TTFT", "prefill tok/s", "checks")
+    numbers = (1, 5) if with_intervals else (1, 2, 4, 5)
+    return align_columns([titles, *(
+        (cell["phase"] + (" (cold)" if cell["cold"] else ""),
+         f"{cell['ok']}/{cell['ok'] + cell['failed']}", rate, first, reading,
+         f"{cell['checks']['passed']}/{cell['checks']['total']}" if cell["checks"]["total"] else "")
+        for cell, rate, first, reading in zip(cells, decode, ttft, prefill))], numbers)
+
+
+def _time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
+    """` 697 ms [592-825]`: the interval has the median's unit."""
+    number, _, unit = time_text(summary["median"]).partition(" ")
+    shown = f"{number:>4} {unit:<2}".rstrip()
+    if summary["ci_low"] is None or not with_interval:
+        return shown
+    ends = number_column(summary[key] / (1000 if unit == "s" else 1)
+                         for key in ("ci_low", "ci_high"))
+    return f"{number:>4} {unit:<2} [{'-'.join(ends)}]"
 
 
 def flags_explained(summary: Mapping[str, Any]) -> list[str]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import os
 import re
 import shlex
-import shutil
 import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Optional, Union
+from typing import Any, NoReturn, Optional, TextIO, Union
 
 TableCell = Union[None, str, int, float]
 
@@ -42,13 +42,33 @@ def readable(text: str, limit: int = 200) -> str:
     return "".join(c if kept else ascii(c)[1:-1] for c, kept in zip(cut, harmless))
 
 
-def print_safe(text: str) -> None:
+def print_safe(text: str, stream: Optional[TextIO] = None) -> None:
     """Print on standard output; a reader that has closed the pipe does not end the program."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def print_text(text: str, stream: Optional[TextIO] = None) -> None:
+    """As print_safe, in lines that fit the terminal."""
+    stream = sys.stdout if stream is None else stream
+    print_safe(fit_lines(text, width_of(stream)), stream)
+
+
+def print_error(text: str) -> None:
+    """As print_text, on standard error."""
+    print_text(text, sys.stderr)
+
+
+def print_result(as_json: bool, document: Any, text: str) -> None:
+    """Print a program's result as one line of JSON, or as text."""
+    if as_json:
+        print_safe(json.dumps(document))
+    else:
+        print_text(text)
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -61,6 +81,32 @@ def format_number(value: Optional[float]) -> str:
     return f"{value:.0f}"
 
 
+def number_column(values: Iterable[Optional[float]]) -> list[str]:
+    """Numbers with equally many decimals, two at most, for three digits of the smallest one."""
+    every = list(values)
+    smallest = min((abs(value) for value in every if value), default=100.0)
+    decimals = 0 if smallest >= 99.95 else 1 if smallest >= 9.995 else 2
+    return ["-" if value is None else f"{value:.{decimals}f}" for value in every]
+
+
+def interval_column(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`84.1 [80.2-99.0]`, with points that align."""
+    medians = number_column(one["median"] for one in summaries)
+    decimals = max(len(text.partition(".")[2]) for text in medians)
+    size = max(map(len, medians))
+    return [f"{median:>{size}}" if one["ci_low"] is None else
+            f"{median:>{size}} [{one['ci_low']:.{decimals}f}-{one['ci_high']:.{decimals}f}]"
+            for median, one in zip(medians, summaries)]
+
+
+def time_text(time_ms: Optional[float]) -> str:
+    """`5.90 ms`, `697 ms`, `16.4 s`; "-" for null."""
+    if time_ms is None:
+        return "-"
+    number, unit = (time_ms, "ms") if time_ms < 999.5 else (time_ms / 1000, "s ")
+    return f"{number_column([number])[0]} {unit}".rstrip()
+
+
 def with_interval(summary: Mapping[str, Any]) -> str:
     """`84.1 [80.2-99]`: the median, and its interval if there is one."""
     median, low, high = (format_number(summary[key]) for key in ("median", "ci_low", "ci_high"))
@@ -68,7 +114,7 @@ def with_interval(summary: Mapping[str, Any]) -> str:
 
 
 def format_value(field: str, value: Any) -> str:
-    """The value of a JSON field: `yes`, `8,192`, `17,179,869,184 (16.00 GiB)` for `*_bytes`."""
+    """The value of a JSON field: `yes`, `8,192`, `17,179,869,184 (16 GiB)` for `*_bytes`."""
     if value is None or isinstance(value, bool):
         return "-" if value is None else "yes" if value else "no"
     if isinstance(value, list):
@@ -76,7 +122,14 @@ def format_value(field: str, value: Any) -> str:
     if not isinstance(value, (int, float)):
         return str(value)
     number = f"{value:,}" if isinstance(value, int) else f"{value:g}"
-    return f"{number} ({value / 2 ** 30:.2f} GiB)" if field.endswith("_bytes") else number
+    size = value * {"bytes": 1, "kib": 1024}.get(field.rpartition("_")[2], 0)
+    return f"{number} ({size_text(size)})" if size >= 2 ** 20 else number
+
+
+def size_text(size_bytes: float) -> str:
+    """`23.5 GiB`, `2 MiB`."""
+    power = next((power for power in (3, 2, 1) if size_bytes >= 1024 ** power), 0)
+    return f"{size_bytes / 1024 ** power:.3g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def duration(seconds: float) -> str:
@@ -87,13 +140,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-# --- tables for terminals ------------------------------------------------------------------------
-def align_columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
-    """Rows with aligned columns; `right` are the columns of numbers."""
+# --- lines and tables for terminals --------------------------------------------------------------
+def align_columns(rows: Sequence[Sequence[str]], right: Iterable[int] = (),
+                  width: Optional[int] = None) -> list[str]:
+    """Rows with aligned columns; `right` are the columns of numbers.
+
+    width: the last column continues below itself, so that no line is longer.
+    """
     numbers, widths = set(right), [max(map(len, column)) for column in zip(*rows)]
-    return [GAP.join(cell.rjust(width) if i in numbers else cell.ljust(width)
-                     for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
-            for row in rows]
+    indent = GAP.join(" " * size for size in (*widths[:-1], 0))
+    lines = [GAP.join(cell.rjust(size) if i in numbers else cell.ljust(size)
+                      for i, (cell, size) in enumerate(zip(row, widths))).rstrip()
+             for row in rows]
+    return lines if width is None else [part for line in lines
+                                        for part in wrapped(line, width, indent)]
 
 
 def fit_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int],
@@ -116,20 +176,63 @@ def fit_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Itera
     aligned = [align_columns([[row[i] for i in part] for row in (titles, *rows)],
                              [at for at, i in enumerate(part) if i in numbers]) for part in parts]
     return [line for row in zip(*aligned) for at, text in enumerate(row) if text
-            for line in wrapped(GAP * bool(at) + text, room, GAP)]
+            for line in wrapped(GAP * bool(at) + text, room, GAP, break_words=True)]
 
 
-def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """A sentence in lines of at most `width`; longer words are broken."""
-    return textwrap.wrap(text, max(width, NARROWEST), subsequent_indent=indent,
-                         break_on_hyphens=False) or [""]
+class _Wrapper(textwrap.TextWrapper):
+    """Breaks lines at blanks, and within a path that is longer than a line after a slash."""
+
+    def _split(self, text: str) -> list[str]:
+        room = self.width - len(self.subsequent_indent)
+        return [part for word in super()._split(text)
+                for part in (_steps(word) if len(word) > room else [word])]
+
+
+def _steps(path: str) -> list[str]:
+    return re.findall(r"[^/]*/+|[^/]+", path)
+
+
+def wrapped(text: str, width: int, indent: str = "", break_words: bool = False) -> list[str]:
+    """A sentence in lines of at most `width`; longer words stay whole, paths break at slashes."""
+    return _Wrapper(width=max(width, NARROWEST), subsequent_indent=indent,
+                    break_long_words=break_words, break_on_hyphens=False).wrap(text) or [""]
+
+
+def fit_lines(text: str, width: Optional[int]) -> str:
+    """Text whose longer lines are wrapped at words, and commands where a shell joins them again."""
+    lines = []
+    for line in text.splitlines() if width else [text]:
+        if width is None or len(line) <= width:
+            lines.append(line)
+            continue
+        indent = " " * (len(line) - len(line.lstrip()) + len(GAP))
+        printed = _COMMAND.fullmatch(line)
+        try:
+            command_in = command_lines(printed[2], width, indent) if printed else []
+        except ValueError:                    # a quote that no other closes: prose follows it
+            command_in = []
+        about = printed[1] if printed and command_in else line
+        lines += [*(wrapped(about, width, indent) if about.strip() else []), *command_in]
+    return "\n".join(lines)
+
+
+_COMMAND = re.compile(r"(.*:|) *((?:python3|py) harness/\w+\.py(?: .*)?)")
+
+
+def width_of(stream: TextIO) -> Optional[int]:
+    """Columns of a terminal, or COLUMNS if that is set; None for a file or pipe."""
+    set_to = os.environ.get("COLUMNS", "")
+    try:
+        columns = int(set_to) if set_to.isdecimal() else (
+            os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0)
+    except (OSError, ValueError):             # a terminal without a size, such as in a test
+        columns = 80
+    return max(columns, NARROWEST) if columns else None
 
 
 def terminal_width() -> int:
-    """Columns of the terminal; WIDE for a file or pipe, unless COLUMNS is set."""
-    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
-        return WIDE
-    return max(shutil.get_terminal_size((WIDE, 24)).columns, NARROWEST)
+    """Columns of standard output; WIDE for a file or pipe, unless COLUMNS is set."""
+    return width_of(sys.stdout) or WIDE
 
 
 # --- Markdown and CSV ----------------------------------------------------------------------------
@@ -196,7 +299,20 @@ def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
             lines.append(indent * 2 + unit)
         else:
             lines[-1] += f" {unit}"
-    return lines if os.name != "nt" else [indent + text]
+    return [part for line in lines for part in _continued(line, width)] if os.name != "nt" \
+        else [indent + text]
+
+
+def _continued(line: str, width: int) -> list[str]:
+    """A line whose path is too long goes on after a slash, where a shell joins it without a blank.
+    """
+    lines = [""]
+    for step in _steps(line) if len(line) > width else [line]:
+        if lines[-1] and len(lines[-1]) + len(step) + len(" \\") > width:
+            lines[-1] += "\\"
+            lines.append("")
+        lines[-1] += step
+    return lines
 
 
 class Parser(argparse.ArgumentParser):
@@ -211,9 +327,40 @@ class Parser(argparse.ArgumentParser):
             prog=program, usage=f"{command(program)} {arguments}", allow_abbrev=False,
             description=for_this_system(about.strip()),
             epilog=f"exit codes:{codes}".rstrip() if codes else None,
-            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-                prog, max_help_position=28, width=WIDE))
+            formatter_class=lambda prog: _Help(prog, max_help_position=28,
+                                               width=min(terminal_width(), WIDE)))
 
     def error(self, message: str) -> NoReturn:
         shown = printable(re.sub("^argument ", "", message), 400)
-        self.exit(2, f"{self.prog}: {shown}; --help lists the options\n")
+        print_error(f"{self.prog}: {shown}; --help lists the options")
+        self.exit(2)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help pages that fit the terminal: paragraphs are filled, examples keep their lines."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrapped(" ".join(text.split()), width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        title = "exit codes:\n"
+        lines: list[str] = []
+        for part in text.split("\n\n"):
+            if part.startswith(title):
+                lines += ["exit codes:", *wrapped(
+                    GAP + " ".join(part[len(title):].split()), width, GAP)]
+            elif part.startswith(GAP):
+                lines += [shown for line in part.splitlines() for shown in _example(line, width)]
+            else:
+                lines += wrapped(" ".join(part.split()), width)
+            lines.append("")
+        return "\n".join(lines[:-1])
+
+
+def _example(line: str, width: int) -> list[str]:
+    """`  command    what it does`, in two lines if one is too long."""
+    typed, _, about = line.strip().partition(GAP)
+    if len(line) <= width:
+        return [line]
+    lines = command_lines(typed, width) if len(typed) + len(GAP) > width else [GAP + typed]
+    return lines + wrapped(f"{GAP * 2}{about.strip()}", width, GAP * 2) * bool(about)

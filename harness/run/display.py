@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import tempfile
 import threading
@@ -19,7 +18,17 @@ from typing import Any, Callable, NamedTuple, Optional, TextIO
 from core import files, ledger, plan, result_tables, run_summary, suites
 from core.errors import HarnessError, StorageError
 from core.records import Manifest
-from core.text import align_columns, command, duration, print_safe, printable, readable
+from core.text import (
+    align_columns,
+    command,
+    duration,
+    fit_lines,
+    print_result,
+    printable,
+    readable,
+    terminal_width,
+    width_of,
+)
 from engines import queries
 from run import cli, estimates
 from run.manifest import commands_for, inherit_options, measurable, size_and_state
@@ -27,6 +36,7 @@ from run.manifest import commands_for, inherit_options, measurable, size_and_sta
 Json = dict[str, Any]
 
 LIVE_EVERY_S = 0.1
+BAR = 10                          # characters of the live line's bar
 LONG_TIMEOUT_S = 3600
 MAX_COMMANDS = 10                 # printed for one endpoint
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
@@ -63,7 +73,7 @@ def plan_text(manifest: Manifest, calls_count: int,
         rows.append((name, "0" if skipped else str(calls), str(entry["lanes"]),
                      f"{entry['max_tokens']} tokens", skipped or suites.PHASES[name].text))
     return "\n".join([f"models: {', '.join(map(printable, manifest['models']))}",
-                      *align_columns(rows, right=(1, 2)),
+                      *align_columns(rows, (1, 2), terminal_width()),
                       f"{calls_count} calls for all models",
                       estimate_line(found, manifest["timeout_s"])])
 
@@ -219,8 +229,10 @@ class Progress:
 
     def __init__(self, stream: Optional[TextIO], live: bool, colour: bool) -> None:
         self._stream, self.live, self._colour = stream, live, colour
+        self._width = width_of(stream) if stream else None
         self._lock = threading.Lock()
-        self._shown = ""
+        self._shown, self._model = "", None
+        self._calls: list[Any] = []
 
     @classmethod
     def on(cls, stream: TextIO, quiet: bool, environment: Mapping[str, str]) -> Progress:
@@ -232,18 +244,31 @@ class Progress:
 
     def say(self, line: str, bad: bool = False) -> None:
         """Write a line that stays."""
-        text = f"{RED}{line}{PLAIN}" if bad and self._colour else line
+        text = fit_lines(line, self._width)
+        text = f"{RED}{text}{PLAIN}" if bad and self._colour else text
         with self._lock:
             self._write((CLEAR_LINE if self._shown else "") + text + "\n" + self._shown)
+
+    def call_ended(self, call: Any, made: int, total: int) -> None:
+        """Show a call: always in a log, on a terminal only if it failed."""
+        self._calls.append(call)
+        if not self.live or call["outcome"] != "ok":
+            self.say(result_tables.call_line(made, total, call), bad=call["outcome"] != "ok")
+
+    def phase_ended(self, event: Any) -> None:
+        """Show a finished phase on a terminal, below the name of its model."""
+        calls, self._calls = self._calls, []
+        if self.live and calls:
+            if event["model"] not in (None, self._model):
+                self._model = event["model"]
+                self.say(readable(event["model"]))
+            self.say("  " + result_tables.phase_line(event["phase"], calls, event["wall_us"]))
 
     def show(self, make: Callable[[int], str]) -> None:
         """Replace the live line. make: the line for a width in characters."""
         if not self.live or self._stream is None:
             return
-        try:
-            width = os.get_terminal_size(self._stream.fileno()).columns
-        except (OSError, ValueError):
-            width = 80
+        width = width_of(self._stream) or 80
         with self._lock:
             self._shown = make(width)[:max(width - 1, 20)]
             self._write(CLEAR_LINE + self._shown)
@@ -281,14 +306,19 @@ def understands_escapes(stream: TextIO) -> bool:
 
 def live_line(width: int, done: int, total: int, cell_ids: Sequence[str], reads_per_s: float,
               spent_us: Sequence[int]) -> str:
-    """`12/38  5q:json-invoice  83 tok/s  about 4 min left`, for a terminal's width.
+    """`[###-------] 12/38  5q:json-invoice  83 tok/s  about 4 min left`, for a terminal's width.
 
     reads_per_s: of all lanes, mostly one token each; spent_us: durations of the calls so far.
     """
-    what = printable(", ".join(":".join(i.split(":")[-2:]) for i in cell_ids), max(width - 50, 20))
+    what = printable(", ".join(":".join(i.split(":")[-2:]) for i in cell_ids), max(width - 62, 20))
     left_s = sum(spent_us) / 1e6 / max(len(spent_us), 1) * max(total - done, 0)
     left = f"  about {duration(left_s)} left" if len(spent_us) > 2 else ""
-    return f"{done}/{total}  {what}  {reads_per_s:.0f} tok/s{left}"
+    return f"{_bar(done, total)}  {what}  {reads_per_s:.0f} tok/s{left}"
+
+
+def _bar(done: int, total: int) -> str:
+    filled = BAR * done // max(total, 1)
+    return f"[{'#' * filled}{'-' * (BAR - filled)}] {done}/{total}"
 
 
 # --- after a run ---------------------------------------------------------------------------------
@@ -315,8 +345,8 @@ def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: st
             what = f"the run was interrupted: {printable(last['reason'], 400)}"
         following = next_step(code, resume)
         text = f"{what}\nnext: {following}"
-    print_safe(json.dumps({"run_id": manifest["run_id"], "folder": folder, "exit_code": code,
-                           "summary": summary, "next": following}) if as_json else text)
+    print_result(as_json, {"run_id": manifest["run_id"], "folder": folder, "exit_code": code,
+                           "summary": summary, "next": following}, text)
     return code
 
 
@@ -360,9 +390,10 @@ def end_text(summary: Json, folder: str, advice: str, next_command: str) -> str:
     """The tables of a finished run, flags and failures explained, and the next command."""
     counts = ", ".join(f"{count} {kind}" for kind, count in summary["counts"].items())
     flags = result_tables.flags_explained(summary)
+    table = result_tables.summary_table(summary, terminal_width())
+    brackets = "; in brackets, the exact 95 % confidence interval of the median across prompts"
     return "\n".join([
-        "", result_tables.summary_table(summary), "",
-        "Medians; in brackets, the exact 95 % confidence interval of the median across prompts.",
+        "", table, "", f"Medians{brackets if '[' in table else ''}.",
         result_tables.instrument_line(summary), f"calls: {counts or 'none'}",
         *([""] + flags if flags else []), *(["", advice] if advice else []), "",
         f"run folder: {folder}", f"next: {next_command}"])
@@ -402,22 +433,24 @@ def follow(options: cli.Options, progress: Progress,
     count, shown = Count(plan.all_cells(manifest), None, {}), Shown(manifest["run_id"])
     for event in tail.new_events():
         count.take(event)
-        if event["event"] == "call_finished" and event["seq"] >= shown.seq:
-            progress.say(_call_line(count, event), bad=event["outcome"] != "ok")
+        if progress.live or event["seq"] >= shown.seq:      # a terminal shows whole phases
+            _show_event(event, count, progress)
     while True:
         ended = not files.is_locked(path)      # before the read, so that no last line is missed
         for event in tail.new_events():
             count.take(event)
-            if event["event"] == "call_finished":
-                progress.say(_call_line(count, event), bad=event["outcome"] != "ok")
+            _show_event(event, count, progress)
         shown.keep(len(tail.events))
+        progress.show(lambda _: f"{_bar(count.made, count.total())} calls")
         if ended:
+            progress.end()
             shown.forget()
             resume = resume_command(options, manifest)
             return print_end(manifest, tail.events, folder, resume, options.json)
         if now_s() >= until_s:
             break
         sleep(FOLLOW_EVERY_S)
+    progress.end()
     next_wait = cli.next_command(options, manifest["run_id"], seconds)
     paces = estimates.Paces(manifest, suite_questions)
     for event in tail.events:
@@ -428,14 +461,17 @@ def follow(options: cli.Options, progress: Progress,
         "" if left else ", now testing the server's cache")
     if found:
         state += "\n" + estimate_line(found, manifest["timeout_s"], left=True)
-    print_safe(json.dumps({"run_id": manifest["run_id"], "folder": folder,
-                           "exit_code": STILL_RUNNING, "summary": None, "next": next_wait})
-               if options.json else f"{state}\nnext: {next_wait}")
+    print_result(options.json, {"run_id": manifest["run_id"], "folder": folder,
+                                "exit_code": STILL_RUNNING, "summary": None, "next": next_wait},
+                 f"{state}\nnext: {next_wait}")
     return STILL_RUNNING
 
 
-def _call_line(count: Count, event: Any) -> str:
-    return result_tables.call_line(count.made, count.total(), event)
+def _show_event(event: Any, count: Count, progress: Progress) -> None:
+    if event["event"] == "call_finished":
+        progress.call_ended(event, count.made, count.total())
+    elif event["event"] == "phase_finished":
+        progress.phase_ended(event)
 
 
 class Shown:
@@ -495,6 +531,6 @@ def stop(options: cli.Options) -> int:
         time.sleep(FOLLOW_EVERY_S / 5)
     manifest = ledger.manifest_of(folder)
     following = resume_command(options, manifest)
-    print_safe(json.dumps({"run_id": manifest["run_id"], "next": following}) if options.json else
-               f"stopped; no finished call is lost\nto resume: {following}")
+    print_result(options.json, {"run_id": manifest["run_id"], "next": following},
+                 f"stopped; no finished call is lost\nto resume: {following}")
     return 0

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional, cast
 
-from core import plan, privacy, result_tables
+from core import plan, privacy
 from core.errors import EndpointError, Interrupted
 from core.records import CallFinished, Timing
 from core.suites import PHASES
@@ -119,7 +119,7 @@ class Run:
 
     def _say_time_left(self) -> None:
         state = self.state
-        cells = self.count.left_cells()
+        cells = [] if self.progress.live else self.count.left_cells()
         found = self.paces.estimate(cells) if cells else None
         if found is not None:
             self.progress.say(display.estimate_line(found, state.manifest["timeout_s"], left=True))
@@ -208,9 +208,11 @@ class Run:
             return
         ok = sum(self.state.outcomes.get(cell.cell_id) == "ok" for cell in cells)
         self.state.finished.add((model, name))
-        self.paces.take(self.ledger.write(
+        event = self.ledger.write(
             "phase_finished", model=model, phase=name, planned=len(cells), ok=ok,
-            failed=len(cells) - ok, started_us=begun_us, wall_us=self.ledger.now_us() - begun_us))
+            failed=len(cells) - ok, started_us=begun_us, wall_us=self.ledger.now_us() - begun_us)
+        self.paces.take(event)
+        self.progress.phase_ended(event)
 
     # -- one call
     def call(self, cell: plan.Cell) -> Json:
@@ -295,8 +297,7 @@ class Run:
             self.paces.take(event)
             made, total = self.count.made, self.count.total()
         if shows:
-            self.progress.say(result_tables.call_line(made, total, call),
-                              bad=event["outcome"] != "ok")
+            self.progress.call_ended(call, made, total)
         if self.fatal:
             raise self.fatal
         return event

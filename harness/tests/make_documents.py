@@ -31,7 +31,7 @@ from core import (
     suites,
 )
 from core import schema as schemas
-from core.text import markdown_table
+from core.text import WIDE, markdown_table
 from engines import queries, servers
 from tests import documents
 
@@ -195,7 +195,7 @@ def real_run() -> str:
     manifest, summary = min(runs, key=lambda run: (
         sum(any(metric_definitions.FLAGS[flag].unrankable for flag in cell["flags"])
             for cell in run[1]["cells"]), run[0]["started_at"]))
-    lines = [*result_tables.summary_table(summary).splitlines(), "",
+    lines = [*result_tables.summary_table(summary, WIDE).splitlines(), "",
              result_tables.instrument_line(summary)]
     return "\n".join((
         f"A real one, `{manifest['engine']['name']}` on `{manifest['device_tag']}`:", "", "```text",

@@ -9,6 +9,7 @@ from core import result_tables
 from tests.core.test_metrics import call
 
 CONTROL = "\x1b[2J\r\u202e\ud83d\x00\n"
+HEAD = "12/38  20q             q1                     "
 SHOWN = r"\x1b[2J\r\u202e\ud83d\x00\n"
 
 
@@ -17,18 +18,18 @@ class CallLine(unittest.TestCase):
         return result_tables.call_line(number, total, call(**changes))
 
     def test_answered_call(self):
-        self.assertEqual(self.line(), "12/38  20q  q1  ok, 41 tokens, TTFT 200 ms, 100 tokens/s")
+        self.assertEqual(self.line(), HEAD + "ok   41 tokens  TTFT  200 ms   100 tok/s")
 
     def test_call_with_too_few_tokens_has_no_rate(self):
         self.assertEqual(
             self.line(response__usage={"prompt_tokens": 9, "completion_tokens": 2},
                       timing__chunk_us=[200_000, 10_000], timing__last_token_us=210_000),
-            "12/38  20q  q1  ok, 2 tokens, TTFT 200 ms")
+            HEAD + "ok    2 tokens  TTFT  200 ms")
 
     def test_repeats_and_calls_beyond_the_plan_are_counted(self):
-        self.assertTrue(self.line(40, 38, repeat=2).startswith("40/40  20q  q1 again (2)  ok, "))
+        self.assertTrue(self.line(40, 38, repeat=2).startswith("40/40  20q             q1 again (2)           ok "))
         self.assertTrue(self.line(phase="hello", question_id="hello", repeat=2).startswith(
-            "12/38  hello  hello  ok, "))
+            "12/38  hello           hello                  ok "))
 
     def test_truncated_prompts_are_marked(self):
         self.assertNotEqual(self.line(truncated={"verdict": "yes", "reason": "x"}), self.line())
@@ -41,11 +42,11 @@ class CallLine(unittest.TestCase):
             with self.subTest(kind):
                 self.assertEqual(self.line(outcome=kind, response=None, timing=None, error={
                     "kind": kind, "message": message, "status": status, "body_start": None}),
-                    f"12/38  20q  q1  {expected}")
+                    HEAD + expected)
 
     def test_question_ids_are_printable(self):
-        self.assertEqual(self.line(question_id=CONTROL).partition("  ok, ")[0],
-                         f"12/38  20q  {SHOWN}")
+        self.assertEqual(self.line(question_id=CONTROL).partition("  ok ")[0],
+                         f"12/38  20q             {SHOWN}")
 
 
 # --- a whole run ---------------------------------------------------------------------------------
@@ -75,22 +76,30 @@ class Tables(unittest.TestCase):
     maxDiff = None
 
     def test_table_has_a_part_per_model_and_a_row_per_phase(self):
-        self.assertEqual(result_tables.summary_table(summary(
+        found = summary(
             cell("hello", ok=1, checks={"passed": 0, "total": 0}),
             cell("5q", ok=4, failed=1, flags=["few_samples", "client_bound"]),
             cell("parallel_same", lanes=4, output_token_throughput_tokens_per_s=312.34,
-                 lane_efficiency_ratio=0.7801), cell("5q", model="n\x1b"))), """\
+                 lane_efficiency_ratio=0.7801), cell("5q", model="n\x1b"))
+        self.assertEqual(result_tables.summary_table(found, 80), """\
 m
-phase          calls  TTFT ms         TPOT ms  decode tok/s  prefill tok/s  checks  flags
-hello (cold)     1/1  84.1 [80.2-99]  10       100           -
-5q               4/5  84.1 [80.2-99]  10       100           -                 4/5  few_samples, \
-client_bound
-parallel_same    5/5  84.1 [80.2-99]  10       100           -                 4/5
-parallel_same: 312 tokens/s on 4 lanes together, lane efficiency 0.78
+phase          calls  decode tok/s  TTFT                 prefill tok/s  checks
+hello (cold)     1/1  100           84.1 ms [80.2-99.0]  -
+5q               4/5  100           84.1 ms [80.2-99.0]  -                 4/5
+parallel_same    5/5  100           84.1 ms [80.2-99.0]  -                 4/5
+parallel_same: 312 tok/s on 4 lanes together, lane efficiency 0.78
+flags: client_bound (5q), few_samples (5q)
 
 n\\x1b
-phase  calls  TTFT ms         TPOT ms  decode tok/s  prefill tok/s  checks  flags
-5q       5/5  84.1 [80.2-99]  10       100           -                 4/5""")
+phase  calls  decode tok/s  TTFT                 prefill tok/s  checks
+5q       5/5  100           84.1 ms [80.2-99.0]  -                 4/5""")
+        self.assertNotIn("[", result_tables.summary_table(found, 60))
+
+    def test_line_of_a_phase_has_medians_and_counts(self):
+        failed = call(outcome="timeout", error={"kind": "timeout"}, response=None, timing=None)
+        self.assertEqual(
+            result_tables.phase_line("20q", [call(), call(), failed], 12_000_000).split(),
+            "20q 2 ok, 1 failed 100 tok/s TTFT 200 ms in 12 s".split())
 
     def test_calibration_that_was_skipped_shows_why(self):
         self.assertIn("--no-calibration", result_tables.instrument_line(summary(instrument={

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import shlex
 import unittest
 from unittest import mock
@@ -42,7 +43,7 @@ class Tables(unittest.TestCase):
     def test_sentences_are_wrapped_at_words(self):
         self.assertEqual(text.wrapped("one two three four-five", 20, "  "),
                          ["one two three", "  four-five"])
-        self.assertEqual(text.wrapped("x" * 30, 20, "  "), ["x" * 20, "  " + "x" * 10])
+        self.assertEqual(text.wrapped("a " + "x" * 30, 20, "  "), ["a", "  " + "x" * 30])
         self.assertEqual(text.wrapped("", 20), [""])
 
 
@@ -52,6 +53,20 @@ class Values(unittest.TestCase):
                              (7.0, "7"), (84.06, "84.1"), (99.96, "100"), (12345.6, "12346")):
             with self.subTest(value):
                 self.assertEqual(text.format_number(value), shown)
+
+    def test_columns_of_numbers_have_equally_many_decimals(self):
+        for values, shown in (([70, 69.8, None, 24], ["70.0", "69.8", "-", "24.0"]),
+                              ([1698.2, 0.123, 0], ["1698.20", "0.12", "0.00"]),
+                              ([500, 99.96], ["500", "100"]), ([None], ["-"])):
+            self.assertEqual(text.number_column(values), shown)
+        self.assertEqual(text.interval_column([
+            {"median": 84.06, "ci_low": 80.2, "ci_high": 99},
+            {"median": 7.5, "ci_low": None, "ci_high": None}]), ["84.06 [80.20-99.00]", " 7.50"])
+
+    def test_times_are_in_seconds_where_milliseconds_are_unreadable(self):
+        for time_ms, shown in ((None, "-"), (5.9, "5.90 ms"), (697.2, "697 ms"),
+                               (16357, "16.4 s"), (999.6, "1.00 s")):
+            self.assertEqual(text.time_text(time_ms), shown)
 
     def test_durations(self):
         for seconds, shown in ((0.4, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"),
@@ -67,7 +82,8 @@ class Values(unittest.TestCase):
     def test_json_fields(self):
         for field, value, shown in (
                 ("unified", True, "yes"), ("unified", None, "-"), ("flags", ["a", "b"], "a b"),
-                ("total_bytes", 17179869184, "17,179,869,184 (16.00 GiB)"), ("model", "M1", "M1"),
+                ("total_bytes", 17179869184, "17,179,869,184 (16 GiB)"), ("swap_bytes", 0, "0"),
+                ("cache_kib", 307200, "307,200 (300 MiB)"), ("model", "M1", "M1"),
                 ("threads_count", 8192, "8,192"), ("clock_ghz", 3.5, "3.5")):
             with self.subTest(field, value=value):
                 self.assertEqual(text.format_value(field, value), shown)
@@ -107,6 +123,37 @@ class Harmless(unittest.TestCase):
 
 
 class CommandLines(unittest.TestCase):
+    def test_lines_are_wrapped_at_words_and_commands_where_a_shell_joins_them(self):
+        command = text.command("x", "--target-url", "http://127.0.0.1:8080", "--device-tag", "m1")
+        for width in (40, 60, 80):
+            lines = text.fit_lines(f"short\n    some words and more {'words ' * 9}\n"
+                                   f"next: {command}", width).splitlines()
+            self.assertLessEqual(max(map(len, lines)), width)
+            at = -1 if lines[-1].startswith("next: ") else lines.index("next:")
+            typed = "\n".join(lines[at:]).replace("next:", "").replace("\\\n", "")
+            self.assertEqual(shlex.split(typed), shlex.split(command))
+        self.assertEqual(text.fit_lines("a " * 99, None), "a " * 99)
+        prose = text.fit_lines(f"see: {command}; it's {'long ' * 9}", 40)
+        self.assertNotIn("\\", prose)
+
+    def test_long_paths_go_on_after_a_slash(self):
+        path = "/".join(["folder"] * 8)
+        self.assertEqual(text.wrapped(f"in {path}", 30, "  "),
+                         ["in folder/folder/folder/", "  folder/folder/folder/folder/", "  folder"])
+        lines = text.command_lines(text.command("x", path, "--json"), 30)
+        self.assertEqual(shlex.split("\n".join(lines).replace("\\\n", "")),
+                         ["python3", "harness/x.py", path, "--json"])
+        self.assertLessEqual(max(map(len, lines)), 30)
+
+    def test_width_is_that_of_the_terminal_or_of_columns(self):
+        for columns, is_terminal, width in (("", False, None), ("80", False, 80), ("80", True, 80),
+                                            ("odd", False, None), ("3", True, text.NARROWEST),
+                                            ("", True, 80)):
+            stream = io.StringIO()
+            with mock.patch.dict(os.environ, COLUMNS=columns), \
+                    mock.patch.object(stream, "isatty", lambda: is_terminal):
+                self.assertEqual(text.width_of(stream), width)
+
     def test_help_ends_with_the_exit_codes(self):
         about = "Do it.\n\n  python3 harness/x.py\n\nexit codes:\n  0 done\n"
         for system, python in (("posix", "python3"), ("nt", "py")):

@@ -39,8 +39,9 @@ class End(unittest.TestCase):
         flag = metric_definitions.FLAGS["few_samples"]
         self.assertEqual(text, f"""
 m
-phase  calls  TTFT ms         TPOT ms  decode tok/s  prefill tok/s  checks  flags
-5q       5/5  84.1 [80.2-99]  10       100           -                 4/5  few_samples
+phase  calls  decode tok/s  TTFT                 prefill tok/s  checks
+5q       5/5  100           84.1 ms [80.2-99.0]  -                 4/5
+flags: few_samples (5q)
 
 Medians; in brackets, the exact 95 % confidence interval of the median across prompts.
 timing error: median 0.02 ms, p99 0.099 ms at 4 lanes (kernel timestamps)
@@ -141,7 +142,9 @@ def manifest(*models: str, names: tuple[str, ...] = ("5q",)) -> dict[str, Any]:
 class Plan(unittest.TestCase):
     def test_plan_has_a_line_per_phase_and_an_estimate(self):
         plan = manifest("m", "n\x1b", names=("5q", "parallel_same", "parallel_mixed"))
-        lines = display.plan_text(plan, 72, estimates.Estimate(6000.0, 1200.0, 900.0)).splitlines()
+        with mock.patch.dict(os.environ, COLUMNS="200"):
+            lines = display.plan_text(
+                plan, 72, estimates.Estimate(6000.0, 1200.0, 900.0)).splitlines()
         self.assertEqual(lines[0], r"models: m, n\x1b")
         self.assertEqual([line.split()[:4] for line in lines[2:6]], [
             ["hello", "1", "1", "32"], ["5q", "5", "1", "2048"],
@@ -188,7 +191,7 @@ http://127.0.0.1:8080: llama.cpp b1\\x1b
   m  (Q4_K_M, qwen2, context 8192 tokens, trained for 32768)
   e\\x1b  (not a chat model)
     Start it with -c 4096.
-1/1  20q  q1  ok, 41 tokens, TTFT 200 ms, 100 tokens/s
+1/1  20q             q1                     ok   41 tokens  TTFT  200 ms   100 tok/s
 next: python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --models m --phases all \
 --plan""")
 
@@ -395,16 +398,30 @@ class Progress(unittest.TestCase):
     def test_live_line_shows_calls_in_progress_and_time_left(self):
         cells = ["a:b:m:5q:json-invoice", "a:b:m:5q:x"]
         for width, done, ids, spent_us, expected in (
-                (100, 12, cells[:1], [], "12/38  5q:json-invoice  83 tok/s"),
+                (100, 12, cells[:1], [], "[###-------] 12/38  5q:json-invoice  83 tok/s"),
                 (100, 12, cells[:1], [8e6] * 3,
-                 "12/38  5q:json-invoice  83 tok/s  about 3 min left"),
+                 "[###-------] 12/38  5q:json-invoice  83 tok/s  about 3 min left"),
                 (100, 38, cells[:1], [8e6] * 3,
-                 "38/38  5q:json-invoice  83 tok/s  about 0 s left"),
-                (100, 40, [], [8e6] * 3, "40/38    83 tok/s  about 0 s left"),
-                (100, 1, cells, [8e6] * 2, "1/38  5q:json-invoice, 5q:x  83 tok/s"),
-                (60, 1, cells, [], "1/38  5q:json-invoice, 5q:...  83 tok/s"),
-                (100, 1, ["a:b:\x1b"], [], r"1/38  b:\x1b  83 tok/s")):
+                 "[##########] 38/38  5q:json-invoice  83 tok/s  about 0 s left"),
+                (100, 40, [], [8e6] * 3, "[##########] 40/38    83 tok/s  about 0 s left"),
+                (100, 1, cells, [8e6] * 2, "[----------] 1/38  5q:json-invoice, 5q:x  83 tok/s"),
+                (60, 1, cells, [], "[----------] 1/38  5q:json-invoice, 5q:...  83 tok/s"),
+                (100, 1, ["a:b:\x1b"], [], r"[----------] 1/38  b:\x1b  83 tok/s")):
             self.assertEqual(display.live_line(width, done, 38, ids, 83.4, spent_us), expected)
+
+    def test_terminal_shows_phases_and_failed_calls_and_a_log_every_call(self):
+        failed = call(outcome="timeout", error={"kind": "timeout", "message": "late",
+                                                "status": None, "body_start": None})
+        for stream, live, expected in ((io.StringIO(), False, ["q1", "q1"]),
+                                       (Terminal(), True, ["timeout", "m", "1 ok, 1 failed"])):
+            progress = display.Progress(stream, live, False)
+            for number, one in enumerate((call(), failed), 1):
+                progress.call_ended(one, number, 2)
+            progress.phase_ended({"model": "m", "phase": "20q", "wall_us": 4_000_000})
+            lines = stream.getvalue().splitlines()
+            self.assertEqual([word in line for word, line in zip(expected, lines)],
+                             [True] * len(lines))
+            self.assertEqual(len(lines), len(expected))
 
     def test_lines_are_flushed(self):
         stream = Buffered()
