@@ -53,7 +53,7 @@ from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest
 from core.suites import Question, load_suites
-from core.text import Parser, command, print_error, print_result, readable
+from core.text import Parser, command, print_error, print_result, print_text, readable
 from engines import queries
 from machine import awake, gauges
 from run import calibration, cli, discover, display, sse
@@ -852,7 +852,7 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
         found = [discover.describe(client.send, options.target_url, options.num_ctx)]
     hello, models = None, options.models
     if not options.json:                 # now, since a hello may take minutes
-        print_safe(display.served_text(found, options))
+        print_text(display.served_text(found, options))
     if len(found) == 1:
         models = models or discover.to_greet(found[0]["models"])
         if models or not found[0]["models"]:

@@ -53,7 +53,7 @@ RESULTS_LEGEND = (
     "mean that they are true.")
 LONGEST_CELL = 120
 TABLE_METRICS = tuple((metric_definitions.METRICS[name].title, name) for name in (
-    "decode_tokens_per_s", "ttft_ms", "prefill_tokens_per_s"))
+    "ttft_ms", "tpot_ms", "decode_tokens_per_s", "prefill_tokens_per_s"))
 
 # The values of hardware.json that the page shows, in this order.
 MACHINE = (

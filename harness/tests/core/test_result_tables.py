@@ -27,7 +27,8 @@ class CallLine(unittest.TestCase):
             HEAD + "ok    2 tokens  TTFT  200 ms")
 
     def test_repeats_and_calls_beyond_the_plan_are_counted(self):
-        self.assertTrue(self.line(40, 38, repeat=2).startswith("40/40  20q             q1 again (2)           ok "))
+        self.assertTrue(self.line(40, 38, repeat=2).startswith(
+            "40/40  20q             q1 again (2)           ok "))
         self.assertTrue(self.line(phase="hello", question_id="hello", repeat=2).startswith(
             "12/38  hello           hello                  ok "))
 

@@ -151,7 +151,7 @@ class CommandLines(unittest.TestCase):
                                             ("", True, 80)):
             stream = io.StringIO()
             with mock.patch.dict(os.environ, COLUMNS=columns), \
-                    mock.patch.object(stream, "isatty", lambda: is_terminal):
+                    mock.patch.object(stream, "isatty", return_value=is_terminal):
                 self.assertEqual(text.width_of(stream), width)
 
     def test_help_ends_with_the_exit_codes(self):
