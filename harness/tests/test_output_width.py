@@ -22,6 +22,7 @@ from tests import runs
 
 SUBMISSIONS = runs.HARNESS.parent / "submissions"
 # What differs between two calls of one program: numbers, ids, and the folder of a test.
+UNITS = ("s", "min", "h", "ms", "%")
 CHANGING = re.compile(r"[\d.,:-]*\d[\w.,:-]*")
 
 
@@ -37,7 +38,7 @@ def shown(main: Any, words: Any, columns: int) -> str:
 def words_of(text: str) -> set[str]:
     """The words of a text, and the steps of its paths."""
     joined = CHANGING.sub("#", text.replace("\\\n", ""))
-    return {word for word in re.split(r"[\s/]+", joined) if "#" not in word and len(word) > 2}
+    return {word for word in re.split(r"[\s/]+", joined) if "#" not in word and word.strip(",.)") not in UNITS}
 
 
 class Width(unittest.TestCase):

@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 import run_benchmark
-from core import metric_definitions, metrics, suites
+from core import metric_definitions, run_summary, suites
 from core import plan as plans
 from core.errors import HarnessError, StorageError
 from core.text import command, print_safe
@@ -62,7 +62,7 @@ next: python3 next.py""")
         """(exit code, JSON document or text) of the end of a run."""
         out = io.StringIO()
         with contextlib.redirect_stdout(out), \
-                mock.patch.object(metrics, "summarize_run", return_value=summary()):
+                mock.patch.object(run_summary, "summarize_run", return_value=summary()):
             code = display.print_end({"run_id": "x", "synthetic": synthetic}, events, folder,
                                      "RESUME", as_json)
         return code, json.loads(out.getvalue()) if as_json else out.getvalue()
