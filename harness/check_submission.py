@@ -28,11 +28,12 @@ if sys.version_info < (3, 9):      # above all code that an older Python cannot 
 
 import argparse
 import difflib
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
-from check import copies, findings, parsing, privacy_scan, submission_files
+from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
 from core import names, release, result_tables
 from core.errors import HarnessError
@@ -73,6 +74,9 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     HarnessError."""
     base_id, head_id = repository.commit(base), repository.commit(head)
     changes = repository.changes(repository.merge_base(base_id, head_id), head_id)
+    for change in changes:
+        if change.path == corrections.PATH and change.mode == "100644":
+            check_corrections(repository, head_id, change.sha, report)
     if all(not change.path.lower().startswith("submissions/")
            or change.path.startswith(submission_files.PROJECTS_OWN) for change in changes):
         report.add("no-submission", ".", f"none of the {len(changes)} changed paths is in a "
@@ -91,6 +95,18 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     found = list(submission_files.of_changes(repository, changes, report))
     return check_all(found, settings._replace(repository=repository), index,
                      report) if found else 0
+
+
+def check_corrections(repository: submission_files.Repository, head: str, sha: str,
+                      report: findings.Report) -> None:
+    """Check a change of CORRECTIONS.json; the runs are those of the head."""
+    notes = findings.Notes(report, corrections.PATH)
+    if repository.sizes_bytes([sha]).get(sha, submission_files.MIB) >= submission_files.MIB:
+        notes.add("file-too-large", "is missing in this clone, or larger than 1 MiB")
+        return
+    run_ids = {path.split("/")[-2][4:]
+               for path, _ in repository.files(head, "submissions", "manifest.json")}
+    corrections.check(repository.read(sha), run_ids, notes)
 
 
 def require_own_harness(repository: submission_files.Repository, args: argparse.Namespace) -> None:
@@ -199,8 +215,15 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         privacy_scan.PrivacyScan(report, names.this_machine()).paths(args.privacy,
                                                                       sys.stdin.buffer)
     elif args.base is None:
-        checked = check_all(submission_files.of_paths(args.paths, report), settings,
-                            copies.Index(), report)
+        submissions = list(submission_files.of_paths(args.paths, report))
+        checked = check_all(submissions, settings, copies.Index(), report)
+        for path in args.paths:
+            place = os.path.join(path, "CORRECTIONS.json")
+            if os.path.isfile(place):
+                with submission_files.open_regular(place) as file:
+                    corrections.check(file.read(submission_files.MIB),
+                                      {one.parts[2][4:] for one in submissions},
+                                      findings.Notes(report, place))
     else:
         repository = submission_files.Repository(args.git_dir)
         try:

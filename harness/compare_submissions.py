@@ -38,7 +38,7 @@ from typing import Any, NamedTuple, Optional
 
 from compare import entries, headline, ranking, two_runs
 from compare.page import make_page
-from core import files, ledger, metric_definitions
+from core import corrections, files, ledger, metric_definitions
 from core import text as texts
 from core.errors import HarnessError, StorageError
 
@@ -65,14 +65,29 @@ def read_all(paths: Iterable[str]) -> Found:
     seen: dict[str, str] = {}
     for folder in submission_folders(paths):
         try:
-            submission = entries.read_submission(*(read_document(folder, name)
-                                                      for name in DOCUMENTS))
+            submission = entries.read_submission(*corrected(folder))
             if seen.setdefault(submission.run_id, folder) != folder:
                 raise entries.BrokenSubmission(f"the same run as {seen[submission.run_id]}")
             found.submissions.append((submission, folder))
         except entries.BrokenSubmission as error:
             found.broken.append((folder, str(error)))
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def corrections_of(parent: str) -> corrections.Corrections:
+    """The corrections for runs in a folder; raises HarnessError."""
+    return corrections.near([parent])
+
+
+def corrected(folder: str) -> tuple[Json, Json, Json, tuple[str, ...]]:
+    """Manifest, metadata and hardware of a submission with corrected values, and why it is not to
+    be compared; raises BrokenSubmission and HarnessError."""
+    manifest, metadata, hardware = (read_document(folder, name) for name in DOCUMENTS)
+    run_id = manifest.get("run_id") if isinstance(manifest, dict) else None
+    known = corrections_of(os.path.dirname(os.path.abspath(folder)))
+    corrections.apply(run_id, known, {"metadata": metadata, "hardware": hardware})
+    return manifest, metadata, hardware, corrections.reasons(run_id, known)
 
 
 def submission_folders(paths: Iterable[str]) -> Iterator[str]:
@@ -269,7 +284,8 @@ def read_run(folder: str) -> two_runs.Run:
                    f"{error.strerror or error}") from None
     except ledger.LedgerError as error:
         raise HarnessError(texts.printable(str(error), 600)) from None
-    return two_runs.run_of(manifest, state.events, ledger.latest_calls(state.events))
+    why = corrections.reasons(manifest["run_id"], corrections_of(os.path.dirname(folder)))
+    return two_runs.run_of(manifest, state.events, ledger.latest_calls(state.events), why)
 
 
 def do_vs(args: argparse.Namespace) -> int:
@@ -348,8 +364,8 @@ def read_detail(folder: str) -> tuple[Json, Json, Any, Any]:
     except OSError as error:
         raise entries.BrokenSubmission(f"{ledger.LEDGER}: {error.strerror or error}") from None
     manifest, state = ledger.load_run(folder)
-    return (read_document(folder, "metadata.json"), read_document(folder, "hardware.json"),
-            manifest, state.events)
+    _, metadata, hardware, _ = corrected(folder)
+    return metadata, hardware, manifest, state.events
 
 
 def build_parser() -> texts.Parser:

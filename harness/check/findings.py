@@ -172,6 +172,9 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "Your notes in run.md hold something that GitHub does not show as written, such as HTML, "
         "an image, a formula, a footnote, a link definition or a code block without end.",
         "write plain text, lists, tables and links; put `backticks` around code"),
+    "correction-invalid": (ERROR,
+        "submissions/CORRECTIONS.json does not match its schema, or names a run, day, key or value "
+        "that does not exist.", "fix it as submissions/README.md describes"),
     "hardware-implausible": (WARNING,
         "A value of hardware.json is not plausible, or contradicts the run.",
         "run complete_submission.py on the measured machine, or --set the true value"),

@@ -31,8 +31,9 @@ UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 RUN_FOLDER = re.compile(rf"run-({UUID})\Z")
 EXAMPLE = ("EXAMPLE", "run-00000000-0000-0000-0000-000000000000")
 # Below submissions/, but maintained and reviewed with the harness.
-PROJECTS_OWN = ("submissions/README.md", "submissions/QUERIES.md", "submissions/EXAMPLE/")
-OWN_PAGES = ("README.md", "QUERIES.md")
+PROJECTS_OWN = ("submissions/README.md", "submissions/QUERIES.md", "submissions/CORRECTIONS.json",
+                "submissions/EXAMPLE/")
+OWN_PAGES = ("README.md", "QUERIES.md", "CORRECTIONS.json")
 NOT_PROGRAMS = ("harness/tests/", "harness/docs/")
 MAX_ENTRIES = 10_000          # of one folder
 MAX_LEVELS = 4                # submissions/<handle>/<device-tag>/run-<uuid>

@@ -107,6 +107,7 @@ class Submission(NamedTuple):
     run_flags: tuple[str, ...]
     entries: tuple[Entry, ...]
     headlines: dict[str, dict[str, float]]
+    corrections: tuple[str, ...] = ()     # why maintainers say that it is not to be compared
 
 
 # --- fields of untrusted documents ---------------------------------------------------------------
@@ -182,7 +183,8 @@ def _flags(document: Any, path: str) -> tuple[str, ...]:
 
 
 # --- one submission ------------------------------------------------------------------------------
-def read_submission(manifest: Any, metadata: Any, hardware: Any) -> Submission:
+def read_submission(manifest: Any, metadata: Any, hardware: Any,
+                    corrections: tuple[str, ...] = ()) -> Submission:
     """A Submission from its three parsed documents; raises BrokenSubmission."""
     run_id = field(metadata, "run_id", TEXT)
     if field(manifest, "run_id", TEXT) != run_id:
@@ -214,7 +216,7 @@ def read_submission(manifest: Any, metadata: Any, hardware: Any) -> Submission:
         _flags(metadata, "run_flags"),
         tuple(_entry(cell, about) for cell in field(metadata, "cells", LIST)),
         {field(one, "model", TEXT): dict(_headline(one))
-         for one in metadata.get("headlines") or ()})
+         for one in metadata.get("headlines") or ()}, corrections)
 
 
 def _headline(document: Any) -> Iterator[tuple[str, float]]:

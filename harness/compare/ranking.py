@@ -33,6 +33,7 @@ def phase_path(phase: str) -> str:
 def refusals(submission: reading.Submission, entry: reading.Entry) -> tuple[str, ...]:
     """Why this cell's numbers are not ranked; empty if they are."""
     return tuple(reason for reason in (
+        *submission.corrections,
         "synthetic: no model answered" if submission.synthetic else None,
         "hosted endpoint, not the contributor's machine"
         if submission.device.reached == "public" else None,

@@ -61,11 +61,13 @@ class Run(NamedTuple):
     manifest: Any
     calls: Sequence[CallFinished]
     summary: Json
+    corrections: Sequence[str] = ()       # why maintainers say that it is not to be compared
 
 
-def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished]) -> Run:
+def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished],
+           corrections: Sequence[str] = ()) -> Run:
     """A Run from the results of ledger.load_run and ledger.latest_calls."""
-    return Run(manifest, calls, run_summary.summarize_run(manifest, events))
+    return Run(manifest, calls, run_summary.summarize_run(manifest, events), corrections)
 
 
 # --- per question --------------------------------------------------------------------------------
@@ -141,8 +143,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
-    """Why the two sides cannot be compared: options or versions that differ."""
-    out = []
+    """Why the two sides cannot be compared: options or versions that differ, or a run that is not
+    to be used."""
+    out = [f"run {run.manifest['run_id']} in {side}: {reason}"
+           for side, runs in (("A", a), ("B", b)) for run in runs for reason in run.corrections]
     for title, of in (("harness version", lambda m: m["harness_version"]),
                       ("synthetic", lambda m: str(m["synthetic"]).lower()),
                       *((name, _option(name)) for name in sorted(a[0].manifest[

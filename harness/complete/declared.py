@@ -157,13 +157,18 @@ def parse(key: str, text: str) -> Any:
         return None
     value = _typed(_value_schema(key).get("type", "string"), text)
     option = f"--set {key}={printable(text, 80)}"
-    if value is None or schema.validate(metadata.known(value, "declared"), key.split(".")[0],
-                                        _definition(key)):
+    if value is None or not is_valid(key, value):
         raise HarnessError(f"{option}: not valid; type {accepted(key)}, or null")
     if isinstance(value, str) and (value != value.strip() or not value.isprintable()
                                    or value.lower() in FILLERS):
         raise HarnessError(f"{option}: not valid; type printable text and no placeholder, or null")
     return value
+
+
+def is_valid(key: str, value: Any) -> bool:
+    """Whether a value is what a key accepts; null always is."""
+    return value is None or not schema.validate(
+        metadata.known(value, "declared"), key.split(".")[0], _definition(key))
 
 
 def _typed(kind: str, text: str) -> Any:

@@ -148,7 +148,7 @@ class Schemas(unittest.TestCase):
 
     def test_schemas_are_valid_and_use_known_keywords_only(self):
         self.assertEqual([path.name.partition(".")[0] for path in FILES],
-                         ["hardware", "ledger", "manifest", "metadata"])
+                         ["corrections", "hardware", "ledger", "manifest", "metadata"])
         used = set()
         for path in FILES:
             root = schema.strict_json(path.read_bytes())

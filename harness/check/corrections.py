@@ -1,0 +1,41 @@
+"""Check submissions/CORRECTIONS.json: its form, its runs, and the values that it replaces."""
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date
+
+from check import findings, privacy_scan
+from complete import declared
+from core import corrections, schema
+
+PATH = f"submissions/{corrections.NAME}"
+MOST_MODELS = schema.schema("metadata")["properties"]["models"]["maxItems"]
+
+
+def check(data: bytes, run_ids: Collection[str], notes: findings.Notes) -> None:
+    """Add all findings. run_ids: of the runs that may be corrected."""
+    try:
+        found = corrections.parse(data)
+    except ValueError as error:
+        notes.add("correction-invalid", str(error))
+        return
+    for run_id, own in found.items():
+        if run_id not in run_ids:
+            notes.add("correction-invalid", f"there is no run {run_id}")
+        for one in own:
+            privacy_scan.check_document({"reason": one["reason"], "values": one["values"]}, run_id,
+                                        notes)
+            if bool(one["values"]) != (one["state"] == "corrected"):
+                notes.add("correction-invalid", f"{run_id}: state is {one['state']} with "
+                                                f"{len(one['values'])} values")
+            try:
+                date.fromisoformat(one["since"])
+            except ValueError:
+                notes.add("correction-invalid", f"{run_id}: there is no day {one['since']}")
+            for key, value in one["values"].items():
+                if key not in declared.all_keys(MOST_MODELS):
+                    notes.add("correction-invalid", f"{run_id}: {schema.shown(key)} is not a "
+                                                    "declared value")
+                elif not declared.is_valid(key, value):
+                    notes.add("correction-invalid", f"{run_id}: {key} accepts "
+                                                    f"{declared.accepted(key)}, or null")
