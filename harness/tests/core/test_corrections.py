@@ -10,8 +10,8 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import check_submission
 import compare_submissions
-from check import findings
 from check import corrections as checking
+from check import findings
 from core import corrections
 from tests import made_submissions
 from tests.made_submissions import Spec
