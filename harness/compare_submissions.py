@@ -84,7 +84,7 @@ def corrected(folder: str) -> tuple[Json, Json, Json, tuple[str, ...]]:
     """Manifest, metadata and hardware of a submission with corrected values, and why it is not to
     be compared; raises BrokenSubmission and HarnessError."""
     manifest, metadata, hardware = (read_document(folder, name) for name in DOCUMENTS)
-    run_id = manifest.get("run_id") if isinstance(manifest, dict) else None
+    run_id = str(manifest.get("run_id") if isinstance(manifest, dict) else None)
     known = corrections_of(os.path.dirname(os.path.abspath(folder)))
     corrections.apply(run_id, known, {"metadata": metadata, "hardware": hardware})
     return manifest, metadata, hardware, corrections.reasons(run_id, known)
