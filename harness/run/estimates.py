@@ -109,7 +109,7 @@ class Paces:
             took_s = self._took_s.get(key)
             most_s += max(most, typical)
             typical_s += took_s * len(group) if took_s else min(
-                typical * self._correction(key[1]), most)
+                typical * self._correction(key), most)
         return Estimate(most_s, typical_s, longest_s)
 
     def _key(self, model: str, phase: str) -> tuple[Optional[str], str]:
@@ -126,6 +126,8 @@ class Paces:
         """(most, typical, longest call) seconds of a phase, by the rates of single calls."""
         limit_s, tokens = self._manifest["timeout_s"], self._phases[key[1]]["max_tokens"]
         lanes, at_once = self._lanes(key)
+        # Engines side by side slow each other down, or each call loads its model again.
+        crowd = len(self._manifest["models"]) if key[0] is None else 1
         slowest = max(self._rates.values(), key=lambda rates: rates.token_s)
         most_s = typical_s = longest_s = 0.0
         for cell in cells:
@@ -133,8 +135,8 @@ class Paces:
             prompt = self._chars(cell) / CHARS_PER_TOKEN + rates.template_tokens
             first_s = rates.first_s * max(1.0, prompt / rates.prompt_tokens)
             full_s = first_s + tokens * rates.worst_token_s * SLOWER_SHARE
-            longest_s = max(longest_s, full_s * lanes / at_once)
-            most_s += min(full_s, limit_s)
+            longest_s = max(longest_s, full_s * crowd * lanes / at_once)
+            most_s += min(full_s * crowd + self._cold_s * (crowd > 1), limit_s)
             typical_s += min(first_s + tokens / TYPICAL_SHARE * rates.token_s, limit_s)
         rounds = -(-len(cells) // lanes)
         return min(most_s / at_once, rounds * limit_s), typical_s / at_once, longest_s
@@ -155,14 +157,16 @@ class Paces:
         return sum(len(message["content"])
                    for message in plan.messages_of(cell.phase, suite[at], suite))
 
-    def _correction(self, phase: str) -> float:
-        """What finished phases with as many lanes took, as a share of what was predicted."""
-        lanes = self._phases[phase]["lanes"]
+    def _correction(self, wanted: tuple[Optional[str], str]) -> float:
+        """What finished phases took, as a share of what was predicted: those of the same model with
+        as many lanes, else of the same model, else with as many lanes."""
+        lanes = {key: self._phases[key[1]]["lanes"] for key in (wanted, *self._took_s)}
+        own = [key for key in self._took_s if key[0] == wanted[0]]
+        alike = [key for key in self._took_s if lanes[key] == lanes[wanted]]
         took_s = predicted_s = 0.0
-        for key, each_s in self._took_s.items():
-            if self._phases[key[1]]["lanes"] == lanes:
-                models = [key[0]] if key[0] else self._manifest["models"]
-                cells = plan.cells_of(self._manifest["plan"], key[1], models, "x")
-                took_s += each_s * len(cells)
-                predicted_s += self._predict(key, cells)[1]
+        for key in [key for key in own if key in alike] or own or alike:
+            models = [key[0]] if key[0] else self._manifest["models"]
+            cells = plan.cells_of(self._manifest["plan"], key[1], models, "x")
+            took_s += self._took_s[key] * len(cells)
+            predicted_s += self._predict(key, cells)[1]
         return took_s / predicted_s if predicted_s else 1.0

@@ -69,5 +69,54 @@ class Estimates(unittest.TestCase):
         self.assertAlmostEqual(paces.estimate(left).typical_s, before, places=3)
 
 
+class Replay(unittest.TestCase):
+    """Three models on one slot, all phases: a base model whose answers all reach the limit, and a
+    mixed phase in which the engines slow each other down and half of the calls time out."""
+
+    TOKENS, RATES = {"base": 2048, "small": 400, "chat": 500}, {"base": 55, "small": 80, "chat": 45}
+    MIXED_US = 27 * 60_000_000
+
+    def answered(self, cell: plan.Cell, limit: int) -> dict[str, Any]:
+        tokens = min(self.TOKENS[cell.model], limit)
+        gap_us, first_us = 1_000_000 // self.RATES[cell.model], 400_000
+        last_us = first_us + gap_us * (tokens - 1)
+        return call(**cell._asdict(), timing__chunk_us=[first_us] + [gap_us] * (tokens - 1),
+                    timing__first_token_us=first_us, timing__last_token_us=last_us,
+                    timing__done_us=last_us, response__usage={
+                        "prompt_tokens": 150, "completion_tokens": tokens})
+
+    def test_bound_holds_and_usual_time_follows_what_phases_took(self) -> None:
+        document: Any = {"models": list(self.TOKENS), "cell_id_prefix": "x:y", "timeout_s": 360.0,
+                         "plan": plan.plan_of(plan.parse_phases("all"), SUITES, 4, 1, 2048, False)}
+        paces, cells = estimates.Paces(document, SUITES), plan.all_cells(document)
+        limits = {one["phase"]: one["max_tokens"] for one in document["plan"]["phases"]}
+        groups: dict[Any, list[Any]] = {}
+        for cell in cells:
+            mixed = cell.phase == "parallel_mixed"
+            made = self.answered(cell, limits[cell.phase])
+            groups.setdefault((None if mixed else cell.model, cell.phase), []).append(
+                {**made, "outcome": "timeout"} if mixed else made)
+        for model in self.TOKENS:              # a plan asks each model twice
+            paces.learn(groups[model, "hello"][0])
+        walls_us = {key: sum(made["timing"]["done_us"] for made in group)
+                    for key, group in groups.items()}
+        walls_us[None, "parallel_mixed"] = self.MIXED_US
+        left = {cell.cell_id: cell for cell in cells}
+        for key, group in groups.items():
+            truth_s, found = sum(walls_us.values()) / 1e6, paces.estimate(left.values())
+            with self.subTest(before=key):
+                self.assertLessEqual(truth_s, found.most_s)
+                if key[0] != "chat" and key[1] != "parallel_mixed":
+                    self.assertLess(0.4 * truth_s, found.typical_s)
+                    self.assertLess(found.typical_s, 1.8 * truth_s)
+            for made in group:
+                paces.take(made)
+                del left[made["cell_id"]]
+            paces.take({"event": "phase_finished", "model": key[0], "phase": key[1],
+                        "wall_us": walls_us.pop(key)})
+        # 11 of 20 calls in the mixed phase timed out: a longer timeout is advised.
+        self.assertGreater(found.longest_s, document["timeout_s"])
+
+
 if __name__ == "__main__":
     unittest.main()
