@@ -79,6 +79,7 @@ DONE_GRACE_S = 0.25               # how long a stream may stay open after its [D
 DROP_GRACE_S = 2.0                # how long dropped calls that hang may delay the end of a run
 DONE_ENDS = tuple(start + b"[DONE]" + blank for start in (b"\ndata: ", b"\ndata:") for blank in (
     b"", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\n\r\n", b"\n\n\r\n", b"\r\n\r\n\r\n"))
+LOOPBACK = ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",)     # "localhost"
 SCAN_TIMEOUT_S = 1.0              # for each usual port
 LOADING_PAUSE_S = 1.0             # between two requests to a server that is loading
 LOCK_PATIENCE_S = 1.0             # another process may hold the lock for a moment, to test it
@@ -164,7 +165,8 @@ class AddressBook:
 
             def look_up() -> None:
                 try:
-                    results.put(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+                    results.put([one for name in (LOOPBACK if host == "localhost" else (host,))
+                                 for one in socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM)])
                 except (OSError, UnicodeError):
                     results.put(OSError(0, "the host name cannot be resolved"))
 
@@ -604,10 +606,10 @@ def wait_for_server(client: Client, options: Options, url: Optional[str],
 def scan_ports() -> list[Json]:
     """The servers on the usual loopback ports; on ::1 where 127.0.0.1 has none."""
     found = []
-    hosts = ("127.0.0.1", "[::1]") if socket.has_ipv6 else ("127.0.0.1",)
     for port in queries.USUAL_PORTS:
-        for host in hosts:
-            client = Client(cli.parse_target(f"{host}:{port}"))
+        for host in LOOPBACK:
+            client = Client(cli.parse_target(f"[{host}]:{port}" if ":" in host else
+                                             f"{host}:{port}"))
             reply = client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S)
             if reply.status is not None:
                 found += [] if discover.is_web_page(reply) else [discover.describe(

@@ -105,7 +105,7 @@ def inherit_options(options: Options, manifest: Manifest) -> Options:
         "cell_id_prefix": manifest["cell_id_prefix"], "smoke": manifest["smoke"],
         "no_hostname": manifest["host_hostname_short"] is None, "rehearse": manifest["synthetic"]}
     if target["class"] == "loopback" and not manifest["synthetic"]:     # no other address is kept
-        kept["target_url"] = (f"{target['scheme']}://127.0.0.1:{target['port']}"
+        kept["target_url"] = (f"{target['scheme']}://localhost:{target['port']}"
                               f"{target['path'] or ''}")
     return dataclasses.replace(options, **{name: value for name, value in kept.items()
                                            if name not in options.given})

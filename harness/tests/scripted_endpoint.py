@@ -120,7 +120,7 @@ class ScriptedEndpoint:
 
     def __init__(self, *chat: Played, then: Played = ANSWER,
                  get: Optional[Mapping[str, Played]] = None, certificate: Optional[str] = None,
-                 tunnels: bool = False, port: int = 0) -> None:
+                 tunnels: bool = False, port: int = 0, host: str = "127.0.0.1") -> None:
         self._chat, self._then = list(chat), then
         self.get = dict(models("m") if get is None else get)
         self._tls: Optional[ssl.SSLContext] = None
@@ -131,10 +131,11 @@ class ScriptedEndpoint:
         self.requests: list[Request] = []
         self._lock, self._open = threading.Lock(), set()
         self._waiting: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family, backlog=64)
         self.port = self._listener.getsockname()[1]
         scheme = "https" if certificate and not tunnels else "http"
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> ScriptedEndpoint:

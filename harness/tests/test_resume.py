@@ -311,6 +311,16 @@ class AsItBegan(Runs):
         self.assertEqual((outcome.code, self.cells()), (code, cells), outcome.err)
         self.assertEqual(self.manifest.read_bytes(), manifest)
 
+    def test_server_that_listens_on_ipv6_only_is_found_again(self):
+        try:
+            endpoint = ScriptedEndpoint((response(b"", "500 No"),), host="::1")
+        except OSError:
+            self.skipTest("this machine has no ::1")
+        with endpoint:
+            first = self.run_it("--smoke", url=endpoint.url)
+            again = runs.run("--run-id", RUN_ID, "--out-dir", self.out_dir, "--retry-failed")
+        self.assertEqual((first.code, again.code), (1, 0), again.err)
+
     def cells(self) -> list[tuple[str, str]]:
         planned, state = ledger.load_run(self.folder)
         return kill_and_resume.cell_outcomes(planned, state.events)

@@ -126,7 +126,7 @@ class InheritOptions(unittest.TestCase):
     def test_inherited_options_assemble_the_same_manifest(self):
         earlier = assembled(*self.WORDS)
         options = self.inherited(earlier)
-        self.assertEqual(options.target_url, "http://127.0.0.1:8080/api")
+        self.assertEqual(options.target_url, "http://localhost:8080/api")
         again = assemble(options)
         self.assertEqual(again, earlier)
         manifests.require_same_run(earlier, again)
