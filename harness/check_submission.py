@@ -29,6 +29,8 @@ if sys.version_info < (3, 9):      # above all code that an older Python cannot 
 import argparse
 import difflib
 import os
+import re
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
@@ -73,6 +75,9 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     """Check the submissions that the commits from base to head add; return their number. Raises
     HarnessError."""
     base_id, head_id = repository.commit(base), repository.commit(head)
+    if base_id == head_id:
+        raise HarnessError("--base and --head are the same commit, so there is nothing to check; "
+                           "git fetch origin pull/NUMBER/head, then pass FETCH_HEAD to --head")
     changes = repository.changes(repository.merge_base(base_id, head_id), head_id)
     for change in changes:
         if change.path == corrections.PATH and change.mode == "100644":
@@ -192,6 +197,29 @@ def check_combination(args: argparse.Namespace) -> None:
         raise HarnessError("--answers and --explain have no --json; leave one of them out")
 
 
+def next_lines(paths: Sequence[str]) -> list[str]:
+    """Commands that commit accepted runs, typed at the top of the clone; [] for other folders."""
+    places, lines = list[str](), list[str]()
+    for path in map(os.path.abspath, paths):
+        handle, tag, name = ["", "", *path.split(os.sep)][-3:]
+        if not re.fullmatch(r"run-[0-9a-f-]{36}", name) or handle == submission_files.EXAMPLE[0]:
+            return []
+        places.append(f"submissions/{handle}/{tag}/{name}")
+        if path != str(release.HERE.parent / places[-1].replace("/", os.sep)):
+            folder = places[-1].rpartition("/")[0]
+            lines.append(f"New-Item -Force -ItemType Directory {folder}; "
+                         f"Copy-Item -Recurse '{path}' {folder}" if os.name == "nt" else
+                         f"mkdir -p {folder} && cp -R {shlex.quote(path)} {folder}/")
+    # Windows PowerShell changes the encoding of what it pipes; the folders were searched already.
+    search = [] if os.name == "nt" else ["git diff --cached | "
+                                         + command("check_submission", "--privacy", "-")]
+    tags = " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
+    return ["", "Next, at the top of the clone:", *(f"  {line}" for line in (
+        *lines, "git switch -c " + places[0].rpartition("/")[2], f"git add {' '.join(places)}",
+        *search, "git status --short",
+        f'git commit -m "Add {"runs" if len(places) > 1 else "a run"} on {tags}"'))]
+
+
 def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s: float) -> int:
     """Run the mode that the options select; return the exit code. Raises HarnessError."""
     report, noun, width = findings.Report(), "submission", terminal_width()
@@ -235,6 +263,8 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         print_safe(report.json(checked))
     else:
         print_text(report.text(checked, noun, width))
+        if args.paths and not report.exit_code():
+            print_safe("\n".join(next_lines(args.paths)))
     return report.exit_code()
 
 

@@ -60,6 +60,7 @@ from core.text import (
     print_text,
     printable,
     terminal_width,
+    with_command,
     wrapped,
 )
 from machine import inventory, server_process, system
@@ -355,7 +356,8 @@ def cells_not_ranked(document: Metadata) -> list[str]:
 class Report(NamedTuple):
     """What was written, what is missing or wrong, and what to type next. to_do: sections of run.md
     that wait for the contributor; server_line: the server's command line without private parts;
-    proposed: {key: text} that it shows and that is not declared yet.
+    server_unknown: why there is none; proposed: {key: text} that it shows and that is not declared
+    yet.
     """
 
     run_id: str
@@ -371,6 +373,7 @@ class Report(NamedTuple):
     notes: list[str]
     next: str
     server_line: Optional[str]
+    server_unknown: Optional[str]
     proposed: dict[str, str]
 
     @property
@@ -381,8 +384,9 @@ class Report(NamedTuple):
 
 def make_report(evidence: Evidence, made: Submission, written: list[str],
                 found: Sequence[findings.Finding],
-                server: Optional[server_process.Started]) -> Report:
-    """The report of a submission. found: by the check; server: how it was started, if known."""
+                server: Optional[server_process.Started], unknown: Optional[str]) -> Report:
+    """The report of a submission. found: by the check; server: how it was started; unknown: why
+    that is not known."""
     try:
         folder = printable(os.path.relpath(evidence.folder), 1000)
     except ValueError:               # on Windows, another drive
@@ -395,11 +399,14 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
     refused = [one for one in found if one.severity == findings.ERROR
                and one.code != "attestation-missing"
                and not (one.code == "placeholder-left" and one.place in to_do)]
-    required = [word for one in missing if one.important
-                for word in one.option(proposed.get(one.key, "VALUE"))]
+    declarations = [word for one in missing if one.important or one.key in proposed
+                    for word in one.option(proposed.get(one.key, ""))]
+    warned = any(one.severity == findings.WARNING for one in found)
+    words = [word for name in to_do if name != "attestation"   # warnings need an explanation
+             for word in ("--set", f"run_md.{name}=" + "None." * (not warned or name != "notes"))]
     is_synthetic = made.manifest["synthetic"]
-    if required or refused:
-        following = command("complete_submission", folder, *required)
+    if declarations or words or refused:
+        following = command("complete_submission", folder, *declarations, *words)
     elif to_do:
         following = command("check_submission", "--privacy", folder)
     else:
@@ -418,22 +425,24 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
         made.manifest["run_id"], folder, made.metadata["run"]["class"], made.is_new, written,
         missing, refused, [one for one in found if one.severity == findings.WARNING],
         cells_not_ranked(made.metadata), to_do, notes, following,
-        server.line if server else None, proposed)
+        server.line if server else None, unknown, proposed)
 
 
-def find_server(made: Submission, machine: system.Machine,
-                names: Names) -> Optional[server_process.Started]:
-    """How the server was started; None if it is remote, unknown, or declared already."""
+def find_server(made: Submission, machine: system.Machine, names: Names
+                ) -> tuple[Optional[server_process.Started], Optional[str]]:
+    """How the server was started, or why that is not known; neither if it is remote or declared."""
     port, models = made.manifest["target"]["port"], made.metadata["models"]
     endpoint, flags = made.metadata["endpoint"], made.metadata["runtime"]["launch_flags"]
     if flags["value"] is not None or port is None or not endpoint["same_machine"]["value"]:
-        return None
+        return None, None
     several = len(models) > 1         # the process does not show which one its file belongs to
     started = server_process.started(machine, port, endpoint["engine"]["name"], names,
                                      not several and models[0]["digest"]["value"] is None)
-    return started and started._replace(settings={
+    if started is None:
+        return None, server_process.why_unknown(machine, port)
+    return started._replace(settings={
         key: text for key, text in started.settings.items()
-        if not (several and key.startswith("models."))})
+        if not (several and key.startswith("models."))}), None
 
 
 def _proposed(server: Optional[server_process.Started],
@@ -474,9 +483,11 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
     if report.server_line is not None and report.proposed:
         lines += ["", *paragraph("The server's command line now, without folders, addresses and "
                                  "keys:", ""), *paragraph(report.server_line),
-                  "If it did not change during the run, type:",
-                  *again(*(f"{one.short}={printable(report.proposed[one.key], 400)}"
-                          for one in report.to_declare if one.key in report.proposed))]
+                  *paragraph("The next command declares it. If it was another one during the run, "
+                             "leave its values out.", "")]
+    if report.server_unknown:
+        lines += ["", *paragraph("How the server was started could not be read: "
+                                 f"{report.server_unknown}", "")]
     for title, found in (("The check would refuse this:", report.refused),
                          ("Warnings (the check allows them; explain them in your notes):",
                           report.warnings)):
@@ -487,33 +498,35 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
             name = os.path.basename(one.path) + (f":{one.line}" if one.line else "")
             lines += [f"  {one.code}  {printable(name)}{place}",
                       *paragraph(one.what + more, "    ", ""),
-                      *paragraph(f"fix: {one.fix()}", "    ")]
+                      *with_command(f"fix: {one.fix()}", width, "    ")]
     if report.not_ranked:
         lines += ["", "Not ranked, but published:",
                   *(line for text in report.not_ranked for line in paragraph(text))]
     if report.to_do:
-        lines += ["", *paragraph(f"Still to do in run.md: {', '.join(report.to_do)}. Edit it "
-                                 "between its comments, or type:", "", "")]
-        words = [name for name in report.to_do if name != "attestation"]
-        if words:
-            lines += [*again(*(f"run_md.{name}=None." for name in words)),
-                      *paragraph("None. is for nothing to say; else type what you changed and "
-                                 "why, and what a reader should know", hanging="")]
-        if "attestation" in report.to_do:
-            lines += ["and, once you have reviewed all five files:",
-                      *again("run_md.attestation=true")]
+        lines += ["", f"Still to do in run.md: {', '.join(report.to_do)}"]
     for note in report.notes:
         lines += ["", *paragraph(f"Note: {note}", "")]
     hints = ["once the errors are fixed"] * bool(report.refused)
-    hints += ["with the true value in place of each VALUE"] * ("=VALUE" in report.next)
+    hints += ["with your text after each ="] * bool(re.search(r"=( |$)", report.next))
     hint = f" ({', '.join(hints)})" if hints else ""
-    return "\n".join([*lines, "", f"Next{hint}:", *command_lines(report.next, width)])
+    lines += ["", f"Next{hint}:", *command_lines(report.next, width)]
+    if "=None." in report.next:
+        lines += paragraph("None. means that there is nothing to say. Otherwise write what you "
+                           "changed and why, and what a reader should know.", hanging="")
+    if "attestation" in report.to_do:
+        lines += ["then, once you have reviewed all five files:", *again("run_md.attestation=true")]
+    return "\n".join(lines)
 
 
 def _value_lines(chosen: Sequence[declared.MissingValue], width: int) -> list[str]:
     """`key=example  where to look` of each value, in two columns."""
-    shown = [(f'{one.short}="{one.example}"' if " " in one.example
-              else f"{one.short}={one.example}", one.where) for one in chosen]
+    alike: dict[str, list[declared.MissingValue]] = {}       # of several models, listed once
+    for one in chosen:
+        alike.setdefault(re.sub(r"\.\d+\.", ".N.", one.key), []).append(one)
+    shown = [(f'{one.short}="{one.example}"' if " " in one.example else
+              f"{one.short}={one.example}", one.where + "".join(
+                  f"; {other.short} too" for other in others))
+             for one, *others in alike.values()]
     column = min(max(len(example) for example, _ in shown), width // 2)
     return [line for example, where in shown
             for line in wrapped(f"  {example:<{column}}  {where}", width, " " * (column + 4))]
@@ -549,7 +562,7 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
     write_all(folder, contents)
     return make_report(evidence, made, sorted(contents),
                        check_folder(folder, made.manifest["synthetic"], names),
-                       find_server(made, machine, names))
+                       *find_server(made, machine, names))
 
 
 def build_parser() -> Parser:

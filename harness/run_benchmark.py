@@ -746,7 +746,7 @@ def make_run(options: Options, run_id: str, folder: Optional[str], earlier: Opti
                 carry_out(run, ready, options.no_calibration, not events)
                 events = finish(run)
     progress.end()
-    return display.print_end(ready.manifest, events, folder, resume, options.json)
+    return display.print_end(ready.manifest, events, folder, resume, options)
 
 
 def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[LedgerLine],
@@ -878,7 +878,8 @@ def do_plan(options: Options, progress: display.Progress, environment: Mapping[s
     found = run.paces.estimate(cells)
     print_result(options.json, {"manifest": manifest, "calls": len(cells), "hello": hello,
                                 "estimate": found and found._asdict()},
-                 "\n".join([display.plan_text(manifest, len(cells), found), *notes]))
+                 "\n".join([display.plan_text(manifest, len(cells), found), *notes,
+                            *display.write_note(options)]))
     return int(hello["outcome"] != "ok")
 
 

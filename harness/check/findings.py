@@ -7,11 +7,20 @@ CODES.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 from collections import Counter
 from typing import Any, NamedTuple
 
-from core.text import WIDE, for_this_system, markdown_table, printable, wrapped
+from core.text import (
+    WIDE,
+    for_this_system,
+    markdown_table,
+    printable,
+    with_command,
+    wrapped,
+)
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
@@ -36,7 +45,7 @@ NOTHING = "nothing to do"
 CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     # --- files
     "file-missing": (ERROR, "One of the five files is missing.",
-        "python3 harness/complete_submission.py FOLDER writes what is missing"),
+        "write what is missing: python3 harness/complete_submission.py FOLDER"),
     "file-unexpected": (ERROR,
         "A file or changed path does not belong to a submission. A pull request adds either "
         "submissions or changes to the project.",
@@ -112,7 +121,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "restore run.jsonl as the run wrote it; if it is unchanged, open an issue"),
     "ledger-unfinished": (ERROR,
         "The last line is not run_finished, or a planned call has no line.",
-        "python3 harness/run_benchmark.py --run-id RUN_ID"),
+        "resume the run: python3 harness/run_benchmark.py --run-id RUN_ID"),
     "call-repeated": (ERROR,
         "A call was made again although it had an answer, or twice in one segment. The runner "
         "repeats only failed calls, after a resume.",
@@ -163,7 +172,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     # --- documents
     "document-differs": (ERROR,
         "metadata.json or run.md is not what the evidence gives. Only your notes in run.md are "
-        "free.", "python3 harness/complete_submission.py FOLDER writes both and keeps your notes"),
+        "free.",
+        "write both again, with your notes: python3 harness/complete_submission.py FOLDER"),
     "attestation-missing": (ERROR, "The privacy attestation in run.md is not ticked.",
         "review the files, then tick it as run.md asks"),
     "placeholder-left": (ERROR, "A placeholder is left where a value or your notes belong.",
@@ -189,7 +199,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "look at it; invented values may stay"),
     "cells-not-ranked": (INFO,
         "Some results carry flags that keep them out of rankings. They are published anyway.",
-        "see the flags in metadata.json and harness/README.md"),
+        "see the flags in metadata.json and harness/docs/flags.md"),
 }.items()}
 
 
@@ -214,22 +224,21 @@ class Finding(NamedTuple):
         line = f":{self.line}" if self.line else ""
         place = f" ({printable(self.place, LONGEST_PLACE)})" if self.place else ""
         more = f" ({self.more} more like it)" if self.more else ""
-        body = (printable(self.what, LONGEST_WHAT) + more, f"fix: {self.fix()}")
         return "\n".join([
             f"{self.severity} {self.code} {printable(self.path, LONGEST_PLACE)}{line}{place}",
-            *(row for text in body for row in wrapped(f"  {text}", width, "  "))])
+            *wrapped(f"  {printable(self.what, LONGEST_WHAT)}{more}", width, "  "),
+            *with_command(f"fix: {self.fix()}", width)])
 
     def fix(self) -> str:
-        """The remedy with the names of file, folder and run, if no shell reads more into them."""
-        folder, remedy = self.path.rpartition("/")[0], for_this_system(
-            CODES[self.code].remedy)
-        if not PLAIN_PATH.fullmatch(self.path) or not folder:
+        """The remedy with the names of file, folder and run, quoted for this system's shell."""
+        folder, remedy = self.path.rpartition("/")[0], for_this_system(CODES[self.code].remedy)
+        if not folder or not (PLAIN_PATH.fullmatch(self.path) or os.name != "nt"
+                              and self.path.isascii() and self.path.isprintable()):
             return remedy
         run = re.search(r"run-([0-9a-f-]{36})\Z", folder)
-        for name, value in (("FOLDER", folder), ("FILE", self.path),
-                            ("RUN_ID", run[1] if run else "RUN_ID")):
-            remedy = re.sub(rf"\b{name}\b", value, remedy)
-        return remedy
+        names = {"FOLDER": shlex.quote(folder), "FILE": shlex.quote(self.path),
+                 "RUN_ID": run[1] if run else "RUN_ID"}
+        return re.sub(r"\b(?:FOLDER|FILE|RUN_ID)\b", lambda found: names[found[0]], remedy)
 
     def document(self) -> dict[str, Any]:
         """The finding as JSON; its remedy holds no text of the submission."""

@@ -54,8 +54,8 @@ class MissingValue(NamedTuple):
     accepts: str
     important: bool
 
-    def option(self, text: str = "VALUE") -> tuple[str, str]:
-        """The words that declare the value; --set refuses VALUE itself."""
+    def option(self, text: str = "") -> tuple[str, str]:
+        """The words that declare the value; --set refuses an empty one."""
         return "--set", f"{self.short}={text}"
 
 

@@ -315,6 +315,15 @@ def _continued(line: str, width: int) -> list[str]:
     return lines
 
 
+def with_command(text: str, width: int, indent: str = "  ") -> list[str]:
+    """A sentence in lines of at most `width`. A command at its end, after a colon, gets lines of
+    its own that a shell joins again.
+    """
+    sentence, *commands = re.split(r"(?<=:) (?=(?:python3|py) harness/)", text, maxsplit=1)
+    return [*wrapped(indent + sentence, width, indent),
+            *(line for one in commands for line in command_lines(one, width, indent + GAP))]
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a program, described by its docstring, which ends with `exit codes:`.
 

@@ -97,6 +97,27 @@ def started(machine: system.Machine, port: int, engine: Optional[str],
     return Started(line, settings)
 
 
+def why_unknown(machine: system.Machine, port: int) -> str:
+    """Why `started` found nothing, with process IDs where they are known."""
+    if machine.system not in ("Linux", "Android"):
+        return (f"no process that you may look at listens on port {port}; it may belong to another "
+                "user or run in a container")
+    processes = system.list_processes(machine)
+    users, owned, _, holders = system.listeners(machine, processes, port)
+    if not users:
+        return f"no process on this machine listens on port {port} now"
+    forwarders = [pid for pid in sorted(holders) if processes[pid].command in system.FORWARDERS]
+    if forwarders:
+        return (f"process {forwarders[0]} ({processes[forwarders[0]].command}) passes port {port} "
+                "on, for example to a container; look at the server there")
+    named = [pid for pid in sorted(holders or owned)
+             if holders or re.search(rf"\b{port}\b", machine.read(f"/proc/{pid}/cmdline") or "")]
+    whose = "another user" if users != {0} else "root"
+    return f"the server on port {port} belongs to {whose}" + (
+        f"; its process ID may be {named[0]}: ps -o args= -p {named[0]}" if named else
+        f"; its process ID is not known: sudo ss -ltnp sport = :{port}")
+
+
 # --- the process ---------------------------------------------------------------------------------
 def find(machine: system.Machine, port: int) -> Optional[Process]:
     """The process that listens on a port, or null."""

@@ -325,13 +325,20 @@ def descendants(processes: dict[int, Process], roots: Iterable[int]) -> set[int]
     return found
 
 
-def find_server(machine: Machine, processes: dict[int, Process], port: int) -> frozenset[int]:
-    """Processes that listen on `port`; empty if unknown.
-
-    The open files of another user cannot be read. If that user exists for the server alone (as
-    Ollama's service has one), all its processes are returned; not if the user is root.
+class Listeners(NamedTuple):
+    """Who listens on a port. users: their ids; owned: all processes of these users; readable:
+    whether the open files of one of them can be read; holders: those known to have the socket.
     """
-    wanted, users = set(), set()
+
+    users: set[Optional[int]]
+    owned: set[int]
+    readable: bool
+    holders: set[int]
+
+
+def listeners(machine: Machine, processes: dict[int, Process], port: int) -> Listeners:
+    """Who listens on `port`, as far as /proc shows it."""
+    wanted, users = set(), set[Optional[int]]()
     for name in ("tcp", "tcp6"):
         for line in (machine.read(f"/proc/net/{name}") or "").splitlines()[1:]:
             fields = line.split()     # state 0A: listening; field 7: user id; field 9: socket inode
@@ -342,7 +349,17 @@ def find_server(machine: Machine, processes: dict[int, Process], port: int) -> f
     files = {pid: machine.names(f"/proc/{pid}/fd") for pid in owned}
     holders = {pid for pid in owned if any(
         machine.link(f"/proc/{pid}/fd/{name}") in wanted for name in files[pid])}
-    if not holders and 0 not in users and not any(files.values()):
+    return Listeners(users, owned, any(files.values()), holders)
+
+
+def find_server(machine: Machine, processes: dict[int, Process], port: int) -> frozenset[int]:
+    """Processes that listen on `port`; empty if unknown.
+
+    The open files of another user cannot be read. If that user exists for the server alone (as
+    Ollama's service has one), all its processes are returned; not if the user is root.
+    """
+    users, owned, readable, holders = listeners(machine, processes, port)
+    if not holders and 0 not in users and not readable:
         holders = owned
     if any(processes[pid].command in FORWARDERS for pid in holders):
         return frozenset()

@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from core import plan, suites
 from core.errors import HarnessError
+from core.names import target_class
 from core.text import Parser, command, printable
 
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -307,14 +308,15 @@ def command_with(options: Options, **changes: Any) -> str:
 def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> str:
     """The command that resumes a run, or follows it for `wait_s` seconds.
 
-    run: its id, or for `wait_s` its folder. The command repeats what the manifest does not hold.
+    run: its id, or for `wait_s` its folder. The command repeats what the manifest does not hold;
+    to follow a run, the address of another machine, so that the end can print it.
     """
     words = ["--run-id", run] if wait_s is None else ["--wait", wait_s, run]
-    names = ["out_dir"]
+    is_remote = target_class(parse_target(options.target_url).host) != "loopback"
+    names = ["target_url", "api_key_env"] * (is_remote or wait_s is None) + ["out_dir"]
     if wait_s is None:
         words += ["--rehearse"] * options.rehearse
-        names = [*([] if options.rehearse else ["target_url", "api_key_env"]), *names,
-                 "no_calibration"]
+        names = [*names[2 * options.rehearse:], "no_calibration"]
     for name in (name for name in names if name in options.given):
         value = getattr(options, name)
         words += ["--" + name.replace("_", "-"), *([] if value is True else [value])]

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import shlex
 import tempfile
 import threading
 import time
@@ -34,6 +35,7 @@ from run import cli, estimates
 from run.manifest import commands_for, inherit_options, measurable, size_and_state
 
 Json = dict[str, Any]
+CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 LIVE_EVERY_S = 0.1
 BAR = 10                          # characters of the live line's bar
@@ -119,10 +121,11 @@ def hello_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options
         able = [model for model in able if model["id"] == hello.get("model")]
         if hello["outcome"] != "ok" or not able:
             return "\n".join(lines)
-        return "\n".join([*lines, "next: " + cli.command_with(options, models=hello["model"],
-                                                              **plan_it)])
+        return "\n".join([*lines, *write_note(options), "next: " + cli.command_with(
+            options, models=hello["model"], **plan_it)])
     return "\n".join([*(["No model is loaded, and a probe loads none. Choose one; its command "
-                         "loads it:"] if able else []), *commands_for(able, options, **plan_it)])
+                         "loads it:"] if able else []), *commands_for(able, options, **plan_it),
+                      *write_note(options)])
 
 
 def _model_words(model: Json) -> list[str]:
@@ -170,12 +173,38 @@ def no_endpoint(url: Optional[str], options: cli.Options, failure: Optional[tupl
 
 
 def unwritable(folder: str, error: OSError) -> HarnessError:
-    """The error for a run folder that cannot be written: a wrong --out-dir, or a full disk."""
+    """The error for a run folder that cannot be written: a wrong --out-dir, a full disk, or a clone
+    without write permission.
+    """
     what = f"{printable(folder)} cannot be written ({error.strerror})"
-    if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)) \
-            or error.errno == errno.EROFS:
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
         return HarnessError(f"--out-dir: {what}; use another folder")
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return StorageError(f"{what}; {_where_to_write(folder)}")
     return StorageError(f"{what}; free some space, or pass another folder to --out-dir")
+
+
+def write_note(options: cli.Options) -> list[str]:
+    """A line for --probe and --plan if the folder of a run cannot be written."""
+    folder = os.path.join(os.path.abspath(options.out_dir), options.submitter_handle,
+                          options.device_tag)
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return [] if os.access(folder, os.W_OK | os.X_OK) else [
+        f"{printable(folder)} cannot be written, and a run writes there; {_where_to_write(folder)}"]
+
+
+def _where_to_write(folder: str) -> str:
+    """What to do if a folder does not belong to this user."""
+    if not os.path.abspath(folder).startswith(os.path.join(CLONE, "")):
+        return "pass another folder to --out-dir"
+    home = os.path.expanduser("~")
+    copy = os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(),
+                        os.path.basename(CLONE) + "-copy")
+    clone, copy = (f"'{path}'" if os.name == "nt" else shlex.quote(path) for path in (CLONE, copy))
+    return "copy this clone and work in the copy: " + (
+        f"Copy-Item -Recurse {clone} {copy}; cd {copy}" if os.name == "nt" else
+        f"cp -R {clone} {copy} && chmod -R u+w {copy} && cd {copy}")
 
 
 # --- counting ------------------------------------------------------------------------------------
@@ -323,10 +352,10 @@ def _bar(done: int, total: int) -> str:
 
 # --- after a run ---------------------------------------------------------------------------------
 def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: str,
-              as_json: bool) -> int:
+              options: cli.Options) -> int:
     """Print the results of a run and the next command; return the run's exit code.
 
-    resume: the command that resumes it.
+    resume: the command that resumes it; options: of this program.
     """
     last, summary = events[-1] if events else None, None
     if last is not None and last["event"] == "run_finished":
@@ -336,18 +365,30 @@ def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: st
         advice = failure_advice(events)
         following = (f"{resume} --retry-failed" if advice.retry else
                      command("run_benchmark", "--probe") if manifest["synthetic"] else
+                     whole_run(options, manifest) if manifest["smoke"] else
                      command("complete_submission", shown))
-        text = end_text(summary, folder, advice.text, following)
+        text = end_text(summary, folder, "\n".join([
+            *filter(None, [advice.text]), *_left_out(manifest, options) * advice.retry]),
+            following, manifest["smoke"])
     else:
         code, what = 130, "the run was killed before its end; no finished call is lost"
         if last is not None and last["event"] == "run_interrupted":
             code = int(last["exit_code"])
             what = f"the run was interrupted: {printable(last['reason'], 400)}"
         following = next_step(code, resume)
-        text = f"{what}\nnext: {following}"
-    print_result(as_json, {"run_id": manifest["run_id"], "folder": folder, "exit_code": code,
-                           "summary": summary, "next": following}, text)
+        text = "\n".join([what, *_left_out(manifest, options), f"next: {following}"])
+    print_result(options.json, {"run_id": manifest["run_id"], "folder": folder, "exit_code": code,
+                                "summary": summary, "next": following}, text)
     return code
+
+
+def _left_out(manifest: Manifest, options: cli.Options) -> list[str]:
+    """A line with the options that a resume command lacks, because their values are not stored."""
+    names = ["--target-url"] * (manifest["target"]["class"] != "loopback"
+                                and "target_url" not in options.given)
+    names += ["--api-key-env"] * (manifest["api_key_used"] and "api_key_env" not in options.given)
+    return [f"Add {' and '.join(names)} as in the first command: addresses of other machines and "
+            "keys are not stored."] if names else []
 
 
 class Advice(NamedTuple):
@@ -386,14 +427,27 @@ def failure_advice(events: Sequence[Any]) -> Advice:
     return Advice(bool(failed) and not again, "\n".join(lines))
 
 
-def end_text(summary: Json, folder: str, advice: str, next_command: str) -> str:
+def whole_run(options: cli.Options, manifest: Manifest) -> str:
+    """The command of a run like a smoke run, but whole."""
+    known, default = inherit_options(options, manifest), cli.Options
+    shown = {name: getattr(known, name) for name in (
+        "target_url", "models", "submitter_handle", "device_tag", "no_hostname")}
+    return cli.command_with(
+        dataclasses.replace(options, given=options.given & {"out_dir", "api_key_env"}),
+        **{name: value for name, value in shown.items() if value != getattr(default, name)})
+
+
+def end_text(summary: Json, folder: str, advice: str, next_command: str,
+             smoke: bool = False) -> str:
     """The tables of a finished run, flags and failures explained, and the next command."""
     counts = ", ".join(f"{count} {kind}" for kind, count in summary["counts"].items())
-    flags = result_tables.flags_explained(summary)
+    flags = [line for line in result_tables.flags_explained(summary)
+             if not (smoke and line.startswith("not_calibrated"))]
     table = result_tables.summary_table(summary, terminal_width())
     brackets = "; in brackets, the exact 95 % confidence interval of the median across prompts"
     return "\n".join([
         "", table, "", f"Medians{brackets if '[' in table else ''}.",
+        "timing error: not measured (--smoke skips it)" if smoke else
         result_tables.instrument_line(summary), f"calls: {counts or 'none'}",
         *([""] + flags if flags else []), *(["", advice] if advice else []), "",
         f"run folder: {folder}", f"next: {next_command}"])
@@ -446,7 +500,7 @@ def follow(options: cli.Options, progress: Progress,
             progress.end()
             shown.forget()
             resume = resume_command(options, manifest)
-            return print_end(manifest, tail.events, folder, resume, options.json)
+            return print_end(manifest, tail.events, folder, resume, options)
         if now_s() >= until_s:
             break
         sleep(FOLLOW_EVERY_S)
@@ -497,12 +551,9 @@ class Shown:
 
 
 def resume_command(options: cli.Options, manifest: Manifest) -> str:
-    """The command that resumes the run of a manifest, which holds no URL of another machine."""
-    options = inherit_options(options, manifest)
-    if manifest["target"]["class"] != "loopback" and "target_url" not in options.given:
-        options = dataclasses.replace(options, target_url="URL",
-                                      given=options.given | {"target_url"})
-    return cli.next_command(options, manifest["run_id"])
+    """The command that resumes the run of a manifest in the background."""
+    resume = cli.next_command(inherit_options(options, manifest), manifest["run_id"])
+    return f"{resume} --detach"
 
 
 def is_under_way(out_dir: str, run: str) -> bool:

@@ -749,7 +749,7 @@ class Waiting(Runs):
                 self.assertEqual(outcome, runs.Outcome(
                     code, f"the run was interrupted: {reason}\nnext: python3 "
                     f"harness/run_benchmark.py --run-id {RUN_ID} "
-                    f"--out-dir {self.out_dir}{retry}\n".replace("\x1b", "\\x1b"), ""))
+                    f"--out-dir {self.out_dir} --detach{retry}\n".replace("\x1b", "\\x1b"), ""))
 
     def test_early_end_with_json_is_one_document(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]))
@@ -763,12 +763,15 @@ class Waiting(Runs):
         elsewhere = runs.run("--wait", "9", self.folder, "--quiet")
         self.assertIn(f"--out-dir {self.out_dir}", elsewhere.out)
 
-    def test_resume_command_of_a_remote_run_asks_for_its_url(self):
+    def test_resume_command_of_a_remote_run_names_what_it_lacks(self):
         manifest = json.loads(self.manifest.read_bytes())
         manifest["target"]["class"] = "lan"
         self.manifest.write_bytes(ledger.dump_document(manifest))
         self.ledger.write_bytes(b"".join(self.lines[:3]))
-        self.assertIn(" --target-url URL ", self.follow("--wait", "9", RUN_ID, "--quiet").out)
+        self.assertRegex(self.follow("--wait", "9", RUN_ID, "--quiet").out,
+                         r"\nAdd --target-url as in the first command.*\nnext: ")
+        known = self.follow("--wait", "9", RUN_ID, "--quiet", "--target-url", "http://10.1.2.3")
+        self.assertRegex(known.out, r"killed.*\nnext: .* --target-url http://10\.1\.2\.3 ")
 
     def test_wait_refuses_an_unknown_run(self):
         outcome = self.follow("--wait", "9", "11\x1b[31m")
@@ -883,8 +886,8 @@ class FullDisk(Runs):
 
     def test_folder_without_write_permission(self):
         with mock.patch.object(os, "makedirs", side_effect=PermissionError(13, "Not allowed")):
-            self.assert_refused(self.run_it("--smoke"), 2, r"--out-dir: \S+ cannot be written "
-                                r"\(Not allowed\); use another folder")
+            self.assert_refused(self.run_it("--smoke"), 4, r"\S+ cannot be written "
+                                r"\(Not allowed\); pass another folder to --out-dir")
 
     def test_log_that_cannot_be_written(self):
         with mock.patch.object(tempfile, "tempdir", os.path.join(self.out_dir, "none")):

@@ -309,6 +309,14 @@ class Smoke(Runs):
         self.assertEqual((outcome.code, outcome.document["exit_code"]), (1, 1))
         self.assertTrue(outcome.document["next"].endswith(" --retry-failed"))
 
+    def test_smoke_prints_the_command_of_a_whole_run(self):
+        outcome = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke",
+                           "--no-hostname", "--quiet")
+        self.assertTrue(outcome.out.endswith(
+            f"\nnext: python3 harness/run_benchmark.py --out-dir {self.out_dir} --target-url "
+            f"{self.url} --models {runs.MODEL} --no-hostname\n"), outcome.out)
+        self.assertNotIn("not_calibrated", outcome.out)
+
     def test_default_out_dir_is_submissions_of_the_repository(self):
         with mock.patch.object(run_benchmark, "DEFAULT_OUT", os.path.join(self.out_dir, "s")):
             document = runs.run("--target-url", self.url, "--smoke", "--quiet", "--json").document

@@ -1022,8 +1022,17 @@ class CommandLine(unittest.TestCase):
                 release, "known", lambda: valid_run.RELEASES), mock.patch.object(
                 time, "time", lambda: valid_run.NOW_S):
             folder = make().write(root)
-            self.assertEqual(run_main(folder),
-                             (0, "1 submission checked: no errors, no warnings\n", ""))
+            code, out, err = run_main(folder)
+            self.assertEqual((code, err), (0, ""))
+            counts, next_commands = out.split("\n\n")
+            self.assertEqual(counts, "1 submission checked: no errors, no warnings")
+            place = "/".join(["submissions", *Path(folder).parts[-3:]])
+            self.assertEqual(next_commands.split("\n")[1:-1], ["  " + line for line in (
+                f"mkdir -p {place.rpartition('/')[0]} && cp -R {folder} "
+                f"{place.rpartition('/')[0]}/", f"git switch -c {Path(folder).name}",
+                f"git add {place}",
+                "git diff --cached | python3 harness/check_submission.py --privacy -",
+                "git status --short", f'git commit -m "Add a run on {Path(folder).parts[-2]}"')])
             os.unlink(os.path.join(folder, "run.md"))
             code, out, err = run_main(folder, "--json")
             self.assertEqual((code, err), (1, ""))
@@ -1078,10 +1087,11 @@ error file-too-large submissions/ada/x/run.jsonl:7 (x)
     def test_a_fix_names_the_file_folder_and_run(self):
         run_id = "11111111-2222-4333-8444-555555555555"
         for code, path, word in (
-                ("file-missing", "a/b/run.md", "complete_submission.py a/b writes"),
+                ("file-missing", "a/b/run.md", "\n    python3 harness/complete_submission.py a/b"),
                 ("file-not-regular", "a/run.md", "--chmod=-x a/run.md"),
                 ("ledger-unfinished", f"a/run-{run_id}/run.jsonl", f"--run-id {run_id}"),
-                ("file-missing", "$(id)/run.md", "complete_submission.py FOLDER writes")):
+                ("file-missing", "$(id) b/run.md", "complete_submission.py '$(id) b'"),
+                ("file-missing", "\n/run.md", "complete_submission.py FOLDER")):
             finding = findings.Finding(path, 0, code, "", "x")
             self.assertIn(word, finding.text())
             self.assertEqual(finding.document()["remedy"], findings.CODES[code].remedy)
@@ -1134,7 +1144,7 @@ class Workflow(unittest.TestCase):
         report.add("file-missing", "submissions/ada/x/run.md", "\n::error::x\n# ```<b>")
         out = self.summary(report.json(1))
         self.assertIn("    error file-missing submissions/ada/x/run.md\n", out)
-        self.assertIn("\n      fix: python3 harness/complete_submission.py", out)
+        self.assertIn("\n      fix: write what is missing: python3 harness/complete_submission.py", out)
         self.assertNotRegex(out, r"(?m)^(::|#|<)")
 
     def test_a_check_that_was_killed_is_named(self):

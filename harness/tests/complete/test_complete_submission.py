@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -617,7 +618,8 @@ class Command(Case):
         self.assertRegex(out, r"(?s)\n\nRequired for ranking .*:\n  backend=cuda  +the devices in "
                               r".*\n  gpu_offload_ratio=1  .*\n\nOptional \(skip what you don't "
                               r"know\):\n  memory.speed_mts=6000  +sudo dmidecode")
-        self.assertTrue(out.endswith("--set gpu_offload_ratio=VALUE\n"))
+        self.assertRegex(out, r"\nNext \(with your text after each =\):\n(  .*\n)+?.* "
+                              r"--set gpu_offload_ratio= ")
 
     def test_optional_values_are_only_counted_on_later_calls(self) -> None:
         first, later = self.main(self.folder)[1], self.main(self.folder)[1]
@@ -626,12 +628,24 @@ class Command(Case):
         self.assertIn("\nRequired for ranking", later)
         self.assertIn("\nOptional (skip", self.main(self.folder, "--optional")[1])
 
-    def test_next_command_is_refused_until_its_placeholders_are_replaced(self) -> None:
+    def test_next_command_is_refused_until_its_values_are_filled_in(self) -> None:
         out = self.main(self.folder)[1].replace("\\\n", "")
-        words = shlex.split(out.rpartition("VALUE):\n")[2])
+        line = re.search(r"\nNext .*:\n(.*)\n", out)[1]
+        words = shlex.split(line)
         self.assertEqual(["python3", "harness/complete_submission.py"], words[:2])
         code, _, err = self.main(self.folder, *words[3:])
-        self.assertEqual((2, True), (code, "backend=VALUE: not valid" in err))
+        self.assertEqual((2, True), (code, "backend=: not valid" in err))
+        typed = shlex.split(line.replace("backend=", "backend=metal").replace("ratio=", "ratio=1"))
+        self.assertEqual(0, self.main(self.folder, *typed[3:])[0])
+
+    def test_notes_are_not_filled_in_if_there_are_warnings(self) -> None:
+        warning = complete_submission.findings.Finding(
+            "run.jsonl", 0, "data-too-regular", "", "x")
+        for found, text in (([], "notes=None."), ([warning], "notes=")):
+            self.check.stop()
+            with mock.patch.object(complete_submission, "check_folder", return_value=found):
+                self.assertTrue(self.complete().next.endswith(f"--set run_md.{text}"))
+            self.check.start()
 
     def test_no_line_is_wider_than_the_terminal_but_commands_and_paths(self) -> None:
         with mock.patch.dict(os.environ, {"COLUMNS": "80"}):
@@ -649,9 +663,13 @@ class Command(Case):
                           {"metadata.runtime.launch_flags": "-t 8"}),
                          (report.server_line, report.proposed))
         self.assertRegex(complete_submission.as_text(report, 80),
-                         r"(?s)type:\n  python3 .* --set 'launch_flags=-t 8'\n")
+                         r"(?s)\nNext .*:\n  python3 .* --set 'launch_flags=-t 8' ")
         report = self.complete("launch_flags=-t 8", machine=machine)
         self.assertNotIn("command line", complete_submission.as_text(report, 80))
+
+    def test_server_that_cannot_be_read_is_named_with_the_reason(self) -> None:
+        self.assertRegex(complete_submission.as_text(self.complete(), 80),
+                         r"\nHow the server was started could not be read: no process ")
 
     def test_server_settings_are_proposed_only_if_set_accepts_them(self) -> None:
         accepted = {"launch_flags": "-fa 1", "runtime.backend": "cuda",
@@ -677,14 +695,17 @@ class Command(Case):
         first, *others = document["to_declare"]
         self.assertEqual(
             ("metadata.models.0.gpu_offload_ratio", "1", "a number from 0 to 1", True,
-             "--set gpu_offload_ratio=VALUE"),
+             "--set gpu_offload_ratio="),
             tuple(first[name] for name in ("key", "example", "accepts", "important", "set")))
         self.assertEqual([first["key"]], document["missing"])
         self.assertEqual({False}, {one["important"] for one in others})
 
     def test_still_to_do_names_what_is_unwritten(self) -> None:
         out = self.set(*IMPORTANT)[1]
-        self.assertRegex(out, r"\nStill to do in run.md: deviations, notes, attestation\. ")
+        self.assertRegex(out, r"\nStill to do in run.md: deviations, notes, attestation\n")
+        self.assertRegex(out, r"(?s)\nNext:\n  \S+ harness/complete_submission\.py .*=None\..*"
+                              r"=None\.\n.*\nthen, .*:\n.*--set run_md\.attestation=true\n")
+        out = self.set("run_md.notes=none", "run_md.deviations=none")[1]
         self.assertRegex(out, r"\nNext:\n  \S+ harness/check_submission\.py (\\\n +)?--privacy ")
         code, out, err = self.set("run_md.notes=none", "run_md.deviations=none",
                                   "run_md.attestation=true")

@@ -81,6 +81,19 @@ class Find(unittest.TestCase):
             with self.subTest(system=machine.system, port=port):
                 self.assertIsNone(server_process.started(machine, port, "llama.cpp", ()))
 
+    def test_reason_names_the_process_if_it_is_known(self):
+        hidden, forwarder = linux("x --port 8080"), linux()
+        hidden.links.clear()
+        forwarder.files["/proc/12/stat"] = "12 (docker-proxy) S 1 " + "0 " * 20
+        other = linux()
+        other.system = "FreeBSD"
+        for machine, port, words in (
+                (hidden, PORT, "another user; its process ID may be 12: ps -o args= -p 12"),
+                (forwarder, PORT, "process 12 (docker-proxy)"), (linux(), 8081, "listens on port "),
+                (other, PORT, "no process that you may look at")):
+            with self.subTest(words):
+                self.assertIn(words, server_process.why_unknown(machine, port))
+
     def test_unreadable_server_by_its_own_user(self):
         machine = linux()
         machine.links.clear()

@@ -251,9 +251,11 @@ class Commands(unittest.TestCase):
             self.assertEqual(self.command(*words),
                              f"python3 harness/run_benchmark.py --run-id {RUN_ID}{expected}")
 
-    def test_wait_command_repeats_the_out_dir_only(self):
+    def test_wait_command_repeats_folder_and_address_of_another_machine(self):
         for words, expected in (((), ""), (("--out-dir", "my runs"), " --out-dir 'my runs'"),
-                                (("--no-calibration", "--target-url", "http://h"), "")):
+                                (("--no-calibration", "--target-url", "http://[::1]:1"), ""),
+                                (PRIVATE, " --target-url http://10.1.2.3:8080/secret "
+                                 "--api-key-env BOBS_KEY --out-dir /mnt/bob/runs")):
             self.assertEqual(self.command(*words, wait_s="100"),
                              f"python3 harness/run_benchmark.py --wait 100 {RUN_ID}{expected}")
 

@@ -63,8 +63,10 @@ next: python3 next.py""")
         out = io.StringIO()
         with contextlib.redirect_stdout(out), \
                 mock.patch.object(run_summary, "summarize_run", return_value=summary()):
-            code = display.print_end({"run_id": "x", "synthetic": synthetic}, events, folder,
-                                     "RESUME", as_json)
+            code = display.print_end(
+                {"run_id": "x", "synthetic": synthetic, "smoke": False, "api_key_used": False,
+                 "target": {"class": "loopback"}}, events, folder, "RESUME",
+                dataclasses.replace(OPTIONS, json=as_json))
         return code, json.loads(out.getvalue()) if as_json else out.getvalue()
 
     def test_failed_calls_are_retried_once(self):
@@ -270,13 +272,23 @@ next: python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --mode
                                            run_benchmark.defaults()).smoke, True)
 
     def test_folder_that_cannot_be_written(self):
-        for error, kind, words in ((PermissionError(13, "Denied"), HarnessError, "--out-dir: "),
-                                   (OSError(30, "Read-only"), HarnessError, "--out-dir: "),
-                                   (OSError(28, "Full"), StorageError, "free some space")):
-            made = display.unwritable("a\x1b", error)
+        inside = os.path.join(display.CLONE, "submissions", "a\x1b")
+        for folder, error, kind, words in (
+                ("/a\x1b", FileExistsError(17, "Exists"), HarnessError, "--out-dir: "),
+                ("/a\x1b", PermissionError(13, "Denied"), StorageError, "another folder"),
+                (inside, PermissionError(13, "Denied"), StorageError, "cp -R "),
+                (inside, OSError(30, "Read-only"), StorageError, "cp -R "),
+                ("/a\x1b", OSError(28, "Full"), StorageError, "free some space")):
+            made = display.unwritable(folder, error)
             self.assertIs(type(made), kind)
             self.assertIn(words, str(made))
             self.assertIn(rf"a\x1b cannot be written ({error.strerror})", str(made))
+
+    def test_probe_and_plan_name_a_folder_that_cannot_be_written(self):
+        options = dataclasses.replace(OPTIONS, out_dir=os.path.join(display.CLONE, "x", "y"))
+        for writable, count in ((True, 0), (False, 1)):
+            with mock.patch.object(os, "access", return_value=writable):
+                self.assertEqual(len(display.write_note(options)), count)
 
 
 class Counts(unittest.TestCase):
