@@ -1144,7 +1144,7 @@ class Workflow(unittest.TestCase):
         report.add("file-missing", "submissions/ada/x/run.md", "\n::error::x\n# ```<b>")
         out = self.summary(report.json(1))
         self.assertIn("    error file-missing submissions/ada/x/run.md\n", out)
-        self.assertIn("\n      fix: write what is missing: python3 harness/complete_submission.py", out)
+        self.assertIn("\n      fix: write what is missing: python3 harness/complete", out)
         self.assertNotRegex(out, r"(?m)^(::|#|<)")
 
     def test_a_check_that_was_killed_is_named(self):
