@@ -2,16 +2,20 @@
 """Compare submissions: rank them, write an HTML page, or compare two runs.
 
   python3 harness/compare_submissions.py                           all of submissions/
-  python3 harness/compare_submissions.py --model qwen --phase 20q --sort ttft
+  python3 harness/compare_submissions.py --model qwen --all-phases details of each phase
+  python3 harness/compare_submissions.py --phase 20q --sort ttft
   python3 harness/compare_submissions.py --html page.html          one file that opens anywhere
   python3 harness/compare_submissions.py --vs RUN_A RUN_B          which of two runs is faster
   python3 harness/compare_submissions.py --vs RUN1,RUN2,RUN3 FOLDER_OF_RUNS
 
-A row is one machine with one runtime, model, format and configuration, in one phase. Its number is
-the median over all its runs, never the best of them. The bracket is the 95 % interval over runs.
-With few runs, it assumes a spread of 3 % between runs (5 % with several lanes). The rank is 1 plus
-the number of rows of the same model and phase that are faster: by at least 5 %, and by a t-test at
-the 1 % level. Runs that are not comparable are listed below, with the reason.
+A row is one kind of machine, with one model and bits class. Its number is the median over its
+owners, of the median of each owner's runs, never the best of them. Its rank is 1 plus the number of
+rows of the same model and bits class that are faster: by at least 5 %, and by a t-test at the 1 %
+level. Runs that are not comparable move no number; they are listed with the reason.
+
+With --all-phases or --phase, a row is one machine with one runtime, model, quantisation and
+configuration, in one phase, and the bracket is the 95 % interval over runs. With few runs, it
+assumes a spread of 3 % between runs (5 % with several lanes).
 
 Rows and ranks are computed from manifest.json, metadata.json and hardware.json of every folder
 below PATH that has a metadata.json; run.jsonl is read for --vs and for the details of --html. A
@@ -36,9 +40,9 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
-from compare import entries, headline, ranking, two_runs
+from compare import entries, headline, ranking, tables, two_runs
 from compare.page import make_page
-from core import corrections, files, ledger, metric_definitions
+from core import corrections, files, ledger
 from core import text as texts
 from core.errors import HarnessError, StorageError
 
@@ -129,126 +133,6 @@ def refuse_odd_file(path: str, limit: int) -> None:
         raise OSError(0, f"is larger than {limit} bytes")
 
 
-# --- the table -----------------------------------------------------------------------------------
-SHOWN = tuple(entries.NUMBERS)[:5]
-COLUMNS = ("#", "device", "hardware", "memory", "runtime", "model", "quant", "phase",
-           *(entries.NUMBERS[name] for name in SHOWN), "runs", "checks", "flags")
-RIGHT = (0, 3, 13, 14)
-REASON = "not ranked, because"
-LEGEND = ("medians over all runs of a row, in brackets the 95 % interval over runs. Rank: 1 + the "
-          "number of rows that are faster by at least 5 % and a t-test; rows with = share a rank.")
-
-
-@functools.lru_cache(maxsize=65536)
-def plain(text: str) -> str:
-    """texts.printable with a cache, because most texts of a table occur in many rows."""
-    return texts.printable(text)
-
-
-def table_text(blocks: Sequence[Sequence[ranking.Place]], found: Found, width: int) -> str:
-    """Ranked rows, then the others with their reasons, then the legend and the flags."""
-    places = [place for block in blocks for place in block]
-    able = [place for place in places if place.rank is not None]
-    rest = [place for place in places if place.rank is None]
-    lines = texts.fit_table(COLUMNS, [cells(place) for place in able], RIGHT, width) if able else []
-    if rest:
-        rows = [(why_not(place.row), *cells(place)[1:-1]) for place in rest]
-        lines += [""] * bool(able) + texts.fit_table((REASON, *COLUMNS[1:-1]), rows, RIGHT[1:],
-                                                     width)
-    if not places:
-        lines += texts.wrapped("no row matches; leave out --" + ", --".join(ranking.FILTERS)
-                               + " to see all", width, "  ")
-    names = {flag for place in able for flag in place.row.flags}
-    notes = [f"{found_text(found)}; {LEGEND}", *metric_definitions.explain_flags(names)]
-    return "\n".join([*lines, "", *(line for note in notes
-                                    for line in texts.wrapped(note, width, "  "))])
-
-
-def found_text(found: Found) -> str:
-    """`12 submissions, 1 left out`."""
-    count = len(found.submissions)
-    text = f"{count} submission{'' if count == 1 else 's'}"
-    return text + (f", {len(found.broken)} left out" if found.broken else "")
-
-
-def why_not(row: ranking.Row) -> str:
-    """Why a row has no rank."""
-    return plain("; ".join(row.reasons) or "the number that ranks is missing")
-
-
-def cells(place: ranking.Place) -> tuple[str, ...]:
-    """Cells of a row in the order of COLUMNS."""
-    row, device = place.row, place.row.device
-    rank = "" if place.rank is None else f"{place.rank}{'=' if place.tied else ''}"
-    return (rank, plain(device.tag), plain(entries.device_text(device)),
-            f"{device.memory_gib:g} GiB" if device.memory_gib else "",
-            plain(", ".join(filter(None, (entries.runtime_text(row.runtime),
-                                          row.configuration)))), plain(row.model),
-            plain(row.quantization or ""), row.phase or "all",
-            *(spread_text(row.numbers.get(name)) for name in SHOWN),
-            f"{len(row.runs)}" + (
-                f" of {len(row.runs) + len(row.left_out)}" if row.left_out else ""),
-            f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
-
-
-def spread_text(spread: Optional[entries.Spread]) -> str:
-    """`84.1 [80.2-99]`."""
-    if spread is None:
-        return ""
-    return texts.with_interval({"median": spread.value, "ci_low": spread.low,
-                                "ci_high": spread.high})
-
-
-# --- other formats -------------------------------------------------------------------------------
-def markdown_text(blocks: Sequence[Sequence[ranking.Place]], found: Found) -> str:
-    """The table with all columns, one for the reason, and the legend."""
-    titles = [*COLUMNS, REASON]
-    rows = []
-    for place in (place for block in blocks for place in block):
-        line = cells(place)
-        spans = [texts.code_span(text) if 1 <= i <= 6 and i != 3 else text
-                 for i, text in enumerate(line)]
-        rows.append([*spans, "" if place.rank else texts.code_span(why_not(place.row))])
-    return f"{texts.markdown_table(titles, rows, RIGHT)}\n{found_text(found)}; {LEGEND}"
-
-
-def csv_text(blocks: Sequence[Sequence[ranking.Place]]) -> str:
-    """One line per row; three columns per number: its median and its interval."""
-    rows = [flat(ranking.row_json(place)) for block in blocks for place in block]
-    titles = list(rows[0]) if rows else []
-    return texts.csv_text(titles, ([row[title] for title in titles] for row in rows))
-
-
-def flat(row: Json) -> dict[str, texts.TableCell]:
-    """Flat row: `ttft_ms`, `ttft_ms_low`, ...; lists joined by semicolons."""
-    out: dict[str, texts.TableCell] = {}
-    for name, value in row.items():
-        if name in entries.NUMBERS:
-            spread = value or dict.fromkeys(("median", "low", "high"))
-            out[name] = spread["median"]
-            out.update({f"{name}_{part}": spread[part] for part in ("low", "high")})
-        elif isinstance(value, dict):
-            out.update({f"{name}_{part}": held for part, held in value.items()})
-        elif name == "runs_left_out":
-            out[name] = "; ".join(one["run_id"] for one in value)
-        elif isinstance(value, list):
-            out[name] = "; ".join(value)
-        else:
-            out[name] = str(value).lower() if isinstance(value, bool) else value
-    return out
-
-
-def json_text(blocks: Sequence[Sequence[ranking.Place]],
-              headlines: Sequence[Sequence[ranking.Place]], found: Found) -> str:
-    """{"submissions", "left_out", "rows"}; rows as ranking.row_json makes them, those of a phase
-    first, then the headline rows, whose phase is null."""
-    return json.dumps({
-        "submissions": len(found.submissions),
-        "left_out": [{"path": path, "reason": reason} for path, reason in found.broken],
-        "rows": [ranking.row_json(place) for block in (*blocks, *headlines) for place in block]},
-        indent=1)
-
-
 # --- two runs ------------------------------------------------------------------------------------
 def read_side(text: str) -> list[two_runs.Run]:
     """The runs of one side of --vs; raises HarnessError."""
@@ -323,23 +207,26 @@ def do_table(args: argparse.Namespace) -> int:
     submissions = [submission for submission, _ in found.submissions]
     rows = ranking.make_rows(submissions)
     filters = {name: getattr(args, name) for name in ranking.FILTERS}
-    wanted = ranking.matching(rows, filters, with_hello=args.json)
+    is_data = args.json or args.csv
+    wanted = ranking.matching(rows, filters, with_hello=is_data)
     if args.html:
         write_page(args.html, rows, wanted, found)
+        return 1 if found.broken else 0
+    blocks = ranking.only(ranking.ranked(rows, args.sort), wanted)
+    every = [] if args.phase else headline.headline_rows(submissions)
+    headlines = ranking.only(ranking.ranked(every, args.sort), ranking.matching(every, filters))
+    read = tables.Read(submissions, found.broken)
+    if is_data:
+        texts.print_safe(tables.json_text([*blocks, *headlines], read) if args.json else
+                         tables.csv_text([*blocks, *headlines]).removesuffix("\r\n"))
+    elif args.markdown:
+        texts.print_safe(tables.markdown_text(headlines, read))
+    elif args.phase or args.all_phases or ranking.SHORT.get(
+            args.sort, ranking.RANKED_BY) not in entries.HEADLINES:
+        texts.print_safe(tables.details_text(blocks, read, texts.terminal_width()))
     else:
-        headlines = headline.headline_rows(submissions) if args.json and not args.phase else []
-        print_table(args, ranking.only(ranking.ranked(rows, args.sort), wanted),
-                    ranking.ranked(ranking.matching(headlines, filters), args.sort), found)
+        texts.print_safe(tables.headline_text(headlines, read, texts.terminal_width()))
     return 1 if found.broken else 0
-
-
-def print_table(args: argparse.Namespace, blocks: Sequence[Sequence[ranking.Place]],
-                headlines: Sequence[Sequence[ranking.Place]], found: Found) -> None:
-    """Print the rows in the requested format."""
-    texts.print_safe(json_text(blocks, headlines, found) if args.json else
-               csv_text(blocks).removesuffix("\r\n") if args.csv else
-               markdown_text(blocks, found) if args.markdown else
-               table_text(blocks, found, texts.terminal_width()))
 
 
 def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row],
@@ -379,11 +266,15 @@ def build_parser() -> texts.Parser:
     parser.add_argument("--sort", metavar="COLUMN", choices=ranking.SORTS, default="decode",
                         help="order and rank rows by " + ", ".join(ranking.SORTS) +
                         " (default decode); sorting by a text column keeps the ranks by decode")
+    parser.add_argument("--all-phases", action="store_true",
+                        help="rank each phase alone, with all details; --phase does so for some")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    form.add_argument("--csv", action="store_true", help="print CSV with all columns")
-    form.add_argument("--json", action="store_true",
-                      help="print JSON with all columns, and headline rows (phase null)")
+    form.add_argument("--markdown", action="store_true",
+                      help="print the table as Markdown, for a README")
+    form.add_argument("--csv", action="store_true",
+                      help="print all rows and columns as CSV: those of phases, and headline rows, "
+                      "whose phase is empty")
+    form.add_argument("--json", action="store_true", help="print the same rows as JSON")
     form.add_argument("--html", metavar="FILE", help="write one self-contained HTML page to FILE")
     parser.add_argument("--vs", nargs=2, metavar=("RUN_A", "RUN_B"),
                         help="compare two runs, or two groups of runs, by their ledgers")
@@ -396,8 +287,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         if not args.vs:
             return do_table(args)
-        others = [f"--{name}" for name in ("markdown", "csv", "html", *ranking.FILTERS)
-                  if getattr(args, name)]
+        others = [f"--{name.replace('_', '-')}" for name in (
+            "markdown", "csv", "html", "all_phases", *ranking.FILTERS) if getattr(args, name)]
         if args.paths or others:
             raise HarnessError(f"--vs cannot be combined with {others[0] if others else 'PATH'}; "
                                "pass --vs RUN_A RUN_B and, if you like, --json")

@@ -244,16 +244,18 @@ SORTS = (*SHORT, *TEXTS)
 
 
 def ranked(rows: Iterable[Row], sort: str = "decode") -> list[list[Place]]:
-    """Blocks of one model and phase each, ranked rows first, best first, then those without.
+    """Blocks of one model and phase each, ranked rows first, best first, then those without;
+    headline rows are in blocks of one model and bits class.
 
     sort: one of SORTS. Ranks are by that number, or by the decode rate if it is not a speed; rows
     that lack it have no rank.
     """
-    blocks: dict[tuple[int, str], list[Row]] = {}
+    blocks: dict[tuple[int, str, str], list[Row]] = {}
     order = list(suites.PHASES)
     for row in rows:
         at = order.index(row.phase) if row.phase else -1
-        blocks.setdefault((at, row.block), []).append(row)
+        bits = "" if row.phase else row.bits_class
+        blocks.setdefault((at, row.block, bits), []).append(row)
     return [_ranked_block(blocks[key], sort) for key in sorted(blocks)]
 
 

@@ -92,8 +92,8 @@ def number_column(values: Iterable[Optional[float]]) -> list[str]:
 def interval_column(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """`84.1 [80.2-99.0]`, with points that align."""
     medians = number_column(one["median"] for one in summaries)
-    decimals = max(len(text.partition(".")[2]) for text in medians)
-    size = max(map(len, medians))
+    decimals = max((len(text.partition(".")[2]) for text in medians), default=0)
+    size = max(map(len, medians), default=0)
     return [f"{median:>{size}}" if one["ci_low"] is None else
             f"{median:>{size}} [{one['ci_low']:.{decimals}f}-{one['ci_high']:.{decimals}f}]"
             for median, one in zip(medians, summaries)]
@@ -248,6 +248,12 @@ def code_span(text: str, limit: int = 200) -> str:
     """Foreign text for a Markdown table: a code span has no links, mentions or HTML."""
     shown = markdown_safe(text, limit).strip()
     return f"`{shown}`" if shown else ""
+
+
+def markdown_words(text: str, limit: int = 200) -> str:
+    """Foreign text for Markdown: as it is if it can only be words, else a code span."""
+    is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ,.+()-]*", text) and "www." not in text.lower()
+    return text[:limit] if is_plain else code_span(text, limit)
 
 
 def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]],

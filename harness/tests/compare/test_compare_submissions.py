@@ -22,7 +22,7 @@ from core import ledger, metrics, run_summary
 from core.text import printable
 from tests import made_submissions
 from tests.compare.test_ranking import cell, documents, known, set_at
-from tests.made_submissions import DESKTOP, Spec
+from tests.made_submissions import DESKTOP, MAC, Spec
 
 Json = dict[str, Any]
 HOSTILE = "</script><img src=x onerror=alert(1)>|`@me`\u202e\x1b[31m=1+1"
@@ -81,65 +81,97 @@ class Case(unittest.TestCase):
 
 
 class Table(Case):
-    def test_table_has_ranked_rows_first_then_the_others_with_reasons(self) -> None:
-        self.put_three()
-        code, out, err = run_program(self.root, columns=300)
-        lines = [line.split()[:2] for line in out.split("\n")]
+    def put_headlines(self) -> None:
+        """put_three as headlines: the numbers of a run of 20q, on the Mac also a long prompt."""
+        for run, (decode, handle, tag, probed) in enumerate((
+                (100.0, "ada", "mac-m1-8gb", MAC), (110.0, "eve", "my-mac", MAC),
+                (400.0, "bob", "desktop-rtx4090", DESKTOP)), 1):
+            made = documents(cell(decode=decode), run=run, handle=handle, tag=tag, probed=probed)
+            long_ttft = {"median": 16357.1} if probed is MAC else None
+            made[1]["headlines"] = [{"model": made[1]["models"][0]["model"], "lanes": None,
+                                     "decode_tokens_per_s": {"median": decode},
+                                     "long_ttft_ms": long_ttft}]
+            self.put(*made)
+
+    def test_table_has_a_row_per_machine_and_model(self) -> None:
+        self.put_headlines()
+        code, out, err = run_program(self.root, columns=80)
+        lines = [line.split() for line in out.split("\n")]
         self.assertEqual((code, err), (0, ""))
-        self.assertEqual(lines[:6], [["#", "device"], ["1", "desktop-rtx4090"], ["2", "mac-m1-8gb"],
-                                     [], ["not", "ranked,"], ["unstable", "mac-m1-8gb"]])
-        self.assertIn("3 submissions; medians over all runs of a row", out)
-        self.assertIn("outliers: A few calls were much faster", out)
+        self.assertIn("8-bit", lines[0])
+        self.assertEqual([(line[0], line[-5:]) for line in lines[3:5]], [
+            ("1", ["400", "-", "-", "-", "1/1"]), ("2", ["105", "-", "16.4", "-", "2/2"])])
+        self.assertEqual({"Q8_0" in line for line in lines[3:5]}, {True})
+        self.assertIn("3 submissions.", out)
+
+    def test_left_out_runs_are_named_with_their_reasons(self) -> None:
+        self.put_headlines()
+        self.put(*documents(cell(decode=9.0, flags=["truncated"]), run=7, handle="zoe"))
+        self.put(*documents(cell(flags=["truncated"]), run=8, tag="other", probed={
+            **DESKTOP, "accelerators": []}))
+        _, out, _ = run_program(self.root, columns=100)
+        self.assertIn("Left out: 2 runs (truncated)", out)
+        self.assertIn("    not ranked: truncated", out.split("\n"))
 
     def test_lines_fit_the_terminal(self) -> None:
-        self.put_three()
-        for columns in (20, 33, 40, 55, 72, 80, 100, 131, 200):
-            with self.subTest(columns):
-                _, out, _ = run_program(self.root, columns=columns)
-                self.assertLessEqual(max(map(len, out.split("\n"))), columns)
+        self.put_headlines()
+        for columns in (80, 100, 131, 200):
+            for words in ((), ("--all-phases",)):
+                with self.subTest(columns, words=words):
+                    _, out, _ = run_program(self.root, *words, columns=columns)
+                    self.assertLessEqual(max(map(len, out.split("\n"))), columns)
 
-    def test_empty_columns_are_left_out(self) -> None:
+    def test_phases_have_a_heading_and_reasons(self) -> None:
         self.put_three()
-        self.assertNotIn("prefill", run_program(self.root, columns=300)[1])
+        code, out, err = run_program(self.root, "--all-phases", columns=300)
+        lines = [line.split()[:2] for line in out.split("\n")]
+        self.assertEqual((code, err), (0, ""))
+        self.assertTrue(out.split("\n")[0].endswith(": 20q"))
+        self.assertEqual(lines[1:6], [["#", "device"], ["1", "desktop-rtx4090"],
+                                      ["2", "mac-m1-8gb"], ["-", "mac-m1-8gb"],
+                                      ["not", "ranked:"]])
+        self.assertIn("not ranked: 1 row, unstable", out)
+        self.assertIn("outliers: A few calls were much faster", out)
+        self.assertNotIn("prefill", out.split("\n")[1])
 
     def test_filter_without_matches_is_reported(self) -> None:
         self.put_three()
-        self.assertIn("no row matches", run_program(self.root, "--model", "llama")[1])
+        for words in ((), ("--all-phases",), ("--markdown",)):
+            self.assertIn("no row matches", run_program(self.root, "--model", "llama", *words)[1])
 
     def test_filter_keeps_ranks(self) -> None:
         self.put_three()
-        [line] = [line for line in run_program(self.root, "--hardware", "m1-8gb",
-                                                        columns=300)[1].split("\n")
-                  if "100 [92-109]" in line]
-        self.assertEqual(line.split()[:2], ["2", "mac-m1-8gb"])
+        for words, at in (((), 3), (("--all-phases",), 2)):
+            line = run_program(self.root, "--hardware", "m1-8gb", *words,
+                               columns=300)[1].split("\n")[at]
+            self.assertEqual(line.split()[0], "2", words)
 
     def test_sort_takes_known_names_only(self) -> None:
         self.put_three()
-        _, out, _ = run_program(self.root, "--sort", "device", columns=300)
-        self.assertEqual([line.split()[1] for line in out.split("\n")[1:3]],
+        _, out, _ = run_program(self.root, "--all-phases", "--sort", "device", columns=300)
+        self.assertEqual([line.split()[1] for line in out.split("\n")[2:4]],
                          ["desktop-rtx4090", "mac-m1-8gb"])
         code, _, err = run_program(self.root, "--sort", "beauty")
         self.assertEqual((code, err.count("\n")), (2, 1))
         self.assertIn("decode, prefill, ttft", err.replace("'", ""))
 
-
-class Formats(Case):
-    def test_markdown_table(self) -> None:
-        self.put_three()
+    def test_scoreboard_has_ranked_rows_only(self) -> None:
+        self.put_headlines()
+        self.put(*documents(cell(flags=["truncated"]), run=8, tag="other", probed={
+            **DESKTOP, "accelerators": []}))
         code, out, err = run_program(self.root, "--markdown")
         self.assertEqual((code, err), (0, ""))
-        lines = out.split("\n")
-        self.assertEqual(lines[0].count("|"), 18)
-        self.assertEqual([line.split(" | ")[:2] for line in lines[2:5]], [
-            ["| 1", "`desktop-rtx4090`"], ["| 2", "`mac-m1-8gb`"], ["| ", "`mac-m1-8gb`"]])
-        for text in ("400 [368-435]", "1 of 2", "3/4", "outliers", "`unstable`"):
-            self.assertIn(text, out)
-        self.assertIn("3 submissions; medians over all runs of a row", out)
+        rows = [line.strip("| ").split(" | ") for line in out.split("\n") if line[:1] == "|"]
+        self.assertEqual([[row[0], *row[3:]] for row in rows[2:]], [
+            ["1", "400", "-", "-", "-", "1/1"], ["2", "105", "-", "16.4", "-", "2/2"]])
+        self.assertIn("Left out: 1 run (truncated)", out)
 
+
+class Formats(Case):
     def test_csv_has_one_line_per_row_and_three_columns_per_number(self) -> None:
         self.put_three()
         code, out, err = run_program(self.root, "--csv")
-        rows = list(csv.DictReader(io.StringIO(out)))
+        rows = [row for row in csv.DictReader(io.StringIO(out)) if row["phase"]]
         self.assertEqual((code, err, len(rows)), (0, "", 3))
         shown = ("rank", "device_tag", "decode_tokens_per_s", "decode_tokens_per_s_low",
                  "decode_tokens_per_s_high", "ttft_ms", "ttft_ms_low", "not_ranked",
@@ -203,24 +235,22 @@ class Hostile(Case):
 
     def test_terminal_output_is_printable_ascii(self) -> None:
         self.put_hostile()
-        for columns in (60, 100, 400):
-            _, out, _ = run_program(self.root, columns=columns)
+        for columns, words in ((80, ()), (60, ("--all-phases",)), (400, ("--all-phases",))):
+            _, out, _ = run_program(self.root, *words, columns=columns)
             self.assertTrue(all(line.isascii() and line.isprintable() for line in out.split("\n")))
 
     def test_markdown_keeps_columns_and_puts_text_in_code_spans(self) -> None:
         self.put_hostile()
         _, out, _ = run_program(self.root, "--markdown")
-        line = out.split("\n")[2]
-        self.assertEqual(len(re.findall(r"(?<!\\)\|", line)), 18)
-        outside = re.sub(r"`[^`]*`", "", line)
-        outside = re.sub(r"\[[\d.]+-[\d.]+\]", "", outside)        # our own intervals
-        self.assertNotRegex(outside, r"[<>\[\]@`&\\]")
+        head, line = out.split("\n")[0], out.split("\n")[4]
+        self.assertEqual(len(re.findall(r"(?<!\\)\|", line)), 9)
+        self.assertNotRegex(re.sub(r"`[^`]*`", "", head + line), r"[<>\[\]@`&\\]")
 
     def test_csv_cells_are_not_formulas(self) -> None:
         for text in ("=HYPERLINK(1)", "+1", "-1", "@x", "\t=1"):
             with self.subTest(text):
                 self.put_hostile(text)
-                [row] = list(csv.reader(io.StringIO(run_program(self.root, "--csv")[1])))[1:]
+                [row, _] = list(csv.reader(io.StringIO(run_program(self.root, "--csv")[1])))[1:]
                 self.assertEqual([c for c in row if c[:1] in "=+-@\t" and c], [])
                 self.assertIn("'" + printable(text), row)
             self.setUp()

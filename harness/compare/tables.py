@@ -1,0 +1,246 @@
+"""Rows of a comparison as text: terminal tables, a scoreboard in Markdown, CSV and JSON.
+
+    headline_text       the table of headline rows for a terminal
+    details_text        rows of single phases for a terminal, one ranking after the other
+    markdown_text       headline rows as a scoreboard that a README can hold
+    csv_text, json_text all rows for programs
+"""
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, NamedTuple, Optional
+
+from compare import entries, ranking
+from core import metric_definitions
+from core import text as texts
+
+Json = dict[str, Any]
+Block = Sequence[ranking.Place]
+
+
+class Read(NamedTuple):
+    """Submissions that were read, and the others as (path, reason)."""
+
+    submissions: Sequence[entries.Submission]
+    broken: Sequence[tuple[str, str]]
+
+
+@functools.lru_cache(maxsize=65536)
+def plain(text: str) -> str:
+    """texts.printable with a cache, because most texts of a table occur in many rows."""
+    return texts.printable(text)
+
+
+def rank_text(place: ranking.Place) -> str:
+    """`3`, `3=` if other rows share the rank, or nothing."""
+    return "" if place.rank is None else f"{place.rank}{'=' if place.tied else ''}"
+
+
+def why_not(row: ranking.Row) -> str:
+    """Why a row has no rank."""
+    return plain("; ".join(row.reasons) or "the number that ranks is missing")
+
+
+def found_text(read: Read) -> str:
+    """`12 submissions, 1 that cannot be read`, without the made-up example."""
+    count = sum(run.handle != "example" for run in read.submissions)
+    text = f"{count} submission{'' if count == 1 else 's'}"
+    return text + (f", {len(read.broken)} that cannot be read" if read.broken else "")
+
+
+# --- headline rows -------------------------------------------------------------------------------
+# Heading in two lines, name of the number, factor.
+NUMBERS = (("writes", "tok/s", "decode_tokens_per_s", 1.0),
+           ("reads", "tok/s", "prefill_tokens_per_s", 1.0),
+           ("first", "word s", "long_ttft_ms", 0.001),
+           ("4 at", "once", "output_token_throughput_tokens_per_s", 1.0))
+TITLES = (("#", "machine", "quant", *(number[0] for number in NUMBERS), "runs/"),
+          ("", "", "", *(number[1] for number in NUMBERS), "owners"))
+RIGHT = (0, 3, 4, 5, 6, 7)
+NARROWEST_MACHINE = 12
+LEGEND = (
+    "writes: output tokens per second. reads: prompt tokens per second. first word: seconds until "
+    "the first token after a prompt of about 2,900 tokens. 4 at once: output tokens per second of "
+    "4 parallel requests together.",
+    "A number is the median of the owners' medians. #: 1 + the number of rows of the same model "
+    "and bits class that write faster, by at least 5 % and a t-test; rows with = share a rank.")
+
+
+def shown_blocks(blocks: Iterable[Block]) -> list[Block]:
+    """Blocks without rows in which no run is a measurement, such as those of the example."""
+    kept = ([place for place in block if place.row.runs or not all(
+        one.run.synthetic for one in place.row.left_out)] for block in blocks)
+    return [block for block in kept if block]
+
+
+def heading(block: Block) -> str:
+    """`qwen-2.5-7b instruct, 4-bit`."""
+    return f"{plain(block[0].row.model)}, {block[0].row.bits_class}"
+
+
+def headline_cells(places: Block) -> list[tuple[str, ...]]:
+    """Cells in the order of TITLES; a row that is not ranked shows its newest run."""
+    columns = [texts.number_column(_value(place.row, name, factor) for place in places)
+               for _, _, name, factor in NUMBERS]
+    return [(rank_text(place), plain(place.row.group), plain(place.row.quantization or "unknown"),
+             *numbers, f"{len(runs)}/{len({run.handle for run in runs})}")
+            for place, *numbers in zip(places, *columns)
+            for runs in [place.row.runs or [one.run for one in place.row.left_out]]]
+
+
+def _value(row: ranking.Row, name: str, factor: float) -> Optional[float]:
+    spread = row.numbers.get(name)
+    newest = None if row.runs or not row.left_out else row.left_out[0].numbers.get(name)
+    value = spread.value if spread else newest
+    return None if value is None else value * factor
+
+
+def headline_text(blocks: Iterable[Block], read: Read, width: int) -> str:
+    """One table per model and bits class, the legend, and what is not ranked."""
+    shown = shown_blocks(blocks)
+    cells = headline_cells([place for block in shown for place in block])
+    room = width - sum(max((len(row[i]) for row in (*TITLES, *cells)), default=0) + len(texts.GAP)
+                       for i in range(len(TITLES[0])) if i != 1)
+    cells = [(row[0], _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in cells]
+    lines = texts.align_columns([*TITLES, *cells], RIGHT)
+    titles, rows = lines[:len(TITLES)], iter(lines[len(TITLES):])
+    out = []
+    for block in shown:
+        out += [heading(block), *titles]
+        for place in block:
+            out.append(next(rows))
+            if place.rank is None:
+                out.append(f"    not ranked: {why_not(place.row)}")
+        out.append("")
+    out += [] if shown else [_no_row(), ""]
+    out += [f"{found_text(read)}. {left_out_text(shown, read)}", *LEGEND]
+    return texts.fit_lines("\n".join(out), width)
+
+
+def _shortened(text: str, room: int) -> str:
+    return text if len(text) <= room else text[:room - 3] + "..."
+
+
+def _no_row() -> str:
+    return "no row matches; leave out --" + ", --".join(ranking.FILTERS) + " to see all"
+
+
+def left_out_text(blocks: Iterable[Block], read: Read, safe: Callable[[str], str] = plain) -> str:
+    """Which runs no number comes from, and why; safe: makes foreign text harmless."""
+    reasons = Counter(safe("; ".join(one.reasons)) for block in blocks for place in block
+                      for one in place.row.left_out if not one.run.synthetic)
+    synthetic = sum(run.synthetic and run.handle != "example" for run in read.submissions)
+    found = [f"{count} run{'' if count == 1 else 's'} ({reason})"
+             for reason, count in sorted(reasons.items())]
+    found += [f"{synthetic} rehearsal{'' if synthetic == 1 else 's'}"] if synthetic else []
+    found += ["the made-up example"] if any(run.handle == "example"
+                                            for run in read.submissions) else []
+    return f"Left out: {', '.join(found)}." if found else ""
+
+
+def markdown_text(blocks: Iterable[Block], read: Read) -> str:
+    """A table per model and bits class, and the legend."""
+    titles = [" ".join(parts).replace("/ ", "/").strip() for parts in zip(*TITLES)]
+    shown, parts = shown_blocks(blocks), []
+    for block in shown:
+        rows = [[row[0], *map(texts.markdown_words, row[1:3]), *row[3:]]
+                for row in headline_cells([place for place in block if place.rank is not None])]
+        if rows:
+            parts.append(f"**{texts.markdown_words(heading(block))}**\n\n"
+                         + texts.markdown_table(titles, rows, RIGHT))
+    left_out = left_out_text(shown, read, texts.markdown_words)
+    ends = [f"{found_text(read)}. {left_out}".strip(), *LEGEND] if parts else [_no_row()]
+    return "\n".join([*parts, "\n\n".join(ends)])
+
+
+# --- rows of single phases -----------------------------------------------------------------------
+SHOWN = ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "lane_efficiency_ratio")
+TTFT = SHOWN.index("ttft_ms")
+COLUMNS = ("#", "device", "hardware", "memory", "runtime", "quant",
+           *(entries.NUMBERS[name] for name in SHOWN), "runs", "checks", "flags")
+COLUMNS_RIGHT = (0, 3, 10, 11)
+PHASE_LEGEND = (
+    "Medians over all runs of a row, in brackets the 95 % interval over runs. #: 1 + the number of "
+    "rows that are faster by at least 5 % and a t-test; rows with = share a rank.")
+
+
+def details_text(blocks: Sequence[Block], read: Read, width: int) -> str:
+    """A table per model and phase, ranked rows first, then the legend and the flags."""
+    out: list[str] = []
+    for block in blocks:
+        spreads = [[place.row.numbers.get(name) for place in block] for name in SHOWN]
+        times = [one.value for one in spreads[TTFT] if one]
+        factor, unit = (0.001, "s") if times and min(times) >= 1000 else (1.0, "ms")
+        numbers = [_spread_texts(column, factor if i == TTFT else 1.0)
+                   for i, column in enumerate(spreads)]
+        table = texts.fit_table([title.replace("TTFT ms", f"TTFT {unit}") for title in COLUMNS],
+                                [phase_cells(*row) for row in zip(block, *numbers)],
+                                COLUMNS_RIGHT, width)
+        out += [f"{plain(block[0].row.model)}: {block[0].row.phase}", *table]
+        out += [f"not ranked: {count} row{'' if count == 1 else 's'}, {reason}"
+                for reason, count in Counter(why_not(place.row) for place in block
+                                             if place.rank is None).items()]
+        out.append("")
+    out += [] if blocks else [_no_row(), ""]
+    names = {flag for block in blocks for place in block for flag in place.row.flags}
+    out += [f"{found_text(read)}. {PHASE_LEGEND}", *metric_definitions.explain_flags(names)]
+    return texts.fit_lines("\n".join(out), width)
+
+
+def phase_cells(place: ranking.Place, *numbers: str) -> tuple[str, ...]:
+    """Cells of a row in the order of COLUMNS; numbers: those of SHOWN."""
+    row, device = place.row, place.row.device
+    return (rank_text(place) or "-", plain(device.tag), plain(entries.device_text(device)),
+            f"{device.memory_gib:g} GiB" if device.memory_gib else "",
+            plain(", ".join(filter(None, (entries.runtime_text(row.runtime),
+                                          row.configuration)))), plain(row.quantization or ""),
+            *numbers, f"{len(row.runs)}" + (
+                f" of {len(row.runs) + len(row.left_out)}" if row.left_out else ""),
+            f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
+
+
+def _spread_texts(spreads: Sequence[Optional[entries.Spread]], factor: float) -> list[str]:
+    known = [{key: None if end is None else end * factor for key, end in zip(
+        ("median", "ci_low", "ci_high"), spread)} for spread in spreads if spread]
+    shown = iter(texts.interval_column(known))
+    return [next(shown) if spread else "" for spread in spreads]
+
+
+# --- for programs --------------------------------------------------------------------------------
+def csv_text(blocks: Iterable[Block]) -> str:
+    """One line per row; three columns per number: its median and its interval. Rows of a phase and
+    headline rows have different numbers; the others are empty."""
+    rows = [flat(ranking.row_json(place)) for block in blocks for place in block]
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    return texts.csv_text(titles, ([row.get(title) for title in titles] for row in rows))
+
+
+def flat(row: Json) -> dict[str, texts.TableCell]:
+    """Flat row: `ttft_ms`, `ttft_ms_low`, ...; lists joined by semicolons."""
+    out: dict[str, texts.TableCell] = {}
+    for name, value in row.items():
+        if name in entries.NUMBERS or name in entries.HEADLINES:
+            spread = value or dict.fromkeys(("median", "low", "high"))
+            out[name] = spread["median"]
+            out.update({f"{name}_{part}": spread[part] for part in ("low", "high")})
+        elif isinstance(value, dict):
+            out.update({f"{name}_{part}": held for part, held in value.items()})
+        elif name == "runs_left_out":
+            out[name] = "; ".join(one["run_id"] for one in value)
+        elif isinstance(value, list):
+            out[name] = "; ".join(value)
+        else:
+            out[name] = str(value).lower() if isinstance(value, bool) else value
+    return out
+
+
+def json_text(blocks: Iterable[Block], read: Read) -> str:
+    """{"submissions", "left_out", "rows"}; rows as ranking.row_json makes them, those of a phase
+    first, then the headline rows, whose phase is null."""
+    return json.dumps({
+        "submissions": len(read.submissions),
+        "left_out": [{"path": path, "reason": reason} for path, reason in read.broken],
+        "rows": [ranking.row_json(place) for block in blocks for place in block]}, indent=1)
