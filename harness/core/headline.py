@@ -5,19 +5,20 @@ A pure function of the ledger, like all of core/metrics. A number that was not m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Optional
+from typing import Any, Optional, cast
 
 from core import metric_definitions as defs
-from core import metrics, records
+from core import metrics, records, resources
 
 
-def of_model(model: str, numbers: Mapping[str, Sequence[metrics.Numbers]],
-             cells: Iterable[records.Cell]) -> records.Headline:
-    """numbers: by phase, metrics.call_metrics of the model's answered calls; cells: the model's."""
+def of_model(model: str, phases: Mapping[str, resources.Calls], cells: Iterable[records.Cell],
+             samples: Sequence[records.HostSampled]) -> records.Headline:
+    """phases: the model's answered calls with their metrics.call_metrics; cells: the model's."""
+    numbers = {name: [one for _, one in calls] for name, calls in phases.items()}
     short = [m for phase in defs.ONE_LANE_PHASES for m in numbers.get(phase, ())]
     long = numbers.get(defs.LONG_PHASE, ())
     own = list(cells)
-    return {
+    found: Any = {
         "model": model,
         "decode_tokens_per_s": _summary(short, "decode_tokens_per_s"),
         "ttft_ms": _summary(short, "ttft_ms"), "prompt_tokens": _median(short, "prompt_tokens"),
@@ -28,8 +29,8 @@ def of_model(model: str, numbers: Mapping[str, Sequence[metrics.Numbers]],
                       None),
         "checks_passed": sum(cell["checks"]["passed"] for cell in own),
         "checks_count": sum(cell["checks"]["total"] for cell in own),
-        "energy": None, "memory": None, "draft_acceptance_ratio": None, "load_s": None,
-        "server_decode_tokens_per_s": None, "server_prefill_tokens_per_s": None}
+        **resources.of_model(phases, samples)}
+    return cast(records.Headline, found)
 
 
 def _summary(numbers: Iterable[metrics.Numbers], name: str) -> Optional[records.Summary]:

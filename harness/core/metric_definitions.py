@@ -51,6 +51,11 @@ STEAL_SHARE = 0.05            # of all CPUs, taken by the hypervisor
 BUSY_SAMPLES_SHARE = 0.20
 DIFFERENT_RATIO = 1.05        # smaller differences occur between two sessions on one machine
 
+MIN_ENERGY_SAMPLES = 10       # fewer say little about the mean power
+MAX_SAMPLE_GAP_US = 60_000_000    # between two samples of the power
+MAX_EDGE_US = 10_000_000      # before the first and after the last sample of a segment
+USED_CARD_RATIO = 0.10        # a card that was never as busy as this did not compute
+
 ONE_LANE_PHASES = ("frozen", "5q", "20q")    # what lanes are compared with
 LANES_PHASE, LONG_PHASE = "parallel_same", "edge_suite"
 GROWING_PHASES = ("edge_append",)            # slower from turn to turn by design

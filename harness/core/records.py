@@ -299,7 +299,13 @@ class CacheProbed(Event):
     reason: Optional[str]
 
 
-class HostSampled(Event):
+class ServerMemory(TypedDict, total=False):
+    """Missing in ledgers of earlier versions."""
+
+    server_memory_bytes: Optional[float]
+
+
+class HostSampled(Event, ServerMemory):
     """Load of the machine; ratios are shares of all CPUs since the previous sample."""
     event: Literal["host_sampled"]
     load_1m: Optional[float]
@@ -516,12 +522,14 @@ class Energy(TypedDict):
     mean_power_w: Optional[float]
     scope: str
     samples_count: int
+    error_ratio: Optional[float]
 
 
 class Memory(TypedDict):
     """Largest use of memory in the run."""
     peak_card_bytes: Optional[int]
     peak_process_bytes: Optional[int]
+    peak_swap_bytes: Optional[int]
 
 
 class Headline(TypedDict):

@@ -71,10 +71,12 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
         by_key[call["model"], call["phase"]].append(call)
     groups = {key: _group(found, run) for key, found in by_key.items()}
     cells = [_cell(run, key, groups) for key in groups]
+    samples = [event for event in events if event["event"] == "host_sampled"]
     return {"cells": cells,
             "headlines": [headline.of_model(
-                model, {key[1]: group.numbers for key, group in groups.items() if key[0] == model},
-                [cell for cell in cells if cell["model"] == model])
+                model, {key[1]: list(zip(group.ok, group.numbers))
+                        for key, group in groups.items() if key[0] == model},
+                [cell for cell in cells if cell["model"] == model], samples)
                 for model in dict.fromkeys(key[0] for key in groups)],
             "run_flags": _run_flags(run, events),
             "counts": _outcomes(calls),

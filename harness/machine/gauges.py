@@ -12,13 +12,13 @@ from typing import Any, Callable, NamedTuple, Optional
 from core.errors import StorageError
 from machine import gpus, linux, macos, system
 
-GAUGES = ("load_1m", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes", "cpu_mhz",
-          "cpu_throttle_count", "cpu_busy_ratio", "cpu_steal_ratio", "other_cpu_busy_ratio",
+GAUGES = ("load_1m", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes",
+          "server_memory_bytes", "cpu_mhz", "cpu_throttle_count", "cpu_busy_ratio", "cpu_steal_ratio", "other_cpu_busy_ratio",
           "power_source", "temperature_c", "energy_uj")
 
 
 class Listing(NamedTuple):
-    """All CPU time and all processes at one moment."""
+    """All CPU time, and all processes or those of this program and the server, at one moment."""
 
     times: system.CpuTimes
     processes: dict[int, system.Process]
@@ -42,6 +42,7 @@ class Sampler:
         self._listing: Optional[Listing] = None
         self._energy: dict[str, tuple[int, int]] = {}
         self._energy_uj = 0
+        self._power_limits_w: dict[int, Optional[float]] = {}
         self._card_energy: dict[str, tuple[int, float]] = {}
         self._nvidia: Optional[system.Watch] = None
         self._iostat: Optional[system.Watch] = None
@@ -110,7 +111,7 @@ class Sampler:
             **self._busy(linux.parse_proc_stat(read("/proc/stat"))),
             "cpu_mhz": safely("cpu_mhz", lambda: linux.cpu_mhz(machine)),
             "cpu_throttle_count": safely("throttle", lambda: linux.throttle_count(machine)),
-            "other_cpu_busy_ratio": safely("processes", self._others),
+            **(safely("processes", self._server_gauges) or {}),
             "power_source": safely("power", lambda: linux.power_source(machine)),
             "temperature_c": system.scaled(celsius, 1e-3, 1),
             "energy_uj": safely("energy", self._energy_used)}
@@ -121,28 +122,34 @@ class Sampler:
         self._energy = now
         return self._energy_uj if now else None
 
-    def _others(self) -> Optional[float]:
-        """Share of all CPUs used neither by this program nor by the server; null if unknown.
+    def _server_gauges(self) -> dict[str, Any]:
+        """The server's resident memory, and the share of all CPUs used neither by this program nor
+        by the server; empty if the server is unknown.
 
         The server's children belong to it: Ollama starts and ends one per model.
         """
-        if self._port is None:
-            return None
-        times = linux.parse_proc_stat(self._machine.read("/proc/stat"))
-        if times is None:
-            return None
-        before, now = self._listing, Listing(times, system.list_processes(self._machine))
-        self._listing = now
-        if not self._server & now.processes.keys():
-            self._server = system.find_server(self._machine, now.processes, self._port)
-        if before is None or not self._server:
-            return None
-        known = system.descendants(now.processes, {os.getpid(), *self._server})
+        machine, own = self._machine, {os.getpid()}
+        times = linux.parse_proc_stat(machine.read("/proc/stat")) if self._port else None
+        if times is None or self._port is None:
+            return {}
+        processes = system.family(machine, own | self._server) if self._server else None
+        if processes is None or not self._server & processes.keys():
+            processes = system.list_processes(machine)
+            if not self._server & processes.keys():
+                self._server = system.find_server(machine, processes, self._port)
+        before, self._listing = self._listing, Listing(times, processes)
+        if not self._server:
+            return {}
+        served = system.descendants(processes, self._server)
+        memory = {"server_memory_bytes": sum(processes[pid].memory_bytes for pid in served) or None}
+        if before is None:
+            return memory
         # A process that only the second listing has started from 0 ticks.
-        known_ticks = sum(max(0, now.processes[pid].ticks - (
-            before.processes[pid].ticks if pid in before.processes else 0)) for pid in known)
-        return system.ratio(times.busy - before.times.busy - known_ticks,
-                            times.total - before.times.total)
+        known_ticks = sum(max(0, processes[pid].ticks - (
+            before.processes[pid].ticks if pid in before.processes else 0))
+            for pid in system.descendants(processes, own | self._server))
+        return {**memory, "other_cpu_busy_ratio": system.ratio(
+            times.busy - before.times.busy - known_ticks, times.total - before.times.total)}
 
     def _command(self, *argv: str) -> Optional[str]:
         found: Optional[str] = self._safely(
@@ -167,6 +174,10 @@ class Sampler:
 
     def _gpus(self) -> list[dict[str, Any]]:
         cards = gpus.parse_nvidia_gauges(self._nvidia.lines()) if self._nvidia else []
+        for card in cards:                # the limit only at the start and where it changes
+            limit_w, index = card.pop("power_limit_w"), card["index"]
+            if limit_w != self._power_limits_w.get(index):
+                card["power_limit_w"] = self._power_limits_w[index] = limit_w
         if self._machine.system == "Darwin":
             return cards + gpus.parse_ioreg_gpu(
                 self._command("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))

@@ -18,7 +18,7 @@ INTEGRATED = re.compile(
 # the card's own power limit, which is normal for a busy card.
 NVIDIA_THROTTLE_BITS = 0x8 | 0x20 | 0x40 | 0x80
 NVIDIA_GAUGES = ("index", "utilization.gpu", "memory.used", "power.draw", "temperature.gpu",
-                 "clocks.sm")
+                 "clocks.sm", "power.limit")
 # Its name since driver 535, and before; an unknown name makes the whole query fail.
 NVIDIA_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 NVIDIA_FIELDS = ("name", "memory.total", "driver_version", "power.limit", "pcie.link.gen.current",
@@ -71,7 +71,7 @@ def parse_nvidia_gauges(lines: Iterable[str]) -> list[dict[str, Any]]:
             "index": index, "busy_ratio": system.scaled(system.number(fields[1]), 0.01, 4),
             "memory_used_bytes": None if used_mib is None else used_mib * system.MIB,
             "power_w": system.number(fields[3]), "temperature_c": system.number(fields[4]),
-            "clock_mhz": system.number(fields[5]),
+            "clock_mhz": system.number(fields[5]), "power_limit_w": system.number(fields[6]),
             "throttled": bool(int(reasons[1], 16) & NVIDIA_THROTTLE_BITS) if reasons else None})
     return sorted(cards, key=lambda card: card["index"])
 

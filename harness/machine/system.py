@@ -14,7 +14,7 @@ from typing import Any, Iterable, NamedTuple, Optional, Sequence
 COMMAND_LIMIT_S = 10.0            # a driver that hangs must not hang the program
 WINDOWS_LIMIT_S = 40.0            # the first PowerShell after a start of Windows is slow
 GAUGE_LIMIT_S = 2.0               # for a command that reads a gauge during a run
-GAUGE_SHARE = 0.01                # of one core, at most, for any one gauge
+GAUGE_SHARE = 0.001               # of one core, at most, for any one gauge
 WATCH_EVERY_S = 5                 # how often nvidia-smi and iostat report
 STALE_AFTER_S = 3 * WATCH_EVERY_S
 MIB = 1024 * 1024
@@ -280,12 +280,16 @@ class CpuTimes(NamedTuple):
     total: int
 
 
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
 class Process(NamedTuple):
-    """One process, its parent, and the CPU ticks that it alone has used."""
+    """One process, its parent, the CPU ticks that it alone has used, and its resident memory."""
 
     parent: int
     ticks: int
     command: str
+    memory_bytes: int = 0
 
 
 def parse_process_stat(text: Optional[str]) -> Optional[Process]:
@@ -297,7 +301,8 @@ def parse_process_stat(text: Optional[str]) -> Optional[Process]:
     parent, user, kernel = whole(fields[1]), whole(fields[11]), whole(fields[12])
     if parent is None or user is None or kernel is None:
         return None
-    return Process(parent, user + kernel, head.partition("(")[2])
+    pages = whole(fields[21]) if len(fields) > 21 else None
+    return Process(parent, user + kernel, head.partition("(")[2], (pages or 0) * PAGE_BYTES)
 
 
 def list_processes(machine: Machine) -> dict[int, Process]:
@@ -307,6 +312,26 @@ def list_processes(machine: Machine) -> dict[int, Process]:
         process = parse_process_stat(machine.read(f"/proc/{name}/stat")) if name.isdigit() else None
         if process is not None:
             found[int(name)] = process
+    return found
+
+
+def family(machine: Machine, roots: Iterable[int]) -> Optional[dict[int, Process]]:
+    """The roots that exist, and all processes below them, without reading the others; null if the
+    kernel does not list children."""
+    found: dict[int, Process] = {}
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        process = parse_process_stat(machine.read(f"/proc/{pid}/stat"))
+        if process is None or pid in found:
+            continue
+        found[pid] = process
+        # A thread that has ended meanwhile has no children; the first thread is there to the end.
+        for thread in machine.names(f"/proc/{pid}/task") or [str(pid)]:
+            children = machine.read(f"/proc/{pid}/task/{thread}/children")
+            if children is None and thread == str(pid):
+                return None
+            waiting += map(int, (children or "").split())
     return found
 
 

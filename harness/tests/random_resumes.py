@@ -79,7 +79,7 @@ def without_waiting() -> Iterator[None]:
     hashes, git = release.current_hashes(), release.git_state()
     with mock.patch.object(files, "flush_to_disk", lambda _: None), \
             mock.patch.multiple(release, current_hashes=lambda: hashes, git_state=lambda: git), \
-            mock.patch.object(gauges.Sampler, "_others", lambda _: None), \
+            mock.patch.object(gauges.Sampler, "_server_gauges", lambda _: None), \
             mock.patch.object(answers, "PROBE_PATHS", ("/v1/models",)):
         yield
 

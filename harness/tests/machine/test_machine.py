@@ -481,7 +481,7 @@ LISTENING = "  sl  local_address\n   0: 0100007F:2CAA 00000000:0000 0A 0:0 0:0 0
 
 
 def stat(parent: int, ticks: int, name: str = "x") -> str:
-    return f"1 ({name}) S {parent} 0 0 0 0 0 0 0 0 0 {ticks} 0 0 0"
+    return f"1 ({name}) S {parent} 0 0 0 0 0 0 0 0 0 {ticks} 0 0 0 20 0 4 0 100 0 250"
 
 
 def with_processes(user: int, name: str = "llama-server", readable: bool = True) -> RecordedMachine:
@@ -551,7 +551,8 @@ class Samples(unittest.TestCase):
         machine.files["/sys/class/powercap/intel-rapl:0/energy_uj"] = "4000149"
         self.assertEqual(sampler.sample(), {
             "load_1m": 1.24, "memory_used_bytes": 7113916416, "memory_available_bytes": 9341145088,
-            "swap_used_bytes": 268697600, "cpu_mhz": 4200.0, "cpu_throttle_count": 17,
+            "swap_used_bytes": 268697600, "server_memory_bytes": 3 * 250 * system.PAGE_BYTES,
+            "cpu_mhz": 4200.0, "cpu_throttle_count": 17,
             "cpu_busy_ratio": 0.6, "cpu_steal_ratio": 0.0, "other_cpu_busy_ratio": 0.15,
             "power_source": "battery", "temperature_c": 71.0, "energy_uj": 4000999,
             "gpus": [{"index": 0, "busy_ratio": 0.97, "memory_used_bytes": 3753902080,
@@ -562,6 +563,29 @@ class Samples(unittest.TestCase):
         self.assertEqual(machine.watches[0].closed, 1)
         self.assertIn("clocks_throttle_reasons.active --format=csv,noheader,nounits -l 5",
                       machine.asked[-1])
+
+    def test_children_listed_by_the_kernel_give_the_same_shares(self) -> None:
+        machine = with_processes(user=1000)
+        for pid, children in ((os.getpid(), ""), (70, "71 72"), (71, ""), (72, "")):
+            machine.files[f"/proc/{pid}/task/{pid}/children"] = children
+        use(machine, {}, busy=1000, idle=9000)
+        sampler = gauges.Sampler(11434, machine)
+        use(machine, {os.getpid(): 100, 70: 50, 71: 150, 72: 150, 80: 140}, busy=1600, idle=9400)
+        self.assertEqual(set(system.family(machine, {os.getpid(), 70}) or ()),
+                         {os.getpid(), 70, 71, 72})
+        found = sampler.sample()
+        self.assertEqual((found["other_cpu_busy_ratio"], found["server_memory_bytes"]),
+                         (0.15, 3 * 250 * system.PAGE_BYTES))
+
+    def test_power_limit_is_recorded_at_the_start_and_where_it_changes(self) -> None:
+        machine = RecordedMachine("linux_laptop")
+        sampler = gauges.Sampler(machine=machine)
+        line = "0, 97, 3580, 24.61, 83, 1402, {}, 0x0"
+        found = []
+        for limit in (450, 450, 300):
+            with mock.patch.object(sampler._nvidia, "lines", lambda: [line.format(limit)]):
+                found.append(sampler.sample()["gpus"][0].get("power_limit_w"))
+        self.assertEqual(found, [450.0, None, 300.0])
 
     def test_without_a_port_other_programs_are_unknown(self) -> None:
         machine = with_processes(user=1000)
@@ -603,7 +627,7 @@ class Samples(unittest.TestCase):
     def test_a_mac(self) -> None:
         self.assertEqual(gauges.Sampler(11434, RecordedMachine("mac_m1")).sample(), {
             "load_1m": 1.24, "memory_used_bytes": 6738542592, "memory_available_bytes": 1851392000,
-            "swap_used_bytes": 1272184832, "cpu_mhz": None, "cpu_throttle_count": None,
+            "swap_used_bytes": 1272184832, "server_memory_bytes": None, "cpu_mhz": None, "cpu_throttle_count": None,
             "cpu_busy_ratio": 0.47, "cpu_steal_ratio": None, "other_cpu_busy_ratio": None,
             "power_source": "battery", "temperature_c": None, "energy_uj": None,
             "gpus": [{"index": 0, "busy_ratio": 0.91, "memory_used_bytes": 2147483648,
@@ -621,7 +645,7 @@ class Samples(unittest.TestCase):
             "cpu_busy_ratio": 0.25, "cpu_steal_ratio": 0.0, "power_source": "ac", "gpus": []})
 
     def test_power_limit_alone_is_not_throttling(self) -> None:
-        lines = ["1, [N/A], [N/A], [N/A], 40, 300, 0x0000000000000004", "0, 1, 2, 3, 4, 5",
+        lines = ["1, [N/A], [N/A], [N/A], 40, 300, 70, 0x0000000000000004", "0, 1, 2, 3, 4, 5, 6",
                  "NVIDIA-SMI has failed"]
         self.assertEqual(
             [(card["index"], card["busy_ratio"], card["throttled"])
