@@ -142,6 +142,37 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("read_lag_us", "read lag µs", "µs", "user timestamp - kernel timestamp of a read",
            "lower", "timing.read_lag_us",
            "Delay of this client's reader. It does not affect kernel timestamps."),
+    Metric("long_ttft_ms", "long TTFT ms", "ms", f"ttft_ms of {LONG_PHASE}", "lower", "as ttft_ms",
+           "Time to first token after a prompt of about 2,900 tokens."),
+    Metric("joules_per_output_token", "J/token", "J/token",
+           "energy during the calls of the one-lane phases / sum(output_tokens)", "lower",
+           "MLPerf Power, inference-atlas",
+           "Energy per output token, idle power included, without the rest of the machine: of the "
+           "cards that computed, or else of the processor's package, as `scope` says. Integrated "
+           "from the samples of the power; null below "
+           f"{MIN_ENERGY_SAMPLES} samples."),
+    Metric("mean_power_w", "W", "W", "the same energy / the duration of these calls", "none",
+           "as joules_per_output_token", "Mean power during the calls of the one-lane phases."),
+    Metric("peak_card_bytes", "card memory", "bytes",
+           "largest sum of gpus[].memory_used_bytes", "none", "nvidia-smi, rocm-smi, ioreg",
+           "Memory in use on the cards that computed, with what else was on them."),
+    Metric("peak_process_bytes", "server memory", "bytes", "largest server_memory_bytes", "none",
+           "/proc/PID/stat: rss",
+           "Resident memory of the server and the processes that it started (Linux only)."),
+    Metric("draft_acceptance_ratio", "drafts accepted", "1",
+           "sum(draft_n_accepted) / sum(draft_n)", "none", "llama.cpp: timings",
+           "Share of the tokens of a draft model, or of another method of speculative decoding, "
+           "that the model accepted."),
+    Metric("load_s", "load s", "s", "TTFT of the hello that loaded the model - a warm TTFT",
+           "lower", "Ollama: load_duration",
+           "Time to load the model. Null unless the server reported that it was not loaded."),
+    Metric("server_decode_tokens_per_s", "server decode tok/s", "tokens/s",
+           "median of predicted_n / predicted_ms", "higher", "llama.cpp: timings",
+           "Decode rate as the server measured it. It covers whole answers, so it is lower than "
+           "the client's rate where long answers get slower, and it leaves out network and HTTP."),
+    Metric("server_prefill_tokens_per_s", "server prefill tok/s", "tokens/s",
+           "median of prompt_n / prompt_ms", "higher", "llama.cpp: timings",
+           f"Prefill rate of {LONG_PHASE} as the server measured it, without network and HTTP."),
 )}
 CALL_METRICS = ("ttft_ms", "ttfo_ms", "tpot_ms", "decode_tokens_per_s", "prefill_tokens_per_s",
                 "icl_ms", "icl_max_ms", "e2el_ms", "output_tokens", "prompt_tokens",
