@@ -13,7 +13,8 @@ from core.errors import StorageError
 from machine import gpus, linux, macos, system
 
 GAUGES = ("load_1m", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes",
-          "server_memory_bytes", "cpu_mhz", "cpu_throttle_count", "cpu_busy_ratio", "cpu_steal_ratio", "other_cpu_busy_ratio",
+          "server_memory_bytes", "cpu_mhz", "cpu_throttle_count", "cpu_busy_ratio",
+          "cpu_steal_ratio", "other_cpu_busy_ratio",
           "power_source", "temperature_c", "energy_uj")
 
 

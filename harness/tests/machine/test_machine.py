@@ -583,7 +583,8 @@ class Samples(unittest.TestCase):
         line = "0, 97, 3580, 24.61, 83, 1402, {}, 0x0"
         found = []
         for limit in (450, 450, 300):
-            with mock.patch.object(sampler._nvidia, "lines", lambda: [line.format(limit)]):
+            with mock.patch.object(sampler._nvidia, "lines",
+                                   return_value=[line.format(limit)]):
                 found.append(sampler.sample()["gpus"][0].get("power_limit_w"))
         self.assertEqual(found, [450.0, None, 300.0])
 
@@ -627,7 +628,8 @@ class Samples(unittest.TestCase):
     def test_a_mac(self) -> None:
         self.assertEqual(gauges.Sampler(11434, RecordedMachine("mac_m1")).sample(), {
             "load_1m": 1.24, "memory_used_bytes": 6738542592, "memory_available_bytes": 1851392000,
-            "swap_used_bytes": 1272184832, "server_memory_bytes": None, "cpu_mhz": None, "cpu_throttle_count": None,
+            "swap_used_bytes": 1272184832, "server_memory_bytes": None,
+            "cpu_mhz": None, "cpu_throttle_count": None,
             "cpu_busy_ratio": 0.47, "cpu_steal_ratio": None, "other_cpu_busy_ratio": None,
             "power_source": "battery", "temperature_c": None, "energy_uj": None,
             "gpus": [{"index": 0, "busy_ratio": 0.91, "memory_used_bytes": 2147483648,
