@@ -79,7 +79,7 @@ DONE_GRACE_S = 0.25               # how long a stream may stay open after its [D
 DROP_GRACE_S = 2.0                # how long dropped calls that hang may delay the end of a run
 DONE_ENDS = tuple(start + b"[DONE]" + blank for start in (b"\ndata: ", b"\ndata:") for blank in (
     b"", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\n\r\n", b"\n\n\r\n", b"\r\n\r\n\r\n"))
-LOOPBACK = ("127.0.0.1", "::1") if socket.has_ipv6 else ("127.0.0.1",)     # "localhost"
+LOOPBACK = ("127.0.0.1", "[::1]") if socket.has_ipv6 else ("127.0.0.1",)     # "localhost"
 SCAN_TIMEOUT_S = 1.0              # for each usual port
 LOADING_PAUSE_S = 1.0             # between two requests to a server that is loading
 LOCK_PATIENCE_S = 1.0             # another process may hold the lock for a moment, to test it
@@ -165,8 +165,9 @@ class AddressBook:
 
             def look_up() -> None:
                 try:
-                    results.put([one for name in (LOOPBACK if host == "localhost" else (host,))
-                                 for one in socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM)])
+                    hosts = LOOPBACK if host == "localhost" else (host,)
+                    results.put([one for name in hosts for one in socket.getaddrinfo(
+                        name.strip("[]"), port, 0, socket.SOCK_STREAM)])
                 except (OSError, UnicodeError):
                     results.put(OSError(0, "the host name cannot be resolved"))
 
@@ -608,8 +609,7 @@ def scan_ports() -> list[Json]:
     found = []
     for port in queries.USUAL_PORTS:
         for host in LOOPBACK:
-            client = Client(cli.parse_target(f"[{host}]:{port}" if ":" in host else
-                                             f"{host}:{port}"))
+            client = Client(cli.parse_target(f"{host}:{port}"))
             reply = client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S)
             if reply.status is not None:
                 found += [] if discover.is_web_page(reply) else [discover.describe(
@@ -647,8 +647,7 @@ def reference_endpoint(*options: str) -> Iterator[cli.Target]:
     try:
         started = json.loads(child.stdout.readline() or b"{}")      # type: ignore[union-attr]
         if "port" not in started:
-            raise EndpointError("the built-in endpoint did not start; to see why: "
-                                + command("reference_endpoint"))
+            raise EndpointError("the endpoint does not start: " + command("reference_endpoint"))
         yield cli.parse_target(f"http://127.0.0.1:{started['port']}")
     finally:
         child.kill()
@@ -833,7 +832,8 @@ def do_rehearse(options: Options, progress: display.Progress,
             given=options.given | {"target_url"}), progress, environment, synthetic=True)
 
 
-def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Run, list[str], Json]:
+def try_hello(options: Options, environment: Mapping[str, str], progress: display.Progress
+              ) -> tuple[Run, list[str], Json]:
     """(a run that is not made, notes, one hello call to its first model, not recorded)."""
     client, ready = prepare(options, str(uuid.UUID(int=0)), environment, False)
     state = State(ready.manifest, ready.suites, ready.served, False)
@@ -841,7 +841,9 @@ def try_hello(options: Options, environment: Mapping[str, str]) -> tuple[Run, li
               gauges.Heartbeat(gauges.HEARTBEAT_S), display.Progress(None, False, False))
     for model, probes in ready.probes.items():
         run.identify(model, probes)
-    return run, ready.notes, run.call(state.hello(next(iter(ready.served)), 0))
+    hello = state.hello(next(iter(ready.served)), 0)
+    progress.say(f"hello call to {readable(hello.model)} (at most {options.timeout:g} s)")
+    return run, ready.notes, run.call(hello)
 
 
 def do_probe(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
@@ -858,10 +860,8 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
     if len(found) == 1:
         models = models or discover.to_greet(found[0]["models"])
         if models or not found[0]["models"]:
-            progress.say(f"one hello call to {readable(models or 'the model')} (it may take up to "
-                         f"{options.timeout:g} s)")
             hello = try_hello(dataclasses.replace(options, target_url=found[0]["url"],
-                                                  models=models), environment)[2]
+                                                  models=models), environment, progress)[2]
     print_result(options.json, {"endpoints": found, "hello": hello},
                  display.hello_text(found, hello, options))
     return int(hello is not None and hello["outcome"] != "ok")
@@ -869,9 +869,10 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
 
 def do_plan(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
     """Show the planned calls and, after hello calls, how long they may take; writes nothing."""
-    run, notes, hello = try_hello(options, environment)
+    run, notes, hello = try_hello(options, environment, progress)
     manifest, cells = run.state.manifest, run.state.planned
     for model in run.state.served:                  # the first call of each may load the model
+        progress.say(f"warm call to {readable(model)}")
         first = hello if model == manifest["models"][0] else run.call(run.state.hello(model, 0))
         if first["outcome"] == "ok":
             run.paces.learn(cast(CallFinished, run.call(run.state.hello(model, 0))))

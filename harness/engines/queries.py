@@ -202,7 +202,8 @@ def served_models(engine_name: Any, probes: answers.Probes,
         facts, root = model_facts(engine_name, model_id, about), _root(model_id, about)
         elsewhere = remote(engine_name, model_id, about)
         digest = facts["digest"] if engine_name == "Ollama" and not elsewhere else None
-        weights = (digest or root, facts["file_bytes"])
+        # Ollama's sizes include the template and the license, so equal weights differ in them.
+        weights = (digest,) if digest else (root, facts["file_bytes"])
         same = first.setdefault(weights, model_id) if weights[0] else model_id
         models.append({
             "id": model_id, "chat": chat, "remote": elsewhere,

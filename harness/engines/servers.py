@@ -616,7 +616,8 @@ class Ollama(Engine):
         facts["trained_context_tokens"] = count(trained)
         modelfile, template = field(shown, "modelfile"), field(shown, "template")
         blobs = self.BLOB.findall(modelfile) if isinstance(modelfile, str) else []
-        if blobs:                              # else the digest of the manifest, not of the weights
+        # Else the digest of the manifest: an adapter makes other weights of the same file.
+        if blobs and not re.search(r"^ADAPTER\s", modelfile, re.MULTILINE):
             facts["digest"] = f"sha256:{blobs[0]}"
         if isinstance(template, str) and template.strip():
             facts["chat_template"] = (not self.NO_TEMPLATE.fullmatch(template)

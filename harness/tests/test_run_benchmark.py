@@ -352,10 +352,10 @@ class ProbeAndPlan(Runs):
     def test_probe_lists_models_and_makes_one_hello(self):
         outcome = self.run_it("--probe", "--target-url", self.two.url)
         lines = outcome.out.splitlines()
-        self.assertEqual((outcome.code, outcome.err[:20], lines[:3]), (0, "one hello call to a ", [
+        self.assertEqual((outcome.code, outcome.err[:20], lines[:3]), (0, "hello call to a (at ", [
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
             "  b  (context 4096 tokens)"]))
-        self.assertRegex(lines[3], r"\A1/1  hello  hello  ok, .* tokens, TTFT .* ms.*\Z")
+        self.assertRegex(lines[3], r"\A1/1 +hello +hello +ok +.* tokens +TTFT +.* ms.*\Z")
         self.assertRegex(lines[4], f"\\Anext: .* --target-url {self.two.url} --models a .*--plan")
         self.assertEqual(len(lines), 5)
 
@@ -394,18 +394,20 @@ class ProbeAndPlan(Runs):
         with ScriptedEndpoint((response(b"{}", "500 No"),)) as endpoint:
             outcome = self.run_it("--probe", "--target-url", endpoint.url)
         self.assertEqual(outcome.code, 1)
-        self.assertIn("1/1  hello  hello  http_error (HTTP 500)", outcome.out)
+        self.assertRegex(outcome.out, r"1/1 +hello +hello +http_error \(HTTP 500\)")
 
     def test_plan_shows_calls_and_an_estimate(self):
         with self.estimated():
             outcome = self.run_it("--plan", "--target-url", self.two.url, "--models", "auto",
                                   "--phases", "5q,parallel_mixed", "--repeats", "2")
         lines = outcome.out.splitlines()
-        self.assertEqual((outcome.code, outcome.err, lines[0]), (0, "", "models: a, b"))
+        self.assertEqual((outcome.code, lines[0]), (0, "models: a, b"))
+        self.assertEqual([line.split(" (")[0] for line in outcome.err.splitlines()], [
+            "hello call to a", "warm call to a", "warm call to b"])
         self.assertEqual([line.split()[:3] for line in lines[2:5]],
                          [["hello", "1", "1"], ["5q", "10", "1"], ["parallel_mixed", "40", "4"]])
-        self.assertIn("62 calls", lines[5])
-        self.assertIn("20 s, at most 60 s", lines[6])
+        self.assertIn("62 calls for all models", lines)
+        self.assertIn("20 s, at most 60 s", lines[-1])
 
     def estimated(self) -> Any:
         """A fixed estimate."""

@@ -144,12 +144,16 @@ class ModelStates(unittest.TestCase):
                                         {"id": "c", "root": "org/y"}]})
         self.assertEqual([(m["same_as"], m["is_alias"]) for m in queries.served_models(
             "vLLM", vllm)], [(None, False), ("a", True), (None, False), (None, False)])
-        names = {"models": [{"name": name, "digest": f"manifest-{name}"} for name in "abc"]}
-        common = only(v1_models={"data": [{"id": name} for name in "abc"]}, api_tags=names)
-        own = {name: {**common, **only(api_show={"modelfile": f"FROM /x/blobs/sha256-{blob * 64}"})}
-               for name, blob in zip("abc", "112")}
+        # Sizes are those of all layers, with the template; "d" has an adapter.
+        names = {"models": [{"name": name, "digest": f"manifest-{name}", "size": 1000 + at}
+                            for at, name in enumerate("abcd")]}
+        common = only(v1_models={"data": [{"id": name} for name in "abcd"]}, api_tags=names)
+        more = {"d": "\nADAPTER /x/blobs/sha256-" + "3" * 64}
+        own = {name: {**common, **only(api_show={
+            "modelfile": f"FROM /x/blobs/sha256-{blob * 64}{more.get(name, '')}"})}
+            for name, blob in zip("abcd", "1121")}
         self.assertEqual([(m["same_as"], m["is_alias"]) for m in queries.served_models(
-            "Ollama", common, own)], [(None, False), ("a", False), (None, False)])
+            "Ollama", common, own)], [(None, False), ("a", False), (None, False), (None, False)])
 
     def test_loaded_model_that_is_not_listed(self):
         probes = only(v1_internal_model_info={"model_name": "mixtral"},
