@@ -885,17 +885,16 @@ def do_plan(options: Options, progress: display.Progress, environment: Mapping[s
 
 
 def do_detach(options: Options, words: Sequence[str]) -> int:
-    """The same run in a session of its own; returns when it has begun or failed."""
+    """The same run in a session (0x200: process group) of its own; returns when it has begun."""
     run_id = options.run_id or str(uuid.uuid4())
     argv = [word for word in words if word != "--detach"] + ["--run-id", run_id]
     argv += ["--out-dir", options.out_dir] if "out_dir" in options.given else []
     log_path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.log")
-    detached: Json = ({"creationflags": NO_WINDOW | 0x200} if NO_WINDOW else    # 0x200: own group
-                      {"start_new_session": True})
+    own: Json = {"creationflags": NO_WINDOW | 0x200} if NO_WINDOW else {"start_new_session": True}
     with open(log_path, "ab") as log:    # begun by an earlier process
         begin = log.tell()
         child = subprocess.Popen([sys.executable, os.path.abspath(__file__), *argv],
-                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, **detached)
+                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, **own)
     until_s, begun = time.monotonic() + DETACH_WAIT_S, False
     while child.poll() is None and not begun and time.monotonic() < until_s:
         time.sleep(0.05)
