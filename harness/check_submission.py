@@ -263,7 +263,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         print_safe(report.json(checked))
     else:
         print_text(report.text(checked, noun, width))
-        if args.paths and not report.exit_code():
+        if args.paths and not (report.exit_code() or args.allow_synthetic):
             print_safe("\n".join(next_lines(args.paths)))
     return report.exit_code()
 

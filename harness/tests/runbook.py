@@ -1,6 +1,6 @@
 """Run the runbook's runnable blocks line by line in a copy of the repository.
 
-`walk` fills in the placeholders as an agent does. `adapted` makes the other changes: the probe gets
+The blocks of section 1 are the path; those of other sections run before its last step. `walk` fills in the placeholders as an agent does. `adapted` makes the other changes: the probe gets
 the endpoint's URL, since a usual port may be in use, the check accepts a rehearsal, and with
 `hurry` the run is short.
 
@@ -141,11 +141,19 @@ def allowed(line: str) -> tuple[int, ...]:
     return (0, MISSING) if "complete_submission.py" in line else (0,)
 
 
+def path() -> list[str]:
+    """The lines in the order of the walk: those of later sections come before the attestation."""
+    text = documents.read(documents.RUNBOOK)
+    every, steps = (documents.runnable(part) for part in (text, documents.section(text, "1 ")))
+    at = next(at for at, line in enumerate(steps) if "run_md.attestation=true" in line)
+    return [*steps[:at], *every[len(steps):], *steps[at:]]
+
+
 def walk(clone: Clone, type_in: Callable[[str], Step], url: str, model: str,
          hurry: bool = False) -> Iterator[Step]:
     """Run every line of the runnable blocks in order, up to the first that fails."""
     values = {"URL": url, "MODEL": model, "HANDLE": HANDLE, "TAG": TAG, "FLAGS": "--slots 4"}
-    for line in documents.runnable(documents.read(documents.RUNBOOK)):
+    for line in path():
         typed = filled(adapted(line, hurry), values)
         step = type_in(typed)
         while step.code == STILL_RUNNING and " --wait " in line:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests import documents, runbook, runs
+from tests import runbook, runs
 
 MODEL = "reference-swift"
 FILES = 5
@@ -34,7 +34,7 @@ def walked(clone: runbook.Clone, url: str) -> bool:
         print(f"{now_s - begun_s:6.1f} s  exit {step.code}  {step.line}", flush=True)
         begun_s = now_s
         steps.append(step)
-    expected = len(documents.runnable(documents.read(documents.RUNBOOK)))
+    expected = len(runbook.path())
     whole = len(steps) == expected and steps[-1].code in runbook.allowed(steps[-1].line)
     if not whole:
         print(steps[-1].out[-2000:], steps[-1].err[-2000:])
