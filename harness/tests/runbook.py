@@ -1,8 +1,9 @@
 """Run the runbook's runnable blocks line by line in a copy of the repository.
 
-The blocks of section 1 are the path; those of other sections run before its last step. `walk` fills in the placeholders as an agent does. `adapted` makes the other changes: the probe gets
-the endpoint's URL, since a usual port may be in use, the check accepts a rehearsal, and with
-`hurry` the run is short.
+The blocks of section 1 are the path; those of other sections run before its last step. `walk` fills
+in the placeholders as an agent does. `adapted` makes the other changes: the probe gets the
+endpoint's URL, since a usual port may be in use, the check accepts a rehearsal, and with `hurry`
+the run is short.
 
     Clone.shell       runs a line in a real shell
     Clone.session     the same faster: the programs' main functions, all in one process
