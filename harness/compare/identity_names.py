@@ -18,7 +18,8 @@ def quantization(text: str, in_mlx: bool = False) -> str:
 
     in_mlx: the weights are MLX's, where "4bit" is MLX-4; elsewhere its container is unknown.
     """
-    word = re.sub(r"^(all|mostly)[ _-]|\(guessed\)|\bternary\b", "", text.strip().lower()).strip()
+    word = re.sub(r"^(all|mostly)[ _-]|^torch\.|\.gguf$|\(guessed\)|\bternary\b", "",
+                  text.strip().lower()).strip()
     word = re.sub(r"medium|small|large", lambda match: match[0][0], word)
     bits_each = re.search(r"(\d(?:\.\d+)?)\W*bpw", word)
     exl = re.search(r"exl[23]", word)
@@ -122,15 +123,16 @@ PACKAGING = re.compile(
     r"|-[01](?:-\d-\d)?)?)"
     r"|bf16|fp?16|fp?32|float16|float32|bfloat16"
     r"|(?:mx|nv)fp[468](?:-moe)?|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static))?"
-    r"|(?:awq|gptq)(?:-?(?:int)?\d(?:-?bits?)?)?(?:-marlin)?(?:-g?\d{2,3}g?)?"
+    r"|(?:awq|gptq)(?:-?(?:int)?\d(?:-?bits?|b(?=-g?\d{2,3}g?-))?)?(?:-marlin)?(?:-g?\d{2,3}g?)?"
     r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4|int[348]|w\da\d{1,2}(?:-fp8)?"
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
     r"|mixed-\d-\d|[2-8]-?bits?(?:-dwq)?(?:-gs?\d{2,3})?|dwq"
-    r"|mlx|gguf|ggml|ggjt|hf|transformers|safetensors|onnx|openvino|imat|imatrix|i1|static|quantized"
+    r"|mlx|gguf|ggml|ggjt|litert(?:-?lm)?|llamafile|hf|transformers|safetensors|onnx|openvino"
+    r"|imat|imatrix|i1|static|quantized"
     r"|quants?|unsloth|marlin|h[68]|ov|mlc|q\df(?:16|32)(?:-\d)?"
     r"|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
 CONTAINERS = frozenset(
-    "mlx gguf ggml ggjt hf transformers safetensors onnx openvino ov mlc h6 h8 imat imatrix i1 "
+    "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx openvino ov mlc h6 h8 imat imatrix i1 "
     "static quantized quant quants unsloth marlin".split())
 FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")

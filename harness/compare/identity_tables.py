@@ -31,7 +31,8 @@ MAKERS = {
     "tiiuae": "falcon", "huggingfacetb": "smollm smolvlm", "lgai": "exaone",
     "lgaiexaone": "exaone", "thudm": "glm chatglm", "zai": "glm", "zaiorg": "glm",
     "nvidia": "llama nemotron minitron mistral openreasoning", "cohere": "command aya c",
-    "coherelabs": "command aya c", "cohereforai": "command aya c", "liquidai": "lfm",
+    "coherelabs": "command aya c", "cohereforai": "command aya c", "c4ai": "command aya",
+    "liquidai": "lfm",
     "tencent": "hunyuan", "baidu": "ernie", "bytedance": "seed", "moonshotai": "kimi",
     "nousresearch": "hermes nous deephermes", "stabilityai": "stablelm stable", "upstage": "solar",
     "01ai": "yi", "internlm": "internlm", "arceeai": "arcee afm", "ai21labs": "ai21 jamba",
@@ -45,8 +46,9 @@ QUANTIZERS = frozenset(("bartowski", "thebloke", "mradermacher", "unsloth", "lms
 # Families that publish their chat model under the plain name. Source: the model cards; their base
 # models are marked -Base or do not exist.
 UNMARKED_IS_INSTRUCT = (
-    "gpt-oss", "qwen-3", "qwq", "deepseek-r1", "deepseek-v3", "deepseek-v2.5", "phi-3", "phi-3.5",
-    "phi-4", "smollm-3", "granite-4", "granite-4.0", "gemma-3", "gemma-3n", "magistral", "devstral",
+    "gpt-oss", "qwen-3", "qwen-3.5", "qwen-3.6", "qwen-3.8", "qwq",
+    "deepseek-r1", "deepseek-v3", "deepseek-v2.5", "phi-3", "phi-3.5", "phi-4",
+    "smollm-3", "granite-4", "granite-4.0", "gemma-3", "gemma-3n", "magistral", "devstral",
     "codestral", "glm-4.5", "glm-4.6", "kimi", "hermes", "dolphin", "openhermes", "nous-hermes",
     "zephyr", "wizardlm", "vicuna", "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep",
     "cogito", "deephermes", "orca", "minimax", "aya", "command", "medgemma", "nemotron")
@@ -65,7 +67,9 @@ OLLAMA_SIZES = {
     "gemma-2": "9b", "gemma-3": "4b", "gemma-3n": "e4b", "mistral": "7b", "mixtral": "8x7b",
     "phi-3.5": "3.8b", "phi-4": "14b", "phi-4-mini": "3.8b", "gpt-oss": "20b", "smollm-2": "1.7b",
     "smollm": "1.7b", "tinyllama": "1.1b", "granite-3.3": "8b", "olmo-2": "7b", "falcon-3": "7b",
-    "mistral-nemo": "12b", "mistral-small-3.2": "24b", "devstral": "24b", "magistral": "24b"}
+    "mistral-nemo": "12b", "mistral-small-3.1": "24b", "mistral-small-3.2": "24b",
+    "mistral-large": "123b", "devstral": "24b", "magistral": "24b", "qwen-3-coder": "30b",
+    "phi": "2.7b", "codestral": "22b", "openchat": "7b"}
 
 # Ollama's library name -> the maker's name of the same model. Source: the library's pages, which
 # link the maker's repository.
@@ -74,7 +78,12 @@ OLLAMA_NAMES = {
     "mixtral-8x7b": "mixtral-v0.1-8x7b", "mixtral-8x22b": "mixtral-v0.1-8x22b",
     "mistral-nemo-12b": "mistral-nemo-2407-12b", "mistral-small-3.2-24b":
     "mistral-small-3.2-2506-24b", "mistral-small-3.1-24b": "mistral-small-3.1-2503-24b",
-    "mistral-small-24b": "mistral-small-2501-24b", "tinyllama-1.1b": "tinyllama-v1.0-1.1b",
+    "mistral-small-24b": "mistral-small-2501-24b", "mistral-large-123b":
+    "mistral-large-2411-123b", "devstral-24b": "devstral-small-2505-24b", "magistral-24b":
+    "magistral-small-2506-24b", "codestral-22b": "codestral-v0.1-22b", "phi-2.7b": "phi-2-2.7b",
+    "openchat-7b": "openchat-3.5-0106-7b", "nous-hermes-2-mixtral-8x7b":
+    "nous-hermes-2-mixtral-dpo-8x7b", "qwen-3.5-35b": "qwen-3.5-a3b-35b", "qwen-3.5-122b":
+    "qwen-3.5-a10b-122b", "lfm-2-24b": "lfm-2-a2b-24b", "tinyllama-1.1b": "tinyllama-v1.0-1.1b",
     "deepseek-r1-1.5b": "deepseek-r1-distill-qwen-1.5b", "deepseek-r1-7b":
     "deepseek-r1-distill-qwen-7b", "deepseek-r1-14b": "deepseek-r1-distill-qwen-14b",
     "deepseek-r1-32b": "deepseek-r1-distill-qwen-32b", "deepseek-r1-70b":
@@ -92,9 +101,14 @@ ONLY_SIZES = {
     "phi-4": "14b", "phi-4-mini": "3.8b", "phi-4-mini-reasoning": "3.8b", "phi-4-reasoning": "14b",
     "phi-3.5-mini": "3.8b", "phi-3-mini-4k": "3.8b", "phi-3-mini-128k": "3.8b", "phi-2": "2.7b",
     "mistral-nemo-2407": "12b", "magistral-small-2506": "24b",
-    "devstral-small-2505": "24b", "deepseek-coder-v2-lite": "16b"}
+    "devstral-small-2505": "24b", "devstral-small-2507": "24b", "magistral-small-2509": "24b",
+    "deepseek-coder-v2-lite": "16b", "mistral-large-2407": "123b", "mistral-large-2411": "123b",
+    "openchat-3.5-0106": "7b"}
 OTHER_NAMES = {"dolphin-3.0-llama-3.1-8b": "dolphin-3-llama-3.1-8b",
-               "deepseek-coder-v2-lite-instruct-16b": "deepseek-coder-v2-lite-16b"}
+               "deepseek-coder-v2-lite-instruct-16b": "deepseek-coder-v2-lite-16b",
+               "qwen-3-coder-30b": "qwen-3-coder-a3b-30b",
+               "qwen-3-coder-480b": "qwen-3-coder-a35b-480b",
+               "llama-3.1-128k-8b": "llama-3.1-8b", "command-r7b": "command-r7b-12-2024"}
 
 # The engines' own defaults. Source: `llama-server --help`, Ollama's FAQ, `vllm serve --help`.
 DEFAULTS = {
