@@ -1,7 +1,8 @@
 """Find copied runs, with small sketches of all ledgers.
 
 A sketch holds hashes of chunk times, hashes of long answers, and the shape of long answers: their
-number of tokens and chunks, and where their gaps stand out. Exact hashes find what was copied as it
+number of tokens and chunks, and where their gaps stand out. It also holds the weights that the
+server reported: equal weights have equally many parameters. Exact hashes find what was copied as it
 is. Shapes remain when a copy is scaled, has noise added, or its texts edited: two honest runs of
 one model on one machine have 0 to 6 of 50 shapes in common, a copy has all of them. The size of a
 sketch does not depend on the length of the run.
@@ -31,6 +32,9 @@ PEAK_SPARE = SIZE_SPARE = 1   # a copy may have lost or gained a chunk
 
 WORDS = re.compile(rb"[^\W_]+")
 # In the bytes of a line, where quotes inside of texts are escaped. The first of each counts.
+WEIGHTS = re.compile(rb'"digest":"([0-9A-Za-z:._-]{8,120})"'), re.compile(
+    rb'"parameters_count":(\d{1,15})')
+SAME_SIZE_RATIO = 1.02        # engines round parameter counts
 FIELDS = {name: re.compile(pattern) for name, pattern in (
     ("question", rb'"phase":"([^"\\]*","question_id":"[^"\\]*","repeat":\d+)'),
     ("tokens", rb'(?<!\\)"completion_tokens":(\d{1,9})'),
@@ -50,13 +54,14 @@ class Shape(NamedTuple):
 
 class Sketch(NamedTuple):
     """What is kept of a run. answers: hashes; shapes: of the answers to the same few questions in
-    every run."""
+    every run. weights: {digest: parameters}."""
 
     path: str
     run_id: str
     gaps: frozenset[int]
     answers: frozenset[int]
     shapes: dict[int, Shape]
+    weights: dict[bytes, int]
 
 
 def _hash(data: bytes) -> int:
@@ -72,14 +77,21 @@ def _shape(tokens: int, gaps: list[int]) -> Shape:
 def sketch(path: str, events: Iterable[LedgerLine]) -> Sketch:
     """The sketch of a parsed ledger."""
     return sketch_of_bytes(path, b"".join(
-        ledger.dump_line(event) for event in events if event["event"] == "call_finished"))
+        ledger.dump_line(event) for event in events
+        if event["event"] in ("call_finished", "endpoint_identified")))
 
 
 def sketch_of_bytes(path: str, data: bytes) -> Sketch:
     """The sketch of a ledger, without parsing it."""
     gaps, answers = set[int](), set[int]()
     long: dict[int, tuple[int, bytes]] = {}
+    weights: dict[bytes, int] = {}
     for line in data.split(b"\n"):
+        if line.startswith(b'{"event":"endpoint_identified"'):
+            digest, parameters = (pattern.search(line) for pattern in WEIGHTS)
+            if digest and parameters:
+                weights[digest[1].lower().replace(b"sha256:", b"")] = int(parameters[1])
+            continue
         found = {name: pattern.search(line) for name, pattern in FIELDS.items()}
         question, tokens, times = (match[1] if match else b"" for match in found.values())
         start = line.find(TEXT) + len(TEXT)
@@ -96,7 +108,7 @@ def sketch_of_bytes(path: str, data: bytes) -> Sketch:
               for key in heapq.nsmallest(KEPT, long)}
     run = RUN_ID.search(path)
     return Sketch(path, run[1] if run else "", frozenset(heapq.nsmallest(KEPT, gaps)),
-                  frozenset(heapq.nsmallest(KEPT, answers)), shapes)
+                  frozenset(heapq.nsmallest(KEPT, answers)), shapes, weights)
 
 
 class Index:
@@ -131,6 +143,12 @@ def _likeness(new: Sketch, other: Sketch,
             f"times of {shared} of {len(new.gaps)} calls looked at are those of {other.path}"
     if is_synthetic:
         return
+    for digest in new.weights.keys() & other.weights.keys():
+        sizes_of = sorted((new.weights[digest], other.weights[digest]))
+        if sizes_of[1] > SAME_SIZE_RATIO * sizes_of[0]:
+            yield "weights-contradict", "weights", sizes_of[1] / max(sizes_of[0], 1), \
+                f"{digest.decode()[:12]} has {new.weights[digest]} parameters here and " \
+                f"{other.weights[digest]} in {other.path}"
     pairs = [(shape, other.shapes[key]) for key, shape in new.shapes.items() if key in other.shapes]
     enough = max(MIN_ANSWERS, COPIED_SHARE * len(pairs))
     peaks = sum(map(_has_equal_peaks, pairs))

@@ -162,6 +162,10 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "Most long answers have the text, or the tokens and chunks, of another submission's. At "
         "temperature 0 the same model may repeat them.",
         "say in run.md that the temperature was 0, or make a second run"),
+    "weights-contradict": (ERROR,
+        "Another submission's weights have the same hash and over 2 % more or fewer parameters, so "
+        "one of the two servers reported another model's.",
+        "run again with a server that reports its own model, and say in run.md which one it is"),
     "data-too-regular": (WARNING,
         "Answers, times or rates are more regular than any known server's: equal answers or "
         "times, no jitter, round numbers. Small models and coarse clocks come close.", SECOND_RUN),

@@ -132,7 +132,8 @@ PACKAGING = re.compile(
     r"|quants?|unsloth|marlin|h[68]|ov|mlc|q\df(?:16|32)(?:-\d)?"
     r"|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
 CONTAINERS = frozenset(
-    "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx openvino ov mlc h6 h8 imat imatrix i1 "
+    "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx "
+    "openvino ov mlc h6 h8 imat imatrix i1 "
     "static quantized quant quants unsloth marlin".split())
 FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")

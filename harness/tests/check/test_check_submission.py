@@ -675,7 +675,7 @@ ELSEWHERE = {
     "file-not-regular": "HostileFiles", "file-unreadable": "HostileFiles",
     "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
     "file-changed": "Changes", "too-many-files": "Changes", "run-copied": "Copies",
-    "answers-copied": "Copies"}
+    "answers-copied": "Copies", "weights-contradict": "Copies"}
 
 
 class Codes(unittest.TestCase):
@@ -912,6 +912,21 @@ class Copies(unittest.TestCase):
     def test_two_different_runs_are_not_copies(self):
         self.assertEqual(codes(self.checked(make(), make(Spec(seed=2, handle="grace")))), [])
 
+    def test_equal_weights_have_equally_many_parameters(self):
+        def reporting(seed, digest, parameters):
+            made = make(Spec(seed=seed, handle=("ada", "grace")[seed - 1]))
+            facts = one(made, "endpoint_identified")["facts"]
+            facts.update({"digest": digest, "parameters_count": parameters})
+            return made.sealed()
+
+        first = reporting(1, "sha256:" + "ab" * 32, 7_600_000_000)
+        for digest, parameters, expected in (
+                ("AB" * 32, 7_700_000_000, []), ("AB" * 32, 8_000_000_000, ["weights-contradict"]),
+                ("cd" * 32, 14_800_000_000, [])):
+            report = self.checked(first, reporting(2, digest, parameters))
+            self.assertEqual([code for code in codes(report) if code.startswith("weights")],
+                             expected, parameters)
+
     def test_sketches_of_bytes_and_of_events_are_equal(self):
         for spec in (SMALL, EVERYTHING):
             made = make(spec)
@@ -1106,7 +1121,7 @@ error file-too-large submissions/ada/x/run.jsonl:7 (x)
         self.assertIn("did you mean answers-cut?", run_main("--explain", "answer-cut")[2])
 
     def test_codes_are_few_and_described(self):
-        self.assertLessEqual(len(findings.CODES), 48)
+        self.assertLessEqual(len(findings.CODES), 50)
         for code in findings.CODES.values():
             self.assertRegex(code.name, r"\A[a-z]+(-[a-z]+)*\Z")
             self.assertIn(code.severity, findings.SEVERITIES)
