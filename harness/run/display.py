@@ -479,9 +479,7 @@ def follow(options: cli.Options, progress: Progress,
         raise HarnessError(
             f"--wait: no run {printable(run)} in {printable(options.out_dir)}; pass its id and its "
             "--out-dir, or its folder. A run has no folder before its server has loaded")
-    if folder == run:                          # the folder that was given shows its --out-dir
-        root = os.path.abspath(os.path.join(folder, "..", "..", ".."))
-        options = dataclasses.replace(options, out_dir=root, given=options.given | {"out_dir"})
+    options = _with_out_dir(options, run, folder)
     path = os.path.join(folder, ledger.LEDGER)
     manifest, tail = ledger.manifest_of(folder), ledger.Tail(path)
     count, shown = Count(plan.all_cells(manifest), None, {}), Shown(manifest["run_id"])
@@ -581,7 +579,7 @@ def stop(options: cli.Options) -> int:
                                "the same command again")
         time.sleep(FOLLOW_EVERY_S / 5)
     manifest = ledger.manifest_of(folder)
-    following = resume_command(options, manifest)
+    following = resume_command(_with_out_dir(options, run, folder), manifest)
     print_result(options.json, {"run_id": manifest["run_id"], "next": following},
                  f"stopped; no finished call is lost\nto resume: {following}")
     return 0

@@ -86,7 +86,9 @@ class Paces:
                     (numbers["ttft_ms"] or numbers["e2el_ms"]) / 1000, token_s, token_s)
         old = self._rates.get(call["model"])
         if old:
-            longer = new if prompt > old.prompt_tokens else old
+            # In a growing conversation, most of a prompt may come from the server's cache.
+            grows = PHASES[call["phase"]].kind == "append"
+            longer = new if prompt > old.prompt_tokens and not grows else old
             new = longer._replace(token_s=(old.token_s + token_s) / 2,
                                   worst_token_s=max(old.worst_token_s, token_s))
         self._rates[call["model"]] = new

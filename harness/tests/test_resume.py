@@ -601,9 +601,9 @@ class Background(Runs):
         with ScriptedEndpoint(ANSWER, (HANG,)) as endpoint:
             self.detach("--phases", "5q", url=endpoint.url)
             wait_until(lambda: len(endpoint.chats) > 1)
-            stopped = runs.run("--stop", RUN_ID, "--out-dir", self.out_dir)
+            stopped = runs.run("--stop", self.folder)
             self.assertEqual((stopped.code, stopped.err), (0, ""))
-            self.assertIn(f"--run-id {RUN_ID}", stopped.out)
+            self.assertIn(f"--run-id {RUN_ID} --out-dir {self.out_dir}", stopped.out)
             self.assertEqual(runs.events_of(self.folder)[-1]["exit_code"], 143)
             self.assertEqual(sorted(os.listdir(self.folder)), ["manifest.json", "run.jsonl"])
             again = runs.run("--stop", RUN_ID, "--out-dir", self.out_dir)
