@@ -526,6 +526,14 @@ def _show_event(event: Any, count: Count, progress: Progress) -> None:
         progress.phase_ended(event)
 
 
+def _with_out_dir(options: cli.Options, run: str, folder: str) -> cli.Options:
+    """The options with the --out-dir of a run that was given by its folder."""
+    if folder != run:
+        return options
+    root = os.path.abspath(os.path.join(folder, "..", "..", ".."))
+    return dataclasses.replace(options, out_dir=root, given=options.given | {"out_dir"})
+
+
 class Shown:
     """How many lines of a run --wait has shown, kept in the temporary folder between two calls."""
 
