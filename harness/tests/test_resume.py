@@ -579,7 +579,7 @@ class Background(Runs):
             f"harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir {self.out_dir}\n", ""))
         followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:])
         self.assertEqual(followed.code, 0)
-        self.assertRegex(followed.err, r"\A1/1  hello  hello  ok, \d+ tokens, TTFT [\d.]+ ms\n\Z")
+        self.assertRegex(followed.err, r"\A1/1 +hello +hello +ok +\d+ tokens +TTFT [\d.]+ ms\n\Z")
         self.assertRegex(followed.out, r"run folder: .*\nnext: .*\n\Z")
         with open(log, encoding="utf-8") as file:
             self.assertEqual(file.read(), followed.out)
@@ -709,7 +709,7 @@ class Waiting(Runs):
 
         outcome = self.follow("--wait", "100", RUN_ID, meanwhile=write_on)
         self.assertEqual((outcome.code, self.now_s), (0, 1.5))
-        self.assertRegex(outcome.err, r"\A1/1  hello  hello  ok, .*\n\Z")
+        self.assertRegex(outcome.err, r"\A1/1 +hello +hello +ok .*\n\Z")
         self.assertEqual(outcome.out, self.run_it().out)
 
     def test_wait_shows_progress_when_the_time_is_up(self):
