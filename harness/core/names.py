@@ -12,7 +12,14 @@ from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
 from core.privacy import MachineName, scan
-from core.privacy_patterns import LAN, PLACEHOLDER_NAMES, UNOWNED, VPN, within
+from core.privacy_patterns import (
+    LAN,
+    ORDINARY_WORDS,
+    PLACEHOLDER_NAMES,
+    UNOWNED,
+    VPN,
+    within,
+)
 
 # --- targets -------------------------------------------------------------------------------------
 _LAN_SUFFIXES = (".local", ".lan", ".home", ".internal", ".intranet", ".corp", ".localdomain",
@@ -132,16 +139,6 @@ def is_generic_model(name: str) -> bool:
 
 
 # --- names of this machine -----------------------------------------------------------------------
-# Logins and host names that are also words of the harness's own output: searching for them would
-# find them everywhere. Home folders are still found by pattern.
-ORDINARY_WORDS = frozenset(
-    """ai answer bench benchmark box build case chat code cuda data desktop dev developer engine
-    gpu home laptop linux llama llm local lan mac macbook main mark max media min model models
-    nas none null ollama openai page pc phase python qwen run server service shell system test
-    tester text token tokens unknown vllm web will win windows workstation
-    """.split())
-
-
 def _full_names() -> list[str]:
     if sys.platform == "win32":
         return []

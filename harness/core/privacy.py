@@ -77,7 +77,28 @@ def _fold_character(character: str) -> str:
     return plain if len(plain) == 1 and plain.isascii() else _QUOTES.get(character, character)
 
 
-def _fold(text: str) -> tuple[str, Optional[list[int]]]:
+# Escapes of URLs and JSON for printable ASCII.
+_ESCAPED = re.compile(r"%([2-7][0-9A-Fa-f])|\\u00([2-7][0-9A-Fa-f])|\\(/)")
+Reading = tuple[str, Optional[list[int]]]     # and where each character begins; None: unchanged
+
+
+def _readings(text: str) -> Iterator[Reading]:
+    """The text as a reader sees it; and once more without escapes, if it has any."""
+    folded, places = _fold(text)
+    yield folded, places
+    if _ESCAPED.search(folded):
+        parts, starts, at = list[str](), list[int](), 0
+        for match in _ESCAPED.finditer(folded):
+            character = match[3] or chr(int(match[1] or match[2], 16))
+            parts += [folded[at:match.start()], character]
+            starts += [*range(at, match.start()), match.start()]
+            at = match.end()
+        parts.append(folded[at:])
+        starts += range(at, len(folded))
+        yield "".join(parts), starts if places is None else [places[start] for start in starts]
+
+
+def _fold(text: str) -> Reading:
     """The text as a reader sees it, and the index of each of its characters (None: unchanged)."""
     if text.isascii():
         return text, None
@@ -114,9 +135,10 @@ def _matches(text: str, scope: str, names: tuple[MachineName, ...]
         is_wanted = pattern.in_answers or scope != "answer"
         if is_wanted and (not pattern.keywords or any(w in lowered for w in pattern.keywords)):
             regex = _compile(pattern.regex)
-            group = "v" if "v" in regex.groupindex else 0
+            has_value = "v" in regex.groupindex
             for match in regex.finditer(text):
                 if pattern.confirm is None or pattern.confirm(match):
+                    group = "v" if has_value and match["v"] is not None else 0
                     yield (*match.span(group), rank, pattern)
 
 
@@ -135,23 +157,36 @@ def scan(text: str, scope: str = "disclosure", allowed: Iterable[str] = frozense
     redactions are never hits.
     """
     # Earlier redactions become line ends of the same length, so that nothing matches across them.
-    folded, places = _fold(_MARKER.sub(lambda match: "\n" * len(match[0]), text))
+    plain = _MARKER.sub(lambda match: "\n" * len(match[0]), text)
     permitted = {value.lower() for value in allowed}
-    merged: list[tuple[int, int, int, Pattern]] = []
-    for match in sorted(_matches(folded, scope, tuple(names)), key=lambda match: match[:3]):
+    merged: list[tuple[int, int, int, Pattern, str]] = []
+    for match in sorted(_in_readings(plain, scope, tuple(names), permitted),
+                        key=lambda match: match[:3]):
         start, end = match[:2]
-        if end == start or folded[start:end].lower() in permitted:
-            continue
         if merged and start < merged[-1][1]:
             last = merged.pop()
             named = min(last, match, key=lambda each: each[2])     # by the first of the table
             match = (last[0], max(end, last[1]), *named[2:])
         merged.append(match)
-    return [Hit(pattern.id, pattern.kind, WARNING if scope == "answer" else ERROR,
-                start if places is None else places[start],
-                end if places is None else places[end - 1] + 1,
-                pattern.why, _excerpt(folded[start:end]))
-            for start, end, _, pattern in merged]
+    return [Hit(pattern.id, pattern.kind, WARNING if scope == "answer" else ERROR, start, end,
+                pattern.why, _excerpt(value)) for start, end, _, pattern, value in merged]
+
+
+def _in_readings(text: str, scope: str, names: tuple[MachineName, ...], permitted: set[str]
+                 ) -> Iterator[tuple[int, int, int, Pattern, str]]:
+    """Every match as (start, end, rank, pattern, value); places are those of the text itself."""
+    for folded, places in _readings(text):
+        for start, end, rank, pattern in _matches(folded, scope, names):
+            value = folded[start:end]
+            if start == end or value.lower() in permitted:
+                continue
+            if places is not None:
+                # Up to the next character that is kept; an escape is part of its character.
+                last = places[end - 1]
+                next_at = places[end] if end < len(places) else len(text)
+                escape = _ESCAPED.match(text, last)
+                start, end = places[start], min(escape.end() if escape else last + 1, next_at)
+            yield start, end, rank, pattern, value
 
 
 def redact(text: str, names: Iterable[MachineName] = ()) -> str:

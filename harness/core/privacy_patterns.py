@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Optional
 
+from core.vendor_keys import VENDOR_KEYS
+
 ERROR, WARNING = "error", "warning"
 PUBLIC = "public"             # kind of a machine's name that is published anyway
 
@@ -23,12 +25,38 @@ REMEDIES = {
     "hardware-id": "Remove it; make and model are enough, and an identifier can be tracked.",
     "network": "Remove it; the name of a wireless network can be looked up on a map.",
 }
-# Names that identify no one: from documentation, CI machines and stock images.
+# Names that identify no one: from documentation, CI machines, stock images and services.
 PLACEHOLDER_NAMES = frozenset(
-    """admin administrator all-users app default default-user demo docker ec2-user
-    example foo guest host hostname jovyan linuxbrew localhost me myuser name node nobody
-    pi public root runner runneradmin shared someone somebody user username vagrant vscode you
-    your-name your-user yourname yourusername youruser xxx ubuntu debian fedora opc work
+    """admin administrator all-users app appuser alpine arch azureuser build builder centos ci
+    circleci cloud-user cloudshell codespace container core debian deck default default-user demo
+    developer dietpi docker ec2-user elasticsearch example fedora foo git github gitlab-runner
+    gitpod guest host hostname jenkins jovyan jupyter kaggle kali linuxbrew llama llamacpp lmstudio
+    localhost me mongodb mysql myuser name nginx node nobody node-user nvidia odroid ollama opc
+    orangepi pi postgres public rock rocky root runner runneradmin sagemaker-user service shared
+    someone somebody steam student ubuntu user username vagrant vllm vscode work www www-data xxx
+    you your-name your-user yourname yourusername youruser yarn
+    """.split())
+# Logins, host names and folders that are words of the harness's own output or of any machine.
+ORDINARY_WORDS = frozenset(
+    """ai answer bench benchmark box build case chat code cuda data desktop dev developer engine
+    gpu home laptop linux llama llm local lan mac macbook main mark max media min model models
+    nas none null ollama openai page pc phase python qwen run server service shell system test
+    tester text token tokens unknown vllm web will win windows workstation
+    """.split())
+# Parts of an URL or path that name a program, not a machine or person.
+SERVICE_NAMES = PLACEHOLDER_NAMES | ORDINARY_WORDS | frozenset(
+    """addr address api app backend broker config folder handle head id path port rc settings setup
+    cache client cluster database db endpoint frontend gateway grafana
+    internal ip kafka loki minio mongo my-server myhost myserver namenode prometheus proxy rabbitmq
+    redis registry remote router s3 store target tei textgen tgi url worker
+    """.split())
+FOLDERS = SERVICE_NAMES | frozenset(
+    """apps archive backup backups bin cache checkpoints common datasets disk documents download
+    downloads drive etc exl2 external files games ggml gguf git go hdd hf huggingface hub images
+    install installs lib libs lmstudio log logs lost+found mistral mlx nvme opt programdata
+    programs projects public repo repos scratch sd sda1 software src ssd storage temp tmp tools
+    usb users usr var venv videos volumes weights windows workspace
+    gemma phi deepseek mixtral lora unsloth bartowski lm-studio llama.cpp llamafile comfyui
     """.split())
 
 
@@ -52,7 +80,7 @@ class Pattern(NamedTuple):
 
 # --- confirming a match --------------------------------------------------------------------------
 def _value(match: re.Match[str]) -> str:
-    return match["v"] if "v" in match.re.groupindex else match[0]
+    return (match["v"] if "v" in match.re.groupindex else None) or match[0]
 
 
 _PLACEHOLDER = re.compile(
@@ -71,6 +99,33 @@ def _is_opaque(match: re.Match[str]) -> bool:
     value = _value(match)
     mixed = re.search(r"[0-9]", value) and re.search(r"[A-Za-z]", value)
     return bool(mixed) and _is_real_value(match)
+
+
+def _is_secret_word(match: re.Match[str]) -> bool:
+    """Digits and letters, or signs between letters, as in passwords but not in prose."""
+    value = _value(match)
+    return _is_opaque(match) and not re.fullmatch(r"v?\d+[a-z]{0,2}|[A-Za-z]+-?\d{1,2}", value)
+
+
+def _is_dense(match: re.Match[str]) -> bool:
+    """Capitals, small letters and digits mixed as by chance; hexadecimal digests are not."""
+    value = _value(match)
+    turns = len(re.findall(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[0-9a-z])|(?<=[0-9])(?=[A-Za-z])",
+                           value))
+    return turns >= len(value) / 4 and not re.fullmatch(r"[0-9a-f]+|[0-9A-F]+", value) \
+        and len(re.findall("[0-9]", value)) >= 3 and bool(re.search("[a-z]", value)) \
+        and bool(re.search("[A-Z]", value))
+
+
+def _has_digit(match: re.Match[str]) -> bool:
+    return bool(re.search(r"[0-9]", _value(match))) and _is_real_value(match)
+
+
+def _looks_random(match: re.Match[str]) -> bool:
+    """Not a slug: two of lower case, capitals and digits after the prefix, and no placeholder."""
+    value = re.sub(r"\A[A-Za-z0-9]{1,10}[._-]", "", _value(match))
+    kinds = sum(bool(re.search(kind, value)) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+    return kinds > 1 and len(set(value)) > 6 and _is_real_value(match)
 
 
 def _has_digit_or_capital(match: re.Match[str]) -> bool:
@@ -104,11 +159,78 @@ def _none_of(words: Iterable[str]) -> Callable[[re.Match[str]], bool]:
 
 
 _is_named_person = _none_of(PLACEHOLDER_NAMES)
-_is_real_share = _none_of(("localhost", "wsl.localhost", "server", "127.0.0.1"))
-_is_own_host = _none_of(
+_is_own_folder = _none_of(FOLDERS)
+_OWN_HOSTS = frozenset(
     """host.docker.internal gateway.docker.internal metadata.google.internal
-    localhost.localdomain threading.local path.home pathlib.path.home self.local example.local
+    localhost.localdomain threading.local path.home pathlib.path.home self.local
     """.split())
+# Endings of names with a port that are files and their lines: run.py:12.
+_FILES = frozenset(
+    """bash bin c cc cfg cpp css csv cu cuh cxx dll exe go gguf h hpp html ini ipynb java jinja js
+    json jsonl kt lock log lua m md mm mod php pl proto ps1 py pyi pyx rb rs rst safetensors scala
+    sh so sql swift toml ts tsx txt vue xml yaml yml zig
+    """.split())
+# Hosts that everyone knows.
+_PUBLIC_HOSTS = re.compile(
+    r"(?:^|\.)(?:example(?:\.\w+)?|test|invalid|localhost|huggingface\.co|hf\.co|github\.com"
+    r"|githubusercontent\.com|ollama\.(?:com|ai)|openai\.com|anthropic\.com|nvidia\.com|python\.org"
+    r"|pypi\.org|docker\.(?:com|io)|nvcr\.io|ghcr\.io|quay\.io|google\.com|pytorch\.org)$",
+    re.IGNORECASE)
+
+
+def _is_real_share(match: re.Match[str]) -> bool:
+    """Not this machine, and not a public server of files."""
+    host = _value(match).lower()
+    is_public = "." in host and re.match("s?ftp:", match[0], re.IGNORECASE)
+    return host not in SERVICE_NAMES | {"wsl.localhost", "127.0.0.1"} and not is_public
+
+
+def _is_own_host(match: re.Match[str]) -> bool:
+    """Not a name that any machine could have, such as nas.local."""
+    host = _value(match).lower().rstrip(".")
+    is_attribute = _value(match)[-1].isupper() and not _value(match).isupper()
+    return not is_attribute and host not in _OWN_HOSTS \
+        and (host.count(".") > 1 or host.split(".")[0] not in SERVICE_NAMES)
+
+
+def _is_bare_host(match: re.Match[str]) -> bool:
+    host = _value(match).lower()
+    words = re.split(r"[-_]|(?<=[a-z])(?=\d)", host)
+    return not set(words) <= SERVICE_NAMES | {word for word in words if word.isdigit()} \
+        and not host.isdigit() and _is_real_value(match)
+
+
+def _is_private_service(match: re.Match[str]) -> bool:
+    """A host name with a port that is neither a known public host nor a line of a file."""
+    host = _value(match).lower()
+    return host.rpartition(".")[2] not in _FILES and not _PUBLIC_HOSTS.search(host) \
+        and not re.fullmatch(r"[\d.]+", host) and _is_real_value(match)
+
+
+def _is_iban(match: re.Match[str]) -> bool:
+    """Whether the check digits are right."""
+    text = re.sub(r"[ -]", "", match[0]).upper()
+    digits = "".join(str(int(character, 36)) for character in text[4:] + text[:4])
+    return 15 <= len(text) <= 34 and int(digits) % 97 == 1
+
+
+_SAMPLE_CARDS = ("4111111111111111", "4242424242424242", "5555555555554444", "378282246310005",
+                 "4012888888881881", "6011111111111117", "5105105105105100")
+
+
+def _is_card(match: re.Match[str]) -> bool:
+    """Whether the check digit is right."""
+    digits = re.sub(r"\D", "", match[0])
+    doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
+    total = sum(doubled) + sum(map(int, digits[-1::-2]))
+    return total % 10 == 0 and len(set(digits)) > 3 and digits not in _SAMPLE_CARDS
+
+
+def _is_phone(match: re.Match[str]) -> bool:
+    """Not a number that is reserved for examples (555), and neither too short nor too long."""
+    digits = re.sub(r"\D", "", _value(match))
+    return 8 <= len(digits) <= 15 and "55501" not in digits and len(set(digits)) > 3 \
+        and digits not in ("1234567890", "11234567890", "0123456789")
 
 
 def _is_personal_prompt(match: re.Match[str]) -> bool:
@@ -119,7 +241,11 @@ def _is_personal_prompt(match: re.Match[str]) -> bool:
 
 
 _SAMPLE_MAIL = re.compile(
-    r"^(?:git|noreply|no-reply)@|@(?:users\.noreply\.github\.com"
+    r"^(?:git|no-?reply|info|support|contact|hello|hi|team|sales|security|admin|press|legal|help"
+    r"|feedback|opensource|open-source|dev|developers|community|copilot|bot|root|license|licensing"
+    r"|research|qwen|gemma|llama|mistral|deepseek|phi|granite|ollama|vllm|maintainers?|webmaster"
+    r"|postmaster|abuse|privacy|user|name|you|me|someone|mail|email"
+    r"|[\w-]+\[bot\])@|@(?:users\.noreply\.github\.com"
     r"|(?:[\w-]+\.)*(?:example\.(?:com|org|net)|example|test|invalid|localhost))$", re.IGNORECASE)
 
 
@@ -145,7 +271,8 @@ def _is_default_host(match: re.Match[str]) -> bool:
 
 # Words before "-macbook" or "s-server" that are not a person's name.
 _NOT_OWNERS = frozenset(
-    """a an this that the my our your his her its apple gaming mini old new used intel windows
+    """a an this that the my our your his her its apple gaming mini old new used intel windows mac
+    settings gsettings
     graphics models weights tests tools systems business class series os macos linux
     """.split()
 )
@@ -156,14 +283,17 @@ def _is_owned_device(match: re.Match[str]) -> bool:
     return owner not in _NOT_OWNERS and owner + "s" not in _NOT_OWNERS
 
 
-_SAMPLE_MACS = frozenset(("aabbccddeeff", "0123456789ab", "001122334455", "123456789abc"))
+_SAMPLE_MAC = re.compile("0123456789ab|123456789abc|deadbeef|cafebabe|a1b2c3d4|^00005e0053"
+"|^01005e9010")
 
 
 def _is_real_mac(match: re.Match[str]) -> bool:
-    """Not all zero, broadcast, reserved for documentation, or a sample."""
+    """Not all zero, broadcast, reserved for documentation, or a sample that counts up."""
     digits = re.sub("[^0-9a-f]", "", match[0].lower())
-    return (len(set(digits)) > 1 and digits not in _SAMPLE_MACS
-            and not digits.startswith(("00005e0053", "01005e9010")))
+    values = bytes.fromhex(digits)
+    steps = [(after - before) % 256 for before, after in zip(values, values[1:])]
+    counts_up = steps.count(0x11) >= 4 or steps.count(1) >= 4
+    return len(set(digits)) > 1 and not counts_up and not _SAMPLE_MAC.search(digits)
 
 
 def _is_real_identifier(match: re.Match[str]) -> bool:
@@ -181,7 +311,8 @@ LAN = _networks("10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 fc00::/7
 # Addresses that identify no one. Written out, because `is_private` and `is_global` differ between
 # versions of Python.
 UNOWNED = _networks("""
-    0.0.0.0/8 127.0.0.0/8 192.0.0.0/24 192.0.2.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24
+    0.0.0.0/8 123.45.67.89/32
+    127.0.0.0/8 192.0.0.0/24 192.0.2.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24
     224.0.0.0/3 1.1.1.1/32 1.0.0.1/32 8.8.8.8/32 8.8.4.4/32 9.9.9.9/32 2001:db8::/32 3fff::/20
     2001:4860:4860::/48 2606:4700:4700::/48""")
 _GLOBAL_V6 = ipaddress.ip_network("2000::/3")
@@ -199,16 +330,29 @@ def within(address: Any, networks: Iterable[Any]) -> bool:
 
 
 _VERSION_BEFORE = re.compile(
-    r"(?:version|driver|build|release|firmware|bios|kernel|revision|\bver|\brev|\bv|[=~<>]=)"
+    r"(?:version|sections?|chapter|driver|build|release|firmware|bios|kernel|revision|\bver"
+    r"|\brev|\bv|[=~<>]=)"
     r"[\s:=\"'.(-]{0,4}$",
     re.IGNORECASE)
+
+
+_ADDRESS_BEFORE = re.compile(
+    r"(?://|@|\b(?:address|addr|ip|host|server|endpoint|gateway|peer|client|node|bind"
+    r"|listen(?:ing)?"
+    r"|connect(?:ed|ing)?|ping|ssh|curl|from|to|at|on|via)[\s:=\"'(\[]{1,3})$", re.IGNORECASE)
+_LIBRARY_BEFORE = re.compile(r"(?:\blib[\w+-]+|\+\+)[\s:=@(-]{1,3}$", re.IGNORECASE)
 
 
 def _reads_as_version(match: re.Match[str]) -> bool:
     """Four numbers of a version. One public address in 4,000 has all four below 32."""
     numbers = [int(part) for part in match[0].split(".")]
-    before = match.string[max(0, match.start() - 16) : match.start()]
-    return (numbers[0] != 10 and max(numbers) < 32) or bool(_VERSION_BEFORE.search(before))
+    before = match.string[max(0, match.start() - 24) : match.start()]
+    if _VERSION_BEFORE.search(before) or _LIBRARY_BEFORE.search(before):
+        return True
+    after = match.string[match.end() : match.end() + 7]
+    if _ADDRESS_BEFORE.search(before) or re.match(r":\d{2,5}\b|/\d", after):
+        return False
+    return numbers[0] != 10 and max(numbers) < 32
 
 
 def _is_ipv4(match: re.Match[str]) -> bool:
@@ -241,6 +385,12 @@ _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _HEX = "[0-9A-Fa-f]"
 _UUID = rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}(?!{_HEX}|-)"
 
+_SECRET_NAMES = (r"api[_-]?key|secret(?:[_-]?key)?|passw(?:or)?d|access[_-]?(?:token|key)"
+                 r"|auth[_-]?(?:token|key)|(?:hf|bot|refresh|session|id)[_-]?token|bearer"
+                 r"|credential"
+                 r"|private[_-]?key|encryption[_-]?key")
+_LETTERS = r"[^\W\d_]"
+
 # The order matters: if two matches overlap, the first pattern names the finding. Every regex takes
 # linear time: it starts at a fixed word or boundary, and no repetition contains another one that
 # could match the same text.
@@ -252,31 +402,30 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("key.openai_style", "key", "OpenAI, Anthropic, OpenRouter or gateway key (sk-)",
         "Anyone can spend its owner's money; local gateways use the same form.",
         _L + r"sk-[A-Za-z0-9_-]{20,}", ("sk-",), _has_digit_or_capital),
-    Pattern("key.hugging_face", "key", "Hugging Face token",
-        "It reads private models and may write.", _L + r"(?:hf|api_org)_[A-Za-z0-9]{30,}",
-        ("hf_", "api_org_")),
-    Pattern("key.github", "key", "GitHub token", "It can push to its owner's repositories.",
-        _L + r"(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})",
-        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")),
-    Pattern("key.gitlab", "key", "GitLab token", "It opens its owner's repositories or runners.",
-        _L + r"gl(?:pat|dt|rt|ptt|ft|soat)-[A-Za-z0-9_.-]{20,}", ("gl",)),
-    Pattern("key.aws", "key", "AWS access key id", "It names the account that its secret opens.",
-        _L + r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])",
-        ("akia", "asia", "abia", "acca"), _is_real_value),
-    Pattern("key.google", "key", "Google API key", "Calls made with it are billed to its owner.",
-        _L + r"AIza[A-Za-z0-9_-]{35,}", ("aiza",)),
-    Pattern("key.slack", "key", "Slack token", "It reads and posts as its owner.",
-        _L + r"xox[abeoprs]-[A-Za-z0-9-]{10,}", ("xox",)),
-    Pattern("key.model_vendor", "key", "Groq, xAI, NVIDIA, Replicate or Perplexity key",
-        "Anyone can spend its owner's money.",
-        _L + r"(?:gsk_[A-Za-z0-9]{40,}|xai-[A-Za-z0-9_]{60,}|nvapi-[A-Za-z0-9_-]{40,}"
-        r"|r8_[A-Za-z0-9]{30,}|pplx-[A-Za-z0-9]{30,})", ("gsk_", "xai-", "nvapi-", "r8_", "pplx-")),
-    Pattern("key.tailscale", "key", "Tailscale key",
-        "It lets a stranger's machine into a private network.",
-        _L + r"tskey-[a-z]{2,20}-[A-Za-z0-9_-]{8,}", ("tskey-",)),
-    Pattern("key.registry", "key", "npm or PyPI upload token",
-        "It can publish packages as its owner.",
-        _L + r"(?:npm_[A-Za-z0-9]{36,}|pypi-AgE[A-Za-z0-9_-]{50,})", ("npm_", "pypi-age")),
+    Pattern("key.vendor", "key", "key of a known vendor (harness/core/vendor_keys.py)",
+        "Anyone who has it acts as its owner, and spends the owner's money.",
+        _L + "(?:" + "|".join(
+            f"(?:{'|'.join(map(re.escape, row.prefixes))})[{row.characters}]{{{row.length},}}"
+            for row in VENDOR_KEYS) + ")",
+        tuple({prefix.lower(): 0 for row in VENDOR_KEYS for prefix in row.prefixes}),
+        _looks_random),
+    Pattern("key.azure", "key", "key of an Azure service or storage account",
+        "Calls made with it are billed to its owner.",
+        r"(?:" + _L + r"[A-Za-z0-9]{40,60}JQQJ99[A-Za-z0-9]{20,40}"
+        r"|\b(?:AccountKey|SharedAccessKey)=(?P<v>[A-Za-z0-9+/]{40,}={0,2})"
+        r"|" + _left("A-Za-z0-9_.~-") + r"[A-Za-z0-9_.~]{3}\dQ~[A-Za-z0-9_.~-]{31,34})",
+        ("jqqj99", "accountkey", "sharedaccesskey", "q~")),
+    Pattern("key.webhook", "key", "webhook or bot address",
+        "Anyone who knows it can post in its owner's name.",
+        r"(?i)(?:hooks\.slack\.com/(?:services|workflows|triggers)/|hooks\.zapier\.com/hooks/catch/"
+        r"|discord(?:app)?\.com/api/(?:v\d{1,2}/)?webhooks/|\.webhook\.office\.com/webhookb2/"
+        r"|chat\.googleapis\.com/v1/spaces/|api\.telegram\.org/bot|maker\.ifttt\.com/trigger/"
+        r"|(?:open\.feishu\.cn|oapi\.dingtalk\.com|qyapi\.weixin\.qq\.com|mattermost\.[a-z.]{2,40}"
+        r"|ntfy\.sh|webhook\.site)/)(?P<v>[\w/@.:?=&%-]{8,})",
+        ("hooks.", "webhook", "chat.googleapis", "telegram", "ifttt", "feishu",
+        "dingtalk", "weixin", "mattermost", "ntfy.sh"), _has_digit),
+    Pattern("key.bot", "key", "Telegram bot token", "It reads and posts as its bot.",
+        r"(?<![\w:])\d{8,10}:AA[A-Za-z0-9_-]{32,34}(?![\w-])", (":aa",)),
     Pattern("key.jwt", "key", "JSON Web Token",
         "It is a login, and its middle part names a person.",
         _L + r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{10,}", ("eyj",),
@@ -305,8 +454,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?P<v>[^\s\"'-][^\s\"']{7,})", ("--",), _is_real_value),
     Pattern("key.named_value", "key", "value that is called a key, secret or password",
         "Self-made secrets have no form of their own, only a name.",
-        r"(?i)(?:api[_-]?key|secret(?:[_-]?key)?|passw(?:or)?d|access[_-]?token|auth[_-]?token"
-        r"|hf[_-]?token|bearer|credential)s?"
+        rf"(?i)(?:{_SECRET_NAMES})s?"
         r"[\"']?\s{0,3}[:=]\s{0,3}[\"'](?P<v>[^\"'\s]{8,200})[\"']",
         ("key", "secret", "passw", "token", "bearer", "credential"), _is_real_value,
         in_answers=False),
@@ -314,6 +462,15 @@ PATTERNS: tuple[Pattern, ...] = (
         "Error pages and logs dump the environment.",
         r"(?<![A-Za-z0-9])(?:API_?KEY|ACCESS_KEY|SECRET(?:_KEY)?|PASSW(?:OR)?D|TOKEN|CREDENTIALS?)="
         r"(?P<v>[A-Za-z0-9+/_.-]{12,})", ("=",), _is_opaque, in_answers=False),
+    Pattern("key.bare_value", "key", "unquoted value that is called a key, secret or password",
+        "Self-made secrets have no form of their own, only a name.",
+        rf"(?i)(?:{_SECRET_NAMES}|pass(?:phrase|code)|pwd|cookie|session[_-]?id)s?"
+        r"(?:\s(?:is|was))?\s{0,3}[:=\s]\s{0,3}(?P<v>[A-Za-z0-9!#@^&*+/_~-]{8,200})(?![\w(.\"'])",
+        ("key", "secret", "pass", "pwd", "token", "bearer", "credential", "cookie", "session"),
+        _is_secret_word, in_answers=False),
+    Pattern("key.product", "key", "product key of Windows or Office", "It can be used once only.",
+        _left("A-Z0-9-") + r"(?:[BCDFGHJKMNPQRTVWXY2346789]{5}-){4}[BCDFGHJKMNPQRTVWXY2346789]{5}"
+        r"(?![A-Z0-9-])", ("-",), _has_digit),
     Pattern("id.ssh_public", "person", "SSH public key", "It names its owner on every server.",
         _L + r"(?:ssh-(?:rsa|ed25519|dss)|ecdsa-sha2-nistp\d{3}) AAAA[A-Za-z0-9+/=]{40,}"
         r"(?: [\w.+-]{1,64}@[\w.-]{1,64})?", ("ssh-", "ecdsa-")),
@@ -323,8 +480,23 @@ PATTERNS: tuple[Pattern, ...] = (
         r"\s{0,3}:?\s{1,8}(?P<v>[^\n<>]{1,80}<(?P<mail>[^>\s@]{1,64}@[^>\s@]{1,200})>)",
         ("author", "committer", "signed-off-by"), _is_private_mail),
     Pattern("id.email", "person", "e-mail address", "It names a person and attracts spam.",
-        _left(r"A-Za-z0-9._%+-") + r"[A-Za-z0-9._+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,6}"
-        r"[A-Za-z]{2,24}(?![A-Za-z0-9-])", ("@",), _is_private_mail),
+        _left(r"\w.%+-") + r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,6}" + _LETTERS + r"{2,24}(?![\w-])",
+        ("@",), _is_private_mail),
+    Pattern("id.phone", "person", "telephone number", "It reaches a person.",
+        r"(?i)(?:(?<![\w.+])(?P<plus>\+\d{1,3}[ ./-]?(?:\(0?\d{1,5}\)[ ./-]?)?\d(?:["
+        r" ./-]?\d){5,12})"
+        r"|\b(?:tel|phone|telephone|telefon|mobile?|cell|handy|fax|whatsapp|signal)(?:[ ]?(?:no|nr"
+        r"|number))?[.:= ]{1,4}(?:\+|\(?0|\(?[2-9])[\d ()./-]{6,18}\d)(?![\w.])",
+        ("+", "tel", "phone", "mobil", "cell", "handy", "fax", "whatsapp", "signal"), _is_phone,
+        in_answers=False),
+    Pattern("id.iban", "person", "bank account (IBAN)", "It is a person's account.",
+        r"(?i)(?<![a-z0-9])[a-z]{2}\d{2}(?:[ -]?[a-z0-9]{4}){2,7}(?:["
+        r" -]?[a-z0-9]{1,3})?(?![a-z0-9])",
+        (), _is_iban),
+    Pattern("id.place", "person", "coordinates of a place", "They show where someone lives.",
+        r"(?<![\d.])[-+]?\d{1,2}\.\d{4,8}\u00b0?[ ]?[NS]?,["
+        r" ]{0,2}[-+]?1?\d{1,2}\.\d{4,8}(?![\d.])", (".",),
+        in_answers=False),
     Pattern("id.shell_prompt", "user", "shell prompt or copy target (name@host:)",
         "It contains a login and a host name.",
         _left(r"\w.@-") + r"(?P<v>[A-Za-z_][\w-]{0,31}@[A-Za-z0-9][A-Za-z0-9-]{0,62}):(?=[~/])",
@@ -334,8 +506,24 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)(?:(?<![\w.-])/(?:mnt/|cygdrive/)?[a-z]/Users/|\\wsl(?:\$|\.localhost)[\\/]{1,4}"
         r"[^\\/\s]{1,40}[\\/]{1,4}home[\\/]{1,4})" + _NAME, ("/users/", "wsl"), _is_named_person),
     Pattern("id.home_posix", "user", "home folder on Linux or macOS", "It contains a login name.",
-        _left(r"\w.-") + r"/(?:(?:var/|usr/|export/)?home|Users)/" + _NAME, ("/home/", "/users/"),
-        _is_named_person),
+        _left(r"\w.-") + r"/(?:(?:var/|usr/|export/|data/|nfs/|net/|mnt/)?home\d?|Users|u|people)/"
+        + _NAME, ("/home", "/users/", "/u/", "/people/"), _is_named_person),
+    Pattern("id.mount", "user", "disk or shared folder that is named after someone",
+        "It contains a login name or the name of a disk.",
+        _left(r"\w.-") + r"/(?:(?:run/)?media|Volumes|mnt/[a-z0-9]{1,16}|(?:mnt/)?(?:data|scratch"
+        r"|storage|nfs|work|shared|lustre|gpfs|export))/(?P<v>[A-Za-z][A-Za-z.-]{2,31})(?=/)",
+        ("/media/", "/volumes/", "/mnt/", "/data/", "/scratch/", "/storage/", "/nfs/", "/work/",
+        "/shared/", "/lustre/", "/gpfs/", "/export/"), _is_own_folder, in_answers=False),
+    Pattern("id.drive", "user", "folder of a Windows drive that is named after someone",
+        "It contains a login name.",
+        r"(?<![A-Za-z0-9])[D-Zd-z]:[\\/]{1,4}(?P<v>[A-Za-z][A-Za-z]{2,31})(?=[\\/])", (":\\", ":/"),
+        _is_own_folder, in_answers=False),
+    Pattern("id.owner", "user", "owner in a list of files or in the output of id",
+        "It contains a login name.",
+        r"(?:[-dlcbps](?:[r-][w-][xsStT-]){3}[.+@]?\s{1,4}\d{1,6}\s{1,4}|\buid=\d{1,10}\()"
+        r"(?P<v>[A-Za-z_][\w.-]{1,31})", ("uid=", "r--", "r-x", "rw", "---"), _is_named_person),
+    Pattern("id.sid", "user", "Windows security identifier", "It identifies an account.",
+        r"\bS-1-5-21-\d{4,10}-\d{4,10}-\d{4,10}(?:-\d{3,6})?", ("s-1-5-21-",)),
     Pattern("id.home_windows", "user", "home folder on Windows", "It contains a login name.",
         r"(?i)(?:(?<![a-z0-9])|(?<=\\[nrt]))[a-z]:[\\/]{1,4}(?:Users|Documents and Settings)"
         r"[\\/]{1,4}(?P<v>\w[\w .@+-]{0,63}?(?=[\\/])|\w[\w.@+-]{0,63})",
@@ -350,12 +538,56 @@ PATTERNS: tuple[Pattern, ...] = (
         "It contains the name of a server in a private network.",
         r"(?<![\\\w:.])(?:(?P<json>\\{4})|\\{2})(?P<v>[A-Za-z0-9][\w.-]{1,62})"
         r"(?(json)\\{2}|\\)[A-Za-z0-9][\w$.-]{0,62}", ("\\\\",), _is_real_share),
+    Pattern("id.share", "host", "network share in an address or mount",
+        "It contains the name of a server in a private network.",
+        r"(?i)(?:\b(?:smb|cifs|nfs|afp|sftp|ftp|webdav|iscsi)://(?:[^\s/@]{1,64}@)?"
+        r"|(?<![\w:/.\"'*#-])//(?=[\w.-]{2,63}/[\w$])"
+        r"|\b(?:nfs|mount|rsync|scp|sshfs)\b[^\n:]{0,60}?\s(?=[a-z][\w.-]{2,62}:/))"
+        r"(?P<v>[a-z0-9][\w.-]{1,62})", ("://", "//", "nfs", "mount", "rsync", "scp", "sshfs"),
+        _is_real_share, in_answers=False),
     Pattern("id.host_local", "host", "name of a machine in a private network",
         "It shows how a home or company network is built.",
         r"(?i)" + _left("a-z0-9_.-") + r"(?:[a-z0-9-]{1,63}\.){1,8}(?:local|lan|home|internal|corp"
-        r"|localdomain|home\.arpa|fritz\.box|ts\.net|intranet)(?![a-z0-9_(\[-]|\.[a-z0-9])",
-        (".local", ".lan", ".home", ".internal", ".corp", ".fritz.box", ".ts.net", ".intranet"),
+        r"|localdomain|home\.arpa|fritz\.box|ts\.net|intranet|intra|priv|private)"
+        r"(?![a-z0-9_(\[-]|\.[a-z0-9])",
+        (".local", ".lan", ".home", ".internal", ".corp", ".fritz.box", ".ts.net",
+        ".intra", ".priv"),
         _is_own_host),
+    Pattern("id.tunnel", "host", "address of a tunnel or of dynamic DNS",
+        "It leads to a private machine.",
+        r"(?i)" + _left("a-z0-9_.-") + r"(?:[a-z0-9-]{1,63}\.){1,4}(?:ngrok(?:-free)?\.(?:io|app"
+        r"|dev)"
+        r"|trycloudflare\.com|cfargotunnel\.com|loca\.lt|lhr\.life|localhost\.run|serveo\.net"
+        r"|pinggy\.(?:io|link)|devtunnels\.ms|tunnelmole\.net|bore\.pub|zrok\.io|playit\.gg"
+        r"|gradio\.live|proxy\.runpod\.net|modal\.run|lambda-url\.[a-z0-9-]+\.on\.aws"
+        r"|tailnet\.ts\.net"
+        r"|duckdns\.org|no-ip\.\w+|ddns\.net|dynv6\.net|dyndns\.\w+|hopto\.org|zapto\.org"
+        r"|myfritz\.net|synology\.me|quickconnect\.to|myqnapcloud\.com|dedyn\.io|sytes\.net"
+        r"|app\.github\.dev|gitpod\.io|ngrok\.\w+)(?![a-z0-9-]|\.[a-z0-9])",
+        ("ngrok", "cloudflare", "cfargo", "loca.lt", "lhr.life", "localhost.run",
+        "serveo", "pinggy", "devtunnels", "tunnelmole", "bore.pub", "zrok", "playit", "gradio",
+        "runpod", "modal.run", "on.aws", "duckdns", "no-ip", "ddns", "dynv6", "dyndns", "hopto", "zapto", "myfritz",
+        "synology", "quickconnect", "qnap", "dedyn", "sytes", "github.dev", "gitpod")),
+    Pattern("id.host_service", "host", "host name with a port", "It leads to a private service.",
+        r"(?i)(?:" + _left(r"a-z0-9_./@:-") + r"|(?<=://))(?P<v>(?:[a-z0-9-]{1,63}\.){1,6}[a-z]{2,24})"
+        r":\d{2,5}(?![\w.])", (":",), _is_private_service, in_answers=False),
+    Pattern("id.host_bare", "host", "host name in an address or option",
+        "It is the name of a machine in a private network.",
+        r"(?i)(?:\b(?:https?|wss?|grpc|tcp|udp|unix|redis|postgres(?:ql)?|mysql|mongodb|amqp"
+        r"|mqtt|rtsp"
+        r"|ssh|vnc|rdp|telnet|ray|dask)://(?:[^\s/@]{1,64}@)?|(?<![\w-])--?(?:rpc|remote|host"
+        r"|server"
+        r"|url|addr|address|endpoint|master[_-]addr|rdzv[_-]endpoint|nnodes|H)[ =]{1,2}"
+        r"|\b(?:ssh|scp|sftp)\s(?:-\w\s(?:\S{1,40}\s)?){0,3}[\w.-]{1,64}@)"
+        r"(?P<v>[a-z][a-z0-9_-]{1,62})(?=[:/\s\"',;)?]|$)",
+        ("://", "--rpc", "--remote", "-host", "--server", "--url", "addr", "endpoint",         "-h ", "ssh ", "scp ", "sftp "), _is_bare_host, in_answers=False),
+    Pattern("id.host_numbered", "host", "numbered machine of a company",
+        "It shows how a company's network is built.",
+        r"(?i)" + _left("a-z0-9_.-") + r"(?:gpu|node|srv|server|host|ws|pc|nb|lt|dev|build|ci"
+        r"|nas|dgx"
+        r"|hpc|compute|worker|login|head|vm|esx|k8s|ml|ai|rig|box|lab|cn|n)[-_]?\d{1,4}[a-z]?"
+        r"\.(?:[a-z0-9-]{1,63}\.){1,5}[a-z]{2,24}(?![\w-]|\.[a-z0-9]|\()", (".",),
+        _is_private_service, in_answers=False),
     Pattern("id.host_default", "host", "default host name of Windows",
         "It is unique to one machine.",
         r"(?i)" + _left("a-z0-9-") + r"(?:(?:desktop|laptop|win)-(?P<suffix>[a-z0-9]{7,11})"
@@ -371,8 +603,18 @@ PATTERNS: tuple[Pattern, ...] = (
         "s-workst"), _is_owned_device),
     Pattern("id.mac", "hardware-id", "MAC address or BSSID",
         "It identifies a device, and that of an access point maps to a place.",
-        r"(?i)(?<![0-9a-f:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![0-9a-f:-])", (),
+        r"(?i)(?:(?<![0-9a-f:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![0-9a-f:-])"
+        r"|(?<![\w.])[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}(?![\w.])"
+        r"|(?<=mac)[ :=_-]{1,3}(?:addr(?:ess)?[ :=]{1,3})?[0-9a-f]{12}(?![0-9a-f]))", (),
         _is_real_mac),
+    Pattern("id.fingerprint", "hardware-id", "fingerprint of an SSH key",
+        "It identifies a machine or person on every server.",
+        r"\b(?:SHA256:[A-Za-z0-9+/]{43}|MD5:(?:[0-9a-f]{2}:){15}[0-9a-f]{2})", ("sha256:", "md5:")),
+    Pattern("id.account", "hardware-id", "account number of a cloud", "It identifies its owner.",
+        r"\barn:aws[a-z-]{0,10}:[a-z0-9-]{2,32}:[a-z0-9-]{0,20}:(?P<v>\d{12}):", ("arn:aws",),
+        _is_real_identifier),
+    Pattern("id.imei", "hardware-id", "IMEI", "It identifies one device.",
+        r"(?i)\bIMEI(?:[ /]?SV)?[ :=#]{1,4}(?P<v>\d[\d -]{13,19}\d)", ("imei",)),
     Pattern("id.gpu_uuid", "hardware-id", "GPU or MIG UUID",
         "It is unique to one board, permanently.", _L + r"(?:GPU|MIG)-" + _UUID, ("gpu-", "mig-")),
     Pattern("id.machine_id", "hardware-id", "machine, board, boot or disk id",
@@ -386,9 +628,10 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("id.serial", "hardware-id", "serial number, service or asset tag",
         "Makers and shops know who bought it.",
         r"(?i)(?<![a-z0-9])(?:serial|(?:ioplatform|board|chassis|disk|system|product)[_ -]?serial"
-        r"|service[_ -]?tag|asset[_ -]?tag)(?:[_ -]?(?:number|num|no)\b[\"']?[\s:=#]{1,6}[\"']?"
+        r"|service[_ -]?tag|asset[_ -]?tag|express[_ -]?service[_ -]?code|s/n|sn"
+        r"|inventory)(?:[_ -]?(?:number|num|no)\b[\"']?[\s:=#]{1,6}[\"']?"
         r"|[\"']?\s{0,3}[:=#]\s{0,3}[\"']?)(?P<v>[a-z0-9][a-z0-9-]{5,39})",
-        ("serial", "service", "asset"), _is_real_identifier),
+        ("serial", "service", "asset", "s/n", "sn", "inventory"), _is_real_identifier),
     Pattern("id.ssid", "network", "name of a wireless network", "It can be looked up on a map.",
         r"(?i)(?<![a-z0-9])(?:b?ssid|wi-?fi[_ -]?(?:name|network))[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
         r"(?!(?:null|none|unknown|redacted)\b)(?P<v>[^\s\"'\r\n,{}\[\]][^\"'\r\n,}]{0,31})",
@@ -400,4 +643,12 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern("net.ipv6", "address", "IPv6 address (local, VPN, link-local, public)",
         "It shows where a machine is; many contain its MAC address.",
         _left("0-9A-Za-z:.") + rf"[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}"
-        r"(?:%[A-Za-z0-9]{1,15})?(?![0-9A-Za-z:])", (":",), _is_ipv6))
+        r"(?:%[A-Za-z0-9]{1,15})?(?![0-9A-Za-z:])", (":",), _is_ipv6),
+    Pattern("id.card", "person", "number of a payment card", "It can be charged.",
+        r"(?<![\d.-])(?:[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}"
+        r"|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\d.-])",
+        (), _is_card, in_answers=False),
+    Pattern("key.opaque", "key", "long random text",
+        "Keys of unknown vendors look like this.",
+        r"(?<![A-Za-z0-9+/=_-])(?:[A-Za-z0-9]{1,12}[_-]){0,3}(?P<v>[A-Za-z0-9]{24,120})"
+        r"(?![A-Za-z0-9+/])", (), _is_dense, in_answers=False))
