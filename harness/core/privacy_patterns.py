@@ -566,8 +566,9 @@ PATTERNS: tuple[Pattern, ...] = (
         r"|app\.github\.dev|gitpod\.io|ngrok\.\w+)(?![a-z0-9-]|\.[a-z0-9])",
         ("ngrok", "cloudflare", "cfargo", "loca.lt", "lhr.life", "localhost.run",
         "serveo", "pinggy", "devtunnels", "tunnelmole", "bore.pub", "zrok", "playit", "gradio",
-        "runpod", "modal.run", "on.aws", "duckdns", "no-ip", "ddns", "dynv6", "dyndns", "hopto", "zapto", "myfritz",
-        "synology", "quickconnect", "qnap", "dedyn", "sytes", "github.dev", "gitpod")),
+        "runpod", "modal.run", "on.aws", "duckdns", "no-ip", "ddns", "dynv6", "dyndns", "hopto",
+        "zapto",
+        "myfritz", "synology", "quickconnect", "qnap", "dedyn", "sytes", "github.dev", "gitpod")),
     Pattern("id.host_service", "host", "host name with a port", "It leads to a private service.",
         r"(?i)(?:" + _left(r"a-z0-9_./@:-") + r"|(?<=://))(?P<v>(?:[a-z0-9-]{1,63}\.){1,6}[a-z]{2,24})"
         r":\d{2,5}(?![\w.])", (":",), _is_private_service, in_answers=False),
@@ -580,7 +581,8 @@ PATTERNS: tuple[Pattern, ...] = (
         r"|url|addr|address|endpoint|master[_-]addr|rdzv[_-]endpoint|nnodes|H)[ =]{1,2}"
         r"|\b(?:ssh|scp|sftp)\s(?:-\w\s(?:\S{1,40}\s)?){0,3}[\w.-]{1,64}@)"
         r"(?P<v>[a-z][a-z0-9_-]{1,62})(?=[:/\s\"',;)?]|$)",
-        ("://", "--rpc", "--remote", "-host", "--server", "--url", "addr", "endpoint",         "-h ", "ssh ", "scp ", "sftp "), _is_bare_host, in_answers=False),
+        ("://", "--rpc", "--remote", "-host", "--server", "--url", "addr", "endpoint",
+        "-h ", "ssh ", "scp ", "sftp "), _is_bare_host, in_answers=False),
     Pattern("id.host_numbered", "host", "numbered machine of a company",
         "It shows how a company's network is built.",
         r"(?i)" + _left("a-z0-9_.-") + r"(?:gpu|node|srv|server|host|ws|pc|nb|lt|dev|build|ci"
