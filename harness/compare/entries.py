@@ -22,8 +22,8 @@ LARGEST = 1e15                # of any number; published ones are far smaller
 
 # Title by name: summaries under a cell's `metrics`, or values of the cell itself.
 NUMBERS = {name: metric_definitions.METRICS[name].title for name in (
-    "decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "tpot_ms", "lane_efficiency_ratio",
-    "e2el_ms", "output_token_throughput_tokens_per_s")}
+    "decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "tpot_ms",
+    "output_token_throughput_tokens_per_s", "speedup_ratio")}
 
 
 # Numbers of a whole run by their places in `headlines` of metadata.json.
@@ -251,7 +251,10 @@ def _shared(value: Any) -> Any:
 
 
 def _numbers(cell: Any) -> Iterator[tuple[str, float]]:
-    for name in NUMBERS:
+    """The numbers that are known, without those that the client itself determined."""
+    bound = metric_definitions.bound_metrics(
+        field(cell, "verdicts.client_bound.reasons", TEXTS))
+    for name in (name for name in NUMBERS if name not in bound):
         is_summary = name in metric_definitions.CALL_METRICS
         value = field(cell, f"metrics.{name}.median" if is_summary else name, NUMBER_OR_NULL)
         if value is not None:

@@ -33,8 +33,10 @@ class Run:
         submission, phases = self.member.submission, {
             member.entry.phase: member for member in members}
         alone = [phases[name] for name in defs.ONE_LANE_PHASES if name in phases]
-        reasons = {reason: None for member in alone
-                   for reason in refusals(submission, member.entry)}
+        refused = [refusals(submission, member.entry) for member in alone]
+        # Phases with a flag are not part of the headline, unless all of them have one.
+        reasons = {reason: None for of in refused for reason in of
+                   if reason not in defs.FLAGS or all(refused)}
         if not alone:
             reasons["no phase with one lane was run"] = None
         self.reasons = tuple(reasons)

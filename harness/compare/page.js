@@ -494,8 +494,8 @@ function cellsTable(detail) {
       h("span", { class: "sub" }, `${digits(low)}–${digits(high)}`));
   };
   const lanes = (cell) => (cell.lanes > 1 ? [h("br"), h("span", { class: "sub" },
-    `${cell.lanes} lanes: ${digits(cell.throughput)} tokens/s together, efficiency ` +
-    `${digits(cell.lane_efficiency)}`)] : null);
+    `${cell.lanes} lanes: ${digits(cell.throughput)} tokens/s together, ${digits(cell.speedup)} ` +
+    "of one lane")] : null);
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers by phase" },
     h("table", { class: "plain" },
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, several ? "model, phase" : "phase"),

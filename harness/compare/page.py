@@ -140,8 +140,8 @@ def page_data(rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row], left_o
 
 
 def _about(name: str) -> list[str]:
-    title = entries.NUMBERS[name].rpartition(" ")[0] if name != "lane_efficiency_ratio" else \
-        "lane efficiency"
+    title = entries.NUMBERS[name]
+    title = title.rpartition(" ")[0] if title.endswith((" ms", " tok/s")) else title
     metric = metric_definitions.METRICS[name]
     return [title, metric.unit, metric.direction, metric.text]
 
@@ -234,7 +234,7 @@ def _cell(cell: Json) -> Json:
     return {"model": cell["model"], "phase": cell["phase"], "lanes": cell["lanes"],
             "ok": cell["ok"], "failed": cell["failed"], "planned": cell["planned"],
             "outcomes": cell["outcomes"], "numbers": spreads,
-            "lane_efficiency": cell["lane_efficiency_ratio"],
+            "speedup": cell["speedup_ratio"],
             "throughput": cell["output_token_throughput_tokens_per_s"],
             "checks": [cell["checks"]["passed"], cell["checks"]["total"]],
             "nulls": {short: cell["null_reasons"][name] for short, name in
@@ -305,7 +305,7 @@ def _calls(summary: Json, calls: Sequence[Any], models: Sequence[str],
 
 
 def _gaps(summary: Json, calls: Sequence[Any], models: Sequence[str]) -> Iterator[list[Any]]:
-    """[model, phase, lanes, first bin, counts, n, median ms, longest ms, stamp error p99 µs] of
+    """[model, phase, lanes, first bin, counts, n, median ms, longest ms, stamp error µs] of
     each cell's gaps between reads of text."""
     for cell in summary["cells"]:
         gaps = [gap for call in calls if (call["model"], call["phase"]) == (
@@ -316,7 +316,7 @@ def _gaps(summary: Json, calls: Sequence[Any], models: Sequence[str]) -> Iterato
         first, counts = histogram(gaps)
         yield [models.index(cell["model"]), list(suites.PHASES).index(cell["phase"]),
                cell["lanes"], first, counts, len(gaps), _drawn(metrics.median(gaps) / 1000),
-               _drawn(max(gaps) / 1000), cell["verdicts"]["client_bound"]["error_p99_us"]]
+               _drawn(max(gaps) / 1000), cell["verdicts"]["client_bound"]["error_p50_us"]]
 
 
 BIN_EDGES_US = tuple(10 ** (i / BINS_PER_DECADE) for i in range(9 * BINS_PER_DECADE))

@@ -238,8 +238,8 @@ TEXTS: dict[str, Callable[[Row], Any]] = {
     "checks": lambda row: -(row.passed / row.checked if row.checked else -1),
 }
 SHORT = {"decode": "decode_tokens_per_s", "prefill": "prefill_tokens_per_s", "ttft": "ttft_ms",
-         "tpot": "tpot_ms", "lanes": "lane_efficiency_ratio", "e2el": "e2el_ms",
-         "throughput": "output_token_throughput_tokens_per_s"}
+         "tpot": "tpot_ms", "lanes": "output_token_throughput_tokens_per_s",
+         "speedup": "speedup_ratio"}
 SORTS = (*SHORT, *TEXTS)
 
 

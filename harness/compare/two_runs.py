@@ -6,14 +6,12 @@
 Verdicts are on four quantities only, because each further one adds false alarms: decode rate and
 TTFT over the one-lane phases, throughput of the lanes, and prefill of long prompts. Each run is one
 number, the median over its questions of log(value / value of side A); verdicts.difference judges
-these numbers. Decode rate and TPOT are over the chunks that all answers to a question have: the
-longer an answer gets, the slower is each token, and no two runs' answers are equally long.
+these numbers.
 """
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import verdicts
@@ -43,7 +41,7 @@ ALL = frozenset((*COMPARED, LANES_METRIC))
 FIRST_TOKEN = frozenset(("ttft_ms", "e2el_ms", "prefill_tokens_per_s"))
 RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s", LANES_METRIC))
 SPOILS = {
-    "truncated": ALL, "cached_prefill": FIRST_TOKEN, "client_bound": ALL, "suspended": ALL,
+    "truncated": ALL, "cached_prefill": FIRST_TOKEN, "busy_host": ALL,
     "hidden_reasoning": ALL, "usage_implausible": RATES, "tokens_from_chunks": RATES,
     "not_streamed": ALL, "model_mismatch": ALL, "survivors": ALL,
     # Waiting is true, but it compares slots, not speed.
@@ -56,53 +54,34 @@ class PairingError(Exception):
 
 
 class Run(NamedTuple):
-    """One run: its manifest, its calls that count, and its run_summary.summarize_run."""
+    """One run: its manifest, its latest calls, run_summary.summarize_run and call_numbers."""
 
     manifest: Any
     calls: Sequence[CallFinished]
     summary: Json
+    numbers: dict[str, Json]
     corrections: Sequence[str] = ()       # why maintainers say that it is not to be compared
 
 
 def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished],
            corrections: Sequence[str] = ()) -> Run:
     """A Run from the results of ledger.load_run and ledger.latest_calls."""
-    return Run(manifest, calls, run_summary.summarize_run(manifest, events), corrections)
+    return Run(manifest, calls, run_summary.summarize_run(manifest, events),
+               run_summary.call_numbers(manifest, events), corrections)
 
 
 # --- per question --------------------------------------------------------------------------------
-def question_values(run: Run, cell: Json, shared: Mapping[str, int]) -> Values:
-    """{question: {metric: median over the repeats}} of a cell's answered calls.
-
-    shared: {question: number of gaps to use for decode rate and TPOT}.
-    """
-    trust_usage = cell["output_tokens_source"] != "chunks"
+def question_values(run: Run, cell: Json) -> Values:
+    """{question: {metric: median over the repeats}} of a cell's measured calls."""
     found: dict[str, list[Json]] = {}
-    for call in _answered(run, (cell["model"], cell["phase"])):
-        numbers = metrics.call_metrics(call, trust_usage)
-        found.setdefault(call["question_id"], []).append(
-            _over_shared(numbers, metrics.early_speed(call, shared[call["question_id"]])))
+    for call in _measured(run, (cell["model"], cell["phase"])):
+        found.setdefault(call["question_id"], []).append(run.numbers[call["cell_id"]])
     return {question: _medians(numbers) for question, numbers in found.items()}
 
 
-def _over_shared(numbers: Json, speed: float) -> Json:
-    rate, tpot_ms = numbers["decode_tokens_per_s"], numbers["tpot_ms"]
-    return {**numbers, "decode_tokens_per_s": None if rate is None else rate * speed,
-            "tpot_ms": None if tpot_ms is None else tpot_ms / speed}
-
-
-def shared_gaps(cells: Iterable[tuple[Run, Json]]) -> dict[str, int]:
-    """{question: number of gaps between chunks that all of its answers have}."""
-    found: dict[str, int] = {}
-    for run, cell in cells:
-        for call in _answered(run, (cell["model"], cell["phase"])):
-            gaps, question = metrics.gaps_count(call), call["question_id"]
-            found[question] = min(gaps or sys.maxsize, found.get(question, sys.maxsize))
-    return found
-
-
-def _answered(run: Run, key: Key) -> list[CallFinished]:
-    return [c for c in run.calls if (c["model"], c["phase"]) == key and c["outcome"] == "ok"]
+def _measured(run: Run, key: Key) -> list[CallFinished]:
+    return [c for c in run.calls
+            if (c["model"], c["phase"]) == key and c["cell_id"] in run.numbers]
 
 
 def _medians(numbers: Sequence[Json]) -> dict[str, float]:
@@ -116,10 +95,28 @@ def _texts(runs: Sequence[Run], key: Key) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     field = "prompt" if key[1] in metric_definitions.GROWING_PHASES else "messages_sha256"
     for run in runs:
-        for call in _answered(run, key):
+        for call in _measured(run, key):
             request: Any = call["request"]
             found.setdefault(call["question_id"], set()).add(request[field])
     return found
+
+
+def ratio_summary(pairs: Iterable[tuple[Optional[float], Optional[float]]]) -> Json:
+    """{"n", "left_out", "median", "ci_low", "ci_high"} of b / a over pairs (a, b) of questions.
+
+    Pairs with a None or a value that is not positive are left out and counted. The median of an
+    even number is the geometric mean of the two in the middle, so that swapping the runs inverts
+    it.
+    """
+    all_pairs = list(pairs)
+    ratios = sorted(b / a for a, b in all_pairs if a and b and a > 0 and b > 0)
+    n = len(ratios)
+    ranks = metrics.median_interval_ranks(n)
+    middle = math.sqrt(ratios[(n - 1) // 2]) * math.sqrt(ratios[n // 2]) if n else None
+    return {"n": n, "left_out": len(all_pairs) - n,
+            "median": metrics.round_sig(ratios[n // 2] if n % 2 else middle),
+            "ci_low": metrics.round_sig(ratios[ranks[0] - 1]) if ranks else None,
+            "ci_high": metrics.round_sig(ratios[ranks[1] - 1]) if ranks else None}
 
 
 # --- common models and options -------------------------------------------------------------------
@@ -224,19 +221,22 @@ def _phase(pair: tuple[str, str], name: str, left: list[tuple[Run, Json]],
     prompts = [_texts([run for run, _ in side], (model, name))
                for side, model in zip((left, right), pair)]
     asked = [q for q in prompts[0] if len(prompts[0][q] | prompts[1].get(q, set())) == 1]
-    shared = shared_gaps([*left, *right])
     lanes = {cell["lanes"] for _, cell in (*left, *right)}
     refusals = [*found, *([f"lanes are {' and '.join(map(str, sorted(lanes)))}"]
                           if len(lanes) > 1 else [])]
     flags = [{flag for _, cell in side for flag in cell["flags"]} for side in (left, right)]
     by_design = {"cached_prefill"} & flags[0] & flags[1] \
         if name in metric_definitions.GROWING_PHASES else set()
+    bound = metric_definitions.bound_metrics(
+        reason for _, cell in (*left, *right)
+        for reason in cell["verdicts"]["client_bound"]["reasons"])
     spoilt = {metric: "; ".join([*refusals, *(
         flag for flag in metric_definitions.ordered_flags((flags[0] | flags[1]) - by_design)
-        if metric in SPOILS.get(flag, ()))]) for metric in ALL}
+        if metric in (bound if flag == "client_bound" else SPOILS.get(flag, ())))])
+        for metric in ALL}
     return Phase(name, (left, right), (
-        [question_values(run, cell, shared) for run, cell in left],
-        [question_values(run, cell, shared) for run, cell in right]),
+        [question_values(run, cell) for run, cell in left],
+        [question_values(run, cell) for run, cell in right]),
         {metric: why for metric, why in spoilt.items() if why}, asked,
         [q for q in prompts[0] if q in prompts[1] and q not in asked],
         metric_definitions.ordered_flags(flags[0] | flags[1]))
@@ -257,7 +257,7 @@ def _ratios(phase: Phase) -> Iterable[Json]:
                "questions_changed": phase.changed,
                **{name: metrics.round_sig(metrics.median(p[i] or 0 for p in whole))
                   if whole else None for i, name in enumerate(("median_a", "median_b"))},
-               "ratio": metrics.ratio_summary((p[0], p[1]) for p in pairs),
+               "ratio": ratio_summary((p[0], p[1]) for p in pairs),
                "not_comparable": phase.spoilt.get(metric), "flags": phase.flags}
 
 
@@ -349,8 +349,7 @@ def _busy(phases: Sequence[Phase]) -> Optional[str]:
 # --- as text -------------------------------------------------------------------------------------
 LEGEND = ("B / A with its 95 % interval over runs, which assumes a spread of 3 % between runs (5 % "
           "for lanes) until the runs show it. hint: fewer than 3 runs on a side. Below: medians by "
-          "phase and the median of the questions' ratios, without a verdict. Decode rate and TPOT "
-          "are over the chunks that all answers to a question have.")
+          "phase and the median of the questions' ratios, without a verdict.")
 
 
 def render_sides(found: Json, width: int) -> str:

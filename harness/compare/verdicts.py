@@ -15,7 +15,7 @@ from core import metric_definitions, metrics
 
 PRIOR_FREEDOM = 4
 PRIOR_RATIO = 0.03            # standard deviation of log values between runs of one machine
-PRIOR_RATIOS = {"output_token_throughput_tokens_per_s": 0.05, "lane_efficiency_ratio": 0.05}
+PRIOR_RATIOS = {"output_token_throughput_tokens_per_s": 0.05, "speedup_ratio": 0.05}
 MIN_DIFFERENCE = math.log(metric_definitions.DIFFERENT_RATIO)
 MIN_CONFIRMING_RUNS = 3
 # One-sided probabilities: of the interval, of verdicts on four quantities, of ranks among rows.

@@ -166,7 +166,7 @@ def _models(document: Metadata) -> str:
 
 def _results(document: Metadata) -> str:
     titles = ("phase", "calls", *(title for title, _ in TABLE_METRICS),
-              "lane efficiency", "checks", "flags")
+              "all lanes tok/s", "checks", "flags")
     parts = []
     for model in dict.fromkeys(cell["model"] for cell in document["cells"]):
         rows = [_result_row(cell) for cell in document["cells"] if cell["model"] == model]
@@ -179,7 +179,8 @@ def _result_row(cell: Cell) -> list[str]:
     return [cell["phase"] + (" (cold)" if cell["cold"] else ""),
             f"{cell['ok']}/{cell['ok'] + cell['failed']}",
             *(with_interval(summaries[name]) for _, name in TABLE_METRICS),
-            format_number(cell["lane_efficiency_ratio"]) if cell["lanes"] > 1 else "",
+            f"{format_number(cell['output_token_throughput_tokens_per_s'])} on {cell['lanes']}; "
+            f"{result_tables.speedup_text(cell)}" if cell["lanes"] > 1 else "",
             f"{checks['passed']}/{checks['total']}" if checks["total"] else "",
             ", ".join(map(_code, cell["flags"]))]
 

@@ -4,46 +4,69 @@ A pure function of the ledger, like all of core/metrics. A number that was not m
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional, cast
 
 from core import metric_definitions as defs
 from core import metrics, records, resources
+from core.resources import Calls
 
 
-def of_model(model: str, phases: Mapping[str, resources.Calls], cells: Iterable[records.Cell],
+def of_model(model: str, calls: Calls, cells: Sequence[records.Cell],
              samples: Sequence[records.HostSampled]) -> records.Headline:
-    """phases: the model's answered calls with their metrics.call_metrics; cells: the model's."""
-    numbers = {name: [one for _, one in calls] for name, calls in phases.items()}
-    short = [m for phase in defs.ONE_LANE_PHASES for m in numbers.get(phase, ())]
-    long = numbers.get(defs.LONG_PHASE, ())
-    own = list(cells)
+    """calls: the model's measured ones, in their order; cells: the model's.
+
+    Of the one-lane phases only those that are ranked count, unless none is. A metric that the
+    client itself determined is left out.
+    """
+    own = {cell["phase"]: cell for cell in cells}
+    short = [own[phase] for phase in defs.ONE_LANE_PHASES if phase in own]
+    short = [cell for cell in short if not any(
+        defs.FLAGS[flag].unrankable for flag in cell["flags"])] or short
+    long = [own[phase] for phase in (defs.LONG_PHASE,) if phase in own]
+    lanes = own.get(defs.LANES_PHASE)
+    phases = {phase: [pair for pair in calls if pair[0]["phase"] == phase] for phase in own}
     found: Any = {
         "model": model,
-        "decode_tokens_per_s": _summary(short, "decode_tokens_per_s"),
-        "ttft_ms": _summary(short, "ttft_ms"), "prompt_tokens": _median(short, "prompt_tokens"),
-        "prefill_tokens_per_s": _summary(long, "prefill_tokens_per_s"),
-        "long_ttft_ms": _summary(long, "ttft_ms"),
-        "long_prompt_tokens": _median(long, "prompt_tokens"),
-        "lanes": next(map(_lanes, (cell for cell in own if cell["phase"] == defs.LANES_PHASE)),
-                      None),
-        "checks_passed": sum(cell["checks"]["passed"] for cell in own),
-        "checks_count": sum(cell["checks"]["total"] for cell in own),
+        "decode_tokens_per_s": _summary(calls, short, "decode_tokens_per_s"),
+        "ttft_ms": _summary(calls, short, "ttft_ms"),
+        "prompt_tokens": _median(calls, short, "prompt_tokens"),
+        "prefill_tokens_per_s": _summary(calls, long, "prefill_tokens_per_s"),
+        "long_ttft_ms": _summary(calls, long, "ttft_ms"),
+        "long_prompt_tokens": _median(calls, long, "prompt_tokens"),
+        "lanes": _lanes(lanes) if lanes else None,
+        "drift_ratio": metrics.drift_ratio([
+            one["decode_tokens_per_s"] for call, one in calls
+            if call["phase"] in defs.ONE_LANE_PHASES and one["decode_tokens_per_s"] is not None]),
+        "checks_passed": sum(cell["checks"]["passed"] for cell in cells),
+        "checks_count": sum(cell["checks"]["total"] for cell in cells),
         **resources.of_model(phases, samples)}
     return cast(records.Headline, found)
 
 
-def _summary(numbers: Iterable[metrics.Numbers], name: str) -> Optional[records.Summary]:
-    found = metrics.summarize(one[name] for one in numbers)
-    return found if found["n"] else None
+def _bound(cell: records.Cell, name: str) -> bool:
+    return name in defs.bound_metrics(cell["verdicts"]["client_bound"]["reasons"])
 
 
-def _median(numbers: Iterable[metrics.Numbers], name: str) -> Optional[float]:
-    return metrics.round_sig(metrics.median_or_none(
-        one[name] for one in numbers if one[name] is not None))
+def _values(calls: Calls, cells: Iterable[records.Cell], name: str) -> list[float]:
+    phases = {cell["phase"] for cell in cells if not _bound(cell, name)}
+    return [one[name] for call, one in calls
+            if call["phase"] in phases and one[name] is not None]
+
+
+def _summary(calls: Calls, cells: Iterable[records.Cell],
+             name: str) -> Optional[records.Summary]:
+    values = _values(calls, cells, name)
+    return metrics.summarize(values) if values else None
+
+
+def _median(calls: Calls, cells: Iterable[records.Cell], name: str) -> Optional[float]:
+    return metrics.round_sig(metrics.median_or_none(_values(calls, cells, name)))
 
 
 def _lanes(cell: records.Cell) -> records.LanesHeadline:
+    rate, speedup = "output_token_throughput_tokens_per_s", "speedup_ratio"
     return {"phase": cell["phase"], "lanes_count": cell["lanes"],
-            "output_token_throughput_tokens_per_s": cell["output_token_throughput_tokens_per_s"],
-            "speedup_ratio": None}
+            "output_token_throughput_tokens_per_s": None if _bound(cell, rate) else
+            cell["output_token_throughput_tokens_per_s"],
+            "speedup_ratio": None if _bound(cell, speedup) else cell["speedup_ratio"]}

@@ -5,7 +5,6 @@ functions; none of them computes a number of its own. metric_definitions describ
 
     summarize           n, median, quartiles, exact interval and tails of some values
     call_metrics        the numbers of one call_finished line
-    ratio_summary       two runs, question by question; `verdict` says which is faster
 
 Rules for all of them:
 * A value that cannot be computed is None with a reason; never 0, never infinite.
@@ -19,8 +18,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from math import fsum, isfinite, sqrt
-from typing import Any, Literal, Optional, Union
+from math import isfinite
+from typing import Any, Literal, NamedTuple, Optional, Union
 
 from core import metric_definitions as defs
 from core import records, usage
@@ -226,10 +225,19 @@ def counts_as_cached(cached: Optional[int], prompt: Optional[int]) -> bool:
 
 
 # --- one call: its numbers -----------------------------------------------------------------------
+class Cache(NamedTuple):
+    """What other lines of the ledger say of a call's cached tokens: their number, derived from the
+    turn before, and why one that the server does not report may not be read as 0.
+    """
+
+    derived_tokens: Optional[int] = None
+    unknown: Optional[str] = None
+
+
 def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: bool = True,
-                 reloaded: bool = False) -> Numbers:
-    """All CALL_METRICS of one call, unrounded, with `output_tokens_source` and `null_reasons`
-    {metric: why it is None}.
+                 reloaded: bool = False, cache: Optional[Cache] = None) -> Numbers:
+    """All CALL_METRICS of one call, unrounded, with `output_tokens_source`, `cached_tokens_source`
+    and `null_reasons` {metric: why it is None}.
 
     trust_usage False counts chunks even if usage looks usable, because other calls of the cell
     have no usage or all have the same; trust_prompt False leaves out the prompt's tokens.
@@ -238,21 +246,25 @@ def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: boo
     """
     from_usage = trust_usage and usage_is_usable(call)
     hidden = from_usage and has_hidden_reasoning(call)
-    chunks, tokens = len(chunk_times_us(call)), _output_tokens(call, from_usage)
+    chunks, tokens = len(chunk_times_us(call)), output_tokens(call, trust_usage)
     prompt = token_counts(call).prompt if trust_prompt else None
     no_prompt = NO_PROMPT_TOKENS if trust_prompt else "the server reports the same in every call"
     is_load = reloaded or call["cold"] and call["phase"] != "hello"
     ttft = (None, LOADED) if is_load else _mark_ms(call, "first_token_us")
-    tpot = _tpot_ms(call, tokens, hidden)
+    derived, unknown = cache or Cache(None, EARLIER_TURNS if is_later_turn(call) else None)
+    tpot, step = _tpot_ms(call, tokens, hidden), _step_ms(call, tokens, hidden)
+    reported = token_counts(call).cached
+    cached = derived if reported is None else reported
     gaps = icl_gaps_us(call)
     no_gaps = (None, _mark_ms(call, "first_token_us")[1] or "no gap between separate reads")
     found: dict[str, Result] = {
         "ttft_ms": ttft,
         "ttfo_ms": (None, LOADED) if is_load else _mark_ms(call, "first_answer_us"),
         "tpot_ms": tpot,
-        "decode_tokens_per_s": _decode_rate(tokens[0], tpot),
-        "prefill_tokens_per_s": _prefill_rate(call, prompt, ttft, hidden) if prompt else
-        (None, ttft[1] or no_prompt),
+        "decode_tokens_per_s": _decode_rate(call, step),
+        "answer_tokens_per_s": (1000 / tpot[0], None) if tpot[0] else tpot,
+        "prefill_tokens_per_s": _prefill_rate(prompt, cached, unknown, ttft, step)
+        if prompt else (None, ttft[1] or no_prompt),
         "icl_ms": (median(gaps) / 1000, None) if gaps else no_gaps,
         "icl_max_ms": (max(gaps) / 1000, None) if gaps else no_gaps,
         "e2el_ms": ((None, f"the call did not complete ({call['outcome']})")
@@ -260,17 +272,27 @@ def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: boo
                     _mark_ms(call, "last_token_us")),
         "output_tokens": tokens,
         "prompt_tokens": (prompt or None, no_prompt),
-        "cached_tokens": (token_counts(call).cached, "the server tells nothing of a cache"),
+        "cached_tokens": (cached, unknown or "the server does not report cached tokens"),
         "coalesced_ratio": (shared_chunks(call) / chunks if chunks else None, no_gaps[1]),
     }
-    source = "usage" if from_usage else "chunks"
     return {**{name: value for name, (value, _) in found.items()},
-            "output_tokens_source": None if tokens[0] is None else source,
+            "output_tokens_source": None if tokens[0] is None else
+            "usage" if from_usage else "chunks",
+            "cached_tokens_source": None if cached is None else
+            "derived" if reported is None else "server",
             "null_reasons": {name: why for name, (value, why) in found.items() if value is None}}
 
 
+def is_later_turn(call: CallFinished) -> bool:
+    """Whether the prompt of a growing conversation contains the turns before it."""
+    return call["phase"] in defs.GROWING_PHASES and call["request"]["messages_count"] > 1
+
+
+EARLIER_TURNS = "cached tokens are not reported, and earlier turns may be cached"
 NO_PROMPT_TOKENS = "the server does not report prompt_tokens"
 LOADED = "the model was loaded during this call"
+HIDDEN = "hidden reasoning: not all counted tokens were streamed"
+AT_ONCE = "all text arrived at once"
 
 
 def _mark_ms(call: CallFinished,
@@ -286,7 +308,9 @@ def _mark_ms(call: CallFinished,
     return None, timing["ttft_null_reason"] or "no text arrived"
 
 
-def _output_tokens(call: CallFinished, from_usage: bool) -> Result:
+def output_tokens(call: CallFinished, trust_usage: bool) -> Result:
+    """Tokens of an answer by the server's usage if it is usable, else its chunks."""
+    from_usage = trust_usage and usage_is_usable(call)
     if from_usage:
         return token_counts(call).completion, None
     chunks = len(chunk_times_us(call))
@@ -299,53 +323,75 @@ def window_us(call: CallFinished) -> int:
     return (timing["last_token_us"] or 0) - (timing["first_token_us"] or 0) if timing else 0
 
 
-def _tpot_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
-    """Also null if the first read brought so many tokens that the window says little.
+def decode_gaps_us(call: CallFinished) -> list[int]:
+    """The gaps before the first DECODE_GAPS chunks after the first read, in µs.
 
-    Those tokens are counted, but were generated before the window began. Their number is estimated
-    as the first read's chunks times the tokens of an average chunk.
+    More if the last of them arrived within a shared read: all of its chunks took its time.
     """
-    first, span_us = _mark_ms(call, "first_token_us"), window_us(call)
+    chunk_us, reads = chunk_times_us(call), _reads(call)
+    begin = _first_read_chunks(call)
+    end = begin + defs.DECODE_GAPS
+    within = next((first + count for first, count in reads if first < end < first + count), end)
+    return chunk_us[begin:within]
+
+
+def _first_read_chunks(call: CallFinished) -> int:
+    reads = _reads(call)
+    return reads[0][1] if reads and reads[0][0] == 0 else 1
+
+
+def _timed_tokens(call: CallFinished, tokens: Result, hidden: bool) -> Result:
+    """Tokens of an average chunk, or why none of them can be timed."""
+    first = _mark_ms(call, "first_token_us")
     if first[0] is None or tokens[0] is None:
         return None, first[1] or tokens[1]
     if hidden:
-        return None, "hidden reasoning: not all counted tokens were streamed"
-    if tokens[0] < 2:
-        return None, "fewer than 2 output tokens"
-    if span_us <= 0:
-        return None, "all text arrived at once"
-    reads = _reads(call)
-    in_first = reads[0][1] if reads and reads[0][0] == 0 else 1
-    at_once = tokens[0] * in_first / max(len(chunk_times_us(call)), 1)
-    if at_once - 1 > defs.MAX_FIRST_READ_ERROR * (tokens[0] - 1):
-        return None, "too much of the text arrived in the first read"
-    return span_us / (tokens[0] - 1) / 1000, None
+        return None, HIDDEN
+    chunks = len(chunk_times_us(call))
+    return (tokens[0] / chunks, None) if chunks and window_us(call) > 0 else (None, AT_ONCE)
 
 
-def _decode_rate(tokens: Optional[Number], tpot: Result) -> Result:
-    if tpot[0] is None:
-        return tpot
-    if tokens is None or tokens < defs.MIN_DECODE_TOKENS:
-        return None, f"fewer than {defs.MIN_DECODE_TOKENS} output tokens"
-    return 1000 / tpot[0], None
+def _tpot_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
+    """Those tokens of the first read were generated before the window began; their number is
+    estimated as the read's chunks times the tokens of an average chunk.
+    """
+    per_chunk = _timed_tokens(call, tokens, hidden)
+    if per_chunk[0] is None:
+        return per_chunk
+    counted = per_chunk[0] * (len(chunk_times_us(call)) - _first_read_chunks(call))
+    if counted < defs.MIN_TPOT_TOKENS:
+        return None, f"fewer than {defs.MIN_TPOT_TOKENS} tokens after the first read"
+    return window_us(call) / counted / 1000, None
 
 
-def _prefill_rate(call: CallFinished, prompt: int, ttft: Result, hidden: bool) -> Result:
-    cached = token_counts(call).cached
-    if ttft[0] is None:
-        return ttft
-    if not ttft[0]:
-        return None, "the time to first token is zero"
-    if is_cached(call):
-        return None, "cached"
+def _step_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
+    """One decode step: the time per token over decode_gaps_us, however few they are."""
+    per_chunk, gaps = _timed_tokens(call, tokens, hidden), decode_gaps_us(call)
+    if per_chunk[0] is None:
+        return per_chunk
+    return (sum(gaps) / (len(gaps) * per_chunk[0] * 1000), None) if sum(gaps) else (None, AT_ONCE)
+
+
+def _decode_rate(call: CallFinished, step: Result) -> Result:
+    if step[0] is None:
+        return step
+    if len(decode_gaps_us(call)) < defs.MIN_DECODE_GAPS:
+        return None, f"fewer than {defs.MIN_DECODE_GAPS} chunks after the first read"
+    return 1000 / step[0], None
+
+
+def _prefill_rate(prompt: int, cached: Optional[int], unknown: Optional[str], ttft: Result,
+                  step: Result) -> Result:
+    """Not null if much of the prompt was cached: then it is the rate of the rest."""
+    if cached is None and unknown:
+        return None, unknown
     if prompt - (cached or 0) < defs.MIN_PREFILL_TOKENS:
         return None, f"fewer than {defs.MIN_PREFILL_TOKENS} uncached prompt tokens"
-    if hidden:
-        return None, "hidden reasoning: TTFT includes it"
-    if cached is None and call["phase"] in defs.GROWING_PHASES \
-            and call["request"]["messages_count"] > 1:
-        return None, "cached tokens are not reported, and earlier turns may be cached"
-    return prompt * 1000 / ttft[0], None
+    if ttft[0] is None or step[0] is None:
+        return None, ttft[1] or step[1]
+    if ttft[0] <= step[0]:
+        return None, "the time to first token is not longer than one decode step"
+    return (prompt - (cached or 0)) * 1000 / (ttft[0] - step[0]), None
 
 
 def icl_gaps_us(call: CallFinished) -> list[int]:
@@ -367,11 +413,6 @@ def shared_chunks(call: CallFinished) -> int:
     return sum(count for _, count in _reads(call))
 
 
-def gaps_count(call: CallFinished) -> int:
-    """The number of gaps between a call's chunks of text."""
-    return max(len(chunk_times_us(call)) - 1, 0)
-
-
 # --- verdicts over several calls -----------------------------------------------------------------
 def outliers(values: Sequence[Number]) -> records.Outliers:
     """Whether values are 10 sigma and 20 % off the median, and how many. Null below n = 6.
@@ -390,17 +431,17 @@ def outliers(values: Sequence[Number]) -> records.Outliers:
             "largest_sigmas": round_sig(max(off) / sigma) if sigma else None}
 
 
-def drift(values: Sequence[Number], limit_ratio: float = defs.DRIFT_RATIO) -> records.Drifting:
-    """Median of the last quarter over that of the first, in the given order. Null below n = 12.
+def drift_ratio(values: Sequence[Number]) -> Optional[float]:
+    """Last over first value of the straight line through values in their order. Null below n = 12.
 
-    Flagged if they differ by more than the limit, in either direction.
+    Theil and Sen's line: the median of the slopes of all pairs, and the median of what it leaves.
     """
-    quarter = len(values) // 4
-    if len(values) < defs.MIN_DRIFT_N or not median(values[:quarter]):
-        return {"flagged": None, "ratio": None}
-    ratio = median(values[-quarter:]) / median(values[:quarter])
-    steady = 1 / (1 + limit_ratio) <= ratio <= 1 + limit_ratio
-    return {"flagged": not steady, "ratio": round_sig(ratio)}
+    if len(values) < defs.MIN_DRIFT_N:
+        return None
+    slope = median((values[j] - values[i]) / (j - i)
+                   for j in range(len(values)) for i in range(j))
+    start = median(value - slope * i for i, value in enumerate(values))
+    return round_sig(max(1 + slope * (len(values) - 1) / start, 0)) if start > 0 else None
 
 
 def instability(values: Sequence[Number],
@@ -416,17 +457,6 @@ def instability(values: Sequence[Number],
     return {"flagged": ratio > limit_ratio, "iqr_ratio": round_sig(ratio)}
 
 
-def early_speed(call: CallFinished, gaps: int = defs.JUDGED_GAPS) -> float:
-    """How much faster the first `gaps` gaps between chunks were than all of them; 1 without any.
-
-    Each token reads the whole context again, so long answers are slower than short ones even on
-    the steadiest machine. Calls are compared over the part that they share.
-    """
-    every = chunk_times_us(call)[1:]
-    first_us = fsum(every[:gaps])
-    return (fsum(every) / len(every)) / (first_us / len(every[:gaps])) if first_us else 1.0
-
-
 def _at_lanes(rows: Optional[Sequence[Any]], lanes: int) -> Mapping[str, Any]:
     """The calibration's row with the fewest lanes that suffice, else the one with the most."""
     ordered = sorted(rows or (), key=lambda row: int(row["lanes"]))
@@ -436,7 +466,7 @@ def _at_lanes(rows: Optional[Sequence[Any]], lanes: int) -> Mapping[str, Any]:
 
 def stamp_error_us(call: CallFinished, calibration: Optional[InstrumentCalibrated],
                    lanes: int) -> tuple[Optional[int], str]:
-    """(p99 of the delay of this call's timestamps, its source); None if "not calibrated".
+    """(median delay of this call's timestamps, its source); None if "not calibrated".
 
     User timestamps are late by the reader's own lag: best known from this call, else from the
     calibration, else from how late a heartbeat wakes up. A slow reader does not affect kernel
@@ -445,13 +475,13 @@ def stamp_error_us(call: CallFinished, calibration: Optional[InstrumentCalibrate
     """
     timing = call["timing"]
     found: Mapping[str, Any] = calibration or {}
-    own = _part(timing, "read_lag_us").get("p99")
+    own = _part(timing, "read_lag_us").get("p50")
     calibrated = _part(_at_lanes(calibration_rows(calibration, "lanes"), lanes),
-                       "lag_us").get("p99")
+                       "lag_us").get("p50")
     stamp = timing["stamp"] if timing else None
     if found.get("stamp") != stamp:
         calibrated = None
-    heartbeat = _part(found, "heartbeat_overshoot_us").get("p99")
+    heartbeat = _part(found, "heartbeat_overshoot_us").get("p50")
     sources = [(own, "read_lag"), (calibrated, "calibration"), (heartbeat, "heartbeat")]
     if stamp == "kernel":
         sources = [(calibrated, "calibration"), (own, "read_lag")]
@@ -459,29 +489,30 @@ def stamp_error_us(call: CallFinished, calibration: Optional[InstrumentCalibrate
 
 
 def calibration_rows(calibration: Optional[InstrumentCalibrated],
-          name: Literal["lanes", "saturation"]) -> Sequence[Any]:
+                     name: Literal["lanes", "saturation"]) -> Sequence[Any]:
     """The calibration's rows; none without a calibration."""
     return calibration[name] if calibration else ()
 
 
 def client_bound(calls: Sequence[CallFinished], calibration: Optional[InstrumentCalibrated],
                  lanes: int) -> records.ClientBound:
-    """Whether the client itself determined a cell's numbers.
+    """Which of a cell's medians the client itself determined: defs.BOUND_METRICS names them.
 
-    Judged on medians over the answered calls, because medians are published. Three signs:
-    "decode_window", twice the timestamps' p99 error is over 1 % of it (both ends are timestamps);
-    "ttft", that error is over 1 % of TTFT; "saturation", the chunk rate of all lanes is over a
-    third of what this client can receive on that many lanes. Windows and rates are those of answers
-    with at least 32 chunks. `flagged` is None if the error is unknown and there is no sign.
+    Judged by medians over the answered calls, because medians are published. Three signs:
+    "decode_window", twice the timestamps' median error is over 1 % of decode_gaps_us (both ends are
+    timestamps); "ttft", that error is over 1 % of TTFT; "saturation", the chunk rate of all lanes
+    is over a third of what this client can receive on that many lanes. Windows and rates are those
+    of answers that have a decode rate. `flagged` is None if the error is unknown and there is no
+    sign.
     """
     timed = [c for c in calls if chunk_times_us(c)]
-    long = [c for c in timed
-            if len(chunk_times_us(c)) >= defs.MIN_DECODE_TOKENS and window_us(c) > 0]
+    windows = [(len(gaps), sum(gaps)) for gaps in map(decode_gaps_us, timed)
+               if len(gaps) >= defs.MIN_DECODE_GAPS and any(gaps)]
     errors = [stamp_error_us(c, calibration, lanes) for c in timed]
     error_us = median_or_none(error for error, _ in errors if error is not None)
     ttft_us = median_or_none(chunk_times_us(c)[0] for c in timed)
-    decode_us = median_or_none(window_us(c) for c in long)
-    rate = median_or_none((len(chunk_times_us(c)) - 1) * lanes * 1e6 / window_us(c) for c in long)
+    decode_us = median_or_none(us for _, us in windows)
+    rate = median_or_none(chunks * lanes * 1e6 / us for chunks, us in windows)
     limit = _at_lanes(calibration_rows(calibration, "saturation"), lanes).get("chunks_per_s")
     reasons = [name for name, part, whole, share in (
         ("decode_window", error_us, decode_us, defs.LAG_SHARE / 2),
@@ -490,39 +521,7 @@ def client_bound(calls: Sequence[CallFinished], calibration: Optional[Instrument
     ) if part is not None and whole is not None and part > share * whole]
     sources = Counter(source for _, source in errors).most_common(1)
     return {"flagged": None if error_us is None and not reasons else bool(reasons),
-            "reasons": reasons, "error_p99_us": round_sig(error_us),
+            "reasons": reasons, "error_p50_us": round_sig(error_us),
             "error_source": sources[0][0] if sources else "no call with text",
             "ttft_us": round_sig(ttft_us), "decode_window_us": round_sig(decode_us),
             "chunks_per_s": round_sig(rate), "saturation_chunks_per_s": round_sig(limit)}
-
-
-# --- two runs ------------------------------------------------------------------------------------
-def ratio_summary(pairs: Iterable[tuple[Optional[Number], Optional[Number]]]) -> dict[str, Any]:
-    """{"n", "left_out", "median", "ci_low", "ci_high"} of b / a over pairs (a, b) of questions.
-
-    Pairs with a None or a value that is not positive are left out and counted. The median of an
-    even number is the geometric mean of the two in the middle, so that swapping the runs inverts
-    it.
-    """
-    all_pairs = list(pairs)
-    ratios = sorted(b / a for a, b in all_pairs if a and b and a > 0 and b > 0)
-    n = len(ratios)
-    ranks = median_interval_ranks(n)
-    middle = sqrt(ratios[(n - 1) // 2]) * sqrt(ratios[n // 2]) if n else None
-    return {"n": n, "left_out": len(all_pairs) - n,
-            "median": round_sig(ratios[n // 2] if n % 2 else middle),
-            "ci_low": round_sig(ratios[ranks[0] - 1]) if ranks else None,
-            "ci_high": round_sig(ratios[ranks[1] - 1]) if ranks else None}
-
-
-def verdict(ratios: Mapping[str, Any], direction: str) -> str:
-    """"faster", "slower" or "cannot tell", for the second run of a ratio_summary.
-
-    direction: that of the metric. Decided only if the interval excludes 1 and the median is at
-    least 5 % away from it: smaller differences occur between two sessions on one machine.
-    """
-    low, high, middle = ratios["ci_low"], ratios["ci_high"], ratios["median"]
-    if low is None or low <= 1 <= high or 1 / defs.DIFFERENT_RATIO < middle < defs.DIFFERENT_RATIO \
-            or direction not in ("lower", "higher"):
-        return "cannot tell"
-    return "faster" if (middle > 1) == (direction == "higher") else "slower"

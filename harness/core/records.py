@@ -451,7 +451,7 @@ class ClientBound(TypedDict):
     """Whether the measuring client determined the numbers."""
     flagged: Optional[bool]
     reasons: list[str]
-    error_p99_us: Optional[float]
+    error_p50_us: Optional[float]
     error_source: str
     ttft_us: Optional[float]
     decode_window_us: Optional[float]
@@ -465,12 +465,6 @@ class Unstable(TypedDict):
     iqr_ratio: Optional[float]
 
 
-class Drifting(TypedDict):
-    """Whether decode rates changed from the first quarter to the last."""
-    flagged: Optional[bool]
-    ratio: Optional[float]
-
-
 class Outliers(TypedDict):
     """Whether single decode rates were far off."""
     flagged: Optional[bool]
@@ -482,7 +476,6 @@ class Verdicts(TypedDict):
     """Verdicts over all calls of a cell, with the numbers behind them."""
     client_bound: ClientBound
     unstable: Unstable
-    drifting: Drifting
     outliers: Outliers
 
 
@@ -497,11 +490,14 @@ class Cell(TypedDict):
     ok: int
     failed: int
     outcomes: dict[str, int]
+    left_out: dict[str, int]
     metrics: dict[str, Summary]
     output_tokens_source: Optional[str]
-    makespan_ms: Optional[float]
+    cached_tokens_source: Optional[str]
+    busy_window_ms: Optional[float]
     output_token_throughput_tokens_per_s: Optional[float]
-    lane_efficiency_ratio: Optional[float]
+    speedup_ratio: Optional[float]
+    other_models_lanes_mean: Optional[float]
     checks: dict[str, int]
     null_reasons: dict[str, str]
     verdicts: Verdicts
@@ -542,6 +538,7 @@ class Headline(TypedDict):
     long_ttft_ms: Optional[Summary]
     long_prompt_tokens: Optional[float]
     lanes: Optional[LanesHeadline]
+    drift_ratio: Optional[float]
     checks_passed: int
     checks_count: int
     energy: Optional[Energy]

@@ -69,8 +69,7 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
             lines = _phase_rows(cells, False)
         lanes = [f"{cell['phase']}: "
                  f"{format_number(cell['output_token_throughput_tokens_per_s'])} tok/s on "
-                 f"{cell['lanes']} lanes together, lane efficiency "
-                 f"{format_number(cell['lane_efficiency_ratio'])}"
+                 f"{cell['lanes']} lanes together, {speedup_text(cell)}"
                  for cell in cells if cell["lanes"] > 1]
         flags = [f"{flag} ({', '.join(cell['phase'] for cell in cells if flag in cell['flags'])})"
                  for flag in metric_definitions.ordered_flags(
@@ -105,6 +104,13 @@ def _time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
     ends = number_column(summary[key] / (1000 if unit == "s" else 1)
                          for key in ("ci_low", "ci_high"))
     return f"{number:>4} {unit:<2} [{'-'.join(ends)}]"
+
+
+def speedup_text(cell: Mapping[str, Any]) -> str:
+    """`1.4 x of one lane`, and in a mixed phase `, beside 2.1 lanes of other models`."""
+    beside, speedup = cell["other_models_lanes_mean"], format_number(cell["speedup_ratio"])
+    return f"{speedup} x of one lane" + (
+        "" if beside is None else f", beside {format_number(beside)} lanes of other models")
 
 
 def flags_explained(summary: Mapping[str, Any]) -> list[str]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any, NamedTuple, Optional
 
-from core import headline, metrics, records
+from core import headline, metrics, records, throughput
 from core import metric_definitions as defs
+from core.host_load import HostLoad
 from core.metrics import (
     Number,
     Numbers,
@@ -34,25 +35,29 @@ class _Run(NamedTuple):
     calibration: Optional[InstrumentCalibrated]
     endpoints: dict[str, records.EndpointIdentified]     # the last one of each model
     cached: set[str]                         # models whose prompts the cache probe found cached
+    keeping: set[str]                        # models whose identical prompts it found cached
     distrusted: dict[str, Optional[str]]     # model: why its counts of output are not trusted
     bad_prompts: dict[str, Optional[str]]    # model: why its counts of prompts are not trusted
     after_failure: set[str]                  # calls right after one that the server broke off
+    turns_before: dict[str, CallFinished]    # by cell_id, in growing conversations
+    load: HostLoad
+    first_calls: set[int]                    # seq of the first call of each model
     declared_slots: Mapping[str, Optional[int]]      # by model
-    makespans_us: dict[Key, Result]          # the models of MIXED_PHASE share one
 
 
 class _Group(NamedTuple):
-    """The calls of one cell with their numbers."""
+    """The calls of one cell with their numbers. measured: those answered calls that count."""
 
     calls: list[CallFinished]
     ok: list[CallFinished]
-    numbers: list[Numbers]                   # call_metrics of `ok`
+    tokens: list[Optional[Number]]           # of `ok`
+    measured: list[CallFinished]
+    numbers: list[Numbers]                   # call_metrics of `measured`
+    left_out: dict[str, int]                 # number of answered calls by reason
 
-    @property
-    def tokens_source(self) -> Optional[str]:
-        """usage, chunks, or None without any tokens."""
-        sources = (m["output_tokens_source"] for m in self.numbers)
-        return next((source for source in sources if source), None)
+    def source(self, name: str) -> Optional[str]:
+        """The first known value of `output_tokens_source` or `cached_tokens_source`."""
+        return next((m[name] for m in self.numbers if m[name]), None)
 
 
 def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
@@ -63,65 +68,69 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
     A cell is one model in one phase, in the ledger's order. Of several call_finished lines of one
     cell_id the last counts.
     """
+    run, groups = _groups(manifest, events, declared_slots or {})
+    cells = [_cell(run, key, groups) for key in groups]
+    samples = [event for event in events if event["event"] == "host_sampled"]
+    headlines = [headline.of_model(
+        model, sorted((pair for (name, _), group in groups.items() if name == model
+                       for pair in zip(group.measured, group.numbers)),
+                      key=lambda pair: pair[0]["seq"]),
+        [cell for cell in cells if cell["model"] == model], samples)
+        for model in dict.fromkeys(model for model, _ in groups)]
+    calls = [call for group in groups.values() for call in group.calls]
+    calls.sort(key=lambda call: call["seq"])
+    return {"cells": cells, "headlines": headlines,
+            "run_flags": _run_flags(run, events, groups, headlines), "counts": _outcomes(calls),
+            "instrument": _instrument(run.calibration, calls)}
+
+
+def call_numbers(manifest: Manifest, events: Sequence[LedgerLine]) -> dict[str, Numbers]:
+    """{cell_id: metrics.call_metrics} of the calls that enter summaries."""
+    _, groups = _groups(manifest, events, {})
+    return {call["cell_id"]: numbers for group in groups.values()
+            for call, numbers in zip(group.measured, group.numbers)}
+
+
+def _groups(manifest: Manifest, events: Sequence[LedgerLine],
+            declared_slots: Mapping[str, Optional[int]]) -> tuple[_Run, dict[Key, _Group]]:
     finished = [e for e in events if e["event"] == "call_finished"]
     calls = sorted({c["cell_id"]: c for c in finished}.values(), key=lambda c: c["seq"])
-    run = _run_of(manifest, events, calls, declared_slots or {})
+    run = _run_of(manifest, events, calls, declared_slots)
     by_key: dict[Key, list[CallFinished]] = {(c["model"], c["phase"]): [] for c in finished}
     for call in calls:
         by_key[call["model"], call["phase"]].append(call)
-    groups = {key: _group(found, run) for key, found in by_key.items()}
-    cells = [_cell(run, key, groups) for key in groups]
-    samples = [event for event in events if event["event"] == "host_sampled"]
-    return {"cells": cells,
-            "headlines": [headline.of_model(
-                model, {key[1]: list(zip(group.ok, group.numbers))
-                        for key, group in groups.items() if key[0] == model},
-                [cell for cell in cells if cell["model"] == model], samples)
-                for model in dict.fromkeys(key[0] for key in groups)],
-            "run_flags": _run_flags(run, events),
-            "counts": _outcomes(calls),
-            "instrument": _instrument(run.calibration, calls)}
+    return run, {key: _group(found, run) for key, found in by_key.items()}
 
 
 def _run_of(manifest: Manifest, events: Sequence[LedgerLine], calls: list[CallFinished],
             declared_slots: Mapping[str, Optional[int]]) -> _Run:
     calibrations = [e for e in events if e["event"] == "instrument_calibrated"]
+    probes = [e for e in events if e["event"] == "cache_probed"]
     answered: dict[str, list[CallFinished]] = {}
     made: dict[str, list[CallFinished]] = {}
     for event in events:
         if event["event"] == "call_finished":
             made.setdefault(event["model"], []).append(event)
-    spans: dict[Key, list[CallFinished]] = {}
     for call in calls:
-        spans.setdefault(_span_key(call["model"], call["phase"]), []).append(call)
         if call["outcome"] == "ok":
             answered.setdefault(call["model"], []).append(call)
     return _Run(
         manifest, calibrations[-1] if calibrations else None,
         {e["model"]: e for e in events if e["event"] == "endpoint_identified"},
-        {e["model"] for e in events if e["event"] == "cache_probed" and e["verdict"] == "cached"},
+        {e["model"] for e in probes if e["verdict"] == "cached"},
+        {e["model"] for e in probes if e["control"] == "cached"},
         {model: metrics.constant_usage(group, "completion") for model, group in answered.items()},
         {model: metrics.constant_usage(group, "prompt") for model, group in answered.items()},
         {after["cell_id"] for group in made.values() for before, after in zip(group, group[1:])
-         if before["outcome"] in defs.BROKEN_OUTCOMES}, declared_slots,
-        {key: _makespan_us(group) for key, group in spans.items()})
+         if before["outcome"] in defs.BROKEN_OUTCOMES},
+        {after["cell_id"]: before for before, after in zip(calls, calls[1:])
+         if metrics.is_later_turn(after) and _turns_of(before) == _turns_of(after)},
+        HostLoad(events), {group[0]["seq"] for group in made.values()}, declared_slots)
 
 
-def _span_key(model: str, phase: str) -> Key:
-    return ("" if phase == defs.MIXED_PHASE else model), phase
-
-
-def _makespan_us(calls: list[CallFinished]) -> Result:
-    """From the first request to the last byte; a call without an end mark ends with its line."""
-    timed = [(c, c["timing"]) for c in calls if c["timing"]]
-    if not timed:
-        return None, "no request was sent"
-    if len({call["segment"] for call, _ in timed}) > 1:
-        return None, "the run was resumed during the phase"
-    started = min(timing["started_us"] for _, timing in timed)
-    ended = max(call["t_us"] if timing["done_us"] is None
-                else timing["started_us"] + timing["done_us"] for call, timing in timed)
-    return (ended - started, None) if ended > started else (None, "the duration is zero")
+def _turns_of(call: CallFinished) -> tuple[str, str, int, int]:
+    """What all turns of one growing conversation have in common."""
+    return call["model"], call["phase"], call["repeat"], call["segment"]
 
 
 def _group(calls: list[CallFinished], run: _Run) -> _Group:
@@ -130,12 +139,43 @@ def _group(calls: list[CallFinished], run: _Run) -> _Group:
     Of several hellos only the first answered one counts: those of a resume find a loaded model.
     """
     ok = [c for c in calls if c["outcome"] == "ok"]
+    reasons = {c["cell_id"]: _left_out(c, run.load) for c in ok}
     trusted = all(not run.distrusted.get(c["model"]) and metrics.usage_is_usable(c) for c in ok)
-    measured = ok[:1] if calls[0]["phase"] == "hello" else ok
+    measured = [c for c in (ok[:1] if calls[0]["phase"] == "hello" else ok)
+                if not reasons[c["cell_id"]]]
     loads = _reloaded(measured, run.after_failure)
-    return _Group(calls, ok, [
-        metrics.call_metrics(c, trusted, not run.bad_prompts.get(c["model"]), c["cell_id"] in loads)
-        for c in measured])
+    return _Group(calls, ok, [metrics.output_tokens(c, trusted)[0] for c in ok], measured, [
+        metrics.call_metrics(c, trusted, not run.bad_prompts.get(c["model"]), c["cell_id"] in loads,
+                     _cache(c, run))
+        for c in measured], dict(sorted(Counter(filter(None, reasons.values())).items())))
+
+
+def _left_out(call: CallFinished, load: HostLoad) -> Optional[str]:
+    """The flag that says why an answered call enters no metric, or None."""
+    return "suspended" if _is_suspended(call) else \
+        "busy_host" if load.is_disturbed(*throughput.span_of(call)) else None
+
+
+def _is_suspended(call: CallFinished) -> bool:
+    timing = call["timing"]
+    return timing is not None and max(
+        timing["heartbeat_gap_us"] or 0, timing["clock_step_us"] or 0) > defs.SUSPENDED_US
+
+
+def _cache(call: CallFinished, run: _Run) -> metrics.Cache:
+    """A later turn of a growing conversation repeats all of the turn before, whose prompt and
+    answer but for its last token are in the cache of a server that keeps prefixes.
+    """
+    if not metrics.is_later_turn(call):
+        return metrics.Cache(None, "cached tokens are not reported, and the cache probe found the "
+                             "prompt cached" if call["model"] in run.cached else None)
+    before = run.turns_before.get(call["cell_id"])
+    own, last = token_counts(call), token_counts(before) if before else None
+    if call["model"] in run.keeping and last and last.prompt and last.completion and own.prompt \
+            and before and before["outcome"] == "ok" and metrics.usage_is_usable(before) \
+            and own.prompt >= last.prompt + last.completion:
+        return metrics.Cache(last.prompt + last.completion - 1)
+    return metrics.Cache(None, metrics.EARLIER_TURNS)
 
 
 def _reloaded(calls: list[CallFinished], after_failure: set[str]) -> set[str]:
@@ -183,57 +223,62 @@ def _planned(manifest: Manifest, model: str, phase: str, calls: list[CallFinishe
 def _cell(run: _Run, key: Key, groups: dict[Key, _Group]) -> records.Cell:
     (model, phase), group = key, groups[key]
     calls, ok, numbers = group.calls, group.ok, group.numbers
-    lanes, cold = _phase_plan(run.manifest, phase)[0], all(
-        c["cold"] and c["phase"] == "hello" for c in calls[:1])
-    makespan_us, why = run.makespans_us[_span_key(model, phase)]
-    throughput = _throughput(group, makespan_us, why)
-    efficiency = _lane_efficiency(run, key, groups, throughput)
+    lanes = _phase_plan(run.manifest, phase)[0]
+    together = [(name, call) for (name, other), of in groups.items() for call in of.calls
+                if other == phase and (phase == defs.MIXED_PHASE or name == model)]
+    window, why = throughput.busy_window([call for _, call in together], run.load, _is_suspended)
+    rate = throughput.rate(ok, group.tokens, window, why)
+    speedup = _speedup(lanes, key, groups, rate)
     passed = [c["checks"]["passed"] for c in ok if c["checks"]]
     verdicts = _verdicts(run, phase, lanes, group)
     summaries: Any = {name: metrics.summarize(m[name] for m in numbers)
                       for name in defs.CALL_METRICS}
-    reasons = {"makespan_ms": why, "output_token_throughput_tokens_per_s": throughput[1],
-               "lane_efficiency_ratio": efficiency[1]}
+    reasons = {"busy_window_ms": why, "output_token_throughput_tokens_per_s": rate[1],
+               "speedup_ratio": speedup[1]}
     return {
-        "model": model, "phase": phase, "lanes": lanes, "cold": cold,
-        "across_prompts": len({c["question_id"] for c in ok}) > 1,
+        "model": model, "phase": phase, "lanes": lanes, "cold": _is_cold(run, group),
+        "across_prompts": len({c["question_id"] for c in group.measured}) > 1,
         "planned": _planned(run.manifest, model, phase, calls),
         "ok": len(ok), "failed": len(calls) - len(ok), "outcomes": _outcomes(calls),
-        "metrics": summaries, "output_tokens_source": group.tokens_source,
-        "makespan_ms": None if makespan_us is None else round_sig(makespan_us / 1000),
-        "output_token_throughput_tokens_per_s": round_sig(throughput[0]),
-        "lane_efficiency_ratio": round_sig(efficiency[0]),
+        "left_out": group.left_out,
+        "metrics": summaries, "output_tokens_source": group.source("output_tokens_source"),
+        "cached_tokens_source": group.source("cached_tokens_source"),
+        "busy_window_ms": round_sig((window[2] - window[1]) / 1000) if window else None,
+        "output_token_throughput_tokens_per_s": round_sig(rate[0]),
+        "speedup_ratio": round_sig(speedup[0]),
+        "other_models_lanes_mean": round_sig(throughput.lanes_beside(
+            [throughput.span_of(call) for name, call in together if name == model],
+            [throughput.span_of(call) for name, call in together if name != model]))
+        if phase == defs.MIXED_PHASE else None,
         "checks": {"passed": passed.count(True), "total": len(passed) - passed.count(None)},
         "null_reasons": {**_null_reasons(numbers),
                          **{name: text for name, text in reasons.items() if text}},
         "verdicts": verdicts, "flags": _cell_flags(run, key, groups, verdicts)}
 
 
-def _throughput(group: _Group, makespan_us: Optional[Number], why: Optional[str]) -> Result:
-    tokens = [m["output_tokens"] for m in group.numbers]
-    if makespan_us is None or not tokens:
-        return None, why or "no answer"
-    if None in tokens:
-        return None, "an answer's tokens are unknown"
-    return sum(tokens) * 1e6 / makespan_us, None
+def _is_cold(run: _Run, group: _Group) -> bool:
+    """Whether the cell is a hello that loaded its model: the first call that the model ever got,
+    or one before which the server reported that the model was not loaded.
+    """
+    call = (group.measured or group.calls)[0]
+    return call["cold"] and call["phase"] == "hello" and (
+        call.get("loaded") is False or call["seq"] in run.first_calls)
 
 
-def _lane_efficiency(run: _Run, key: Key, groups: dict[Key, _Group],
-                     throughput: Result) -> Result:
-    """Throughput over that of the model's own lanes at the speed of its one-lane phases."""
-    (model, phase), lanes = key, _phase_plan(run.manifest, key[1])[0]
-    if lanes == 1 or throughput[0] is None:
-        return None, "one lane" if lanes == 1 else throughput[1]
-    alone = [groups[model, name] for name in defs.ONE_LANE_PHASES
-             if (model, name) in groups and groups[model, name].ok]
-    if any(group.tokens_source != groups[key].tokens_source for group in alone):
+def _speedup(lanes: int, key: Key, groups: dict[Key, _Group], rate: Result) -> Result:
+    """Throughput over that of the model's one-lane phases."""
+    if lanes == 1 or rate[0] is None:
+        return None, "one lane" if lanes == 1 else rate[1]
+    alone = [groups[key[0], name] for name in defs.ONE_LANE_PHASES
+             if (key[0], name) in groups and groups[key[0], name].measured]
+    own = groups[key].source("output_tokens_source")
+    if any(group.source("output_tokens_source") != own for group in alone):
         return None, "tokens were counted in different ways"
     pairs = [(m["output_tokens"], m["e2el_ms"]) for group in alone for m in group.numbers
              if m["output_tokens"] and m["e2el_ms"]]
     if not pairs:
         return None, f"no answer on one lane ({', '.join(defs.ONE_LANE_PHASES)})"
-    single = sum(tokens for tokens, _ in pairs) * 1000 / fsum(ms for _, ms in pairs)
-    return throughput[0] / (_own_lanes(run.manifest, model, phase, lanes) * single), None
+    return rate[0] * fsum(ms for _, ms in pairs) / (1000 * sum(tokens for tokens, _ in pairs)), None
 
 
 def _null_reasons(numbers: Sequence[Numbers]) -> dict[str, str]:
@@ -250,16 +295,11 @@ def _null_reasons(numbers: Sequence[Numbers]) -> dict[str, str]:
 
 
 def _verdicts(run: _Run, phase: str, lanes: int, group: _Group) -> records.Verdicts:
-    spread, change = ((defs.UNSTABLE_IQR_RATIO, defs.DRIFT_RATIO) if lanes == 1 else
-                      (defs.UNSTABLE_LANES_IQR_RATIO, defs.DRIFT_LANES_RATIO))
     judged = [] if phase in defs.GROWING_PHASES or phase == "hello" else [
-        m["decode_tokens_per_s"] * metrics.early_speed(call)
-        for call, m in zip(group.ok, group.numbers)
-        if m["decode_tokens_per_s"] is not None]
-    return {"client_bound": metrics.client_bound(group.ok, run.calibration, lanes),
-            "unstable": metrics.instability(judged, spread),
-            "drifting": metrics.drift(judged, change),
-            "outliers": metrics.outliers(judged)}
+        m["decode_tokens_per_s"] for m in group.numbers if m["decode_tokens_per_s"] is not None]
+    limit = defs.UNSTABLE_IQR_RATIO if lanes == 1 else defs.UNSTABLE_LANES_IQR_RATIO
+    return {"client_bound": metrics.client_bound(group.measured, run.calibration, lanes),
+            "unstable": metrics.instability(judged, limit), "outliers": metrics.outliers(judged)}
 
 
 def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
@@ -282,16 +322,16 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
     return defs.ordered_flags(found | {name for name, holds in (
         ("client_bound", verdicts["client_bound"]["flagged"]),
         ("unstable", verdicts["unstable"]["flagged"]),
-        ("drifting", verdicts["drifting"]["flagged"]),
         ("outliers", verdicts["outliers"]["flagged"]),
-        ("few_samples", not is_hello and len(ok) < defs.MIN_RANKED_N),
+        ("few_samples", not is_hello and len(group.measured) < defs.MIN_RANKED_N),
+        ("busy_host", group.left_out.get("busy_host", 0) > defs.DISTURBED_SHARE * len(ok)),
         ("failures", failures > defs.FAILED_SHARE * len(group.calls)),
         ("survivors", failures >= defs.SURVIVORS_SHARE * len(group.calls) and bool(ok)),
         ("reloaded", any(m["null_reasons"].get("ttft_ms") == metrics.LOADED
                          for m in group.numbers)),
         ("context_shift", any(map(_ran_over, ok, [context] * len(ok)))),
         ("coalesced", sum(map(metrics.shared_chunks, ok)) > defs.COALESCED_SHARE * max(chunks, 1)),
-        ("tokens_from_chunks", group.tokens_source == "chunks"),
+        ("tokens_from_chunks", group.source("output_tokens_source") == "chunks"),
         ("usage_implausible", is_distrusted or bool(run.bad_prompts.get(model))
          or any(map(metrics.usage_problem, ok))),
         ("cached_prefill", model in run.cached and not is_hello),
@@ -354,15 +394,13 @@ def _most_at_once(calls: Sequence[CallFinished]) -> int:
 def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
     """Flags of one answered call: the runner's own, and those computed from its record."""
     timing, (text, reasoning) = call["timing"], metrics.answer_texts(call)
-    step_us, gap_us = (timing["clock_step_us"] or 0, timing["heartbeat_gap_us"] or 0) \
-        if timing else (0, 0)
     characters = len(text) + len(reasoning)
     at_once = metrics.window_us(call) <= 0 and characters > defs.SHORT_CHARACTERS
     return [*call["flags"], *(name for name, holds in (
         ("truncated", call["truncated"]["verdict"] == "yes"),
         ("cached_prefill", metrics.is_cached(call)),
-        ("suspended", max(gap_us, step_us) > defs.SUSPENDED_US),
-        ("clock_stepped", step_us != 0),
+        ("suspended", _is_suspended(call)),
+        ("clock_stepped", timing is not None and timing["clock_step_us"] != 0),
         ("hidden_reasoning", not is_distrusted and metrics.has_hidden_reasoning(call)),
         ("reasoning_only", bool(reasoning) and not text.strip()),
         ("inline_reasoning", call["reasoning"]["mode"] == "inline"),
@@ -376,12 +414,14 @@ def _context_differs(endpoint: records.EndpointIdentified) -> bool:
     return len({context["requested_tokens"], context["effective_tokens"]} - {None}) > 1
 
 
-def _run_flags(run: _Run, events: Sequence[LedgerLine]) -> list[str]:
+def _run_flags(run: _Run, events: Sequence[LedgerLine], groups: dict[Key, _Group],
+               headlines: Sequence[records.Headline]) -> list[str]:
     samples = [e for e in events if e["event"] == "host_sampled"]
-    busy = sum((s["other_cpu_busy_ratio"] or 0) > defs.OTHER_CPU_SHARE
-               or (s["cpu_steal_ratio"] or 0) > defs.STEAL_SHARE for s in samples)
+    drifts = [one["drift_ratio"] for one in headlines if one["drift_ratio"] is not None]
     return defs.ordered_flags(name for name, holds in (
-        ("busy_host", busy > defs.BUSY_SAMPLES_SHARE * len(samples)),
+        ("busy_host", any("busy_host" in group.left_out for group in groups.values())),
+        ("drifting", any(not 1 / (1 + defs.DRIFT_RATIO) <= ratio <= 1 + defs.DRIFT_RATIO
+                         for ratio in drifts)),
         ("throttled", _throttled(samples)),
         ("on_battery", any(s["power_source"] == "battery" for s in samples)),
         ("context_differs", any(map(_context_differs, run.endpoints.values()))),

@@ -157,10 +157,24 @@ def exit_codes_table() -> str:
 
 
 def metrics_table() -> str:
-    """The registry of metrics."""
-    return markdown_table(("metric", "unit", "better", "formula", "meaning", "source"), (
-        (code(m.name), m.unit, m.direction, code(m.formula), m.text, m.source)
+    """What each metric of the registry is."""
+    return markdown_table(("metric", "unit", "better", "formula", "meaning"), (
+        (code(m.name), m.unit, m.direction, code(m.formula), m.text)
         for m in metric_definitions.METRICS.values()))
+
+
+def null_rules_table() -> str:
+    """When each metric of the registry is null, and who else uses it."""
+    return markdown_table(("metric", "null if", "source"), (
+        (code(m.name), m.null_if, m.source) for m in metric_definitions.METRICS.values()))
+
+
+def thresholds_table() -> str:
+    """The registry's thresholds: its lines `NAME = value  # meaning`."""
+    source = (Path(HARNESS) / "core" / "metric_definitions.py").read_text("utf-8")
+    found = re.findall(r"^([A-Z][A-Z0-9_]+) = ([\d{].*?)  +# (.+)$", source, re.MULTILINE)
+    return markdown_table(("threshold", "value", "of what, and why"), (
+        (code(name), code(value), text) for name, value, text in found))
 
 
 def flags_table() -> str:
@@ -220,6 +234,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "call-fields": call_fields_table,
     "outcomes": outcomes_table,
     "metrics": metrics_table,
+    "null-rules": null_rules_table,
+    "thresholds": thresholds_table,
     "flags": flags_table,
     "checks": findings.check_markdown,
     "privacy": privacy.privacy_markdown,

@@ -142,7 +142,7 @@ class Ratios(unittest.TestCase):
             "decode_tokens_per_s": 0.8, "ttft_ms": 1.25, "tpot_ms": 1.25, "e2el_ms": 1.25,
             "prefill_tokens_per_s": None})
 
-    def test_answers_of_different_lengths_are_compared_over_shared_chunks(self) -> None:
+    def test_answers_of_different_lengths_are_compared_over_their_first_chunks(self) -> None:
         def longer(call: Json) -> None:
             """The answer continues for as many chunks at half the speed."""
             timing, more = call["timing"], [2 * gap for gap in call["timing"]["chunk_us"][1:]]
@@ -152,10 +152,28 @@ class Ratios(unittest.TestCase):
             call["response"]["text"] *= 2
             call["response"]["usage"]["completion_tokens"] += len(more)
 
-        found = rows_of(run(), run(change=with_calls(longer)))
-        for metric in ("decode_tokens_per_s", "tpot_ms"):
-            self.assertAlmostEqual(found[metric]["ratio"]["median"], 1, 4, metric)
+        found = rows_of(run(tokens=70), run(tokens=70, change=with_calls(longer)))
+        self.assertAlmostEqual(found["decode_tokens_per_s"]["ratio"]["median"], 1, 4)
         self.assertGreater(found["e2el_ms"]["ratio"]["median"], 2)
+
+
+class RatioSummary(unittest.TestCase):
+    def test_median_of_ratios_with_its_interval(self) -> None:
+        pairs = [(100, 100 + k) for k in (10, 20, 30, 40, 50, 60, 70, 80, 90)]
+        self.assertEqual(two_runs.ratio_summary([*pairs, (1, None), (0, 5), (None, 2), (3, -1)]), {
+            "n": 9, "left_out": 4, "median": 1.5, "ci_low": 1.2, "ci_high": 1.8})
+
+    def test_swapped_runs_give_the_inverse(self) -> None:
+        pairs = [(1, 2), (1, 4), (1, 8), (1, 16), (1, 32), (1, 64)]
+        self.assertEqual(
+            [two_runs.ratio_summary(pairs), two_runs.ratio_summary((b, a) for a, b in pairs)],
+            [{"n": 6, "left_out": 0, "median": 11.3137, "ci_low": 2.0, "ci_high": 64.0},
+             {"n": 6, "left_out": 0, "median": 0.0883883, "ci_low": 0.015625, "ci_high": 0.5}])
+
+    def test_few_questions_have_no_interval(self) -> None:
+        self.assertEqual([two_runs.ratio_summary(pairs) for pairs in ([(1, 2)] * 5, [])], [
+            {"n": 5, "left_out": 0, "median": 2.0, "ci_low": None, "ci_high": None},
+            {"n": 0, "left_out": 0, "median": None, "ci_low": None, "ci_high": None}])
 
 
 class NotComparable(unittest.TestCase):
@@ -202,7 +220,7 @@ class NotComparable(unittest.TestCase):
             self.assertEqual(rows_of(a, b, "edge_append")["ttft_ms"]["not_comparable"], why)
 
     def test_flags_that_prevent_comparison_are_unrankable_flags(self) -> None:
-        spread = {"unstable", "drifting", "failures"}
+        spread = {"failures"}
         self.assertLessEqual(
             {flag.name for flag in metric_definitions.FLAGS.values() if flag.unrankable},
             set(two_runs.SPOILS) - {"queued"} | spread)

@@ -1,0 +1,77 @@
+"""Compute the throughput of parallel lanes over the time in which all of them were busy."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Optional
+
+from core.host_load import HostLoad
+from core.metrics import Number, Result, chunk_times_us
+from core.records import CallFinished
+
+Span = tuple[int, int, int]                  # segment, begin and end in µs
+
+
+def span_of(call: CallFinished) -> Span:
+    """When a call was made; one without an end mark ends with its line."""
+    timing = call["timing"]
+    if not timing:
+        return call["segment"], call["t_us"], call["t_us"]
+    end_us = call["t_us"] if timing["done_us"] is None else \
+        timing["started_us"] + timing["done_us"]
+    return call["segment"], timing["started_us"], end_us
+
+
+def busy_window(calls: Sequence[CallFinished], load: HostLoad, is_suspended: Callable[
+        [CallFinished], bool]) -> tuple[Optional[Span], Optional[str]]:
+    """From a phase's first request until the first lane has nothing left to ask, or why there is
+    no such time. calls: of all models.
+    """
+    timed = [call for call in calls if call["timing"]]
+    spans = [span_of(call) for call in timed]
+    if not spans:
+        return None, "no request was sent"
+    if len({segment for segment, _, _ in spans}) > 1:
+        return None, "the run was resumed during the phase"
+    ends_us: dict[int, int] = {}
+    for call, (_, _, end_us) in zip(timed, spans):
+        ends_us[call["lane"]] = max(end_us, ends_us.get(call["lane"], 0))
+    segment, begin_us = min((segment, begin_us) for segment, begin_us, _ in spans)
+    end_us = min(ends_us.values())
+    if end_us <= begin_us:
+        return None, "the duration is zero"
+    if any(is_suspended(call) for call, span in zip(timed, spans) if span[1] < end_us):
+        return None, "the machine slept during the phase"
+    if load.is_disturbed(segment, begin_us, end_us):
+        return None, "other programs used the processors during the phase"
+    return (segment, begin_us, end_us), None
+
+
+def rate(calls: Sequence[CallFinished], tokens: Sequence[Optional[Number]],
+         window: Optional[Span], why: Optional[str]) -> Result:
+    """Tokens per second of these answers within the window. tokens: of each whole answer; each of
+    its chunks counts as the average one.
+    """
+    if window is None or not calls:
+        return None, why or "no answer"
+    if None in tokens:
+        return None, "an answer's tokens are unknown"
+    _, begin_us, end_us = window
+    arrived = 0.0
+    for call, count in zip(calls, tokens):
+        chunk_us = chunk_times_us(call)
+        if not chunk_us:
+            return None, "an answer was not streamed"
+        left_us = end_us - span_of(call)[1]
+        arrived += (count or 0) * sum(us <= left_us for us in accumulate(chunk_us)) / len(chunk_us)
+    return (arrived * 1e6 / (end_us - begin_us), None) if arrived else (None, "no text arrived")
+
+
+def lanes_beside(own: Sequence[Span], others: Sequence[Span]) -> Optional[float]:
+    """Mean number of the others that ran while one of these calls did, weighted by its time."""
+    total_us = sum(end - begin for _, begin, end in own)
+    beside_us = sum(max(0, min(end, other_end) - max(begin, other_begin))
+                    for segment, begin, end in own
+                    for other_segment, other_begin, other_end in others
+                    if segment == other_segment)
+    return beside_us / total_us if total_us else None
