@@ -157,7 +157,7 @@ def markdown_text(blocks: Iterable[Block], read: Read) -> str:
 
 
 # --- rows of single phases -----------------------------------------------------------------------
-SHOWN = ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "lane_efficiency_ratio")
+SHOWN = ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "speedup_ratio")
 TTFT = SHOWN.index("ttft_ms")
 COLUMNS = ("#", "device", "hardware", "memory", "runtime", "quant",
            *(entries.NUMBERS[name] for name in SHOWN), "runs", "checks", "flags")

@@ -48,7 +48,8 @@ HEADER = ('<!-- Written by harness/complete_submission.py. Edit only between the
           "comments: the rest is computed from the other four files and will be overwritten. -->")
 RESULTS_LEGEND = (
     "Medians of the answered calls; in brackets the exact 95 % confidence interval of the median "
-    "across prompts. TTFT: time to the first token. TPOT: time per output token after the first. "
+    "across prompts. TTFT: time to the first token. TPOT: time per output token after the first "
+    "read. "
     "Calls: answered/asked. Checks: answers with the expected format and markers, which does not "
     "mean that they are true.")
 LONGEST_CELL = 120

@@ -66,7 +66,7 @@ class Case(unittest.TestCase):
         return folder
 
     def put_three(self) -> None:
-        """Two machines, one with two runs of which one is unstable."""
+        """Two machines, one with two runs of which one is not ranked."""
         def small(made: list[Json]) -> list[Json]:
             for name in ("ttft_ms", "tpot_ms"):
                 made[1]["cells"][0]["metrics"][name].update(
@@ -75,7 +75,7 @@ class Case(unittest.TestCase):
             return made
 
         self.put(*small(documents(cell(flags=["outliers"]), run=1)))
-        self.put(*small(documents(cell(decode=70.0, flags=["unstable"]), run=2)))
+        self.put(*small(documents(cell(decode=70.0, flags=["truncated"]), run=2)))
         self.put(*small(documents(cell(decode=400.0), run=3, handle="bob", tag="desktop-rtx4090",
                                   probed=DESKTOP)))
 
@@ -130,7 +130,7 @@ class Table(Case):
         self.assertEqual(lines[1:6], [["#", "device"], ["1", "desktop-rtx4090"],
                                       ["2", "mac-m1-8gb"], ["-", "mac-m1-8gb"],
                                       ["not", "ranked:"]])
-        self.assertIn("not ranked: 1 row, unstable", out)
+        self.assertIn("not ranked: 1 row, truncated", out)
         self.assertIn("outliers: A few calls were much faster", out)
         self.assertNotIn("prefill", out.split("\n")[1])
 
@@ -182,8 +182,8 @@ class Formats(Case):
             ["2", "mac-m1-8gb", "100.0", "92.0082", "108.686", "12.5", "11.501", "", "3",
              "outliers",
              "00000000-0000-0000-0000-000000000001"],
-            ["", "mac-m1-8gb", "70.0", "64.4058", "76.0801", "12.5", "11.501", "unstable", "3",
-             "unstable",
+            ["", "mac-m1-8gb", "70.0", "64.4058", "76.0801", "12.5", "11.501", "truncated", "3",
+             "truncated",
              "00000000-0000-0000-0000-000000000002"]])
 
     def test_csv_without_rows_is_empty(self) -> None:
@@ -204,11 +204,11 @@ class Formats(Case):
                             for phase in ("20q", None))
         self.assertEqual([(row["rank"], row["device_tag"], row["not_ranked"]) for row in exact],
                          [(1, "desktop-rtx4090", []), (2, "mac-m1-8gb", []),
-                          (None, "mac-m1-8gb", ["unstable"])])
+                          (None, "mac-m1-8gb", ["truncated"])])
         self.assertEqual([(row["rank"], row["machine_class"], row["runs"],
                            [one["reasons"] for one in row["runs_left_out"]])
                           for row in headlines],
-                         [(1, "rtx 4090 24 GiB", 1, []), (2, "m1 8 GiB", 1, [["unstable"]])])
+                         [(1, "rtx 4090 24 GiB", 1, []), (2, "m1 8 GiB", 1, [["truncated"]])])
 
     def test_output_formats_exclude_each_other(self) -> None:
         code, _, err = run_program(self.root, "--csv", "--json")

@@ -159,11 +159,11 @@ class Rows(unittest.TestCase):
                 self.assertEqual(entries.device_text(row.device), text)
 
     def test_runs_that_are_not_ranked_have_rows_of_their_own(self) -> None:
-        rows = ranking.make_rows(submission(cell(flags=["unstable"] if run == 2 else []), run=run)
+        rows = ranking.make_rows(submission(cell(flags=["truncated"] if run == 2 else []), run=run)
                                  for run in range(3))
         self.assertEqual([(row.reasons, len(row.runs), [one.reasons for one in row.left_out])
                           for row in rows],
-                         [((), 2, [("unstable",)]), (("unstable",), 1, [])])
+                         [((), 2, [("truncated",)]), (("truncated",), 1, [])])
         self.assertEqual(rows[0].id, rows[1].id)
         self.assertNotEqual(rows[0].page_id, rows[1].page_id)
 
@@ -249,7 +249,7 @@ class Ranks(unittest.TestCase):
 
     def test_rows_that_are_not_ranked_are_last_at_any_speed(self) -> None:
         rows = ranking.make_rows([
-            submission(cell(decode=999.0, flags=["unstable"]), tag="box-0"),
+            submission(cell(decode=999.0, flags=["truncated"]), tag="box-0"),
             submission(cell(decode=None), run=1, tag="box-1", chip="M2"),
             submission(run=2, tag="box-2", chip="M3")])
         [block] = ranking.ranked(rows)
@@ -369,7 +369,7 @@ class Reading(unittest.TestCase):
             "flags": [], "run_ids": [str(uuid.UUID(int=3))]})
         self.assertEqual(numbers["decode_tokens_per_s"],
                          {"median": 100.0, "low": 92.0082, "high": 108.686})
-        self.assertIsNone(numbers["lane_efficiency_ratio"])
+        self.assertIsNone(numbers["speedup_ratio"])
         self.assertEqual(json.loads(json.dumps(row)), row)
 
 

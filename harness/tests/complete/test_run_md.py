@@ -162,7 +162,7 @@ class Page(unittest.TestCase):
         self.events = ledger_of(self.manifest, hello_and_5q(answer(gap_us=40_000),
                                                             Call(1, [], "", "timeout")))
         page = self.render()
-        self.assertIn("| hello (cold) | 1/1 | 210 | 25 | - | - |  |  |  |\n"
+        self.assertIn("| hello (cold) | 1/1 | 210 | - | - | - |  |  |  |\n"
                       "| 5q | 4/5 | 210 | 25 | 40 | - |  | 0/4 | `failures`, `few_samples` |\n",
                       page)
         self.assertIn("6 calls (5 `ok`, 1 `timeout`) to `Ollama` `0.12.6` (loopback)", page)

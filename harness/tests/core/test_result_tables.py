@@ -63,7 +63,8 @@ def cell(phase: str, model: str = "m", **changes: Any) -> dict[str, Any]:
             "metrics": {"ttft_ms": numbers(84.06, 80.2, 99.0), "tpot_ms": numbers(10.0),
                         "decode_tokens_per_s": numbers(100.0),
                         "prefill_tokens_per_s": numbers(None)},
-            "output_token_throughput_tokens_per_s": None, "lane_efficiency_ratio": None, **changes}
+            "output_token_throughput_tokens_per_s": None, "speedup_ratio": None,
+            "other_models_lanes_mean": None, **changes}
 
 
 def summary(*cells: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -81,14 +82,14 @@ class Tables(unittest.TestCase):
             cell("hello", ok=1, checks={"passed": 0, "total": 0}),
             cell("5q", ok=4, failed=1, flags=["few_samples", "client_bound"]),
             cell("parallel_same", lanes=4, output_token_throughput_tokens_per_s=312.34,
-                 lane_efficiency_ratio=0.7801), cell("5q", model="n\x1b"))
+                 speedup_ratio=3.12, other_models_lanes_mean=1.52), cell("5q", model="n\x1b"))
         self.assertEqual(result_tables.summary_table(found, 80), """\
 m
 phase          calls  decode tok/s  TTFT                 prefill tok/s  checks
 hello (cold)     1/1  100           84.1 ms [80.2-99.0]  -
 5q               4/5  100           84.1 ms [80.2-99.0]  -                 4/5
 parallel_same    5/5  100           84.1 ms [80.2-99.0]  -                 4/5
-parallel_same: 312 tok/s on 4 lanes together, lane efficiency 0.78
+parallel_same: 312 tok/s on 4 lanes together, 3.12 x of one lane, beside 1.52 lanes of other models
 flags: client_bound (5q), few_samples (5q)
 
 n\\x1b

@@ -234,7 +234,7 @@ class OneRun(unittest.TestCase):
         found = summarize_run(manifest(("5q", 1, 7), ("20q", 1, 7)), events)
         [headline] = found["headlines"]
         self.assertEqual((headline["drift_ratio"], "drifting" in found["run_flags"]),
-                         (metrics.drift_ratio([120.0] * 7 + [100.0] * 7), True))
+                         (0.805932, True))
 
     def test_stability_is_judged_over_the_part_that_answers_share(self) -> None:
         """Half of the answers are ten times as long, and their later tokens take twice the time."""
@@ -435,7 +435,7 @@ class Flags(unittest.TestCase):
             samples = [{"event": "host_sampled", "segment": 0, "t_us": 1_000_000 * (i + 1),
                         "cpu_busy_ratio": busy, "other_cpu_busy_ratio": share,
                         "cpu_steal_ratio": 0.0, "cpu_throttle_count": None, "power_source": None,
-                        "gpus": []} for i, share in enumerate(shares)]
+                        "energy_uj": None, "gpus": []} for i, share in enumerate(shares)]
             made = summarize_run(manifest(("20q", 1, 10)), [*calls_of(10), *samples])
             [cell] = made["cells"]
             return (cell["metrics"]["ttft_ms"]["n"], cell["left_out"], cell["flags"],
