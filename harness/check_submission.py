@@ -51,7 +51,7 @@ from core.text import (
     terminal_width,
 )
 
-MAX_CHANGED_FILES = 60        # of one pull request: twelve submissions
+MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 110, 40      # of an answer, printed by --answers
 

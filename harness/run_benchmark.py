@@ -879,8 +879,7 @@ def do_plan(options: Options, progress: display.Progress, environment: Mapping[s
     found = run.paces.estimate(cells)
     print_result(options.json, {"manifest": manifest, "calls": len(cells), "hello": hello,
                                 "estimate": found and found._asdict()},
-                 "\n".join([display.plan_text(manifest, len(cells), found), *notes,
-                            *display.write_note(options)]))
+                 display.plan_text(manifest, len(cells), found, notes, options))
     return int(hello["outcome"] != "ok")
 
 

@@ -60,13 +60,15 @@ def estimate_line(found: Optional[estimates.Estimate], timeout_s: float,
         f"Estimated time: {usual}, at most {most} (every answer at its limit)")
     if not left and found.longest_s > timeout_s:
         line += (f"\nAn answer at its limit may take {duration(found.longest_s)}, longer than "
-                 f"--timeout {timeout_s:g}: add --timeout {LONG_TIMEOUT_S}")
+                 f"--timeout {timeout_s:g}: use --timeout {LONG_TIMEOUT_S}")
     return line
 
 
-def plan_text(manifest: Manifest, calls_count: int,
-              found: Optional[estimates.Estimate]) -> str:
-    """The planned calls, one line per phase, and how long they may take."""
+def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Estimate],
+              notes: Sequence[str], options: cli.Options) -> str:
+    """The planned calls, one line per phase, how long they may take, and the command of the run."""
+    needs_time = found is not None and found.longest_s > manifest["timeout_s"]
+    longer: dict[str, Any] = {"timeout": LONG_TIMEOUT_S} if needs_time else {}
     rows: list[tuple[str, ...]] = [("phase", "calls", "lanes", "limit", "description")]
     for entry in manifest["plan"]["phases"]:
         name = entry["phase"]
@@ -77,7 +79,9 @@ def plan_text(manifest: Manifest, calls_count: int,
     return "\n".join([f"models: {', '.join(map(printable, manifest['models']))}",
                       *align_columns(rows, (1, 2), terminal_width()),
                       f"{calls_count} calls for all models",
-                      estimate_line(found, manifest["timeout_s"])])
+                      estimate_line(found, manifest["timeout_s"]), *notes, *write_note(options),
+                      "next: " + cli.command_with(options, plan=None, json=None, quiet=None,
+                                                  detach=True, **longer)])
 
 
 def served_text(found: Sequence[Json], options: cli.Options) -> str:

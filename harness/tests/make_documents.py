@@ -21,17 +21,9 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import run_benchmark
 from check import findings, submission_files
-from core import (
-    answer_checks,
-    ledger,
-    metric_definitions,
-    privacy,
-    result_tables,
-    run_summary,
-    suites,
-)
+from core import answer_checks, ledger, metric_definitions, privacy, suites, text
 from core import schema as schemas
-from core.text import WIDE, markdown_table
+from core.text import markdown_table
 from engines import queries, servers
 from tests import documents
 
@@ -197,32 +189,29 @@ def engines_table() -> str:
 
 
 def real_run() -> str:
-    """The results of the largest merged run; of several, the one with most ranked cells."""
-    folders = [folder for folder in (documents.ROOT / "submissions").glob("*/*/run-*")
-               if folder.parts[-3] != "EXAMPLE"]
-    if not folders:
+    """The headline of the merged run with the largest model; of several, of the newest."""
+    runs = [json.loads(path.read_bytes()) for path in (documents.ROOT / "submissions").glob(
+        "*/*/run-*/metadata.json") if path.parts[-4] != "EXAMPLE"]
+    models = [(one["parameters_count"]["value"] or 0, run["run"]["started_at"], run, one, headline)
+              for run in runs for one, headline in zip(run["models"], run["headlines"])]
+    if not models:
         return "There is no run yet.\n"
-    manifests = {folder: json.loads((folder / "manifest.json").read_bytes()) for folder in folders}
-    largest = max(map(_size, manifests.values()))
-    runs = [(manifest, run_summary.summarize_run(*_evidence(str(folder))))
-            for folder, manifest in manifests.items() if _size(manifest) == largest]
-    manifest, summary = min(runs, key=lambda run: (
-        sum(any(metric_definitions.FLAGS[flag].unrankable for flag in cell["flags"])
-            for cell in run[1]["cells"]), run[0]["started_at"]))
-    lines = [*result_tables.summary_table(summary, WIDE).splitlines(), "",
-             result_tables.instrument_line(summary)]
-    return "\n".join((
-        f"A real one, `{manifest['engine']['name']}` on `{manifest['device_tag']}`:", "", "```text",
-        *(line.rstrip() for line in lines), "```", ""))
-
-
-def _size(manifest: dict[str, Any]) -> int:
-    return sum(len(phase["question_ids"]) for phase in manifest["plan"]["phases"])
-
-
-def _evidence(folder: str) -> tuple[Any, Any]:
-    manifest, state = ledger.load_run(folder)
-    return manifest, state.events
+    _, _, run, model, headline = max(models, key=lambda found: found[:2])
+    lanes = headline["lanes"] or {"lanes_count": 4, "output_token_throughput_tokens_per_s": None}
+    rows = [("writes", headline["decode_tokens_per_s"], 1, "tok/s", ""),
+            ("reads", headline["prefill_tokens_per_s"], 1, "tok/s", ""),
+            ("first word", headline["long_ttft_ms"], 1000, "s",
+             f"  after {headline['long_prompt_tokens'] or 0:,.0f} tokens"),
+            (f"{lanes['lanes_count']} at once",
+             {"median": lanes["output_token_throughput_tokens_per_s"], "ci_low": None}, 1, "tok/s",
+             "  together")]
+    shown = [(name, text.format_number(one["median"] / per), unit + (
+        "" if one["ci_low"] is None else "  [{}-{}]".format(*(
+            text.format_number(one[end] / per) for end in ("ci_low", "ci_high")))) + more)
+        for name, one, per, unit, more in rows if one and one["median"] is not None]
+    about = (model["quantization"]["value"], run["runtime"]["name"]["value"], run["device_tag"])
+    return "\n".join(["```text", f"{model['model']} {about[0]}, {about[1]}, {about[2]}",
+                      *text.align_columns(shown, right=(1,)), "```", ""])
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -344,7 +344,7 @@ class Tables(unittest.TestCase):
 
     def test_rule_6_names_the_timeout_that_a_plan_advises(self):
         text = display.estimate_line(estimates.Estimate(9e3, 3e3, 400.0), 360.0)
-        self.assertRegex(text, f"add --timeout {display.LONG_TIMEOUT_S}$")
+        self.assertRegex(text, f"use --timeout {display.LONG_TIMEOUT_S}$")
         self.assertIn(f"advises `--timeout {display.LONG_TIMEOUT_S}`", RUNBOOK)
         self.assertNotIn("--timeout", display.estimate_line(
             estimates.Estimate(9e3, 3e3, 300.0), 360.0))

@@ -146,7 +146,9 @@ class Plan(unittest.TestCase):
         plan = manifest("m", "n\x1b", names=("5q", "parallel_same", "parallel_mixed"))
         with mock.patch.dict(os.environ, COLUMNS="200"):
             lines = display.plan_text(
-                plan, 72, estimates.Estimate(6000.0, 1200.0, 900.0)).splitlines()
+                plan, 72, estimates.Estimate(6000.0, 1200.0, 900.0), ["note"],
+                dataclasses.replace(OPTIONS, plan=True, phases="all", device_tag="pi5-8gb",
+                                    given=frozenset(("plan", "phases", "device_tag")))).splitlines()
         self.assertEqual(lines[0], r"models: m, n\x1b")
         self.assertEqual([line.split()[:4] for line in lines[2:6]], [
             ["hello", "1", "1", "32"], ["5q", "5", "1", "2048"],
@@ -155,11 +157,15 @@ class Plan(unittest.TestCase):
         self.assertIn("72 calls", lines[6])
         self.assertRegex(lines[7], "20 min, at most 1 h 40 min")
         self.assertRegex(lines[8], "may take 15 min.*--timeout 3600")
+        self.assertEqual([lines[9], lines[-1]], [
+            "note", "next: python3 harness/run_benchmark.py --phases all --timeout 3600 "
+            "--device-tag pi5-8gb --detach"])
 
     def test_phase_that_cannot_run_shows_why(self):
-        lines = display.plan_text(manifest("m", names=("parallel_mixed",)), 1, None).splitlines()
+        lines = display.plan_text(manifest("m", names=("parallel_mixed",)), 1, None, [],
+                                  OPTIONS).splitlines()
         self.assertRegex(lines[3], "^parallel_mixed +0 .* parallel_mixed needs two models or more")
-        self.assertIn("No estimate", lines[-1])
+        self.assertIn("No estimate", lines[5])
 
 
 class Probes(unittest.TestCase):
