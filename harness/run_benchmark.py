@@ -48,19 +48,19 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, cast
 
-from core import answer_checks, files, names, privacy
+from core import answer_checks, files, names, plan, privacy
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
-from core.records import CallFinished, LedgerLine, Manifest
+from core.records import CallFinished, LedgerLine, Manifest, Phase
 from core.suites import Question, load_suites
 from core.text import Parser, command, print_error, print_result, print_text, readable
 from engines import queries
 from machine import awake, gauges
 from run import calibration, cli, discover, display, sse
+from run import manifest as manifests
 from run import reply as replies
 from run.cli import Options
 from run.lanes import Clocks, Run
-from run.manifest import RunContext, inherit_options, require_same_run, require_valid_names
 from run.state import State
 from run.timing import Arrivals
 
@@ -627,11 +627,11 @@ def prepare(options: Options, run_id: str, environment: Mapping[str, str],
             synthetic: bool, kept_awake_by: Optional[str] = None
             ) -> tuple[Client, discover.Ready]:
     """Check names, suites and server; raises HarnessError if a run cannot begin."""
-    require_valid_names(options)
+    manifests.require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
     suites = suites_here()
     wait_for_server(client, options, options.target_url, options.timeout)
-    return client, discover.prepare(client.send, options, RunContext(
+    return client, discover.prepare(client.send, options, manifests.RunContext(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
         client.addresses.first_ip(client.target), socket.gethostname(), kept_awake_by))
 
@@ -654,12 +654,12 @@ def reference_endpoint(*options: str) -> Iterator[cli.Target]:
         child.communicate()
 
 
-def calibrate(lanes: int) -> Json:
+def calibrate(lanes: Sequence[int]) -> Json:
     """The fields of `instrument_calibrated`, measured with the built-in endpoint."""
     heartbeat = gauges.Heartbeat(gauges.HEARTBEAT_FINE_S)
     heartbeat.start()
     try:
-        with reference_endpoint("--slots", str(lanes)) as target:
+        with reference_endpoint("--slots", str(max(lanes))) as target:
             return calibration.calibrate(Client(target).send, *CLOCKS, lanes, heartbeat.between)
     except (HarnessError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         return calibration.calibration(f"the calibration failed: {type(error).__name__}")
@@ -708,7 +708,7 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
     folder = ledger_file.find_run(options.out_dir, run_id) if options.run_id else None
     earlier = ledger_file.read_manifest(folder) if folder else None
     if earlier:
-        options = inherit_options(options, earlier)
+        options = manifests.inherit_options(options, earlier)
     with awake.kept_awake() if not (synthetic or options.smoke) else \
             contextlib.nullcontext() as method:
         return make_run(options, run_id, folder, earlier, prepare(
@@ -720,7 +720,7 @@ def make_run(options: Options, run_id: str, folder: Optional[str], earlier: Opti
     """Make a run that can begin, or the rest of an earlier one."""
     client, ready = prepared
     if earlier:
-        require_same_run(earlier, ready.manifest)
+        manifests.require_same_run(earlier, ready.manifest)
         ready = ready._replace(manifest=earlier)
     if not earlier or not folder:
         folder = os.path.join(options.out_dir, options.submitter_handle, options.device_tag,
@@ -728,19 +728,17 @@ def make_run(options: Options, run_id: str, folder: Optional[str], earlier: Opti
     resume = cli.next_command(options, run_id)
     with contextlib.closing(open_run(folder, ready.manifest, not earlier, resume)) as ledger:
         events, resumed = ledger.recover(ready.manifest)
-        state = State(ready.manifest, ready.suites, ready.served, options.retry_failed)
+        manifest, added = manifests.with_added(ready.manifest, options, events, ready.suites)
+        state = State(manifest, ready.suites, ready.served, options.retry_failed)
         state.secret = client.key
         state.recall(events)
         run = Run(client, state, ledger, CLOCKS, gauges.Heartbeat(gauges.HEARTBEAT_S), progress)
         for event in events:
             run.paces.take(event)
         if resumed["torn_bytes"] or not state.ended(events):
-            begin_segment(ledger, ready.manifest, events, resumed)
-            calibrates = not (options.no_calibration or options.smoke)
-            left = len(run.count.left_cells())
-            calls = f"{state.total} planned call{'s' * (state.total > 1)}"
-            progress.say(f"run {run_id}: {f'{left} of ' * (left < state.total)}{calls}" + (
-                "; measuring this client's timing error first (3 s)" if calibrates else ""))
+            begin_segment(ledger, ready.manifest, events, resumed, added)
+            progress.say(display.begin_line(run_id, len(run.count.left_cells()), state.total, (
+                manifest if not (options.no_calibration or options.smoke) else None)))
             with quiet_interpreter(), interruptible(run):
                 carry_out(run, ready, options.no_calibration, not events)
                 events = finish(run)
@@ -749,7 +747,7 @@ def make_run(options: Options, run_id: str, folder: Optional[str], earlier: Opti
 
 
 def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[LedgerLine],
-                  resumed: Json) -> None:
+                  resumed: Json, added: Sequence[Phase]) -> None:
     """Write `run_started`; in a later segment, or after a torn first line, `run_resumed`."""
     shared = {"clock_origin_ns": ledger.zero_ns,
               "manifest_sha256": ledger_file.manifest_sha256(manifest)}
@@ -759,6 +757,8 @@ def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[LedgerLin
         ledger.segment = max(ledger.segment, 1)
         ledger.write("run_resumed", **shared, **resumed)
         ledger.forget_torn()
+    if added:
+        ledger.write("phases_added", phases=added)
 
 
 def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: bool) -> None:
@@ -769,10 +769,10 @@ def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: b
         if not ready.manifest["smoke"]:
             ledger.write("instrument_calibrated", **(
                 calibration.calibration("--no-calibration") if no_calibration else
-                calibrate(max(p["lanes"] for p in ready.manifest["plan"]["phases"]))))
+                calibrate(plan.calibrated_lanes(run.state.manifest["plan"]))))
             monitor = gauges.HostMonitor(
                 target["port"] if target["class"] == "loopback" else None,
-                lambda found: ledger.write("host_sampled", **found))
+                lambda found: run.state.note_sample(ledger.write("host_sampled", **found)))
         for model, probes in ready.probes.items():
             run.identify(model, probes)
         for note in ready.notes:

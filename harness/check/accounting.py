@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from check import calls
+from check.ledger_order import WITHIN_GROUPS as WITHIN
 from core import metrics
 from core.metric_definitions import ONE_LANE_PHASES
 from core.records import LedgerLine, Manifest, Metadata
@@ -49,16 +50,21 @@ def _phases(events: Sequence[LedgerLine]) -> Problems:
     before_us = 0
     for line, event in enumerate(events, 1):
         if event["event"] == "call_finished":
+            if group and group[-1].get("level") != event.get("level"):
+                # Lanes wait for each other between two levels of ramp.
+                ended_us = max(call["t_us"] for call in group)
+                yield from _phase(event["phase"], before_us, ended_us, group, line)
+                group, before_us = [], ended_us
             group.append(event)
         elif event["event"] == "phase_finished":
-            yield from _phase(event["phase"], event["started_us"],
+            yield from _phase(event["phase"], max(event["started_us"], before_us),
                               event["started_us"] + event["wall_us"], group, line)
             if event["started_us"] - before_us > BETWEEN_US:
                 yield "time-unexplained", f"{(event['started_us'] - before_us) / 1e6:.0f} s " \
                     f"passed before {event['phase']}", line
-        elif event["event"] != "host_sampled" and group:     # the process was stopped
+        elif event["event"] not in WITHIN and group:         # the process was stopped
             yield from _phase(group[0]["phase"], before_us, 0, group, line)
-        if event["event"] not in ("call_finished", "host_sampled"):
+        if event["event"] not in WITHIN:
             group, before_us = [], event["t_us"]
 
 

@@ -43,9 +43,10 @@ class Replay(state.State):
         self.salt_owners: dict[str, tuple[Any, ...]] = {}
         self.refusing: set[str] = set()       # models whose server has refused a field
 
-    def resumed(self, lines: Sequence[records.LedgerLine]) -> Replay:
-        """The state of a new process that has read these lines."""
-        new = Replay(self.manifest, self.suites if self.has_suites else None)
+    def resumed(self, lines: Sequence[records.LedgerLine],
+                manifest: Optional[records.Manifest] = None) -> Replay:
+        """The state of a new process that has read these lines. manifest: of a longer plan."""
+        new = Replay(manifest or self.manifest, self.suites if self.has_suites else None)
         new.recall(lines)
         new.salt_owners = self.salt_owners
         return new
@@ -96,8 +97,8 @@ class Replay(state.State):
         yield from _compare("request.options", request["options"],
                             self.options(cell, self.max_tokens(cell), cache))
         if fresh:
-            grows = PHASES[cell.phase].kind == "append"
-            owner = (cell.model, cell.repeat) if grows else (cell.cell_id, call["segment"])
+            grows = PHASES[cell.phase].kind in state.GROWING
+            owner = state.conversation_of(cell) if grows else (cell.cell_id, call["segment"])
             if self.salt_owners.setdefault(fresh, owner) != owner:
                 yield f"request.salt: {fresh} is the salt of another call"
 
@@ -138,6 +139,15 @@ class Replay(state.State):
         yield from _compare("engine.name", event["engine"]["name"], manifest["engine"]["name"])
         if context["effective_tokens"] == before.get("effective_tokens"):
             yield from _compare("context.reason", context["reason"], before.get("reason"))
+
+    def entry_problems(self, entry: records.Phase) -> Problems:
+        """Differences of an added phase from what the runner would have added."""
+        chosen = {**self.manifest["canonical_options"],
+                  **self.manifest["canonical_options_overrides"]}
+        if self.has_suites:
+            yield from _compare("phases", entry, plan.phase_of(
+                entry["phase"], self.suites, entry["lanes"], int(chosen["num_predict"]),
+                entry.get("context_tokens")))
 
     def cache_probed(self, event: records.CacheProbed) -> Problems:
         """Differences from what the longest prompt and the probes give."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
 from check import calls, findings
-from core import ledger, records, schema
+from core import ledger, levels, plan, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.records import LedgerLine, Manifest
-from core.suites import PHASES
+from core.suites import CURVES, PHASES
 from run import state
 
 Key = tuple[Optional[str], str]       # model (None: all models) and phase
@@ -28,7 +28,8 @@ MAX_SEGMENTS = 200                    # hours in a shell that ends commands afte
 TIMEOUT_SPARE_US = 5_000_000          # a read that ends late; a machine that sleeps takes longer
 JUMP_US, JUMP_RATIO = 2_000_000, 0.001
 PREPARATION_US = 600_000_000          # between the manifest and the first line: a slow server
-INSIDE_GROUPS = ("call_finished", "host_sampled", "phase_finished", "run_interrupted")
+WITHIN_GROUPS = ("call_finished", "host_sampled", "curve_ended")
+INSIDE_GROUPS = (*WITHIN_GROUPS, "phase_finished", "run_interrupted")
 MIN_SAMPLE_GAP_US = 4_500_000         # 0.9 of the time between two samples of the host
 
 
@@ -73,14 +74,19 @@ class Walker:
 
     def __init__(self, manifest: Manifest, events: list[LedgerLine], seals: dict[int, str],
                  suites: Optional[calls.Suites], notes: findings.Notes) -> None:
-        self.manifest, self.events, self.seals, self.notes = manifest, events, seals, notes
-        self.replay, self.segment = calls.Replay(manifest, suites), Segment(0, 1)
-        self.models = manifest["models"]
+        self.events, self.seals, self.notes = events, seals, notes
+        self.manifest_sha256 = ledger.manifest_sha256(manifest)
+        self.segment, self.models = Segment(0, 1), manifest["models"]
         self.line = self.found = 0
         self.taken: list[LedgerLine] = []     # lines as planned, for the state after a resume
         self.finished: set[Key] = set()
         self.probed: set[str] = set()
         self.skipped: set[str] = set()
+        self._plan(manifest, calls.Replay(manifest, suites))
+
+    def _plan(self, manifest: Manifest, replay: calls.Replay) -> None:
+        """Take over a plan: the manifest's, or one to which phases were added."""
+        self.manifest, self.replay = manifest, replay
         mixed = [name for name in self.replay.names if PHASES[name].kind == "mixed"]
         self.skip_reasons = {name: skip_reason(name, self.models, manifest["plan"]["lanes"])
                              for name in mixed}
@@ -124,10 +130,10 @@ class Walker:
         if self.segment.group and event["event"] not in INSIDE_GROUPS:
             self.note("comes before phase_finished of the calls above")
         if event["event"] == "run_started" or event["event"] == "run_resumed":
-            if event["manifest_sha256"] != ledger.manifest_sha256(self.manifest):
+            if event["manifest_sha256"] != self.manifest_sha256:
                 self.note("manifest_sha256 is not the hash of manifest.json", "manifest-altered")
         getattr(self, f"_{event['event']}")(event)
-        if event["event"] not in ("call_finished", "host_sampled"):
+        if event["event"] not in WITHIN_GROUPS:
             self.segment.barrier_us = event["t_us"]
             self.segment.group = []
             self.segment.lanes_us, self.segment.places = {}, {}
@@ -187,8 +193,7 @@ class Walker:
         if segment.is_calibrated or segment.identified or segment.asked or self.manifest["smoke"]:
             self.note("the calibration comes once, at the start of a segment")
         segment.is_calibrated = True
-        lanes = sorted({1, max(entry["lanes"] for entry in self.manifest["plan"]["phases"])})
-        for what in calibration_problems(event, lanes):
+        for what in calibration_problems(event, plan.calibrated_lanes(self.manifest["plan"])):
             self.note(what)
 
     def _endpoint_identified(self, event: records.EndpointIdentified) -> None:
@@ -220,10 +225,52 @@ class Walker:
         """Samples come at any time; only the last one may follow the one before at once."""
         times = self.segment.samples_us
         times.append(event["t_us"])
+        self.replay.note_sample(event)
         if len(times) > 2 and times[-2] - times[-3] < MIN_SAMPLE_GAP_US:
             self.note(f"t_us of samples is {times[-3]} and {times[-2]}, too close together")
 
     # -- phases
+    def _phases_added(self, event: records.PhasesAdded) -> None:
+        """Phases that a resume adds come right after its first line, and only once each."""
+        segment, planned = self.segment, [p["phase"] for p in self.manifest["plan"]["phases"]]
+        names = [entry["phase"] for entry in event["phases"]]
+        if self.line != segment.first_line + 1 or set(names) & set(planned) \
+                or len(set(names)) < len(names) or self.manifest["smoke"] \
+                or any(PHASES[name].kind not in CURVES for name in names):
+            self.note(f"{', '.join(names)} cannot be added here")
+            return
+        manifest = plan.with_phases(self.manifest, event["phases"])
+        for entry in event["phases"]:
+            for what in self.replay.entry_problems(entry):
+                self.note(what)
+        self._plan(manifest, self.replay.resumed(self.taken, manifest))
+
+    def _curve_ended(self, event: records.CurveEnded) -> None:
+        model, phase, level = event["model"], event["phase"], event["level"]
+        if (model, phase) not in self.cells or level not in self.replay.levels_of(phase) \
+                or (model, phase) in self.replay.ends \
+                or any(_key_of(call) != (model, phase) for call in self.segment.group):
+            self.note(f"{phase} of model {schema.shown(model)} cannot end here")
+            return
+        given = levels.End(level, event["kind"], event["reason"])
+        if given.kind == "memory":
+            expected = next((end for end in self.memory_ends(level) if end == given), None)
+        else:
+            expected = self.replay.end_after(model, phase, level) \
+                or self.replay.end_before(model, phase, level)
+        if given != expected and self.replay.has_suites:
+            self.note(f"{phase} ends with {schema.shown(list(given))}; expected "
+                      f"{schema.shown(list(expected) if expected else None)}")
+        self.replay.note_end(event)
+        self.taken.append(event)
+
+    def memory_ends(self, level: int) -> Iterator[Optional[levels.End]]:
+        """What each sample of this segment gives: the runner may have written one meanwhile."""
+        found: list[Any] = [event for event in self.events[:self.line]
+                            if event["event"] == "host_sampled"
+                            and event["segment"] == self.segment.number]
+        return (levels.memory_end(level, found[0], sample) for sample in found[1:])
+
     def _phase_skipped(self, event: records.PhaseSkipped) -> None:
         name, reason = event["phase"], self.skip_reasons.get(event["phase"])
         if event["model"] is not None or event["reason"] != reason or (None, name) in self.finished:
@@ -243,7 +290,7 @@ class Walker:
         segment.finished.append(key)
         self.finished.add(key)
         cell_ids = [segment.hellos.get(str(key[0]), "")] if key[1] == "hello" \
-            else [cell.cell_id for cell in self.cells[key]]
+            else [cell.cell_id for cell in self.replay.asked(self.cells[key])]
         outcomes = [self.replay.outcomes.get(cell_id) for cell_id in cell_ids]
         given = (event["planned"], event["ok"], event["failed"])
         counted = (len(cell_ids), outcomes.count("ok"), len(cell_ids) - outcomes.count("ok"))
@@ -301,10 +348,10 @@ class Walker:
         given: dict[str, Any] = dict(call)
         expected = {**cell._asdict(), "cold": state.is_cold(cell, call.get("loaded"))}
         for name, value in expected.items():
-            if given[name] != value:
-                self.note(f"{name} is {schema.shown(given[name])}, planned is "
+            if given.get(name) != value:
+                self.note(f"{name} is {schema.shown(given.get(name))}, planned is "
                           f"{schema.shown(value)}")
-        call = {**call, **expected}           # type: ignore[typeddict-item]
+        call = {**call, **cell.fields(), "cold": expected["cold"]}  # type: ignore[typeddict-item]
         for what in calls.contradictions(call):
             self.note(what)
         self._check_place(cell, call)
@@ -334,10 +381,30 @@ class Walker:
             self._require_identified(key)
         if any(_key_of(one) != key for one in segment.group[:1]) or key in segment.finished:
             self.note(f"a call of {key[1]} between calls of another phase, or after its end")
+        if cell.level and call["outcome"] != "skipped":
+            self._check_level(cell, cell.level)
         at = 0 if is_hello else self.places[cell.cell_id][2]
         if at <= segment.places.get(cell.lane, -1):
             self.note(f"lane {cell.lane} made this call after a later one of the plan")
         segment.places[cell.lane] = at
+
+    def _check_level(self, cell: Cell, level: int) -> None:
+        """Whether the levels before are complete, and the curve had not ended with them."""
+        model, phase, replay = cell.model, cell.phase, self.replay
+        is_depth = PHASES[phase].kind == "depth"
+        if replay.is_beyond(cell):
+            self.note(f"{phase} had ended before level {level}")
+        if not is_depth and any(one.get("level") == level for one in self.segment.group[-1:]):
+            return
+        before = [one for one in self.cells[model, phase] if (one.level or 0) < level]
+        if any(one.cell_id not in replay.outcomes for one in before):
+            self.note(f"level {level} of {phase} begins before the one before it is complete")
+        end = replay.end_after(model, phase, before[-1].level or 0) if before else None
+        if is_depth:
+            end = end or replay.end_after(model, phase, level) or levels.context_end(
+                level, replay.effective_tokens.get(model))
+        if end and replay.has_suites:
+            self.note(f"{phase} had to end before level {level}: {end.reason}")
 
     def _check_times(self, cell: Cell, call: records.CallFinished) -> None:
         segment, span = self.segment, calls.span_us(call)
@@ -358,8 +425,8 @@ class Walker:
             self.note("is the last line; expected run_finished", "ledger-unfinished")
             return
         self.line = 0
-        for cell_id in self.places:
-            if cell_id not in self.replay.outcomes:
+        for cell_id, (cell, _, _) in self.places.items():
+            if cell_id not in self.replay.outcomes and not self.replay.is_beyond(cell):
                 self.note(f"no line for the planned call {schema.shown(cell_id)}",
                           "ledger-unfinished")
         expected = [*self.cells, *((None, name) for name, why in self.skip_reasons.items() if why)]

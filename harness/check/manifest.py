@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Optional
 
 from check import calls, findings, submission_files
-from core import answer_checks, schema
+from core import answer_checks, levels, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
 from core.plan import plan_of
 from core.records import Manifest
@@ -193,7 +193,9 @@ def plan_problem(manifest: Manifest, suites: Optional[calls.Suites]) -> Optional
     """Why the ledger cannot be checked against the plan, or None."""
     plan = manifest["plan"]
     names = [entry["phase"] for entry in plan["phases"]]
-    questions = sum(len(entry["question_ids"]) for entry in plan["phases"])
+    questions = sum(max(len(entry["question_ids"]), levels.MIN_CALLS * sum(entry.get("levels", ())))
+                    if entry["phase"] != "depth" else 2 * len(entry.get("levels", ()))
+                    for entry in plan["phases"])
     if questions * plan["repeats"] * len(manifest["models"]) > MAX_CELLS:
         return f"the plan has more than {MAX_CELLS} calls"
     if names != [name for name in PHASES if name in names] or names[0] != "hello":
@@ -203,7 +205,8 @@ def plan_problem(manifest: Manifest, suites: Optional[calls.Suites]) -> Optional
     options: dict[str, Any] = {**manifest["canonical_options"],
                                **manifest["canonical_options_overrides"]}
     expected = plan_of(names, suites, plan["lanes"], plan["repeats"], options["num_predict"],
-                       manifest["smoke"])
+                       manifest["smoke"], next((entry.get("context_tokens") for entry in
+                                                plan["phases"] if entry["phase"] == "depth"), None))
     if plan == expected:
         return None
     was, now = schema.difference("plan", plan, expected)

@@ -128,7 +128,11 @@ def is_finished(events: Sequence[LedgerLine]) -> bool:
 def missing_cells(manifest: Manifest, events: Sequence[LedgerLine]) -> list[str]:
     """Ids of planned calls that the ledger does not hold."""
     recorded = {event["cell_id"] for event in events if event["event"] == "call_finished"}
-    return [cell.cell_id for cell in plan.all_cells(manifest) if cell.cell_id not in recorded]
+    ends = {(event["model"], event["phase"]): event["level"] for event in events
+            if event["event"] == "curve_ended"}
+    return [cell.cell_id for cell in plan.all_cells(plan.extended(manifest, events))
+            if cell.cell_id not in recorded
+            and (cell.level or 0) < ends.get((cell.model, cell.phase), float("inf"))]
 
 
 def run_class(manifest: Manifest, events: Sequence[LedgerLine]) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, cast
 
-from core.records import Manifest, Plan
-from core.suites import PHASES, Question
+from core import levels
+from core.records import LedgerLine, Manifest, Plan
+from core.records import Phase as PlannedPhase
+from core.suites import ALL_PHASES, CURVES, CURVES_RELEASE, PHASES, Question
 
 CONTEXT_SPARE = 16            # tokens by which a prompt that fills the context may fall short of it
 CUT_SHARE = 0.6               # of the expected tokens: fewer were truncated
@@ -22,7 +24,7 @@ MIN_GROWTH, CUT_GROWTH = 200, 0.4     # tokens from turn to turn, and the share 
 
 
 class Cell(NamedTuple):
-    """One planned call."""
+    """One planned call. level: lanes of ramp or tokens of depth, None in other phases."""
 
     cell_id: str
     model: str
@@ -30,6 +32,11 @@ class Cell(NamedTuple):
     question_id: str
     repeat: int
     lane: int
+    level: Optional[int] = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of its ledger line, which has a level only in ramp and depth."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 def parse_phases(text: str) -> tuple[str, ...]:
@@ -38,28 +45,70 @@ def parse_phases(text: str) -> tuple[str, ...]:
     unknown = [n for n in names if n not in PHASES and n != "all"]
     if unknown or not names:
         raise ValueError(f"{text!r}: a phase is one of {', '.join(PHASES)}, or all")
-    return tuple(PHASES) if "all" in names else tuple(p for p in PHASES if p in names)
+    wanted = {*names, *(ALL_PHASES if "all" in names else ())}
+    return tuple(name for name in PHASES if name in wanted)
 
 
-def plan_of(names: Sequence[str], suites: dict[str, tuple[Question, ...]], lanes: int, repeats: int,
-            num_predict: int, smoke: bool = False) -> Plan:
-    """The manifest's `plan`; it always begins with a hello."""
+def plan_of(names: Sequence[str], suites: Mapping[str, Sequence[Question]], lanes: int,
+            repeats: int, num_predict: int, smoke: bool = False,
+            context_tokens: Optional[int] = None) -> Plan:
+    """The manifest's `plan`; it always begins with a hello. context_tokens: what depth needs."""
     asked = ["hello"] if smoke else ["hello", *(n for n in names if n != "hello")]
     return {"repeats": repeats, "lanes": lanes, "phases": [
-        {"phase": name, "suite_file": PHASES[name].suite_file,
-         "lanes": lanes if PHASES[name].kind in ("same", "mixed") else 1,
-         "max_tokens": min(PHASES[name].max_tokens or num_predict, num_predict),
-         "question_ids": [q.id for q in suites[name]]} for name in asked]}
+        phase_of(name, suites, lanes, num_predict, context_tokens) for name in asked]}
 
 
-def cell_id_of(prefix: str, model: str, phase: str, question_id: str, repeat: int) -> str:
-    """`<node-tag>:<engine>:<model>:<phase>:<question-id>`, with `:r<k>` for a repeat."""
-    return ":".join([prefix, model, phase, question_id] + ([f"r{repeat}"] if repeat else []))
+def phase_of(name: str, suites: Mapping[str, Sequence[Question]], lanes: int, num_predict: int,
+             context_tokens: Optional[int] = None) -> PlannedPhase:
+    """One phase of a plan."""
+    kind = PHASES[name].kind
+    entry: PlannedPhase = {
+        "phase": name, "suite_file": PHASES[name].suite_file,
+        "lanes": lanes if kind in ("same", "mixed") else 1,
+        "max_tokens": min(PHASES[name].max_tokens or num_predict, num_predict),
+        "question_ids": [q.id for q in suites[name]]}
+    if kind == "ramp":
+        found = levels.ramp_levels(lanes)
+        entry = {**entry, "lanes": found[-1], "levels": found, "release": CURVES_RELEASE}
+    elif kind == "depth":
+        context = context_tokens or levels.DEEPEST_TOKENS + levels.ROOM_TOKENS
+        entry = {**entry, "levels": levels.depth_levels(context), "release": CURVES_RELEASE,
+                 "context_tokens": context, "source_sha256": levels.source_sha256(suites)}
+    return entry
+
+
+def extended(manifest: Manifest, events: Iterable[LedgerLine]) -> Manifest:
+    """The manifest with the phases that were added to the run later, as its ledger records."""
+    added = [entry for event in events if event["event"] == "phases_added"
+             for entry in event["phases"]]
+    return with_phases(manifest, added) if added else manifest
+
+
+def with_phases(manifest: Manifest, added: Sequence[PlannedPhase]) -> Manifest:
+    """The manifest with more phases. It no longer has the hash that the ledger is tied to."""
+    plan = manifest["plan"]
+    return cast(Manifest, {**manifest, "plan": {**plan, "phases": [*plan["phases"], *added]}})
+
+
+def calibrated_lanes(plan: Plan) -> list[int]:
+    """The numbers of lanes at which the client's timing error is measured."""
+    return sorted({1, *(lanes for entry in plan["phases"] for lanes in (
+        entry["levels"] if PHASES[entry["phase"]].kind == "ramp" else [entry["lanes"]]))})
+
+
+def cell_id_of(prefix: str, model: str, phase: str, question_id: str, repeat: int,
+               level: Optional[int] = None) -> str:
+    """`<node-tag>:<engine>:<model>:<phase>:<question-id>`, with `:r<k>` for a repeat, and the
+    level before the question."""
+    return ":".join([prefix, model, phase, *([str(level)] if level else []), question_id,
+                     *([f"r{repeat}"] if repeat else [])])
 
 
 def cells_of(plan: Plan, phase: str, models: Sequence[str], prefix: str) -> list[Cell]:
     """The planned calls of a phase on one model (mixed: on all), dealt to lanes in order."""
     entry = next(p for p in plan["phases"] if p["phase"] == phase)
+    if PHASES[phase].kind in CURVES:
+        return _cells_of_levels(entry, plan["repeats"], models[0], prefix)
     repeats = 1 if phase == "hello" else plan["repeats"]
     cells = []
     for repeat in range(repeats):
@@ -68,6 +117,19 @@ def cells_of(plan: Plan, phase: str, models: Sequence[str], prefix: str) -> list
             model = models[lane % len(models)]
             cells.append(Cell(cell_id_of(prefix, model, phase, question_id, repeat),
                               model, phase, question_id, repeat, lane))
+    return cells
+
+
+def _cells_of_levels(entry: PlannedPhase, repeats: int, model: str, prefix: str) -> list[Cell]:
+    """The planned calls of ramp or depth, level by level."""
+    phase, ids, cells = entry["phase"], entry["question_ids"], list[Cell]()
+    for level in entry["levels"]:
+        is_ramp = PHASES[phase].kind == "ramp"
+        count = (levels.calls_count(level) if is_ramp else len(ids)) * repeats
+        for index in range(count):
+            repeat, at = divmod(index, len(ids))
+            cells.append(Cell(cell_id_of(prefix, model, phase, ids[at], repeat, level), model,
+                              phase, ids[at], repeat, index % level if is_ramp else 0, level))
     return cells
 
 
@@ -95,12 +157,14 @@ def all_cells(manifest: Manifest) -> list[Cell]:
 
 
 def messages_of(phase: str, question: Question, suite: Sequence[Question],
-                history: Sequence[tuple[str, str]] = ()) -> list[dict[str, str]]:
+                history: Sequence[tuple[str, str]] = (),
+                document: str = "") -> list[dict[str, str]]:
     """The messages of a call, without salt.
 
-    history: (prompt, answer) of earlier turns, for the growing conversation of edge_append.
+    history: (prompt, answer) of earlier turns, for growing conversations; document: what the first
+    question of depth is about.
     """
-    content = question.prompt
+    content = document + question.prompt
     if PHASES[phase].kind == "suite_context":
         content = "\n\n".join([f"[{q.id}] {q.prompt}" for q in suite] + [
             f"Answer only the question [{question.id}]. The other texts above are its context."])
@@ -140,7 +204,7 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
     if was_cut:
         return {"verdict": "yes", "reason": "an earlier turn of this conversation was truncated"}
     if not isinstance(prompt_tokens, int) or isinstance(prompt_tokens, bool) or prompt_tokens <= 0:
-        if markers_found and PHASES[phase].kind == "suite_context":
+        if markers_found and PHASES[phase].kind in ("suite_context", "depth"):
             return {"verdict": "no", "reason": "the planted facts were named"}
         return {"verdict": "unknown", "reason": "the server tells no prompt_tokens"}
     fills = bool(effective_tokens) and prompt_tokens >= (effective_tokens or 0) - CONTEXT_SPARE

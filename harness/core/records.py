@@ -256,7 +256,13 @@ class LoadState(TypedDict, total=False):
     loaded: Optional[bool]
 
 
-class CallFinished(Event, LoadState):
+class Level(TypedDict, total=False):
+    """Missing except in calls of ramp and depth."""
+
+    level: int
+
+
+class CallFinished(Event, LoadState, Level):
     """One planned call, answered or failed. Of several lines for one cell the last counts."""
     event: Literal["call_finished"]
     cell_id: str
@@ -335,6 +341,22 @@ class PhaseFinished(Event):
     wall_us: int
 
 
+class PhasesAdded(Event):
+    """Phases that a resume has added to the plan."""
+    event: Literal["phases_added"]
+    phases: list[Phase]
+
+
+class CurveEnded(Event):
+    """Where and why ramp or depth ended: calls from this level on are not asked."""
+    event: Literal["curve_ended"]
+    model: str
+    phase: str
+    level: int
+    kind: str
+    reason: str
+
+
 class RunInterrupted(Event):
     """The run was stopped before its end."""
     event: Literal["run_interrupted"]
@@ -368,7 +390,16 @@ class ModelContext(Context):
     model: str
 
 
-class Phase(TypedDict):
+class Levels(TypedDict, total=False):
+    """Only of ramp and depth."""
+
+    levels: list[int]
+    release: str
+    context_tokens: int
+    source_sha256: str
+
+
+class Phase(Levels):
     """One phase of the plan."""
     phase: str
     suite_file: Optional[str]
@@ -549,6 +580,55 @@ class Headline(TypedDict):
     server_prefill_tokens_per_s: Optional[float]
 
 
+class Point(TypedDict):
+    """A value at one number of lanes or one depth, with its interval."""
+    at: float
+    n: int
+    value: Optional[float]
+    low: Optional[float]
+    high: Optional[float]
+
+
+class Series(TypedDict):
+    """One quantity along a curve."""
+    metric: str
+    points: list[Point]
+
+
+class CurveStop(TypedDict):
+    """Where and why a curve ended."""
+    level: int
+    kind: str
+    reason: str
+
+
+class CurveClient(TypedDict):
+    """The client's own error at one level."""
+    level: int
+    flagged: Optional[bool]
+    reasons: list[str]
+    error_p50_us: Optional[float]
+    chunks_per_s: Optional[float]
+    saturation_chunks_per_s: Optional[float]
+
+
+class Curve(TypedDict):
+    """How the speed of one model changes with lanes (ramp) or with context (depth)."""
+    model: str
+    phase: str
+    release: str
+    axis: str
+    series: list[Series]
+    knee: Optional[int]
+    slots_count: Optional[int]
+    end: Optional[CurveStop]
+    client: list[CurveClient]
+    ok: int
+    failed: int
+    left_out: int
+    checks: dict[str, int]
+
+
 class ReadLagSummary(TypedDict):
     """The reader's delay over n calls, in microseconds."""
     p50: Optional[float]
@@ -590,6 +670,7 @@ class Metadata(TypedDict):
     metrics_version: int
     cells: list[Cell]
     headlines: list[Headline]
+    curves: list[Curve]
     run_flags: list[str]
     counts: dict[str, int]
     instrument: Instrument
@@ -597,5 +678,5 @@ class Metadata(TypedDict):
 
 LedgerLine = Union[
     RunStarted, RunResumed, InstrumentCalibrated, EndpointIdentified, ModelSkipped,
-    PhaseSkipped, CallFinished, CacheProbed, HostSampled, PhaseFinished, RunInterrupted,
-    RunFinished]
+    PhaseSkipped, PhasesAdded, CallFinished, CurveEnded, CacheProbed, HostSampled, PhaseFinished,
+    RunInterrupted, RunFinished]

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core import metric_definitions, metrics
+from core import curve_tables, metric_definitions, metrics
 from core.records import CallFinished
 from core.text import (
     align_columns,
@@ -23,7 +23,7 @@ QUESTION_WIDTH = 21
 def call_line(number: int, total: int, call: CallFinished) -> str:
     """`12/38  5q              json-invoice           ok   41 tokens  TTFT 84.1 ms  81 tok/s`."""
     count = f"{number}/{max(number, total)}"
-    question = printable(call["question_id"])
+    question = (f"{call['level']} " if "level" in call else "") + printable(call["question_id"])
     if call["repeat"] and call["phase"] != "hello":
         question += f" again ({call['repeat']})"
     head = (f"{count:>{2 * len(str(max(number, total))) + 1}}  {call['phase']:<{PHASE_WIDTH}}  "
@@ -74,8 +74,10 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
         flags = [f"{flag} ({', '.join(cell['phase'] for cell in cells if flag in cell['flags'])})"
                  for flag in metric_definitions.ordered_flags(
                      {flag for cell in cells for flag in cell["flags"]})]
+        curves = [line for curve in summary.get("curves", ()) if curve["model"] == model
+                  for line in ("", *curve_tables.curve_lines(curve))]
         tables.append("\n".join([printable(model), *lines, *lanes,
-                                 *([f"flags: {', '.join(flags)}"] if flags else [])]))
+                                 *([f"flags: {', '.join(flags)}"] if flags else []), *curves]))
     return "\n\n".join(tables)
 
 
@@ -85,7 +87,7 @@ def _phase_rows(cells: Sequence[Mapping[str, Any]], with_intervals: bool) -> lis
     decode, prefill = (interval_column(of[name]) if with_intervals else
                        number_column(one["median"] for one in of[name])
                        for name in ("decode_tokens_per_s", "prefill_tokens_per_s"))
-    ttft = [time_cell(one, with_intervals) for one in of["ttft_ms"]]
+    ttft = [_time_cell(one, with_intervals) for one in of["ttft_ms"]]
     titles = ("phase", "calls", "decode tok/s", "TTFT", "prefill tok/s", "checks")
     numbers = (1, 5) if with_intervals else (1, 2, 4, 5)
     return align_columns([titles, *(
@@ -95,7 +97,7 @@ def _phase_rows(cells: Sequence[Mapping[str, Any]], with_intervals: bool) -> lis
         for cell, rate, first, reading in zip(cells, decode, ttft, prefill))], numbers)
 
 
-def time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
+def _time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
     """` 697 ms [592-825]`: the interval has the median's unit."""
     number, _, unit = time_text(summary["median"]).partition(" ")
     shown = f"{number:>4} {unit:<2}".rstrip()

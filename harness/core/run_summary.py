@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any, NamedTuple, Optional
 
-from core import headline, metrics, records, throughput
+from core import curves, headline, levels, metrics, records, suites, throughput
 from core import metric_definitions as defs
 from core.host_load import HostLoad
 from core.metrics import (
@@ -62,13 +62,14 @@ class _Group(NamedTuple):
 
 def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
                   declared_slots: Optional[Mapping[str, Optional[int]]] = None) -> dict[str, Any]:
-    """{"cells", "headlines", "run_flags", "counts", "instrument"} as records.Metadata holds them.
+    """{"cells", "headlines", "curves", "run_flags", "counts", "instrument"} as in records.Metadata.
 
     declared_slots: by model, the number of requests that the server processes in parallel.
-    A cell is one model in one phase, in the ledger's order. Of several call_finished lines of one
-    cell_id the last counts.
+    A cell is one model in one phase, in the ledger's order, except ramp and depth. Of several
+    call_finished lines of one cell_id the last counts.
     """
-    run, groups = _groups(manifest, events, declared_slots or {})
+    run, every = _groups(manifest, events, declared_slots or {})
+    groups = {key: group for key, group in every.items() if key[1] not in suites.CURVES}
     cells = [_cell(run, key, groups) for key in groups]
     samples = [event for event in events if event["event"] == "host_sampled"]
     headlines = [headline.of_model(
@@ -77,11 +78,24 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
                       key=lambda pair: pair[0]["seq"]),
         [cell for cell in cells if cell["model"] == model], samples)
         for model in dict.fromkeys(model for model, _ in groups)]
-    calls = [call for group in groups.values() for call in group.calls]
+    calls = [call for group in every.values() for call in group.calls]
     calls.sort(key=lambda call: call["seq"])
-    return {"cells": cells, "headlines": headlines,
+    return {"cells": cells, "headlines": headlines, "curves": [
+                _curve(run, key, group, events) for key, group in every.items()
+                if key[1] in suites.CURVES],
             "run_flags": _run_flags(run, events, groups, headlines), "counts": _outcomes(calls),
             "instrument": _instrument(run.calibration, calls)}
+
+
+def _curve(run: _Run, key: Key, group: _Group, events: Iterable[LedgerLine]) -> records.Curve:
+    (model, phase), endpoint = key, run.endpoints.get(key[0])
+    end = next((e for e in events if e["event"] == "curve_ended"
+                and (e["model"], e["phase"]) == key), None)
+    return curves.curve(
+        model, phase, group.calls,
+        {call["cell_id"]: one for call, one in zip(group.measured, group.numbers)}, end,
+        run.calibration, run.load, run.declared_slots.get(model) or (
+            endpoint["slots"]["count"] if endpoint else None))
 
 
 def call_numbers(manifest: Manifest, events: Sequence[LedgerLine]) -> dict[str, Numbers]:
@@ -372,23 +386,7 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
     own_us = median_or_none(
         chunk_times_us(call)[0] for call in groups[key].ok if chunk_times_us(call))
     waited = own_us is not None and (alone_us is None or own_us > defs.WAITING_RATIO * alone_us)
-    return waited and len(together) > lanes and _most_at_once(together) < lanes
-
-
-def _most_at_once(calls: Sequence[CallFinished]) -> int:
-    """How many answers were generated at the same time, at most."""
-    steps: list[tuple[int, int, int]] = []
-    for call in calls:
-        timing = call["timing"]
-        if timing and timing["first_token_us"] is not None and timing["last_token_us"] is not None:
-            begin_us = timing["started_us"] + timing["first_token_us"]
-            end_us = timing["started_us"] + timing["last_token_us"]
-            steps += [(call["segment"], begin_us, 1), (call["segment"], end_us, -1)]
-    most = now = 0
-    for _, _, step in sorted(steps):
-        now += step
-        most = max(most, now)
-    return most
+    return waited and len(together) > lanes and levels.most_at_once(together) < lanes
 
 
 def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:

@@ -11,6 +11,8 @@ from core.errors import HarnessError
 
 HELLO_MAX_TOKENS = 32         # a hello is short: it measures the model's load, not its speed
 EDGE_MAX_TOKENS = 512         # with 2,048, the edge phases would not fit a context of 4,096
+RAMP_MAX_TOKENS, DEPTH_MAX_TOKENS = 256, 128
+CURVES = ("ramp", "depth")    # kinds of phases that run level by level, and only if named
 # Fields of a suite file that describe it; the runner does not read them.
 ADVISORY_FIELDS = ("suite_name", "version", "purpose", "models", "run_mode", "lanes",
                    "question_assignment")
@@ -22,7 +24,8 @@ class SuiteError(HarnessError):
 
 
 class Phase(NamedTuple):
-    """How a phase runs. kind: single, same (lanes), mixed (lanes), append, suite_context."""
+    """How a phase runs. kind: single, same (lanes), mixed (lanes), append, suite_context, ramp
+    (levels of lanes), depth (levels of context)."""
 
     name: str
     suite_file: Optional[str]
@@ -47,7 +50,13 @@ PHASES = {p.name: p for p in (
           "one growing conversation, until its end or the edge of the context"),
     Phase("edge_suite", "python_context_edge_suite_only.json", "suite_context", EDGE_MAX_TOKENS,
           "each question with the whole suite as its context"),
+    Phase("ramp", "parallel_qwen_same_model_20q_suite.json", "ramp", RAMP_MAX_TOKENS,
+          "1, 2, 4, 8, 16 lanes, until throughput is flat; only if named"),
+    Phase("depth", None, "depth", DEPTH_MAX_TOKENS,
+          "prompts of 1 k to 32 k tokens, as far as the context goes; only if named"),
 )}
+ALL_PHASES = tuple(name for name, phase in PHASES.items() if phase.kind not in CURVES)
+CURVES_RELEASE = "public-1.1"         # of ramp and depth; the suites and other phases: public-1
 # Defaults of a run, which commands that are printed leave out.
 DEFAULT_PHASES = ("hello", "5q", "20q")
 DEFAULT_LANES, DEFAULT_REPEATS, DEFAULT_TIMEOUT_S = 4, 1, 360.0
@@ -62,11 +71,21 @@ class Question(NamedTuple):
     format_rule: Optional[str] = None
 
 
+# The two calls of a level of depth. Their markers depend on the level: see levels.canaries.
+DEPTH_QUESTIONS = (
+    Question("cold", "The notes above contain three reference codes: one at the beginning, one in "
+             "the middle and one at the end. Write the three codes, one per line. Then explain in "
+             "at least ten sentences what the first notes are about."),
+    Question("continued", "Write the three reference codes again, one per line. Then explain in at "
+             "least ten sentences what the last notes are about."))
+
+
 def load_suites(folder: str, format_rules: Iterable[str]) -> dict[str, tuple[Question, ...]]:
     """The questions of every phase, from the suite files in `folder`; raises SuiteError."""
     rules = frozenset(format_rules)
     suites = {"hello": (Question("hello", prompts.HELLO_PROMPT),),
-              "frozen": tuple(Question(name, text) for name, text in prompts.PROMPTS.items())}
+              "frozen": tuple(Question(name, text) for name, text in prompts.PROMPTS.items()),
+              "depth": DEPTH_QUESTIONS}
     for phase in PHASES.values():
         if phase.suite_file:
             suites[phase.name] = _read_suite(os.path.join(folder, phase.suite_file), rules)

@@ -71,16 +71,16 @@ def calibration(reason: Optional[str], **fields: Any) -> dict[str, Any]:
     return {**dict.fromkeys(names), "lanes": [], "saturation": [], **fields, "reason": reason}
 
 
-def calibrate(send: Send, now_ns: Clock, wall_offset_ns: Clock, lanes: int,
+def calibrate(send: Send, now_ns: Clock, wall_offset_ns: Clock, counts: Sequence[int],
               overslept_us: Callable[[int, int], Sequence[int]]) -> dict[str, Any]:
-    """Return the fields of `instrument_calibrated`, measured at one lane and at `lanes`.
+    """Return the fields of `instrument_calibrated`, measured at these numbers of lanes.
 
     send: of a client of the embedded endpoint; now_ns: the monotonic clock; wall_offset_ns: wall
     clock minus monotonic clock; overslept_us: by how much a heartbeat overslept between two times
     of the monotonic clock. Raises ValueError, LookupError, AttributeError or TypeError if
     the endpoint does not answer as it should.
     """
-    begun_ns, counts = now_ns(), sorted({1, lanes})
+    begun_ns = now_ns()
     offset_ns, bound_ns = clock_offset_ns(_read_clocks(send) for _ in range(CLOCK_READINGS))
     rows = [calibration_row(_run_streams(send, wall_offset_ns, count, SCHEDULE), count,
                             SCHEDULE["gap_ms"] * 1000, offset_ns) for count in counts]

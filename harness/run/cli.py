@@ -26,7 +26,8 @@ class Options:
     """One command line. Never changed: `dataclasses.replace` makes another one.
 
     given: names of the fields that were set on the command line. A resumed run takes the others
-    from its manifest. The fields without a default here have one in the runner.
+    from its manifest; asked: the options before that. The fields without a default here have one in
+    the runner.
     """
 
     temperature: float
@@ -58,6 +59,7 @@ class Options:
     json: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
+    asked: Optional[Options] = None
 
 
 class Target(NamedTuple):
@@ -196,10 +198,12 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
         "path", type=_url)
     add("--models", "LIST",
         "comma-separated model ids, or auto for all chat models (default: the only model served)")
-    add("--phases", "LIST", f"comma-separated phases, or all: {', '.join(suites.PHASES)}; hello "
-        "always runs first", type=_phases)
+    add("--phases", "LIST", "comma-separated phases, or all: "
+        f"{', '.join(suites.ALL_PHASES)}; hello always runs first; by name only: "
+        f"{', '.join(suites.CURVES)}, also with --run-id, to add them to a run", type=_phases)
     add("--repeats", "N", "how often each question is asked", type=_number(1, 1000, "--repeats 3"))
-    add("--lanes", "N", "request loops that run in parallel in the parallel phases",
+    add("--lanes", "N", "request loops that run in parallel in the parallel phases; ramp continues "
+        "up to so many if they are more than 16",
         type=_number(1, 256, "--lanes 4"))
     add("--no-calibration", None, "do not measure this client's timing error first (3 s)")
 
@@ -208,7 +212,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
         "time limit of one call, including name look-up, connecting and waiting",
         type=_number(0.1, 86400.0, "--timeout 360"))
     add("--temperature", "T", "sampling temperature", type=_number(0.0, 2.0, "--temperature 0.1"))
-    add("--num-ctx", "TOKENS", "expected context; set it in the server, because a request cannot",
+    add("--num-ctx", "TOKENS", "expected context; set it in the server, because a request cannot; "
+        "with depth, the context of its deepest level (default there: 33280)",
         type=_number(128, 10_000_000, "--num-ctx 4096"))
     add("--num-predict", "TOKENS", "maximum tokens of one answer",
         type=_number(1, 1_000_000, "--num-predict 2048"))

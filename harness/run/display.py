@@ -40,6 +40,7 @@ CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 LIVE_EVERY_S = 0.1
 BAR = 10                          # characters of the live line's bar
 LONG_TIMEOUT_S = 3600
+CALIBRATION_S = 1.2               # for each number of lanes
 MAX_COMMANDS = 10                 # printed for one endpoint
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 CLEAR_LINE = "\r\x1b[2K"
@@ -62,6 +63,15 @@ def estimate_line(found: Optional[estimates.Estimate], timeout_s: float,
         line += (f"\nAn answer at its limit may take {duration(found.longest_s)}, longer than "
                  f"--timeout {timeout_s:g}: use --timeout {LONG_TIMEOUT_S}")
     return line
+
+
+def begin_line(run_id: str, left: int, total: int, calibrated: Optional[Manifest]) -> str:
+    """`run ID: 5 of 38 planned calls`, and what comes first. calibrated: None without it."""
+    line = f"run {run_id}: {f'{left} of ' * (left < total)}{total} planned call{'s' * (total > 1)}"
+    if calibrated is None:
+        return line
+    seconds = 1 + round(CALIBRATION_S * len(plan.calibrated_lanes(calibrated["plan"])))
+    return f"{line}; measuring this client's timing error first ({seconds} s)"
 
 
 def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Estimate],
@@ -241,6 +251,10 @@ class Count:
             self._now.add(event["cell_id"])
             self._retrying |= self._retries is None and event["cell_id"] in self._before
             self._outcomes[event["cell_id"]] = event["outcome"]
+        elif event["event"] == "curve_ended":
+            self._planned = [cell for cell in self._planned if not (
+                (cell.model, cell.phase) == (event["model"], event["phase"])
+                and (cell.level or 0) >= event["level"])]
 
     def left_cells(self) -> list[plan.Cell]:
         """Planned calls that this process has still to make."""
@@ -406,8 +420,12 @@ def failure_advice(events: Sequence[Any]) -> Advice:
     """Retry failed calls once. A prompt that is too long for the context will be too long again."""
     before: dict[str, str] = {}
     again, failed = 0, list[Any]()
+    ends = {(event["model"], event["phase"]): event["level"] for event in events
+            if event["event"] == "curve_ended"}
     for call in ledger.latest_calls(events):
-        if call["outcome"] not in ("ok", "context_limit"):
+        ended = "level" in call and call["level"] >= ends.get(
+            (call["model"], call["phase"]), float("inf"))
+        if call["outcome"] not in ("ok", "context_limit") and not ended:
             failed.append(call)
     failed_ids = {call["cell_id"] for call in failed}
     for event in events:
@@ -419,7 +437,7 @@ def failure_advice(events: Sequence[Any]) -> Advice:
     if again:
         lines.append("Calls failed again. They are data: complete the run as it is, or make "
                      "another run.")
-    if any(suites.PHASES[name].kind in ("same", "mixed") for name in timeouts):
+    if any(suites.PHASES[name].kind in ("same", "mixed", "ramp") for name in timeouts):
         lines.append(
             f"Timeouts in {', '.join(sorted(timeouts))}: parallel requests wait for each other. A "
             f"new run with --timeout {LONG_TIMEOUT_S} gives them time. Otherwise leave these "
@@ -486,8 +504,10 @@ def follow(options: cli.Options, progress: Progress,
     options = _with_out_dir(options, run, folder)
     path = os.path.join(folder, ledger.LEDGER)
     manifest, tail = ledger.manifest_of(folder), ledger.Tail(path)
+    events = tail.new_events()
+    manifest = plan.extended(manifest, events)
     count, shown = Count(plan.all_cells(manifest), None, {}), Shown(manifest["run_id"])
-    for event in tail.new_events():
+    for event in events:
         count.take(event)
         if progress.live or event["seq"] >= shown.seq:      # a terminal shows whole phases
             _show_event(event, count, progress)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from core import metrics, plan
+from core import levels, metrics, plan
 from core.records import CallFinished, Manifest
-from core.suites import PHASES, Question
+from core.suites import CURVES, PHASES, Question
 
 TYPICAL_SHARE = 3             # a typical answer ends at a third of its limit
 SLOWER_SHARE = 1.25           # long answers are generated more slowly than short ones
@@ -50,6 +50,7 @@ class Paces:
         self._manifest, self._suites = manifest, suites
         self._phases = {entry["phase"]: entry for entry in manifest["plan"]["phases"]}
         self.slots: dict[str, Optional[int]] = {}
+        self._contexts: dict[str, Optional[int]] = {}
         self._rates: dict[str, Rates] = {}
         self._cold_s = 0.0
         # By (model, phase): calls since the last phase_finished; seconds per call of finished ones.
@@ -64,7 +65,8 @@ class Paces:
             self._made[key] = self._made.get(key, 0) + (event["outcome"] != "skipped")
             if event["cold"] and call["timing"]:
                 self._cold_s = max(self._cold_s, (call["timing"]["done_us"] or 0) / 1e6)
-            elif self._phases[event["phase"]]["lanes"] == 1:
+            elif event["phase"] in self._phases and self._phases[event["phase"]]["lanes"] == 1 \
+                    and PHASES[event["phase"]].kind not in CURVES:
                 self.learn(call)
         elif event["event"] == "phase_finished":
             made = self._made.pop((event["model"], event["phase"]), 0)
@@ -72,6 +74,7 @@ class Paces:
                 self._took_s[event["model"], event["phase"]] = event["wall_us"] / 1e6 / made
         elif event["event"] == "endpoint_identified":
             self.slots[event["model"]] = event["slots"]["count"]
+            self._contexts[event["model"]] = event["context"]["effective_tokens"]
 
     def learn(self, call: CallFinished) -> None:
         """Learn a model's rates from one warm call on one lane."""
@@ -117,17 +120,28 @@ class Paces:
     def _key(self, model: str, phase: str) -> tuple[Optional[str], str]:
         return None if PHASES[phase].kind == "mixed" else model, phase
 
-    def _lanes(self, key: tuple[Optional[str], str]) -> tuple[int, int]:
-        """Lanes of a phase, and how many of them the server is known to serve at once."""
-        lanes = self._phases[key[1]]["lanes"]
+    def _lanes(self, key: tuple[Optional[str], str],
+               cells: Sequence[plan.Cell]) -> tuple[int, int]:
+        """Lanes of calls, and how many of them the server is known to serve at once."""
+        is_ramp = PHASES[key[1]].kind == "ramp"
+        lanes = cells[0].level or 1 if is_ramp else self._phases[key[1]]["lanes"]
         slots = self.slots.get(key[0]) if key[0] else None
         return lanes, max(min(lanes, slots or 1), 1)
 
     def _predict(self, key: tuple[Optional[str], str],
                  cells: Sequence[plan.Cell]) -> tuple[float, float, float]:
         """(most, typical, longest call) seconds of a phase, by the rates of single calls."""
+        found = sorted({cell.level for cell in cells if cell.level})
+        if len(found) > 1:             # ramp and depth, level by level
+            parts = [self._predict(key, [cell for cell in cells if cell.level == level])
+                     for level in found]
+            most, typical, longest = zip(*parts)
+            return sum(most), sum(typical), max(longest)
+        if PHASES[key[1]].kind == "depth" and levels.context_end(
+                found[0], self._contexts.get(cells[0].model)):
+            return 0.0, 0.0, 0.0       # it is not asked
         limit_s, tokens = self._manifest["timeout_s"], self._phases[key[1]]["max_tokens"]
-        lanes, at_once = self._lanes(key)
+        lanes, at_once = self._lanes(key, cells)
         # Engines side by side slow each other down, or each call loads its model again.
         crowd = len(self._manifest["models"]) if key[0] is None else 1
         slowest = max(self._rates.values(), key=lambda rates: rates.token_s)
@@ -148,6 +162,8 @@ class Paces:
 
         A run of another version of the harness may have other questions.
         """
+        if PHASES[cell.phase].kind == "depth":      # its second call continues the first
+            return (cell.level or 0) * CHARS_PER_TOKEN if cell.question_id == "cold" else 0
         suite = self._suites.get(cell.phase, ())
         ids = [question.id for question in suite]
         if cell.question_id not in ids:

@@ -17,10 +17,10 @@ from typing import Any, Callable, NamedTuple, Optional, cast
 from core import plan, privacy
 from core.errors import EndpointError, Interrupted
 from core.records import CallFinished, Timing
-from core.suites import PHASES
+from core.suites import CURVES, PHASES
 from core.text import duration, printable
 from engines import answers, server_errors
-from run import discover, display, estimates, retries
+from run import curves, discover, display, estimates, retries
 from run import reply as replies
 from run.state import PROBE_MAX_TOKENS, Cache, State
 from run.timing import call_timing
@@ -66,7 +66,8 @@ class Run:
         self.shown = (0, time.monotonic())
         self.paces = estimates.Paces(state.manifest, state.suites)
         self.counting = threading.Lock()
-        self.count = display.Count(state.planned, state.retry_failed, state.outcomes)
+        self.count = display.Count([cell for cell in state.planned if not state.is_beyond(cell)],
+                                   state.retry_failed, state.outcomes)
         self.misses = self.signal_number = 0
         self.fatal: Optional[Exception] = None
 
@@ -141,9 +142,16 @@ class Run:
                 self._run_hello(one)
         begun_us = self.ledger.now_us()
         if left or (model, name) not in state.finished:
-            self._on_lanes([[cell for cell in left if cell.lane == lane]
-                            for lane in sorted({cell.lane for cell in left})], self._call_each)
-            self._phase_finished(model, name, begun_us, cells)
+            if kind in CURVES and models[0] not in state.failed_hellos:
+                curves.make(self, models[0], name, left)
+            else:
+                self.ask(left)
+            self._phase_finished(model, name, begun_us, state.asked(cells))
+
+    def ask(self, cells: Sequence[plan.Cell]) -> None:
+        """Ask calls on their lanes."""
+        self._on_lanes([[cell for cell in cells if cell.lane == lane]
+                        for lane in sorted({cell.lane for cell in cells})], self._call_each)
 
     def _on_lanes(self, lanes: list[list[plan.Cell]],
                   work: Callable[[list[plan.Cell]], Any]) -> None:
@@ -288,7 +296,7 @@ class Run:
 
     def _record(self, cell: plan.Cell, fields: Json, shows: bool = True) -> Json:
         """Write a call's line, on disk before this returns; raise an error that stops the run."""
-        event: Json = self.ledger.write("call_finished", **cell._asdict(), **fields)
+        event: Json = self.ledger.write("call_finished", **cell.fields(), **fields)
         call = cast(CallFinished, event)
         self.state.note_call(cell, call)
         self.in_progress.pop(cell.lane, None)

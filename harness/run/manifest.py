@@ -7,10 +7,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Optional
 
-from core import privacy, records, schema
+from core import plan, privacy, records, schema
 from core.errors import HarnessError
 from core.names import (
     cell_id_prefix_problem,
@@ -20,9 +20,8 @@ from core.names import (
     target_class,
     this_machine,
 )
-from core.plan import parse_phases, plan_of
 from core.records import Manifest
-from core.suites import Question
+from core.suites import CURVES, PHASES, Question
 from core.text import printable, readable
 from engines import answers, queries
 from run.cli import Options, Target, command_with
@@ -59,6 +58,11 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
     served: published model id -> served id; probes: the server's answers by published model id.
     """
     name, target, canonical = engine["name"], context.target, context.canonical_options
+    phases = plan.parse_phases(options.phases)
+    depth_context = options.num_ctx if "depth" in phases \
+        and options.num_ctx != canonical["num_ctx"] else None
+    if depth_context:                  # what depth needs is no option of the other phases
+        options = dataclasses.replace(options, num_ctx=canonical["num_ctx"])
     tag = "local" if options.device_tag == Options.device_tag else options.device_tag
     return {
         "schema_version": SCHEMA_VERSION, "harness_version": context.harness_version,
@@ -79,8 +83,8 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
         "contexts": [{"model": model, **queries.context_in_force(
             name, served_id, probes[model], options.num_ctx)}
             for model, served_id in served.items()],
-        "plan": plan_of(parse_phases(options.phases), context.suites, options.lanes,
-                        options.repeats, options.num_predict, options.smoke),
+        "plan": plan.plan_of(phases, context.suites, options.lanes, options.repeats,
+                        options.num_predict, options.smoke, depth_context),
         "canonical_options": canonical,
         "canonical_options_overrides": {
             key: getattr(options, key) for key, value in canonical.items()
@@ -94,12 +98,20 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
 
 
 def inherit_options(options: Options, manifest: Manifest) -> Options:
-    """The options of a resume: those given now, and otherwise those that the manifest holds."""
-    plan, target = manifest["plan"], manifest["target"]
+    """The options of a resume: those given now, and otherwise those that the manifest holds.
+
+    Without ramp and depth, which can be added later: see `with_added`.
+    """
+    planned, target = manifest["plan"], manifest["target"]
+    asked = plan.parse_phases(options.phases) if "phases" in options.given else ()
+    others = _without_curves(asked)
+    given = options.given - ({"phases"} if not set(others) - {"hello"} else set()) \
+        - ({"lanes"} if "ramp" in asked else set()) - ({"num_ctx"} if "depth" in asked else set())
     kept: dict[str, Any] = {
         **manifest["canonical_options"], **manifest["canonical_options_overrides"],
-        "models": ",".join(manifest["models"]), "repeats": plan["repeats"],
-        "lanes": plan["lanes"], "phases": ",".join(entry["phase"] for entry in plan["phases"]),
+        "models": ",".join(manifest["models"]), "repeats": planned["repeats"],
+        "lanes": planned["lanes"], "asked": options,
+        "phases": ",".join(_without_curves(entry["phase"] for entry in planned["phases"])),
         "timeout": manifest["timeout_s"], "prompt_cache": manifest["prompt_cache"]["policy"],
         "submitter_handle": manifest["submitter_handle"], "device_tag": manifest["device_tag"],
         "cell_id_prefix": manifest["cell_id_prefix"], "smoke": manifest["smoke"],
@@ -107,13 +119,44 @@ def inherit_options(options: Options, manifest: Manifest) -> Options:
     if target["class"] == "loopback" and not manifest["synthetic"]:     # no other address is kept
         kept["target_url"] = (f"{target['scheme']}://localhost:{target['port']}"
                               f"{target['path'] or ''}")
+    if set(others) - {"hello"}:
+        options = dataclasses.replace(options, phases=",".join(others))
     return dataclasses.replace(options, **{name: value for name, value in kept.items()
-                                           if name not in options.given})
+                                           if name not in given})
+
+
+def _without_curves(names: Iterable[str]) -> list[str]:
+    return [name for name in names if PHASES[name].kind not in CURVES]
+
+
+def with_added(manifest: Manifest, options: Options, events: Iterable[records.LedgerLine],
+               suites: Mapping[str, Sequence[Question]]) -> tuple[Manifest, list[records.Phase]]:
+    """(the manifest with all phases that were added to a run, those that this resume adds).
+
+    options: of inherit_options, which keep what was given.
+    """
+    known, asked = plan.extended(manifest, events), options.asked
+    if asked is None or "phases" not in asked.given:
+        return known, []
+    planned = [entry["phase"] for entry in known["plan"]["phases"]]
+    names = [name for name in plan.parse_phases(asked.phases)
+             if PHASES[name].kind in CURVES and name not in planned]
+    if names and manifest["smoke"]:
+        raise HarnessError(f"run {manifest['run_id']} is a smoke run, to which no phase can be "
+                           "added; leave out --run-id for a new run")
+    chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+    lanes = asked.lanes if "lanes" in asked.given else manifest["plan"]["lanes"]
+    added = [plan.phase_of(name, suites, lanes, int(chosen["num_predict"]),
+                           asked.num_ctx if "num_ctx" in asked.given else None) for name in names]
+    return plan.with_phases(known, added), added
 
 
 def require_same_run(earlier: Manifest, now: Manifest) -> None:
     """Raise HarnessError if a resume would ask something else than the run did before."""
-    before, after = ({**one, "engine": one["engine"]["name"]} for one in (earlier, now))
+    before, after = ({**one, "engine": one["engine"]["name"], "plan": {
+        **one["plan"], "phases": [entry for entry in one["plan"]["phases"]
+                                  if PHASES[entry["phase"]].kind not in CURVES]}}
+                     for one in (earlier, now))
     if earlier["synthetic"] and now["synthetic"]:      # the built-in endpoint has another port
         after["target"] = earlier["target"]
     names = [name for name in (*MUST_AGREE, "engine") if before[name] != after[name]]

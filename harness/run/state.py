@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from core import answer_checks, plan, records, usage
-from core.suites import PHASES, Question
+from core import answer_checks, levels, plan, records, usage
+from core.suites import CURVES, PHASES, Question
 from engines import answers, queries
 from run.reply import (
     AT_LIMIT,
@@ -23,6 +23,8 @@ from run.reply import (
 )
 
 Json = dict[str, Any]
+Conversation = tuple[str, str, int, Optional[int]]     # model, phase, repeat, level
+GROWING = ("append", "depth")          # kinds of phases whose later questions follow the answers
 Cache = tuple[Optional[str], Json]     # a salt, and request fields, that bypass the prompt cache
 PROBE_MAX_TOKENS = 16                  # of the calls that only test for a cache
 
@@ -43,7 +45,6 @@ class State:
         self.engine: str = manifest["engine"]["name"]
         self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
         self.planned = plan.all_cells(manifest)
-        self.total = len(self.planned)
         self.outcomes: dict[str, str] = {}
         self.finished: set[tuple[Optional[str], str]] = set()
         self.failed_hellos: set[str] = set()  # models whose hello failed in this segment
@@ -54,12 +55,18 @@ class State:
         # Of each model's answers, in order: (phase, characters, tokens) of the prompt.
         self._prompt_sizes: dict[str, list[tuple[str, int, int]]] = {m: [] for m in served}
         self._longest: dict[str, tuple[int, int, plan.Cell]] = {}
-        # By (model, repeat), for the growing conversation: turns, salt, question at the edge.
-        self._turns: dict[tuple[str, int], list[tuple[str, str]]] = {}
-        self._salts: dict[tuple[str, int], str] = {}
-        self._edges: dict[tuple[str, int], str] = {}
+        # By conversation_of, for growing conversations: turns, salt, question at the edge.
+        self._turns: dict[Conversation, list[tuple[str, str]]] = {}
+        self._salts: dict[Conversation, str] = {}
+        self._edges: dict[Conversation, str] = {}
         self._gives_reasons: set[str] = set()           # models with a finish_reason so far
-        self._cut: set[tuple[str, int]] = set()         # conversations that the server truncated
+        self._cut: set[Conversation] = set()            # conversations that the server truncated
+        # Of ramp and depth: latest calls by level and cell id; where a curve ended; samples of the
+        # machine in this segment, the first and the latest; characters and tokens of a prompt.
+        self._level_calls: dict[tuple[str, str, int], dict[str, records.CallFinished]] = {}
+        self.ends: dict[tuple[str, str], levels.End] = {}
+        self.samples: list[records.HostSampled] = []
+        self._counted: dict[str, tuple[int, int]] = {}
 
     # -- from ledger lines
     def recall(self, events: Iterable[records.LedgerLine]) -> None:
@@ -67,11 +74,13 @@ class State:
         for event in events:
             if event["event"] == "call_finished":
                 call: Any = event
-                self.note_call(plan.Cell(*(call[k] for k in plan.Cell._fields)), event)
+                self.note_call(plan.Cell(*(call.get(k) for k in plan.Cell._fields)), event)
             elif event["event"] == "phase_finished" or event["event"] == "phase_skipped":
                 self.finished.add((event["model"], event["phase"]))
             elif event["event"] == "cache_probed":
                 self.probed.add(event["model"])
+            elif event["event"] == "curve_ended":
+                self.note_end(event)
         self.failed_hellos = set()            # the next segment greets its models again
 
     def note_call(self, cell: plan.Cell, event: records.CallFinished) -> None:
@@ -82,25 +91,33 @@ class State:
             self.failed_hellos.add(cell.model)
         if event["response"] and reason_of(event["response"].get("finish_reason")):
             self._gives_reasons.add(cell.model)
+        if cell.level:
+            calls = self._level_calls.setdefault((cell.model, cell.phase, cell.level), {})
+            calls.pop(cell.cell_id, None)
+            calls[cell.cell_id] = event
         if timing and timing["done_us"]:
             self.spent_us.append(timing["done_us"])
         if event["outcome"] == "ok" and timing and event["response"]:
             self._note_answer(cell, event, timing, event["response"])
         elif event["outcome"] == "context_limit" and timing and kind == "append":
-            self._edges[cell.model, cell.repeat] = cell.question_id     # asked, and refused
+            self._edges[conversation_of(cell)] = cell.question_id       # asked, and refused
 
     def _note_answer(self, cell: plan.Cell, event: records.CallFinished, timing: records.Timing,
                      response: records.Response) -> None:
         kind, request = PHASES[cell.phase].kind, event["request"]
         chars, tokens = request["messages_chars"], usage.counts(response).prompt
         if kind == "append" and event["truncated"]["verdict"] == "yes":
-            self._cut.add((cell.model, cell.repeat))
+            self._cut.add(conversation_of(cell))
         if tokens and event["truncated"]["verdict"] != "yes":   # a truncated one has fewer tokens
             self._prompt_sizes[cell.model].append((cell.phase, chars, tokens))
-        if kind == "append":
-            conversation = cell.model, cell.repeat
+        if kind == "depth" and tokens:
+            self._counted[cell.model] = chars, tokens
+        if kind in GROWING:
+            conversation = conversation_of(cell)
+            document = self.document(cell, chars - len(request["prompt"])) \
+                if kind == "depth" and conversation not in self._turns else ""
             self._turns.setdefault(conversation, []).append(
-                (request["prompt"], answer_checks.strip_reasoning(response["text"])))
+                (document + request["prompt"], answer_checks.strip_reasoning(response["text"])))
             if request["salt"]:
                 self._salts[conversation] = request["salt"]
             if self._edges.get(conversation) == cell.question_id:
@@ -118,7 +135,23 @@ class State:
     def done(self, cell: plan.Cell) -> bool:
         """Whether a planned call is not to be made (again)."""
         outcome = self.outcomes.get(cell.cell_id)
-        return outcome == "ok" or outcome is not None and not self.retry_failed
+        return outcome == "ok" or self.is_beyond(cell) or \
+            outcome is not None and not self.retry_failed
+
+    @property
+    def total(self) -> int:
+        """The number of planned calls that are or were asked."""
+        return len(self.asked(self.planned))
+
+    def is_beyond(self, cell: plan.Cell) -> bool:
+        """Whether a curve ended before or at the level of a call, which is then not asked."""
+        end = self.ends.get((cell.model, cell.phase))
+        return end is not None and cell.level is not None and cell.level >= end.level
+
+    def asked(self, cells: Iterable[plan.Cell]) -> list[plan.Cell]:
+        """The cells without those that are not asked because a curve ended."""
+        return [cell for cell in cells if not self.is_beyond(cell)
+                or cell.cell_id in self.outcomes]
 
     def own_phases(self) -> list[str]:
         """Return the phases that run once per model: all but the mixed phase."""
@@ -133,7 +166,10 @@ class State:
         """Whether nothing remains to be done with a model, except in the mixed phase."""
         own = self.own_phases()
         finished = all((model, name) in self.finished for name in own)
-        return not self.left(model) and (model in self.probed or finished and (
+        # Phases may have been added after the cache was probed.
+        probed = model in self.probed and all((model, name) in self.finished for name in own
+                                              if PHASES[name].kind in CURVES)
+        return not self.left(model) and (probed or finished and (
             own == ["hello"] or self.has_skipped(model)))
 
     def has_skipped(self, model: str) -> bool:
@@ -147,8 +183,49 @@ class State:
                 and all(map(self.model_done, self.served)) and all(map(self.done, self.planned)))
 
     def all_answered(self) -> bool:
-        """Whether every planned call has an answer; hellos that a resume added do not count."""
-        return all(self.outcomes.get(cell.cell_id) == "ok" for cell in self.planned)
+        """Whether every planned call has an answer; hellos that a resume added do not count, nor
+        the level at which a curve ended."""
+        return all(self.outcomes.get(cell.cell_id) == "ok" or self.is_beyond(cell)
+                   for cell in self.planned)
+
+    # -- levels of ramp and depth
+    def levels_of(self, phase: str) -> list[int]:
+        """Return the planned levels of a phase, none except of ramp and depth."""
+        entry = next(p for p in self.manifest["plan"]["phases"] if p["phase"] == phase)
+        return list(entry.get("levels", ()))
+
+    def note_end(self, event: records.CurveEnded) -> None:
+        """Keep where a curve ended."""
+        self.ends[event["model"], event["phase"]] = levels.End(
+            event["level"], event["kind"], event["reason"])
+
+    def note_sample(self, sample: records.HostSampled) -> None:
+        """Keep the first and the latest sample of the machine in this segment."""
+        self.samples = [*self.samples[:1], sample]
+
+    def end_before(self, model: str, phase: str, level: int) -> Optional[levels.End]:
+        """Return why a level cannot be asked; None if it can."""
+        too_deep = levels.context_end(level, self.effective_tokens.get(model)) \
+            if PHASES[phase].kind == "depth" else None
+        is_here = self.manifest["target"]["class"] == "loopback" and len(self.samples) > 1
+        return too_deep or (levels.memory_end(level, *self.samples) if is_here else None)
+
+    def end_after(self, model: str, phase: str, level: int) -> Optional[levels.End]:
+        """Return whether a curve ends with the calls of its deepest level so far."""
+        planned = self.levels_of(phase)
+        found = [list(self._level_calls.get((model, phase, one), {}).values()) for one in planned]
+        at = planned.index(level)
+        if not found[at] or any(found[at + 1:]) \
+                or any(call["outcome"] == "skipped" for call in found[at]):
+            return None
+        if PHASES[phase].kind == "depth":
+            return levels.depth_end(found[at], level)
+        return levels.ramp_end(found[0], found[at - 1] if at else (), found[at],
+                               planned[at - 1] if at else 0, level)
+
+    def document(self, cell: plan.Cell, chars: int) -> str:
+        """Return the document of a level of depth."""
+        return levels.document(levels.source_texts(self.suites), cell.level or 0, chars)
 
     # -- the request of a call
     def hello(self, model: str, segment: int) -> plan.Cell:
@@ -161,13 +238,19 @@ class State:
 
     def question(self, cell: plan.Cell) -> Question:
         """Return the question of a cell."""
-        return next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
+        found = next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
+        return levels.depth_question(found, cell.level or 0) \
+            if PHASES[cell.phase].kind == "depth" else found
 
     def messages(self, cell: plan.Cell) -> list[dict[str, str]]:
         """Return the messages of a cell after the answers so far, without salt."""
-        grows = PHASES[cell.phase].kind == "append"
-        history = self._turns.get((cell.model, cell.repeat), ()) if grows else ()
-        return plan.messages_of(cell.phase, self.question(cell), self.suites[cell.phase], history)
+        kind, question = PHASES[cell.phase].kind, self.question(cell)
+        history = self._turns.get(conversation_of(cell), ()) if kind in GROWING else ()
+        document = self.document(cell, levels.document_chars(
+            cell.level or 0, question, self._counted.get(cell.model))) \
+            if kind == "depth" and cell.question_id == "cold" else ""
+        return plan.messages_of(cell.phase, question, self.suites[cell.phase],
+                                () if document else history, document)
 
     def max_tokens(self, cell: plan.Cell) -> int:
         """Return the limit of output tokens of a cell."""
@@ -177,13 +260,14 @@ class State:
     def cache(self, cell: plan.Cell, fresh: str) -> Cache:
         """Return what makes this call bypass the prompt cache; fresh: a new random word.
 
-        A growing conversation uses the cache by design; only its beginning must be new.
+        A growing conversation uses the cache by design; only its beginning must be new. The first
+        call at a depth is cold by definition.
         """
-        policy = self.manifest["prompt_cache"]["policy"]
-        if policy != "avoid":
+        policy, kind = self.manifest["prompt_cache"]["policy"], PHASES[cell.phase].kind
+        if policy != "avoid" and kind != "depth":
             return None, {}
-        if PHASES[cell.phase].kind == "append":
-            return self._salts.setdefault((cell.model, cell.repeat), fresh), {}
+        if kind in GROWING:
+            return self._salts.setdefault(conversation_of(cell), fresh), {}
         method, fields = queries.cache_switch(self.engine, policy, fresh)
         fields = {k: v for k, v in fields.items() if k not in self.dropped[cell.model]}
         return (None, fields) if method == "engine_switch" and fields else (fresh, {})
@@ -274,12 +358,12 @@ class State:
         return plan.truncation(
             cell.phase, counted.prompt, sum(len(m["content"]) for m in messages), earlier,
             self.effective_tokens.get(cell.model), found,
-            PHASES[cell.phase].kind == "append" and (cell.model, cell.repeat) in self._cut,
+            PHASES[cell.phase].kind == "append" and conversation_of(cell) in self._cut,
             counted.completion if at_limit else None)
 
     def edge(self, cell: plan.Cell) -> Optional[str]:
         """Return the earlier question at which the cell's conversation filled the context."""
-        edge = self._edges.get((cell.model, cell.repeat))
+        edge = self._edges.get(conversation_of(cell))
         ids = [q.id for q in self.suites[cell.phase]]
         return edge if edge and ids.index(edge) < ids.index(cell.question_id) else None
 
@@ -313,6 +397,11 @@ class State:
                 "facts": queries.model_facts(self.engine, served, probes), "context": context,
                 "slots": queries.slots(self.engine, probes),
                 "prompt_cache_method": self.manifest["prompt_cache"]["method"]}
+
+
+def conversation_of(cell: plan.Cell) -> Conversation:
+    """The conversation to which a call of a growing phase belongs."""
+    return cell.model, cell.phase, cell.repeat, cell.level
 
 
 def is_cold(cell: plan.Cell, loaded: Optional[bool]) -> bool:

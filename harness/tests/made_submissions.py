@@ -232,7 +232,7 @@ def _call(spec: Spec, cell: plan.Cell, question: suites.Question, messages: list
     last_us = first_us + sum(gaps)
     text = " ".join(rng.choice(("one", "two", "three", "none")) for _ in range(tokens))
     return {
-        **cell._asdict(), "cold": cell.phase == "hello", "attempts": [],
+        **cell.fields(), "cold": cell.phase == "hello", "attempts": [],
         "request": {"prompt": question.prompt, **plan.fingerprint(messages), "salt": None,
                     "options": {"temperature": 0.1, "max_tokens": entry["max_tokens"],
                                 "stream": True}, "dropped_fields": []},

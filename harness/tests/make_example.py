@@ -164,7 +164,7 @@ def call_of(cell: plan.Cell, call: Call, started_us: int, max_tokens: int) -> Js
                  "first_token_us": call.first_us, "first_answer_us": call.first_us,
                  "last_token_us": last_us}
     return {
-        **cell._asdict(), "cold": cell.phase == "hello", "attempts": [],
+        **cell.fields(), "cold": cell.phase == "hello", "attempts": [],
         "request": {"prompt": question.prompt, **plan.fingerprint(messages), "salt": _salt(cell),
                     "options": {"temperature": 0.1, "max_tokens": max_tokens, "stream": True,
                                 "stream_options": {"include_usage": True}}, "dropped_fields": []},

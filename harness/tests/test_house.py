@@ -36,9 +36,9 @@ MAY_IMPORT = {
 MAX_FLOORS = 5
 # What the runner imports although it can change no number: texts, results, redaction, releases.
 NOT_MEASURING = {f"core/{name}" for name in (
-    "headline", "host_load", "metric_definitions", "metrics", "names", "privacy",
-    "privacy_patterns", "records", "release", "resources", "result_tables", "run_summary", "text",
-    "throughput", "vendor_keys")} | {"machine/awake"}
+    "curve_tables", "curves", "headline", "host_load", "metric_definitions", "metrics", "names",
+    "privacy", "privacy_patterns", "records", "release", "resources", "result_tables",
+    "run_summary", "text", "throughput", "vendor_keys")} | {"machine/awake"}
 TOP = {"AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "LICENSE", "LICENSE-MIT", "README.md",
        "harness", "submissions"}
 

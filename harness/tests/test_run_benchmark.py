@@ -99,7 +99,7 @@ class AllPhases(Runs):
     def test_phases_run_model_by_model_and_mixed_ones_last(self):
         order = list(dict.fromkeys((e["model"], e["phase"]) for e in self.events
                                    if e["event"] == "phase_finished"))
-        own = [name for name in suites.PHASES if name != "parallel_mixed"]
+        own = [name for name in suites.ALL_PHASES if name != "parallel_mixed"]
         self.assertEqual(order, [(model, name) for model in "ab" for name in own]
                          + [(None, "parallel_mixed")])
 

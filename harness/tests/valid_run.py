@@ -357,7 +357,7 @@ class Maker:
     def _record(self, cell: plan.Cell, messages: Any, asked: Any) -> Json:
         fields = asked if isinstance(asked, dict) else self.known.call_fields(
             cell, messages, *asked)
-        event = self._write("call_finished", 150, **cell._asdict(), **fields)
+        event = self._write("call_finished", 150, **cell.fields(), **fields)
         self.known.note_call(cell, event)
         return event
 

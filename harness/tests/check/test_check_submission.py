@@ -729,7 +729,7 @@ class HonestRuns(unittest.TestCase):
         made = make(EVERYTHING)
         self.assertEqual({line["segment"] for line in made.events}, {0, 1, 2})
         self.assertEqual({line["event"] for line in made.events} ^ set(ledger.event_names()),
-                         {"phase_skipped", "run_interrupted"})
+                         {"phase_skipped", "run_interrupted", "phases_added", "curve_ended"})
         report = check(made)
         # The recorded facts are those of one of the two models.
         self.assertEqual(codes(report), ["claim-contradicted"], report.text(1))

@@ -67,7 +67,7 @@ class OneRun(unittest.TestCase):
                     "unstable": {"flagged": False, "iqr_ratio": 0.0},
                     "outliers": {"flagged": False, "count": 0, "largest_sigmas": None}},
                 "flags": []}],
-            "run_flags": [], "counts": {"ok": 6},
+            "curves": [], "run_flags": [], "counts": {"ok": 6},
             "instrument": {
                 **{name: CALIBRATION[name] for name in (
                     "stamp", "clock_resolution_ns", "lanes", "saturation",
@@ -85,11 +85,11 @@ class OneRun(unittest.TestCase):
             made["timing"].update(chunk_us=gaps, first_token_us=gaps[0], last_token_us=sum(gaps),
                                   done_us=sum(gaps) + 77)
         text = json.dumps(summarize_run(manifest(("20q", 1, 100)), events), sort_keys=True)
-        self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "cd73a2b3a0d45003")
+        self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "640739b0865e13e7")
 
     def test_run_without_calls_has_no_cells(self) -> None:
         self.assertEqual(summarize_run(manifest(), []), {
-            "cells": [], "headlines": [], "counts": {},
+            "cells": [], "headlines": [], "curves": [], "counts": {},
             "run_flags": ["not_calibrated", "unfinished"],
             "instrument": {
                 **dict.fromkeys(("stamp", "clock_resolution_ns", "lanes", "saturation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import unittest
+from collections.abc import Sequence
 from typing import Any, Optional
 from unittest import mock
 
@@ -65,7 +66,7 @@ class Endpoint:
 class Calibrate(unittest.TestCase):
     maxDiff = None
 
-    def calibrate(self, lanes: int = 4, **options: Any) -> dict[str, Any]:
+    def calibrate(self, lanes: Sequence[int] = (1, 4), **options: Any) -> dict[str, Any]:
         clock = Clock()
         self.endpoint = Endpoint(clock, **options)
         with mock.patch.object(calibration, "SATURATION_CHUNKS", 400):
@@ -91,7 +92,7 @@ class Calibrate(unittest.TestCase):
         self.assertEqual(ledger.validate_line({**common, **found}), [])
 
     def test_a_run_on_one_lane_is_measured_once(self):
-        found = self.calibrate(lanes=1)
+        found = self.calibrate(lanes=[1])
         self.assertEqual([row["lanes"] for row in found["lanes"]], [1])
         self.assertEqual(self.endpoint.schedules, [calibration.SCHEDULE, {
             "first_token_ms": 0, "gap_ms": 0, "tokens": 400}])
@@ -101,7 +102,7 @@ class Calibrate(unittest.TestCase):
 
     def test_calibration_parses_what_it_reads_as_a_call_does(self):
         with mock.patch.object(StreamParser, "feed") as feed:
-            self.calibrate(lanes=1)
+            self.calibrate(lanes=[1])
         self.assertEqual(feed.call_count, calibration.SCHEDULE["tokens"] + 400)
 
     def test_an_endpoint_that_does_not_answer_as_it_should_is_an_error(self):
@@ -112,7 +113,7 @@ class Calibrate(unittest.TestCase):
 
     def test_the_runner_records_why_it_could_not_measure(self):
         with mock.patch.object(calibration, "calibrate", side_effect=KeyError("x")):
-            self.assertEqual(run_benchmark.calibrate(4), {
+            self.assertEqual(run_benchmark.calibrate([1, 4]), {
                 "stamp": None, "clock_resolution_ns": None, "lanes": [], "saturation": [],
                 "clock_offset_us": None, "heartbeat_overshoot_us": None, "wall_ms": None,
                 "reason": "the calibration failed: KeyError"})

@@ -80,7 +80,7 @@ class Replay(unittest.TestCase):
         tokens = min(self.TOKENS[cell.model], limit)
         gap_us, first_us = 1_000_000 // self.RATES[cell.model], 400_000
         last_us = first_us + gap_us * (tokens - 1)
-        return call(**cell._asdict(), timing__chunk_us=[first_us] + [gap_us] * (tokens - 1),
+        return call(**cell.fields(), timing__chunk_us=[first_us] + [gap_us] * (tokens - 1),
                     timing__first_token_us=first_us, timing__last_token_us=last_us,
                     timing__done_us=last_us, response__usage={
                         "prompt_tokens": 150, "completion_tokens": tokens})

@@ -39,7 +39,7 @@ def line(of: state.State, cell: plan.Cell, outcome: str = "ok", text: str = "ans
          asked: bool = True, truncated: str = "no") -> dict[str, Any]:
     """A call_finished line, as far as state.py reads it."""
     messages = of.messages(cell)
-    return {"event": "call_finished", **cell._asdict(), "outcome": outcome,
+    return {"event": "call_finished", **cell.fields(), "outcome": outcome,
             "cold": cell.phase == "hello", "truncated": {"verdict": truncated, "reason": None},
             "request": {"prompt": of.question(cell).prompt, "salt": salt,
                         **plan.fingerprint(messages)},

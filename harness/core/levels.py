@@ -1,0 +1,249 @@
+"""Levels of ramp and depth: how many calls each has, its prompts, and when the curve ends.
+
+The runner decides by these functions, and the check decides again, so this file is pinned with what
+measures. Published numbers come from core/curves.
+
+A curve ends early for one of these reasons (`kind`):
+
+    flat      throughput grew by less than 5 % from the level before
+    queued    calls waited for each other
+    context   the next depth does not fit the context, or the server truncated the prompt
+    timeout   the time of a call was up
+    memory    the machine has hardly any free memory left, or swaps
+    failed    at least half of a level's calls failed, or the server is gone
+"""
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate, cycle
+from math import fsum
+from typing import Any, NamedTuple, Optional
+
+from core import usage
+from core.records import CallFinished
+from core.suites import ALL_PHASES, Question
+
+RAMP_LANES = 16
+ANSWERS_PER_LANE, MIN_CALLS = 3, 6    # of a level; a median has an interval from 6 values on
+FLAT_RATIO = 1.05                     # growth of throughput below which it is flat
+WAITING_RATIO = 2.0                   # of the TTFT at the first level
+GONE_AFTER = 3                        # calls in a row that found no server
+
+DEPTHS_TOKENS = (1024, 4096)          # then doubled
+DEEPEST_TOKENS = 32_768               # without --num-ctx
+ROOM_TOKENS = 512                     # both answers of a level, its second question, the template
+CHARS_PER_TOKEN = 4                   # until the server has counted a prompt
+CHARS_PER_TOKEN_LIMITS = (1, 8)
+SOURCE_CHARS = 1 << 16                # of the text whose hash is in the manifest
+WORDS = ("amber", "basalt", "cobalt", "copper", "granite", "indigo", "marble", "quartz")
+SWAPPED_BYTES = FREE_BYTES = 256 << 20
+
+
+class End(NamedTuple):
+    """Where and why a curve ends: at this level, and calls from there on are not asked."""
+
+    level: int
+    kind: str
+    reason: str
+
+
+# --- plan ----------------------------------------------------------------------------------------
+def ramp_levels(lanes: int) -> list[int]:
+    """1, 2, 4, 8 ... lanes, at least up to 16, and `lanes` itself if it is more."""
+    most = max(lanes, RAMP_LANES)
+    return [1 << power for power in range(9) if 1 << power < most] + [most]
+
+
+def depth_levels(context_tokens: int) -> list[int]:
+    """1024, 4096, 8192 ... tokens of context, as far as they fit; at least the first."""
+    found = [DEPTHS_TOKENS[0]]
+    depth = DEPTHS_TOKENS[1]
+    while depth + ROOM_TOKENS <= context_tokens:
+        found.append(depth)
+        depth *= 2
+    return found
+
+
+def calls_count(lanes: int) -> int:
+    """Calls of one level of ramp."""
+    return max(ANSWERS_PER_LANE * lanes, MIN_CALLS)
+
+
+# --- prompts of depth ----------------------------------------------------------------------------
+def canaries(depth: int) -> tuple[str, ...]:
+    """The three codes that a prompt of this depth contains: at its head, middle and tail."""
+    return tuple(f"{WORDS[digest[0] % len(WORDS)]}-{digest[1] * 256 + digest[2]:05d}"
+                 for digest in (hashlib.sha256(f"{depth} {place}".encode("ascii")).digest()
+                                for place in ("head", "middle", "tail")))
+
+
+def depth_question(question: Question, depth: int) -> Question:
+    """The question with the canaries of its level as markers."""
+    return question._replace(required_markers=canaries(depth))
+
+
+def _notes(texts: Sequence[str]) -> Iterator[str]:
+    for number, text in enumerate(cycle(texts), 1):
+        yield f"Note {number}\n{text.strip()}\n\n"
+
+
+def source_texts(suites: Mapping[str, Sequence[Question]]) -> tuple[str, ...]:
+    """All frozen prompts once, in the order of the phases."""
+    return tuple(dict.fromkeys(question.prompt for name in ALL_PHASES
+                               for question in suites.get(name, ())))
+
+
+@lru_cache(maxsize=4)
+def document(texts: tuple[str, ...], depth: int, chars: int) -> str:
+    """Notes made of the frozen texts, with so many characters and the three canaries."""
+    head, middle, tail = (f"Reference code: {code}\n\n" for code in canaries(depth))
+    room = max(chars - len(head) - len(middle) - len(tail) - 4, 0)
+    parts, length = list[str](), 0
+    for note in _notes(texts):
+        if length >= room:
+            break
+        parts.append(note)
+        length += len(note)
+    text = "".join(parts)
+    return f"{head}{text[:room // 2]}\n\n{middle}{text[room // 2:room]}\n\n{tail}"
+
+
+def source_sha256(suites: Mapping[str, Sequence[Question]]) -> str:
+    """SHA-256 of a document of fixed size, for the manifest."""
+    text = document(source_texts(suites), 0, SOURCE_CHARS)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def document_chars(depth: int, question: Question, counted: Optional[tuple[int, int]]) -> int:
+    """Characters of a document, so that the whole prompt has `depth` tokens.
+
+    counted: (characters, tokens) of the latest prompt that the server counted.
+    """
+    chars, tokens = counted or (CHARS_PER_TOKEN, 1)
+    low, high = (depth * limit for limit in CHARS_PER_TOKEN_LIMITS)      # a server may count wrong
+    return min(max(depth * chars // tokens, low), high) - len(question.prompt)
+
+
+# --- throughput while all lanes are busy ---------------------------------------------------------
+Span = tuple[int, int, int]              # segment, begin and end in µs of its clock
+
+
+def busy_spans(calls: Iterable[CallFinished], lanes: int) -> list[Span]:
+    """When every lane was busy, in each segment: from the first request until the first lane has
+    nothing left to ask."""
+    begins: dict[int, dict[int, int]] = {}
+    ends: dict[int, dict[int, int]] = {}
+    for call in calls:
+        timing, lane = call["timing"], call["lane"]
+        if timing is not None and timing["done_us"] is not None:
+            end_us = timing["started_us"] + timing["done_us"]
+            begun, ended = (one.setdefault(call["segment"], {}) for one in (begins, ends))
+            begun[lane] = min(begun.get(lane, end_us), timing["started_us"])
+            ended[lane] = max(ended.get(lane, 0), end_us)
+    spans = [(segment, min(begins[segment].values()), min(ended.values()))
+             for segment, ended in sorted(ends.items()) if len(ended) == lanes]
+    return [span for span in spans if span[1] < span[2]]
+
+
+def tokens_within(calls: Iterable[CallFinished], spans: Sequence[Span]) -> float:
+    """Output tokens that arrived within the spans; a call's tokens are spread over its chunks."""
+    found = []
+    for call in calls:
+        timing = call["timing"]
+        if timing is None or not timing["chunk_us"]:
+            continue
+        own = [span for span in spans if span[0] == call["segment"]]
+        times = accumulate(timing["chunk_us"], initial=timing["started_us"])
+        next(times)
+        arrived = sum(any(begin < at <= end for _, begin, end in own) for at in times)
+        tokens = usage.counts(call["response"]).completion
+        found.append(arrived * (tokens / len(timing["chunk_us"]) if tokens else 1.0))
+    return fsum(found)
+
+
+def throughput(calls: Sequence[CallFinished], lanes: int) -> Optional[float]:
+    """Output tokens per second of all lanes while all were busy; None if they never were."""
+    spans = busy_spans(calls, lanes)
+    tokens, busy_us = tokens_within(calls, spans), sum(end - begin for _, begin, end in spans)
+    return tokens * 1e6 / busy_us if tokens else None
+
+
+def most_at_once(calls: Iterable[CallFinished]) -> int:
+    """How many answers were generated at the same time, at most."""
+    steps: list[tuple[int, int, int]] = []
+    for call in calls:
+        timing = call["timing"]
+        if timing and timing["first_token_us"] is not None and timing["last_token_us"] is not None:
+            begin_us = timing["started_us"] + timing["first_token_us"]
+            end_us = timing["started_us"] + timing["last_token_us"]
+            steps += [(call["segment"], begin_us, 1), (call["segment"], end_us, -1)]
+    return max(accumulate((step for _, _, step in sorted(steps)), initial=0))
+
+
+# --- the end of a curve --------------------------------------------------------------------------
+def ramp_end(first: Sequence[CallFinished], before: Sequence[CallFinished],
+             now: Sequence[CallFinished], lanes_before: int, lanes: int) -> Optional[End]:
+    """Whether ramp ends with the level `now`. first, before: calls of the first level and of the
+    one before; empty at the first."""
+    failed = Counter(call["outcome"] for call in now if call["outcome"] != "ok")
+    count = sum(failed.values())
+    gone = len(now) >= GONE_AFTER and all(
+        call["outcome"] in ("connect_failed", "connection_lost") for call in now[-GONE_AFTER:])
+    if gone or 2 * count >= len(now):
+        outcome = min(failed, key=lambda name: (-failed[name], name))
+        return End(lanes, "failed", f"{count} of {len(now)} calls failed at {lanes} lanes, mostly "
+                   f"with {outcome}")
+    was, rate = (throughput(before, lanes_before), throughput(now, lanes)) if before else (0, 0)
+    if was and rate and rate < FLAT_RATIO * was:
+        return End(lanes, "flat", f"{rate:.4g} tokens/s on {lanes} lanes, {was:.4g} on "
+                   f"{lanes_before}")
+    if before and len(now) > lanes > most_at_once(now) \
+            and _ttft_us(now) > WAITING_RATIO * _ttft_us(first):
+        return End(lanes, "queued", f"calls wait for each other: {most_at_once(now)} of {lanes} "
+                   "were answered at once")
+    return None
+
+
+def _ttft_us(calls: Iterable[CallFinished]) -> int:
+    """Median time to first token, the upper one of two; 0 without any."""
+    marks = sorted(call["timing"]["first_token_us"] or 0 for call in calls if call["timing"])
+    return marks[len(marks) // 2] if marks else 0
+
+
+def context_end(depth: int, effective_tokens: Optional[int]) -> Optional[End]:
+    """Whether a depth does not fit the context in force, which may be unknown."""
+    needed = depth + ROOM_TOKENS
+    if not effective_tokens or needed <= effective_tokens:
+        return None
+    return End(depth, "context", f"the context in force is {effective_tokens} tokens; {needed} are "
+               f"needed for a depth of {depth}")
+
+
+def depth_end(calls: Iterable[CallFinished], depth: int) -> Optional[End]:
+    """Whether depth ends with these calls of a level."""
+    kinds = {"timeout": "timeout", "context_limit": "context"}
+    for call in calls:
+        if call["outcome"] != "ok":
+            return End(depth, kinds.get(call["outcome"], "failed"),
+                       f"the call at {depth} tokens failed: {call['outcome']}")
+        if call["truncated"]["verdict"] == "yes":
+            return End(depth, "context", f"the server truncated the prompt of {depth} tokens")
+    return None
+
+
+def memory_end(level: int, first: Optional[Mapping[str, Any]],
+               latest: Optional[Mapping[str, Any]]) -> Optional[End]:
+    """Whether the machine is short of memory, by the first and the latest sample of a segment."""
+    if first is None or latest is None:
+        return None
+    free, swapped = latest["memory_available_bytes"], latest["swap_used_bytes"]
+    if free is not None and free < FREE_BYTES:
+        return End(level, "memory", f"{free / 2 ** 20:.0f} MiB of memory are free")
+    grown = (swapped or 0) - (first["swap_used_bytes"] or 0)
+    if grown > SWAPPED_BYTES:
+        return End(level, "memory", f"the machine swaps: {grown / 2 ** 20:.0f} MiB more since the "
+                   "start")
+    return None
