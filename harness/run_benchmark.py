@@ -48,7 +48,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, cast
 
-from core import answer_checks, files, names, plan, privacy
+from core import answer_checks, files, names, plan
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest, Phase
@@ -56,7 +56,7 @@ from core.suites import Question, load_suites
 from core.text import Parser, command, print_error, print_result, print_text, readable
 from engines import queries
 from machine import awake, gauges
-from run import calibration, cli, discover, display, sse
+from run import calibration, cli, discover, display, published, sse
 from run import manifest as manifests
 from run import reply as replies
 from run.cli import Options
@@ -629,10 +629,11 @@ def prepare(options: Options, run_id: str, environment: Mapping[str, str],
     """Check names, suites and server; raises HarnessError if a run cannot begin."""
     manifests.require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
-    suites = suites_here()
+    published.hide(client.key)
     wait_for_server(client, options, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, manifests.RunContext(
-        run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
+        run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites_here(), utc_now(), synthetic,
+        client.target,
         client.addresses.first_ip(client.target), socket.gethostname(), kept_awake_by))
 
 
@@ -784,7 +785,7 @@ def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: b
         if monitor:
             monitor.close(False)
         if not isinstance(stop, StorageError):
-            ledger.write("run_interrupted", reason=privacy.redact(str(stop))[:300],
+            ledger.write("run_interrupted", reason=published.text(str(stop))[:300],
                          exit_code=stop.exit_code, in_flight=sorted(run.in_progress.values()))
             stop.args = (f"{stop}\nnext: {display.next_step(stop.exit_code, ledger.resume)}",)
         raise

@@ -196,6 +196,9 @@ def contradictions(call: records.CallFinished) -> Problems:
     yield from _compare("flags", call["flags"],
                         sorted({*own, *reply.call_flags(model, call["model"])}))
     yield from _attempts(call)
+    for name in ("usage", "server_timings") if call["response"] else ():
+        given = dict(call["response"] or {})[name]
+        yield from _compare(f"response.{name}", given, usage.kept(given))
     if call["timing"]:
         yield from _marks(call, call["timing"])
         yield from _chunks(call, call["timing"])

@@ -189,15 +189,17 @@ def _in_readings(text: str, scope: str, names: tuple[MachineName, ...], permitte
             yield start, end, rank, pattern, value
 
 
-def redact(text: str, names: Iterable[MachineName] = ()) -> str:
-    """`text` with every hit replaced by `<redacted:kind>`; the result has no hits.
+def redact(text: str, names: Iterable[MachineName] = (), key: str = "") -> str:
+    """`text` with every hit replaced by `<redacted:kind>`; the result has no hits. key: of the JSON
+    field, which may say that it is a version.
 
     Repeats until nothing is found, because a replacement can expose a neighbour that did not match
     before. Each round removes characters, and redacting again changes nothing.
     """
     known = tuple(names)
     while True:
-        hits = scan(text, names=known)
+        hits = [found.hit for found in scan_json({key: text}, {}, names=known)] if key else \
+            scan(text, names=known)
         if not hits:
             return text
         for hit in reversed(hits):

@@ -490,8 +490,8 @@ PATTERNS: tuple[Pattern, ...] = (
         ("+", "tel", "phone", "mobil", "cell", "handy", "fax", "whatsapp", "signal"), _is_phone,
         in_answers=False),
     Pattern("id.iban", "person", "bank account (IBAN)", "It is a person's account.",
-        r"(?i)(?<![a-z0-9])[a-z]{2}\d{2}(?:[ -]?[a-z0-9]{4}){2,7}(?:["
-        r" -]?[a-z0-9]{1,3})?(?![a-z0-9])",
+        r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?"
+        r"(?![A-Za-z0-9])",
         (), _is_iban),
     Pattern("id.place", "person", "coordinates of a place", "They show where someone lives.",
         r"(?<![\d.])[-+]?\d{1,2}\.\d{4,8}\u00b0?[ ]?[NS]?,["
@@ -647,8 +647,8 @@ PATTERNS: tuple[Pattern, ...] = (
         _left("0-9A-Za-z:.") + rf"[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}"
         r"(?:%[A-Za-z0-9]{1,15})?(?![0-9A-Za-z:])", (":",), _is_ipv6),
     Pattern("id.card", "person", "number of a payment card", "It can be charged.",
-        r"(?<![\d.-])(?:[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}"
-        r"|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\d.-])",
+        r"(?<![\w.-])(?:[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}"
+        r"|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})(?![\w.-])",
         (), _is_card, in_answers=False),
     Pattern("key.opaque", "key", "long random text",
         "Keys of unknown vendors look like this.",

@@ -5,6 +5,7 @@ others. A count that no name holds is None: not reported, which is not zero.
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -33,6 +34,46 @@ ALL_NAMES = tuple(name for names in NAMES.values() for name in names)
 TOP_LEVEL = ("prompt_eval_count", "eval_count", "tokens_evaluated", "tokens_predicted")
 # Places of a usage object in a message, besides `usage` itself.
 PLACES = ("x_groq", "usageMetadata", "usage_metadata", "stats")
+
+
+# Words of the names of counts and times, under which numbers are kept; other names and texts may
+# hold anything, such as the name of a machine.
+WORDS = frozenset(
+    """accept acceptance accepted active audio average avg batch billed byok bytes cache cached
+    candidates characters choices chunk completion content cost count creation decode details
+    discount draft drafted duration e2e elapsed encode end eval evaluated evaluation exceeded
+    execution expert finish first forward generate generated generation ignored image images
+    inference input inter inferred is iterations itl kv latency layers length load loaded loading
+    max mean media memory min miss ms new ns num output parse peak per predicted prediction
+    predictions preemption prefill processing prompt prompts queue queued rate ratio read reason
+    reasoning rejected request requests retries s sample samples sampling sec second seconds
+    service spec speculative speed start steps stop sum text thinking thoughts throughput tier
+    time to token tokens total tpot tps ttft us usage used verify video wait waiting wall web write
+    x n 1h 5m created ephemeral hit multimodal queries reused search server tool upstream use""".split())
+WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
+TEXTS = frozenset(
+    """stop length eos eosfound eos_token max_tokens stopped userstopped tool_calls standard
+    default auto priority flex scale batch on_demand performance maxpredictedtokensreached
+    contextlengthreached stop_sequence end_turn stopstringfound""".split())
+IN_TEXT = re.compile(r"[-+0-9.eE]{1,24}\Z")        # a number as some servers write it
+
+
+def kept(value: Any) -> Any:
+    """A server's usage or timings: numbers, booleans and known texts under known names."""
+    if isinstance(value, dict):
+        return {name: one for name, held in value.items() if is_known(name)
+                for one in [kept(held)] if one is not None or held is None}
+    if isinstance(value, list):
+        return [one for held in value for one in [kept(held)] if one is not None]
+    if isinstance(value, str):
+        return value if IN_TEXT.match(value) or value.lower() in TEXTS else None
+    return value
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is made of the words of counts and times."""
+    return bool(name) and all(word.lower() in WORDS for word in WORD.findall(name)) \
+        and not re.search(r"[^A-Za-z0-9_]", name)
 
 
 class Counts(NamedTuple):

@@ -342,7 +342,11 @@ def published_model_id(served_id: Any) -> str:
 
 def published_names(served_ids: Iterable[str]) -> dict[str, str]:
     """Published name by served id. Equal names get the first digits of a hash of the id."""
-    names = {served_id: published_model_id(served_id) for served_id in served_ids}
+    return distinct({served_id: published_model_id(served_id) for served_id in served_ids})
+
+
+def distinct(names: Mapping[str, str]) -> dict[str, str]:
+    """Published name by served id, where equal names get the first digits of a hash of the id."""
     times = Counter(names.values())
     return {served_id: name if times[name] == 1 else
             f"{name}~{hashlib.sha256(served_id.encode('utf-8', 'replace')).hexdigest()[:6]}"

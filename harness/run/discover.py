@@ -13,7 +13,7 @@ from core.records import Git, Manifest
 from core.suites import Question
 from core.text import printable
 from engines import answers, queries
-from run import display
+from run import display, published
 from run.cli import DEFAULT_URL, Options, other_api
 from run.manifest import (
     RunContext,
@@ -172,7 +172,7 @@ def describe(send: Send, url: str, num_ctx: int) -> Json:
     """Engine, models, facts and contexts of one endpoint, as --probe shows them."""
     found = survey(send, lambda ids: ids[:MOST_ASKED])
     name, models = found.engine["name"], []
-    names = answers.published_names(model["id"] for model in found.models)
+    names = published.model_names(model["id"] for model in found.models)
     for model in found.models:
         own = found.own.get(model["id"], found.probes)
         models.append({

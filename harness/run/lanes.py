@@ -14,13 +14,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional, cast
 
-from core import plan, privacy
+from core import plan
 from core.errors import EndpointError, Interrupted
 from core.records import CallFinished, Timing
 from core.suites import CURVES, PHASES
 from core.text import duration, printable
 from engines import answers, server_errors
-from run import curves, discover, display, estimates, retries
+from run import curves, discover, display, estimates, published, retries
 from run import reply as replies
 from run.state import PROBE_MAX_TOKENS, Cache, State
 from run.timing import call_timing
@@ -292,7 +292,7 @@ class Run:
             when = f"resume in {duration(reset_s)}" if reset_s else "resume when it is renewed"
             self.fatal = self.fatal or EndpointError(
                 "the endpoint refuses more calls (HTTP 429: "
-                f"{printable(privacy.redact(server_errors.error_message(text)))}); {when}")
+                f"{printable(published.text(server_errors.error_message(text)))}); {when}")
 
     def _record(self, cell: plan.Cell, fields: Json, shows: bool = True) -> Json:
         """Write a call's line, on disk before this returns; raise an error that stops the run."""
@@ -315,7 +315,8 @@ class Run:
         if self.stopping.is_set():
             return                            # the answers are those of a dropped connection
         self.probes[model] = probes
-        found = self.ledger.write("endpoint_identified", **self.state.identity(model, probes))
+        found = self.ledger.write("endpoint_identified", **published.document(
+            self.state.identity(model, probes)))
         self.paces.take(found)
         context = found["context"]
         if context["remedy"]:

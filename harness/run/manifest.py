@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Optional
 
-from core import plan, privacy, records, schema
+from core import plan, records, schema
 from core.errors import HarnessError
 from core.names import (
     cell_id_prefix_problem,
@@ -24,6 +24,7 @@ from core.records import Manifest
 from core.suites import CURVES, PHASES, Question
 from core.text import printable, readable
 from engines import answers, queries
+from run import published
 from run.cli import Options, Target, command_with
 
 SCHEMA_VERSION: Literal["1"] = "1"
@@ -78,10 +79,10 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
         (context.host_name.split(".")[0][:63] or None),
         "target": {"class": target_class(target.host, context.resolved_ip),
                    "scheme": target.scheme, "port": target.port,
-                   "path": privacy.redact(target.path)[:200] or None},
-        "engine": engine, "models": list(served),
-        "contexts": [{"model": model, **queries.context_in_force(
-            name, served_id, probes[model], options.num_ctx)}
+                   "path": published.text(target.path)[:200] or None},
+        "engine": published.document(engine), "models": list(served),
+        "contexts": [{"model": model, **published.document(queries.context_in_force(
+            name, served_id, probes[model], options.num_ctx))}
             for model, served_id in served.items()],
         "plan": plan.plan_of(phases, context.suites, options.lanes, options.repeats,
                         options.num_predict, options.smoke, depth_context),
@@ -197,7 +198,7 @@ def skip_reason(model: Mapping[str, Any]) -> Optional[str]:
     if model["state"] == "failed":
         return "the server reports that it failed to load"
     if model["same_as"]:
-        return f"it has the same weights as {answers.published_model_id(model['same_as'])}"
+        return f"it has the same weights as {published.model_id(model['same_as'])}"
     return None
 
 
@@ -216,7 +217,7 @@ def model_notes(name: str, model: queries.ServedModel,
     if model["chat_template"] is False:
         notes.append(f"{shown}: no chat template (a base model): most of its answers run to the "
                      "limit, so the run takes long; --num-predict 256 makes it shorter")
-    same = [answers.published_model_id(one["id"]) for one in listed
+    same = [published.model_id(one["id"]) for one in listed
             if (one["same_as"] or one["id"]) == (model["same_as"] or model["id"])
             and one["id"] != model["id"]]
     if same:
@@ -231,7 +232,7 @@ def choose_models(options: Options, listed: Sequence[queries.ServedModel]
     Raises HarnessError if --models does not name models that can be measured.
     """
     asked, by_id = options.models, {model["id"]: model for model in listed}
-    names, skipped = answers.published_names(by_id), {}
+    names, skipped = published.model_names(by_id), {}
     shown = ", ".join(readable(name) for name in names.values()) or "none"
     if asked == "auto":
         reasons = {served_id: skip_reason(model) for served_id, model in by_id.items()}
@@ -255,7 +256,7 @@ def choose_models(options: Options, listed: Sequence[queries.ServedModel]
         chosen = [_only_choice(options, listed, names)]
     else:
         raise HarnessError("the endpoint lists no models; pass the name of one to --models")
-    return {names.get(served_id, answers.published_model_id(served_id)): served_id
+    return {names.get(served_id, published.model_id(served_id)): served_id
             for served_id in dict.fromkeys(chosen)}, skipped
 
 
@@ -313,7 +314,7 @@ def named_models(asked: Optional[str], ids: Sequence[str]) -> list[str]:
     """The listed ids that a value of --models may mean: all without one, and for auto."""
     if asked in (None, "auto"):
         return list(ids)
-    names = answers.published_names(ids)
+    names = published.model_names(ids)
     found = (_find(name, names) for name in _split(asked or ""))
     return [served_id for served_id in found if served_id]
 
@@ -332,7 +333,7 @@ def _served_id(name: str, names: Mapping[str, str]) -> str:
     found = _find(name, names)
     if found is not None or not names:
         return found or name             # some servers list nothing and still serve
-    alike = [served_id for served_id in names if answers.published_model_id(served_id) == name]
+    alike = [served_id for served_id in names if published.model_id(served_id) == name]
     if alike:
         raise HarnessError(f"--models {readable(name)}: the endpoint serves {len(alike)} models of "
                            f"this name: {', '.join(readable(names[i]) for i in alike)}")

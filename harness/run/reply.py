@@ -12,11 +12,11 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from core import metrics, privacy, records, usage
+from core import metrics, records, usage
 from core.plan import Cell
 from core.text import printable
-from engines import answers, server_errors
-from run import sse
+from engines import server_errors
+from run import published, sse
 from run.timing import Arrivals
 
 MAX_MESSAGE = 300
@@ -73,8 +73,8 @@ def outcome_of(reply: Reply,
     body, stream = without_secret(secret, reply.head.decode("utf-8", "replace")), reply.stream
 
     def error(kind: str, message: str) -> tuple[str, records.Error]:
-        start = privacy.redact(body[:MAX_BODY_START])[:MAX_BODY_START]
-        return kind, {"kind": kind, "message": privacy.redact(message)[:MAX_MESSAGE],
+        start = published.text(body[:MAX_BODY_START])[:MAX_BODY_START]
+        return kind, {"kind": kind, "message": published.text(message)[:MAX_MESSAGE],
                       "status": reply.status, "body_start": start or None}
 
     reason = reason_of(stream.finish_reason)
@@ -142,11 +142,11 @@ def response_of(reply: Reply, secret: Optional[str] = None) -> Optional[records.
         "http_status": reply.status,
         "text": join_surrogates(stream.text_of("a")),
         "reasoning_text": join_surrogates(stream.text_of("r")),
-        "finish_reason": sse.bounded(stream.finish_reason),
-        "model": None if model is None else answers.published_model_id(model),
-        "system_fingerprint": sse.bounded(stream.system_fingerprint),
-        "usage": sse.bounded(stream.usage),
-        "server_timings": sse.bounded(stream.server_timings)})
+        "finish_reason": published.document(sse.bounded(stream.finish_reason)),
+        "model": None if model is None else published.model_id(model),
+        "system_fingerprint": published.document(sse.bounded(stream.system_fingerprint)),
+        "usage": sse.bounded(usage.kept(stream.usage)),
+        "server_timings": sse.bounded(usage.kept(stream.server_timings))})
     return response
 
 
@@ -187,7 +187,7 @@ def call_flags(model: Optional[str], asked_model: str) -> list[str]:
     """
     if model is None:
         return []
-    one, other = (re.sub(r":latest$|@[^/@]*$", "", answers.published_model_id(name).lower())
+    one, other = (re.sub(r":latest$|@[^/@]*$", "", published.model_id(name).lower())
                   for name in (model, asked_model))
     same = one == other or one.rpartition("/")[2] == other.rpartition("/")[2]
     return [] if same else ["model_mismatch"]

@@ -675,7 +675,8 @@ ELSEWHERE = {
     "file-not-regular": "HostileFiles", "file-unreadable": "HostileFiles",
     "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
     "file-changed": "Changes", "too-many-files": "Changes", "run-copied": "Copies",
-    "answers-copied": "Copies", "weights-contradict": "Copies"}
+    "answers-copied": "Copies", "weights-contradict": "Copies",
+    "correction-invalid": "Changes"}
 
 
 class Codes(unittest.TestCase):
@@ -1343,6 +1344,7 @@ class Changes(unittest.TestCase):
             "project": {"README.md": ("100644", b"words"),
                         "submissions/README.md": ("100644", b"words"),
                         "submissions/EXAMPLE/mac-m1-8gb/run-1/run.md": ("100644", b"words")},
+            "corrections": {"submissions/CORRECTIONS.json": ("100644", b"{}")},
             "many": {f"submissions/ada/x/run-{i}/run.md": ("100644", b"") for i in range(61)},
             "large": {**cls.added, page: ("100644", b"x" * 300_000)},
             "copied": cls.files(mine, "submissions/ada"),
@@ -1428,6 +1430,9 @@ class Changes(unittest.TestCase):
 
     def test_a_change_of_the_project_is_no_submission(self):
         self.assertEqual(codes(self.report("project")), ["no-submission"])
+
+    def test_a_change_of_the_corrections_is_checked(self):
+        self.assertEqual(codes(self.report("corrections")), ["correction-invalid", "no-submission"])
 
     def test_the_path_guard_has_the_same_project_paths(self):
         workflows = Path(check_submission.__file__).resolve().parents[1] / ".github" / "workflows"

@@ -1,0 +1,60 @@
+"""What a server writes, in a form that may be published.
+
+Texts lose private values, the names of this machine and its user, and the endpoint's key. Only
+numbers under known names are kept of a server's own objects, see core/usage.
+"""
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from core import names, privacy
+from engines import answers
+
+_keys: set[str] = set()
+
+
+def hide(key: Optional[str]) -> None:
+    """Replace the endpoint's key wherever a server repeats it."""
+    if key:
+        _keys.add(key)
+
+
+@functools.cache
+def _own_names() -> tuple[privacy.MachineName, ...]:
+    return tuple(names.this_machine())
+
+
+def text(value: str) -> str:
+    """A text without private values."""
+    return str(document({"": value})[""])
+
+
+@functools.lru_cache(maxsize=4096)
+def _field(key: str, value: str) -> str:
+    return privacy.redact(value, _own_names(), key)
+
+
+def document(value: Any, key: str = "") -> Any:
+    """A JSON value whose texts have no private values."""
+    if isinstance(value, str):
+        for secret in _keys:
+            value = value.replace(secret, "<redacted:key>")
+        return _field(key, value)
+    if isinstance(value, list):
+        return [document(one, key) for one in value]
+    if isinstance(value, dict):
+        return {name: document(one, name) for name, one in value.items()}
+    return value
+
+
+def model_id(served_id: Any) -> str:
+    """The model id that may be published, see answers.published_model_id."""
+    return text(answers.published_model_id(served_id))
+
+
+def model_names(served_ids: Iterable[str]) -> dict[str, str]:
+    """Published name by served id; ids that would be equal get the digits of a hash."""
+    names_of = {one: text(name) for one, name in answers.published_names(served_ids).items()}
+    return answers.distinct(names_of)
