@@ -633,8 +633,8 @@ def prepare(options: Options, run_id: str, environment: Mapping[str, str],
     wait_for_server(client, options, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, manifests.RunContext(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites_here(), utc_now(), synthetic,
-        client.target,
-        client.addresses.first_ip(client.target), socket.gethostname(), kept_awake_by))
+        client.target, client.addresses.first_ip(client.target), socket.gethostname(),
+        kept_awake_by))
 
 
 # --- calibration ---------------------------------------------------------------------------------
