@@ -49,7 +49,8 @@ WORDS = frozenset(
     reasoning rejected request requests retries s sample samples sampling sec second seconds
     service spec speculative speed start steps stop sum text thinking thoughts throughput tier
     time to token tokens total tpot tps ttft us usage used verify video wait waiting wall web write
-    x n 1h 5m created ephemeral hit multimodal queries reused search server tool upstream use""".split())
+    x n 1h 5m created ephemeral hit multimodal queries reused search server tool upstream
+    use""".split())
 WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 TEXTS = frozenset(
     """stop length eos eosfound eos_token max_tokens stopped userstopped tool_calls standard

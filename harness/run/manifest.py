@@ -321,8 +321,8 @@ def named_models(asked: Optional[str], ids: Sequence[str]) -> list[str]:
 
 def _find(name: str, names: Mapping[str, str]) -> Optional[str]:
     """The served id that is meant by a name, as served, published or printed."""
-    for served_id, published in names.items():
-        if name in (served_id, published, printable(published), printable(served_id)) or (
+    for served_id, shown in names.items():
+        if name in (served_id, shown, printable(shown), printable(served_id)) or (
                 f"{name}:latest" == served_id):
             return served_id
     return None
