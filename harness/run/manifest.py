@@ -81,9 +81,9 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
                    "scheme": target.scheme, "port": target.port,
                    "path": published.text(target.path)[:200] or None},
         "engine": published.document(engine), "models": list(served),
-        "contexts": [{"model": model, **published.document(queries.context_in_force(
-            name, served_id, probes[model], options.num_ctx))}
-            for model, served_id in served.items()],
+        "contexts": published.document([{"model": model, **queries.context_in_force(
+            name, served_id, probes[model], options.num_ctx)}
+            for model, served_id in served.items()]),
         "plan": plan.plan_of(phases, context.suites, options.lanes, options.repeats,
                         options.num_predict, options.smoke, depth_context),
         "canonical_options": canonical,
