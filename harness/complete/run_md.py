@@ -14,17 +14,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from complete import declared, metadata
-from core import (
-    curve_tables,
-    levels,
-    metric_definitions,
-    plan,
-    result_tables,
-    suites,
-)
+from complete import declared, metadata, results_md
+from core import levels, plan, result_tables, suites
 from core.names import plain_engine
-from core.records import Cell, Fact, LedgerLine, Manifest, Metadata
+from core.records import Fact, LedgerLine, Manifest, Metadata
 from core.text import (
     code_span,
     duration,
@@ -32,7 +25,8 @@ from core.text import (
     format_value,
     markdown_safe,
     markdown_table,
-    with_interval,
+    markdown_words,
+    size_text,
 )
 
 # What the contributor attests. Merged runs hold these lines as they were ticked.
@@ -53,16 +47,7 @@ SECTIONS = {
 }
 HEADER = ('<!-- Written by harness/complete_submission.py. Edit only between the "begin" and "end" '
           "comments: the rest is computed from the other four files and will be overwritten. -->")
-RESULTS_LEGEND = (
-    "Medians of the answered calls; in brackets the exact 95 % confidence interval of the median "
-    "across prompts. TTFT: time to the first token. TPOT: time per output token after the first "
-    "read. "
-    "Calls: answered/asked. Checks: answers with the expected format and markers, which does not "
-    "mean that they are true.")
 LONGEST_CELL = 120
-TABLE_METRICS = tuple((metric_definitions.METRICS[name].title, name) for name in (
-    "ttft_ms", "tpot_ms", "decode_tokens_per_s", "prefill_tokens_per_s"))
-
 # The values of hardware.json that the page shows, in this order.
 MACHINE = (
     "system.model_name", "system.kind", "system.virtualization", "system.container",
@@ -143,14 +128,37 @@ def _list(items: Sequence[str]) -> str:
     return "\n".join(f"- {item}" for item in items) or "None."
 
 
+# What the name of a field ends with, and the unit of its value for a reader.
+UNITS = {"_bytes": "", "_kib": "", "_count": "", "_ratio": "", "_tokens": " tokens", "_w": " W",
+         "_mhz": " MHz", "_mts": " MT/s", "_gb_per_s": " GB/s"}
+
+
+def _shown(key: str, value: Any) -> tuple[str, str]:
+    """`memory.capacity_bytes`, 8589934592 -> `memory capacity`, `8 GiB`."""
+    ending = next((end for end in UNITS if key.endswith(end)), "")
+    if isinstance(value, (int, float)) and ending in ("_bytes", "_kib"):
+        text = size_text(value * (1024 if ending == "_kib" else 1))
+    else:
+        text = format_value("", value) + UNITS.get(ending, "")
+    name = "file size" if key == "file_bytes" else key[:len(key) - len(ending)]
+    return name.replace(".", " ").replace("_", " "), markdown_words(text, LONGEST_CELL) or "-"
+
+
 def _values(values: Mapping[str, Fact]) -> str:
-    """A table of the known values, and the names of the unknown ones."""
-    rows = [[key, _code(format_value(key, item["value"])),
-             str(item["source"]) + (f"; {_code(item['reason'])}" if item["reason"] else "")]
-            for key, item in values.items() if item["value"] is not None]
-    unknown = [key for key, item in values.items() if item["value"] is None]
-    parts = [markdown_table(("field", "value", "source"), rows).rstrip()] if rows else []
+    """A table of the known values with their sources, and the names of the unknown ones."""
+    rows = []
+    for key, item in values.items():
+        if item["value"] is not None:
+            name, value = _shown(key, item["value"])
+            reason = f"; {_code(item['reason'])}" if item["reason"] else ""
+            rows.append([name, f"{value} <sub>{item['source']}</sub>{reason}"])
+    unknown = [_code(key) for key, item in values.items() if item["value"] is None]
+    parts = [markdown_table(("", ""), rows).rstrip()] if rows else []
     return "\n\n".join([*parts, *([f"Not known: {', '.join(unknown)}."] if unknown else [])])
+
+
+def _folded(title: str, body: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 
 
 def _machine(hardware: Mapping[str, Any], document: Metadata) -> str:
@@ -170,30 +178,6 @@ def _models(document: Metadata) -> str:
     parts += [f"Model {_code(model['model'], 200)}:\n\n{_values(dict(metadata.values(model)))}"
               for model in document["models"]]
     return "\n\n".join(parts)
-
-
-def _results(document: Metadata) -> str:
-    titles = ("phase", "calls", *(title for title, _ in TABLE_METRICS),
-              "all lanes tok/s", "checks", "flags")
-    parts = []
-    for model in dict.fromkeys(cell["model"] for cell in document["cells"]):
-        rows = [_result_row(cell) for cell in document["cells"] if cell["model"] == model]
-        parts.append(f"{_code(model, 200)}\n\n{markdown_table(titles, rows)}")
-        for curve in (one for one in document["curves"] if one["model"] == model):
-            heading, *lines = curve_tables.curve_lines(curve)
-            parts.append(_block(markdown_safe(heading, 400), *lines) + "\n")
-    return "\n".join([*parts, RESULTS_LEGEND]) if parts else "No call was made."
-
-
-def _result_row(cell: Cell) -> list[str]:
-    summaries, checks = cell["metrics"], cell["checks"]
-    return [cell["phase"] + (" (cold)" if cell["cold"] else ""),
-            f"{cell['ok']}/{cell['ok'] + cell['failed']}",
-            *(with_interval(summaries[name]) for _, name in TABLE_METRICS),
-            f"{format_number(cell['output_token_throughput_tokens_per_s'])} on {cell['lanes']}; "
-            f"{result_tables.speedup_text(cell)}" if cell["lanes"] > 1 else "",
-            f"{checks['passed']}/{checks['total']}" if checks["total"] else "",
-            ", ".join(map(_code, cell["flags"]))]
 
 
 def _timing_error(document: Metadata) -> str:
@@ -287,18 +271,33 @@ def deviations(manifest: Manifest, document: Metadata, events: Sequence[LedgerLi
 
 
 # --- the page ------------------------------------------------------------------------------------
-def _summary(manifest: Manifest, document: Metadata) -> str:
-    run, engine, counts = document["run"], document["endpoint"]["engine"], document["counts"]
+def _summary(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any]) -> str:
+    """What ran where, with the values that the contributor corrected."""
+    run, runtime, counts = document["run"], document["runtime"], document["counts"]
+    engine = document["endpoint"]["engine"]
+    server = " ".join(_code(value) for value in (
+        runtime["name"]["value"] or engine["name"],
+        runtime["version"]["value"] or engine["version"] or engine["build"],
+        runtime["backend"]["value"]) if value)
+    cards = [card["model_name"]["value"] for card in hardware["accelerators"]]
+    memory = hardware["memory"]["limit_bytes"]["value"] or hardware["memory"]["capacity_bytes"][
+        "value"]
+    machine = ", ".join([*(_code(name) for name in dict.fromkeys(
+        [*cards, hardware["cpu"]["model_name"]["value"]]) if name),
+        *([size_text(memory)] if memory else [])])
     total = sum(counts.values())
     outcomes = ", ".join(f"{count} {_code(kind)}" for kind, count in counts.items())
-    server = " ".join(map(_code, filter(None, (engine["name"],
-                                               engine["version"] or engine["build"]))))
     segments = "" if run["segments_count"] == 1 else f" in {run['segments_count']} segments"
-    return (f"Run {_code(manifest['run_id'])} by {_code(manifest['submitter_handle'])} with "
-            f"harness {_code(manifest['harness_version'])}, from {run['started_at']} to "
-            f"{run['ended_at']}: {total} call{'' if total == 1 else 's'} ({outcomes or 'none'}) to "
-            f"{server} ({document['endpoint']['class']}), {duration(run['wall_s'])}{segments}. "
-            f"Class: {run['class']}.")
+    return (f"{machine or 'Unknown machine'}; {server}. By {_code(manifest['submitter_handle'])} "
+            f"on {run['started_at'][:10]}: {total} call{'s' * (total != 1)} "
+            f"({outcomes or 'none'}) in {duration(run['wall_s'])}{segments}.")
+
+
+def _about_run(manifest: Manifest, document: Metadata) -> str:
+    run = document["run"]
+    return (f"Run {_code(manifest['run_id'])} with harness {_code(manifest['harness_version'])}, "
+            f"from {run['started_at']} to {run['ended_at']}; endpoint: "
+            f"{document['endpoint']['class']}; class: {run['class']}.")
 
 
 def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any],
@@ -308,23 +307,24 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
     models = ", ".join(_code(model, 200) for model in manifest["models"])
     own = {name: "\n".join((section_marks(name)[0], sections.get(name) or SECTIONS[name],
                             section_marks(name)[1])) for name in SECTIONS}
-    flags = [line.partition(":") for line in result_tables.flags_explained(document)]
     banner = "" if not manifest["synthetic"] else "> {}; no machine was measured.\n\n".format(
         "**EXAMPLE, SYNTHETIC.** Made-up data that shows what a submission looks like"
         if manifest["submitter_handle"] == "example" else
         "**SYNTHETIC.** A rehearsal against the built-in test server")
     parts = (
-        (f"# {models} on {_code(manifest['device_tag'])}", _summary(manifest, document)),
-        ("## Machine", _machine(hardware, document)),
-        ("## Model and runtime", _models(document)),
-        ("## Results", _results(document)),
-        ("## Flags", _list([f"**{name}**:{text}" for name, _, text in flags])),
-        ("## Timing error", _timing_error(document)),
-        ("## How to repeat this run", _reproduce(manifest, document)),
-        ("## Deviations", f"Computed:\n\n{_list(deviations(manifest, document, events))}\n\n"
-                          f"From the contributor:\n\n{own['deviations']}"),
-        ("## Notes", own["notes"]),
-        ("## Privacy and honesty", own["attestation"]),
-    )
-    page = "\n\n".join(f"{heading}\n\n{body}" for heading, body in parts)
-    return f"{banner}{HEADER}\n\n{page}\n"
+        f"# {models} on {_code(manifest['device_tag'])}",
+        results_md.verdict(manifest, document), _summary(manifest, document, hardware),
+        results_md.headline_tables(document), results_md.picture(document, events),
+        f"## Results\n\n{results_md.phase_tables(document)}",
+        f"## Flags\n\n{_list(results_md.flag_lines(document))}",
+        f"## Deviations\n\nComputed:\n\n{_list(deviations(manifest, document, events))}\n\n"
+        f"From the contributor:\n\n{own['deviations']}",
+        f"## Notes\n\n{own['notes']}",
+        "## Facts",
+        _folded("Machine", _machine(hardware, document)),
+        _folded("Model and runtime", _models(document)),
+        _folded("Timing error", _timing_error(document)),
+        _folded("How to repeat this run",
+                f"{_about_run(manifest, document)}\n\n{_reproduce(manifest, document)}"),
+        f"## Privacy and honesty\n\n{own['attestation']}")
+    return f"{banner}{HEADER}\n\n" + "\n\n".join(part for part in parts if part) + "\n"

@@ -87,7 +87,7 @@ def _phase_rows(cells: Sequence[Mapping[str, Any]], with_intervals: bool) -> lis
     decode, prefill = (interval_column(of[name]) if with_intervals else
                        number_column(one["median"] for one in of[name])
                        for name in ("decode_tokens_per_s", "prefill_tokens_per_s"))
-    ttft = [_time_cell(one, with_intervals) for one in of["ttft_ms"]]
+    ttft = [time_cell(one, with_intervals) for one in of["ttft_ms"]]
     titles = ("phase", "calls", "decode tok/s", "TTFT", "prefill tok/s", "checks")
     numbers = (1, 5) if with_intervals else (1, 2, 4, 5)
     return align_columns([titles, *(
@@ -97,7 +97,7 @@ def _phase_rows(cells: Sequence[Mapping[str, Any]], with_intervals: bool) -> lis
         for cell, rate, first, reading in zip(cells, decode, ttft, prefill))], numbers)
 
 
-def _time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
+def time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
     """` 697 ms [592-825]`: the interval has the median's unit."""
     number, _, unit = time_text(summary["median"]).partition(" ")
     shown = f"{number:>4} {unit:<2}".rstrip()

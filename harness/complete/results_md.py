@@ -1,0 +1,209 @@
+"""The first part of run.md: whether the run is ranked, its numbers, a picture, results by phase.
+
+Everything here is computed from manifest.json, metadata.json and run.jsonl. Foreign text is in code
+spans, or holds only words.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Optional
+
+from core import curve_tables, ledger, metrics, result_tables
+from core import metric_definitions as defs
+from core.records import Cell, Headline, LedgerLine, Manifest, Metadata, Summary
+from core.text import (
+    code_span,
+    format_number,
+    interval_column,
+    markdown_safe,
+    markdown_table,
+    number_column,
+    size_text,
+    time_text,
+)
+
+LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+MAX_BARS = 24                 # of a phase, for a phone's width
+RESULTS_LEGEND = (
+    "Medians of the answered calls; in brackets the exact 95 % confidence interval of the median "
+    "across prompts. TTFT: time to the first token. Calls: answered/asked. Checks: answers with "
+    "the expected format and markers, which does not mean that they are true.")
+
+
+# --- ranked or not -------------------------------------------------------------------------------
+def verdict(manifest: Manifest, document: Metadata) -> str:
+    """`**Ranked**, except edge_append (cached_prefill).`, a sentence per model.
+
+    Later releases and corrections can change what the comparison ranks; the page shows the run as
+    it was measured.
+    """
+    whole = list(_reasons_of_run(manifest, document))
+    if whole:
+        return f"**Not ranked**: {'; '.join(whole)}."
+    names = [model["model"] for model in document["models"]]
+    return "\n\n".join((f"{code_span(name)}: " if len(names) > 1 else "")
+                       + _verdict_of_model(document, name) for name in names)
+
+
+def _reasons_of_run(manifest: Manifest, document: Metadata) -> Iterator[str]:
+    if document["synthetic"]:
+        yield "synthetic, no model answered"
+    if document["endpoint"]["class"] == "public":
+        yield "a hosted endpoint, not the contributor's machine"
+    if document["run"]["class"] != "complete":
+        yield f"a {document['run']['class']} run"
+    canonical = manifest["canonical_options"]
+    for name, value in manifest["canonical_options_overrides"].items():
+        yield f"{name} {value:g} instead of {canonical[name]:g}"
+
+
+def _verdict_of_model(document: Metadata, model: str) -> str:
+    found = {cell["phase"]: [flag for flag in cell["flags"] if defs.FLAGS[flag].unrankable]
+             for cell in document["cells"] if cell["model"] == model and not cell["cold"]}
+    spoilt = {phase: f"{phase} ({', '.join(map(code_span, flags))})"
+              for phase, flags in found.items() if flags}
+    alone = [phase for phase in found if phase in defs.ONE_LANE_PHASES]
+    if not alone:
+        return "**Not ranked**: no phase with one lane was run."
+    first = [spoilt[phase] for phase in alone if phase in spoilt]
+    if first:
+        return f"**Not ranked**: {', '.join(first)}."
+    return f"**Ranked**, except {', '.join(spoilt.values())}." if spoilt else "**Ranked**."
+
+
+# --- numbers -------------------------------------------------------------------------------------
+def headline_tables(document: Metadata) -> str:
+    """A table of two columns per model: what people ask first."""
+    quants = {model["model"]: model["quantization"]["value"] for model in document["models"]}
+    parts = []
+    for one in document["headlines"]:
+        rows = list(_headline_rows(one))
+        name = " ".join(filter(None, (code_span(one["model"]),
+                                      code_span(str(quants[one["model"]] or "")))))
+        parts += [markdown_table((name, ""), rows, (1,))] if rows else []
+    return "\n".join(parts).rstrip() or "No headline number was measured."
+
+
+def _headline_rows(one: Headline) -> Iterator[tuple[str, str]]:
+    tokens = f"{one['long_prompt_tokens']:,.0f}-token prompt" if one["long_prompt_tokens"] else ""
+    lanes, energy, memory = one["lanes"], one["energy"], one["memory"]
+    yield from _row("writes", _rate(one["decode_tokens_per_s"]))
+    yield from _row(f"reads, {tokens}", _rate(one["prefill_tokens_per_s"]))
+    yield from _row("first word", _time(one["ttft_ms"]))
+    yield from _row(f"first word, {tokens}", _time(one["long_ttft_ms"]))
+    if lanes and lanes["output_token_throughput_tokens_per_s"]:
+        gain = f", {lanes['speedup_ratio']:.2g} x of one" if lanes["speedup_ratio"] else ""
+        rate = number_column([lanes["output_token_throughput_tokens_per_s"]])[0]
+        yield f"{lanes['lanes_count']} at once", f"**{rate} tok/s**{gain}"
+    if energy and energy["joules_per_output_token"]:
+        yield (f"energy of the {energy['scope']}", f"**{energy['joules_per_output_token']:.2f} J** "
+               f"per token, {energy['mean_power_w'] or 0:.0f} W")
+    if memory and (memory["peak_card_bytes"] or memory["peak_process_bytes"]):
+        yield "memory at most", ", ".join(
+            f"**{size_text(size)}** {where}" for size, where in (
+                (memory["peak_card_bytes"], "on cards"),
+                (memory["peak_process_bytes"], "of the server process")) if size)
+    yield from _row("load", f"**{time_text(one['load_s'] * 1000)}**" if one["load_s"] else None)
+    if one["checks_count"]:
+        yield "answers in the asked format", f"{one['checks_passed']} of {one['checks_count']}"
+
+
+def _row(name: str, value: Optional[str]) -> Iterator[tuple[str, str]]:
+    if value:
+        yield name.rstrip(", "), value
+
+
+def _rate(summary: Optional[Summary]) -> Optional[str]:
+    if summary is None:
+        return None
+    median, *ends = number_column(summary[key] for key in ("median", "ci_low", "ci_high"))
+    return f"**{median} tok/s**" + (f" [{'-'.join(ends)}]" if summary["ci_low"] else "")
+
+
+def _time(summary: Optional[Summary]) -> Optional[str]:
+    median, _, ends = _time_cell(summary).partition(" [") if summary else ("", "", "")
+    return f"**{median}**" + (f" [{ends}" if ends else "") if median else None
+
+
+def _time_cell(summary: Summary) -> str:
+    return " ".join(result_tables.time_cell(summary, True).split())
+
+
+def picture(document: Metadata, events: Sequence[LedgerLine]) -> str:
+    """Bars of the decode rates of all calls in order, a line per model and phase."""
+    rates: dict[tuple[str, str], list[Optional[float]]] = {}
+    for call in ledger.latest_calls(events):
+        if call["phase"] != "hello":
+            rate = metrics.call_metrics(call)["decode_tokens_per_s"] \
+                if call["outcome"] == "ok" else None
+            rates.setdefault((call["model"], call["phase"]), []).append(rate)
+    largest = max((rate for every in rates.values() for rate in every if rate), default=0.0)
+    if not largest:
+        return ""
+    cells = [cell for cell in document["cells"] if (cell["model"], cell["phase"]) in rates]
+    medians = number_column(cell["metrics"]["decode_tokens_per_s"]["median"] for cell in cells)
+    lines, model = [], None
+    for cell, median in zip(cells, medians):
+        if cell["model"] != model and len(document["models"]) > 1:
+            model = cell["model"]
+            lines.append(code_span(model).strip("`"))
+        bars = _bars(rates[cell["model"], cell["phase"]], largest)
+        lines.append(f"{cell['phase']:<14} {bars:<{MAX_BARS}} {median:>7}")
+    title = f"tok/s of each call, from 0 to {number_column([largest])[0]}"
+    title += "; x: no rate" * any(None in every for every in rates.values())
+    return "\n".join(["```text", title, *lines, "```"])
+
+
+def _bars(rates: Sequence[Optional[float]], largest: float) -> str:
+    per_bar = -(-len(rates) // MAX_BARS)
+    groups = [[rate for rate in rates[at:at + per_bar] if rate]
+              for at in range(0, len(rates), per_bar)]
+    return "".join(LEVELS[round(metrics.median(group) / largest * (len(LEVELS) - 1))]
+                   if group else "x" for group in groups)
+
+
+# --- all results ---------------------------------------------------------------------------------
+def phase_tables(document: Metadata) -> str:
+    """One table per model, one row per phase."""
+    titles = ("phase", "calls", "decode tok/s", "TTFT", "prefill tok/s", "checks")
+    parts = []
+    for model in dict.fromkeys(cell["model"] for cell in document["cells"]):
+        cells = [cell for cell in document["cells"] if cell["model"] == model]
+        numbers = zip(*(interval_column([cell["metrics"][name] for cell in cells])
+                        for name in ("decode_tokens_per_s", "prefill_tokens_per_s")))
+        parts.append(f"{code_span(model)}\n\n" + markdown_table(titles, [
+            _phase_row(cell, decode.strip(), prefill.strip())
+            for cell, (decode, prefill) in zip(cells, numbers)], (1, 2, 3, 4, 5)))
+        parts += [f"{cell['phase']}: {text}\n" for cell in cells for text in _lanes_text(cell)]
+        for curve in (one for one in document["curves"] if one["model"] == model):
+            heading, *lines = curve_tables.curve_lines(curve)
+            parts.append("\n".join(["```text", markdown_safe(heading, 400), *lines, "```\n"]))
+    return "\n".join([*parts, RESULTS_LEGEND]) if parts else "No call was made."
+
+
+def _phase_row(cell: Cell, decode: str, prefill: str) -> list[str]:
+    checks = cell["checks"]
+    return [cell["phase"] + (" (cold)" if cell["cold"] else ""),
+            f"{cell['ok']}/{cell['ok'] + cell['failed']}", decode,
+            _time_cell(cell["metrics"]["ttft_ms"]), prefill,
+            f"{checks['passed']}/{checks['total']}" if checks["total"] else ""]
+
+
+def _lanes_text(cell: Cell) -> list[str]:
+    throughput = cell["output_token_throughput_tokens_per_s"]
+    return [f"{format_number(throughput)} tok/s on {cell['lanes']} lanes together, "
+            f"{result_tables.speedup_text(cell)}"] if cell["lanes"] > 1 and throughput else []
+
+
+def flag_lines(document: Metadata) -> list[str]:
+    """`**drifting** (20q): what it means and what to do` of each flag."""
+    phases: dict[str, list[str]] = {}
+    for cell in document["cells"]:
+        for flag in cell["flags"]:
+            phases.setdefault(flag, []).append(cell["phase"])
+    lines = []
+    for line in result_tables.flags_explained(document):
+        name, _, text = line.partition(":")
+        where = f" ({', '.join(dict.fromkeys(phases[name]))})" if name in phases else ""
+        lines.append(f"**{name}**{where}:{text}")
+    return lines
