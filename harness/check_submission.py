@@ -264,7 +264,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
     else:
         print_text(report.text(checked, noun, width))
         if args.paths and not (report.exit_code() or args.allow_synthetic):
-            print_safe("\n".join(next_lines(args.paths)))
+            print_text("\n".join(next_lines(args.paths)))
     return report.exit_code()
 
 

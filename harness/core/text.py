@@ -206,7 +206,7 @@ def fit_lines(text: str, width: Optional[int]) -> str:
             lines.append(line)
             continue
         indent = " " * (len(line) - len(line.lstrip()) + len(GAP))
-        printed = _COMMAND.fullmatch(line)
+        printed = _COMMAND.fullmatch(line) or _SHELL_COMMAND.fullmatch(line)
         try:
             command_in = command_lines(printed[2], width, indent) if printed else []
         except ValueError:                    # a quote that no other closes: prose follows it
@@ -216,7 +216,9 @@ def fit_lines(text: str, width: Optional[int]) -> str:
     return "\n".join(lines)
 
 
+# A command of this harness, maybe after a few words, or an indented one of the shell.
 _COMMAND = re.compile(r"(.*:|) *((?:python3|py) harness/\w+\.py(?: .*)?)")
+_SHELL_COMMAND = re.compile(r"() +((?:git|mkdir) .*)")
 
 
 def width_of(stream: TextIO) -> Optional[int]:
@@ -293,7 +295,7 @@ def for_this_system(text: str) -> str:
 def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
     """A command in lines of at most `width` that a shell joins again; in one line on Windows."""
     units = [""]                  # an option stays with its value
-    for word in map(shlex.quote, shlex.split(text)):
+    for word in (word if word in ("&&", "|") else shlex.quote(word) for word in shlex.split(text)):
         if units[-1].startswith("--") and " " not in units[-1] and not word.startswith("--"):
             units[-1] += f" {word}"
         else:
