@@ -252,7 +252,7 @@ def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: boo
     is_load = reloaded or call["cold"] and call["phase"] != "hello"
     ttft = (None, LOADED) if is_load else _mark_ms(call, "first_token_us")
     derived, unknown = cache or Cache(None, EARLIER_TURNS if is_later_turn(call) else None)
-    tpot, step = _tpot_ms(call, tokens, hidden), _step_ms(call, tokens, hidden)
+    tpot, step = _tpot_ms(call, tokens, hidden), decode_step_ms(call, tokens, hidden)
     reported = token_counts(call).cached
     cached = derived if reported is None else reported
     gaps = icl_gaps_us(call)
@@ -364,7 +364,7 @@ def _tpot_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
     return window_us(call) / counted / 1000, None
 
 
-def _step_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
+def decode_step_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
     """One decode step: the time per token over decode_gaps_us, however few they are."""
     per_chunk, gaps = _timed_tokens(call, tokens, hidden), decode_gaps_us(call)
     if per_chunk[0] is None:

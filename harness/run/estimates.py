@@ -82,7 +82,9 @@ class Paces:
         if not numbers.get("e2el_ms") or not numbers.get("output_tokens"):
             return
         # An answer that was not streamed counts with its whole time, which is too long.
-        token_s = (numbers["tpot_ms"] or numbers["e2el_ms"] / numbers["output_tokens"]) / 1000
+        token_ms = numbers["tpot_ms"] or metrics.decode_step_ms(
+            call, metrics.output_tokens(call, True), False)[0]
+        token_s = (token_ms or numbers["e2el_ms"] / numbers["output_tokens"]) / 1000
         from_chars = call["request"]["messages_chars"] / CHARS_PER_TOKEN
         prompt = numbers["prompt_tokens"] or from_chars + TEMPLATE_TOKENS
         new = Rates(prompt, max(prompt - from_chars, 0.0),
