@@ -37,11 +37,13 @@ import functools
 import json
 import os
 import stat
+import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import entries, headline, ranking, tables, two_runs
 from compare.page import make_page
+from complete import run_md
 from core import corrections, files, ledger
 from core import text as texts
 from core.errors import HarnessError, StorageError
@@ -51,6 +53,7 @@ DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
 DOCUMENTS = ("manifest.json", "metadata.json", "hardware.json")
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024     # 20 models in 8 phases take 0.6 MiB
 MAX_LEDGER_BYTES = 512 * 1024 * 1024
+MAX_SECTION = 4000                       # characters of the contributor's texts on the page
 
 Json = dict[str, Any]
 
@@ -210,7 +213,7 @@ def do_table(args: argparse.Namespace) -> int:
     is_data = args.json or args.csv
     wanted = ranking.matching(rows, filters, with_hello=is_data)
     if args.html:
-        write_page(args.html, rows, wanted, found)
+        write_page(args.html, wanted, found)
         return 1 if found.broken else 0
     blocks = ranking.only(ranking.ranked(rows, args.sort), wanted)
     every = [] if args.phase else headline.headline_rows(submissions)
@@ -229,11 +232,14 @@ def do_table(args: argparse.Namespace) -> int:
     return 1 if found.broken else 0
 
 
-def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.Row],
-               found: Found) -> None:
-    """Write the page as one file; raises StorageError."""
-    folders = {submission.run_id: folder for submission, folder in found.submissions}
-    page = make_page(rows, wanted, folders, read_detail, len(found.broken))
+def write_page(path: str, wanted: Iterable[ranking.Row], found: Found) -> None:
+    """Write the page of the runs in some rows as one file; raises StorageError."""
+    ids = {run.run_id for row in wanted for run in row.runs}
+    kept = [(submission, folder) for submission, folder in found.submissions
+            if submission.run_id in ids]
+    page = make_page([submission for submission, _ in kept],
+                     {submission.run_id: folder for submission, folder in kept}, read_detail,
+                     len(found.broken), files_address(path, kept))
     warn(page.broken)
     try:
         files.write_whole(path, page.data)
@@ -244,15 +250,43 @@ def write_page(path: str, rows: Sequence[ranking.Row], wanted: Sequence[ranking.
                       f"{len(page.data) / 1e6:.1f} MB, {page.note}")
 
 
-def read_detail(folder: str) -> tuple[Json, Json, Any, Any]:
-    """Metadata, hardware, manifest and ledger lines of one submission."""
+def files_address(page: str, found: Iterable[tuple[entries.Submission, str]]) -> Optional[str]:
+    """Relative address of the folder that holds every HANDLE/DEVICE-TAG/run-UUID, None if the
+    submissions are elsewhere."""
+    roots = set()
+    for run, folder in found:
+        own = os.path.join("", run.handle, run.device.tag, f"run-{run.run_id}")
+        full = os.path.abspath(folder)
+        roots.add(full[:-len(own)] if full.endswith(os.sep + own) else None)
+    root = roots.pop() if len(roots) == 1 else None
+    try:
+        return root and urllib.parse.quote(os.path.relpath(
+            root, os.path.dirname(os.path.abspath(page))).replace(os.sep, "/"))
+    except ValueError:            # on another drive of Windows
+        return None
+
+
+def read_detail(folder: str) -> tuple[Json, Json, Any, Any, dict[str, str]]:
+    """Metadata, hardware, manifest, ledger lines and the contributor's texts of one submission."""
     try:
         refuse_odd_file(os.path.join(folder, ledger.LEDGER), MAX_LEDGER_BYTES)
     except OSError as error:
         raise entries.BrokenSubmission(f"{ledger.LEDGER}: {error.strerror or error}") from None
     manifest, state = ledger.load_run(folder)
     _, metadata, hardware, _ = corrected(folder)
-    return metadata, hardware, manifest, state.events
+    return (metadata, hardware, manifest, state.events,
+            read_sections(os.path.join(folder, "run.md")))
+
+
+def read_sections(path: str) -> dict[str, str]:
+    """What the contributor wrote in run.md; nothing if it cannot be read."""
+    try:
+        refuse_odd_file(path, MAX_DOCUMENT_BYTES)
+        sections = run_md.read_sections(files.read(path).decode("utf-8", "replace"))
+    except (OSError, ValueError):
+        return {}
+    return {name: texts.readable(text.strip(), MAX_SECTION) for name, text in sections.items()
+            if not run_md.is_unwritten(sections, name)}
 
 
 def build_parser() -> texts.Parser:

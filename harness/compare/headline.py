@@ -9,7 +9,7 @@ be compared is in `left_out` with its reasons and moves no number.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from compare import entries as reading
 from compare import identity, verdicts
@@ -52,13 +52,23 @@ class Run:
 
 def headline_rows(submissions: Iterable[reading.Submission]) -> list[Row]:
     """One Row per machine class, model and bits class; see ranking.ranked for their order."""
+    return rows_by(runs_of(submissions), lambda run: run.member.identity.headline)
+
+
+def runs_of(submissions: Iterable[reading.Submission]) -> list[Run]:
+    """A Run for each model of each submission."""
     by_model: dict[tuple[str, str], list[Member]] = {}
     for member in members_of(submissions):
         by_model.setdefault((member.submission.run_id, member.entry.model), []).append(member)
+    return [Run(members) for members in by_model.values()]
+
+
+def rows_by(runs: Iterable[Run], key_of: Callable[[Run], tuple[str, str, str]]) -> list[Row]:
+    """One Row per (machine class, model or a class of models, bits class) that key_of returns."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
-    for members in by_model.values():
-        groups.setdefault(members[0].identity.headline, []).append(Run(members))
-    return [_row(key, runs) for key, runs in groups.items()]
+    for run in runs:
+        groups.setdefault(key_of(run), []).append(run)
+    return [_row(key, of) for key, of in groups.items()]
 
 
 def _row(key: tuple[str, str, str], every: list[Run]) -> Row:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, Callable, NamedTuple, Optional
 
 from compare import entries as reading
@@ -278,8 +279,9 @@ def _best_first(row: Row, metric: str) -> tuple[Any, ...]:
 
 
 def _places(able: Sequence[Row], metric: str) -> Iterator[Place]:
-    """Rank 1 + the number of rows that are better by verdicts.ranks."""
-    ranks = verdicts.ranks(metric, [row.values[metric] for row in able])
+    """Rank 1 + the number of rows that are better by verdicts.ranks, but never before a row above:
+    one with many runs may be told from more of the others than the next one with a single run."""
+    ranks = list(accumulate(verdicts.ranks(metric, [row.values[metric] for row in able]), max))
     shared = Counter(ranks)
     for row, rank in zip(able, ranks):
         yield Place(row, rank, shared[rank] > 1)

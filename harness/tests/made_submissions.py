@@ -81,6 +81,7 @@ class Spec(NamedTuple):
     context_tokens: int = 4096
     cached_share: float = 0.0
     probed: Json = MAC
+    facts: Json = {"parameters_count": 134_515_008, "file_bytes": 144_000_000}
 
 
 def run_id_of(spec: Spec) -> str:
@@ -160,7 +161,7 @@ def _bodies(spec: Spec, manifest: Json, rng: random.Random) -> Iterator[tuple[in
         yield 1_900_000, "endpoint_identified", {
             "model": model, "engine": _engine(spec), "context": _context(spec),
             "facts": {**dict.fromkeys(servers.FACT_NAMES), "quantization": spec.quantization,
-                      "parameters_count": 134_515_008, "file_bytes": 144_000_000},
+                      **spec.facts},
             "slots": {"count": spec.lanes, "source": "/props total_slots"},
             "prompt_cache_method": "engine_switch"}
     end_us = 2_000_000
@@ -173,7 +174,7 @@ def _bodies(spec: Spec, manifest: Json, rng: random.Random) -> Iterator[tuple[in
         yield from calls
         end_us = calls[-1][0] + 100_000
     for t_us in range(3_000_000, end_us, SAMPLE_EVERY_US):
-        yield t_us, "host_sampled", _sample(spec, rng)
+        yield t_us, "host_sampled", _sample(spec, rng, t_us == 3_000_000)
 
 
 def _calibration() -> Json:
@@ -187,11 +188,12 @@ def _calibration() -> Json:
         "wall_ms": 1723, "reason": None}
 
 
-def _sample(spec: Spec, rng: random.Random) -> Json:
+def _sample(spec: Spec, rng: random.Random, first: bool) -> Json:
     gpus = [{"index": i, "busy_ratio": round(rng.uniform(0.9, 1), 3),
-             "memory_used_bytes": 3 * GIB, "power_w": round(rng.uniform(280, 330), 1),
+             "memory_used_bytes": GIB // 2 if first else GIB + spec.facts["file_bytes"],
+             "power_w": round(rng.uniform(0.62, 0.73) * (card["power_limit_w"] or 100), 1),
              "temperature_c": round(rng.uniform(58, 66), 1), "clock_mhz": 2520.0,
-             "throttled": False} for i, _ in enumerate(
+             "throttled": False} for i, card in enumerate(
                  card for card in spec.probed["accelerators"] if card.get("memory_bytes"))]
     return {"load_1m": round(rng.uniform(1, 3), 2), "memory_used_bytes": 3 * GIB,
             "memory_available_bytes": 5 * GIB, "swap_used_bytes": 0,

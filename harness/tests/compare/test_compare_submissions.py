@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import gzip
 import hashlib
 import html.parser
 import io
@@ -16,8 +17,9 @@ from typing import Any, Optional
 from unittest import mock
 
 import compare_submissions
+from compare import headline, run_detail
 from compare import page as pages
-from compare import ranking
+from complete import run_md
 from core import ledger, metrics, run_summary
 from core.text import printable
 from tests import made_submissions
@@ -283,9 +285,9 @@ class Hostile(Case):
         path = os.path.join(self.root, "page.html")
         run_program(self.root, "--html", path)
         page = Page(path)
-        self.assertIn(HOSTILE, page.data["quantizations"][0] + page.data["runtimes"][0])
+        self.assertIn(HOSTILE, page.index["texts"] + [page.index["runtimes"][0]["version"]])
         self.assertEqual(page.tags.count("img"), 0)
-        self.assertEqual(page.tags.count("script"), 2)
+        self.assertEqual(page.tags.count("script"), 3)
 
 
 class Reading(Case):
@@ -441,8 +443,8 @@ class Parser(html.parser.HTMLParser):
         self.tags.append(tag)
         self.attributes += attrs
         if tag in ("style", "script"):
-            self.raw.append((f"{tag} {dict(attrs).get('type', '')}".strip(), ""))
-
+            kind = f"{tag} {dict(attrs).get('type', '')}".strip()
+            self.raw.append((kind, dict(self.raw).get(kind, "") + "\n"))
             self.within = True
 
     def handle_endtag(self, tag: str) -> None:
@@ -451,6 +453,10 @@ class Parser(html.parser.HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.within:
             self.raw[-1] = self.raw[-1][0], self.raw[-1][1] + data
+
+
+def unpacked(text: str) -> Any:
+    return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
 class Page:
@@ -463,9 +469,13 @@ class Page:
         parser.feed(self.text)
         parts = dict(parser.raw)
         self.tags, self.attributes = parser.tags, parser.attributes
-        self.style, self.script = parts["style"], parts["script"]
-        self.raw_data = parts["script application/json"]
-        self.data = json.loads(self.raw_data)
+        self.style, self.script = parts["style"][1:], parts["script"][1:]
+        self.index, *packs = [unpacked(text) for text in parts["script text/plain"].split()]
+        self.details = {self.index["runs"]["id"][number]: {
+            name: held[at] for name, held in pack["runs"].items()}
+            for pack, members in zip(packs, self.index["packs"])
+            for at, number in enumerate(members)}
+        self.facts = [fact for pack in packs for fact in pack["facts"]]
 
 
 class PageFile(Case):
@@ -482,14 +492,27 @@ class PageFile(Case):
             out.append(made.manifest["run_id"])
         return out
 
-    def test_page_contains_the_computed_data(self) -> None:
+    def test_page_contains_the_headline_rows(self) -> None:
         self.put_runs()
-        page = self.page()
+        self.put_runs(1, 5, handle="bob", decode_ms_per_token=20)
+        index = self.page().index
         found = compare_submissions.read_all([self.root])
-        rows = ranking.matching(ranking.make_rows(s for s, _ in found.submissions), {})
-        expected = json.loads(json.dumps(pages.page_data(rows, rows, 0)))
-        self.assertEqual({**page.data, "details": {}}, expected)
+        rows = headline.headline_rows(submission for submission, _ in found.submissions)
+        [spread] = [row.numbers["decode_tokens_per_s"] for row in rows]
+        shown = index["rows"]
+        self.assertEqual((shown["model"], shown["size"], shown["runs"], shown["owners"]),
+                         ([0, None], [None, "\u2264 2 B"], [4, 4], [2, 2]))
+        at = index["numbers"].index("decode_tokens_per_s")
+        self.assertEqual([values[at][0] for values in shown["values"]],
+                         [metrics.round_sig(spread.value, 4)] * 2)
         self.assertEqual(self.code, 0)
+
+    def test_page_shows_why_a_run_is_left_out(self) -> None:
+        self.put_runs(1, overrides={"num_predict": 256})
+        index = self.page().index
+        self.assertEqual([index["reasons"][i] for i in index["results"]["reasons"][0]],
+                         ["num_predict 256, not 2048"])
+        self.assertEqual((index["rows"]["runs"], index["rows"]["left"]), ([0, 0], [1, 1]))
 
     def test_policy_allows_only_its_own_style_and_script(self) -> None:
         self.put_runs(1)
@@ -518,8 +541,8 @@ class PageFile(Case):
     def test_data_cannot_end_its_block(self) -> None:
         self.put_runs(1, models=("<!--</script><script>&amp;\u2028",))
         page = self.page()
-        self.assertNotRegex(page.raw_data, "[<>&\u2028]")
-        self.assertEqual(list(page.data["details"].values())[0]["models"],
+        self.assertEqual(page.tags.count("script"), 3)
+        self.assertEqual(list(page.details.values())[0]["models"],
                          ["<!--</script><script>&amp;\u2028"])
 
     def test_same_submissions_give_the_same_file(self) -> None:
@@ -528,77 +551,108 @@ class PageFile(Case):
 
     def test_details_have_all_parts_of_a_run(self) -> None:
         [run_id] = self.put_runs(1)
-        detail = self.page().data["details"][run_id]
-        self.assertEqual([len(detail[name]) for name in ("calls", "cells", "gaps")], [26, 3, 3])
+        page = self.page()
+        detail = page.details[run_id]
+        self.assertEqual([len(detail[name]["phase"]) for name in ("calls", "cells", "gaps")],
+                         [26, 3, 3])
         self.assertEqual(detail["models"], ["smollm2-135m"])
         self.assertEqual(detail["instrument"]["lanes"][0]["lag_us"]["p99"], 14)
-        self.assertEqual(len(detail["host"]["t"]), len(detail["host"]["series"][0][2]))
-        self.assertIn(["cpu model name", "Apple M1", "probed"], detail["facts"]["machine"])
+        self.assertEqual(len(detail["host"]["t"]), len(detail["host"]["series"]["values"][0]))
+        self.assertIn(["Machine", "cpu model name", "Apple M1", "probed"],
+                      [page.facts[i] for i in detail["facts"]])
 
     def test_details_show_the_numbers_of_metrics(self) -> None:
         [run_id] = self.put_runs(1)
-        detail = self.page().data["details"][run_id]
+        detail = self.page().details[run_id]
         [folder] = compare_submissions.submission_folders([self.root])
         manifest, state = ledger.load_run(folder)
         summary = run_summary.summarize_run(manifest, state.events)
-        self.assertEqual([cell["numbers"]["decode"][:3] for cell in detail["cells"]], [
-            [cell["metrics"]["decode_tokens_per_s"][part] for part in
+        self.assertEqual(detail["cells"]["decode_tokens_per_s"], [
+            [metrics.round_sig(cell["metrics"]["decode_tokens_per_s"][part], 3) for part in
              ("median", "ci_low", "ci_high")] for cell in summary["cells"]])
-        rates = [call[8] for call in detail["calls"]]
-        self.assertEqual(rates, [
-            metrics.round_sig(metrics.call_metrics(call)["decode_tokens_per_s"], 5)
+        self.assertEqual(detail["calls"]["decode"], [
+            metrics.round_sig(metrics.call_metrics(call)["decode_tokens_per_s"], 3)
             for call in ledger.latest_calls(state.events)])
 
     def test_details_that_do_not_fit_are_left_out_oldest_first(self) -> None:
         ids = self.put_runs(3) + self.put_runs(3, 10, version="b7000")
-        whole = len(self.page().text.encode())
-        one = len(pages.script_json({ids[0]: self.page().data["details"][ids[0]]}))
-        with mock.patch.object(pages, "MAX_PAGE_BYTES", whole - int(3.5 * one)):
-            page = self.page()
-            self.assertLessEqual(len(page.text.encode()), whole - int(3.5 * one))
-        self.assertEqual(set(page.data["details"]), {ids[2], ids[5]})
-        self.assertEqual(len(page.data["runs"]), 6)
-        self.assertIn("details of 2 of 6 runs", self.err)
+        with mock.patch.multiple(pages, PACK_RUNS=1, BATCH_RUNS=1):
+            text = self.page().text
+            one = max(map(len, text.partition('id="packs">')[2].partition("<")[0].split()))
+            limit = len(text) - 3 * one
+            with mock.patch.object(pages, "MAX_PAGE_BYTES", limit):
+                page = self.page()
+        self.assertLessEqual(len(page.text.encode()), limit)
+        kept = set(page.details)
+        self.assertTrue({ids[2], ids[5]} <= kept < set(ids), kept)
+        self.assertEqual(len(page.index["runs"]["id"]), 6)
+        self.assertIn(f"6 runs, details of {len(kept)}", self.err)
 
-    def test_page_has_ranks_by_each_number(self) -> None:
-        self.put_runs(1)
-        self.put_runs(1, tag="box-1", probed=DESKTOP, decode_ms_per_token=20,
-                      prefill_ms_per_token=1)
-        page = self.page("--phase", "parallel_same")
-        names = list(page.data["sorts"])
-        ranks = {page.data["devices"][row[1]][0]: dict(zip(names, row[6]))
-                 for row in page.data["rows"]}
-        self.assertEqual({tag: (found["decode"], found["ttft"]) for tag, found in ranks.items()},
-                         {"mac-m1-8gb": ("1", "2"), "box-1": ("2", "1")})
+    def test_details_have_the_texts_of_the_contributor(self) -> None:
+        [run_id] = self.put_runs(1)
+        [folder] = compare_submissions.submission_folders([self.root])
+        for data, notes in ((b"<!-- begin run_md.notes -->\n", ""), (b"".join(
+                f"{begin}\n{text}\n{end}\n".encode() for name, text in (
+                    ("deviations", run_md.SECTIONS["deviations"]), ("notes", "<b>loud\x1b fans"),
+                    ("attestation", "")) for begin, end in [run_md.section_marks(name)]),
+                "<b>loud\\x1b fans")):
+            with open(os.path.join(folder, "run.md"), "wb") as file:
+                file.write(data)
+            detail = self.page().details[run_id]
+            self.assertEqual((detail["notes"], detail["deviations"]), (notes, ""))
+
+    def test_page_links_the_files_of_submissions_in_their_own_folders(self) -> None:
+        self.put_runs(2)
+        self.assertEqual(self.page().index["files"], ".")
+        [folder, _] = compare_submissions.submission_folders([self.root])
+        os.rename(folder, os.path.join(self.root, "elsewhere"))
+        self.assertIsNone(self.page().index["files"])
 
     def test_tokens_of_a_phase_are_counted_alike(self) -> None:
         spec = Spec(phases="5q")
         manifest = made_submissions.make_manifest(spec)
         events = made_submissions.make_events(spec, manifest)
         calls = [e for e in events if e["event"] == "call_finished" and e["phase"] == "5q"]
-        plain = [metrics.round_sig(metrics.call_metrics(call, False)["decode_tokens_per_s"], 5)
+        plain = [metrics.round_sig(metrics.call_metrics(call, False)["decode_tokens_per_s"], 3)
                  for call in calls]
         for call in calls[1:]:
             call["response"]["usage"]["completion_tokens"] += 8
         calls[0]["response"]["usage"] = None
         made = made_submissions.complete(manifest, events, spec.probed)
-        found = pages.run_detail(made.metadata, made.hardware, manifest, events)
-        self.assertEqual([call[8] for call in found["calls"] if call[1] == 2], plain)
+        found = run_detail.run_detail(made.metadata, made.hardware, manifest, events, {})["calls"]
+        self.assertEqual([rate for rate, phase in zip(found["decode"], found["phase"])
+                          if phase == 2], plain)
+
+    def test_times_of_calls_can_be_computed_from_their_differences(self) -> None:
+        spec = Spec(phases="parallel_same", noise=0.1)
+        manifest = made_submissions.make_manifest(spec)
+        events = made_submissions.make_events(spec, manifest)
+        made = made_submissions.complete(manifest, events, spec.probed)
+        calls = run_detail.run_detail(made.metadata, made.hardware, manifest, events, {})["calls"]
+        free: dict[int, float] = {}
+        for i, call in enumerate(ledger.latest_calls(events)):
+            start = free.get(calls["lane"][i], 0) + calls["start"][i]
+            end = start + calls["ttft"][i] + calls["rest"][i] + (
+                (calls["tokens"][i] - 1) * 1000 / calls["decode"][i] if calls["decode"][i] else 0)
+            free[calls["lane"][i]] = end
+            timing = call["timing"]
+            self.assertAlmostEqual(start, timing["started_us"] / 1000, delta=call["t_us"] / 5e4)
+            self.assertAlmostEqual(end - start, timing["done_us"] / 1000,
+                                   delta=timing["done_us"] / 5e4)
 
     def test_unreadable_details_are_a_warning(self) -> None:
         [run_id] = self.put_runs(1)
         [folder] = compare_submissions.submission_folders([self.root])
         os.unlink(os.path.join(folder, ledger.LEDGER))
         page = self.page()
-        self.assertEqual((page.data["details"], self.code), ({}, 0))
+        self.assertEqual((page.details, self.code), ({}, 0))
         self.assertIn("its detail: run.jsonl: No such file", self.err)
 
-    def test_page_filters_keep_ranks(self) -> None:
-        self.put_runs(1, decode_ms_per_token=20)
+    def test_page_holds_the_runs_that_match_the_filters(self) -> None:
+        [run_id] = self.put_runs(1)
         self.put_runs(1, tag="box-1", probed=DESKTOP)
         page = self.page("--hardware", "mac-m1-8gb", "--phase", "5q")
-        [row] = page.data["rows"]
-        self.assertEqual((page.data["devices"][row[1]][0], row[6][0]), ("mac-m1-8gb", "2"))
+        self.assertEqual(page.index["runs"]["id"], [run_id])
 
     def test_unwritable_file_is_a_storage_error(self) -> None:
         self.put_runs(1)
@@ -611,7 +665,7 @@ class Details(unittest.TestCase):
     """Data of the drawings."""
 
     def test_histogram_has_ten_bins_per_decade(self) -> None:
-        self.assertEqual(pages.histogram([0, 1, 9, 10, 10, 12, 13, 1000]), (
+        self.assertEqual(run_detail.histogram([0, 1, 9, 10, 10, 12, 13, 1000]), (
             0, [2] + [0] * 8 + [1] + [3, 1] + [0] * 18 + [1]))
 
     def test_segments_follow_each_other_after_a_short_pause(self) -> None:
@@ -619,7 +673,7 @@ class Details(unittest.TestCase):
                   {"segment": 0, "t_us": 60_000_000, "at": "2026-11-25T10:01:00.000Z"},
                   {"segment": 1, "t_us": 0, "at": "2026-11-25T12:01:00.000Z"},
                   {"segment": 1, "t_us": 40_000_000, "at": "2026-11-25T12:01:40.000Z"}]
-        axis = pages.TimeAxis(events)
+        axis = run_detail.TimeAxis(events)
         self.assertEqual(axis.pauses, [[60_000, 7_200_000]])
         self.assertEqual([axis.ms(0, 1000), axis.ms(1, 0), axis.length_ms], [1, 62_000, 102_000])
 
@@ -627,14 +681,14 @@ class Details(unittest.TestCase):
         for at in ("2026-11-25T09:00:00.000Z", "2026-02-31T10:00:00.000Z"):
             events = [{"segment": 0, "t_us": 1000, "at": "2026-11-25T10:00:00.000Z"},
                       {"segment": 1, "t_us": 1000, "at": at}]
-            self.assertEqual(pages.TimeAxis(events).pauses, [[1, 0]])
+            self.assertEqual(run_detail.TimeAxis(events).pauses, [[1, 0]])
 
     def test_power_is_energy_between_two_samples(self) -> None:
         samples = [{"segment": 0, "t_us": 0, "energy_uj": 0},
                    {"segment": 0, "t_us": 2_000_000, "energy_uj": 30_000_000},
                    {"segment": 0, "t_us": 4_000_000, "energy_uj": None},
                    {"segment": 1, "t_us": 1_000, "energy_uj": 5}]
-        self.assertEqual([pages._gauge(samples, i, "power_w") for i in range(4)],
+        self.assertEqual([run_detail._gauge(samples, i, "power_w") for i in range(4)],
                          [None, 15.0, None, None])
 
     def test_long_runs_keep_every_nth_sample(self) -> None:
@@ -642,8 +696,8 @@ class Details(unittest.TestCase):
         events = made_submissions.make_events(Spec(phases="5q"), manifest)
         sample = next(event for event in events if event["event"] == "host_sampled")
         many = [{**sample, "t_us": i} for i in range(1000)]
-        host = pages._host(many, pages.TimeAxis(many))
-        self.assertEqual((host["kept"], host["samples"], len(host["t"])), (200, 1000, 200))
+        host = run_detail._host(many, run_detail.TimeAxis(many))
+        self.assertEqual((host["samples"], len(host["t"])), (1000, 112))
 
     def test_facts_have_their_unit(self) -> None:
         cases: list[tuple[str, Any, str]] = [
@@ -651,7 +705,7 @@ class Details(unittest.TestCase):
             ("max_mhz", 3200, "3200 MHz"), ("parameters_count", 134515008, "134,515,008"),
             ("unified", True, "yes"), ("instruction_sets", ["avx", "fma"], "avx fma"),
             ("context_effective_tokens", 4096, "4,096 tokens"), ("name", "x", "x")]
-        self.assertEqual([pages._value(name, value) for name, value, _ in cases],
+        self.assertEqual([run_detail.fact_text(name, value) for name, value, _ in cases],
                          [text for _, _, text in cases])
 
 
