@@ -65,9 +65,9 @@ def _cell(cell: Json) -> Json:
                       ("median", "ci_low", "ci_high")]
                for name in ("decode_tokens_per_s", "ttft_ms", "prefill_tokens_per_s")}
     return {**{name: cell[name] for name in ("model", "phase", "lanes", "ok", "failed", "flags")},
-            **spreads, "speedup": drawn(cell["speedup_ratio"]), "throughput": drawn(cell["output_token_throughput_tokens_per_s"]),
+            **spreads, "throughput": drawn(cell["output_token_throughput_tokens_per_s"]),
+            "speedup": drawn(cell["speedup_ratio"]),
             "checks": [cell["checks"]["passed"], cell["checks"]["total"]],
-            "drift": drawn(cell["verdicts"]["drifting"]["ratio"]),
             "spread": drawn(cell["verdicts"]["unstable"]["iqr_ratio"])}
 
 

@@ -69,9 +69,8 @@ function flagsOf(detail, jump) {
   for (const cell of detail.cells) {
     for (const flag of cell.flags) where.set(flag, [...(where.get(flag) || []), cell]);
   }
-  const figure = { drifting: (cell) => (cell.drift ? ` (${cell.drift < 0 ? "−" : "+"}${Math.round(
-    Math.abs(cell.drift) * 100)} %)` : ""), unstable: (cell) => (cell.spread ? ` (middle half ${Math.round(
-    cell.spread * 100)} % wide)` : "") };
+  const figure = { unstable: (cell) => (cell.spread ? ` (middle half ${Math.round(cell.spread * 100)} % ` +
+    "wide)" : "") };
   const known = Object.keys(DATA.flags).filter((flag) => where.has(flag))
     .sort((a, b) => DATA.flags[b].refuses - DATA.flags[a].refuses);
   if (!known.length) return h("p", { class: "good-note" }, "No warnings.");
