@@ -52,11 +52,11 @@ def found_text(read: Read) -> str:
 
 
 # --- headline rows -------------------------------------------------------------------------------
-# Heading in two lines, name of the number, factor.
-NUMBERS = (("writes", "tok/s", "decode_tokens_per_s", 1.0),
-           ("reads", "tok/s", "prefill_tokens_per_s", 1.0),
-           ("first", "word s", "long_ttft_ms", 0.001),
-           ("4 at", "once", "output_token_throughput_tokens_per_s", 1.0))
+# Heading in two lines, name of the number, factor, decimals.
+NUMBERS = (("writes", "tok/s", "decode_tokens_per_s", 1.0, 1),
+           ("reads", "tok/s", "prefill_tokens_per_s", 1.0, 0),
+           ("first", "word s", "long_ttft_ms", 0.001, 2),
+           ("4 at", "once", "output_token_throughput_tokens_per_s", 1.0, 1))
 TITLES = (("#", "machine", "quant", *(number[0] for number in NUMBERS), "runs/"),
           ("", "", "", *(number[1] for number in NUMBERS), "owners"))
 RIGHT = (0, 3, 4, 5, 6, 7)
@@ -83,28 +83,35 @@ def heading(block: Block) -> str:
 
 def headline_cells(places: Block) -> list[tuple[str, ...]]:
     """Cells in the order of TITLES; a row that is not ranked shows its newest run."""
-    columns = [texts.number_column(_value(place.row, name, factor) for place in places)
-               for _, _, name, factor in NUMBERS]
-    return [(rank_text(place), plain(place.row.group), plain(place.row.quantization or "unknown"),
-             *numbers, f"{len(runs)}/{len({run.handle for run in runs})}")
-            for place, *numbers in zip(places, *columns)
+    return [(rank_text(place), plain(place.row.group), _quants(place.row),
+             *(_number(place.row, name, factor, decimals)
+               for _, _, name, factor, decimals in NUMBERS),
+             f"{len(runs)}/{len({run.handle for run in runs})}")
+            for place in places
             for runs in [place.row.runs or [one.run for one in place.row.left_out]]]
 
 
-def _value(row: ranking.Row, name: str, factor: float) -> Optional[float]:
+def _quants(row: ranking.Row) -> str:
+    """`Q4_K_M +2` where a row has three of a bits class."""
+    first, *others = plain(row.quantization or "unknown").split(", ")
+    return f"{first} +{len(others)}" if others else first
+
+
+def _number(row: ranking.Row, name: str, factor: float, decimals: int) -> str:
     spread = row.numbers.get(name)
     newest = None if row.runs or not row.left_out else row.left_out[0].numbers.get(name)
     value = spread.value if spread else newest
-    return None if value is None else value * factor
+    return "-" if value is None else f"{value * factor:,.{decimals}f}"
 
 
 def headline_text(blocks: Iterable[Block], read: Read, width: int) -> str:
     """One table per model and bits class, the legend, and what is not ranked."""
     shown = shown_blocks(blocks)
     cells = headline_cells([place for block in shown for place in block])
-    room = width - sum(max((len(row[i]) for row in (*TITLES, *cells)), default=0) + len(texts.GAP)
-                       for i in range(len(TITLES[0])) if i != 1)
-    cells = [(row[0], _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in cells]
+    used = [max(map(len, column)) for column in zip(*TITLES, *cells)]
+    room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
+    cells = [(row[0] if row[0].endswith("=") else f"{row[0]} ",
+              _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in cells]
     lines = texts.align_columns([*TITLES, *cells], RIGHT)
     titles, rows = lines[:len(TITLES)], iter(lines[len(TITLES):])
     out = []
@@ -129,12 +136,13 @@ def _no_row() -> str:
 
 
 def left_out_text(blocks: Iterable[Block], read: Read, safe: Callable[[str], str] = plain) -> str:
-    """Which runs no number comes from, and why; safe: makes foreign text harmless."""
-    reasons = Counter(safe("; ".join(one.reasons)) for block in blocks for place in block
+    """Which runs no number comes from, and each one's first reason; safe: makes foreign text
+    harmless."""
+    reasons = Counter(safe(one.reasons[0]) for block in blocks for place in block
                       for one in place.row.left_out if not one.run.synthetic)
     synthetic = sum(run.synthetic and run.handle != "example" for run in read.submissions)
     found = [f"{count} run{'' if count == 1 else 's'} ({reason})"
-             for reason, count in sorted(reasons.items())]
+             for reason, count in reasons.most_common()]
     found += [f"{synthetic} rehearsal{'' if synthetic == 1 else 's'}"] if synthetic else []
     found += ["the made-up example"] if any(run.handle == "example"
                                             for run in read.submissions) else []

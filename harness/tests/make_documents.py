@@ -19,8 +19,10 @@ from typing import Any, Callable
 HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
+import compare_submissions
 import run_benchmark
 from check import findings, submission_files
+from compare import headline, picture, ranking, tables
 from core import answer_checks, ledger, metric_definitions, privacy, suites, text
 from core import schema as schemas
 from core.text import markdown_table
@@ -239,8 +241,19 @@ def made_tables() -> dict[str, str]:
     return {name: shown(make()) for name, make in TABLES.items()}
 
 
+def made_pictures() -> dict[Path, str]:
+    """The README's picture of all merged runs, by the path of its file for each colour scheme."""
+    found = compare_submissions.read_all([str(documents.ROOT / "submissions")])
+    rows = headline.headline_rows([submission for submission, _ in found.submissions])
+    blocks = tables.shown_blocks(ranking.ranked(rows))
+    return {documents.HARNESS / "docs" / f"runs-{name}.svg": picture.svg(blocks, colours)
+            for name, colours in picture.SCHEMES.items()}
+
+
 def main() -> int:
     made = made_tables()
+    for path, drawn in made_pictures().items():
+        path.write_bytes(drawn.encode("utf-8"))
     for path in documents.PATHS:
         before = documents.read(path)
         after = documents.with_tables(before, made)

@@ -259,6 +259,13 @@ class Tables(unittest.TestCase):
                     self.assertEqual(held, made[table],
                                      "run python3 harness/tests/make_documents.py")
 
+    def test_pictures_are_current(self):
+        for path, drawn in make_documents.made_pictures().items():
+            with self.subTest(path.name):
+                self.assertEqual(path.read_text("utf-8"), drawn,
+                                 "run python3 harness/tests/make_documents.py")
+                self.assertIn(f"harness/docs/{path.name}", TEXTS["README.md"])
+
     def test_each_generated_table_is_used(self):
         held = [table for text in TEXTS.values() for table, _ in documents.tables(text)]
         self.assertEqual(set(held), set(make_documents.TABLES))

@@ -102,7 +102,7 @@ class Table(Case):
         self.assertEqual((code, err), (0, ""))
         self.assertIn("8-bit", lines[0])
         self.assertEqual([(line[0], line[-5:]) for line in lines[3:5]], [
-            ("1", ["400", "-", "-", "-", "1/1"]), ("2", ["105", "-", "16.4", "-", "2/2"])])
+            ("1", ["400.0", "-", "-", "-", "1/1"]), ("2", ["105.0", "-", "16.36", "-", "2/2"])])
         self.assertEqual({"Q8_0" in line for line in lines[3:5]}, {True})
         self.assertIn("3 submissions.", out)
 
@@ -165,7 +165,7 @@ class Table(Case):
         self.assertEqual((code, err), (0, ""))
         rows = [line.strip("| ").split(" | ") for line in out.split("\n") if line[:1] == "|"]
         self.assertEqual([[row[0], *row[3:]] for row in rows[2:]], [
-            ["1", "400", "-", "-", "-", "1/1"], ["2", "105", "-", "16.4", "-", "2/2"]])
+            ["1", "400.0", "-", "-", "-", "1/1"], ["2", "105.0", "-", "16.36", "-", "2/2"]])
         self.assertIn("Left out: 1 run (truncated)", out)
 
 
