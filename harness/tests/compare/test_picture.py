@@ -49,7 +49,8 @@ class Picture(unittest.TestCase):
         self.assertEqual(drawn().tag, f"{SVG}svg")
 
     def test_only_the_rows_that_fit_are_drawn(self) -> None:
-        machines = [{**MAC, "memory": {"capacity_bytes": gib * 2 ** 30}} for gib in range(8, 168, 8)]
+        machines = [{**MAC, "memory": {"capacity_bytes": gib * 2 ** 30}}
+                    for gib in range(8, 168, 8)]
         found = drawn(*((100.0 + number, "ada", machine, [])
                         for number, machine in enumerate(machines)))
         bars = [one for one in found.iter(f"{SVG}rect") if one.get("rx")]
