@@ -3,13 +3,12 @@
     python3 harness/tests/make_example.py             replace submissions/EXAMPLE
     python3 harness/tests/make_example.py FOLDER      write the run's folder below FOLDER
 
-This script builds the two raw files line by line; complete_submission.py writes the other three, as
+The two raw files come from tests/valid_run.py; complete_submission.py writes the other three, as
 for any run. manifest.json holds the SHA-256 of every measuring file, so run the script again after
 a change of one. A test compares the example with what this script writes, except the hashes. Other
-tests build small runs from its parts.
+tests build small runs from the functions here.
 
-Nothing was measured: the machine is a MacBook Air as recorded in tests/data/hardware/mac_m1.txt,
-with times that such a machine could show.
+Nothing was measured: the machine is a MacBook Air as recorded in tests/data/hardware/mac_m1.txt.
 """
 from __future__ import annotations
 
@@ -26,6 +25,7 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import complete_submission
 from core import answer_checks, ledger, plan, release, suites
+from tests import valid_run
 from tests.machine.test_machine import RecordedMachine
 
 Json = dict[str, Any]
@@ -44,14 +44,13 @@ CONTEXT = {"requested_tokens": 4096, "effective_tokens": 4096, "source": "/api/p
            "reason": None, "remedy": None}
 DECLARED = (
     "metadata.runtime.backend=metal", "metadata.models.0.gpu_offload_ratio=1",
-    "metadata.runtime.accelerators_used_count=1", "metadata.models.0.slots_count=1",
-    "metadata.models.0.source_repository=qwen2.5:1.5b in Ollama's library",
-    "metadata.models.0.draft_model=none",
-    "metadata.runtime.build_origin=Ollama.app from its own page",
-    "metadata.runtime.launch_flags=OLLAMA_NUM_PARALLEL=1",
+    "metadata.runtime.accelerators_used_count=1",
+    "metadata.models.0.source_repository=HuggingFaceTB/SmolLM2-135M-Instruct",
+    "metadata.models.0.draft_model=none", "metadata.runtime.build_origin=release archive",
+    "metadata.runtime.launch_flags=-c 8192 -np 2 -ngl 99",
     "metadata.runtime.flash_attention=auto", "metadata.runtime.kv_cache_type=f16",
     "hardware.memory.type=LPDDR4X",
-    "run_md.deviations=None: a smoke run asks one question and changes no option.",
+    "run_md.deviations=None.",
     "run_md.notes=Everything in this folder is made up; it shows what a submission looks like.",
     "run_md.attestation=true")
 
@@ -215,11 +214,16 @@ def make(root: str, files_sha256: Optional[Json] = None) -> str:
     """Write the example below a folder, replacing an older one; its folder."""
     folder = os.path.join(root, RUN)
     shutil.rmtree(folder, ignore_errors=True)
-    changed = {} if files_sha256 is None else {"files_sha256": files_sha256}
-    manifest = manifest_of(("hello",), smoke=True, **changed)
-    hello = Call(1_873_442, (24_310, 23_987, 24_655, 24_102, 25_268, 23_871, 24_420, 24_039),
-                 "Hello! How can I help you today?")
-    write_raw(folder, manifest, ledger_of(manifest, [hello]))
+    made = valid_run.make(valid_run.Spec(phases="5q", handle="example", tag="mac-m1-8gb")).copy()
+    like = manifest_of(("hello", "5q"))
+    made.manifest.update({name: like[name] for name in (
+        "run_id", "synthetic", "files_sha256", "git", "python", "os")})
+    made.manifest["files_sha256"] = files_sha256 or like["files_sha256"]
+    for event in made.events:
+        event["run_id"] = like["run_id"]
+        if event["event"] == "host_sampled":
+            event.update(memory_available_bytes=4 << 30, cpu_mhz=3_200)
+    write_raw(folder, made.manifest, made.sealed().events)
     complete_submission.complete(folder, DECLARED, machine=Mac(), names=())
     return folder
 
