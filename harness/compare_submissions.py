@@ -233,8 +233,9 @@ def do_table(args: argparse.Namespace) -> int:
 
 
 def write_page(path: str, wanted: Iterable[ranking.Row], found: Found) -> None:
-    """Write the page of the runs in some rows as one file; raises StorageError."""
-    ids = {run.run_id for row in wanted for run in row.runs}
+    """Write the page of the runs in some rows as one file, without the made-up example; raises
+    StorageError."""
+    ids = {run.run_id for row in wanted for run in row.runs if run.handle != "example"}
     kept = [(submission, folder) for submission, folder in found.submissions
             if submission.run_id in ids]
     page = make_page([submission for submission, _ in kept],
