@@ -208,9 +208,11 @@ def do_table(args: argparse.Namespace) -> int:
                            f"folder with {', '.join(DOCUMENTS)}, which complete_submission.py "
                            "writes")
     submissions = [submission for submission, _ in found.submissions]
-    rows = ranking.make_rows(submissions)
     filters = {name: getattr(args, name) for name in ranking.FILTERS}
     is_data = args.json or args.csv
+    by_phase = args.phase or args.all_phases or ranking.SHORT.get(
+        args.sort, ranking.RANKED_BY) not in entries.HEADLINES
+    rows = ranking.make_rows(submissions) if is_data or by_phase or args.html else []
     wanted = ranking.matching(rows, filters, with_hello=is_data)
     if args.html:
         write_page(args.html, wanted, found)
@@ -224,8 +226,7 @@ def do_table(args: argparse.Namespace) -> int:
                          tables.csv_text([*blocks, *headlines]).removesuffix("\r\n"))
     elif args.markdown:
         texts.print_safe(tables.markdown_text(headlines, read))
-    elif args.phase or args.all_phases or ranking.SHORT.get(
-            args.sort, ranking.RANKED_BY) not in entries.HEADLINES:
+    elif by_phase:
         texts.print_safe(tables.details_text(blocks, read, texts.terminal_width()))
     else:
         texts.print_safe(tables.headline_text(headlines, read, texts.terminal_width()))

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 
 from compare import entries as reading
 from compare import identity, verdicts
-from compare.ranking import RANKED_BY, LeftOut, Member, Row, by_owner, members_of, refusals
+from compare.ranking import RANKED_BY, LeftOut, Member, Row, Spreads, by_owner, members_of, refusals
 from core import metric_definitions as defs
 from core import metrics
 
@@ -77,6 +77,7 @@ def _row(key: tuple[str, str, str], every: list[Run]) -> Row:
     counted = [run for run in every if not run.reasons]
     shown = counted or every
     newest = shown[0].member
+    runs = tuple(run.member.submission for run in counted)
     flags = {flag for run in shown for flag in (*run.flags, *run.member.submission.run_flags)}
     names = dict.fromkeys(name for run in counted for name in run.numbers)
     values = {name: [run.numbers.get(name) for run in counted] for name in names}
@@ -91,11 +92,12 @@ def _row(key: tuple[str, str, str], every: list[Run]) -> Row:
                               for run in shown) or "",
         phase=None, reasons=() if counted else every[0].reasons,
         lanes=max(run.member.entry.lanes for run in shown),
-        numbers={name: _spread(name, found, counted) for name, found in values.items()},
+        numbers=Spreads(values, lambda found: float(metrics.median(
+            metrics.median(own) for own in by_owner(runs, found).values()))),
         values=values, passed=sum(run.passed for run in counted),
         checked=sum(run.checked for run in counted),
         flags=tuple(defs.ordered_flags(flags)),
-        runs=tuple(run.member.submission for run in counted),
+        runs=runs,
         left_out=tuple(LeftOut(run.member.submission, run.reasons, run.numbers)
                        for run in every if run.reasons),
         reproduced=_is_reproduced(counted))
@@ -104,13 +106,6 @@ def _row(key: tuple[str, str, str], every: list[Run]) -> Row:
 def _joined(texts: Iterable[Optional[str]]) -> Optional[str]:
     """Different texts in order, the newest first."""
     return ", ".join(dict.fromkeys(filter(None, texts))) or None
-
-
-def _spread(name: str, values: Sequence[Optional[float]], runs: Sequence[Run]) -> reading.Spread:
-    """The median of the owners' medians, with the interval over runs around it."""
-    owners = by_owner([run.member.submission for run in runs], values).values()
-    centre = float(metrics.median(metrics.median(own) for own in owners))
-    return reading.Spread(*verdicts.interval(name, values, centre))
 
 
 def _is_reproduced(runs: Sequence[Run]) -> bool:

@@ -11,7 +11,7 @@ mixes the two. Ranks are given within one model and phase, by the verdicts of co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -78,6 +78,34 @@ class LeftOut(NamedTuple):
     numbers: dict[str, float]
 
 
+class Spreads(Mapping[str, reading.Spread]):
+    """The spread of each metric over the runs of a row, computed when it is looked at: most tables
+    show few of them. around: centres other than the medians over runs."""
+
+    __slots__ = ("_around", "_found", "_values")
+
+    def __init__(self, values: dict[str, list[Optional[float]]],
+                 around: Optional[Callable[[Sequence[Optional[float]]], float]] = None) -> None:
+        self._values, self._around = values, around
+        self._found: dict[str, reading.Spread] = {}
+
+    def __getitem__(self, name: str) -> reading.Spread:
+        if name not in self._found:
+            values = self._values[name]
+            self._found[name] = reading.Spread(*verdicts.interval(
+                name, values, self._around(values) if self._around else None))
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+
 class Row(NamedTuple):
     """Runs with one identity in one phase; in a headline row phase is None.
 
@@ -102,7 +130,7 @@ class Row(NamedTuple):
     phase: Optional[str]
     reasons: tuple[str, ...]
     lanes: int
-    numbers: dict[str, reading.Spread]
+    numbers: Spreads
     values: dict[str, list[Optional[float]]]
     passed: int
     checked: int
@@ -199,8 +227,7 @@ def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
                newest.identity.quant, identity.weights_text(newest.identity),
                identity.configuration_text(newest.identity),
                key[1], reasons, max(entry.lanes for entry in entries),
-               {name: reading.Spread(*verdicts.interval(name, found))
-                for name, found in values.items()}, values,
+               Spreads(values), values,
                sum(entry.passed for entry in entries), sum(entry.checked for entry in entries),
                tuple(metric_definitions.ordered_flags(flags)), runs, left_out,
                not reasons and verdicts.is_reproduced(

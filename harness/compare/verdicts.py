@@ -7,6 +7,7 @@ Prior: 3 % from run to run (5 % for several lanes), worth 4 degrees of freedom.
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -82,13 +83,23 @@ def interval(metric: str, values: Iterable[Optional[float]], around: Optional[fl
     """(centre, low, high): the 95 % interval over runs, from the runs and the prior, around their
     median or another centre."""
     known = [value for value in values if value is not None]
-    centre, side = float(metrics.median(known)) if around is None else around, side_of(known)
-    if not side.runs or centre <= 0:
+    centre = float(metrics.median(known)) if around is None else around
+    if centre <= 0 or not any(known):
         return centre, None, None
-    sigma, freedom = spread(prior(metric), side)
-    half = t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.runs)
-    low, high = (metrics.round_sig(centre * math.exp(sign * half)) for sign in (-1, 1))
+    factor = math.exp(_half_of_one_run(metric) if len(known) == 1 else _half(metric, known))
+    low, high = metrics.round_sig(centre / factor), metrics.round_sig(centre * factor)
     return metrics.round_sig(centre) or centre, low, high
+
+
+def _half(metric: str, values: Iterable[float]) -> float:
+    side = side_of(values)
+    sigma, freedom = spread(prior(metric), side)
+    return t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.runs)
+
+
+@functools.cache
+def _half_of_one_run(metric: str) -> float:
+    return _half(metric, [1.0])
 
 
 def is_reproduced(metric: str, owners: Mapping[str, Sequence[float]]) -> bool:
