@@ -41,7 +41,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
-from compare import entries, headline, ranking, tables, two_runs
+from compare import entries, headline, history, ranking, tables, two_runs, wanted
 from compare.page import make_page
 from complete import run_md
 from core import corrections, files, ledger
@@ -208,16 +208,21 @@ def do_table(args: argparse.Namespace) -> int:
                            f"folder with {', '.join(DOCUMENTS)}, which complete_submission.py "
                            "writes")
     submissions = [submission for submission, _ in found.submissions]
+    if args.history or args.wanted:
+        width = texts.terminal_width()
+        texts.print_safe(history.history_text(history.series(submissions), width) if args.history
+                         else wanted.wanted_text(wanted.cells(submissions), width))
+        return 1 if found.broken else 0
     filters = {name: getattr(args, name) for name in ranking.FILTERS}
     is_data = args.json or args.csv
     by_phase = args.phase or args.all_phases or ranking.SHORT.get(
         args.sort, ranking.RANKED_BY) not in entries.HEADLINES
     rows = ranking.make_rows(submissions) if is_data or by_phase or args.html else []
-    wanted = ranking.matching(rows, filters, with_hello=is_data)
+    shown = ranking.matching(rows, filters, with_hello=is_data)
     if args.html:
-        write_page(args.html, wanted, found)
+        write_page(args.html, shown, found)
         return 1 if found.broken else 0
-    blocks = ranking.only(ranking.ranked(rows, args.sort), wanted)
+    blocks = ranking.only(ranking.ranked(rows, args.sort), shown)
     every = [] if args.phase else headline.headline_rows(submissions)
     headlines = ranking.only(ranking.ranked(every, args.sort), ranking.matching(every, filters))
     read = tables.Read(submissions, found.broken)
@@ -311,6 +316,10 @@ def build_parser() -> texts.Parser:
                       help="print all rows and columns as CSV: those of phases, and headline rows, "
                       "whose phase is empty")
     form.add_argument("--json", action="store_true", help="print the same rows as JSON")
+    form.add_argument("--history", action="store_true",
+                      help="show how each machine and model changed over versions of its runtime")
+    form.add_argument("--wanted", action="store_true",
+                      help="list the sizes of models that nobody has measured on each machine")
     form.add_argument("--html", metavar="FILE", help="write one self-contained HTML page to FILE")
     parser.add_argument("--vs", nargs=2, metavar=("RUN_A", "RUN_B"),
                         help="compare two runs, or two groups of runs, by their ledgers")
@@ -324,7 +333,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if not args.vs:
             return do_table(args)
         others = [f"--{name.replace('_', '-')}" for name in (
-            "markdown", "csv", "html", "all_phases", *ranking.FILTERS) if getattr(args, name)]
+            "markdown", "csv", "html", "history", "wanted", "all_phases", *ranking.FILTERS)
+            if getattr(args, name)]
         if args.paths or others:
             raise HarnessError(f"--vs cannot be combined with {others[0] if others else 'PATH'}; "
                                "pass --vs RUN_A RUN_B and, if you like, --json")

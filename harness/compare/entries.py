@@ -194,9 +194,7 @@ def read_submission(manifest: Any, metadata: Any, hardware: Any,
     at = _facts(field(metadata, "runtime", OBJECT), "runtime")
     runtime = Runtime(at.get("name") or field(metadata, "endpoint.engine.name", TEXT),
                       at.get("version"), at.get("backend"))
-    parts = {f"{part}.{name}": value for part in ("system", "cpu", "memory", "power")
-             for name, value in _facts(field(hardware, part, OBJECT), part).items()}
-    cards = [_facts(card, "accelerators") for card in field(hardware, "accelerators", LIST)]
+    parts, cards = hardware_facts(hardware)
     machine = identity.machine(parts, cards, f"{handle}/{tag}", reached)
     models = {}
     for document in field(metadata, "models", LIST):
@@ -217,6 +215,13 @@ def read_submission(manifest: Any, metadata: Any, hardware: Any,
         tuple(_entry(cell, about) for cell in field(metadata, "cells", LIST)),
         {field(one, "model", TEXT): dict(_headline(one))
          for one in metadata.get("headlines") or ()}, corrections)
+
+
+def hardware_facts(hardware: Any) -> tuple[Json, list[Json]]:
+    """Values of a hardware.json by dotted name, and those of each accelerator."""
+    return {f"{part}.{name}": value for part in ("system", "cpu", "memory", "power")
+            for name, value in _facts(field(hardware, part, OBJECT), part).items()}, \
+        [_facts(card, "accelerators") for card in field(hardware, "accelerators", LIST)]
 
 
 def _headline(document: Any) -> Iterator[tuple[str, float]]:

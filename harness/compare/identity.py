@@ -31,11 +31,12 @@ Facts = Mapping[str, Any]
 
 
 class Machine(NamedTuple):
-    """key: everything that decides speed. group: chip or cards, and memory, for headline rows."""
+    """key: everything that decides speed. group: chip or cards, and memory, for headline rows.
+    memory_gib: what a model can use, of all cards with memory of their own or of the machine."""
 
     key: tuple[Any, ...]
     group: str
-    cards_count: int
+    memory_gib: Optional[float]
     has_own_memory: bool      # at least one card has memory of its own
 
 
@@ -262,7 +263,8 @@ def machine(hardware: Facts, cards: Iterable[Facts], owner: str, reached: str) -
     memory = min((size for size in sizes if size), default=None)
     listed = list(cards)
     if cpu is None and memory is None and not listed:
-        return Machine((HARDWARE_UNKNOWN, owner, reached), f"{HARDWARE_UNKNOWN}: {owner}", 0, False)
+        return Machine((HARDWARE_UNKNOWN, owner, reached), f"{HARDWARE_UNKNOWN}: {owner}", None,
+                       False)
     chip = names.cpu(cpu) if cpu else None
     used = _cards(listed)
     own = [one for one in used if one[1] is not None]
@@ -271,7 +273,8 @@ def machine(hardware: Facts, cards: Iterable[Facts], owner: str, reached: str) -
            or hardware.get("cpu.threads_count"), gib, used, _power(hardware, kind),
            (hardware.get("system.virtualization") or "").lower() or None,
            hardware.get("system.modification"), "local" if reached == "loopback" else reached)
-    return Machine(key, _group(chip, gib, own), len(own), bool(own))
+    return Machine(key, _group(chip, gib, own),
+                   sum(size for _, size, _, _ in own) if own else gib, bool(own))
 
 
 def _cards(listed: Iterable[Facts]) -> tuple[tuple[Any, ...], ...]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from compare import entries, ranking
+from compare import entries, history, ranking, wanted
 from core import metric_definitions
 from core import text as texts
 
@@ -246,9 +246,11 @@ def flat(row: Json) -> dict[str, texts.TableCell]:
 
 
 def json_text(blocks: Iterable[Block], read: Read) -> str:
-    """{"submissions", "left_out", "rows"}; rows as ranking.row_json makes them, those of a phase
-    first, then the headline rows, whose phase is null."""
+    """{"submissions", "left_out", "rows", "history", "wanted"}; rows as ranking.row_json makes
+    them, those of a phase first, then the headline rows, whose phase is null."""
     return json.dumps({
         "submissions": len(read.submissions),
         "left_out": [{"path": path, "reason": reason} for path, reason in read.broken],
-        "rows": [ranking.row_json(place) for block in blocks for place in block]}, indent=1)
+        "rows": [ranking.row_json(place) for block in blocks for place in block],
+        "history": history.history_json(history.series(read.submissions)),
+        "wanted": wanted.wanted_json(wanted.cells(read.submissions))}, indent=1)

@@ -1,0 +1,110 @@
+"""What nobody has measured yet: classes of machines and sizes of models that fit into them.
+
+    cells               submissions -> which sizes were measured on each class of machine
+    for_machine         the sizes that fit one machine and were not measured on its class
+    wanted_text         all of them as text
+
+A size fits if its 4-bit weights and the usual context leave a tenth of the memory free.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from compare import entries as reading
+from compare import identity
+from compare.headline import runs_of
+from core.text import fit_table, printable
+
+GIB = 1024 ** 3
+
+
+class Size(NamedTuple):
+    """A class of models by their billions of parameters, with a usual model as an example."""
+
+    title: str
+    low: float
+    high: float
+    example: str
+
+    @property
+    def memory_gib(self) -> float:
+        """What the class's largest model needs at 4 bits: 4.8 bits per weight, and 1.5 GiB."""
+        return self.high * 0.6 * 1e9 / GIB + 1.5
+
+
+SIZES = (Size("1-2 B", 0.8, 2.2, "Llama 3.2 1B"), Size("3-4 B", 2.8, 4.6, "Qwen3 4B"),
+         Size("7-9 B", 6.5, 9.5, "Qwen3 8B"), Size("12-15 B", 11.5, 15.5, "Gemma 3 12B"),
+         Size("20-24 B", 19.5, 25, "gpt-oss 20B"), Size("27-35 B", 26, 35.5, "Qwen3 32B"),
+         Size("70 B", 65, 75, "Llama 3.3 70B"), Size("120 B", 100, 130, "gpt-oss 120B"))
+FREE_SHARE = 0.9              # of the memory, that a model may take
+
+
+class Measured(NamedTuple):
+    """A class of machines: memory for a model in GiB, and the titles of the sizes measured."""
+
+    memory_gib: Optional[float]
+    sizes: frozenset[str]
+
+
+def size_of(name: Optional[str], parameters: Optional[float]) -> Optional[Size]:
+    """The class of a model by its parameters, else by its canonical name."""
+    billions = parameters / 1e9 if parameters else None
+    found = re.search(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])$", name or "")
+    if billions is None and found:
+        billions = int(found[1] or 1) * float(found[2]) / (1000 if found[3] == "m" else 1)
+    return next((size for size in SIZES if billions and size.low <= billions <= size.high), None)
+
+
+def cells(submissions: Iterable[reading.Submission]) -> dict[str, Measured]:
+    """{class of machines: what was measured}, of runs that count."""
+    found: dict[str, Measured] = {}
+    for run in runs_of(submissions):
+        machine, about = run.member.submission.machine, run.member.entry.about
+        size = size_of(about.name, about.parameters)
+        if not run.reasons and identity.HARDWARE_UNKNOWN not in machine.group:
+            before = found.get(machine.group, Measured(machine.memory_gib, frozenset()))
+            found[machine.group] = before._replace(
+                sizes=before.sizes | ({size.title} if size else frozenset()))
+    return found
+
+
+def missing(measured: Measured) -> list[Size]:
+    """Sizes that fit and were not measured, the largest first."""
+    room = (measured.memory_gib or 0) * FREE_SHARE
+    return [size for size in reversed(SIZES)
+            if size.memory_gib <= room and size.title not in measured.sizes]
+
+
+def for_machine(submissions: Iterable[reading.Submission], hardware: Any) -> list[str]:
+    """At most 3 lines on what is wanted of the machine of a hardware.json."""
+    parts, cards = reading.hardware_facts(hardware)
+    machine = identity.machine(parts, cards, "this machine", "loopback")
+    found = cells(submissions)
+    own = found.get(machine.group, Measured(machine.memory_gib, frozenset()))
+    sizes = missing(own)
+    if not sizes:
+        return []
+    known = f"{len(own.sizes)} model size{'' if len(own.sizes) == 1 else 's'}" if own.sizes else \
+        "no model"
+    shown = ", ".join(f"{size.title} ({size.example})" for size in sizes[:3])
+    return [f"Measured so far on {printable(machine.group)}: {known}.",
+            f"Wanted: {shown}, in 4 bits."]
+
+
+def wanted_json(found: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """One object per class of machines."""
+    return [{"machine_class": group, "memory_gib": one.memory_gib, "measured": sorted(one.sizes),
+             "wanted": [size.title for size in missing(one)]} for group, one in found.items()]
+
+
+def wanted_text(found: Mapping[str, Measured], width: int) -> str:
+    """A table of the classes of machines with what is measured and wanted, fewest first."""
+    rows: Sequence[tuple[str, ...]] = [
+        (printable(group), f"{one.memory_gib:g} GiB" if one.memory_gib else "unknown",
+         ", ".join(size.title for size in SIZES if size.title in one.sizes) or "nothing",
+         ", ".join(size.title for size in missing(one)) or "nothing that fits")
+        for group, one in sorted(found.items(), key=lambda item: (len(item[1].sizes), item[0]))]
+    return "\n".join(fit_table(("machine", "memory", "measured", "wanted (4 bits)"), rows, (1,),
+                               width)) if rows else "No run counts yet, so everything is wanted."

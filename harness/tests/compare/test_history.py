@@ -1,0 +1,84 @@
+"""Versions of a runtime, and what nobody has measured yet."""
+from __future__ import annotations
+
+import unittest
+from typing import Any, Optional
+
+from compare import entries, history, wanted
+from tests.compare.test_headline import run_of
+from tests.compare.test_ranking import documents, known
+from tests.made_submissions import DESKTOP, GIB, MAC
+
+CARDS = {**DESKTOP, "accelerators": [{**DESKTOP["accelerators"][0],
+                                      "memory_bytes": 12 * GIB}] * 2}
+
+
+def version(number: str, *rates: float, first: int = 0,
+            flags: tuple[str, ...] = ()) -> list[entries.Submission]:
+    """Runs of one version."""
+    return [run_of(rate, first + i, flags, {"runtime.version": known(number)})
+            for i, rate in enumerate(rates)]
+
+
+class History(unittest.TestCase):
+    def test_neighbouring_versions_have_a_verdict(self) -> None:
+        [one] = history.series([*version("b7012", 101.0, 99.0, 100.0, first=4),
+                                *version("b6800", 100.0, 102.0, 98.0),
+                                *version("b10000", 151.0, 149.0, 150.0, first=8)])
+        self.assertEqual([(point.version, len(point.runs), point.verdict)
+                          for point in one.points],
+                         [("6800", 3, None), ("7012", 3, "cannot tell"), ("10000", 3, "faster")])
+        self.assertAlmostEqual(one.points[2].ratio or 0, 1.5, places=2)
+        self.assertIn("1.500  faster", history.history_text([one], 80))
+
+    def test_one_version_and_runs_that_are_left_out_make_no_series(self) -> None:
+        for runs in (version("b6800", 100.0, 90.0),
+                     [*version("b6800", 100.0), *version("b7012", 90.0, first=3,
+                                                         flags=("truncated",))]):
+            self.assertEqual(history.series(runs), [])
+        self.assertTrue(history.history_text([], 80))
+
+    def test_other_settings_are_another_series(self) -> None:
+        other = run_of(100.0, 5, facts={"runtime.version": known("b7012"),
+                                        "runtime.kv_cache_type": known("q8_0")})
+        self.assertEqual(history.series([*version("b6800", 100.0), other]), [])
+
+    def test_versions_in_order(self) -> None:
+        for ordered in (["6800", "7012", "10000"], ["0.9.1", "0.10.0-rc1", "0.10.0", "0.10.1"],
+                        ["1.2", "1.2.1", "1.10"]):
+            self.assertEqual(sorted(set(ordered), key=history.version_order), ordered)
+
+
+class Wanted(unittest.TestCase):
+    def titles(self, run: entries.Submission) -> list[str]:
+        [one] = wanted.cells([run]).values()
+        return [size.title for size in wanted.missing(one)]
+
+    def test_sizes_that_fit_and_were_not_measured(self) -> None:
+        for probed, expected in (
+                (MAC, ["7-9 B", "3-4 B", "1-2 B"]),
+                (CARDS, ["27-35 B", "20-24 B", "12-15 B", "7-9 B", "3-4 B", "1-2 B"])):
+            self.assertEqual(self.titles(run_of(100.0, probed=probed)), expected)
+
+    def test_measured_size_is_not_wanted(self) -> None:
+        for name, parameters, missing in (("qwen3-4b", None, "3-4 B"), ("x", 8.2e9, "7-9 B"),
+                                          ("gemma-3-270m", None, None)):
+            run = run_of(100.0, facts={
+                **{f"{part}.0.model": name for part in ("models", "cells", "headlines")},
+                "models.0.parameters_count": known(parameters and int(parameters))})
+            self.assertEqual({"7-9 B", "3-4 B", "1-2 B"} - set(self.titles(run)),
+                             {missing} - {None})
+
+    def test_lines_for_this_machine(self) -> None:
+        def lines(*runs: entries.Submission, probed: Optional[Any] = None) -> list[str]:
+            return wanted.for_machine(runs, documents(probed=probed or MAC)[2])
+
+        self.assertEqual(lines()[0], "Measured so far on m1 8 GiB: no model.")
+        self.assertIn("7-9 B (Qwen3 8B), 3-4 B (Qwen3 4B), 1-2 B (Llama 3.2 1B)", lines()[1])
+        self.assertLessEqual(len(lines(run_of(100.0), probed=CARDS)), 3)
+        self.assertNotIn("1-2 B", "".join(lines(run_of(100.0, facts={
+            "models.0.parameters_count": known(1_200_000_000)}))))
+
+
+if __name__ == "__main__":
+    unittest.main()
