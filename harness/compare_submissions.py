@@ -228,7 +228,7 @@ def do_table(args: argparse.Namespace) -> int:
     read = tables.Read(submissions, found.broken)
     if is_data:
         texts.print_safe(tables.json_text([*blocks, *headlines], read) if args.json else
-                         tables.csv_text([*blocks, *headlines]).removesuffix("\r\n"))
+                         tables.csv_text([*blocks, *headlines]).removesuffix("\n"))
     elif args.markdown:
         texts.print_safe(tables.markdown_text(headlines, read))
     elif by_phase:

@@ -267,9 +267,9 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]],
 
 
 def csv_text(titles: Sequence[str], rows: Iterable[Sequence[TableCell]]) -> str:
-    """CSV (RFC 4180, CRLF): numbers bare, texts quoted, null empty; no cell is a formula."""
+    """CSV (RFC 4180, but for LF): numbers bare, texts quoted, null empty; no cell is a formula."""
     out = io.StringIO()
-    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC)
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(titles)
     for row in rows:
         cells = ["" if cell is None else cell for cell in row]

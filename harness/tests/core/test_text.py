@@ -118,8 +118,8 @@ class Harmless(unittest.TestCase):
     def test_csv_keeps_other_text_and_numbers(self):
         table = text.csv_text(["a", "b", "c", "d"], [["mac-m1", -1.5, None, 'say "hi", ok'],
                                                      ["x\r\ny\x00", 2, None, ""]])
-        self.assertEqual(table, '"a","b","c","d"\r\n"mac-m1",-1.5,"","say ""hi"", ok"\r\n'
-                                '"x\\r\\ny\\x00",2,"",""\r\n')
+        self.assertEqual(table, '"a","b","c","d"\n"mac-m1",-1.5,"","say ""hi"", ok"\n'
+                                '"x\\r\\ny\\x00",2,"",""\n')
 
 
 class CommandLines(unittest.TestCase):

@@ -7,8 +7,10 @@ Exit codes: 0 all equal; 1 a recipe fails or differs, with a line for each diffe
 """
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from typing import Any, Iterator
@@ -31,6 +33,7 @@ PAGE = os.path.join(REPOSITORY, "submissions", "QUERIES.md")
 RECIPES = ("Views used by the other queries", "Which device is fastest?",
            "How fast is each question answered?", "How long are the pauses between chunks?",
            "Does memory bandwidth limit the decode rate?")
+PARQUET = "All rows as Parquet"
 UNCOUNTED = {"hidden_reasoning", "usage_implausible", "tokens_from_chunks", "reloaded"}
 
 
@@ -155,6 +158,25 @@ def differences(found: dict[str, Rows], root: str) -> Iterator[str]:
         if key[2] in ("frozen", "5q", "20q") and cell["metrics"]["decode_tokens_per_s"]["n"]})
 
 
+def parquet_differences(sql: str, root: str) -> Iterator[str]:
+    """Differences between the recipe for Parquet and --json, over the CSV of the same rows."""
+    paths = [os.path.join(root, "submissions")]
+    csv, document = (subprocess.run(
+        [sys.executable, compare_submissions.__file__, form, *paths], check=True,
+        stdout=subprocess.PIPE).stdout for form in ("--csv", "--json"))
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "rows.csv"), "wb") as file:
+            file.write(csv)
+        rows = answers({PARQUET: sql}, folder)[PARQUET]
+    expected = {(row["model"], row["bits_class"], row["machine_class"]): {
+        "rank": row["rank"], "runs": row["runs"],
+        "decode_tokens_per_s": row["decode_tokens_per_s"]["median"]}
+        for row in json.loads(document)["rows"] if row["phase"] is None and row["rank"]}
+    yield from _unlike(PARQUET, {(row["model"], row["bits_class"], row["machine_class"]): {
+        name: row[name] for name in ("rank", "runs", "decode_tokens_per_s")}
+        for row in rows}, expected)
+
+
 def _unlike(name: str, found: dict[Any, Any], expected: dict[Any, Any]) -> Iterator[str]:
     for key in sorted(found.keys() | expected.keys(), key=str):
         if found.get(key) != expected.get(key):
@@ -164,9 +186,10 @@ def _unlike(name: str, found: dict[Any, Any], expected: dict[Any, Any]) -> Itera
 def main() -> int:
     with open(PAGE, encoding="utf-8") as file:
         sql = recipes(file.read())
-    if tuple(sql) != RECIPES:
-        print(f"the page contains {list(sql)}, not {list(RECIPES)}")
+    if tuple(sql) != (*RECIPES, PARQUET):
+        print(f"the page contains {list(sql)}, not {list((*RECIPES, PARQUET))}")
         return 1
+    parquet = sql.pop(PARQUET)
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         generate(folder)
@@ -177,7 +200,7 @@ def main() -> int:
             places["real"] = REPOSITORY
         for name, root in places.items():
             found = answers(sql, root)
-            lines = list(differences(found, root))
+            lines = [*differences(found, root), *parquet_differences(parquet, root)]
             wrong += lines
             counts = ", ".join(f"{len(rows)} rows" for rows in list(found.values())[1:])
             print("\n".join([f"{name}: {counts}; {len(lines)} differ", *lines]))
