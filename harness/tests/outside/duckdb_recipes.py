@@ -187,7 +187,7 @@ def main() -> int:
     with open(PAGE, encoding="utf-8") as file:
         sql = recipes(file.read())
     if tuple(sql) != (*RECIPES, PARQUET):
-        print(f"the page contains {list(sql)}, not {list((*RECIPES, PARQUET))}")
+        print(f"the page contains {list(sql)}, not {[*RECIPES, PARQUET]}")
         return 1
     parquet = sql.pop(PARQUET)
     wrong = []
