@@ -582,7 +582,7 @@ class Background(Runs):
         self.assertRegex(followed.err, r"\A1/1 +hello +hello +ok +\d+ tokens +TTFT [\d.]+ ms\n\Z")
         self.assertRegex(followed.out, r"run folder: .*\nnext: .*\n\Z")
         with open(log, encoding="utf-8") as file:
-            self.assertEqual(file.read(), followed.out)
+            self.assertEqual(file.read().replace("127.0.0.1", "localhost"), followed.out)
 
     def test_detached_run_has_its_own_session(self):
         with ScriptedEndpoint(ANSWER, (HANG,)) as endpoint:
@@ -710,7 +710,7 @@ class Waiting(Runs):
         outcome = self.follow("--wait", "100", RUN_ID, meanwhile=write_on)
         self.assertEqual((outcome.code, self.now_s), (0, 1.5))
         self.assertRegex(outcome.err, r"\A1/1 +hello +hello +ok .*\n\Z")
-        self.assertEqual(outcome.out, self.run_it().out)
+        self.assertEqual(outcome.out, self.run_it().out.replace("127.0.0.1", "localhost"))
 
     def test_wait_shows_progress_when_the_time_is_up(self):
         self.hold(3)

@@ -282,7 +282,7 @@ class Smoke(Runs):
                          ["run_started", "endpoint_identified", "call_finished", "phase_finished",
                           "run_finished"])
         self.assertEqual(events[-1]["counts"], {"ok": 1})
-        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 planned call\n1/1  hello  hello  ok, .*"
+        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 planned call\n1/1 +hello +hello +ok .*"
                          r"\n\Z")
 
     def test_each_run_has_its_own_id(self):
