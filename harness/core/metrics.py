@@ -131,7 +131,7 @@ def usage_problem(call: CallFinished) -> Optional[str]:
     """Why this call's count of generated tokens cannot be correct, or None (also without any).
 
     The rules, and where an honest server could break them:
-    * it is a non-negative integer, and 0 only without any text. (None known.)
+    * it is a non-negative integer. (None known. A 0 beside text is no count: core/usage.py.)
     * at least a third of the words, including reasoning. (A server that does not count the
       reasoning it streams. Its count does not fit the stream, so the rule is right to catch it.)
     * not fewer tokens than chunks of text. (A proxy that splits texts; a few chunks are spare.)
@@ -143,8 +143,8 @@ def usage_problem(call: CallFinished) -> Optional[str]:
     counted, text = token_counts(call), "".join(answer_texts(call))
     tokens, chunks = counted.completion, len(chunk_times_us(call))
     is_streamed = call["reasoning"]["mode"] in ("streamed", "inline")
-    if counted.invalid or tokens == 0 and text:
-        return f"{counted.invalid or 'completion_tokens'} is not a valid count"
+    if counted.invalid:
+        return f"{counted.invalid} is not a valid count"
     if tokens is None:
         return None
     if tokens * defs.MAX_WORDS_PER_TOKEN < len(text.split()):

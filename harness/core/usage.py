@@ -1,7 +1,8 @@
 """Read a server's own token counts, field by field, under the names that servers use.
 
 A name that is missing, null or holds no count is skipped, so one bad field does not hide the
-others. A count that no name holds is None: not reported, which is not zero.
+others. A count that no name holds is None: not reported, which is not zero. Nor is a zero for a
+prompt, or for an answer with text, a count.
 """
 from __future__ import annotations
 
@@ -116,7 +117,10 @@ def counts(response: Optional[Response]) -> Counts:
                     if usage.get(name) is not None and count(usage[name]) is None), None)
     if completion is None and invalid is None:
         completion = count(timings.get("predicted_n"))
-    return Counts(prompt, completion, found["total"], cached, found["reasoning"],
+    # Some servers put zeros for what they do not count.
+    if not completion and response and (response.get("text") or response.get("reasoning_text")):
+        completion = None
+    return Counts(prompt or None, completion, found["total"] or None, cached, found["reasoning"],
                   invalid if completion is None else None)
 
 

@@ -142,7 +142,8 @@ def _remote(entry: dict[str, Any]) -> Optional[str]:
     return None
 
 
-LOADED_AT = "/v1/internal/model/info"
+# text-generation-webui and TabbyAPI show the one loaded model here, with other names in their lists.
+LOADED_AT = (("/v1/internal/model/info", "model_name"), ("/v1/model", "id"))
 CLOUD_TAG = re.compile(r":(?:[\w.-]+-)?cloud$", re.IGNORECASE)            # Ollama: "x:120b-cloud"
 
 
@@ -187,8 +188,8 @@ def served_models(engine_name: Any, probes: answers.Probes,
             reported.update(dict.fromkeys(answers.names_of(entry), chats))
     listed = answers.models_at(probes) or answers.models_at(probes, "/api/tags")
     ids = [next(iter(answers.names_of(entry)), None) for entry in listed]
-    # text-generation-webui lists made-up names, and the loaded model only here.
-    loaded = answers.one_line(str(answers.json_at(probes, LOADED_AT, "model_name") or ""))
+    shown = (answers.json_at(probes, path, field) for path, field in LOADED_AT)
+    loaded = answers.one_line(str(next(filter(None, shown), "")))
     if loaded and loaded != "None":
         ids.insert(0, loaded)
     models: list[ServedModel] = []

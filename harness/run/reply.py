@@ -26,8 +26,10 @@ REDACTED_KEY = "<redacted:key>"
 
 # Reasons that end an answer as asked; all others (abort, content_filter, load ...) are no answer.
 STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "done",
-           "finished", "completed", "complete")
-AT_LIMIT = ("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "limit")
+           "finished", "completed", "complete", "finish", "generated", "stopped", "stopped_eos",
+           "stopped_word", "stop_str", "stop_string", "eot", "endoftext", "end_of_text")
+AT_LIMIT = ("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "limit",
+            "max_completion_tokens", "stopped_limit", "token_limit")
 CALLED_TOOLS = ("tool_calls", "tool_call", "tool_use", "function_call")
 STREAM_FLAGS = ("foreign_text", "repeated_text")      # what was removed from a stream
 NO_REASONS = ("", "null", "none")     # written by servers that have no reason to report

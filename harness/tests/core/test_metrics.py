@@ -149,7 +149,7 @@ class OneCall(unittest.TestCase):
             (41, "chunks", 10.0, None, "the server does not report prompt_tokens"))
 
     def test_usage_with_an_invalid_count_is_ignored(self) -> None:
-        for wrong in (0, -41, True, "41", [41], 2 ** 60, math.nan):
+        for wrong in (-41, True, "41", [41], 2 ** 60, math.nan):
             made = call(response__usage={"prompt_tokens": 9, "completion_tokens": wrong})
             self.assertEqual((metrics.usage_problem(made),
                               metrics.call_metrics(made)["output_tokens_source"]),

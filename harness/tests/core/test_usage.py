@@ -47,6 +47,12 @@ class Counts(unittest.TestCase):
         self.assertEqual(counts({"cached_tokens": 0})[3], 0)
         self.assertEqual(tuple(usage.counts(None)), (None,) * 6)
 
+    def test_zero_is_no_count_of_a_prompt_or_beside_text(self) -> None:
+        zeros = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0)
+        for text, completion in (("", 0), ("One.", None)):
+            response: Any = {"usage": zeros, "server_timings": None, "text": text}
+            self.assertEqual(tuple(usage.counts(response)[:3]), (None, completion, None))
+
     def test_an_invalid_count_is_named(self) -> None:
         for reported, name in (({"completion_tokens": "x"}, "completion_tokens"),
                                ({"completion_tokens": "x", "output_tokens": 3}, None),

@@ -160,6 +160,9 @@ class ModelStates(unittest.TestCase):
                       v1_models={"data": [{"id": "gpt-3.5-turbo"}]})
         self.assertEqual([(m["id"], m["state"]) for m in queries.served_models("unknown", probes)],
                          [("mixtral", "loaded"), ("gpt-3.5-turbo", "not loaded")])
+        probes = only(v1_model={"id": "b"}, v1_models={"data": [{"id": "a"}, {"id": "b"}]})
+        self.assertEqual([(m["id"], m["state"]) for m in queries.served_models("unknown", probes)],
+                         [("b", "loaded"), ("a", "not loaded")])
 
 
 class OllamaFacts(unittest.TestCase):

@@ -243,8 +243,7 @@ class Streams(Failures):
         self.assertIn("not_streamed", ran.flags["5q"])
 
     def test_impossible_token_counts_are_flagged(self):
-        for name, usage in (("zero", {"prompt_tokens": 0, "completion_tokens": 0}),
-                            ("negative", {"prompt_tokens": 9, "completion_tokens": -3}),
+        for name, usage in (("negative", {"prompt_tokens": 9, "completion_tokens": -3}),
                             ("below the words", {"prompt_tokens": 9, "completion_tokens": 1})):
             stream = (STREAM + says("One two three four five.") + STOP + event(usage=usage),)
             with self.subTest(name), ScriptedEndpoint(then=stream) as endpoint:
@@ -253,6 +252,16 @@ class Streams(Failures):
                                  (0, [usage] * 6))
                 self.assertLessEqual({"usage_implausible", "tokens_from_chunks"},
                                      set(ran.flags["5q"]))
+
+    def test_zeros_in_place_of_counts_are_not_counts(self):
+        zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        stream = (STREAM + event({"content": "One two."}, "", usage=zeros) + STOP
+                  + event(usage=zeros),)
+        with ScriptedEndpoint(then=stream) as endpoint:
+            ran = run(endpoint, "--json", phases="5q")
+        self.assertEqual(ran.code, 0)
+        self.assertIn("tokens_from_chunks", ran.flags["5q"])
+        self.assertNotIn("usage_implausible", ran.flags["5q"])
 
     def test_timings_and_cached_tokens_are_kept_as_the_server_sent_them(self):
         timings = {"cache_n": 0, "prompt_n": 9, "prompt_ms": 3.25, "predicted_n": 3}
