@@ -250,7 +250,8 @@ def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: boo
     prompt = token_counts(call).prompt if trust_prompt else None
     no_prompt = NO_PROMPT_TOKENS if trust_prompt else "the server reports the same in every call"
     is_load = reloaded or call["cold"] and call["phase"] != "hello"
-    ttft = (None, LOADED) if is_load else _mark_ms(call, "first_token_us")
+    untimed = LOADED if is_load else AT_ONCE if came_at_once(call) else None
+    ttft = (None, untimed) if untimed else _mark_ms(call, "first_token_us")
     derived, unknown = cache or Cache(None, EARLIER_TURNS if is_later_turn(call) else None)
     tpot, step = _tpot_ms(call, tokens, hidden), decode_step_ms(call, tokens, hidden)
     reported = token_counts(call).cached
@@ -259,7 +260,7 @@ def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: boo
     no_gaps = (None, _mark_ms(call, "first_token_us")[1] or "no gap between separate reads")
     found: dict[str, Result] = {
         "ttft_ms": ttft,
-        "ttfo_ms": (None, LOADED) if is_load else _mark_ms(call, "first_answer_us"),
+        "ttfo_ms": (None, untimed) if untimed else _mark_ms(call, "first_answer_us"),
         "tpot_ms": tpot,
         "decode_tokens_per_s": _decode_rate(call, step),
         "answer_tokens_per_s": (1000 / tpot[0], None) if tpot[0] else tpot,
@@ -321,6 +322,11 @@ def window_us(call: CallFinished) -> int:
     """From the first text to the last in µs; 0 without any."""
     timing = call["timing"]
     return (timing["last_token_us"] or 0) - (timing["first_token_us"] or 0) if timing else 0
+
+
+def came_at_once(call: CallFinished) -> bool:
+    """Whether a text that takes a while came in one read, as through a buffering proxy."""
+    return window_us(call) <= 0 and sum(map(len, answer_texts(call))) > defs.SHORT_CHARACTERS
 
 
 def decode_gaps_us(call: CallFinished) -> list[int]:

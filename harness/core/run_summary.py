@@ -392,8 +392,6 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
 def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
     """Flags of one answered call: the runner's own, and those computed from its record."""
     timing, (text, reasoning) = call["timing"], metrics.answer_texts(call)
-    characters = len(text) + len(reasoning)
-    at_once = metrics.window_us(call) <= 0 and characters > defs.SHORT_CHARACTERS
     return [*call["flags"], *(name for name, holds in (
         ("truncated", call["truncated"]["verdict"] == "yes"),
         ("cached_prefill", metrics.is_cached(call)),
@@ -403,7 +401,8 @@ def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
         ("reasoning_only", bool(reasoning) and not text.strip()),
         ("inline_reasoning", call["reasoning"]["mode"] == "inline"),
         ("no_finish_reason", not (call["response"] and call["response"]["finish_reason"])),
-        ("not_streamed", at_once or (characters and not chunk_times_us(call))),
+        ("not_streamed", metrics.came_at_once(call) or bool(
+            text + reasoning and not chunk_times_us(call))),
     ) if holds)]
 
 

@@ -25,6 +25,9 @@ def _parsed(body_text: Any) -> Any:
         return None
 
 
+HTML_TITLE = re.compile(r"<title[^>]*>([^<]+)</title>", re.IGNORECASE)
+
+
 def _message_in(item: Any, depth: int = 3) -> str:
     """The message of an error in any shape: text, an object, or a list of either."""
     if isinstance(item, list) and depth:
@@ -38,8 +41,11 @@ def _message_in(item: Any, depth: int = 3) -> str:
 
 
 def _error_text(body_text: Any) -> str:
-    """The server's own message on one line."""
+    """The server's own message on one line; of a web page, as proxies send, its title."""
     body = _parsed(body_text)
+    title = HTML_TITLE.search(body_text[:LONGEST_TEXT]) if isinstance(body_text, str) else None
+    if title and body is None:
+        return one_line(title[1])
     return _message_in(body if isinstance(body, (dict, list)) else body_text)[:LONGEST_TEXT]
 
 

@@ -316,6 +316,12 @@ class Flags(unittest.TestCase):
             "at once": ["not_streamed"], "one body": ["not_streamed"],
             "runner": ["model_mismatch"], "lying": ["usage_implausible", "tokens_from_chunks"]})
 
+    def test_answer_that_came_at_once_has_no_time_to_first_token(self) -> None:
+        found = metrics.call_metrics(call(response__text="word " * 41,
+                                          timing__last_token_us=200_000))
+        self.assertEqual([found[name] for name in ("ttft_ms", "ttfo_ms", "prefill_tokens_per_s")],
+                         [None] * 3)
+
     def test_short_or_mixed_answers_have_no_flags(self) -> None:
         self.assertEqual(self.flags(
             call(response__text="a" * 100 + " b" * 50, timing__last_token_us=200_000),

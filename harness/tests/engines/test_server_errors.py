@@ -10,6 +10,10 @@ SENT = {"model": "m", "messages": [], "stream": True, "max_tokens": 9, "temperat
 
 
 class ErrorMessages(unittest.TestCase):
+    def test_web_page_has_its_title_as_message(self) -> None:
+        page = "<html><head><title>504 Gateway\nTime-out</title></head><body>nginx</body></html>"
+        self.assertEqual(server_errors.error_message(page), "504 Gateway Time-out")
+
     def test_messages_of_every_shape(self):
         for name, body, expected in (
             ("OpenAI", '{"error": {"message": "m", "type": "t"}}', "m"),
