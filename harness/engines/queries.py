@@ -142,7 +142,7 @@ def _remote(entry: dict[str, Any]) -> Optional[str]:
     return None
 
 
-# text-generation-webui and TabbyAPI show the one loaded model here, with other names in their lists.
+# text-generation-webui and TabbyAPI show the loaded model here, and others in their lists.
 LOADED_AT = (("/v1/internal/model/info", "model_name"), ("/v1/model", "id"))
 CLOUD_TAG = re.compile(r":(?:[\w.-]+-)?cloud$", re.IGNORECASE)            # Ollama: "x:120b-cloud"
 
