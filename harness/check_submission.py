@@ -170,6 +170,9 @@ def build_parser() -> Parser:
     add("--git-dir", metavar="DIR", help="git directory (default: that of the current folder)")
     add("--handle", metavar="LOGIN",
         help="accept only submissions of this GitHub login (default: any)")
+    add("--challenge", metavar="TEXT",
+        help="accept only runs that answered the questions that follow from this text (default: "
+             "any run)")
     add("--privacy", nargs="+", metavar="PATH",
         help="search files, folders or - (standard input) for private values, including the "
              "names of this machine and user")
@@ -223,7 +226,8 @@ def next_lines(paths: Sequence[str]) -> list[str]:
 def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s: float) -> int:
     """Run the mode that the options select; return the exit code. Raises HarnessError."""
     report, noun, width = findings.Report(), "submission", terminal_width()
-    settings = Settings(released, args.allow_synthetic, args.handle, now_s)
+    settings = Settings(released, args.allow_synthetic, args.handle, now_s,
+                        challenge=args.challenge)
     if args.explain is not None:
         if args.explain and args.explain not in findings.CODES:
             close = difflib.get_close_matches(args.explain, findings.CODES, 1)

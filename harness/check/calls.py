@@ -147,7 +147,7 @@ class Replay(state.State):
         if self.has_suites:
             yield from _compare("phases", entry, plan.phase_of(
                 entry["phase"], self.suites, entry["lanes"], int(chosen["num_predict"]),
-                entry.get("context_tokens")))
+                entry.get("context_tokens"), entry.get("challenge")))
 
     def cache_probed(self, event: records.CacheProbed) -> Problems:
         """Differences from what the longest prompt and the probes give."""

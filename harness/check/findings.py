@@ -134,6 +134,12 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "slept or was overloaded does that.", "keep the machine awake, and make a second run"),
     "time-in-future": (ERROR, "The run ends more than a day in the future.",
         "set the machine's clock, and run again"),
+    "challenge-unanswered": (ERROR,
+        "The run does not answer the challenge of --challenge, or not with texts long enough to "
+        "measure.", "python3 harness/run_benchmark.py --run-id RUN_ID --challenge TEXT"),
+    "challenge-answered": (INFO,
+        "The run answered questions that follow from this text, so that it was not made before the "
+        "text was known.", NOTHING),
     # --- physics and the server's own numbers
     "hardware-exceeded": (WARNING,
         "The run is faster, or the weights larger, than the declared hardware allows: an answer "

@@ -18,7 +18,7 @@ from check import calls, findings
 from core import ledger, levels, plan, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.records import LedgerLine, Manifest
-from core.suites import CURVES, PHASES
+from core.suites import ADDED, PHASES
 from run import state
 
 Key = tuple[Optional[str], str]       # model (None: all models) and phase
@@ -236,7 +236,7 @@ class Walker:
         names = [entry["phase"] for entry in event["phases"]]
         if self.line != segment.first_line + 1 or set(names) & set(planned) \
                 or len(set(names)) < len(names) or self.manifest["smoke"] \
-                or any(PHASES[name].kind not in CURVES for name in names):
+                or any(PHASES[name].kind not in ADDED for name in names):
             self.note(f"{', '.join(names)} cannot be added here")
             return
         manifest = plan.with_phases(self.manifest, event["phases"])

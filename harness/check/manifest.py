@@ -204,9 +204,11 @@ def plan_problem(manifest: Manifest, suites: Optional[calls.Suites]) -> Optional
         return None
     options: dict[str, Any] = {**manifest["canonical_options"],
                                **manifest["canonical_options_overrides"]}
+    own: dict[str, Any] = {"depth": {}, "challenge": {},
+                           **{entry["phase"]: entry for entry in plan["phases"]}}
     expected = plan_of(names, suites, plan["lanes"], plan["repeats"], options["num_predict"],
-                       manifest["smoke"], next((entry.get("context_tokens") for entry in
-                                                plan["phases"] if entry["phase"] == "depth"), None))
+                       manifest["smoke"], own["depth"].get("context_tokens"),
+                       own["challenge"].get("challenge"))
     if plan == expected:
         return None
     was, now = schema.difference("plan", plan, expected)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from check import (
     accounting,
+    challenge,
     copies,
     documents,
     findings,
@@ -34,13 +35,15 @@ from core.records import Manifest
 
 class Settings(NamedTuple):
     """What a check depends on besides the files. handle: the only handle that is allowed;
-    repository: with the history of the harness, if it is known."""
+    repository: with the history of the harness, if it is known; challenge: a text that each run has
+    to have answered."""
 
     released: Mapping[str, release.Release]
     allow_synthetic: bool = False
     handle: Optional[str] = None
     now_s: float = 0.0
     repository: Optional[submission_files.Repository] = None
+    challenge: Optional[str] = None
 
 
 def check(submission: submission_files.Submission, settings: Settings, index: copies.Index,
@@ -102,6 +105,8 @@ def _check_run(manifest: Manifest, ledger: parsing.Ledger, found: dict[str, Any]
     in_ledger = notes.of("run.jsonl")
     ledger_order.walk(manifest, ledger.events, ledger.seals, suites, in_ledger)
     ledger_order.clocks(manifest, ledger.events, settings.now_s, in_ledger)
+    for code, what in challenge.problems(manifest, ledger.events, settings.challenge):
+        in_ledger.add(code, what)
     hardware, metadata = found.get("hardware"), found.get("metadata")
     if hardware is None:
         return

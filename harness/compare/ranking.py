@@ -35,6 +35,8 @@ def refusals(submission: reading.Submission, entry: reading.Entry) -> tuple[str,
     """Why this cell's numbers are not ranked; empty if they are."""
     return tuple(reason for reason in (
         *submission.corrections,
+        "other questions in each run"
+        if suites.PHASES[entry.phase].kind == "challenge" else None,
         "synthetic: no model answered" if submission.synthetic else None,
         "hosted endpoint, not the contributor's machine"
         if submission.device.reached == "public" else None,

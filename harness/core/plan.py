@@ -51,15 +51,17 @@ def parse_phases(text: str) -> tuple[str, ...]:
 
 def plan_of(names: Sequence[str], suites: Mapping[str, Sequence[Question]], lanes: int,
             repeats: int, num_predict: int, smoke: bool = False,
-            context_tokens: Optional[int] = None) -> Plan:
-    """The manifest's `plan`; it always begins with a hello. context_tokens: what depth needs."""
+            context_tokens: Optional[int] = None, challenge: Optional[str] = None) -> Plan:
+    """The manifest's `plan`; it always begins with a hello. context_tokens: what depth needs;
+    challenge: the text of that phase."""
     asked = ["hello"] if smoke else ["hello", *(n for n in names if n != "hello")]
     return {"repeats": repeats, "lanes": lanes, "phases": [
-        phase_of(name, suites, lanes, num_predict, context_tokens) for name in asked]}
+        phase_of(name, suites, lanes, num_predict, context_tokens, challenge) for name in asked]}
 
 
 def phase_of(name: str, suites: Mapping[str, Sequence[Question]], lanes: int, num_predict: int,
-             context_tokens: Optional[int] = None) -> PlannedPhase:
+             context_tokens: Optional[int] = None,
+             challenge: Optional[str] = None) -> PlannedPhase:
     """One phase of a plan."""
     kind = PHASES[name].kind
     entry: PlannedPhase = {
@@ -74,6 +76,8 @@ def phase_of(name: str, suites: Mapping[str, Sequence[Question]], lanes: int, nu
         context = context_tokens or levels.DEEPEST_TOKENS + levels.ROOM_TOKENS
         entry = {**entry, "levels": levels.depth_levels(context), "release": CURVES_RELEASE,
                  "context_tokens": context, "source_sha256": levels.source_sha256(suites)}
+    elif kind == "challenge":
+        entry = {**entry, "challenge": challenge or ""}
     return entry
 
 

@@ -391,12 +391,13 @@ class ModelContext(Context):
 
 
 class Levels(TypedDict, total=False):
-    """Only of ramp and depth."""
+    """Only of ramp, depth and challenge."""
 
     levels: list[int]
     release: str
     context_tokens: int
     source_sha256: str
+    challenge: str
 
 
 class Phase(Levels):

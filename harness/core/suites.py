@@ -11,8 +11,10 @@ from core.errors import HarnessError
 
 HELLO_MAX_TOKENS = 32         # a hello is short: it measures the model's load, not its speed
 EDGE_MAX_TOKENS = 512         # with 2,048, the edge phases would not fit a context of 4,096
+CHALLENGE_MAX_TOKENS = 256
 RAMP_MAX_TOKENS, DEPTH_MAX_TOKENS = 256, 128
 CURVES = ("ramp", "depth")    # kinds of phases that run level by level, and only if named
+ADDED = (*CURVES, "challenge")          # kinds of phases that can be added to a run
 # Fields of a suite file that describe it; the runner does not read them.
 ADVISORY_FIELDS = ("suite_name", "version", "purpose", "models", "run_mode", "lanes",
                    "question_assignment")
@@ -25,7 +27,7 @@ class SuiteError(HarnessError):
 
 class Phase(NamedTuple):
     """How a phase runs. kind: single, same (lanes), mixed (lanes), append, suite_context, ramp
-    (levels of lanes), depth (levels of context)."""
+    (levels of lanes), depth (levels of context), challenge (single, other prompts in each run)."""
 
     name: str
     suite_file: Optional[str]
@@ -54,8 +56,10 @@ PHASES = {p.name: p for p in (
           "1, 2, 4, 8, 16 lanes, until throughput is flat; only if named"),
     Phase("depth", None, "depth", DEPTH_MAX_TOKENS,
           "prompts of 1 k to 32 k tokens, as far as the context goes; only if named"),
+    Phase("challenge", None, "challenge", CHALLENGE_MAX_TOKENS,
+          "3 questions that follow from the text of `--challenge`; only with it"),
 )}
-ALL_PHASES = tuple(name for name, phase in PHASES.items() if phase.kind not in CURVES)
+ALL_PHASES = tuple(name for name, phase in PHASES.items() if phase.kind not in ADDED)
 CURVES_RELEASE = "public-1.1"         # of ramp and depth; the suites and other phases: public-1
 # Defaults of a run, which commands that are printed leave out.
 DEFAULT_PHASES = ("hello", "5q", "20q")
@@ -80,12 +84,22 @@ DEPTH_QUESTIONS = (
              "least ten sentences what the last notes are about."))
 
 
+# Templates of core/challenge.
+CHALLENGE_QUESTIONS = (
+    Question("function", "Write a Python function named {code} that {task}. Show an example call, "
+             "and explain each line in a sentence."),
+    Question("difference", "Begin your answer with the code {code}. Then describe in at least ten "
+             "sentences how {one} and {other} differ."),
+    Question("story", "Write a story of at least ten sentences that happens in {one} and in "
+             "{other}. The code {code} has to appear in it."))
+
+
 def load_suites(folder: str, format_rules: Iterable[str]) -> dict[str, tuple[Question, ...]]:
     """The questions of every phase, from the suite files in `folder`; raises SuiteError."""
     rules = frozenset(format_rules)
     suites = {"hello": (Question("hello", prompts.HELLO_PROMPT),),
               "frozen": tuple(Question(name, text) for name, text in prompts.PROMPTS.items()),
-              "depth": DEPTH_QUESTIONS}
+              "depth": DEPTH_QUESTIONS, "challenge": CHALLENGE_QUESTIONS}
     for phase in PHASES.values():
         if phase.suite_file:
             suites[phase.name] = _read_suite(os.path.join(folder, phase.suite_file), rules)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from core import plan, suites
+from core import challenge, plan, suites
 from core.errors import HarnessError
 from core.names import target_class
 from core.text import Parser, command, printable
@@ -37,6 +37,7 @@ class Options:
     target_url: str = DEFAULT_URL
     models: Optional[str] = None
     phases: str = ",".join(suites.DEFAULT_PHASES)
+    challenge: Optional[str] = None
     repeats: int = suites.DEFAULT_REPEATS
     lanes: int = suites.DEFAULT_LANES
     no_calibration: bool = False
@@ -105,6 +106,14 @@ def _phases(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(printable(str(error))) from None
     return text
+
+
+def _challenge(text: str) -> str:
+    if challenge.TEXT.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{printable(text)!r} is not a text of 4 to 100 letters, digits, blanks and ._:/#@-; use "
+        "the one that the maintainer gave you")
 
 
 def _run_id(text: str) -> str:
@@ -201,6 +210,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--phases", "LIST", "comma-separated phases, or all: "
         f"{', '.join(suites.ALL_PHASES)}; hello always runs first; by name only: "
         f"{', '.join(suites.CURVES)}, also with --run-id, to add them to a run", type=_phases)
+    add("--challenge", "TEXT", "also ask 3 questions that follow from a text that a maintainer "
+        "gave you; with --run-id, add them to that run", type=_challenge)
     add("--repeats", "N", "how often each question is asked", type=_number(1, 1000, "--repeats 3"))
     add("--lanes", "N", "request loops that run in parallel in the parallel phases; ramp continues "
         "up to so many if they are more than 16",
@@ -256,6 +267,9 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
 def parse_options(parser: Parser, words: Sequence[str], defaults: Mapping[str, Any]) -> Options:
     """The options of a command line; ends the program with exit code 2 if it is not valid."""
     given = vars(parser.parse_args(words))
+    if "challenge" in given:
+        known = suites.DEFAULT_PHASES if "run_id" not in given else ("hello",)
+        given["phases"] = ",".join([given.get("phases", ",".join(known)), "challenge"])
     problem = combination_problem(given)
     if problem:
         parser.error(problem)
@@ -273,6 +287,8 @@ def combination_problem(given: Mapping[str, Any]) -> Optional[str]:
         return f"--detach is for runs; use {modes[0]} without it"
     if "rehearse" in given and "target_url" in given:
         return "--rehearse has its own endpoint; leave out --target-url"
+    if "challenge" not in given and "challenge" in given.get("phases", "").split(","):
+        return "the phase challenge needs its text; pass it to --challenge"
     if "retry_failed" in given and "run_id" not in given:
         return "--retry-failed resumes a run; pass its id to --run-id"
     try:

@@ -21,7 +21,7 @@ from core.names import (
     this_machine,
 )
 from core.records import Manifest
-from core.suites import CURVES, PHASES, Question
+from core.suites import ADDED, PHASES, Question
 from core.text import printable, readable
 from engines import answers, queries
 from run import published
@@ -85,7 +85,7 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
             name, served_id, probes[model], options.num_ctx)}
             for model, served_id in served.items()]),
         "plan": plan.plan_of(phases, context.suites, options.lanes, options.repeats,
-                        options.num_predict, options.smoke, depth_context),
+                        options.num_predict, options.smoke, depth_context, options.challenge),
         "canonical_options": canonical,
         "canonical_options_overrides": {
             key: getattr(options, key) for key, value in canonical.items()
@@ -101,18 +101,18 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
 def inherit_options(options: Options, manifest: Manifest) -> Options:
     """The options of a resume: those given now, and otherwise those that the manifest holds.
 
-    Without ramp and depth, which can be added later: see `with_added`.
+    Without the phases that can be added later: see `with_added`.
     """
     planned, target = manifest["plan"], manifest["target"]
     asked = plan.parse_phases(options.phases) if "phases" in options.given else ()
-    others = _without_curves(asked)
+    others = _without_added(asked)
     given = options.given - ({"phases"} if not set(others) - {"hello"} else set()) \
         - ({"lanes"} if "ramp" in asked else set()) - ({"num_ctx"} if "depth" in asked else set())
     kept: dict[str, Any] = {
         **manifest["canonical_options"], **manifest["canonical_options_overrides"],
         "models": ",".join(manifest["models"]), "repeats": planned["repeats"],
         "lanes": planned["lanes"], "asked": options,
-        "phases": ",".join(_without_curves(entry["phase"] for entry in planned["phases"])),
+        "phases": ",".join(_without_added(entry["phase"] for entry in planned["phases"])),
         "timeout": manifest["timeout_s"], "prompt_cache": manifest["prompt_cache"]["policy"],
         "submitter_handle": manifest["submitter_handle"], "device_tag": manifest["device_tag"],
         "cell_id_prefix": manifest["cell_id_prefix"], "smoke": manifest["smoke"],
@@ -126,8 +126,8 @@ def inherit_options(options: Options, manifest: Manifest) -> Options:
                                            if name not in given})
 
 
-def _without_curves(names: Iterable[str]) -> list[str]:
-    return [name for name in names if PHASES[name].kind not in CURVES]
+def _without_added(names: Iterable[str]) -> list[str]:
+    return [name for name in names if PHASES[name].kind not in ADDED]
 
 
 def with_added(manifest: Manifest, options: Options, events: Iterable[records.LedgerLine],
@@ -140,15 +140,21 @@ def with_added(manifest: Manifest, options: Options, events: Iterable[records.Le
     if asked is None or "phases" not in asked.given:
         return known, []
     planned = [entry["phase"] for entry in known["plan"]["phases"]]
+    texts = [entry["challenge"] for entry in known["plan"]["phases"]
+             if entry["phase"] == "challenge"]
+    if asked.challenge and texts and texts != [asked.challenge]:
+        raise HarnessError(f"run {manifest['run_id']} has answered the challenge {texts[0]!r}; a "
+                           "run has one")
     names = [name for name in plan.parse_phases(asked.phases)
-             if PHASES[name].kind in CURVES and name not in planned]
+             if PHASES[name].kind in ADDED and name not in planned]
     if names and manifest["smoke"]:
         raise HarnessError(f"run {manifest['run_id']} is a smoke run, to which no phase can be "
                            "added; leave out --run-id for a new run")
     chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
     lanes = asked.lanes if "lanes" in asked.given else manifest["plan"]["lanes"]
     added = [plan.phase_of(name, suites, lanes, int(chosen["num_predict"]),
-                           asked.num_ctx if "num_ctx" in asked.given else None) for name in names]
+                           asked.num_ctx if "num_ctx" in asked.given else None, asked.challenge)
+             for name in names]
     return plan.with_phases(known, added), added
 
 
@@ -156,7 +162,7 @@ def require_same_run(earlier: Manifest, now: Manifest) -> None:
     """Raise HarnessError if a resume would ask something else than the run did before."""
     before, after = ({**one, "engine": one["engine"]["name"], "plan": {
         **one["plan"], "phases": [entry for entry in one["plan"]["phases"]
-                                  if PHASES[entry["phase"]].kind not in CURVES]}}
+                                  if PHASES[entry["phase"]].kind not in ADDED]}}
                      for one in (earlier, now))
     if earlier["synthetic"] and now["synthetic"]:      # the built-in endpoint has another port
         after["target"] = earlier["target"]

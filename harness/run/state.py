@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from core import answer_checks, levels, plan, records, usage
-from core.suites import CURVES, PHASES, Question
+from core import answer_checks, challenge, levels, plan, records, usage
+from core.suites import ADDED, PHASES, Question
 from engines import answers, queries
 from run.reply import (
     AT_LIMIT,
@@ -168,7 +168,7 @@ class State:
         finished = all((model, name) in self.finished for name in own)
         # Phases may have been added after the cache was probed.
         probed = model in self.probed and all((model, name) in self.finished for name in own
-                                              if PHASES[name].kind in CURVES)
+                                              if PHASES[name].kind in ADDED)
         return not self.left(model) and (probed or finished and (
             own == ["hello"] or self.has_skipped(model)))
 
@@ -239,6 +239,10 @@ class State:
     def question(self, cell: plan.Cell) -> Question:
         """Return the question of a cell."""
         found = next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
+        if cell.phase == "challenge":
+            return challenge.question(found, next(
+                entry["challenge"] for entry in self.manifest["plan"]["phases"]
+                if entry["phase"] == "challenge"))
         return levels.depth_question(found, cell.level or 0) \
             if PHASES[cell.phase].kind == "depth" else found
 
