@@ -25,6 +25,7 @@ VALID: dict[str, list[tuple[list[str], Any]]] = {
     "--target-url": [(["http://h:8080/v1"], "http://h:8080/v1"), (["h:80"], "h:80")],
     "--models": [(["a,b:7b"], "a,b:7b")],
     "--phases": [(["all"], "all"), (["5q, hello"], "5q, hello")],
+    "--challenge": [(["PR 12"], "PR 12")],
     "--repeats": [(["1"], 1), (["1000"], 1000)],
     "--lanes": [(["1"], 1), (["256"], 256)],
     "--timeout": [(["0.1"], 0.1), (["86400"], 86400.0)],
@@ -99,7 +100,7 @@ class Values(unittest.TestCase):
                 self.assertIs(getattr(parse(*words), field(option)), True)
 
     def test_every_option_is_a_field_with_a_tested_value(self):
-        fields = {one.name for one in dataclasses.fields(cli.Options)} - {"given"}
+        fields = {one.name for one in dataclasses.fields(cli.Options)} - {"given", "asked"}
         actions = run_benchmark.build_parser()._actions[1:]
         self.assertEqual({action.dest for action in actions}, fields)
         self.assertEqual({*map(field, (*SWITCHES, *VALID))}, fields)
