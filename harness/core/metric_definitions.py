@@ -167,7 +167,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "Throughput of several lanes over that of one: 1 if the server answers one call after "
            f"the other. One lane is {', '.join(ONE_LANE_PHASES)} of the same run and model, all "
            "their answers together.",
-           "the phase has one lane, as the throughput, or there is no answer on one lane"),
+           "the phase has one lane, as the throughput, there is no answer on one lane, or its "
+           "tokens were counted in another way (usage, chunks)"),
     Metric("other_models_lanes_mean", "lanes of other models", "lanes",
            "time that calls of other models ran beside this model's / time of this model's calls",
            "none", "this project", "Mean number of other models' lanes that were active.",

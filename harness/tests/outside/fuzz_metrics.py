@@ -6,6 +6,7 @@ import math
 import statistics
 from fractions import Fraction
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +58,29 @@ def test_interval_is_the_narrowest_that_covers_95_percent(n: int) -> None:
     assert (found["ci_low"], found["ci_high"]) == (low, high)
     assert coverage(low, high) >= Fraction(95, 100)
     assert coverage(low + 1, high - 1) < Fraction(95, 100)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=60), st.sampled_from((1, 2, 3)))
+def test_quartiles_are_numpys(values: list[float], quarter: int) -> None:
+    found = metrics.quartile(sorted(values), quarter)
+    assert math.isclose(found, np.quantile(values, quarter / 4), rel_tol=1e-9, abs_tol=1e-30)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=12, max_size=40))
+def test_drift_is_theil_and_sens_line(values: list[int]) -> None:
+    i, j = np.triu_indices(len(values), 1)
+    rates = np.array(values, float)
+    slope = np.median((rates[j] - rates[i]) / (j - i))
+    start = np.median(rates - slope * np.arange(len(values)))
+    found = metrics.drift_ratio(values)
+    if start > 0:
+        expected = max(0.0, 1 + slope * (len(values) - 1) / start)
+        assert math.isclose(found or 0.0, expected, rel_tol=1e-5, abs_tol=1e-9)
+    else:
+        assert found is None
+
+
+@given(st.floats(0.5, 2), st.lists(st.integers(900, 1100), min_size=12, max_size=40))
+def test_drift_does_not_depend_on_the_unit(factor: float, values: list[int]) -> None:
+    one, other = metrics.drift_ratio(values), metrics.drift_ratio([v * factor for v in values])
+    assert one is not None and other is not None and math.isclose(one, other, rel_tol=1e-5)
