@@ -37,12 +37,13 @@ from typing import Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
-from core import names, release, result_tables
+from core import metrics, names, release, result_tables
 from core.errors import HarnessError
 from core.records import Response
 from core.text import (
     Parser,
     command,
+    format_number,
     print_error,
     print_safe,
     print_text,
@@ -50,10 +51,11 @@ from core.text import (
     readable,
     terminal_width,
 )
+from run import display
 
 MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
-FIRST_CHARACTERS, LAST_CHARACTERS = 110, 40      # of an answer, printed by --answers
+FIRST_CHARACTERS, LAST_CHARACTERS = 80, 30       # of an answer, printed by --answers
 
 
 # --- many ----------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def require_own_harness(repository: submission_files.Repository, args: argparse.
 
 # --- answers -------------------------------------------------------------------------------------
 def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
-    """--answers: two lines per call: how the call went, and both ends of its answer, in any
+    """--answers: a line per call: its tokens or error, and both ends of its answer, in any
     script, with what is not printable escaped. Raises HarnessError."""
     lines = []
     for submission in submission_files.of_paths(paths, report):
@@ -141,8 +143,10 @@ def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
                  if event["event"] == "call_finished"]
         lines.append(f"{printable(submission.path, 1000)}: {len(calls)} calls")
         for number, call in enumerate(calls, 1):
-            lines += [result_tables.call_line(number, len(calls), call),
-                      f"    {_ends(call['response'])}"]
+            head = result_tables.call_line(number, len(calls), call) if call["error"] else (
+                f"{number}/{len(calls)}  {call['phase']}  {printable(call['question_id'])}  "
+                f"{format_number(metrics.call_metrics(call)['output_tokens'])} tokens")
+            lines.append(f"{head}  {_ends(call['response'])}")
     return lines
 
 
@@ -217,6 +221,8 @@ def next_lines(paths: Sequence[str]) -> list[str]:
     search = [] if os.name == "nt" else ["git diff --cached | "
                                          + command("check_submission", "--privacy", "-")]
     tags = " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
+    if lines and not os.access(release.HERE.parent / "submissions", os.W_OK):
+        lines.insert(0, display.copy_command())
     return ["", "Next, at the top of the clone:", *(f"  {line}" for line in (
         *lines, "git switch -c " + places[0].rpartition("/")[2], f"git add {' '.join(places)}",
         *search, "git status --short",

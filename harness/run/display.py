@@ -210,15 +210,18 @@ def write_note(options: cli.Options) -> list[str]:
 
 def _where_to_write(folder: str) -> str:
     """What to do if a folder does not belong to this user."""
-    if not os.path.abspath(folder).startswith(os.path.join(CLONE, "")):
-        return "pass another folder to --out-dir"
+    return "copy this clone and work in the copy: " + copy_command() if os.path.abspath(
+        folder).startswith(os.path.join(CLONE, "")) else "pass another folder to --out-dir"
+
+
+def copy_command() -> str:
+    """The command that copies this clone to a folder of the user's own, and changes to the copy."""
     home = os.path.expanduser("~")
     copy = os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(),
                         os.path.basename(CLONE) + "-copy")
     clone, copy = (f"'{path}'" if os.name == "nt" else shlex.quote(path) for path in (CLONE, copy))
-    return "copy this clone and work in the copy: " + (
-        f"Copy-Item -Recurse {clone} {copy}; cd {copy}" if os.name == "nt" else
-        f"cp -R {clone} {copy} && chmod -R u+w {copy} && cd {copy}")
+    return (f"Copy-Item -Recurse {clone} {copy}; cd {copy}" if os.name == "nt" else
+            f"cp -R {clone} {copy} && chmod -R u+w {copy} && cd {copy}")
 
 
 # --- counting ------------------------------------------------------------------------------------
