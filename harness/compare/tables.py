@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from compare import entries, history, ranking, wanted
+from compare import entries, history, ranking, shown, wanted
 from core import metric_definitions
 from core import text as texts
 
@@ -32,6 +32,19 @@ class Read(NamedTuple):
 def plain(text: str) -> str:
     """texts.printable with a cache, because most texts of a table occur in many rows."""
     return texts.printable(text)
+
+
+def model_name(row: ranking.Row) -> str:
+    """`Llama 3.1 8B`, as the page shows it, in ASCII."""
+    return plain(shown.model_title(row.block) if row.model == row.block else row.model)
+
+
+def machine_name(row: ranking.Row) -> str:
+    """`2 x RTX 3090 24 GB`, as the page shows it, in ASCII."""
+    runs = [*row.runs, *(one.run for one in row.left_out)]
+    title = shown.machine_title(row.group, sorted({
+        run.device.system for run in runs if run.device.system}))
+    return plain(title.replace("\u00d7", "x"))
 
 
 def rank_text(place: ranking.Place) -> str:
@@ -77,13 +90,13 @@ def shown_blocks(blocks: Iterable[Block]) -> list[Block]:
 
 
 def heading(block: Block) -> str:
-    """`qwen-2.5-7b instruct, 4-bit`."""
-    return f"{plain(block[0].row.model)}, {block[0].row.bits_class}"
+    """`Qwen 2.5 7B, 4-bit`."""
+    return f"{model_name(block[0].row)}, {block[0].row.bits_class}"
 
 
 def headline_cells(places: Block) -> list[tuple[str, ...]]:
     """Cells in the order of TITLES; a row that is not ranked shows its newest run."""
-    return [(rank_text(place), plain(place.row.group), _quants(place.row),
+    return [(rank_text(place), machine_name(place.row), _quants(place.row),
              *(_number(place.row, name, factor, decimals)
                for _, _, name, factor, decimals in NUMBERS),
              f"{len(runs)}/{len({run.handle for run in runs})}")
@@ -106,8 +119,8 @@ def _number(row: ranking.Row, name: str, factor: float, decimals: int) -> str:
 
 def headline_text(blocks: Iterable[Block], read: Read, width: int) -> str:
     """One table per model and bits class, the legend, and what is not ranked."""
-    shown = shown_blocks(blocks)
-    cells = headline_cells([place for block in shown for place in block])
+    kept = shown_blocks(blocks)
+    cells = headline_cells([place for block in kept for place in block])
     used = [max(map(len, column)) for column in zip(*TITLES, *cells)]
     room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
     cells = [(row[0] if row[0].endswith("=") else f"{row[0]} ",
@@ -115,20 +128,21 @@ def headline_text(blocks: Iterable[Block], read: Read, width: int) -> str:
     lines = texts.align_columns([*TITLES, *cells], RIGHT)
     titles, rows = lines[:len(TITLES)], iter(lines[len(TITLES):])
     out = []
-    for block in shown:
+    for block in kept:
         out += [heading(block), *titles]
         for place in block:
             out.append(next(rows))
             if place.rank is None:
                 out.append(f"    not ranked: {why_not(place.row)}")
         out.append("")
-    out += [] if shown else [_no_row(), ""]
-    out += [f"{found_text(read)}. {left_out_text(shown, read)}", *LEGEND]
+    out += [] if kept else [_no_row(), ""]
+    out += [f"{found_text(read)}. {left_out_text(kept, read)}", *LEGEND]
     return texts.fit_lines("\n".join(out), width)
 
 
 def _shortened(text: str, room: int) -> str:
-    return text if len(text) <= room else text[:room - 3] + "..."
+    size = " " + " ".join(text.split(" ")[-2:])          # of the memory stays
+    return text if len(text) <= room else f"{text[:max(room - 3 - len(size), 0)]}...{size}"
 
 
 def _no_row() -> str:
@@ -152,14 +166,14 @@ def left_out_text(blocks: Iterable[Block], read: Read, safe: Callable[[str], str
 def markdown_text(blocks: Iterable[Block], read: Read) -> str:
     """A table per model and bits class, and the legend."""
     titles = [" ".join(parts).replace("/ ", "/").strip() for parts in zip(*TITLES)]
-    shown, parts = shown_blocks(blocks), []
-    for block in shown:
+    kept, parts = shown_blocks(blocks), []
+    for block in kept:
         rows = [[row[0], *map(texts.markdown_words, row[1:3]), *row[3:]]
                 for row in headline_cells([place for place in block if place.rank is not None])]
         if rows:
             parts.append(f"**{texts.markdown_words(heading(block))}**\n\n"
                          + texts.markdown_table(titles, rows, RIGHT))
-    left_out = left_out_text(shown, read, texts.markdown_words)
+    left_out = left_out_text(kept, read, texts.markdown_words)
     ends = [f"{found_text(read)}. {left_out}".strip(), *LEGEND] if parts else [_no_row()]
     return "\n".join([*parts, "\n\n".join(ends)])
 
@@ -187,7 +201,7 @@ def details_text(blocks: Sequence[Block], read: Read, width: int) -> str:
         table = texts.fit_table([title.replace("TTFT ms", f"TTFT {unit}") for title in COLUMNS],
                                 [phase_cells(*row) for row in zip(block, *numbers)],
                                 COLUMNS_RIGHT, width)
-        out += [f"{plain(block[0].row.model)}: {block[0].row.phase}", *table]
+        out += [f"{model_name(block[0].row)}: {block[0].row.phase}", *table]
         out += [f"not ranked: {count} row{'' if count == 1 else 's'}, {reason}"
                 for reason, count in Counter(why_not(place.row) for place in block
                                              if place.rank is None).items()]
@@ -213,8 +227,8 @@ def phase_cells(place: ranking.Place, *numbers: str) -> tuple[str, ...]:
 def _spread_texts(spreads: Sequence[Optional[entries.Spread]], factor: float) -> list[str]:
     known = [{key: None if end is None else end * factor for key, end in zip(
         ("median", "ci_low", "ci_high"), spread)} for spread in spreads if spread]
-    shown = iter(texts.interval_column(known))
-    return [next(shown) if spread else "" for spread in spreads]
+    cells = iter(texts.interval_column(known))
+    return [next(cells) if spread else "" for spread in spreads]
 
 
 # --- for programs --------------------------------------------------------------------------------

@@ -95,7 +95,8 @@ class Width(unittest.TestCase):
 
     def test_comparison(self) -> None:
         folders = sorted(map(str, SUBMISSIONS.glob("maintainers/*/run-*")))
-        for words in ((), ("--model", "no such model"), ("--vs", *folders[:2])):
+        for words in ((), ("--all-phases",), ("--history",), ("--wanted",),
+                      ("--model", "no such model"), ("--vs", *folders[:2])):
             self.check(compare_submissions.main, *words)
 
 
