@@ -100,8 +100,9 @@ def _busy_us(call: Any, span: tuple[int, int]) -> int:
     timing = call["timing"]
     if timing is None:
         return 0
-    is_whole = call["outcome"] == "ok" and timing["last_token_us"] is not None
-    end_us = timing["last_token_us"] if is_whole else timing["done_us"]
+    if call["outcome"] != "ok":
+        return span[1] - timing["started_us"]
+    end_us = timing["done_us"] if timing["last_token_us"] is None else timing["last_token_us"]
     return max(min(end_us or 0, span[1] - span[0]), 0)
 
 

@@ -23,7 +23,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from check import findings, ledger_order, parsing, submission_files
+from check import accounting, findings, ledger_order, parsing, submission_files
 from check.manifest import suites_of
 from core import files, ledger, release
 from engines import answers
@@ -95,6 +95,9 @@ def problems(folder: str) -> list[str]:
     if found is not None:
         ledger_order.walk(manifest, found.events, found.seals, suites_of(manifest), notes)
         ledger_order.clocks(manifest, found.events, time.time(), notes)
+        for code, what, line in accounting.problems(manifest, found.events, {"cells": []}):
+            if findings.CODES[code].severity == findings.ERROR:    # others say that it was busy
+                notes.add(code, what, line)
     return [f"{one.code}: line {one.line}: {one.what}" for one in report.findings()]
 
 
