@@ -101,7 +101,7 @@ def _busy_us(call: Any, span: tuple[int, int]) -> int:
     if timing is None:
         return 0
     if call["outcome"] != "ok":
-        return span[1] - timing["started_us"]
+        return int(span[1] - timing["started_us"])
     end_us = timing["done_us"] if timing["last_token_us"] is None else timing["last_token_us"]
     return max(min(end_us or 0, span[1] - span[0]), 0)
 

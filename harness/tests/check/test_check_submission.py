@@ -795,11 +795,11 @@ class Times(unittest.TestCase):
 
     def test_calls_that_stall_until_their_timeout_leave_no_time_unexplained(self):
         made = make()
-        for call in calls_of(made, "5q"):
+        for call in calls_of(made, "frozen"):
             call["outcome"] = "timeout"
             call["timing"].update(done_us=1000, last_token_us=1000)
         found = list(accounting.problems(made.manifest, made.events, {"cells": []}))
-        self.assertEqual([what for _, what, _ in found if what.startswith("5q")], [])
+        self.assertEqual([what for _, what, _ in found if what.startswith("frozen")], [])
 
     def test_the_time_of_a_check_grows_with_the_size_of_its_input_only(self):
         searches = {
