@@ -34,6 +34,7 @@ if sys.version_info < (3, 9):      # before any code that an older Python cannot
 
 import argparse
 import functools
+import gc
 import json
 import os
 import stat
@@ -345,4 +346,5 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()                  # it only costs time: what is read is kept to the end
     raise SystemExit(main())
