@@ -39,7 +39,7 @@ def svg(blocks: Sequence[tables.Block], colours: Colours) -> str:
     chosen = _chosen(blocks)
     places = [place for block in chosen for place in block]
     largest = max((value for place in places for value in _values(place.row)), default=1.0)
-    details = dict(zip(map(id, places), tables.headline_cells(places)))
+    details = dict(zip(map(id, places), tables.headline_cells(places, tables.NUMBERS)))
     y, parts = TITLE_HEIGHT, [
         _text(MARGIN, 26, "How fast models write on these machines, in tokens per second", 17,
               colours.text, bold=True)]

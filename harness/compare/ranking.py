@@ -269,7 +269,7 @@ TEXTS: dict[str, Callable[[Row], Any]] = {
 }
 SHORT = {"decode": "decode_tokens_per_s", "prefill": "prefill_tokens_per_s", "ttft": "ttft_ms",
          "tpot": "tpot_ms", "lanes": "output_token_throughput_tokens_per_s",
-         "speedup": "speedup_ratio"}
+         "speedup": "speedup_ratio", "energy": "joules_per_output_token", "load": "load_s"}
 SORTS = (*SHORT, *TEXTS)
 
 

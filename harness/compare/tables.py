@@ -70,9 +70,10 @@ NUMBERS = (("writes", "tok/s", "decode_tokens_per_s", 1.0, 1),
            ("reads", "tok/s", "prefill_tokens_per_s", 1.0, 0),
            ("first", "word s", "long_ttft_ms", 0.001, 2),
            ("4 at", "once", "output_token_throughput_tokens_per_s", 1.0, 1))
-TITLES = (("#", "machine", "quant", *(number[0] for number in NUMBERS), "runs/"),
-          ("", "", "", *(number[1] for number in NUMBERS), "owners"))
-RIGHT = (0, 3, 4, 5, 6, 7)
+# Shown where at least one row has it.
+RARE = (("J per", "token", "joules_per_output_token", 1.0, 2),
+        ("card", "GiB", "peak_card_bytes", 1 / 1024 ** 3, 1))
+Number = tuple[str, str, str, float, int]
 NARROWEST_MACHINE = 12
 LEGEND = (
     "writes: output tokens per second. reads: prompt tokens per second. first word: seconds until "
@@ -94,11 +95,28 @@ def heading(block: Block) -> str:
     return f"{model_name(block[0].row)}, {block[0].row.bits_class}"
 
 
-def headline_cells(places: Block) -> list[tuple[str, ...]]:
-    """Cells in the order of TITLES; a row that is not ranked shows its newest run."""
+def numbers_of(blocks: Iterable[Block]) -> tuple[Number, ...]:
+    """NUMBERS, and those of RARE that a row has."""
+    known = {name for block in blocks for place in block for name in place.row.numbers}
+    return (*NUMBERS, *(number for number in RARE if number[2] in known))
+
+
+def titles_of(numbers: Sequence[Number]) -> list[tuple[str, ...]]:
+    """The heading in two lines."""
+    return [("#", "machine", "quant", *(number[0] for number in numbers), "runs/"),
+            ("", "", "", *(number[1] for number in numbers), "owners")]
+
+
+def right_of(numbers: Sequence[Number]) -> tuple[int, ...]:
+    """Columns that are aligned to the right."""
+    return (0, *range(3, 4 + len(numbers)))
+
+
+def headline_cells(places: Block, numbers: Sequence[Number]) -> list[tuple[str, ...]]:
+    """Cells in the order of the titles; a row that is not ranked shows its newest run."""
     return [(rank_text(place), machine_name(place.row), _quants(place.row),
              *(_number(place.row, name, factor, decimals)
-               for _, _, name, factor, decimals in NUMBERS),
+               for _, _, name, factor, decimals in numbers),
              f"{len(runs)}/{len({run.handle for run in runs})}")
             for place in places
             for runs in [place.row.runs or [one.run for one in place.row.left_out]]]
@@ -120,13 +138,15 @@ def _number(row: ranking.Row, name: str, factor: float, decimals: int) -> str:
 def headline_text(blocks: Iterable[Block], read: Read, width: int) -> str:
     """One table per model and bits class, the legend, and what is not ranked."""
     kept = shown_blocks(blocks)
-    cells = headline_cells([place for block in kept for place in block])
-    used = [max(map(len, column)) for column in zip(*TITLES, *cells)]
+    numbers = numbers_of(kept)
+    head = titles_of(numbers)
+    cells = headline_cells([place for block in kept for place in block], numbers)
+    used = [max(map(len, column)) for column in zip(*head, *cells)]
     room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
     cells = [(row[0] if row[0].endswith("=") else f"{row[0]} ",
               _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in cells]
-    lines = texts.align_columns([*TITLES, *cells], RIGHT)
-    titles, rows = lines[:len(TITLES)], iter(lines[len(TITLES):])
+    lines = texts.align_columns([*head, *cells], right_of(numbers))
+    titles, rows = lines[:len(head)], iter(lines[len(head):])
     out = []
     for block in kept:
         out += [heading(block), *titles]
@@ -165,14 +185,16 @@ def left_out_text(blocks: Iterable[Block], read: Read, safe: Callable[[str], str
 
 def markdown_text(blocks: Iterable[Block], read: Read) -> str:
     """A table per model and bits class, and the legend."""
-    titles = [" ".join(parts).replace("/ ", "/").strip() for parts in zip(*TITLES)]
     kept, parts = shown_blocks(blocks), []
+    numbers = numbers_of(kept)
+    titles = [" ".join(words).replace("/ ", "/").strip() for words in zip(*titles_of(numbers))]
     for block in kept:
         rows = [[row[0], *map(texts.markdown_words, row[1:3]), *row[3:]]
-                for row in headline_cells([place for place in block if place.rank is not None])]
+                for row in headline_cells([place for place in block if place.rank is not None],
+                                          numbers)]
         if rows:
             parts.append(f"**{texts.markdown_words(heading(block))}**\n\n"
-                         + texts.markdown_table(titles, rows, RIGHT))
+                         + texts.markdown_table(titles, rows, right_of(numbers)))
     left_out = left_out_text(kept, read, texts.markdown_words)
     ends = [f"{found_text(read)}. {left_out}".strip(), *LEGEND] if parts else [_no_row()]
     return "\n".join([*parts, "\n\n".join(ends)])

@@ -97,13 +97,19 @@ def _headline_rows(one: Headline) -> Iterator[tuple[str, str]]:
         yield f"{lanes['lanes_count']} at once", f"**{rate} tok/s**{gain}"
     if energy and energy["joules_per_output_token"]:
         yield (f"energy of the {energy['scope']}", f"**{energy['joules_per_output_token']:.2f} J** "
-               f"per token, {energy['mean_power_w'] or 0:.0f} W")
+               f"per token, {energy['mean_power_w'] or 0:.0f} W "
+               f"(\u00b1{energy['error_ratio'] or 0:.1%} from {energy['samples_count']} samples)")
     if memory and (memory["peak_card_bytes"] or memory["peak_process_bytes"]):
         yield "memory at most", ", ".join(
             f"**{size_text(size)}** {where}" for size, where in (
                 (memory["peak_card_bytes"], "on cards"),
                 (memory["peak_process_bytes"], "of the server process")) if size)
     yield from _row("load", f"**{time_text(one['load_s'] * 1000)}**" if one["load_s"] else None)
+    accepted, reads = one["draft_acceptance_ratio"], one["server_prefill_tokens_per_s"]
+    yield from _row("drafts accepted", f"**{accepted:.0%}**" if accepted is not None else None)
+    own = [f"{name} {number_column([rate])[0]} tok/s" for name, rate in (
+        ("writes", one["server_decode_tokens_per_s"]), ("reads", reads)) if rate]
+    yield from _row("the server's own rates, of whole answers and without HTTP", ", ".join(own))
     if one["checks_count"]:
         yield "answers in the asked format", f"{one['checks_passed']} of {one['checks_count']}"
 

@@ -24,7 +24,7 @@ from core import ledger, metrics, run_summary
 from core.text import printable
 from tests import made_submissions
 from tests.compare.test_ranking import cell, documents, known, set_at
-from tests.made_submissions import DESKTOP, MAC, Spec
+from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 
 Json = dict[str, Any]
 HOSTILE = "</script><img src=x onerror=alert(1)>|`@me`\u202e\x1b[31m=1+1"
@@ -105,6 +105,30 @@ class Table(Case):
             ("1", ["400.0", "-", "-", "-", "1/1"]), ("2", ["105.0", "-", "16.36", "-", "2/2"])])
         self.assertEqual({"Q8_0" in line for line in lines[3:5]}, {True})
         self.assertIn("3 submissions.", out)
+
+    def test_energy_and_memory_have_columns_where_a_row_has_them(self) -> None:
+        self.put_headlines()
+        made = documents(cell(decode=90.0), run=9, probed=DESKTOP)
+        made[1]["headlines"][0].update({
+            "energy": {"joules_per_output_token": 1.256}, "memory": {"peak_card_bytes": 5 * GIB}})
+        self.put(*made)
+        for words in ((), ("--markdown",)):
+            _, out, _ = run_program(self.root, *words, columns=100)
+            self.assertRegex(out, r"1\.26\W+5\.0")
+        _, out, _ = run_program(self.root, "--sort", "energy", columns=100)
+        self.assertIn("J per", out)
+
+    def test_history_and_wanted_are_printed_and_in_json(self) -> None:
+        self.put_headlines()
+        newer = documents(cell(decode=50.0), run=11)
+        newer[1]["runtime"]["version"] = known("b9999")
+        self.put(*newer)
+        self.assertIn("slower", run_program(self.root, "--history")[1])
+        self.assertIn("7-9 B", run_program(self.root, "--wanted")[1])
+        found = json.loads(run_program(self.root, "--json")[1])
+        self.assertEqual([one["version"] for one in found["history"][0]["versions"]],
+                         ["6800", "9999"])
+        self.assertIn("7-9 B", found["wanted"][0]["wanted"])
 
     def test_left_out_runs_are_named_with_their_reasons(self) -> None:
         self.put_headlines()

@@ -181,6 +181,23 @@ class Page(unittest.TestCase):
             self.events = ledger_of(self.manifest, calls)
             self.assertIn(f"\n\n{expected}", self.render().partition("## Results")[0])
 
+    def test_what_a_model_needed_and_the_servers_own_rates(self) -> None:
+        document = self.build({})
+        document["headlines"][0].update({
+            "energy": {"joules_per_output_token": 1.25, "mean_power_w": 61.7, "scope": "cards",
+                       "samples_count": 40, "error_ratio": 0.021},
+            "memory": {"peak_card_bytes": 6 << 30, "peak_process_bytes": None,
+                       "peak_swap_bytes": 0},
+            "draft_acceptance_ratio": 0.714, "load_s": 6.2, "server_decode_tokens_per_s": 52.2,
+            "server_prefill_tokens_per_s": 1803.0})
+        page = run_md.render_run_md(self.manifest, document, self.hardware, {}, self.events)
+        for text in ("energy of the cards | **1.25 J** per token, 62 W "
+                     "(\u00b12.1% from 40 samples)",
+                     "**6 GiB** on cards", "drafts accepted | **71%**", "load | **6.20 s**",
+                     "writes 52.2 tok/s, reads 1803 tok/s"):
+            with self.subTest(text):
+                self.assertIn(text, page)
+
     def test_head_has_corrected_values(self) -> None:
         page = run_md.render_run_md(self.manifest, self.build({"runtime.version": "b11549"}),
                                     self.hardware, {}, self.events)

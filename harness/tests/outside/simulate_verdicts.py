@@ -23,7 +23,7 @@ LANES_FACTOR = 1.5            # throughput of lanes varies more: 4.5 % where one
 def phases(rng: random.Random, runs: int, sigma: float, ratio: float) -> list[two_runs.Phase]:
     """Two sides of simulated runs; side B is faster by `ratio`."""
     shifts = [[rng.gauss(0, sigma) for _ in range(runs)] for _ in "AB"]
-    identities = [[two_runs.Run({}, [], {"run_flags": []}) for _ in range(runs)] for _ in "AB"]
+    identities = [[two_runs.Run({}, [], {"run_flags": []}, {}) for _ in range(runs)] for _ in "AB"]
     found = []
     for name, count in QUESTIONS.items():
         sides: list[list[Any]] = [[], []]
