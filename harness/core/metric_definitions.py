@@ -255,7 +255,8 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "Set the server's context to at least the requested size and run the phase again.", True),
     Flag("cached_prefill", "Part of a prompt came from the server's prompt cache, so TTFT and "
          "prefill rate look better than they are.",
-         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append this is expected.",
+         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append, nothing: a growing "
+         "conversation sends its earlier turns again, and servers keep them.",
          True),
     Flag("client_bound",
          "This client was too slow for the server, so some medians include the client's own delay. "
