@@ -20,7 +20,7 @@ INSTRUCTION_SETS = {                  # the kernel's flag: our name
 # MIDR_EL1's implementers, and the parts that matter: lscpu is missing on Alpine and Android.
 ARM_VENDORS = {0x41: "ARM", 0x42: "Broadcom", 0x43: "Cavium", 0x46: "Fujitsu", 0x48: "HiSilicon",
                0x4e: "NVIDIA", 0x50: "APM", 0x51: "Qualcomm", 0x53: "Samsung", 0x61: "Apple",
-               0xc0: "Ampere"}
+               0x6d: "Microsoft", 0x70: "Phytium", 0xc0: "Ampere"}
 ARM_PARTS = {(0x41, int(part, 16)): name for part, _, name in (row.partition(" ") for row in (
     "d03 Cortex-A53", "d04 Cortex-A35", "d05 Cortex-A55", "d07 Cortex-A57", "d08 Cortex-A72",
     "d09 Cortex-A73", "d0a Cortex-A75", "d0b Cortex-A76", "d0c Neoverse-N1", "d0d Cortex-A77",
@@ -30,7 +30,9 @@ ARM_PARTS = {(0x41, int(part, 16)): name for part, _, name in (row.partition(" "
     "d82 Cortex-X4", "d83 Neoverse-V3AE", "d84 Neoverse-V3", "d85 Cortex-X925",
     "d87 Cortex-A725", "d8e Neoverse-N3"))}
 ARM_PARTS.update({(0x51, 0x001): "Oryon", (0x4e, 0x004): "Carmel", (0xc0, 0xac3): "Ampere-1",
-                  (0xc0, 0xac4): "Ampere-1a"})
+                  (0xc0, 0xac4): "Ampere-1a", (0x46, 0x001): "A64FX", (0x48, 0xd01): "TaiShan-v110",
+                  (0x48, 0xd02): "TaiShan-v120", (0x6d, 0xd49): "Azure-Cobalt-100",
+                  (0x70, 0x662): "FTC662", (0x70, 0x663): "FTC663", (0x70, 0x862): "FTC862"})
 CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp",
                "soc_thermal", "soc-thermal", "cpu", "CPU-therm")
 # Words of distributions in a kernel release. The suffix of a private build may be the name of a
@@ -159,18 +161,20 @@ def parse_cpuinfo(text: Optional[str]) -> dict[str, Any]:
     """
     lines = [(name.strip(), value.strip()) for name, _, value in (
         line.partition(":") for line in (text or "").splitlines()) if value]
-    names = dict(reversed(lines))
+    names = {name.lower(): value for name, value in reversed(lines)}     # LoongArch: "Model Name"
     values: dict[str, list[int]] = {name: [
         int(value, 16) for key, value in lines
         if key == f"CPU {name}" and re.fullmatch(r"0x[0-9a-f]{1,4}", value)]
         for name in ("implementer", "part")}
     parts = dict.fromkeys(zip(values["implementer"], values["part"]))
     models = [ARM_PARTS.get(part) for part in parts]
-    return {"model_name": system.clean(names.get("model name")) or (
+    # RISC-V and POWER have names of their own for it; elsewhere "cpu" does not occur.
+    named = (system.clean(names.get(name)) for name in ("model name", "uarch", "cpu"))
+    return {"model_name": next(filter(None, named), None) or (
                 " + ".join(map(str, models)) if models and all(models) else None),
             "vendor": system.clean(names.get("vendor_id")) or next(
                 (ARM_VENDORS.get(implementer) for implementer, _ in parts), None),
-            "flags": (names.get("flags") or names.get("Features") or "").split(),
+            "flags": (names.get("flags") or names.get("features") or "").split(),
             "threads_count": sum(name == "processor" for name, _ in lines) or None}
 
 
@@ -296,7 +300,7 @@ def cpu(machine: system.Machine) -> dict[str, Any]:
     """Section "cpu"."""
     text = machine.read("/proc/cpuinfo")
     info, cores = parse_cpuinfo(text), cores_by_cpu(machine)
-    if "model name" not in (text or ""):
+    if "model name" not in (text or "").lower():
         info.update(parse_lscpu(machine.run(["lscpu"])))
     if info["threads_count"] and len(cores) > info["threads_count"]:
         # In an LXC container, sysfs shows the host's CPUs and /proc/cpuinfo those it may use.

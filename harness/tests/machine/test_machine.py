@@ -240,6 +240,30 @@ class Parts(unittest.TestCase):
                  "anna": None, "": None, None: None}
         self.assertEqual({text: linux.public_kernel_release(text) for text in cases}, cases)
 
+    def test_processors_of_other_architectures_are_named(self) -> None:
+        arm = "processor\t: 0\nCPU implementer\t: {}\nCPU part\t: {}\n"
+        for text, model, vendor in (        # from public reports
+                ("processor\t: 0\nCPU Family\t: Loongson-64bit\nModel Name\t: Loongson-3A6000\n",
+                 "Loongson-3A6000", None),
+                ("processor\t: 0\nhart\t: 2\nisa\t: rv64imafdc\nuarch\t: sifive,u74-mc\n",
+                 "sifive,u74-mc", None),
+                ("processor\t: 0\nmodel name\t: Spacemit(R) X60\nuarch\t: spacemit,x60\n",
+                 "Spacemit(R) X60", None),
+                ("processor\t: 0\ncpu\t\t: POWER9, altivec supported\nclock\t\t: 3800MHz\n",
+                 "POWER9, altivec supported", None),
+                (arm.format("0x70", "0x662"), "FTC662", "Phytium"),
+                (arm.format("0x6d", "0xd49"), "Azure-Cobalt-100", "Microsoft"),
+                (arm.format("0x48", "0xd01"), "TaiShan-v110", "HiSilicon"),
+                (arm.format("0x46", "0x001"), "A64FX", "Fujitsu"),
+                (arm.format("0x41", "0xd0c"), "Neoverse-N1", "ARM"),
+                (arm.format("0x41", "0xfff"), None, "ARM")):
+            with self.subTest(text):
+                found = linux.parse_cpuinfo(text)
+                self.assertEqual((found["model_name"], found["vendor"], found["threads_count"]),
+                                 (model, vendor, 1))
+        self.assertEqual(linux.parse_lscpu("Vendor ID:   ARM\n  Model name:   -\n"),
+                         {"vendor": "ARM"})
+
     def test_number_reads_only_plain_numbers(self) -> None:
         cases = {"12": 12.0, " 24.61\n": 24.61, "-3": -3.0, "[N/A]": None, "": None, "nan": None,
                  "1e5": None, "12 W": None, "1,5": None, "٣": None, None: None}
