@@ -237,8 +237,9 @@ def rocm_names(machine: system.Machine, folders: Sequence[str]) -> dict[str, str
     """
     listed = _rocm(machine, "--showproductname")
     buses = _rocm(machine, "--showbus") if len(listed) > 1 else {}
-    series = {key: system.clean(card.get("Card series") or card.get("Card Series")) or ""
-              for key, card in listed.items()}
+    # Older versions give the chip, with the card's name in brackets.
+    series = {key: re.sub(r"^.*\[(AMD .+|Radeon .+|Instinct .+)\]$", r"\1", system.clean(
+        card.get("Card series") or card.get("Card Series")) or "") for key, card in listed.items()}
     models = {key: str(card.get("Card model") or card.get("Card Model")).lower()
               for key, card in listed.items()}
     found: dict[str, str] = {}
