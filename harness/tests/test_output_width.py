@@ -47,7 +47,7 @@ class Width(unittest.TestCase):
         """Compare with the same output on a terminal so wide that nothing is wrapped."""
         whole = words_of(shown(main, words, 10_000))
         self.assertGreater(len(whole), 5)
-        for columns in (80, 120):
+        for columns in (80, 120) if words == ("--help",) else (80,):
             text = shown(main, words, columns)
             with self.subTest(main.__module__, words=words[:3], columns=columns):
                 self.assertEqual([line for line in text.splitlines() if len(line) > columns], [])
