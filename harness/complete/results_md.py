@@ -23,7 +23,7 @@ from core.text import (
 )
 
 LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
-MAX_BARS = 24                 # of a phase, for a phone's width
+MAX_BARS = 20                 # of a phase, for a phone's width
 RESULTS_LEGEND = (
     "Medians of the answered calls; in brackets the exact 95 % confidence interval of the median "
     "across prompts. TTFT: time to the first token. Calls: answered/asked. Checks: answers with "
@@ -81,16 +81,19 @@ def headline_tables(document: Metadata) -> str:
         name = " ".join(filter(None, (code_span(one["model"]),
                                       code_span(str(quants[one["model"]] or "")))))
         parts += [markdown_table((name, ""), rows, (1,))] if rows else []
-    return "\n".join(parts).rstrip() or "No headline number was measured."
+    tokens = [one["long_prompt_tokens"] for one in document["headlines"]
+              if one["long_prompt_tokens"]]
+    note = "In brackets the 95 % confidence interval across prompts." + (
+        f" Long prompt: {max(tokens):,.0f} tokens." if tokens else "")
+    return "\n".join([*parts, note]) if parts else "No headline number was measured."
 
 
 def _headline_rows(one: Headline) -> Iterator[tuple[str, str]]:
-    tokens = f"{one['long_prompt_tokens']:,.0f}-token prompt" if one["long_prompt_tokens"] else ""
     lanes, energy, memory = one["lanes"], one["energy"], one["memory"]
     yield from _row("writes", _rate(one["decode_tokens_per_s"]))
-    yield from _row(f"reads, {tokens}", _rate(one["prefill_tokens_per_s"]))
+    yield from _row("reads", _rate(one["prefill_tokens_per_s"]))
     yield from _row("first word", _time(one["ttft_ms"]))
-    yield from _row(f"first word, {tokens}", _time(one["long_ttft_ms"]))
+    yield from _row("first word, long prompt", _time(one["long_ttft_ms"]))
     if lanes and lanes["output_token_throughput_tokens_per_s"]:
         gain = f", {lanes['speedup_ratio']:.2g} x of one" if lanes["speedup_ratio"] else ""
         rate = number_column([lanes["output_token_throughput_tokens_per_s"]])[0]
@@ -111,12 +114,12 @@ def _headline_rows(one: Headline) -> Iterator[tuple[str, str]]:
         ("writes", one["server_decode_tokens_per_s"]), ("reads", reads)) if rate]
     yield from _row("the server's own rates, of whole answers and without HTTP", ", ".join(own))
     if one["checks_count"]:
-        yield "answers in the asked format", f"{one['checks_passed']} of {one['checks_count']}"
+        yield "right format", f"{one['checks_passed']} of {one['checks_count']}"
 
 
 def _row(name: str, value: Optional[str]) -> Iterator[tuple[str, str]]:
     if value:
-        yield name.rstrip(", "), value
+        yield name, value
 
 
 def _rate(summary: Optional[Summary]) -> Optional[str]:
@@ -148,14 +151,14 @@ def picture(document: Metadata, events: Sequence[LedgerLine]) -> str:
         return ""
     cells = [cell for cell in document["cells"] if (cell["model"], cell["phase"]) in rates]
     medians = number_column(cell["metrics"]["decode_tokens_per_s"]["median"] for cell in cells)
-    lines, model = [], None
+    lines, model, size = [], None, max(len(phase) for _, phase in rates)
     for cell, median in zip(cells, medians):
         if cell["model"] != model and len(document["models"]) > 1:
             model = cell["model"]
             lines.append(code_span(model).strip("`"))
         bars = _bars(rates[cell["model"], cell["phase"]], largest)
-        lines.append(f"{cell['phase']:<14} {bars:<{MAX_BARS}} {median:>7}")
-    title = f"tok/s of each call, from 0 to {number_column([largest])[0]}"
+        lines.append(f"{cell['phase']:<{size}} {median:>5} {bars}")
+    title = f"tok/s, each call, 0 to {number_column([largest])[0]}"
     title += "; x: no rate" * any(None in every for every in rates.values())
     return "\n".join(["```text", title, *lines, "```"])
 

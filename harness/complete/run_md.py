@@ -315,7 +315,7 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
         f"# {models} on {_code(manifest['device_tag'])}",
         results_md.verdict(manifest, document), _summary(manifest, document, hardware),
         results_md.headline_tables(document), results_md.picture(document, events),
-        f"## Results\n\n{results_md.phase_tables(document)}",
+        _folded("Results by phase", results_md.phase_tables(document)),
         f"## Flags\n\n{_list(results_md.flag_lines(document))}",
         f"## Deviations\n\nComputed:\n\n{_list(deviations(manifest, document, events))}\n\n"
         f"From the contributor:\n\n{own['deviations']}",

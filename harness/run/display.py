@@ -360,7 +360,7 @@ def live_line(width: int, done: int, total: int, cell_ids: Sequence[str], reads_
 
     reads_per_s: of all lanes, mostly one token each; spent_us: durations of the calls so far.
     """
-    what = printable(", ".join(":".join(i.split(":")[-2:]) for i in cell_ids), max(width - 62, 20))
+    what = printable(", ".join(":".join(i.split(":")[-2:]) for i in cell_ids), max(width - 57, 20))
     left_s = sum(spent_us) / 1e6 / max(len(spent_us), 1) * max(total - done, 0)
     left = f"  about {duration(left_s)} left" if len(spent_us) > 2 else ""
     return f"{_bar(done, total)}  {what}  {reads_per_s:.0f} tok/s{left}"

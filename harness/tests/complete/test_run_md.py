@@ -179,7 +179,7 @@ class Page(unittest.TestCase):
                 ({"synthetic": True}, hello_and_5q(), "**Not ranked**: synthetic, ")):
             self.manifest = {**manifest_of(("5q",), synthetic=False), **changes}
             self.events = ledger_of(self.manifest, calls)
-            self.assertIn(f"\n\n{expected}", self.render().partition("## Results")[0])
+            self.assertIn(f"\n\n{expected}", self.render().partition("<details>")[0])
 
     def test_what_a_model_needed_and_the_servers_own_rates(self) -> None:
         document = self.build({})
@@ -201,15 +201,15 @@ class Page(unittest.TestCase):
     def test_head_has_corrected_values(self) -> None:
         page = run_md.render_run_md(self.manifest, self.build({"runtime.version": "b11549"}),
                                     self.hardware, {}, self.events)
-        head = page.partition("## Results")[0]
+        head = page.partition("<details>")[0]
         self.assertIn("`Ollama` `b11549`", head)
         self.assertNotIn("0.12.6", head)
 
     def test_picture_has_a_bar_per_call(self) -> None:
         self.events = ledger_of(self.manifest, hello_and_5q(answer(gap_us=40_000),
                                                             Call(1, [], "", "timeout")))
-        self.assertRegex(self.render(), r"```text\ntok/s of each call, .*; x: no rate\n"
-                         "5q +[\u2581-\u2588]x[\u2581-\u2588]{3} +40.0\n```")
+        self.assertRegex(self.render(), r"```text\ntok/s, each call, .*; x: no rate\n"
+                         "5q +40.0 [\u2581-\u2588]x[\u2581-\u2588]{3}\n```")
 
 
 if __name__ == "__main__":
