@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
@@ -64,6 +66,9 @@ class Outcome(NamedTuple):
     def document(self) -> Any:
         """Standard output as one JSON document."""
         return json.loads(self.out)
+
+
+posix_only = unittest.skipUnless(os.name == "posix", "Windows has no such signals, links or pipes")
 
 
 def run(*words: str, environment: Optional[dict[str, str]] = None) -> Outcome:

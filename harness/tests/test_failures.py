@@ -26,7 +26,7 @@ from core import suites
 from engines import answers, queries
 from run import discover, retries
 from run import reply as replies
-from tests import random_resumes
+from tests import random_resumes, runs
 from tests.scripted_endpoint import (
     ANSWER,
     CHAT,
@@ -887,7 +887,7 @@ class Interrupts(Failures):
             wait_for_connecting(child, endpoint.port, folder)
             self.assert_ends(child, folder)
 
-    @unittest.skipIf(os.name == "nt", "there a child gets no SIGINT")
+    @runs.posix_only
     def test_interrupt_does_not_wait_for_hanging_threads(self):
         class Mute(ScriptedEndpoint):
             """After the last question it takes connections and says nothing more."""

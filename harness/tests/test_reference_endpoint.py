@@ -381,7 +381,7 @@ class OneSlot(WithReference):
         self.assertGreaterEqual(b["sent_ns"][0] - b["start_ns"], 10 * MS)
         self.assertEqual((a["running"], b["running"]), (1, 1))
 
-    @unittest.skipUnless(os.name == "posix", "signals")
+    @runs.posix_only
     def test_one_of_two_simultaneous_requests_waits(self):
         last = self.reference.last()
         body = chat(stream=True, reference={"first_token_ms": 20, "gap_ms": 0, "tokens": 5})
@@ -616,7 +616,7 @@ class Process(unittest.TestCase):
         reference.process.stdin.close()
         self.assertEqual(reference.process.wait(LIMIT_S), 0)
 
-    @unittest.skipUnless(os.name == "posix", "signals")
+    @runs.posix_only
     def test_with_keep_it_exits_only_on_a_signal(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             reference = self.start("--keep")
@@ -625,7 +625,7 @@ class Process(unittest.TestCase):
             reference.process.send_signal(number)
             self.assertEqual(reference.process.wait(LIMIT_S), 0)
 
-    @unittest.skipUnless(os.name == "posix", "kill -9")
+    @runs.posix_only
     def test_it_exits_when_its_parent_is_killed(self):
         parent = subprocess.Popen(
             [sys.executable, "-c", "import subprocess, sys\n"

@@ -453,7 +453,7 @@ class OneProcess(Runs):
         running = runs.run("--quiet", "--wait", "0", self.folder)
         self.assertEqual((running.code, running.err), (5, ""))
         process.kill()
-        self.assertEqual(process.wait(), -signal.SIGKILL)
+        self.assertEqual(process.wait(), -signal.SIGKILL if os.name == "posix" else 1)
         self.assertEqual(self.run_it(url=endpoint.url).code, 0)
 
     def test_testing_the_lock_does_not_hold_it(self):
@@ -487,6 +487,7 @@ def wait_until(holds: Any) -> None:
         time.sleep(0.005)
 
 
+@runs.posix_only
 class Interrupted(Runs):
     """Ctrl-C and SIGTERM in the middle of calls, in this process: the endpoint sends them."""
 
@@ -584,6 +585,7 @@ class Background(Runs):
         with open(log, encoding="utf-8") as file:
             self.assertEqual(file.read().replace("127.0.0.1", "localhost"), followed.out)
 
+    @runs.posix_only
     def test_detached_run_has_its_own_session(self):
         with ScriptedEndpoint(ANSWER, (HANG,)) as endpoint:
             parent = runs.start("--target-url", endpoint.url, "--out-dir", self.out_dir,

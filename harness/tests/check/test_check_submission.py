@@ -42,7 +42,7 @@ from core import ledger, names, privacy, release, schema
 from core.errors import HarnessError
 from machine import inventory
 from run import state
-from tests import valid_run
+from tests import runs, valid_run
 from tests.valid_run import Spec, make
 
 SMALL = valid_run.SMALL
@@ -947,15 +947,18 @@ class Copies(unittest.TestCase):
 class HostileFiles(unittest.TestCase):
     """Odd files are findings, never crashes."""
 
+    @runs.posix_only
     def test_a_link_instead_of_a_file_is_refused(self):
         self.assertEqual(codes(check(make(), link)), ["file-not-regular"])
 
+    @runs.posix_only
     def test_a_named_pipe_is_not_opened(self):
         def pipe(folder):
             (folder / "run.jsonl").unlink()
             os.mkfifo(folder / "run.jsonl")
         self.assertEqual(codes(check(make(), pipe)), ["file-not-regular"])
 
+    @runs.posix_only
     def test_a_link_instead_of_a_folder_is_refused(self):
         with tempfile.TemporaryDirectory() as root:
             folder = Path(make().write(root))
@@ -1285,6 +1288,7 @@ class Privacy(unittest.TestCase):
             code, out, _ = self.grep(made.write(root))
             self.assertEqual((code, out.split(" ")[:2]), (0, ["warning", "hostname-published"]))
 
+    @runs.posix_only
     def test_links_are_not_followed_and_long_lines_are_searched_in_pieces(self):
         with tempfile.TemporaryDirectory() as root:
             (Path(root) / "link").symlink_to("/etc/hostname")

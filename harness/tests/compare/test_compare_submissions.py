@@ -22,7 +22,7 @@ from compare import page as pages
 from complete import run_md
 from core import ledger, metrics, run_summary
 from core.text import printable
-from tests import made_submissions
+from tests import made_submissions, runs
 from tests.compare.test_ranking import cell, documents, known, set_at
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 
@@ -341,6 +341,7 @@ class Reading(Case):
                 self.assertIn("left out ROOT/eve/mac-m1-8gb/run-", line)
                 self.assertTrue(any(one in line for one in reason.split("|")), line)
 
+    @runs.posix_only
     def test_links_and_pipes_are_not_opened(self) -> None:
         folder = self.put(*documents())
         path = os.path.join(folder, "hardware.json")
@@ -348,9 +349,8 @@ class Reading(Case):
         os.symlink(os.devnull, path)
         self.assertIn("hardware.json: is not a plain file", self.outcome()[1][0])
         os.unlink(path)
-        if hasattr(os, "mkfifo"):
-            os.mkfifo(path)
-            self.assertIn("hardware.json: is not a plain file", self.outcome()[1][0])
+        os.mkfifo(path)
+        self.assertIn("hardware.json: is not a plain file", self.outcome()[1][0])
 
     def test_oversized_document_is_not_read(self) -> None:
         self.put(*documents())
@@ -364,6 +364,7 @@ class Reading(Case):
         self.assertEqual((code, len(lines)), (1, 1))
         self.assertIn("the same run as", lines[0])
 
+    @runs.posix_only
     def test_linked_and_hidden_folders_are_skipped(self) -> None:
         folder = self.put(*documents())
         os.symlink(os.path.dirname(os.path.dirname(folder)), os.path.join(self.root, "again"))

@@ -252,6 +252,7 @@ class Manifests(Files):
 
 # --- what the runner writes ----------------------------------------------------------------------
 class EveryLine(unittest.TestCase):
+    @runs.posix_only
     def test_every_kind_of_line_is_written_and_valid(self):
         def interrupt(connection: Any):
             os.kill(os.getpid(), signal.SIGINT)
