@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import unittest
+import uuid
 from typing import Any, Optional
 
 from compare import entries, headline, ranking
+from tests import made_submissions
 from tests.compare.test_ranking import Json, cell, known, set_at, submission
-from tests.made_submissions import DESKTOP
+from tests.made_submissions import DESKTOP, Spec
 
 
 def run_of(decode: Optional[float], number: int = 0, flags: tuple[str, ...] = (),
@@ -47,6 +49,22 @@ class HeadlineRows(unittest.TestCase):
                           left_out.numbers["decode_tokens_per_s"]),
                          (busy.run_id, ("truncated",), 6.0))
         self.assertEqual([run.run_id for run in row.runs], [quiet.run_id])
+
+    def test_busy_run_beside_a_quiet_one_is_left_out_and_moves_no_number(self) -> None:
+        spec = Spec(phases="frozen,5q,20q", seed=1)
+        quiet = made_submissions.make(spec)
+        events = [{**event, "cpu_busy_ratio": 1.0, "other_cpu_busy_ratio": 0.9}
+                  if event["event"] == "host_sampled" else event
+                  for event in made_submissions.stretched(quiet.events, 12.0)]
+        busy = made_submissions.complete(
+            {**quiet.manifest, "run_id": str(uuid.UUID(int=2))},
+            [{**event, "run_id": str(uuid.UUID(int=2))} for event in events], spec.probed)
+        both = [entries.read_submission(made.manifest, made.metadata, made.hardware)
+                for made in (quiet, busy)]
+        [alone], [row] = headline.headline_rows(both[:1]), headline.headline_rows(both)
+        self.assertEqual(row.numbers, alone.numbers)
+        self.assertEqual([(one.run.run_id, one.reasons) for one in row.left_out],
+                         [(both[1].run_id, ("busy_host",))])
 
     def test_row_of_which_all_runs_are_left_out_has_no_number(self) -> None:
         [row] = headline.headline_rows([run_of(6.0, flags=("truncated",))])
