@@ -33,16 +33,23 @@ if sys.version_info < (3, 9):      # before any code that an older Python cannot
     sys.exit("compare_submissions needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import argparse
-import functools
 import gc
 import json
 import os
-import stat
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional
 
 from compare import entries, headline, history, ranking, tables, two_runs, wanted
+from compare.folders import (
+    DOCUMENTS,
+    MAX_DOCUMENT_BYTES,
+    Found,
+    corrected,
+    corrections_of,
+    read_all,
+    refuse_odd_file,
+)
 from compare.page import make_page
 from complete import run_md
 from core import corrections, files, ledger
@@ -51,90 +58,10 @@ from core.errors import HarnessError, StorageError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
-DOCUMENTS = ("manifest.json", "metadata.json", "hardware.json")
-MAX_DOCUMENT_BYTES = 8 * 1024 * 1024     # 20 models in 8 phases take 0.6 MiB
 MAX_LEDGER_BYTES = 512 * 1024 * 1024
 MAX_SECTION = 4000                       # characters of the contributor's texts on the page
 
 Json = dict[str, Any]
-
-
-# --- reading -------------------------------------------------------------------------------------
-class Found(NamedTuple):
-    """Submissions that were read, each with its folder, and the others as (path, reason)."""
-
-    submissions: list[tuple[entries.Submission, str]]
-    broken: list[tuple[str, str]]
-
-
-def read_all(paths: Iterable[str]) -> Found:
-    """Every submission below some folders, in order of their paths; raises HarnessError."""
-    found = Found([], [])
-    seen: dict[str, str] = {}
-    for folder in submission_folders(paths):
-        try:
-            submission = entries.read_submission(*corrected(folder))
-            if seen.setdefault(submission.run_id, folder) != folder:
-                raise entries.BrokenSubmission(f"the same run as {seen[submission.run_id]}")
-            found.submissions.append((submission, folder))
-        except entries.BrokenSubmission as error:
-            found.broken.append((folder, str(error)))
-    return found
-
-
-@functools.lru_cache(maxsize=64)
-def corrections_of(parent: str) -> corrections.Corrections:
-    """The corrections for runs in a folder; raises HarnessError."""
-    return corrections.near([parent])
-
-
-def corrected(folder: str) -> tuple[Json, Json, Json, tuple[str, ...]]:
-    """Manifest, metadata and hardware of a submission with corrected values, and why it is not to
-    be compared; raises BrokenSubmission and HarnessError."""
-    manifest, metadata, hardware = (read_document(folder, name) for name in DOCUMENTS)
-    run_id = str(manifest.get("run_id") if isinstance(manifest, dict) else None)
-    known = corrections_of(os.path.dirname(os.path.abspath(folder)))
-    corrections.apply(run_id, known, {"metadata": metadata, "hardware": hardware})
-    return manifest, metadata, hardware, corrections.reasons(run_id, known)
-
-
-def submission_folders(paths: Iterable[str]) -> Iterator[str]:
-    """Folders that hold a metadata.json, sorted; links to folders are not followed."""
-    for path in paths:
-        if not os.path.isdir(path):
-            raise HarnessError(f"{texts.printable(path)}: no such folder; pass the folder of a "
-                               "submission or one above it")
-        for folder, names, held in os.walk(path):
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            if "metadata.json" in held:
-                yield folder
-
-
-def read_document(folder: str, name: str) -> Any:
-    """A parsed document of a submission; raises BrokenSubmission."""
-    path = os.path.join(folder, name)
-    try:
-        refuse_odd_file(path, MAX_DOCUMENT_BYTES)
-        return json.loads(files.read(path), parse_constant=_no_constant)
-    except OSError as error:
-        raise entries.BrokenSubmission(f"{name}: {error.strerror or error}") from None
-    except RecursionError:
-        raise entries.BrokenSubmission(f"{name}: nested too deep") from None
-    except ValueError as error:
-        raise entries.BrokenSubmission(f"{name}: {error}") from None
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
-
-
-def refuse_odd_file(path: str, limit: int) -> None:
-    """Raise OSError for a path that is not a plain file of at most `limit` bytes."""
-    found = os.lstat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(0, "is not a plain file")
-    if found.st_size > limit:
-        raise OSError(0, f"is larger than {limit} bytes")
 
 
 # --- two runs ------------------------------------------------------------------------------------

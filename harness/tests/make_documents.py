@@ -19,10 +19,9 @@ from typing import Any, Callable
 HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
-import compare_submissions
 import run_benchmark
 from check import findings, submission_files
-from compare import headline, picture, ranking, tables
+from compare import folders, headline, picture, ranking, tables
 from core import answer_checks, ledger, metric_definitions, privacy, suites, text
 from core import schema as schemas
 from core.text import markdown_table
@@ -243,7 +242,7 @@ def made_tables() -> dict[str, str]:
 
 def made_pictures() -> dict[Path, str]:
     """The README's picture of all merged runs, by the path of its file for each colour scheme."""
-    found = compare_submissions.read_all([str(documents.ROOT / "submissions")])
+    found = folders.read_all([str(documents.ROOT / "submissions")])
     rows = headline.headline_rows([submission for submission, _ in found.submissions])
     blocks = tables.shown_blocks(ranking.ranked(rows))
     return {documents.HARNESS / "docs" / f"runs-{name}.svg": picture.svg(blocks, colours)

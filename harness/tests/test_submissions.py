@@ -22,7 +22,7 @@ from typing import Any
 import check_submission
 import compare_submissions
 import run_benchmark
-from compare import two_runs
+from compare import folders, two_runs
 from core import ledger
 from tests import made_submissions
 
@@ -42,8 +42,8 @@ def repeated() -> dict[str, list[str]]:
     """{key: folders, oldest first} of configurations that were run more than once."""
     found = collections.defaultdict(list)
     for folder in FOLDERS:
-        manifest = compare_submissions.read_document(folder, "manifest.json")
-        metadata = compare_submissions.read_document(folder, "metadata.json")
+        manifest = folders.read_document(folder, "manifest.json")
+        metadata = folders.read_document(folder, "metadata.json")
         key = (manifest["submitter_handle"], manifest["device_tag"], manifest["engine"]["name"],
                [phase["phase"] for phase in manifest["plan"]["phases"]],
                [(model["model"], model["quantization"]["value"]) for model in metadata["models"]])
@@ -92,17 +92,17 @@ class OneMachine(unittest.TestCase):
     """Runs of one machine with one server."""
 
     def test_runs_of_one_machine_have_no_verdict(self):
-        for folders in repeated().values():
-            for a, b in itertools.permutations(folders, 2):
+        for runs in repeated().values():
+            for a, b in itertools.permutations(runs, 2):
                 found = two_runs.compare_sides([read_run(a)], [read_run(b)])["verdicts"]
                 # One answer that never ends changes the throughput of all lanes.
                 self.assertEqual({row["verdict"] for row in found if row["quantity"] != "lanes"},
                                  {"cannot tell"}, (a, b))
 
     def test_all_runs_with_times_20_percent_longer_are_slower(self):
-        for folders in repeated().values():
-            found = two_runs.compare_sides([read_run(folder) for folder in folders],
-                                           [stretched(folder, 1.2) for folder in folders])
+        for runs in repeated().values():
+            found = two_runs.compare_sides([read_run(folder) for folder in runs],
+                                           [stretched(folder, 1.2) for folder in runs])
             self.assertEqual({row["quantity"]: row["verdict"] for row in found["verdicts"]
                               if row["quantity"] != "lanes"},
                              dict.fromkeys(("decode", "first token", "long prefill"), "slower"))

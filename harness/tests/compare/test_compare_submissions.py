@@ -17,7 +17,7 @@ from typing import Any, Optional
 from unittest import mock
 
 import compare_submissions
-from compare import headline, run_detail
+from compare import folders, headline, run_detail
 from compare import page as pages
 from complete import run_md
 from core import ledger, metrics, run_summary
@@ -59,7 +59,7 @@ class Case(unittest.TestCase):
             **made[0], "submitter_handle": made[1]["submitter_handle"],
             "device_tag": made[1]["device_tag"]})
         os.makedirs(folder)
-        for name, document in zip(compare_submissions.DOCUMENTS, made):
+        for name, document in zip(folders.DOCUMENTS, made):
             with open(os.path.join(folder, name), "w", encoding="ascii") as file:
                 json.dump(document, file)
         if lines is not None:
@@ -354,7 +354,7 @@ class Reading(Case):
 
     def test_oversized_document_is_not_read(self) -> None:
         self.put(*documents())
-        with mock.patch.object(compare_submissions, "MAX_DOCUMENT_BYTES", 100):
+        with mock.patch.object(folders, "MAX_DOCUMENT_BYTES", 100):
             self.assertIn("manifest.json: is larger than 100 bytes", self.outcome()[1][0])
 
     def test_copied_run_counts_once(self) -> None:
@@ -521,7 +521,7 @@ class PageFile(Case):
         self.put_runs()
         self.put_runs(1, 5, handle="bob", decode_ms_per_token=20)
         index = self.page().index
-        found = compare_submissions.read_all([self.root])
+        found = folders.read_all([self.root])
         rows = headline.headline_rows(submission for submission, _ in found.submissions)
         [spread] = [row.numbers["decode_tokens_per_s"] for row in rows]
         shown = index["rows"]
@@ -589,7 +589,7 @@ class PageFile(Case):
     def test_details_show_the_numbers_of_metrics(self) -> None:
         [run_id] = self.put_runs(1)
         detail = self.page().details[run_id]
-        [folder] = compare_submissions.submission_folders([self.root])
+        [folder] = folders.submission_folders([self.root])
         manifest, state = ledger.load_run(folder)
         summary = run_summary.summarize_run(manifest, state.events)
         self.assertEqual(detail["cells"]["decode_tokens_per_s"], [
@@ -615,7 +615,7 @@ class PageFile(Case):
 
     def test_details_have_the_texts_of_the_contributor(self) -> None:
         [run_id] = self.put_runs(1)
-        [folder] = compare_submissions.submission_folders([self.root])
+        [folder] = folders.submission_folders([self.root])
         for data, notes in ((b"<!-- begin run_md.notes -->\n", ""), (b"".join(
                 f"{begin}\n{text}\n{end}\n".encode() for name, text in (
                     ("deviations", run_md.SECTIONS["deviations"]), ("notes", "<b>loud\x1b fans"),
@@ -629,7 +629,7 @@ class PageFile(Case):
     def test_page_links_the_files_of_submissions_in_their_own_folders(self) -> None:
         self.put_runs(2)
         self.assertEqual(self.page().index["files"], ".")
-        [folder, _] = compare_submissions.submission_folders([self.root])
+        [folder, _] = folders.submission_folders([self.root])
         os.rename(folder, os.path.join(self.root, "elsewhere"))
         self.assertIsNone(self.page().index["files"])
 
@@ -667,7 +667,7 @@ class PageFile(Case):
 
     def test_unreadable_details_are_a_warning(self) -> None:
         [run_id] = self.put_runs(1)
-        [folder] = compare_submissions.submission_folders([self.root])
+        [folder] = folders.submission_folders([self.root])
         os.unlink(os.path.join(folder, ledger.LEDGER))
         page = self.page()
         self.assertEqual((page.details, self.code), ({}, 0))

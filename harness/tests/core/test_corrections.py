@@ -12,6 +12,7 @@ import check_submission
 import compare_submissions
 from check import corrections as checking
 from check import findings
+from compare import folders
 from core import corrections
 from tests import made_submissions
 from tests.made_submissions import Spec
@@ -59,7 +60,7 @@ class Obeyed(unittest.TestCase):
         self.root = folder.name
         self.made = [made_submissions.make(Spec(seed=seed)) for seed in (1, 2)]
         self.folders = [made_submissions.write(self.root, made) for made in self.made]
-        compare_submissions.corrections_of.cache_clear()
+        folders.corrections_of.cache_clear()
 
     def correct(self, **changes: object) -> None:
         run_id = self.made[0].manifest["run_id"]
@@ -75,7 +76,7 @@ class Obeyed(unittest.TestCase):
     def test_withdrawn_and_disputed_runs_are_not_ranked(self):
         for state in ("withdrawn", "disputed"):
             with self.subTest(state):
-                compare_submissions.corrections_of.cache_clear()
+                folders.corrections_of.cache_clear()
                 self.correct(state=state)
                 reasons = {row["not_ranked"][0] for row in self.output(self.root)["rows"]
                            if row["not_ranked"]}
@@ -87,7 +88,7 @@ class Obeyed(unittest.TestCase):
     def test_corrected_values_are_compared(self):
         self.correct(state="corrected", values={"metadata.models.0.quantization": "Q2_K"})
         self.assertIn("Q2_K", {row["quantization"] for row in self.output(self.root)["rows"]})
-        _, metadata, _, _ = compare_submissions.corrected(self.folders[0])
+        _, metadata, _, _ = folders.corrected(self.folders[0])
         self.assertIn("corrected 2026-11-29",
                       metadata["models"][0]["quantization"]["reason"])
 

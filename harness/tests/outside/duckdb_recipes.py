@@ -18,7 +18,7 @@ from typing import Any, Iterator
 import duckdb
 
 import compare_submissions
-from compare import entries
+from compare import entries, folders
 from compare import ranking as rankings
 from core import ledger, metrics, run_summary
 from tests import made_submissions
@@ -102,7 +102,7 @@ def _disturbed(events: list[Json], seed: int) -> list[Json]:
 
 # --- expected values -----------------------------------------------------------------------------
 def run_folders(root: str) -> list[str]:
-    return list(compare_submissions.submission_folders([os.path.join(root, "submissions")]))
+    return list(folders.submission_folders([os.path.join(root, "submissions")]))
 
 
 def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
@@ -119,7 +119,7 @@ def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
 
 def expected_ranking(root: str) -> dict[tuple[Any, ...], Json]:
     """(phase, served name, tag, quantisation, runtime) -> medians over ranked runs."""
-    found = compare_submissions.read_all([os.path.join(root, "submissions")])
+    found = folders.read_all([os.path.join(root, "submissions")])
     groups: dict[tuple[Any, ...], list[entries.Entry]] = {}
     for submission, _ in found.submissions:
         for entry in submission.entries:

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import compare_submissions
-from compare import entries, headline, verdicts
+from compare import entries, folders, headline, verdicts
 
 MIN_RUNS = 3
 QUANTITIES = ("decode_tokens_per_s", "ttft_ms", "output_token_throughput_tokens_per_s",
@@ -83,7 +82,7 @@ def table(found: Mapping[tuple[str, str], Learned]) -> str:
 
 def main() -> int:
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join("..", "submissions")
-    read = compare_submissions.read_all([folder])
+    read = folders.read_all([folder])
     print(table(learn(submission for submission, _ in read.submissions)))
     return 0
 
