@@ -41,13 +41,12 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, cast
 
+from compare import wanted
 from core import answer_checks, files, names, plan
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
@@ -55,7 +54,7 @@ from core.records import CallFinished, LedgerLine, Manifest, Phase
 from core.suites import Question, load_suites
 from core.text import Parser, command, print_error, print_result, print_text, readable
 from engines import queries
-from machine import awake, gauges
+from machine import awake, gauges, inventory
 from run import calibration, cli, discover, display, published, sse
 from run import manifest as manifests
 from run import reply as replies
@@ -863,8 +862,9 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
         if models or not found[0]["models"]:
             hello = try_hello(dataclasses.replace(options, target_url=found[0]["url"],
                                                   models=models), environment, progress)[2]
-    print_result(options.json, {"endpoints": found, "hello": hello},
-                 display.hello_text(found, hello, options))
+    wishes = [] if url else wanted.here(DEFAULT_OUT, inventory.inventory(measure=False))
+    print_result(options.json, {"endpoints": found, "hello": hello, "wanted": wishes},
+                 "\n".join([*wishes, display.hello_text(found, hello, options)]))
     return int(hello is not None and hello["outcome"] != "ok")
 
 

@@ -1,20 +1,23 @@
 """What nobody has measured yet: classes of machines and sizes of models that fit into them.
 
     cells               submissions -> which sizes were measured on each class of machine
-    for_machine         the sizes that fit one machine and were not measured on its class
+    for_machine, here   the sizes that fit one machine and were not measured on its class
     wanted_text         all of them as text
 
 A size fits if its 4-bit weights and the usual context leave a tenth of the memory free.
 """
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import entries as reading
-from compare import identity
+from compare import folders, identity
 from compare.headline import runs_of
+from core.errors import HarnessError
 from core.text import fit_table, printable
 
 GIB = 1024 ** 3
@@ -34,11 +37,13 @@ class Size(NamedTuple):
         return self.high * 0.6 * 1e9 / GIB + 1.5
 
 
-SIZES = (Size("1-2 B", 0.8, 2.2, "Llama 3.2 1B"), Size("3-4 B", 2.8, 4.6, "Qwen3 4B"),
-         Size("7-9 B", 6.5, 9.5, "Qwen3 8B"), Size("12-15 B", 11.5, 15.5, "Gemma 3 12B"),
-         Size("20-24 B", 19.5, 25, "gpt-oss 20B"), Size("27-35 B", 26, 35.5, "Qwen3 32B"),
+# In the order in which readers ask for them.
+SIZES = (Size("7-9 B", 6.5, 9.5, "Qwen3 8B"), Size("3-4 B", 2.8, 4.6, "Qwen3 4B"),
+         Size("12-15 B", 11.5, 15.5, "Gemma 3 12B"), Size("20-24 B", 19.5, 25, "gpt-oss 20B"),
+         Size("27-35 B", 26, 35.5, "Qwen3 32B"), Size("1-2 B", 0.8, 2.2, "Llama 3.2 1B"),
          Size("70 B", 65, 75, "Llama 3.3 70B"), Size("120 B", 100, 130, "gpt-oss 120B"))
 FREE_SHARE = 0.9              # of the memory, that a model may take
+READING_LIMIT_S = 3.0
 
 
 class Measured(NamedTuple):
@@ -71,10 +76,25 @@ def cells(submissions: Iterable[reading.Submission]) -> dict[str, Measured]:
 
 
 def missing(measured: Measured) -> list[Size]:
-    """Sizes that fit and were not measured, the largest first."""
+    """Sizes that fit and were not measured, in the order of SIZES."""
     room = (measured.memory_gib or 0) * FREE_SHARE
-    return [size for size in reversed(SIZES)
+    return [size for size in SIZES
             if size.memory_gib <= room and size.title not in measured.sizes]
+
+
+def here(folder: str, hardware: Any, limit_s: float = READING_LIMIT_S) -> list[str]:
+    """for_machine of the submissions in a folder; nothing if there is none, or if they cannot be
+    read in that time."""
+    ends_s, found = time.monotonic() + limit_s, []
+    try:
+        for path in folders.submission_folders([folder]):
+            if time.monotonic() > ends_s:
+                return []
+            with contextlib.suppress(reading.BrokenSubmission):
+                found.append(reading.read_submission(*folders.corrected(path)))
+        return for_machine(found, hardware)
+    except (HarnessError, reading.BrokenSubmission):
+        return []
 
 
 def for_machine(submissions: Iterable[reading.Submission], hardware: Any) -> list[str]:
@@ -86,10 +106,9 @@ def for_machine(submissions: Iterable[reading.Submission], hardware: Any) -> lis
     sizes = missing(own)
     if not sizes:
         return []
-    known = f"{len(own.sizes)} model size{'' if len(own.sizes) == 1 else 's'}" if own.sizes else \
-        "no model"
+    known = ", ".join(size.title for size in SIZES if size.title in own.sizes)
     shown = ", ".join(f"{size.title} ({size.example})" for size in sizes[:3])
-    return [f"Measured so far on {printable(machine.group)}: {known}.",
+    return [f"Measured so far on {printable(machine.group)}: {known or 'no model of these sizes'}.",
             f"Wanted: {shown}, in 4 bits."]
 
 

@@ -36,9 +36,13 @@ MAY_IMPORT = {
 MAX_FLOORS = 5
 # What the runner imports although it can change no number: texts, results, redaction, releases.
 NOT_MEASURING = {f"core/{name}" for name in (
-    "curve_tables", "curves", "headline", "host_load", "metric_definitions", "metrics", "names",
-    "privacy", "privacy_patterns", "records", "release", "resources", "result_tables",
-    "run_summary", "text", "throughput", "vendor_keys")} | {"machine/awake"}
+    "corrections", "curve_tables", "curves", "headline", "host_load", "metric_definitions",
+    "metrics", "names", "privacy", "privacy_patterns", "records", "release", "resources",
+    "result_tables", "run_summary", "text", "throughput", "vendor_keys")} | {
+    # What a probe shows: which machine this is, and what nobody has measured on it.
+    "machine/awake", "machine/inventory", "machine/windows", *(f"compare/{name}" for name in (
+        "entries", "folders", "headline", "identity", "identity_names", "identity_tables",
+        "ranking", "verdicts", "wanted"))}
 TOP = {"AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "LICENSE", "LICENSE-MIT", "README.md",
        "harness", "submissions"}
 

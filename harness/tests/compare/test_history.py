@@ -1,13 +1,17 @@
 """Versions of a runtime, and what nobody has measured yet."""
 from __future__ import annotations
 
+import os
+import tempfile
 import unittest
+from pathlib import Path
 from typing import Any, Optional
 
 from compare import entries, history, wanted
+from tests import made_submissions
 from tests.compare.test_headline import run_of
 from tests.compare.test_ranking import documents, known
-from tests.made_submissions import DESKTOP, GIB, MAC
+from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 
 CARDS = {**DESKTOP, "accelerators": [{**DESKTOP["accelerators"][0],
                                       "memory_bytes": 12 * GIB}] * 2}
@@ -57,7 +61,7 @@ class Wanted(unittest.TestCase):
     def test_sizes_that_fit_and_were_not_measured(self) -> None:
         for probed, expected in (
                 (MAC, ["7-9 B", "3-4 B", "1-2 B"]),
-                (CARDS, ["27-35 B", "20-24 B", "12-15 B", "7-9 B", "3-4 B", "1-2 B"])):
+                (CARDS, ["7-9 B", "3-4 B", "12-15 B", "20-24 B", "27-35 B", "1-2 B"])):
             self.assertEqual(self.titles(run_of(100.0, probed=probed)), expected)
 
     def test_measured_size_is_not_wanted(self) -> None:
@@ -73,11 +77,26 @@ class Wanted(unittest.TestCase):
         def lines(*runs: entries.Submission, probed: Optional[Any] = None) -> list[str]:
             return wanted.for_machine(runs, documents(probed=probed or MAC)[2])
 
-        self.assertEqual(lines()[0], "Measured so far on m1 8 GiB: no model.")
+        self.assertEqual(lines()[0], "Measured so far on m1 8 GiB: no model of these sizes.")
         self.assertIn("7-9 B (Qwen3 8B), 3-4 B (Qwen3 4B), 1-2 B (Llama 3.2 1B)", lines()[1])
         self.assertLessEqual(len(lines(run_of(100.0), probed=CARDS)), 3)
-        self.assertNotIn("1-2 B", "".join(lines(run_of(100.0, facts={
-            "models.0.parameters_count": known(1_200_000_000)}))))
+        measured, wish = lines(run_of(100.0, facts={
+            "models.0.parameters_count": known(1_200_000_000)}))
+        self.assertEqual(("1-2 B" in measured, "1-2 B" in wish), (True, False))
+
+
+    def test_lines_from_a_folder_within_a_time_limit(self) -> None:
+        made = made_submissions.make(Spec(phases="5q"))
+        with tempfile.TemporaryDirectory() as root:
+            made_submissions.write(root, made, with_ledger=False)
+            broken = os.path.join(root, "x")
+            os.mkdir(broken)
+            Path(broken, "metadata.json").write_text("{", "ascii")
+            [known_line, wish] = wanted.here(root, made.hardware)
+            self.assertEqual(known_line, "Measured so far on m1 8 GiB: no model of these sizes.")
+            self.assertIn("7-9 B", wish)
+            self.assertEqual(wanted.here(root, made.hardware, limit_s=-1.0), [])
+            self.assertEqual(wanted.here(os.path.join(root, "none"), made.hardware), [])
 
 
 if __name__ == "__main__":
