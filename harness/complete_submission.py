@@ -169,8 +169,11 @@ def _read(folder: str, name: str) -> Any:
             raise ValueError(f"{found.path}: {found.message}")
         return document
     except ValueError as error:
-        raise StorageError(f"{printable(path)}: {printable(str(error))}; fix it, or delete the "
-                           "file to start again without what you declared or wrote in it") from None
+        renew = "" if name != METADATA else "if an older version of the harness wrote it, type " \
+            + command("complete_submission", "--recompute", printable(folder, 1000)) + "; else "
+        raise StorageError(f"{printable(path)}: {printable(str(error))}; {renew}fix it, or delete "
+                           "the file to start again without what you declared or wrote in it"
+                           ) from None
     except OSError as error:
         raise StorageError(f"{printable(path)} cannot be read ({error.strerror})") from None
 
