@@ -1101,6 +1101,22 @@ class CommandLine(unittest.TestCase):
                     self.assertEqual((code, out), (2, ""))
                     self.assertRegex(err, r"\Acheck_submission: [\x20-\x7e]+\n\Z")
 
+    def test_several_runs_get_one_branch_and_one_commit(self):
+        base = str(release.HERE.parent / "submissions" / "ada" / "pi5-8gb" / "run-")
+        paths = [base + letter * 8 + "-1111-4111-8111-111111111111" for letter in "ab"]
+        lines = check_submission.next_lines(paths)
+        places = " ".join(f"submissions/ada/pi5-8gb/{Path(path).name}" for path in paths)
+        self.assertEqual(lines[2:4] + lines[-1:], [
+            f"  git switch -c {Path(paths[0]).name}", f"  git add {places}",
+            '  git commit -m "Add runs on pi5-8gb"'])
+        self.assertEqual(check_submission.next_lines([*paths, "submissions"]), [])
+
+    def test_a_clone_that_cannot_be_written_is_copied_first(self):
+        path = "/x/ada/pi5-8gb/run-11111111-1111-4111-8111-111111111111"
+        for writable, start in ((True, "  mkdir -p "), (False, "  cp -R ")):
+            with mock.patch.object(os, "access", return_value=writable):
+                self.assertTrue(check_submission.next_lines([path])[2].startswith(start))
+
     def test_a_finding_is_printed_wrapped_with_its_line_and_fix(self):
         report = findings.Report()
         report.add("file-too-large", "submissions/ada/x/run.jsonl", "the line is too long", 7, "x")
