@@ -32,7 +32,9 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
 PAGE = os.path.join(REPOSITORY, "submissions", "QUERIES.md")
 RECIPES = ("Views used by the other queries", "Which device is fastest?",
            "How fast is each question answered?", "How long are the pauses between chunks?",
-           "Does memory bandwidth limit the decode rate?")
+           "Does memory bandwidth limit the decode rate?", "What does a token need?")
+NEEDS = ("scope", "joules_per_output_token", "mean_power_w", "error_ratio",
+         "draft_acceptance_ratio", "load_s", "server_decode_tokens_per_s")
 PARQUET = "All rows as Parquet"
 UNCOUNTED = {"hidden_reasoning", "usage_implausible", "tokens_from_chunks", "reloaded"}
 
@@ -105,6 +107,21 @@ def run_folders(root: str) -> list[str]:
     return list(folders.submission_folders([os.path.join(root, "submissions")]))
 
 
+def expected_needs(paths: list[str]) -> dict[tuple[str, str], Json]:
+    """(run, model) -> the numbers of its headline that the last recipe shows."""
+    out = {}
+    for folder in paths:
+        manifest, state = ledger.load_run(folder)
+        for one in [] if manifest["synthetic"] else run_summary.summarize_run(
+                manifest, state.events)["headlines"]:
+            energy = one["energy"] or {}
+            out[manifest["run_id"], one["model"]] = {
+                **{name: energy.get(name) for name in (
+                    "scope", "joules_per_output_token", "mean_power_w", "error_ratio")},
+                **{name: one[name] for name in NEEDS[4:]}}
+    return out
+
+
 def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
     """(run, model, phase) -> the cell of metrics.py, without rehearsals and the example."""
     out = {}
@@ -158,6 +175,12 @@ def differences(found: dict[str, Rows], root: str) -> Iterator[str]:
         if key[2] in ("frozen", "5q", "20q") and cell["metrics"]["decode_tokens_per_s"]["n"]})
 
 
+def need_differences(rows: Rows, root: str) -> Iterator[str]:
+    """Differences of the recipe for energy, memory and the server's own rates."""
+    yield from _unlike(RECIPES[5], {(row["run_id"], row["model"]): {
+        name: row[name] for name in NEEDS} for row in rows}, expected_needs(run_folders(root)))
+
+
 def parquet_differences(sql: str, root: str) -> Iterator[str]:
     """Differences between the recipe for Parquet and --json, over the CSV of the same rows."""
     paths = [os.path.join(root, "submissions")]
@@ -200,7 +223,8 @@ def main() -> int:
             places["real"] = REPOSITORY
         for name, root in places.items():
             found = answers(sql, root)
-            lines = [*differences(found, root), *parquet_differences(parquet, root)]
+            lines = [*differences(found, root), *need_differences(found[RECIPES[5]], root),
+                     *parquet_differences(parquet, root)]
             wrong += lines
             counts = ", ".join(f"{len(rows)} rows" for rows in list(found.values())[1:])
             print("\n".join([f"{name}: {counts}; {len(lines)} differ", *lines]))
