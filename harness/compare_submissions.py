@@ -162,7 +162,8 @@ def do_table(args: argparse.Namespace) -> int:
     elif by_phase:
         texts.print_safe(tables.details_text(blocks, read, texts.terminal_width()))
     else:
-        texts.print_safe(tables.headline_text(headlines, read, texts.terminal_width()))
+        texts.print_safe(tables.headline_text(headlines, read, texts.terminal_width(),
+                                              ranking.SHORT.get(args.sort, ranking.RANKED_BY)))
     return 1 if found.broken else 0
 
 

@@ -73,14 +73,18 @@ NUMBERS = (("writes", "tok/s", "decode_tokens_per_s", 1.0, 1),
 # Shown where at least one row has it.
 RARE = (("J per", "token", "joules_per_output_token", 1.0, 2),
         ("card", "GiB", "peak_card_bytes", 1 / 1024 ** 3, 1))
+# Shown where rows are sorted by it.
+SORTED_BY = {number[2]: number for number in (
+    *RARE, ("TTFT", "ms", "ttft_ms", 1.0, 0), ("4 at", "once x", "speedup_ratio", 1.0, 2),
+    ("load", "s", "load_s", 1.0, 1))}
 Number = tuple[str, str, str, float, int]
-NARROWEST_MACHINE = 12
+NARROWEST_MACHINE, USUAL_MACHINE = 15, 23
 LEGEND = (
     "writes: output tokens per second. reads: prompt tokens per second. first word: seconds until "
     "the first token after a prompt of about 2,900 tokens. 4 at once: output tokens per second of "
     "4 parallel requests together.",
     "A number is the median of the owners' medians. #: 1 + the number of rows of the same model "
-    "and bits class that write faster, by at least 5 % and a t-test; rows with = share a rank.")
+    "and bits class that are faster, by at least 5 % and a t-test; rows with = share a rank.")
 
 
 def shown_blocks(blocks: Iterable[Block]) -> list[Block]:
@@ -95,10 +99,12 @@ def heading(block: Block) -> str:
     return f"{model_name(block[0].row)}, {block[0].row.bits_class}"
 
 
-def numbers_of(blocks: Iterable[Block]) -> tuple[Number, ...]:
-    """NUMBERS, and those of RARE that a row has."""
+def numbers_of(blocks: Iterable[Block], metric: str = ranking.RANKED_BY) -> tuple[Number, ...]:
+    """NUMBERS, the one by which rows are sorted, and those of RARE that a row has."""
     known = {name for block in blocks for place in block for name in place.row.numbers}
-    return (*NUMBERS, *(number for number in RARE if number[2] in known))
+    own = [SORTED_BY[metric]] if metric in SORTED_BY else []
+    return (*NUMBERS, *own, *(number for number in RARE
+                              if number[2] in known and number not in own))
 
 
 def titles_of(numbers: Sequence[Number]) -> list[tuple[str, ...]]:
@@ -135,14 +141,20 @@ def _number(row: ranking.Row, name: str, factor: float, decimals: int) -> str:
     return "-" if value is None else f"{value * factor:,.{decimals}f}"
 
 
-def headline_text(blocks: Iterable[Block], read: Read, width: int) -> str:
-    """One table per model and bits class, the legend, and what is not ranked."""
+def headline_text(blocks: Iterable[Block], read: Read, width: int,
+                  metric: str = ranking.RANKED_BY) -> str:
+    """One table per model and bits class, the legend, and what is not ranked. metric: the number
+    by which rows are sorted; rare numbers are left out where the table would be too wide."""
     kept = shown_blocks(blocks)
-    numbers = numbers_of(kept)
-    head = titles_of(numbers)
-    cells = headline_cells([place for block in kept for place in block], numbers)
-    used = [max(map(len, column)) for column in zip(*head, *cells)]
-    room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
+    numbers = numbers_of(kept, metric)
+    places = [place for block in kept for place in block]
+    while True:
+        head, cells = titles_of(numbers), headline_cells(places, numbers)
+        used = [max(map(len, column)) for column in zip(*head, *cells)]
+        room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
+        if room >= min(used[1], USUAL_MACHINE) or numbers[-1][2] in (NUMBERS[-1][2], metric):
+            break
+        numbers = numbers[:-1]
     cells = [(row[0] if row[0].endswith("=") else f"{row[0]} ",
               _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in cells]
     lines = texts.align_columns([*head, *cells], right_of(numbers))
@@ -240,7 +252,8 @@ def phase_cells(place: ranking.Place, *numbers: str) -> tuple[str, ...]:
     return (rank_text(place) or "-", plain(device.tag), plain(entries.device_text(device)),
             f"{device.memory_gib:g} GiB" if device.memory_gib else "",
             plain(", ".join(filter(None, (entries.runtime_text(row.runtime),
-                                          row.configuration)))), plain(row.quantization or ""),
+                                          row.configuration)))),
+            plain(row.quantization or "unknown"),
             *numbers, f"{len(row.runs)}" + (
                 f" of {len(row.runs) + len(row.left_out)}" if row.left_out else ""),
             f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))

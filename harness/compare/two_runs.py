@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Optional
 from compare import verdicts
 from core import metric_definitions, metrics, run_summary
 from core.records import CallFinished
-from core.text import align_columns, fit_table, number_column, printable, wrapped
+from core.text import align_columns, fit_table, number_column, printable, time_text, wrapped
 
 Json = dict[str, Any]
 
@@ -397,8 +397,9 @@ def _verdict_line(row: Json) -> tuple[str, ...]:
 
 def _ratio_line(row: Json) -> tuple[str, ...]:
     why = row["not_comparable"]
-    return (row["phase"], TITLES[row["metric"]],
-            *number_column((row["median_a"], row["median_b"])), f"{row['ratio']['median']:.3f}",
+    title, values = TITLES[row["metric"]], (row["median_a"], row["median_b"])
+    shown = map(time_text, values) if title.endswith(" ms") else number_column(values)
+    return (row["phase"], title.replace(" ms", ""), *shown, f"{row['ratio']['median']:.3f}",
             str(row["ratio"]["n"]), f"not comparable: {printable(why, 500)}" if why else "")
 
 

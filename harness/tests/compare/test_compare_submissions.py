@@ -130,6 +130,12 @@ class Table(Case):
                          ["6800", "9999"])
         self.assertIn("7-9 B", found["wanted"][0]["wanted"])
 
+    def test_number_by_which_rows_are_sorted_is_shown(self) -> None:
+        self.put_headlines()
+        for metric, title in (("energy", "J per"), ("ttft", "TTFT"), ("load", "load")):
+            _, out, _ = run_program(self.root, "--sort", metric, columns=80)
+            self.assertIn(title, out.split("\n")[1])
+
     def test_left_out_runs_are_named_with_their_reasons(self) -> None:
         self.put_headlines()
         self.put(*documents(cell(decode=9.0, flags=["truncated"]), run=7, handle="zoe"))

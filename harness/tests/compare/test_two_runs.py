@@ -297,10 +297,10 @@ class Text(unittest.TestCase):
             "decode       0.800 [0.711-0.900]  1 and 1  slower, hint",
             "first token  1.250 [1.111-1.406]  1 and 1  slower, hint",
             "",
-            "phase  metric            A      B  B / A  questions",
-            "5q     decode tok/s  100.4   80.3  0.800          5",
-            "5q     TTFT ms         207    258  1.250          5",
-            "5q     TPOT ms        9.96  12.45  1.250          5"])
+            "phase  metric              A        B  B / A  questions",
+            "5q     decode tok/s    100.4     80.3  0.800          5",
+            "5q     TTFT           207 ms   258 ms  1.250          5",
+            "5q     TPOT          9.96 ms  12.5 ms  1.250          5"])
         self.assertIn("B / A with its 95 % interval over runs", text)
 
     def test_lines_fit_the_terminal(self) -> None:
