@@ -271,7 +271,7 @@ def _settings(flags: Flags, variables: Mapping[str, str],
             settings["runtime.kv_cache_type"] = "/".join(
                 dict.fromkeys(kind or "f16" for kind in kinds))
     files = [str(given[flag]) for flag in MODEL if str(given.get(flag)).endswith(".gguf")]
-    settings["models.0.file_name"] = files[0] if files else ""
+    settings["models.0.file_name"] = re.split(r"[\\/]", files[0])[-1] if files else ""
     return {key: value for key, value in settings.items() if value}
 
 

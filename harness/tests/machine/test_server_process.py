@@ -149,6 +149,11 @@ class Settings(unittest.TestCase):
             self.assertEqual(self.started("llama-server " + flags).settings, {
                 "launch_flags": flags, "runtime.kv_cache_type": kind})
 
+    def test_file_name_has_no_folder(self):
+        for path in ("m.gguf", "models/m.gguf", "./a/b/m.gguf", "/srv/m.gguf"):
+            self.assertEqual(self.started(f"llama-server -m {path}").settings[
+                "models.0.file_name"], "m.gguf")
+
     def test_short_options_of_another_engine_are_not_read(self):
         self.assertEqual(self.started("other -t 8 -ctk x", "unknown").settings,
                          {"launch_flags": "-t 8 -ctk x"})
