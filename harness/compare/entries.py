@@ -91,6 +91,14 @@ class Runtime(NamedTuple):
     backend: Optional[str]
 
 
+class Curve(NamedTuple):
+    """Speed of a model along an axis. series: (at, value, low, high) of each point, by metric."""
+
+    model: str
+    axis: str
+    series: dict[str, list[tuple[float, Optional[float], Optional[float], Optional[float]]]]
+
+
 class Submission(NamedTuple):
     """What a comparison needs from one submission. asked: the workload by its manifest; headlines:
     the numbers of the whole run by model and metric."""
@@ -107,6 +115,7 @@ class Submission(NamedTuple):
     run_flags: tuple[str, ...]
     entries: tuple[Entry, ...]
     headlines: dict[str, dict[str, float]]
+    curves: tuple[Curve, ...] = ()
     corrections: tuple[str, ...] = ()     # why maintainers say that it is not to be compared
 
 
@@ -214,7 +223,8 @@ def read_submission(manifest: Any, metadata: Any, hardware: Any,
         _flags(metadata, "run_flags"),
         tuple(_entry(cell, about) for cell in field(metadata, "cells", LIST)),
         {field(one, "model", TEXT): dict(_headline(one))
-         for one in metadata.get("headlines") or ()}, corrections)
+         for one in metadata.get("headlines") or ()},
+        tuple(map(_curve, metadata.get("curves") or ())), corrections)
 
 
 def hardware_facts(hardware: Any) -> tuple[Json, list[Json]]:
@@ -231,6 +241,15 @@ def _headline(document: Any) -> Iterator[tuple[str, float]]:
         holder = document.get(part) if part else document
         if holder is not None and isinstance(holder, dict) and holder.get(last) is not None:
             yield name, field(holder, last, NUMBER)
+
+
+def _curve(document: Any) -> Curve:
+    return Curve(field(document, "model", TEXT), field(document, "axis", TEXT), {
+        field(one, "metric", TEXT): [
+            (field(point, "at", NUMBER), *(field(point, name, NUMBER_OR_NULL)
+                                           for name in ("value", "low", "high")))
+            for point in field(one, "points", LIST)]
+        for one in field(document, "series", LIST)})
 
 
 def _entry(cell: Any, about: dict[str, tuple[Json, identity.Model, Any]]) -> Entry:

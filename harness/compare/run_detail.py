@@ -51,7 +51,8 @@ def run_detail(metadata: Json, hardware: Json, manifest: Any, events: Sequence[A
     return {
         "models": manifest["models"], "cells": columns([_cell(c) for c in summary["cells"]]),
         "run_flags": summary["run_flags"],
-        "calls": columns(list(_calls(summary, calls[:MAX_CALLS], manifest["models"], axis))),
+        "calls": columns(list(_calls(calls[:MAX_CALLS], run_summary.call_numbers(manifest, events),
+                                     manifest["models"], axis))),
         "calls_count": len(calls), "pauses": axis.pauses, "length_ms": axis.length_ms,
         "gaps": columns(list(_gaps(summary, calls))),
         "instrument": {name: summary["instrument"][name] for name in (
@@ -113,15 +114,16 @@ def drawn(value: Optional[float], digits: int = DRAWN_DIGITS) -> Any:
     return int(found) if found is not None and found.is_integer() else found
 
 
-def _calls(summary: Json, calls: Sequence[Any], models: Sequence[str],
+def _calls(calls: Sequence[Any], known: Mapping[str, metrics.Numbers], models: Sequence[str],
            axis: TimeAxis) -> Iterator[Json]:
-    """One record per call. start: ms after the end of the lane's call before. ttft: ms after the
-    start. rest: ms by which the call was longer than ttft, tokens and decode imply, 0 below 1 %."""
-    sources = {(c["model"], c["phase"]): c["output_tokens_source"] for c in summary["cells"]}
+    """One record per call. known: the numbers that enter summaries, by cell id.
+
+    start: ms after the end of the lane's call before. ttft: ms after the start. rest: ms by which
+    the call was longer than ttft, tokens and decode imply, 0 below 1 %.
+    """
     free: dict[int, int] = {}
     for call in calls:
-        source = sources[call["model"], call["phase"]]
-        numbers = metrics.call_metrics(call, source != "chunks")
+        numbers = known.get(call["cell_id"]) or metrics.call_metrics(call, False)
         timing = call["timing"] or {"started_us": call["t_us"], "done_us": 0}
         end_us = timing["done_us"]
         if end_us is None:

@@ -196,7 +196,7 @@ function heatMap(bits, marked) {
     return room && needs[i] > room ? h("td", { class: "no-room" }, hidden("does not fit")) :
       h("td", { class: "no-run" }, h("span", { "aria-hidden": "true" }, "·"), hidden("no run yet"));
   };
-  return h("section", {}, h("h2", {}, "What fits, and how fast it writes"),
+  return h("section", { class: kept.length > 14 ? "tall" : null }, h("h2", {}, "What fits, and how fast it writes"),
     h("p", { class: "sub" }, `tok/s with ${bits} models, median; fastest machines first`),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Machines by model size" },
       h("table", { class: "heat" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "machine"),
@@ -351,7 +351,7 @@ function differences(result, peers) {
   const others = peers.filter((other) => other !== result && other.counts);
   const facts = [["model", (one) => [one.model.title, one.quant].filter(Boolean).join(", ")],
     ["weights", (one) => one.weights], ["runtime", (one) => one.run.runtime.name],
-    ["version", (one) => runtimeOf(one.run)], ["settings", (one) => one.settings || "usual"],
+    ["version", (one) => one.run.runtime.version || "unknown"], ["settings", (one) => one.settings || "usual"],
     ["machine", (one) => one.run.device.text], ["main memory", (one) => (one.run.device.gib ?
       `${one.run.device.gib} GB` : "unknown")], ["power and system", (one) => one.run.device.notes || "usual"],
     ["context", (one) => (one.context ? `${count(one.context)} tokens` : "unknown")],
@@ -362,7 +362,7 @@ function differences(result, peers) {
     const median = (some) => quantile(some.map((other) => other.decode_tokens_per_s), 0.5);
     return { name, own: of(result), same: same.length, rest: rest.length, others: rest.length ?
       median(rest) : null };
-  }).filter((row) => row.rest);
+  }).filter((row) => row.rest && !(row.name === "weights" && row.own === "weights unknown"));
   if (!rows.length || !others.length) return null;
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "What differs" },
     h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "what differs"),
@@ -373,7 +373,7 @@ function differences(result, peers) {
 }
 
 // --- over versions -------------------------------------------------------------------------------
-function historyChart(results) {
+function historyChart(results, of = "") {
   const known = results.filter((result) => result.decode_tokens_per_s && result.run.runtime.version);
   const byVersion = [...grouped(known, (result) => `${result.run.runtime.name} ${
     result.run.runtime.version}`)].map(([name, of]) => ({ name, of, engine: of[0].run.runtime.name,
@@ -383,7 +383,7 @@ function historyChart(results) {
   if (!engines.some(([, of]) => of.length > 1)) return null;
   const order = engines.flatMap(([, of]) => of.map((one) => one.name));
   const x = { ...bands(order), text: (name) => name.slice(name.lastIndexOf(" ") + 1) };
-  const y = linear(known.map((result) => result.decode_tokens_per_s));
+  const y = linear([...known.map((result) => result.decode_tokens_per_s * 1.15)]);
   const median = (one) => quantile(one.of.filter((result) => result.counts)
     .map((result) => result.decode_tokens_per_s), 0.5);
   const marks = engines.flatMap(([, of]) => [
@@ -391,10 +391,51 @@ function historyChart(results) {
       .map((one) => [one.name, median(one)]) },
     ...of.flatMap((one) => one.of.map((result) => ({ ...dotOf(result, result.decode_tokens_per_s),
       x: one.name, r: 4 })))]);
-  const names = engines.map(([engine, of]) => ({ kind: "text", cls: "engine", text: engine, anchor: "middle",
-    x: of[Math.floor((of.length - 1) / 2)].name, y: 0, dy: 30 }));
+  const names = engines.map(([engine, some], i) => ({ kind: "text", cls: "engine", text: engine,
+    x: some[0].name, y: y.ticks[y.ticks.length - 1], dx: -10, dy: 12 + 14 * (i % 2) }));
   return h("section", {}, h("h2", {}, "Over versions of the runtime"),
-    h("p", { class: "sub" }, "writes, tok/s; the line joins the medians of a runtime’s versions"),
+    h("p", { class: "sub" }, `${of}writes, tok/s; the line joins the medians of a runtime’s versions`),
     chart({ label: "Writing speed by version of the runtime", height: 260, x, y, marks: [...marks, ...names],
-      xTitle: " ", yTitle: "tok/s" }));
+      yTitle: "tok/s" }));
 }
+
+// --- along lanes and depth of context ------------------------------------------------------------
+const CURVES = [
+  ["lanes_count", "output_token_throughput_tokens_per_s", "More questions at once", "lanes",
+    "all answers together, tok/s"],
+  ["depth_tokens", "decode_tokens_per_s", "Writing behind a long context", "tokens of context",
+    "writes, tok/s"],
+  ["depth_tokens", "prefill_tokens_per_s", "Reading a long context", "tokens of context",
+    "reads, tok/s"]];
+const CURVES_SHOWN = 8;
+
+/** The newest curve of each machine, several machines in one picture; marked comes first. */
+function curveChart(results, marked, [axis, metric, title, xTitle, yTitle]) {
+  const known = [...results].filter((result) => result.curves?.[axis]?.[metric]?.some(([, value]) => value))
+    .sort((a, b) => (b.machine === marked) - (a.machine === marked) ||
+      (a.run.started < b.run.started ? 1 : -1));
+  const newest = [...grouped(known, (result) => result.machine).values()].map(([first]) => first)
+    .slice(0, CURVES_SHOWN);
+  if (!newest.length) return null;
+  const pointsOf = (result) => result.curves[axis][metric].filter(([, value]) => value)
+    .sort((a, b) => a[0] - b[0]);
+  const all = newest.flatMap(pointsOf);
+  const x = logarithmic(all.map(([at]) => at));
+  const y = linear(all.flatMap(([, value, , high]) => [value, high]));
+  const cls = (result) => (result.machine === marked ? "marked" : makerClass(result.machine.maker));
+  return h("section", {}, h("h2", {}, title), h("p", { class: "sub" }, "one run of each machine, the newest; ",
+    "lines at a dot: its 95 % interval"),
+  chart({ label: `${yTitle} against ${xTitle}, one line for each machine`, height: 320, x, y, xTitle:
+    `${xTitle} (log)`, yTitle, marks: newest.flatMap((result) => [
+    { kind: "line", cls: `joined ${cls(result)}`, points: pointsOf(result) },
+    ...pointsOf(result).flatMap(([at, value, low, high]) => [
+      ...(low === null || high === null ? [] : [{ kind: "rule", cls: `span ${cls(result)}`, x0: at, x1: at,
+        y0: low, y1: high }]),
+      { kind: "dot", x: at, y: value, r: 4, shape: shapeOf(result.machine), cls: `one ${cls(result)}`,
+        href: toRun(result.run), tip: () => [`${digits(value)} tok/s`, `${count(at)} ${xTitle}`,
+          `${result.model.title}, ${result.quant} on ${result.machine.title}`, runtimeOf(result.run)] }])]),
+  right: 104, ends: newest.map((result) => { const points = pointsOf(result); const [at, value] = points[points.length - 1];
+    return { x: at, y: value, text: result.machine.name, cls: result.machine === marked ? "strong" : "" }; }) }));
+}
+
+const curveCharts = (results, marked) => CURVES.map((one) => curveChart(results, marked, one));

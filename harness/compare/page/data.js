@@ -79,6 +79,7 @@ async function load() {
       result[name] = texts[result[name]];
     }
     result.memory_bytes = memory(result);
+    result.dropped = result.dropped.map((i) => index.numbers[i]);
     result.counts = !result.reasons.length;
     result.machine = result.run.machine;
     result.run.results.push(result);

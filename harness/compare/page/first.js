@@ -40,9 +40,9 @@ function sentence(asked) {
     on: { change: () => filterBy({ bits: how.value }) } },
   [...byBits.keys()].sort((a, b) => bitsOrder(a) - bitsOrder(b)).map((one) => option(one, one, one === bits)));
   const machine = pinned();
-  return h("h1", { tabindex: -1, class: "ask" }, model ? "How fast is " : "How fast is a ", what, ", ", how,
-    " on ", button({ class: "pick" }, () => document.getElementById("search").focus(),
-      machine ? machine.title : "any machine"), "?");
+  return h("h1", { tabindex: -1, class: "ask" }, model ? "How fast is " : "How fast is a ",
+  h("span", {}, what, ","), " ", how, " on ", h("span", {}, button({ class: "pick" }, () =>
+    document.getElementById("search").focus(), machine ? machine.title : "any machine"), "?"));
 }
 
 function chips({ size, bits, sizes, model }) {
@@ -126,8 +126,8 @@ function verdictParts(machine, counted, found, own) {
     const engines = [...grouped(counted, (result) => result.run.runtime.name)].map(([name, of]) =>
       [name, quantile(of.map((result) => result.decode_tokens_per_s), 0.5)]).sort((a, b) => b[1] - a[1]);
     return [h("b", {}, `Normal is about ${digits(median)} tok/s.`), range, engines.length > 1 ?
-      ` By runtime: ${listed(engines.map(([name, value]) => `${name} ${digits(value)}`))}.` : "", " ",
-    h("a", { href: toMachine(machine) }, "All of its runs")];
+      ` By runtime: ${listed(engines.map(([name, value]) => `${name} ${digits(value)}`))}.` : "",
+    state().machine ? "" : [" ", h("a", { href: toMachine(machine) }, "All of its runs")]].flat();
   }
   const title = verdictOf(found, own);
   return [h("b", {}, title), ` ${digits(own)} tok/s is ${percentApart(apart)} the median of ${
@@ -146,7 +146,9 @@ function drawFirst() {
     h("div", { class: "pictures" }, heatMap(asked.bits, machine),
       fileChart(DATA.results, machine), readsChart(asked.rows, machine),
       machine ? historyChart(machine.results.filter((result) => asked.results.includes(result))) :
-        historyChart(asked.results.filter((result) => result.machine === busiest(asked.results)))));
+        historyChart(asked.results.filter((result) => result.machine === busiest(asked.results)),
+          `${busiest(asked.results)?.title}: `),
+      curveCharts(asked.results, machine)));
 }
 
 /** The machine with most runs. */

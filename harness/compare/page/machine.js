@@ -1,4 +1,6 @@
-// One machine: all models, runtimes and owners; and one model: all machines.
+// One machine: all models, runtimes and owners.
+
+const RUNS_OF_ONE = 12;
 
 const notHere = (what, id) => show(h("h1", { tabindex: -1 }, "Not on this page"), h("p", {},
   `This page has no ${what} “${id}”. It may have been renamed, or its runs were withdrawn. `),
@@ -53,15 +55,9 @@ function drawMachine(id) {
     h("div", { class: "pictures" },
       partOf(`By runtime, ${nameIn(common)}`, stripsBy(common, (one) => one.run.runtime.name, "runtime")),
       partOf(`By owner, ${nameIn(common)}`, stripsBy(common, (one) => one.run.handle, "owner")),
-      historyChart(common), fileChart(machine.results, machine), curvesChart(machine.results)),
-    h("h2", {}, "Runs"), runsTable(machine.runs));
+      historyChart(common), fileChart(machine.results, machine), curveCharts(machine.results, machine)),
+    h("h2", {}, "Runs"), runsTable(machine.runs, RUNS_OF_ONE));
 }
 
 const partOf = (title, part) => (part ? h("section", {}, h("h2", {}, title), part) : null);
 const nameIn = (results) => listed(distinct(results, (one) => one.model.title).slice(0, 3));
-
-/** Speed by lanes or by depth of context, one line for each machine, where runs measured it. */
-function curvesChart(results) {
-  const known = results.filter((result) => result.curves);
-  return known.length ? null : null;
-}

@@ -17,8 +17,8 @@ function drawModel(id) {
     chartTable(rows, { caption: `${model.title}, ${bits}, by machine`, head: "machine",
       hrefOf: (row) => toMachine(row.machine), markOf: (row) => row.machine === pinned(),
       titleOf: (row) => [machineOf(row.machine), h("small", {}, row.machine.about)] })]),
-    h("div", { class: "pictures" }, fileChart(model.results, pinned()), curvesChart(model.results)),
-    h("h2", {}, "Runs"), runsTable(distinct(model.results, (result) => result.run)));
+    h("div", { class: "pictures" }, curveCharts(model.results, pinned())),
+    h("h2", {}, "Runs"), runsTable(distinct(model.results, (result) => result.run), RUNS_OF_ONE));
 }
 
 /** Models by size: the list behind “Models”. */

@@ -14,7 +14,7 @@ function linear(values, { zero = true, steps = 4, text = (tick) => plainNumber(t
   return { at: (value) => (value - from) / (to - from), ticks, text };
 }
 
-function logarithmic(values, { text = (tick) => plainNumber(tick), most = 8 } = {}) {
+function logarithmic(values, { text = (tick) => plainNumber(tick), most = 10 } = {}) {
   const known = values.filter((value) => value > 0);
   const steps = [];
   for (let power = -6; power < 12; power += 1) steps.push(...[1, 2, 5].map((one) => one * 10 ** power));
@@ -107,8 +107,8 @@ const resized = new ResizeObserver((entries) => entries.forEach(({ target, conte
 }));
 
 /** A figure that draws itself as wide as its place. marks: a list, or (place) -> list. */
-function chart({ label, height, x, y, marks, xTitle, yTitle, left = 46, right = 14, top = 24,
-  labels = [] }) {
+function chart({ label, height, x, y, marks, xTitle, yTitle, left = 46, right = 24, top = 24,
+  labels = [], ends = [] }) {
   const figure = h("figure", { class: "chart" });
   figure.redraw = () => {
     const width = figure.clientWidth || 560;
@@ -124,7 +124,7 @@ function chart({ label, height, x, y, marks, xTitle, yTitle, left = 46, right = 
       s("svg", { class: "within", x: left, y: top, width: frame.right - left, height: frame.bottom - top,
         viewBox: `${left} ${top} ${frame.right - left} ${frame.bottom - top}` },
       nodes.filter((_, i) => all[i].clip)),
-      nodes.filter((_, i) => !all[i].clip), labelsOf(frame, labels, all));
+      nodes.filter((_, i) => !all[i].clip), labelsOf(frame, labels, all), endsOf(frame, ends));
     figure.replaceChildren(svg);
     explore(svg, all.map((mark, i) => ({ ...mark, node: nodes[i], fx: X(mark.x ?? mark.x0) / width,
       fx1: X(mark.x ?? mark.x1) / width, py: Y(mark.y) })).filter((mark) => mark.tip));
@@ -172,6 +172,15 @@ function labelsOf({ X, Y, left, top, right, bottom }, labels, marks) {
       }
     }
     return null;
+  });
+}
+
+/** Names at the right ends of lines, moved apart. */
+function endsOf({ X, Y, bottom }, ends) {
+  let free = bottom + 6;
+  return [...ends].sort((a, b) => Y(b.y) - Y(a.y)).map(({ x, y, text, cls }) => {
+    free = Math.min(Y(y) + 4, free - 13);
+    return s("text", { class: `label ${cls || ""}`, x: X(x) + 9, y: free }, text);
   });
 }
 

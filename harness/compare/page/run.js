@@ -20,11 +20,13 @@ function tileOf(result, name) {
   const value = valueOf(result, name);
   const found = standing(peersOf(result).map((peer) => valueOf(peer, name))
     .filter((one) => one !== null), value);
-  const versus = value === null ? null : found ? [percentApart(found.apart), ` its ${plural(found.count,
-    "peer")}’ median`.replace("1 peer’", "1 peer’s")] : "no other run to compare with";
+  const versus = value === null ? result.dropped.includes(quantity.key) ? "left out: see the warnings" :
+    "not measured" : !found ? "no other run to compare with" : Math.abs(found.apart) < 0.005 ?
+    `as its ${plural(found.count, "peer")}` : `${percentApart(found.apart)} its ${found.count === 1 ?
+      "only peer" : `${found.count} peers`}`;
   return h("div", {}, h("dt", {}, [quantity.title, quantity.sub].filter(Boolean).join(" ")),
     h("dd", { class: "figure" }, digits(value, isFine(quantity)), value === null ? null :
-      h("small", {}, ` ${quantity.unit}`)), h("dd", {}, value === null ? "no comparable number" : versus));
+      h("small", {}, ` ${quantity.unit}`)), h("dd", {}, versus));
 }
 
 function tilesOf(result, several) {
@@ -157,7 +159,7 @@ function callChart(detail, x) {
   marks, left: 56 });
 }
 
-function gaugeChart(detail, x, { title, unit, values }, isLast) {
+function gaugeChart(detail, x, { title, unit, values }) {
   const known = values.filter((value) => value !== null);
   const y = unit === "%" ? { at: (value) => value / 100, ticks: [0, 50, 100], text: String } :
     linear(known, { steps: 2 });
@@ -173,8 +175,7 @@ function gaugeChart(detail, x, { title, unit, values }, isLast) {
   ...values.map((value, i) => (value === null ? null : { kind: "dot", cls: "sample", shape: "circle", r: 2.5,
     x: detail.host.t[i], y: value, tip: () => [`${digits(value)} ${unit}`, `${title}, at ${clock(
       detail.host.t[i])}`] })).filter(Boolean)];
-  return chart({ label: `${title}: ${digits(least)} to ${digits(most1)} ${unit}`, height: isLast ? 96 : 82,
-    x: isLast ? x : { ...x, text: () => "" }, y, marks, left: 56, top: 26,
+  return chart({ label: `${title}: ${digits(least)} to ${digits(most1)} ${unit}`, height: 104, x, y, marks, left: 56, top: 26,
     yTitle: `${title}${unit ? `, ${unit}` : ""}` });
 }
 
@@ -190,7 +191,7 @@ function timeParts(detail) {
     h("div", { class: "legend" }, h("span", {}, swatch("wait", 6), "waiting for the first word"),
       h("span", {}, swatch("talk", 12), "words arriving"), detail.calls.some((call) => call.outcome !== "ok") ?
         h("span", {}, swatch("failed", 12), "failed call") : null),
-    callChart(detail, x), shown.map((one, i) => gaugeChart(detail, x, one, i === shown.length - 1)),
+    callChart(detail, x), h("div", { class: "gauges" }, shown.map((one) => gaugeChart(detail, x, one))),
     h("p", { class: "small" }, host.samples ? `${plural(host.samples, "sample")} of the machine. ` :
       "The machine was not sampled. ", quiet.length ? `Zero throughout: ${listed(quiet)}. ` : "",
     host.unknown.length ? `Not reported by this system: ${listed(host.unknown)}. ` : "",

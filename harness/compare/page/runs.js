@@ -9,10 +9,10 @@ const statusOf = (run) => {
     [...new Set(left.flatMap((result) => result.reasons))].map(worded)];
 };
 
-function runsTable(runs) {
+function runsTable(runs, shown = RUNS_SHOWN) {
   const now = state();
   const sorted = [...runs].sort((a, b) => (a.started < b.started ? 1 : -1));
-  const kept = now.all ? sorted : sorted.slice(0, RUNS_SHOWN);
+  const kept = now.all ? sorted : sorted.slice(0, shown);
   const best = (run) => run.results.map((result) => valueOf(result, "writes"))
     .filter((value) => value !== null);
   const figures = aligned(kept.map((run) => (best(run).length ? Math.max(...best(run)) : null)));

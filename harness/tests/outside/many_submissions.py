@@ -220,12 +220,31 @@ def spec_of(rng: random.Random, i: int) -> tuple[Spec, str]:
 BASES = 300
 
 
+def curves(spec: Spec) -> list[Json]:
+    """Speed by lanes and by depth of context, as metadata.json has it; two parts of the ledger
+    that the made runs lack."""
+    rate, read = 1000 / spec.decode_ms_per_token, 1000 / spec.prefill_ms_per_token
+    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {
+        ("ramp", "lanes_count"): {"output_token_throughput_tokens_per_s": [
+            (lanes, rate * lanes / (1 + lanes / 4)) for lanes in (1, 2, 4, 8, 16)]},
+        ("depth", "depth_tokens"): {
+            "decode_tokens_per_s": [(k * 1024, rate / (1 + k / 40)) for k in (1, 4, 8, 16, 32)],
+            "prefill_tokens_per_s": [(k * 1024, read / (1 + k / 25)) for k in (1, 4, 8, 16, 32)]}}
+    return [{"model": spec.models[0], "phase": phase, "axis": axis, "series": [
+        {"metric": name, "points": [{"at": at, "n": 6, "value": round(value, 2), "low": round(
+            value * 0.97, 2), "high": round(value * 1.02, 2)} for at, value in points]}
+        for name, points in series.items()]} for (phase, axis), series in found.items()]
+
+
 def bases(count: int) -> Iterator[tuple[Made, str]]:
     """Different complete runs, each with its owner's notes; some are not ranked."""
     rng = random.Random(7)
     for i in range(count):
         spec, notes = spec_of(rng, i)
-        yield made_submissions.make(spec), notes
+        made = made_submissions.make(spec)
+        if i % 9 == 0:
+            made.metadata["curves"] = curves(spec)
+        yield made, notes
 
 
 def scaled(value: Any, factor: float, name: str = "") -> Any:
