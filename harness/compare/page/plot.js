@@ -111,8 +111,8 @@ function chart({ label, height, x, y, marks, xTitle, yTitle, left = 46, right = 
   labels = [], ends = [] }) {
   const figure = h("figure", { class: "chart" });
   figure.redraw = () => {
-    const width = figure.clientWidth || 560;
-    figure.drawnWidth = width;
+    const width = Math.max(figure.clientWidth || 560, 240);
+    figure.drawnWidth = figure.clientWidth;
     const bottom = (xTitle ? 40 : 24);
     const X = (value) => left + x.at(value) * (width - left - right);
     const Y = (value) => height - bottom - y.at(value) * (height - top - bottom);

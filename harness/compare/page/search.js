@@ -3,7 +3,7 @@
 /** Words of a text: letters apart from digits, "12gb" as "12 gb", so that rtx4070 is rtx 4070. */
 const wordsOf = (text) => text.toLowerCase().replace(/([a-z])(\d)/g, (all, letter, digit, at, whole) =>
   (/(^|[^a-z])[a-z]$/.test(whole.slice(0, at + 1)) ? all : `${letter} ${digit}`))
-  .replace(/(\d)(gi?b)\b/g, "$1 gb").replace(/(\d)(xtx?|ti)\b/g, "$1 $2").match(/[a-z0-9.+]+/g) || [];
+  .replace(/(\d)x(?=\d)/g, "$1 ").replace(/(\d)(gi?b)\b/g, "$1 gb").replace(/(\d)(xtx?|ti)\b/g, "$1 $2").match(/[a-z0-9.+]+/g) || [];
 
 const SPEED = /(\d+(?:\.\d+)?)\s*(?:tok(?:ens)?\s*\/\s*s|t\/s|tps)\b/i;
 const SUGGESTED = 8;
@@ -49,7 +49,7 @@ function search(text) {
   const byHandle = finds.filter((thing) => thing.kind === "contributor" && plain &&
     thing.title.toLowerCase().startsWith(plain.toLowerCase()));
   const fits = words.length ? finds.map((thing) => [thing, fitOf(thing, words)])
-    .filter(([, [found]]) => found > 0) : [];
+    .filter(([, [found]]) => found > 0 && found * 2 >= words.length) : [];
   const most = Math.max(0, ...fits.map(([, [found]]) => found));
   const best = fits.filter(([, [found]]) => found >= most - 0.3 || found >= words.length)
     .sort(([, a], [, b]) => b[0] - a[0] || b[1] - a[1] || b[2] - a[2]).map(([thing]) => thing);
