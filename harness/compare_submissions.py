@@ -158,7 +158,8 @@ def do_table(args: argparse.Namespace) -> int:
         texts.print_safe(tables.json_text([*blocks, *headlines], read) if args.json else
                          tables.csv_text([*blocks, *headlines]).removesuffix("\n"))
     elif args.markdown:
-        texts.print_safe(tables.markdown_text(headlines, read))
+        texts.print_safe(tables.details_markdown(blocks, read) if by_phase else
+                         tables.markdown_text(headlines, read))
     elif by_phase:
         texts.print_safe(tables.details_text(blocks, read, texts.terminal_width()))
     else:

@@ -223,19 +223,37 @@ PHASE_LEGEND = (
     "rows that are faster by at least 5 % and a t-test; rows with = share a rank.")
 
 
+def phase_table(block: Block) -> tuple[list[str], list[tuple[str, ...]]]:
+    """(titles, rows); TTFT in seconds where every row takes one or more."""
+    spreads = [[place.row.numbers.get(name) for place in block] for name in SHOWN]
+    times = [one.value for one in spreads[TTFT] if one]
+    factor, unit = (0.001, "s") if times and min(times) >= 1000 else (1.0, "ms")
+    numbers = [_spread_texts(column, factor if i == TTFT else 1.0)
+               for i, column in enumerate(spreads)]
+    return [title.replace("TTFT ms", f"TTFT {unit}") for title in COLUMNS], \
+        [phase_cells(*row) for row in zip(block, *numbers)]
+
+
+def details_markdown(blocks: Sequence[Block], read: Read) -> str:
+    """A table per model and phase, and the legend; a row without a rank has its reason."""
+    parts = []
+    for block in blocks:
+        titles, rows = phase_table(block)
+        cells = [[row[0], *map(texts.markdown_words, row[1:6]), *map(str.strip, row[6:]),
+                  texts.markdown_words(why_not(place.row)) if place.rank is None else ""]
+                 for place, row in zip(block, rows)]
+        parts.append(f"**{texts.markdown_words(model_name(block[0].row))}: {block[0].row.phase}**"
+                     "\n\n" + texts.markdown_table([*titles, "not ranked"], cells, COLUMNS_RIGHT))
+    return "\n".join([*parts, f"{found_text(read)}. {PHASE_LEGEND}" if parts else _no_row()])
+
+
 def details_text(blocks: Sequence[Block], read: Read, width: int) -> str:
     """A table per model and phase, ranked rows first, then the legend and the flags."""
     out: list[str] = []
     for block in blocks:
-        spreads = [[place.row.numbers.get(name) for place in block] for name in SHOWN]
-        times = [one.value for one in spreads[TTFT] if one]
-        factor, unit = (0.001, "s") if times and min(times) >= 1000 else (1.0, "ms")
-        numbers = [_spread_texts(column, factor if i == TTFT else 1.0)
-                   for i, column in enumerate(spreads)]
-        table = texts.fit_table([title.replace("TTFT ms", f"TTFT {unit}") for title in COLUMNS],
-                                [phase_cells(*row) for row in zip(block, *numbers)],
-                                COLUMNS_RIGHT, width)
-        out += [f"{model_name(block[0].row)}: {block[0].row.phase}", *table]
+        titles, rows = phase_table(block)
+        out += [f"{model_name(block[0].row)}: {block[0].row.phase}",
+                *texts.fit_table(titles, rows, COLUMNS_RIGHT, width)]
         out += [f"not ranked: {count} row{'' if count == 1 else 's'}, {reason}"
                 for reason, count in Counter(why_not(place.row) for place in block
                                              if place.rank is None).items()]

@@ -153,6 +153,14 @@ class Table(Case):
                     _, out, _ = run_program(self.root, *words, columns=columns)
                     self.assertLessEqual(max(map(len, out.split("\n"))), columns)
 
+    def test_phases_as_markdown_have_equally_many_columns(self) -> None:
+        self.put_three()
+        for words in (("--all-phases",), ("--phase", "20q")):
+            _, out, _ = run_program(self.root, "--markdown", *words)
+            rows = [line for line in out.split("\n") if line[:1] == "|"]
+            self.assertEqual((len(rows), {row.count("|") for row in rows}), (5, {15}))
+            self.assertIn("| truncated |", rows[-1])
+
     def test_phases_have_a_heading_and_reasons(self) -> None:
         self.put_three()
         code, out, err = run_program(self.root, "--all-phases", columns=300)
