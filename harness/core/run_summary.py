@@ -77,7 +77,7 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
                        for pair in zip(group.measured, group.numbers)),
                       key=lambda pair: pair[0]["seq"]),
         [cell for cell in cells if cell["model"] == model], samples)
-        for model in dict.fromkeys(model for model, _ in groups)]
+        for model in dict.fromkeys(model for model, _ in groups) if model in manifest["models"]]
     calls = [call for group in every.values() for call in group.calls]
     calls.sort(key=lambda call: call["seq"])
     return {"cells": cells, "headlines": headlines, "curves": [
