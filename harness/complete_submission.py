@@ -128,10 +128,10 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
         # Neither the address of another machine nor the name of the key's variable is recorded.
         again = ["--target-url"] * (manifest["target"]["class"] != "loopback")
         again += ["--api-key-env"] * bool(manifest.get("api_key_used"))
-        hint = f" (with {' and '.join(again)} as before)" if again else ""
-        hint += "; or add --partial to complete it as it is" if events else ""
+        hint = "add --partial to complete it as it is, or " if events else ""
+        hint += "resume it" + (f" (with {' and '.join(again)} as before)" if again else "")
         raise HarnessError(f"run {manifest['run_id']} is not finished ({missing} planned calls are "
-                           f"missing); resume it: {resume}{hint}")
+                           f"missing); {hint}: {resume}")
     return Evidence(folder, manifest, events, hashlib.sha256(data).hexdigest(), len(state.torn))
 
 

@@ -517,9 +517,9 @@ class Refuses(Case):
     def test_unfinished_run_with_the_command_that_resumes_it(self) -> None:
         self.truncate(4)
         self.assert_refused(
-            "is not finished (5 planned calls are missing); resume it: "
-            + complete_submission.command("run_benchmark", "--run-id", self.manifest["run_id"],
-                                          "--out-dir", self.root) + "; or add --partial")
+            "is not finished (5 planned calls are missing); add --partial to complete it as it is, "
+            "or resume it: " + complete_submission.command(
+                "run_benchmark", "--run-id", self.manifest["run_id"], "--out-dir", self.root))
         self.write(target={"class": "lan", "scheme": "http", "port": 80, "path": None},
                    api_key_used=True)
         self.truncate(4)
