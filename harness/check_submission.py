@@ -220,13 +220,14 @@ def next_lines(paths: Sequence[str]) -> list[str]:
     # Windows PowerShell changes the encoding of what it pipes; the folders were searched already.
     search = [] if os.name == "nt" else ["git diff --cached | "
                                          + command("check_submission", "--privacy", "-")]
-    tags = " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
+    author, tags = places[0].split("/")[1], " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
     if lines and not os.access(release.HERE.parent / "submissions", os.W_OK):
         lines.insert(0, display.copy_command())
     return ["", "Next, at the top of the clone:", *(f"  {line}" for line in (
         *lines, "git switch -c " + places[0].rpartition("/")[2], f"git add {' '.join(places)}",
         *search, "git status --short",
-        f'git commit -m "Add {"runs" if len(places) > 1 else "a run"} on {tags}"'))]
+        f"git -c user.name={author} -c user.email={author}@users.noreply.github.com commit -m "
+        f'"Add {"runs" if len(places) > 1 else "a run"} on {tags}"'))]
 
 
 def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s: float) -> int:

@@ -1059,7 +1059,8 @@ class CommandLine(unittest.TestCase):
                 f"{place.rpartition('/')[0]}/", f"git switch -c {Path(folder).name}",
                 f"git add {place}",
                 "git diff --cached | python3 harness/check_submission.py --privacy -",
-                "git status --short", f'git commit -m "Add a run on {Path(folder).parts[-2]}"')])
+                "git status --short", f"git -c user.name={Path(folder).parts[-3]} -c user.email={Path(folder).parts[-3]}"
+                f'@users.noreply.github.com commit -m "Add a run on {Path(folder).parts[-2]}"')])
             os.unlink(os.path.join(folder, "run.md"))
             code, out, err = run_main(folder, "--json")
             self.assertEqual((code, err), (1, ""))
@@ -1108,7 +1109,8 @@ class CommandLine(unittest.TestCase):
         places = " ".join(f"submissions/ada/pi5-8gb/{Path(path).name}" for path in paths)
         self.assertEqual(lines[2:4] + lines[-1:], [
             f"  git switch -c {Path(paths[0]).name}", f"  git add {places}",
-            '  git commit -m "Add runs on pi5-8gb"'])
+            "  git -c user.name=ada -c user.email=ada@users.noreply.github.com commit -m "
+            '"Add runs on pi5-8gb"'])
         self.assertEqual(check_submission.next_lines([*paths, "submissions"]), [])
 
     def test_a_clone_that_cannot_be_written_is_copied_first(self):
