@@ -220,7 +220,8 @@ def next_lines(paths: Sequence[str]) -> list[str]:
     # Windows PowerShell changes the encoding of what it pipes; the folders were searched already.
     search = [] if os.name == "nt" else ["git diff --cached | "
                                          + command("check_submission", "--privacy", "-")]
-    author, tags = places[0].split("/")[1], " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
+    author = places[0].split("/")[1]
+    tags = " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
     if lines and not os.access(release.HERE.parent / "submissions", os.W_OK):
         lines.insert(0, display.copy_command())
     return ["", "Next, at the top of the clone:", *(f"  {line}" for line in (

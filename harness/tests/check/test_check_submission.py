@@ -1053,14 +1053,15 @@ class CommandLine(unittest.TestCase):
             self.assertEqual((code, err), (0, ""))
             counts, next_commands = out.split("\n\n")
             self.assertEqual(counts, "1 submission checked: no errors, no warnings")
-            place = "/".join(["submissions", *Path(folder).parts[-3:]])
+            handle, tag, name = Path(folder).parts[-3:]
+            place = f"submissions/{handle}/{tag}/{name}"
             self.assertEqual(next_commands.split("\n")[1:-1], ["  " + line for line in (
-                f"mkdir -p {place.rpartition('/')[0]} && cp -R {folder} "
-                f"{place.rpartition('/')[0]}/", f"git switch -c {Path(folder).name}",
-                f"git add {place}",
+                f"mkdir -p submissions/{handle}/{tag} && cp -R {folder} "
+                f"submissions/{handle}/{tag}/", f"git switch -c {name}", f"git add {place}",
                 "git diff --cached | python3 harness/check_submission.py --privacy -",
-                "git status --short", f"git -c user.name={Path(folder).parts[-3]} -c user.email={Path(folder).parts[-3]}"
-                f'@users.noreply.github.com commit -m "Add a run on {Path(folder).parts[-2]}"')])
+                "git status --short",
+                f"git -c user.name={handle} -c user.email={handle}@users.noreply.github.com "
+                f'commit -m "Add a run on {tag}"')])
             os.unlink(os.path.join(folder, "run.md"))
             code, out, err = run_main(folder, "--json")
             self.assertEqual((code, err), (1, ""))
