@@ -593,8 +593,11 @@ class Endpoint:
         except Refusal as refusal:
             self._note({**entry, "status": refusal.status, "end_ns": clock_ns()})
             raise
-        conn.job = Job(conn, ask, self._models[ask.model], self.settings.first_token_ms,
-                       context_tokens, self._cached_tokens(ask), entry)
+        model = self._models[ask.model]
+        gap_s = 1 / model.tokens_per_s + ask.prompt_tokens * self.settings.context_ns / 1e9
+        conn.job = Job(conn, ask, model._replace(tokens_per_s=1 / gap_s),
+                       self.settings.first_token_ms, context_tokens, self._cached_tokens(ask),
+                       entry)
         conn.job.waited = self._running + len(self._waiting) >= self.settings.slots
         self._waiting.append(conn.job)
         return []
@@ -713,6 +716,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="speed of reading a prompt before the first token (default: each model's own)")
     add("--first-token-ms", type=_between(float, 0, 6e5), default=FIRST_TOKEN_MS, metavar="X",
         help=f"time before the first token, besides that (default {FIRST_TOKEN_MS:g})")
+    add("--context-ns", type=_between(float, 0, 1e9), default=0.0, metavar="X",
+        help="time that each token of the prompt adds to every gap between tokens (default 0)")
     add("--cache", action="store_true", help="leading messages of a prompt that were seen before "
         'take no time, unless the request sets "cache_prompt": false')
     add("--keep", action="store_true", help="keep running when standard input ends")

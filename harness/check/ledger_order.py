@@ -296,7 +296,9 @@ class Walker:
         counted = (len(cell_ids), outcomes.count("ok"), len(cell_ids) - outcomes.count("ok"))
         if given != counted:
             self.note(f"planned, ok and failed are {given}, expected {counted}")
-        if None in outcomes or not made and (key[1] == "hello" or not segment.number):
+        has_ended = (str(key[0]), key[1]) in self.replay.ends      # maybe before its first call
+        if None in outcomes or not made and not has_ended and (
+                key[1] == "hello" or not segment.number):
             self.note("comes before calls of its phase")
         if key[0] not in self.replay.failed_hellos:
             self._require_identified(key)
@@ -400,9 +402,10 @@ class Walker:
         if any(one.cell_id not in replay.outcomes for one in before):
             self.note(f"level {level} of {phase} begins before the one before it is complete")
         end = replay.end_after(model, phase, before[-1].level or 0) if before else None
+        if cell.question_id == "continued":
+            end = end or replay.end_after(model, phase, level)
         if is_depth:
-            end = end or replay.end_after(model, phase, level) or levels.context_end(
-                level, replay.effective_tokens.get(model))
+            end = end or levels.context_end(level, replay.effective_tokens.get(model))
         if end and replay.has_suites:
             self.note(f"{phase} had to end before level {level}: {end.reason}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from core import ledger, metrics, schema, usage
@@ -20,6 +20,7 @@ Problems = Iterator[tuple[str, str]]          # code, what
 # --- physics
 SPARE_RATIO = 1.05            # sizes and bandwidths are rounded
 COPY_TO_READ = 2              # reading alone may be faster than the measured copy
+CURVE_RATIO = 1.25            # from a level of ramp or depth to the next
 CACHES_SHARE = 0.5            # of the weights: what the caches keep is not read again
 MIXTURE = re.compile(r"\d+x\d|[-_.]a\d+(?:\.\d+)?b|moe|mixtral|gpt-?oss|deepseek-?v", re.IGNORECASE)
 # Most operations per cycle and core; a multiplication and an addition of 8-bit numbers are two.
@@ -84,8 +85,12 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
         if context and longest > context:
             found.append(("context-exceeded", f"{longest} prompt tokens in a context of {context}"))
         found += _model_claims(model, own)
+        points = {(curve["phase"], series["metric"]): series["points"]
+                  for curve in metadata["curves"] if curve["model"] == model["model"]
+                  for series in curve["series"]}
+        found += _curve_shapes(points)
         if metadata["endpoint"]["same_machine"]["value"] is True:
-            found += _physics(model, cells, metadata["runtime"], hardware)
+            found += _physics(model, cells, points, metadata["runtime"], hardware)
         found += [*_server(own, events, model), *_counts(own, events, context),
                   *_tokens(own, model["draft_model"]["value"])]
         for code, what in found:
@@ -165,9 +170,23 @@ def _model_claims(model: Any, calls: Sequence[Any]) -> Problems:
 
 
 # --- physics -------------------------------------------------------------------------------------
-def _physics(model: Any, cells: Sequence[Any], runtime: Any, hardware: Any) -> Problems:
+def _curve_shapes(points: Mapping[tuple[str, str], Sequence[Any]]) -> Problems:
+    """Whether decode gets faster with depth, or a lane faster with more beside it."""
+    for phase, metric in (("depth", "decode_tokens_per_s"), ("ramp", "decode_tokens_per_s"),
+                          ("ramp", "output_token_throughput_tokens_per_s")):
+        found = [(point["at"], point["value"] / (
+            point["at"] if metric.startswith("output") else 1)) for point in points.get(
+                (phase, metric), ())]
+        for (at, rate), (later_at, later) in zip(found, found[1:]):
+            if later > CURVE_RATIO * rate:
+                yield "hardware-exceeded", f"{phase}: {metric} of one lane is {rate:.4g} at " \
+                    f"{at:g} and {later:.4g} at {later_at:g}"
+
+
+def _physics(model: Any, cells: Sequence[Any], points: Mapping[tuple[str, str], Sequence[Any]],
+             runtime: Any, hardware: Any) -> Problems:
     """Weights against memory, decode rate against bandwidth, prefill rate against the cores of a
-    CPU. cells: those on one lane."""
+    CPU. cells: those on one lane; points: of curves."""
     held = {name: field["value"] for name, field in model.items() if name != "model"}
     cpu = {name: field["value"] for name, field in hardware["cpu"].items()}
     weights, capacity = held["file_bytes"], hardware["memory"]["capacity_bytes"]["value"]
@@ -180,8 +199,9 @@ def _physics(model: Any, cells: Sequence[Any], runtime: Any, hardware: Any) -> P
     texts = (model["model"], held["family"], held["file_name"], held["source_repository"])
     if total and active and active < total or any(text and MIXTURE.search(text) for text in texts):
         return                               # a mixture of experts reads a part of its weights
-    decode, prefill = (max((cell["metrics"][name]["median"] or 0 for cell in cells), default=0)
-                       for name in ("decode_tokens_per_s", "prefill_tokens_per_s"))
+    decode, prefill = (max([0, *(cell["metrics"][name]["median"] or 0 for cell in cells), *(
+        point["value"] for point in points.get(("depth", name), ()))])
+        for name in ("decode_tokens_per_s", "prefill_tokens_per_s"))
     roof = _roof_gb_per_s(held, runtime, hardware)
     caches = 1024 * ((cpu["cache_l2_kib"] or 0) + (cpu["cache_l3_kib"] or 0))
     speedup = 1 if held["draft_model"] in (None, "none") else DRAFT_SPEEDUP

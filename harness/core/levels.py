@@ -29,7 +29,7 @@ from core.suites import ALL_PHASES, Question
 RAMP_LANES = 16
 ANSWERS_PER_LANE, MIN_CALLS = 3, 6    # of a level; a median has an interval from 6 values on
 FLAT_RATIO = 1.05                     # growth of throughput below which it is flat
-WAITING_RATIO = 2.0                   # of the TTFT at the first level
+WAITING_RATIO = 2.0                   # of a quarter of the TTFTs to the median at the first level
 GONE_AFTER = 3                        # calls in a row that found no server
 
 DEPTHS_TOKENS = (1024, 4096)          # then doubled
@@ -201,16 +201,16 @@ def ramp_end(first: Sequence[CallFinished], before: Sequence[CallFinished],
         return End(lanes, "flat", f"{rate:.4g} tokens/s on {lanes} lanes, {was:.4g} on "
                    f"{lanes_before}")
     if before and len(now) > lanes > most_at_once(now) \
-            and _ttft_us(now) > WAITING_RATIO * _ttft_us(first):
+            and _ttft_us(now, 3) > WAITING_RATIO * _ttft_us(first, 2):
         return End(lanes, "queued", f"calls wait for each other: {most_at_once(now)} of {lanes} "
                    "were answered at once")
     return None
 
 
-def _ttft_us(calls: Iterable[CallFinished]) -> int:
-    """Median time to first token, the upper one of two; 0 without any."""
+def _ttft_us(calls: Iterable[CallFinished], quarter: int) -> int:
+    """A quartile of the times to first token; 0 without any."""
     marks = sorted(call["timing"]["first_token_us"] or 0 for call in calls if call["timing"])
-    return marks[len(marks) // 2] if marks else 0
+    return marks[len(marks) * quarter // 4] if marks else 0
 
 
 def context_end(depth: int, effective_tokens: Optional[int]) -> Optional[End]:

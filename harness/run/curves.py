@@ -19,13 +19,19 @@ AT = {"ramp": "lanes", "depth": "tokens of context"}
 def make(run: Any, model: str, phase: str, left: Sequence[plan.Cell]) -> None:
     """Ask what is left of a phase on one model. run: run.lanes.Run."""
     _say_context(run, model, phase)
+    if (model, phase) in run.state.ends:           # failed calls of earlier levels are repeated
+        run.ask(left)
+        return
     for level in run.state.levels_of(phase):
         cells = [cell for cell in left if cell.level == level]
         end: Optional[levels.End] = None
         # The second question of a depth is asked only if the first has an answer.
         steps = [cells] if PHASES[phase].kind == "ramp" and cells else [[cell] for cell in cells]
         for step in steps:
-            end = run.state.end_before(model, phase, level) or _ask(run, model, phase, level, step)
+            if step[0].question_id == "continued":
+                end = run.state.end_after(model, phase, level)
+            end = end or run.state.end_before(model, phase, level) or _ask(
+                run, model, phase, level, step)
             if end or run.stopping.is_set():
                 break
         end = end or run.state.end_after(model, phase, level)

@@ -31,6 +31,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from complete import metadata
 from core import answer_checks, files, ledger, plan, release
 from core import suites as suitess
 from engines import answers
@@ -42,8 +43,9 @@ WORKERS = 2
 BEGINNING_SHARE = 0.4         # of the kills hit the first moments of a process
 BEGINNING_S = 0.03            # so far from the usual moment at which a process opens its ledger
 FOLDER_S = 0.006              # a new run's manifest and first line come so soon after its folder
-PHASES = "5q,parallel_same,edge_append"
-# Answers of four tokens, and a context that the conversation of edge_append soon fills.
+PHASES = "5q,parallel_same,edge_append,ramp,depth"
+# Answers of four tokens, and a context that the conversation of edge_append soon fills. No level of
+# depth fits in it.
 ENDPOINT = ("--models", "swift:2000", "--first-token-ms", "1", "--context", "600")
 FLAGS = (*runs.QUICK, "--models", "swift", "--phases", PHASES)
 
@@ -159,10 +161,9 @@ def _wrong_end(folder: str, manifest: Json, state: ledger.LedgerState) -> Iterat
     last = state.events[-1] if state.events else None
     if last is None or last["event"] != "run_finished":
         return
-    data, calls = look(folder).whole, ledger.latest_calls(state.events)
-    missing = {c.cell_id for c in plan.all_cells(manifest)} - {c["cell_id"] for c in calls}
+    data, missing = look(folder).whole, metadata.missing_cells(manifest, state.events)
     if missing:
-        yield f"finished without {sorted(missing)}"
+        yield f"finished without {missing}"
     if last["sha256"] != hashlib.sha256(data[:data.rstrip().rindex(b"\n") + 1]).hexdigest():
         yield "the seal does not fit"
     if os.path.exists(os.path.join(folder, ledger.LEDGER + ".torn")) and not state.torn:

@@ -44,8 +44,8 @@ from tests.scripted_endpoint import (
 
 POINTS = 200
 POINTS_OF_A_RUN = 6
-TIMEOUT_S = 0.3                  # of a call; on a busy machine, other calls may pass it, too
-PHASES = ("frozen", "5q", "parallel_same", "parallel_mixed", "edge_append")
+TIMEOUT_S = 0.6                  # of a call; on a busy machine, other calls may pass it, too
+PHASES = ("frozen", "5q", "parallel_same", "parallel_mixed", "edge_append", "ramp", "depth")
 INTERRUPTED: Script = (STREAM + says("One"),)
 FAULTS: dict[str, Script] = {
     "interrupted": INTERRUPTED, "timeout": (STREAM + says("One"), HANG), "gone": GONE,
@@ -63,6 +63,9 @@ class FaultyEndpoint(ScriptedEndpoint):
 
     def _choose(self, _: Request) -> Script:
         with self._choosing:
+            if not self.faults_share:
+                self._gone = 0
+                return ANSWER
             if self._gone:
                 self._gone -= 1
                 return GONE

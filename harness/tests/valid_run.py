@@ -332,6 +332,25 @@ class Maker:
                todo: list[plan.Cell]) -> None:
         self.t_us += 90
         begun_us = self.t_us
+        for level in self.known.levels_of(name) or [None]:
+            part = [cell for cell in todo if cell.level == level]
+            end = level and part and self.known.end_before(str(model), name, level)
+            if part and not end:
+                self._lanes(part, max(begun_us, self.t_us))
+            end = end or level and self.known.end_after(str(model), name, level)
+            if end:
+                self.known.note_end(self._write("curve_ended", model=model, phase=name,
+                                                **end._asdict()))
+                break
+        cells = self.known.asked(cells)
+        ok = sum(self.known.outcomes.get(cell.cell_id) == "ok" for cell in cells)
+        self.known.finished.add((model, name))
+        self.t_us += 200
+        self._write("phase_finished", 50, model=model, phase=name, planned=len(cells), ok=ok,
+                    failed=len(cells) - ok, started_us=begun_us, wall_us=self.t_us - begun_us)
+
+    def _lanes(self, todo: list[plan.Cell], begun_us: int) -> None:
+        """Make calls on their lanes."""
         queues = {lane: [c for c in todo if c.lane == lane] for lane in {c.lane for c in todo}}
         for queue in queues.values() if self.spec.swapped else ():
             queue[:2] = queue[1::-1]
@@ -348,11 +367,6 @@ class Maker:
             event = self._record(cell, messages, asked)
             if queues[lane]:
                 heapq.heappush(flying, self._ask(queues[lane].pop(0), event["t_us"] + 70))
-        ok = sum(self.known.outcomes.get(cell.cell_id) == "ok" for cell in cells)
-        self.known.finished.add((model, name))
-        self.t_us += 200
-        self._write("phase_finished", 50, model=model, phase=name, planned=len(cells), ok=ok,
-                    failed=len(cells) - ok, started_us=begun_us, wall_us=self.t_us - begun_us)
 
     def _record(self, cell: plan.Cell, messages: Any, asked: Any) -> Json:
         fields = asked if isinstance(asked, dict) else self.known.call_fields(
@@ -484,7 +498,7 @@ def _base64(data: bytes) -> Optional[str]:
 
 def _calibration(manifest: Json) -> Json:
     spread = {"p50": 8, "p99": 14, "max": 37, "n": 696}
-    counts = sorted({1, max(entry["lanes"] for entry in manifest["plan"]["phases"])})
+    counts = plan.calibrated_lanes(manifest["plan"])
     return calibration.calibration(None, stamp="kernel", clock_resolution_ns=40, lanes=[
         {"lanes": lanes, "chunks": 700 * lanes, "gap_us": 1000, "lag_us": spread,
          "read_lag_us": {"p50": 29, "p99": 99, "max": 140, "n": 701 * lanes},

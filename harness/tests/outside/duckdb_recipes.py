@@ -21,7 +21,7 @@ import compare_submissions
 from compare import entries, folders
 from compare import ranking as rankings
 from core import ledger, metrics, run_summary
-from tests import made_submissions
+from tests import made_submissions, valid_run
 from tests.made_submissions import Spec
 
 Json = dict[str, Any]
@@ -32,7 +32,8 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
 PAGE = os.path.join(REPOSITORY, "submissions", "QUERIES.md")
 RECIPES = ("Views used by the other queries", "Which device is fastest?",
            "How fast is each question answered?", "How long are the pauses between chunks?",
-           "Does memory bandwidth limit the decode rate?", "What does a token need?")
+           "Does memory bandwidth limit the decode rate?", "What does a token need?",
+           "How does speed change with lanes and with context?")
 NEEDS = ("scope", "joules_per_output_token", "mean_power_w", "error_ratio",
          "draft_acceptance_ratio", "load_s", "server_decode_tokens_per_s")
 PARQUET = "All rows as Parquet"
@@ -78,6 +79,7 @@ def generate(folder: str) -> None:
         events = _disturbed(made_submissions.make_events(spec, manifest), spec.seed)
         made = made_submissions.complete(manifest, events, spec.probed)
         made_submissions.write(os.path.join(folder, "submissions"), made)
+    valid_run.make(valid_run.Spec(phases="ramp,depth")).write(os.path.join(folder, "submissions"))
 
 
 def _disturbed(events: list[Json], seed: int) -> list[Json]:
@@ -134,6 +136,20 @@ def expected_cells(folders: list[str]) -> dict[tuple[str, str, str], Json]:
     return out
 
 
+def expected_points(folders: list[str]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """(run, model, phase, metric, at) -> the other fields of every point of a curve."""
+    out = {}
+    for folder in folders:
+        manifest, state = ledger.load_run(folder)
+        for curve in () if manifest["synthetic"] else run_summary.summarize_run(
+                manifest, state.events)["curves"]:
+            out.update({(manifest["run_id"], curve["model"], curve["phase"], one["metric"],
+                         float(point["at"])): (curve["knee"], point["n"], point["value"],
+                                               point["low"], point["high"])
+                        for one in curve["series"] for point in one["points"]})
+    return out
+
+
 def expected_ranking(root: str) -> dict[tuple[Any, ...], Json]:
     """(phase, served name, tag, quantisation, runtime) -> medians over ranked runs."""
     found = folders.read_all([os.path.join(root, "submissions")])
@@ -173,6 +189,9 @@ def differences(found: dict[str, Rows], root: str) -> Iterator[str]:
     yield from _unlike(RECIPES[4], joined, {
         key: cell["metrics"]["decode_tokens_per_s"]["median"] for key, cell in usable.items()
         if key[2] in ("frozen", "5q", "20q") and cell["metrics"]["decode_tokens_per_s"]["n"]})
+    points = {(r["run_id"], r["model"], r["phase"], r["metric"], r["place"]): (
+        r["knee"], r["n"], r["value"], r["low"], r["high"]) for r in found[RECIPES[6]]}
+    yield from _unlike(RECIPES[6], points, expected_points(run_folders(root)))
 
 
 def need_differences(rows: Rows, root: str) -> Iterator[str]:

@@ -1,0 +1,123 @@
+"""Measure the curves of servers whose speed is known, and compare.
+
+    python3 harness/tests/outside/known_curves.py [COUNT] [SEED]
+
+Starts COUNT (20) reference endpoints with random slots, decode rate, prefill rate and cost per
+token of context, runs ramp and depth against each, and checks that every point is within 2 % of
+what the schedule gives and that the knee is the number of slots. On a loaded machine the endpoint
+itself is late. Prints one line per server; exit code 1 if any differs.
+"""
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from core import ledger, run_summary
+from tests import runs
+
+COUNT, LIMIT_RATIO = 20, 0.02
+CONTEXT_TOKENS = 9000
+
+
+class Server(NamedTuple):
+    """What an endpoint is started with."""
+
+    slots: int
+    tokens_per_s: float
+    prefill_tokens_per_s: float
+    context_ns: float
+
+    def flags(self) -> list[str]:
+        return ["--models", f"known:{self.tokens_per_s:g}", "--slots", str(self.slots),
+                "--first-token-ms", "20", "--context", str(CONTEXT_TOKENS),
+                "--prefill-tokens-per-s", str(self.prefill_tokens_per_s),
+                "--context-ns", str(self.context_ns)]
+
+    def gap_s(self, prompt_tokens: float) -> float:
+        return 1 / self.tokens_per_s + prompt_tokens * self.context_ns / 1e9
+
+    def first_s(self, prompt_tokens: float) -> float:
+        return 0.02 + prompt_tokens / self.prefill_tokens_per_s
+
+
+def expected(server: Server, curve: Any, calls: Sequence[Any]) -> dict[tuple[str, float], float]:
+    """(metric, place) -> value by the endpoint's schedule."""
+    found = {}
+    for metric in (one["metric"] for one in curve["series"]):
+        for point in next(one["points"] for one in curve["series"] if one["metric"] == metric):
+            at = point["at"]
+            if curve["phase"] == "depth":
+                step_s, first_s = server.gap_s(at), server.first_s(at)
+                value = {"decode_tokens_per_s": 1 / step_s, "ttft_ms": first_s * 1000,
+                         "prefill_tokens_per_s": at / (first_s - step_s)}.get(metric)
+            elif metric == "output_token_throughput_tokens_per_s":
+                value = ideal_throughput(server, [c for c in calls if c["level"] == at], int(at))
+            else:
+                value = None
+            if value:
+                found[metric, at] = value
+    return found
+
+
+def ideal_throughput(server: Server, calls: Sequence[Any], lanes: int) -> float:
+    """Throughput of a level whose calls follow the schedule, without any delay."""
+    queues = {lane: [c["response"]["usage"] for c in calls if c["lane"] == lane]
+              for lane in range(lanes)}
+    asked_s, free_s = dict.fromkeys(queues, 0.0), [0.0] * server.slots
+    sent: list[tuple[float, float]] = []                     # time, tokens
+    ends_s = {}
+    while any(queues.values()):
+        lane = min((lane for lane in queues if queues[lane]), key=lambda one: asked_s[one])
+        usage = queues[lane].pop(0)
+        slot = min(range(server.slots), key=lambda one: free_s[one])
+        gap_s = server.gap_s(usage["prompt_tokens"])
+        first_s = max(asked_s[lane], free_s[slot]) + server.first_s(usage["prompt_tokens"])
+        sent += [(first_s + at * gap_s, 1.0) for at in range(usage["completion_tokens"])]
+        free_s[slot] = asked_s[lane] = ends_s[lane] = first_s + usage["completion_tokens"] * gap_s
+    window_s = min(ends_s.values())
+    return sum(count for at_s, count in sent if at_s <= window_s) / window_s
+
+
+def differences(server: Server, folder: str) -> Iterator[str]:
+    """One line for every point that is off, and for another knee."""
+    manifest, state = ledger.load_run(folder)
+    for curve in run_summary.summarize_run(manifest, state.events)["curves"]:
+        calls = [call for call in ledger.latest_calls(state.events)
+                 if call["phase"] == curve["phase"]]
+        values = {(one["metric"], point["at"]): point["value"]
+                  for one in curve["series"] for point in one["points"]}
+        for key, value in expected(server, curve, calls).items():
+            if abs(values[key] / value - 1) > LIMIT_RATIO:
+                yield f"{key[0]} at {key[1]:g}: {values[key]:g}, expected {value:.5g} " \
+                    f"({values[key] / value - 1:+.1%})"
+        if curve["phase"] == "ramp" and curve["knee"] != (
+                server.slots if server.slots < 16 else None):
+            yield f"knee {curve['knee']}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """See above; the exit code."""
+    count, seed = (int(word) for word in (*argv, *(str(COUNT), "1")[len(argv):]))
+    dice, bad = random.Random(seed), 0
+    for number in range(count):
+        server = Server(dice.choice((1, 2, 4, 6, 8, 16)), dice.uniform(60, 120),
+                        dice.uniform(4000, 12_000), dice.uniform(0, 2000))
+        with tempfile.TemporaryDirectory() as folder, runs.Endpoint(*server.flags()) as endpoint:
+            outcome = runs.run("--target-url", endpoint.url, "--out-dir", folder, "--quiet",
+                               "--no-calibration", "--phases", "ramp,depth")
+            found = list(differences(server, str(next(Path(folder).glob("*/*/run-*"))))) \
+                if outcome.code == 0 else [outcome.err]
+        bad += bool(found)
+        print(f"{number + 1}/{count} {server}: {'; '.join(found) or 'equal'}", flush=True)
+    print(f"{count - bad} of {count} equal, seed {seed}")
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
