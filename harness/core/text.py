@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Optional, TextIO, Union
 
 TableCell = Union[None, str, int, float]
 
+ON_WINDOWS = os.name == "nt"  # where commands are typed differently
 GAP = "  "
 WIDE = 100                    # columns of output that goes to no terminal, and of help pages
 NARROWEST = 20
@@ -281,7 +282,7 @@ def csv_text(titles: Sequence[str], rows: Iterable[Sequence[TableCell]]) -> str:
 # --- command lines -------------------------------------------------------------------------------
 def command(program: str, *words: str) -> str:
     """A command that can be typed as it is in the repository's root, on this system."""
-    if os.name == "nt":
+    if ON_WINDOWS:
         return " ".join(["py", f"harness/{program}.py", *(
             word if re.fullmatch(r"[\w./:\\=,@+-]+", word) else f'"{word}"' for word in words)])
     return shlex.join(["python3", f"harness/{program}.py", *words])
@@ -289,7 +290,7 @@ def command(program: str, *words: str) -> str:
 
 def for_this_system(text: str) -> str:
     """Text whose commands are those of a POSIX shell, with this system's name of Python."""
-    return text.replace("python3 ", "py ") if os.name == "nt" else text
+    return text.replace("python3 ", "py ") if ON_WINDOWS else text
 
 
 def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
@@ -307,7 +308,7 @@ def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
             lines.append(indent * 2 + unit)
         else:
             lines[-1] += f" {unit}"
-    return [part for line in lines for part in _continued(line, width)] if os.name != "nt" \
+    return [part for line in lines for part in _continued(line, width)] if not ON_WINDOWS \
         else [indent + text]
 
 

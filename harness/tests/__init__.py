@@ -10,8 +10,10 @@ import unittest
 from pathlib import Path
 from typing import Optional
 
+from core import text
 from tests import parallel
 
+text.ON_WINDOWS = False        # tests compare commands with those of other systems
 
 def load_tests(loader: unittest.TestLoader, _: unittest.TestSuite, pattern: Optional[str]
                ) -> unittest.TestSuite:

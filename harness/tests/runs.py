@@ -97,6 +97,8 @@ def start(*words: str, harness: Path = HARNESS, prelude: str = "", **options: An
 def ended(process: subprocess.Popen[str]) -> Outcome:
     """What a child came to."""
     out, err = process.communicate(timeout=LIMIT_S)
+    if os.name == "nt":                       # Python has another name there
+        out, err = (text.replace("py harness/", "python3 harness/") for text in (out, err))
     return Outcome(process.returncode, out, err)
 
 

@@ -874,8 +874,8 @@ class FullDisk(Runs):
                 full = runs.ended(runs.start(
                     "--target-url", ENDPOINT.url, "--out-dir", self.out_dir, "--run-id", RUN_ID,
                     *runs.QUICK, "--quiet", "--phases", "5q,parallel_same", prelude=prelude))
-                self.assert_refused(full, 4, r"\S+ cannot be written \(.*\); .*free some space.*|"
-                                    r"\S+ cannot be written \(.*\); .*Free some space.*")
+                self.assert_refused(full, 4, r".+ cannot be written \(.*\); .*free some space.*|"
+                                    r".+ cannot be written \(.*\); .*Free some space.*")
                 self.assertEqual(self.manifest.exists(), manifest)
                 self.assertEqual(ledger.read_ledger(str(self.ledger)).torn, b"")
                 self.assertEqual(self.run_it("--phases", "5q,parallel_same", "--num-predict",
@@ -883,18 +883,18 @@ class FullDisk(Runs):
 
     def test_full_disk_before_the_folder_exists(self):
         with mock.patch.object(os, "makedirs", side_effect=OSError(28, "No space left", "x")):
-            self.assert_refused(self.run_it("--smoke"), 4, r"\S+ cannot be written \(No space left"
+            self.assert_refused(self.run_it("--smoke"), 4, r".+ cannot be written \(No space left"
                                 r"\); free some space, or pass another folder to --out-dir")
 
     def test_folder_without_write_permission(self):
         with mock.patch.object(os, "makedirs", side_effect=PermissionError(13, "Not allowed")):
-            self.assert_refused(self.run_it("--smoke"), 4, r"\S+ cannot be written "
+            self.assert_refused(self.run_it("--smoke"), 4, r".+ cannot be written "
                                 r"\(Not allowed\); pass another folder to --out-dir")
 
     def test_log_that_cannot_be_written(self):
         with mock.patch.object(tempfile, "tempdir", os.path.join(self.out_dir, "none")):
             self.assert_refused(self.run_it("--smoke", "--detach"), 4,
-                                r"\S+none/run-[0-9a-f-]+\.log: No such file or directory")
+                                r".+none.run-[0-9a-f-]+\.log: No such file or directory")
 
 
 # --- files that were changed ---------------------------------------------------------------------
@@ -907,7 +907,7 @@ class ChangedFiles(Runs):
     def test_missing_manifest_is_refused(self):
         self.finished()
         os.unlink(self.manifest)
-        self.refused(r"\S+manifest\.json is missing, although its run\.jsonl has lines; "
+        self.refused(r".+manifest\.json is missing, although its run\.jsonl has lines; "
                      "restore it from a backup, or start a new run")
 
     def test_missing_manifest_before_the_first_line_is_written(self):
@@ -920,21 +920,21 @@ class ChangedFiles(Runs):
     def test_torn_manifest_is_refused(self):
         self.finished()
         self.manifest.write_bytes(self.manifest.read_bytes()[:1000])
-        self.refused(r"\S+manifest\.json is not JSON at character \d+: .*; restore it from a "
+        self.refused(r".+manifest\.json is not JSON at character \d+: .*; restore it from a "
                      "backup, or start a new run")
 
     def test_invalid_manifest_is_refused(self):
         self.finished()
         text = self.manifest.read_bytes()
         self.manifest.write_bytes(text.replace(b'"repeats": 1', b'"repeats": "one"'))
-        self.refused(r'\S+manifest\.json: plan\.repeats: "one" is not of type integer; restore it '
+        self.refused(r'.+manifest\.json: plan\.repeats: "one" is not of type integer; restore it '
                      "from a backup, or start a new run")
 
     def test_changed_manifest_is_refused(self):
         self.finished()
         text = self.manifest.read_bytes()
         self.manifest.write_bytes(text.replace(b'"timeout_s": 360.0', b'"timeout_s": 720.0'))
-        self.refused(r"\S+run\.jsonl, line 1: manifest\.json was changed since; restore it "
+        self.refused(r".+run\.jsonl, line 1: manifest\.json was changed since; restore it "
                      "from a backup, or start a new run")
 
     def test_manifest_without_its_host_name_resumes(self):
@@ -971,10 +971,10 @@ class ChangedFiles(Runs):
             with self.subTest(name):
                 self.assertNotEqual(edited, lines)
                 self.ledger.write_bytes(b"".join(edited))
-                self.refused(rf"\S+run\.jsonl, line {line}:( \w*:)? {message}")
+                self.refused(rf".+run\.jsonl, line {line}:( \w*:)? {message}")
 
     def test_ledger_that_is_a_folder_is_refused(self):
         self.finished()
         os.unlink(self.ledger)
         os.mkdir(self.ledger)
-        self.refused(r"\S+ cannot be written \(Is a directory\); .*")
+        self.refused(r".+ cannot be written \(Is a directory\); .*")

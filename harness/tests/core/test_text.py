@@ -157,7 +157,7 @@ class CommandLines(unittest.TestCase):
     def test_help_ends_with_the_exit_codes(self):
         about = "Do it.\n\n  python3 harness/x.py\n\nexit codes:\n  0 done\n"
         for system, python in (("posix", "python3"), ("nt", "py")):
-            with self.subTest(system), mock.patch.object(text.os, "name", system):
+            with self.subTest(system), mock.patch.object(text, "ON_WINDOWS", system == "nt"):
                 shown = text.Parser("x", about, "PATH").format_help()
                 self.assertTrue(shown.startswith(
                     f"usage: {python} harness/x.py PATH\n\nDo it.\n\n  {python} harness/x.py\n"))
@@ -176,7 +176,7 @@ class CommandLines(unittest.TestCase):
     def test_printed_commands_can_be_typed(self):
         for system, shown in (("posix", "python3 harness/x.py --out 'a b' c:7b"),
                               ("nt", 'py harness/x.py --out "a b" c:7b')):
-            with self.subTest(system), mock.patch.object(text.os, "name", system):
+            with self.subTest(system), mock.patch.object(text, "ON_WINDOWS", system == "nt"):
                 self.assertEqual(text.command("x", "--out", "a b", "c:7b"), shown)
 
     def test_long_commands_continue_where_a_shell_joins_them(self):
@@ -187,7 +187,7 @@ class CommandLines(unittest.TestCase):
             self.assertEqual(shlex.split(joined), shlex.split(typed))
             self.assertIn("--set 'a=b c'", "\n".join(lines))
         self.assertLessEqual(max(map(len, text.command_lines(typed, 40))), 40)
-        with mock.patch.object(text.os, "name", "nt"):
+        with mock.patch.object(text, "ON_WINDOWS", True):
             self.assertEqual(text.command_lines(typed, 20), ["  " + typed])
 
 
