@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from core import ledger, metrics, run_summary, suites
+from core.text import field_text, field_title
 
 Json = dict[str, Any]
 
@@ -229,35 +230,10 @@ def _facts(metadata: Json, hardware: Json, manifest: Json) -> list[list[Any]]:
 
 
 def _leaves(group: str, holder: Json, section: str) -> list[list[Any]]:
-    return [[group, " ".join(filter(None, (section, _name_of(name)))),
-             fact_text(name, leaf["value"]), leaf["source"] or leaf["reason"]]
+    return [[group, " ".join(filter(None, (section, field_title(name)))),
+             None if leaf["value"] is None else field_text(name, leaf["value"]),
+             leaf["source"] or leaf["reason"]]
             for name, leaf in holder.items() if isinstance(leaf, dict) and "value" in leaf]
-
-
-UNITS = {"_gb_per_s": "GB/s", "_bytes": "bytes", "_tokens": "tokens", "_mhz": "MHz", "_kib": "KiB",
-         "_mts": "MT/s", "_w": "W", "_count": "", "_ratio": ""}
-
-
-def _name_of(field: str) -> str:
-    for ending in UNITS:
-        if field.endswith(ending):
-            field = field[:-len(ending)]
-    return field.replace("_", " ")
-
-
-def fact_text(field: str, value: Any) -> Optional[str]:
-    """A fact's value with its unit: `8.00 GiB`; None if it is unknown."""
-    if value is None or isinstance(value, bool):
-        return None if value is None else "yes" if value else "no"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    if field.endswith("_bytes"):
-        return f"{value / 2 ** 30:.2f} GiB" if value >= 2 ** 28 else f"{value / 2 ** 20:.1f} MiB"
-    if field.endswith("_kib") and value >= 4096:
-        return f"{value / 1024:g} MiB"
-    unit = next((unit for ending, unit in UNITS.items() if field.endswith(ending)), "")
-    shown = f"{value:,}" if field.endswith(("_count", "_tokens")) else str(value)
-    return f"{shown} {unit}".strip()
 
 
 def _run_facts(metadata: Json, manifest: Json) -> list[list[Any]]:

@@ -21,8 +21,9 @@ from core.records import Fact, LedgerLine, Manifest, Metadata
 from core.text import (
     code_span,
     duration,
+    field_text,
+    field_title,
     format_number,
-    format_value,
     markdown_safe,
     markdown_table,
     markdown_words,
@@ -128,30 +129,14 @@ def _list(items: Sequence[str]) -> str:
     return "\n".join(f"- {item}" for item in items) or "None."
 
 
-# What the name of a field ends with, and the unit of its value for a reader.
-UNITS = {"_bytes": "", "_kib": "", "_count": "", "_ratio": "", "_tokens": " tokens", "_w": " W",
-         "_mhz": " MHz", "_mts": " MT/s", "_gb_per_s": " GB/s"}
-
-
-def _shown(key: str, value: Any) -> tuple[str, str]:
-    """`memory.capacity_bytes`, 8589934592 -> `memory capacity`, `8 GiB`."""
-    ending = next((end for end in UNITS if key.endswith(end)), "")
-    if isinstance(value, (int, float)) and ending in ("_bytes", "_kib"):
-        text = size_text(value * (1024 if ending == "_kib" else 1))
-    else:
-        text = format_value("", value) + UNITS.get(ending, "")
-    name = "file size" if key == "file_bytes" else key[:len(key) - len(ending)]
-    return name.replace(".", " ").replace("_", " "), markdown_words(text, LONGEST_CELL) or "-"
-
-
 def _values(values: Mapping[str, Fact]) -> str:
     """A table of the known values with their sources, and the names of the unknown ones."""
     rows = []
     for key, item in values.items():
         if item["value"] is not None:
-            name, value = _shown(key, item["value"])
+            value = markdown_words(field_text(key, item["value"]), LONGEST_CELL) or "-"
             reason = f"; {_code(item['reason'])}" if item["reason"] else ""
-            rows.append([name, f"{value} <sub>{item['source']}</sub>{reason}"])
+            rows.append([field_title(key), f"{value} <sub>{item['source']}</sub>{reason}"])
     unknown = [_code(key) for key, item in values.items() if item["value"] is None]
     parts = [markdown_table(("", ""), rows).rstrip()] if rows else []
     return "\n\n".join([*parts, *([f"Not known: {', '.join(unknown)}."] if unknown else [])])

@@ -127,6 +127,26 @@ def format_value(field: str, value: Any) -> str:
     return f"{number} ({size_text(size)})" if size >= 2 ** 20 else number
 
 
+# What the name of a field ends with, and the unit of its value.
+UNITS = {"_bytes": "", "_kib": "", "_count": "", "_ratio": "", "_tokens": "tokens", "_w": "W",
+         "_mhz": "MHz", "_mts": "MT/s", "_gb_per_s": "GB/s"}
+
+
+def field_title(field: str) -> str:
+    """`memory.capacity_bytes` is `memory capacity`."""
+    ending = next((ending for ending in UNITS if field.endswith(ending)), "")
+    name = "file_size" if field == "file_bytes" else field[:len(field) - len(ending)]
+    return name.replace(".", " ").replace("_", " ")
+
+
+def field_text(field: str, value: Any) -> str:
+    """A field's value with its unit: `8 GiB`, `4,096 tokens`."""
+    ending = next((ending for ending in UNITS if field.endswith(ending)), "")
+    if ending in ("_bytes", "_kib") and isinstance(value, (int, float)):
+        return size_text(value * (1024 if ending == "_kib" else 1))
+    return f"{format_value('', value)} {UNITS.get(ending, '')}".strip()
+
+
 def size_text(size_bytes: float) -> str:
     """`23.5 GiB`, `2 MiB`."""
     power = next((power for power in (3, 2, 1) if size_bytes >= 1024 ** power), 0)

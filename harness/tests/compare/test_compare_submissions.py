@@ -738,15 +738,6 @@ class Details(unittest.TestCase):
         host = run_detail._host(many, run_detail.TimeAxis(many))
         self.assertEqual((host["samples"], len(host["t"])), (1000, 112))
 
-    def test_facts_have_their_unit(self) -> None:
-        cases: list[tuple[str, Any, str]] = [
-            ("capacity_bytes", 8 * 2 ** 30, "8.00 GiB"), ("file_bytes", 144_000_000, "137.3 MiB"),
-            ("max_mhz", 3200, "3200 MHz"), ("parameters_count", 134515008, "134,515,008"),
-            ("unified", True, "yes"), ("instruction_sets", ["avx", "fma"], "avx fma"),
-            ("context_effective_tokens", 4096, "4,096 tokens"), ("name", "x", "x")]
-        self.assertEqual([run_detail.fact_text(name, value) for name, value, _ in cases],
-                         [text for _, _, text in cases])
-
 
 if __name__ == "__main__":
     unittest.main()

@@ -89,6 +89,20 @@ class Values(unittest.TestCase):
                 self.assertEqual(text.format_value(field, value), shown)
 
 
+    def test_fields_have_a_title_and_their_unit(self):
+        for field, value, title, shown in (
+                ("memory.capacity_bytes", 8 * 2 ** 30, "memory capacity", "8 GiB"),
+                ("file_bytes", 144_000_000, "file size", "137 MiB"),
+                ("cache_l3_kib", 307200, "cache l3", "300 MiB"),
+                ("max_mhz", 3200, "max", "3,200 MHz"), ("unified", True, "unified", "yes"),
+                ("parameters_count", 134515008, "parameters", "134,515,008"),
+                ("instruction_sets", ["avx", "fma"], "instruction sets", "avx fma"),
+                ("context_effective_tokens", 4096, "context effective", "4,096 tokens")):
+            with self.subTest(field):
+                self.assertEqual((text.field_title(field), text.field_text(field, value)),
+                                 (title, shown))
+
+
 class Harmless(unittest.TestCase):
     def test_printable_escapes_what_a_terminal_would_obey(self):
         for given, shown in (("plain", "plain"), ("a\nb", "a\\nb"), ("\x1b[31m", "\\x1b[31m"),
