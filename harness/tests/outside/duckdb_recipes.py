@@ -73,7 +73,9 @@ def generate(folder: str) -> None:
                    decode_ms_per_token=2.7, prefill_ms_per_token=0.3),
               Spec(seed=10, handle="carol", overrides={"num_predict": 64}),
               Spec(seed=11, handle="dave", noise=0.5), Spec(seed=12, handle="erin", synthetic=True),
-              Spec(seed=13, handle="frank", target_class="public")]
+              Spec(seed=13, handle="frank", target_class="public"),
+              Spec(seed=14, handle="gail", tag="desktop-rtx4090", probed=made_submissions.DESKTOP,
+                   tokens=100, decode_ms_per_token=60.0)]      # long enough for energy
     for spec in specs:
         manifest = made_submissions.make_manifest(spec)
         events = _disturbed(made_submissions.make_events(spec, manifest), spec.seed)
@@ -235,6 +237,8 @@ def main() -> int:
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         generate(folder)
+        if not any(one["scope"] for one in expected_needs(run_folders(folder)).values()):
+            wrong.append("no run with energy was generated")
         if not expected_ranking(folder) or not expected_cells(run_folders(folder)):
             wrong.append("no submissions were generated")
         places = {"generated": folder}
