@@ -5,6 +5,8 @@
   python3 harness/compare_submissions.py --model qwen --all-phases details of each phase
   python3 harness/compare_submissions.py --phase 20q --sort ttft
   python3 harness/compare_submissions.py --html page.html          one file that opens anywhere
+  python3 harness/compare_submissions.py --history                 one machine over runtime versions
+  python3 harness/compare_submissions.py --wanted                  what is not measured yet
   python3 harness/compare_submissions.py --vs RUN_A RUN_B          which of two runs is faster
   python3 harness/compare_submissions.py --vs RUN1,RUN2,RUN3 FOLDER_OF_RUNS
 
@@ -249,7 +251,7 @@ def build_parser() -> texts.Parser:
     form.add_argument("--history", action="store_true",
                       help="show how each machine and model changed over versions of its runtime")
     form.add_argument("--wanted", action="store_true",
-                      help="list the sizes of models that nobody has measured on each machine")
+                      help="list the sizes of models that are not measured yet on each machine")
     form.add_argument("--html", metavar="FILE", help="write one self-contained HTML page to FILE")
     parser.add_argument("--vs", nargs=2, metavar=("RUN_A", "RUN_B"),
                         help="compare two runs, or two groups of runs, by their ledgers")

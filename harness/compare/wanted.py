@@ -1,4 +1,4 @@
-"""What nobody has measured yet: classes of machines and sizes of models that fit into them.
+"""What is not measured yet: sizes of models that fit into classes of machines.
 
     cells               submissions -> which sizes were measured on each class of machine
     for_machine, here   the sizes that fit one machine and were not measured on its class

@@ -1,4 +1,4 @@
-"""Versions of a runtime, and what nobody has measured yet."""
+"""Versions of a runtime, and what is not measured yet."""
 from __future__ import annotations
 
 import os
