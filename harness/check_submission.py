@@ -37,7 +37,7 @@ from typing import Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
-from core import metrics, names, release, result_tables
+from core import metrics, names, privacy, release, result_tables
 from core.errors import HarnessError
 from core.records import Response
 from core.text import (
@@ -80,7 +80,13 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     if base_id == head_id:
         raise HarnessError("--base and --head are the same commit, so there is nothing to check; "
                            "git fetch origin pull/NUMBER/head, then pass FETCH_HEAD to --head")
-    changes = repository.changes(repository.merge_base(base_id, head_id), head_id)
+    start_id = repository.merge_base(base_id, head_id)
+    changes = repository.changes(start_id, head_id)
+    private = [author for author in repository.authors(start_id, head_id)
+               if privacy.scan(author)]
+    if private:
+        report.add("author-published", ".", f"{len(private)} authors of commits have a private "
+                                            "e-mail address")
     for change in changes:
         if change.path == corrections.PATH and change.mode == "100644":
             check_corrections(repository, head_id, change.sha, report)

@@ -276,6 +276,12 @@ class Repository:
                                                       commit) if SHA.match(commit) else "")
         return int(found[1]) if found else None
 
+    def authors(self, base: str, head: str) -> list[str]:
+        """`name <mail>` of all authors and committers between two commits, each once."""
+        out = self._output("log", "--format=%aN <%aE>%n%cN <%cE>", "--max-count=200",
+                           f"{base}..{head}")
+        return sorted(set(out.splitlines()))
+
     def sizes_bytes(self, shas: Sequence[str]) -> dict[str, int]:
         """{object: size} of the blobs that are available."""
         found: dict[str, int] = {}

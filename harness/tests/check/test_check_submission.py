@@ -676,7 +676,7 @@ ELSEWHERE = {
     "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
     "file-changed": "Changes", "too-many-files": "Changes", "run-copied": "Copies",
     "answers-copied": "Copies", "weights-contradict": "Copies",
-    "correction-invalid": "Changes"}
+    "correction-invalid": "Changes", "author-published": "Changes"}
 
 
 class Codes(unittest.TestCase):
@@ -1323,7 +1323,8 @@ def fast_import(repository, commits):
     """Make commits: (branch, parent, {path: (mode, data), or None to delete})."""
     stream = b""
     for branch, start, files in commits:
-        stream += (f"commit refs/heads/{branch}\ncommitter A <a@example.org> 1790000000 +0000\n"
+        mail = "ada@magrathea.org" if branch == "private" else "a@example.org"
+        stream += (f"commit refs/heads/{branch}\ncommitter A <{mail}> 1790000000 +0000\n"
                    "data 1\nx\n").encode()
         stream += f"from refs/heads/{start}\n".encode() if start else b""
         for path, held in files.items():
@@ -1374,6 +1375,7 @@ class Changes(unittest.TestCase):
             "project": {"README.md": ("100644", b"words"),
                         "submissions/README.md": ("100644", b"words"),
                         "submissions/EXAMPLE/mac-m1-8gb/run-1/run.md": ("100644", b"words")},
+            "private": cls.added,
             "corrections": {"submissions/CORRECTIONS.json": ("100644", b"{}")},
             "many": {f"submissions/ada/x/run-{i}/run.md": ("100644", b"") for i in range(61)},
             "large": {**cls.added, page: ("100644", b"x" * 300_000)},
@@ -1460,6 +1462,9 @@ class Changes(unittest.TestCase):
 
     def test_a_change_of_the_project_is_no_submission(self):
         self.assertEqual(codes(self.report("project")), ["no-submission"])
+
+    def test_private_addresses_of_authors_are_found(self):
+        self.assertEqual(codes(self.report("private")), ["author-published"])
 
     def test_a_change_of_the_corrections_is_checked(self):
         self.assertEqual(codes(self.report("corrections")), ["correction-invalid", "no-submission"])
