@@ -676,7 +676,8 @@ ELSEWHERE = {
     "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
     "file-changed": "Changes", "too-many-files": "Changes", "run-copied": "Copies",
     "answers-copied": "Copies", "weights-contradict": "Copies",
-    "correction-invalid": "Changes", "author-published": "Changes"}
+    "correction-invalid": "Changes", "author-published": "Changes",
+    "challenge-answered": "Challenges", "challenge-unanswered": "Challenges"}
 
 
 class Codes(unittest.TestCase):
@@ -688,7 +689,8 @@ class Codes(unittest.TestCase):
         self.assertEqual(set(findings.CODES) - {case.code for case in CASES} - set(ELSEWHERE),
                          set())
         for code, name in ELSEWHERE.items():
-            tests = Path(__file__).read_text("utf-8").partition(f"class {name}(")[2]
+            tests = "\n".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py")
+                              ).partition(f"class {name}(")[2]
             self.assertIn(f'"{code}"', tests.partition("\nclass ")[0], code)
 
     def test_each_case_has_its_code_its_word_and_what_follows(self):
@@ -1152,7 +1154,7 @@ error file-too-large submissions/ada/x/run.jsonl:7 (x)
         self.assertIn("did you mean answers-cut?", run_main("--explain", "answer-cut")[2])
 
     def test_codes_are_few_and_described(self):
-        self.assertLessEqual(len(findings.CODES), 50)
+        self.assertLessEqual(len(findings.CODES), 54)
         for code in findings.CODES.values():
             self.assertRegex(code.name, r"\A[a-z]+(-[a-z]+)*\Z")
             self.assertIn(code.severity, findings.SEVERITIES)
