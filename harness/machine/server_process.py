@@ -38,9 +38,9 @@ SILENT_VARIABLES = re.compile(r"_(?:HOST|HOSTS|PORT|ORIGINS|MODELS?|ALIAS|DEBUG|
 SECRET = re.compile(r"(?:^|[-_])(?:\w*key|token|hft|secret|pass\w*|auth\w*|cred\w*)(?=$|[-_])",
                     re.IGNORECASE)
 # Options whose values are names: of hosts, files or anything that someone made up.
-NAMING = re.compile(r"(?:^|[-_])(?:rpc|remote|hosts?|addr\w*|urls?|endpoint|servers?|peers?|ip|nodes?"
-                    r"|master|head|proxy|origins?|user|owner|title|name|prompt|override|kv-?override"
-                    r"|override-kv|system|grammar|prefix|suffix)(?=$|[-_])", re.IGNORECASE)
+NAMING = re.compile(r"(?:^|[-_])(?:rpc|remote|hosts?|addr\w*|urls?|endpoint|servers?|peers?|ip"
+                    r"|nodes?|master|head|proxy|origins?|user|owner|title|name|prompt|override"
+                    r"|system|grammar|prefix|suffix)(?=$|[-_])", re.IGNORECASE)
 # Values without a digit that are settings; other words may be names.
 WORDS = frozenset(
     """all auto balanced bf16 bfloat16 chatml cpu cuda default disable disabled distribute dynamic
