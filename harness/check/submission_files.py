@@ -241,7 +241,8 @@ class Repository:
     def files(self, commit: str, folder: str, name: str) -> Iterator[tuple[str, str]]:
         """(path, object) of all files of that name, or all files, below a folder. Raises
         HarnessError."""
-        for line in self._records(["ls-tree", "-r", "-z", commit, "--", folder + "/"],
+        for line in self._records(["ls-tree", "-r", "-z", "--full-tree", commit, "--",
+                                   folder + "/"],
                                   MAX_TREE_BYTES):
             entry, _, path = line.partition("\t")
             if not name or path.endswith("/" + name):
