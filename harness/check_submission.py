@@ -99,7 +99,7 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
         report.add("too-many-files", ".", f"{len(changes)} files are changed; at most "
                                           f"{MAX_CHANGED_FILES} are allowed")
         return 0
-    index = index_of(repository, base_id, settings.index)
+    index = index_of(repository, base_id, settings.signatures)
     found = list(submission_files.of_changes(repository, changes, report))
     return check_all(found, settings._replace(repository=repository), index,
                      report) if found else 0
@@ -266,7 +266,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
     report, noun, width = findings.Report(), "submission", terminal_width()
     settings = Settings(released, args.allow_synthetic, args.handle, now_s,
                         challenge=args.challenge,
-                        index=files.read(args.index) if args.index else None)
+                        signatures=files.read(args.index) if args.index else None)
     if args.explain is not None:
         if args.explain and args.explain not in findings.CODES:
             close = difflib.get_close_matches(args.explain, findings.CODES, 1)
@@ -301,7 +301,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
             require_own_harness(repository, args)
             if args.write_index:
                 head = repository.commit(args.head)
-                index = index_of(repository, head, settings.index)
+                index = index_of(repository, head, settings.signatures)
                 files.write_whole(args.write_index, index.to_bytes(head))
                 return 0
             checked = check_changes(repository, args.base, args.head, settings, report)

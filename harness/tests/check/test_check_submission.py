@@ -1421,6 +1421,19 @@ class Changes(unittest.TestCase):
         self.assertFalse(os.path.exists(self.marker))
         return report
 
+    def test_an_index_stands_for_the_ledgers_that_it_holds(self):
+        repository = submission_files.Repository(os.path.join(self.repository, ".git"))
+        self.addCleanup(repository.close)
+        first = check_submission.index_of(repository, "base", None).to_bytes("base")
+        self.assertEqual(copies.Index.from_bytes(first)[1].to_bytes("base"), first)
+        self.assertEqual(codes(self.report("copied", signatures=first)),
+                         codes(self.report("copied")))
+        later = check_submission.index_of(repository, "base2", first)
+        self.assertEqual(later.to_bytes("base"), first)
+        for data in (b"", b"x", first[:-9]):
+            with self.assertRaises(HarnessError):
+                self.report("copied", signatures=data)
+
     def test_an_added_submission_is_clean_after_the_base_moved(self):
         self.assertEqual(codes(self.report("good", handle="Ada")), [])
 
