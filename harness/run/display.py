@@ -48,8 +48,8 @@ FOLLOW_EVERY_S = 0.5
 STOP_SUFFIX = ".stop"             # of the file beside a ledger that asks its run to stop
 STOP_WAIT_S = 30.0
 STILL_RUNNING = 5                 # exit code
-TRIAL = ("This run is a trial: it names no contributor, so it cannot be submitted. To submit one, run "
-         "with --submitter-handle and --device-tag.")
+TRIAL = ("This run is a trial: it names no contributor, so it cannot be submitted. To submit one, "
+         "run with --submitter-handle and --device-tag.")
 
 
 # --- before a run --------------------------------------------------------------------------------
