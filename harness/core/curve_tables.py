@@ -60,6 +60,9 @@ def _heading(curve: Mapping[str, Any]) -> str:
             parts.append(f"the server reports {curve['slots_count']} slots")
     if curve["failed"]:
         parts.append(f"{curve['failed']} of {curve['ok'] + curve['failed']} calls failed")
+    if curve["left_out"]:
+        parts.append(f"{curve['left_out']} of {curve['ok']} answers left out, because the machine "
+                     "slept or other programs used it")
     if curve["end"]:
         parts.append(f"ended at {curve['end']['level']} ({curve['end']['kind']}): "
                      f"{printable(curve['end']['reason'])}")
