@@ -38,6 +38,7 @@ import argparse
 import gc
 import json
 import os
+import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
@@ -150,7 +151,7 @@ def do_table(args: argparse.Namespace) -> int:
     rows = ranking.make_rows(submissions) if is_data or by_phase or args.html else []
     shown = ranking.matching(rows, filters, with_hello=is_data)
     if args.html:
-        write_page(args.html, shown, found)
+        write_page(args.html, shown, found, args.files_at)
         return 1 if found.broken else 0
     blocks = ranking.only(ranking.ranked(rows, args.sort), shown)
     every = [] if args.phase else headline.headline_rows(submissions)
@@ -170,7 +171,8 @@ def do_table(args: argparse.Namespace) -> int:
     return 1 if found.broken else 0
 
 
-def write_page(path: str, wanted: Iterable[ranking.Row], found: Found) -> None:
+def write_page(path: str, wanted: Iterable[ranking.Row], found: Found,
+               files_at: Optional[str]) -> None:
     """Write the page of the runs in some rows as one file, without the made-up example; raises
     StorageError."""
     ids = {run.run_id for row in wanted for run in row.runs if run.handle != "example"}
@@ -178,7 +180,7 @@ def write_page(path: str, wanted: Iterable[ranking.Row], found: Found) -> None:
             if submission.run_id in ids]
     page = make_page([submission for submission, _ in kept],
                      {submission.run_id: folder for submission, folder in kept}, read_detail,
-                     len(found.broken), files_address(path, kept))
+                     len(found.broken), files_at or files_address(path, kept))
     warn(page.broken)
     try:
         files.write_whole(path, page.data)
@@ -228,6 +230,13 @@ def read_sections(path: str) -> dict[str, str]:
             if not run_md.is_unwritten(sections, name)}
 
 
+def web_address(text: str) -> str:
+    """An address that begins with https:// or http://, without a slash at its end."""
+    if not re.match(r"https?://[^\s/]", text):
+        raise argparse.ArgumentTypeError("not an address that begins with https:// or http://")
+    return text.rstrip("/")
+
+
 def build_parser() -> texts.Parser:
     """The command line."""
     parser = texts.Parser("compare_submissions", __doc__, "[options] [PATH ...]")
@@ -253,6 +262,9 @@ def build_parser() -> texts.Parser:
     form.add_argument("--wanted", action="store_true",
                       help="list the sizes of models that are not measured yet on each machine")
     form.add_argument("--html", metavar="FILE", help="write one self-contained HTML page to FILE")
+    parser.add_argument("--files-at", metavar="URL", type=web_address,
+                        help="with --html: where the folder of all submissions is published, for "
+                        "links to their files (default: its place beside the page)")
     parser.add_argument("--vs", nargs=2, metavar=("RUN_A", "RUN_B"),
                         help="compare two runs, or two groups of runs, by their ledgers")
     return parser

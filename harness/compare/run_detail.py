@@ -1,6 +1,6 @@
 """Details of one run for its page: calls, gaps, gauges and facts.
 
-Numbers have few digits, and records of one kind are columns ({field: values}), because a page holds
+Numbers have few digits, and records of one kind are columns ({field: values}), because a page has
 a thousand runs. page/data.js turns columns into objects.
 """
 from __future__ import annotations

@@ -147,7 +147,7 @@ function legendOf(rows, ranks) {
     h("span", {}, symbol("circle", "one k-nvidia", 3.4), "one run"),
     h("span", {}, symbol("circle", "one out", 3.4), "left out, with its reason"),
     h("span", {}, "bar: median of the owners’ medians, from zero"),
-    ranks ? h("span", {}, "“=”: cannot be told apart") : null,
+    ranks ? h("span", {}, "“=”: no clear difference") : null,
     h("span", {}, h("a", { href: linkTo({ how: 1 }) }, "what the words mean")));
 }
 
@@ -275,7 +275,7 @@ function readsChart(rows, marked) {
   const [reads, writes] = ["reads", "writes"].map((name) => (row) => valueOf(row, name));
   const x = logarithmic(known.map(writes));
   const y = logarithmic(known.map(reads));
-  return h("section", {}, h("h2", {}, "Who reads fast, who writes fast"),
+  return h("section", {}, h("h2", {}, "Reading against writing"),
     h("p", { class: "sub" }, "long prompts reward computing power, long answers reward memory speed"),
     chart({ label: "Reading against writing speed of each machine, both logarithmic.", height: 400, x, y,
       xTitle: "writes, tok/s (log)", yTitle: "reads, tok/s (log)",

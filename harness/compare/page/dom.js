@@ -35,7 +35,7 @@ function digits(value, fine = false) {
     maximumFractionDigits: decimals(value, fine) });
 }
 
-/** Numbers whose decimal points stand below each other: filled up with digits that cannot be seen. */
+/** Numbers whose decimal points are aligned, by invisible digits. */
 function aligned(values, fine = false) {
   const most = Math.max(0, ...values.filter((v) => v !== null).map((v) => decimals(v, fine)));
   return values.map((value) => {

@@ -6,7 +6,7 @@ const DEFAULT_BITS = "4-bit";
 const bitsOrder = (bits) => parseInt(bits, 10) || 99;
 const most = (things) => things.sort((a, b) => b[1].length - a[1].length)[0]?.[0];
 
-/** What the address asks for: {size or model, bits, results, rows}; defaults where it says nothing. */
+/** What the address asks for: {size or model, bits, results, rows}; with defaults. */
 function question() {
   const now = state();
   const model = DATA.models.find((one) => one.id === now.of) || null;
@@ -63,7 +63,7 @@ function answer(asked) {
   const owners = new Set(results.filter((result) => result.counts).map((result) => result.run.handle));
   const rest = `Medians of ${plural(results.length - left.length, "comparable run")} by ${plural(
     owners.size, "owner")}${left.length ? `; ${count(left.length)} more ${left.length === 1 ?
-    "is drawn hollow and counts" : "are drawn hollow and count"} nowhere` : ""}.`;
+    "is an open circle and does" : "are open circles and do"} not count` : ""}.`;
   if (!known.length) return h("p", { class: "answer" }, h("b", {}, "No comparable run yet."), ` ${rest}`);
   const [best, worst] = [known[0], known[known.length - 1]];
   const [fast, slow] = [best, worst].map((row) => valueOf(row, "writes"));

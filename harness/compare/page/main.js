@@ -37,7 +37,7 @@ function draw() {
   const odd = nonsense(now);
   if (odd.length) {
     document.querySelector("main h1").after(h("p", { class: "odd", role: "status" },
-      `This page knows nothing of ${listed(odd.map((word) => `“${word}”`))} in its address; it shows the rest.`));
+      `Unknown in this address, and ignored: ${listed(odd.map((word) => `“${word}”`))}.`));
   }
   const moved = shownView !== null && shownView !== shown;
   shownView = shown;

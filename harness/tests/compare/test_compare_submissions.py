@@ -643,6 +643,9 @@ class PageFile(Case):
     def test_page_links_the_files_of_submissions_in_their_own_folders(self) -> None:
         self.put_runs(2)
         self.assertEqual(self.page().index["files"], ".")
+        at = "https://example.org/tree/submissions"
+        self.assertEqual(self.page("--files-at", f"{at}/").index["files"], at)
+        self.assertEqual(run_program(self.root, "--html", "x", "--files-at", "data:x")[0], 2)
         [folder, _] = folders.submission_folders([self.root])
         os.rename(folder, os.path.join(self.root, "elsewhere"))
         self.assertIsNone(self.page().index["files"])

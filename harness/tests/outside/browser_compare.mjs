@@ -183,7 +183,7 @@ async function checkSearch(page, url) {
     check(`finds ${text.slice(0, 16)}`, first === wanted, first);
   }
   await suggested(page, "voodoo2 glide");
-  check("an empty result says what to do", (await page.textContent("#found")).includes("Type a graphics card"));
+  check("an empty result suggests what to type", (await page.textContent("#found")).includes("Type a graphics card"));
   await suggested(page, "rtx 4070 99gb");
   check("names words that the nearest lacks", (await page.textContent("#found .note")).includes("99"));
   await page.fill("#search", "rtx 4070 58.6 tok/s");
@@ -193,7 +193,7 @@ async function checkSearch(page, url) {
     (await page.textContent(".verdict")).includes("58.6"), await page.textContent(".verdict"));
   await page.click(".views a:nth-child(2)");
   await page.waitForSelector("h1:text('Models')");
-  check("the pin goes through the views", (await address(page)).pin === "rtx-4070-12-gb");
+  check("the pin stays in all views", (await address(page)).pin === "rtx-4070-12-gb");
 }
 
 async function checkFilters(page, url) {
@@ -215,11 +215,11 @@ async function checkFilters(page, url) {
     "first");
   for (const hash of ["#size=nonsense", "#pin=voodoo", "#phase=20q", "#sort=up"]) {
     await open(page, url, hash);
-    check(`${hash} says so`, (await page.textContent(".odd")).includes(hash.slice(1).replace("phase=20q", "phase")));
+    check(`${hash} is reported`, (await page.textContent(".odd")).includes(hash.slice(1).replace("phase=20q", "phase")));
   }
   for (const hash of ["#run=<b>", "#machine=x", "#model=x"]) {
     await open(page, url, hash);
-    check(`${hash} says so`, await page.textContent("h1") === "Not on this page");
+    check(`${hash} is reported`, await page.textContent("h1") === "Not on this page");
   }
 }
 
