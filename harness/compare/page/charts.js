@@ -23,6 +23,7 @@ const dotOf = (result, y, name = "writes") => ({ kind: "dot", x: valueOf(result,
 
 // --- the table of bars ---------------------------------------------------------------------------
 const ROWS_SHOWN = 60;
+const DOTS_SHOWN = 60;                       // of one bar, or of one kind in a chart
 
 /** Which of the numbers are known for some row. */
 const columnsOf = (rows) => Object.keys(QUANTITIES).filter((name) =>
@@ -58,7 +59,8 @@ function barOf(row, name, x, height) {
         y0: middle, y1: middle });
     }
   }
-  marks.push(...results.map((result) => dotOf(result, middle, name)));
+  marks.push(...thinned(results, (result) => valueOf(result, name), DOTS_SHOWN)
+    .map((result) => dotOf(result, middle, name)));
   if (value !== null) {
     marks.push({ kind: "dot", cls: `median ${cls}`, x: value, y: middle, r: 5.2,
       shape: shapeOf(row.machine) });
@@ -242,7 +244,9 @@ function fileChart(results, marked) {
       points: [[x.from / 2, rate / (x.from / 2)], [x.to * 2, rate / (x.to * 2)]] })),
     ...drawn.map(({ machine, points }) => ({ kind: "line", points,
       cls: machine === marked ? "joined marked" : `joined ${makerClass(machine.maker)}` })),
-    ...known.map((result) => ({ ...dotOf(result, result.decode_tokens_per_s), x: gb(result),
+    ...[...grouped(known, (result) => `${result.machine.id} ${result.bytes}`).values()].flatMap((same) =>
+      thinned(same, (result) => result.decode_tokens_per_s, 8)).map((result) => ({
+      ...dotOf(result, result.decode_tokens_per_s), x: gb(result),
       shape: shapeOf(result.machine), r: result.machine === marked ? 5 : 3.6,
       cls: result.machine === marked ? "one marked" : `one ${makerClass(result.machine.maker)}${
         isDrawn(result.machine) ? "" : " faint"}` }))];
@@ -325,7 +329,7 @@ function normalStrip(results, own, ownLabel, centre = null) {
     marks.push({ kind: "bar", cls: "middle", x0: found.low, x1: found.high, y: 40, height: 56, rx: 3 });
   }
   if (found) marks.push({ kind: "rule", cls: "centre", x0: found.median, x1: found.median, y0: 12, y1: 68 });
-  for (const result of [...peers].sort((a, b) => a.decode_tokens_per_s - b.decode_tokens_per_s)) {
+  for (const result of thinned(peers, (one) => one.decode_tokens_per_s, 4 * DOTS_SHOWN).sort((a, b) => a.decode_tokens_per_s - b.decode_tokens_per_s)) {
     const column = Math.round(x.at(result.decode_tokens_per_s) * 48);
     const height = stacked.get(column) || 0;
     stacked.set(column, height + 1);
@@ -389,7 +393,7 @@ function historyChart(results, of = "") {
   const marks = engines.flatMap(([, of]) => [
     { kind: "line", cls: "joined marked", points: of.filter((one) => median(one) !== null)
       .map((one) => [one.name, median(one)]) },
-    ...of.flatMap((one) => one.of.map((result) => ({ ...dotOf(result, result.decode_tokens_per_s),
+    ...of.flatMap((one) => thinned(one.of, (result) => result.decode_tokens_per_s, 20).map((result) => ({ ...dotOf(result, result.decode_tokens_per_s),
       x: one.name, r: 4 })))]);
   const names = engines.map(([engine, some], i) => ({ kind: "text", cls: "engine", text: engine,
     x: some[0].name, y: y.ticks[y.ticks.length - 1], dx: -10, dy: 12 + 14 * (i % 2) }));

@@ -151,6 +151,13 @@ function quantile(values, share) {
   return low + (sorted[Math.ceil(at)] - low) * (at % 1);
 }
 
+/** At most so many of the things, evenly spread by their number, with the least and the most. */
+function thinned(things, of, most) {
+  if (things.length <= most) return things;
+  const sorted = [...things].sort((a, b) => of(a) - of(b));
+  return Array.from({ length: most }, (_, i) => sorted[Math.round((i * (sorted.length - 1)) / (most - 1))]);
+}
+
 const distinct = (things, of) => [...new Set(things.map(of))];
 
 function grouped(things, of) {

@@ -137,18 +137,20 @@ function verdictParts(machine, counted, found, own) {
 function drawFirst() {
   const asked = question();
   const machine = pinned();
+  const pictures = h("div", { class: "pictures" });       // below the table, drawn after it
   document.title = `How fast is a ${nameOf(asked)}, ${asked.bits}? Local model speed`;
   show(sentence(asked), chips(asked), machine ? normalPanel(asked, machine) : null,
     h("div", { class: "answers" }, answer(asked)),
     chartTable(asked.rows, { caption: `Machines by speed with a ${nameOf(asked)}, ${asked.bits}`,
       head: "machine", hrefOf: (row) => toMachine(row.machine), markOf: (row) => row.machine === machine,
       titleOf: (row) => [machineOf(row.machine), h("small", {}, row.machine.about)] }),
-    h("div", { class: "pictures" }, heatMap(asked.bits, machine),
+    pictures);
+  return new Promise((done) => { setTimeout(() => done(fill(pictures, {}, [heatMap(asked.bits, machine),
       fileChart(DATA.results, machine), readsChart(asked.rows, machine),
       machine ? historyChart(machine.results.filter((result) => asked.results.includes(result))) :
         historyChart(asked.results.filter((result) => result.machine === busiest(asked.results)),
           `${busiest(asked.results)?.title}: `),
-      curveCharts(asked.results, machine)));
+      curveCharts(asked.results, machine)]))); });
 }
 
 /** The machine with most runs. */

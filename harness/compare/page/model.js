@@ -27,7 +27,7 @@ function drawModels() {
   const sizes = DATA.sizes.map((size) => [size, DATA.models.filter((model) => model.size === size)])
     .filter(([, models]) => models.length);
   show(h("h1", { tabindex: -1 }, "Models"), h("div", { class: "pictures" }, sizes.map(([size, models]) =>
-    h("section", {}, h("h2", {}, size), h("table", { class: "plain" }, h("thead", {}, h("tr", {},
+    h("section", {}, h("h2", {}, size), h("table", { class: "plain even" }, h("thead", {}, h("tr", {},
       h("th", { scope: "col" }, "model"), h("th", { scope: "col", class: "number" }, "machines"),
       h("th", { scope: "col", class: "number" }, "runs"))), h("tbody", {}, models.sort((a, b) =>
       b.results.length - a.results.length).map((model) => h("tr", {}, h("th", { scope: "row" },

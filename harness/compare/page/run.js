@@ -2,7 +2,7 @@
 
 const PHASE_WORDS = { hello: "load", frozen: "3 long", "5q": "5 short", "20q": "20 tasks",
   parallel_same: "4 at once", parallel_mixed: "4 at once, mixed", edge_append: "one long chat",
-  edge_suite: "2,900-token prompts", ramp: "more and more at once", depth: "deeper and deeper" };
+  edge_suite: "2,900-token prompts", ramp: "rising load", depth: "growing context" };
 const phaseWord = (phase) => PHASE_WORDS[phase] || phase;
 
 const peersOf = (result) => (rowOf(result.machine, result.model, result.bits)?.results || [])
@@ -140,10 +140,10 @@ function callChart(detail, x) {
     text: (lane) => `lane ${lane + 1}` };
   const down = (lane) => 26 + lane * LANE + LANE / 2;
   const spans = phaseSpans(calls);
-  const marks = [...spans.flatMap((span, i) => [
+  const marks = ({ X }) => [...spans.flatMap((span, i) => [
     { kind: "bar", cls: `phase ${i % 2 ? "odd" : ""} of-${span.phase}`, x0: span.start, x1: span.end,
       y: height / 2, height, rx: 0 },
-    ...(x.at(span.end) - x.at(span.start) > 0.085 ? [{ kind: "text", cls: "phase-name", anchor: "middle",
+    ...(X(span.end) - X(span.start) > phaseWord(span.phase).length * 6.6 ? [{ kind: "text", cls: "phase-name", anchor: "middle",
       x: (span.start + span.end) / 2, y: 15, text: phaseWord(span.phase) }] : [])]),
   ...detail.pauses.map(([at]) => ({ kind: "rule", cls: "pause", x0: at, x1: at, y0: 0, y1: height })),
   ...calls.flatMap((call) => {

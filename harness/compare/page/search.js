@@ -81,7 +81,7 @@ function searchField() {
   const input = h("input", { type: "text", role: "combobox", "aria-expanded": "false", id: "search",
     "aria-controls": "found", "aria-autocomplete": "list", autocomplete: "off", spellcheck: "false",
     "aria-label": "Find your machine, a model, a contributor or a run",
-    placeholder: "your machine: RTX 4070, MacBook M4 …", enterkeyhint: "search" });
+    placeholder: "your machine, such as RTX 4070", enterkeyhint: "search" });
   let hits = [];
   let speed = "";
   let at = 0;

@@ -103,7 +103,8 @@ async function open(page, url, hash = "") {
   await page.goto("about:blank");
   await page.goto(`${url}${hash}`);
   await page.waitForSelector("main h1");
-  await page.waitForFunction(() => !document.querySelector(".detail")?.textContent.includes("unpacking"));
+  await page.waitForFunction(() => !document.querySelector(".detail")?.textContent.includes("unpacking") &&
+    !(document.querySelector(".ask") && document.querySelector(".pictures:empty")));
 }
 
 /** Pixels to scroll until an element is in view. */
