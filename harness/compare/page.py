@@ -35,9 +35,8 @@ BATCH_RUNS = 400              # that are sorted by likeness before they are pack
 DIGITS = 4
 # Numbers of a headline that the page shows, and how a row's medians are called.
 NUMBERS = ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "long_ttft_ms",
-           "output_token_throughput_tokens_per_s", "speedup_ratio", "joules_per_output_token",
-           "mean_power_w", "peak_card_bytes", "peak_process_bytes", "draft_acceptance_ratio",
-           "load_s")
+           "output_token_throughput_tokens_per_s", "joules_per_output_token", "peak_card_bytes",
+           "peak_process_bytes")
 
 
 class Page(NamedTuple):
@@ -137,16 +136,12 @@ def page_index(submissions: Sequence[entries.Submission], left_out: int,
     results = columns([_result(run, numbers, tables) for run in every])
     machines = [_machine(group, [s for s in submissions if s.machine.group == group])
                 for group in tables["machines"].values]
-    models = [{"title": shown.model_title(block), "size": size_of[block],
-               "bytes": min((run.member.entry.about.file_bytes for run in every
-                             if run.member.identity.block == block
-                             and run.member.entry.about.file_bytes), default=None)}
+    models = [{"title": shown.model_title(block), "size": size_of[block]}
               for block in tables["models"].values]
     return {
         "phases": {name: phase.text for name, phase in suites.PHASES.items()},
         "flags": {f.name: {"text": f.text, "remedy": f.remedy, "refuses": f.unrankable}
                   for f in metric_definitions.FLAGS.values()},
-        "metrics": {m.name: m.text for m in metric_definitions.METRICS.values()},
         "sizes": shown.SIZES, "numbers": NUMBERS, "left_out": left_out, "files": files,
         **{name: table.values for name, table in tables.items()}, "machines": machines,
         "models": models, "runs": made, "results": results, "packs": [],
@@ -180,9 +175,9 @@ def _run(run: entries.Submission, tables: dict[str, Table]) -> Json:
             "machine": tables["machines"].number(run.machine.group),
             "device": tables["devices"].number(device, {
                 "text": entries.device_text(device), "gib": device.memory_gib,
-                "cards": list(device.accelerators), "notes": entries.device_notes(device)}),
+                "notes": entries.device_notes(device)}),
             "runtime": tables["runtimes"].number(run.runtime, run.runtime._asdict()),
-            "state": run.completeness, "flags": list(run.run_flags)}
+            "flags": list(run.run_flags)}
 
 
 def _result(run: headline.Run, numbers: dict[str, int], tables: dict[str, Table]) -> Json:
@@ -196,7 +191,7 @@ def _result(run: headline.Run, numbers: dict[str, int], tables: dict[str, Table]
             "bits": texts.number(known.bits_class),
             "weights": texts.number(identity.weights_text(known)),
             "settings": texts.number(identity.configuration_text(known)),
-            "exact": identity.short_id(known.exact)[:6], "bytes": member.entry.about.file_bytes,
+            "bytes": member.entry.about.file_bytes,
             "context": member.entry.context_tokens,
             "checks": [run.passed, run.checked],
             "flags": metric_definitions.ordered_flags(run.flags),

@@ -97,7 +97,6 @@ function strip({ label, height, x, marks, focusable = true }) {
 function stripAxis(x, extra = []) {
   return s("svg", { class: "axis-line", height: 16, "aria-hidden": "true" }, extra,
     x.ticks.map((tick, i) => s("text", { x: share(x.at(tick)), y: 12,
-      class: i % 2 && x.ticks.length > 4 ? "between" : null,
       "text-anchor": i === 0 ? "start" : i === x.ticks.length - 1 ? "end" : "middle" }, x.text(tick))));
 }
 
