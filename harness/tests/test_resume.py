@@ -449,7 +449,8 @@ class OneProcess(Runs):
         with mock.patch.object(run_benchmark, "LOCK_PATIENCE_S", 0.01), self.nothing_written():
             refused = self.run_it(url=endpoint.url)
         self.assert_refused(refused, 2, f"run {RUN_ID} is being written by another process; to "
-                            f"follow it: python3 harness/run_benchmark.py --wait 100 {self.folder}")
+                            "follow it: python3 harness/run_benchmark.py --wait 100 "
+                            + re.escape(shlex.quote(self.folder)))
         running = runs.run("--quiet", "--wait", "0", self.folder)
         self.assertEqual((running.code, running.err), (5, ""))
         process.kill()
@@ -470,6 +471,7 @@ class OneProcess(Runs):
         with mock.patch.object(run_benchmark.time, "sleep", sleep):
             self.assertEqual(self.run_it().code, 0)
 
+    @runs.posix_only
     def test_signal_ends_the_run_with_the_resume_command(self):
         endpoint = self.enter(ScriptedEndpoint(ANSWER, (HANG,)))
         process = self.begin(endpoint)
@@ -577,13 +579,15 @@ class Background(Runs):
         log = os.path.join(self.logs, f"run-{RUN_ID}.log")
         self.assertEqual(outcome, runs.Outcome(
             0, f"run {RUN_ID} started in the background\nlog: {log}\nnext: python3 "
-            f"harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir {self.out_dir}\n", ""))
+            f"harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir "
+            f"{shlex.quote(self.out_dir)}\n", ""))
         followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:])
         self.assertEqual(followed.code, 0)
         self.assertRegex(followed.err, r"\A1/1 +hello +hello +ok +\d+ tokens +TTFT [\d.]+ ms\n\Z")
         self.assertRegex(followed.out, r"run folder: .*\nnext: .*\n\Z")
         with open(log, encoding="utf-8") as file:
-            self.assertEqual(file.read().replace("127.0.0.1", "localhost"), followed.out)
+            self.assertEqual(file.read().replace("127.0.0.1", "localhost").replace(
+                "py harness", "python3 harness"), followed.out)       # as a child on Windows
 
     @runs.posix_only
     def test_detached_run_has_its_own_session(self):
@@ -605,7 +609,7 @@ class Background(Runs):
             wait_until(lambda: len(endpoint.chats) > 1)
             stopped = runs.run("--stop", self.folder)
             self.assertEqual((stopped.code, stopped.err), (0, ""))
-            self.assertIn(f"--run-id {RUN_ID} --out-dir {self.out_dir}", stopped.out)
+            self.assertIn(f"--run-id {RUN_ID} --out-dir {shlex.quote(self.out_dir)}", stopped.out)
             self.assertEqual(runs.events_of(self.folder)[-1]["exit_code"], 143)
             self.assertEqual(sorted(os.listdir(self.folder)), ["manifest.json", "run.jsonl"])
             again = runs.run("--stop", RUN_ID, "--out-dir", self.out_dir)
@@ -653,7 +657,7 @@ class Background(Runs):
         self.assertEqual(outcome.document, {
             "run_id": RUN_ID, "begun": True, "log": os.path.join(self.logs, f"run-{RUN_ID}.log"),
             "next": f"python3 harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir "
-            f"{self.out_dir}"})
+            f"{shlex.quote(self.out_dir)}"})
         self.assertEqual(runs.run("--quiet", "--wait", "60", self.folder).code, 0)
 
     def test_detached_rehearsal_can_be_followed(self):
@@ -720,14 +724,14 @@ class Waiting(Runs):
         self.assertEqual((outcome, self.now_s), (runs.Outcome(
             5, "still running: 1 of 1 calls, now testing the server's cache\n"
             "next: python3 harness/run_benchmark.py --wait 2 "
-            f"{RUN_ID} --out-dir {self.out_dir}\n", ""), 2.0))
+            f"{RUN_ID} --out-dir {shlex.quote(self.out_dir)}\n", ""), 2.0))
 
     def test_wait_with_json_prints_one_document(self):
         self.hold(3)
         self.assertEqual(self.follow("--wait", "0", RUN_ID, "--quiet", "--json").document, {
             "run_id": RUN_ID, "folder": self.folder, "exit_code": 5, "summary": None,
             "next": f"python3 harness/run_benchmark.py --wait 0 {RUN_ID} --out-dir "
-            f"{self.out_dir}"})
+            f"{shlex.quote(self.out_dir)}"})
 
     def test_wait_for_a_killed_run_prints_the_resume_command(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]) + b'{"torn')
@@ -751,7 +755,8 @@ class Waiting(Runs):
                 self.assertEqual(outcome, runs.Outcome(
                     code, f"the run was interrupted: {reason}\nnext: python3 "
                     f"harness/run_benchmark.py --run-id {RUN_ID} "
-                    f"--out-dir {self.out_dir} --detach{retry}\n".replace("\x1b", "\\x1b"), ""))
+                    f"--out-dir {shlex.quote(self.out_dir)} --detach{retry}\n".replace(
+                        "\x1b", "\\x1b"), ""))
 
     def test_early_end_with_json_is_one_document(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]))
@@ -763,7 +768,7 @@ class Waiting(Runs):
     def test_wait_accepts_a_folder(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]))
         elsewhere = runs.run("--wait", "9", self.folder, "--quiet")
-        self.assertIn(f"--out-dir {self.out_dir}", elsewhere.out)
+        self.assertIn(f"--out-dir {shlex.quote(self.out_dir)}", elsewhere.out)
 
     def test_resume_command_of_a_remote_run_names_what_it_lacks(self):
         manifest = json.loads(self.manifest.read_bytes())
