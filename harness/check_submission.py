@@ -37,7 +37,7 @@ from typing import Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
-from core import metrics, names, release, result_tables
+from core import files, metrics, names, privacy, release, result_tables
 from core.errors import HarnessError
 from core.records import Response
 from core.text import (
@@ -80,7 +80,13 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     if base_id == head_id:
         raise HarnessError("--base and --head are the same commit, so there is nothing to check; "
                            "git fetch origin pull/NUMBER/head, then pass FETCH_HEAD to --head")
-    changes = repository.changes(repository.merge_base(base_id, head_id), head_id)
+    start_id = repository.merge_base(base_id, head_id)
+    changes = repository.changes(start_id, head_id)
+    private = [author for author in repository.authors(start_id, head_id)
+               if privacy.scan(author)]
+    if private:
+        report.add("author-published", ".", f"{len(private)} authors of commits have a private "
+                                            "e-mail address")
     for change in changes:
         if change.path == corrections.PATH and change.mode == "100644":
             check_corrections(repository, head_id, change.sha, report)
@@ -93,15 +99,33 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
         report.add("too-many-files", ".", f"{len(changes)} files are changed; at most "
                                           f"{MAX_CHANGED_FILES} are allowed")
         return 0
-    index = copies.Index()               # of all merged ledgers
-    merged = list(repository.files(base_id, "submissions", "run.jsonl"))
+    index = index_of(repository, base_id, settings.signatures)
+    found = list(submission_files.of_changes(repository, changes, report))
+    return check_all(found, settings._replace(repository=repository), index,
+                     report) if found else 0
+
+
+def index_of(repository: submission_files.Repository, base: str,
+             known: Optional[bytes]) -> copies.Index:
+    """Sketches of all ledgers that are merged at a commit. known: an index of an earlier commit,
+    whose ledgers are not read again. Raises HarnessError."""
+    index = copies.Index()
+    if known is None:
+        merged = list(repository.files(base, "submissions", "run.jsonl"))
+    else:
+        try:
+            commit, index = copies.Index.from_bytes(known)
+        except ValueError as error:
+            raise HarnessError(f"--index: {error}") from None
+        merged = [(change.path, change.sha)
+                  for change in repository.changes(repository.commit(commit), base)
+                  if change.status == "A" and change.path.startswith("submissions/")
+                  and change.path.endswith("/run.jsonl")]
     sizes_bytes = repository.sizes_bytes([sha for _, sha in merged])
     for path, sha in merged:
         if sha in sizes_bytes and sizes_bytes[sha] <= submission_files.LIMITS_BYTES["run.jsonl"]:
             index.add(copies.sketch_of_bytes(path, repository.read(sha)))
-    found = list(submission_files.of_changes(repository, changes, report))
-    return check_all(found, settings._replace(repository=repository), index,
-                     report) if found else 0
+    return index
 
 
 def check_corrections(repository: submission_files.Repository, head: str, sha: str,
@@ -177,6 +201,10 @@ def build_parser() -> Parser:
     add("--challenge", metavar="TEXT",
         help="accept only runs that answered the questions that follow from this text (default: "
              "any run)")
+    add("--index", metavar="FILE",
+        help="with --base: signatures of merged runs, whose ledgers are then not read again")
+    add("--write-index", metavar="FILE",
+        help="instead of a check, write the signatures of all runs that are merged at --head")
     add("--privacy", nargs="+", metavar="PATH",
         help="search files, folders or - (standard input) for private values, including the "
              "names of this machine and user")
@@ -194,6 +222,8 @@ def check_combination(args: argparse.Namespace) -> None:
     """Raise HarnessError for options that exclude or need each other."""
     if (args.base is None) != (args.head is None):
         raise HarnessError("--base and --head need each other; pass both")
+    if (args.index or args.write_index) and args.base is None:
+        raise HarnessError("--index and --write-index need --base and --head; pass them as well")
     if args.git_dir and args.base is None:
         raise HarnessError("--git-dir needs --base and --head; pass them as well")
     modes = (args.base, args.privacy, args.answers, args.explain)
@@ -235,7 +265,8 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
     """Run the mode that the options select; return the exit code. Raises HarnessError."""
     report, noun, width = findings.Report(), "submission", terminal_width()
     settings = Settings(released, args.allow_synthetic, args.handle, now_s,
-                        challenge=args.challenge)
+                        challenge=args.challenge,
+                        signatures=files.read(args.index) if args.index else None)
     if args.explain is not None:
         if args.explain and args.explain not in findings.CODES:
             close = difflib.get_close_matches(args.explain, findings.CODES, 1)
@@ -268,6 +299,11 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         repository = submission_files.Repository(args.git_dir)
         try:
             require_own_harness(repository, args)
+            if args.write_index:
+                head = repository.commit(args.head)
+                index = index_of(repository, head, settings.signatures)
+                files.write_whole(args.write_index, index.to_bytes(head))
+                return 0
             checked = check_changes(repository, args.base, args.head, settings, report)
         finally:
             repository.close()
@@ -288,6 +324,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return run(args, release.known(), time.time())
     except HarnessError as stop:
         print_error(f"check_submission: {stop}")
+        return 2
+    except OSError as error:                      # of --index and --write-index
+        print_error(f"check_submission: {printable(str(error.filename))}: {error.strerror}; pass a "
+                    "file that you can read or write")
         return 2
 
 

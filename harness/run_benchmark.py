@@ -629,11 +629,11 @@ def prepare(options: Options, run_id: str, environment: Mapping[str, str],
     manifests.require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
     published.hide(client.key)
+    suites = suites_here()
     wait_for_server(client, options, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, manifests.RunContext(
-        run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites_here(), utc_now(), synthetic,
-        client.target, client.addresses.first_ip(client.target), socket.gethostname(),
-        kept_awake_by))
+        run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
+        client.addresses.first_ip(client.target), socket.gethostname(), kept_awake_by))
 
 
 # --- calibration ---------------------------------------------------------------------------------

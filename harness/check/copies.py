@@ -9,8 +9,10 @@ sketch does not depend on the length of the run.
 """
 from __future__ import annotations
 
+import gzip
 import hashlib
 import heapq
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -20,6 +22,7 @@ from core import ledger
 from core.records import LedgerLine
 
 KEPT = 24
+VERSION = 1                   # of the file of an index
 MIN_GAPS = 16                 # this many gaps in microseconds are not equal by chance
 MIN_DISTINCT_GAPS = 8         # except those of a stalled or bunched stream
 LONG_BYTES = 200
@@ -65,7 +68,7 @@ class Sketch(NamedTuple):
 
 
 def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest(), "big")
 
 
 def _shape(tokens: int, gaps: list[int]) -> Shape:
@@ -121,6 +124,36 @@ class Index:
     def add(self, new: Sketch) -> None:
         """Add a run."""
         self._sketches.append(new)
+
+    def to_bytes(self, commit: str) -> bytes:
+        """All sketches as a gzip file. commit: its runs are those merged at this commit."""
+        rows = [{**one._asdict(), "gaps": sorted(one.gaps), "answers": sorted(one.answers),
+                 "shapes": sorted(one.shapes.items()),
+                 "weights": {digest.decode("ascii"): n for digest, n in one.weights.items()}}
+                for one in self._sketches]
+        text = "\n".join(json.dumps(row, separators=(",", ":"))
+                         for row in [{"commit": commit, "version": VERSION}, *rows])
+        return gzip.compress(text.encode("ascii"), mtime=0)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[str, Index]:
+        """(commit, sketches) of a file of `to_bytes`, which this project's workflow wrote. Raises
+        ValueError."""
+        try:
+            head, *rows = map(json.loads, gzip.decompress(data).decode("ascii").split("\n"))
+            if head["version"] != VERSION:
+                raise ValueError("another version")
+            index = cls()
+            for row in rows:
+                index.add(Sketch(
+                    row["path"], row["run_id"], frozenset(row["gaps"]), frozenset(row["answers"]),
+                    {key: Shape(tokens, chunks, tuple(peaks))
+                     for key, (tokens, chunks, peaks) in row["shapes"]},
+                    {digest.encode("ascii"): n for digest, n in row["weights"].items()}))
+            return str(head["commit"]), index
+        except (OSError, EOFError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"not an index of merged runs ({type(error).__name__}: {error}); "
+                             "write it again with --write-index") from None
 
     def check(self, new: Sketch, is_synthetic: bool, notes: findings.Notes) -> None:
         """Add a finding of each kind for the run in the index that is most like this one."""

@@ -63,8 +63,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "file-malformed": (ERROR,
         "A file is not strict JSON or UTF-8, does not match its schema (harness/schemas), or is "
         "not formatted as the programs write it.",
-        "restore the file as the program wrote it (git config core.autocrlf false); change values "
-        "only with complete_submission.py --set"),
+        "restore the file as the program wrote it (git config core.autocrlf false); what follows "
+        "from the evidence is written again by python3 harness/complete_submission.py FOLDER"),
     "file-changed": (ERROR, "The pull request changes, renames or deletes a merged file.",
         "leave merged files alone; to have a wrong submission annotated, open an issue"),
     "too-many-files": (ERROR,
@@ -159,7 +159,9 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "start the server without its own limit and run again, or describe the limit in run.md"),
     "claim-contradicted": (WARNING,
         "A model's name, quantization, draft model or the harness's commit contradicts the "
-        "evidence.", "--set the true value, or explain the name in run.md"),
+        "evidence.", "remove a wrong value, or set the true one, with python3 "
+        "harness/complete_submission.py FOLDER --set metadata.models.0.quantization=null; or "
+        "explain the name in run.md"),
     # --- copies and invented data
     "run-copied": (ERROR,
         "Another submission has the same run id, or calls with the same times, perhaps scaled.",
@@ -187,7 +189,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "attestation-missing": (ERROR, "The privacy attestation in run.md is not ticked.",
         "review the files, then tick it as run.md asks"),
     "placeholder-left": (ERROR, "A placeholder is left where a value or your notes belong.",
-        "write your notes, or set the value with complete_submission.py --set, or to null"),
+        "say None., null or what is true: python3 harness/complete_submission.py FOLDER --set "
+        "SETTING"),
     "notes-not-plain": (ERROR,
         "Your notes in run.md hold something that GitHub does not show as written, such as HTML, "
         "an image, a formula, a footnote, a link definition or a code block without end.",
@@ -197,13 +200,17 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "that does not exist.", "fix it as submissions/README.md describes"),
     "hardware-implausible": (WARNING,
         "A value of hardware.json is not plausible, or contradicts the run.",
-        "run complete_submission.py on the measured machine, or --set the true value"),
+        "on the measured machine: python3 harness/complete_submission.py FOLDER --reprobe"),
     "hostname-published": (WARNING, "manifest.json holds the machine's host name.",
         "to remove it: python3 harness/complete_submission.py FOLDER --set "
         "manifest.host_hostname_short=null"),
     # --- privacy, rankings
     "private-value": (ERROR, "A file holds a private value: a key, address, name or identifier.",
         "remove it, and revoke keys; if the evidence holds it, make the run again"),
+    "author-published": (WARNING,
+        "Commits of the change name an author with a private e-mail address, which a merge "
+        "publishes.", "git commit --amend --reset-author, after git config user.email with your "
+        "noreply address of github.com/settings/emails; or merge with --squash"),
     "private-answer": (WARNING,
         "Text in an answer looks private. Models also invent addresses and keys.",
         "look at it; invented values may stay"),
@@ -240,15 +247,19 @@ class Finding(NamedTuple):
             *with_command(f"fix: {self.fix()}", width)])
 
     def fix(self) -> str:
-        """The remedy with the names of file, folder and run, quoted for this system's shell."""
-        folder, remedy = self.path.rpartition("/")[0], for_this_system(CODES[self.code].remedy)
+        """The remedy with the names of file, folder, run and setting, quoted for this system's
+        shell."""
+        folder, _, name = self.path.rpartition("/")
+        remedy = for_this_system(CODES[self.code].remedy)
         if not folder or not (PLAIN_PATH.fullmatch(self.path) or os.name != "nt"
                               and self.path.isascii() and self.path.isprintable()):
             return remedy
         run = re.search(r"run-([0-9a-f-]{36})\Z", folder)
         names = {"FOLDER": shlex.quote(folder), "FILE": shlex.quote(self.path),
-                 "RUN_ID": run[1] if run else "RUN_ID"}
-        return re.sub(r"\b(?:FOLDER|FILE|RUN_ID)\b", lambda found: names[found[0]], remedy)
+                 "RUN_ID": run[1] if run else "RUN_ID",
+                 "SETTING": shlex.quote(f"run_md.{self.place}=None." if name == "run.md" else
+                                        f"{name.partition('.')[0]}.{self.place}=null")}
+        return re.sub(r"\b(?:FOLDER|FILE|RUN_ID|SETTING)\b", lambda found: names[found[0]], remedy)
 
     def document(self) -> dict[str, Any]:
         """The finding as JSON; its remedy holds no text of the submission."""

@@ -50,6 +50,8 @@ DIGITS_SPREAD_US = 100        # interquartile range above which last digits are 
 DIGITS_LIMIT = 60.0           # chi-square of 9 degrees of freedom: one honest run in a billion
 DIGITS_SHARE = 0.15           # of one digit
 COARSE_CLOCK_NS = 1000
+MEASURED = ("memory_used_bytes", "memory_available_bytes", "load_1m", "cpu_busy_ratio")
+REPEATED_SHARE, MIN_REPEATED = 0.5, 5        # honest runs have up to 9 % of equal samples
 CHARACTERS_PER_TOKEN = (0.8, 9.0)
 MIN_PROMPT_CHARACTERS = 200
 TOKENS_PER_CHUNK = 1.15       # honest runs have 1.003 to 1.004
@@ -100,10 +102,21 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
 
 
 def _samples(events: Sequence[Any], hardware: Any) -> Problems:
-    """Samples of the host that contradict hardware.json."""
+    """Samples of the host that contradict hardware.json or each other."""
     capacity = hardware["memory"]["capacity_bytes"]["value"]
     count = hardware["accelerators_count"]["value"]
-    for sample in (event for event in events if event["event"] == "host_sampled"):
+    samples = [event for event in events if event["event"] == "host_sampled"]
+    rows = [tuple(sample[name] for name in MEASURED) for sample in samples
+            if sample["memory_used_bytes"] and sample["memory_available_bytes"]]
+    totals = Counter(used + available for used, available, *_ in rows)     # of the gauges, one
+    if len(totals) > 1:
+        yield "hardware-implausible", f"memory used and available are {len(totals)} different " \
+            f"sums in {len(rows)} samples, among them {min(totals)} and {max(totals)}"
+    repeated = sum(before == after for before, after in zip(rows, rows[1:]))
+    if repeated > max(REPEATED_SHARE * len(rows), MIN_REPEATED):
+        yield "data-too-regular", f"{repeated} of {len(rows)} samples of the host repeat the one " \
+            "before"
+    for sample in samples:
         used = max(sample["memory_used_bytes"] or 0, sample["memory_available_bytes"] or 0)
         if capacity and used > SPARE_RATIO * capacity:
             yield "hardware-implausible", f"{used:.0f} bytes were used or available, " \

@@ -36,7 +36,7 @@ from core.records import Manifest
 class Settings(NamedTuple):
     """What a check depends on besides the files. handle: the only handle that is allowed;
     repository: with the history of the harness, if it is known; challenge: a text that each run has
-    to have answered."""
+    to have answered; signatures: a file of copies.Index."""
 
     released: Mapping[str, release.Release]
     allow_synthetic: bool = False
@@ -44,6 +44,7 @@ class Settings(NamedTuple):
     now_s: float = 0.0
     repository: Optional[submission_files.Repository] = None
     challenge: Optional[str] = None
+    signatures: Optional[bytes] = None
 
 
 def check(submission: submission_files.Submission, settings: Settings, index: copies.Index,

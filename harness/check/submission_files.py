@@ -241,7 +241,8 @@ class Repository:
     def files(self, commit: str, folder: str, name: str) -> Iterator[tuple[str, str]]:
         """(path, object) of all files of that name, or all files, below a folder. Raises
         HarnessError."""
-        for line in self._records(["ls-tree", "-r", "-z", commit, "--", folder + "/"],
+        for line in self._records(["ls-tree", "-r", "-z", "--full-tree", commit, "--",
+                                   folder + "/"],
                                   MAX_TREE_BYTES):
             entry, _, path = line.partition("\t")
             if not name or path.endswith("/" + name):
@@ -275,6 +276,12 @@ class Repository:
         found = re.match(r"(\d{1,12}) ", self._output("rev-list", "--max-count=1", "--timestamp",
                                                       commit) if SHA.match(commit) else "")
         return int(found[1]) if found else None
+
+    def authors(self, base: str, head: str) -> list[str]:
+        """`name <mail>` of all authors and committers between two commits, each once."""
+        out = self._output("log", "--format=%aN <%aE>%n%cN <%cE>", "--max-count=200",
+                           f"{base}..{head}")
+        return sorted(set(out.splitlines()))
 
     def sizes_bytes(self, shas: Sequence[str]) -> dict[str, int]:
         """{object: size} of the blobs that are available."""

@@ -79,7 +79,7 @@ def headline_tables(document: Metadata) -> str:
     for one in document["headlines"]:
         rows = list(_headline_rows(one))
         name = " ".join(filter(None, (code_span(one["model"]),
-                                      code_span(str(quants[one["model"]] or "")))))
+                                      code_span(str(quants.get(one["model"]) or "")))))
         parts += [markdown_table((name, ""), rows, (1,))] if rows else []
     tokens = [one["long_prompt_tokens"] for one in document["headlines"]
               if one["long_prompt_tokens"]]

@@ -37,6 +37,18 @@ SILENT_VARIABLES = re.compile(r"_(?:HOST|HOSTS|PORT|ORIGINS|MODELS?|ALIAS|DEBUG|
                               r"|CACHE_ROOT|CONFIG_ROOT|TMPDIR|RUNNERS_DIR|PATH)$")
 SECRET = re.compile(r"(?:^|[-_])(?:\w*key|token|hft|secret|pass\w*|auth\w*|cred\w*)(?=$|[-_])",
                     re.IGNORECASE)
+# Options whose values are names: of hosts, files or anything that someone made up.
+NAMING = re.compile(r"(?:^|[-_])(?:rpc|remote|hosts?|addr\w*|urls?|endpoint|servers?|peers?|ip"
+                    r"|nodes?|master|head|proxy|origins?|user|owner|title|name|prompt|override"
+                    r"|system|grammar|prefix|suffix)(?=$|[-_])", re.IGNORECASE)
+# Values without a digit that are settings; other words may be names.
+WORDS = frozenset(
+    """all auto balanced bf16 bfloat16 chatml cpu cuda default disable disabled distribute dynamic
+    eager enable enabled fallback false fastpath flash flashinfer float float16 float32 full gpu
+    gguf half hermes hybrid inductor isolate jinja json layer linear lru metal mirror mistral mla
+    mps mixed mmap mlock native no none numactl off on openai page paged pipeline pooled prefill
+    process qwen radix ray rocm row sdpa shared slot speculative static sync sycl tensor thread
+    triton true uni uniform vulkan wave xformers xgrammar yarn yes""".split())
 # {end of a key of --set: the options and variables that give it}, per engine.
 LLAMA_CPP: dict[str, tuple[str, ...]] = {
     "runtime.threads_count": ("t", "threads", "LLAMA_ARG_THREADS"),
@@ -206,33 +218,45 @@ def _repository(found: Process) -> dict[str, str]:
 # --- what may be published -----------------------------------------------------------------------
 def _public(words: Sequence[str], names: Sequence[privacy.MachineName]) -> Iterator[str]:
     """The words without folders, private texts and secrets."""
-    secret = False
+    secret, option = False, ""
     for word in words:
         name, equals, value = word.partition("=")
         keeps = bool(SECRET.search(name))
         if secret:                    # whatever it looks like: a key may begin with a dash
             yield LEFT_OUT
         elif equals and (keeps or word.startswith("-")):
-            yield name + equals + (LEFT_OUT if keeps else _shareable(value, names))
+            yield name + equals + (LEFT_OUT if keeps else _shareable(value, names, name))
         else:
-            yield _shareable(word, names)
+            yield _shareable(word, names, option)
+        option = word if word.startswith("-") and not equals else ""
         secret = not secret and keeps and not equals and word.startswith("-")
 
 
 def _variables(environment: Mapping[str, str],
                names: Sequence[privacy.MachineName]) -> dict[str, str]:
     """{name: public value} of the variables that are settings."""
-    found = {name: _shareable(value, names) for name, value in sorted(environment.items())
+    found = {name: _shareable(value, names, f"-{name}")
+             for name, value in sorted(environment.items())
              if value and VARIABLES.fullmatch(name) and not SILENT_VARIABLES.search(name)
              and not SECRET.search(name.replace("_", "-"))}
     return {name: shlex.quote(value) for name, value in found.items() if value != LEFT_OUT}
 
 
-def _shareable(word: str, names: Sequence[privacy.MachineName]) -> str:
+def _shareable(word: str, names: Sequence[privacy.MachineName], option: str = "") -> str:
+    """A word that may be published, or LEFT_OUT. option: the one that it is the value of."""
+    flag = option.lstrip("-")
     if "\\" in word or word.startswith(("/", "~", ".")) or word.count("/") > 1:
         word = re.split(r"[\\/]", word.rstrip("\\/"))[-1]
     free_text = " " in word and not word.startswith("{")          # such as a header with a key
-    return LEFT_OUT if free_text or privacy.scan(word, names=names) else word
+    if word.startswith("{"):             # the texts in it are values, its keys are settings
+        words = re.findall(r'[:\[,]\s*"([^"]*)"(?!\s*:)', word)
+        return LEFT_OUT if any(_shareable(text, names, option) == LEFT_OUT for text in words) \
+            or privacy.scan(word, names=names) else word
+    is_file = flag in REPOSITORY or word.endswith((".gguf", ".safetensors", ".bin"))
+    is_name = bool(flag) and not word.startswith("-") and not is_file and (
+        bool(NAMING.search(flag)) or bool(re.search(r"[A-Za-z]:\d", word))
+        or not re.search(r"\d", word) and not set(re.split(r"[,:=+]", word.lower())) <= WORDS)
+    return LEFT_OUT if free_text or is_name or privacy.scan(word, names=names) else word
 
 
 def _flags(words: Iterable[str]) -> Iterator[tuple[str, Optional[str]]]:

@@ -48,6 +48,8 @@ FOLLOW_EVERY_S = 0.5
 STOP_SUFFIX = ".stop"             # of the file beside a ledger that asks its run to stop
 STOP_WAIT_S = 30.0
 STILL_RUNNING = 5                 # exit code
+TRIAL = ("This run is a trial: it names no contributor, so it cannot be submitted. To submit one, "
+         "run with --submitter-handle and --device-tag.")
 
 
 # --- before a run --------------------------------------------------------------------------------
@@ -389,7 +391,9 @@ def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: st
                      whole_run(options, manifest) if manifest["smoke"] else
                      command("complete_submission", shown))
         text = end_text(summary, folder, "\n".join([
-            *filter(None, [advice.text]), *_left_out(manifest, options) * advice.retry]),
+            *filter(None, [advice.text]), *_left_out(manifest, options) * advice.retry,
+            *[TRIAL] * (manifest["submitter_handle"] == cli.Options.submitter_handle
+                        and not manifest["synthetic"])]),
             following, manifest["smoke"])
     else:
         code, what = 130, "the run was killed before its end; no finished call is lost"

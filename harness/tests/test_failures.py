@@ -227,8 +227,8 @@ class WrongUsage(Failures):
             (("--temperature", "nan"), "--temperature: 'nan' is not a number from 0 to 2; use for "
              "example --temperature 0.1" + help_),
             (("--phases", "6q"), "--phases: '6q': a phase is one of hello, frozen, 5q, 20q, "
-             "parallel_same, parallel_mixed, edge_append, edge_suite, ramp, depth, or all"
-             + help_),
+             "parallel_same, parallel_mixed, edge_append, edge_suite, ramp, depth, challenge, or "
+             "all" + help_),
             (("--run-id", "../x"), "--run-id: '../x' is not a run id such as "
              "00000000-0000-0000-0000-000000000000; leave the option out for a new run" + help_),
             (("--target-url", "ftp://x"), "--target-url: 'ftp://x' is not an http or https URL; "

@@ -36,8 +36,8 @@ def shown(main: Any, words: Any, columns: int) -> str:
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a text, and the steps of its paths."""
-    joined = CHANGING.sub("#", text.replace("\\\n", ""))
+    """The words of a text without quotes, and the steps of its paths."""
+    joined = CHANGING.sub("#", re.sub("['\"]", "", text.replace("\\\n", "")))
     return {word for word in re.split(r"[\s/]+", joined)
             if "#" not in word and word.strip(",.)") not in UNITS}
 

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import run_benchmark
+from compare import wanted
 from core import answer_checks, ledger, plan, schema, suites
 from engines import queries
 from run import estimates, state
@@ -366,12 +367,14 @@ class ProbeAndPlan(Runs):
                          (0, f"{self.one.url}: reference-endpoint 1"))
 
     def test_probe_of_several_endpoints_makes_no_call(self):
-        with self.usual_ports(self.one.port, self.two.port):
+        with self.usual_ports(self.one.port, self.two.port), \
+                mock.patch.object(wanted, "here", lambda *_: ["Measured so far: nothing."]):
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out.splitlines()), (0, [
             f"{self.one.url}: reference-endpoint 1", "  swift  (context 4096 tokens)",
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
-            "  b  (context 4096 tokens)", "several endpoints; to choose one:",
+            "  b  (context 4096 tokens)", "Measured so far: nothing.",
+            "several endpoints; to choose one:",
             *(f"  python3 harness/run_benchmark.py --out-dir {self.folder} --target-url {one.url} "
               "--probe" for one in (self.one, self.two))]))
 
@@ -384,7 +387,7 @@ class ProbeAndPlan(Runs):
 
     def test_probe_as_json(self):
         document = self.run_it("--probe", "--target-url", self.one.url, "--json").document
-        self.assertEqual(set(document), {"endpoints", "hello"})
+        self.assertEqual(set(document), {"endpoints", "hello", "wanted"})
         self.assertEqual([(e["url"], e["engine"]["name"], [m["id"] for m in e["models"]])
                           for e in document["endpoints"]],
                          [(self.one.url, "reference-endpoint", [runs.MODEL])])

@@ -30,7 +30,7 @@ class Questions(unittest.TestCase):
             self.assertIsNone(challenge.TEXT.fullmatch(text), text)
 
 
-class Answers(unittest.TestCase):
+class Challenges(unittest.TestCase):
     def problems(self, made, wanted=None):
         return [code for code, _ in checking.problems(made.manifest, made.events, wanted)]
 

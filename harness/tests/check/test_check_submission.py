@@ -676,7 +676,8 @@ ELSEWHERE = {
     "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
     "file-changed": "Changes", "too-many-files": "Changes", "run-copied": "Copies",
     "answers-copied": "Copies", "weights-contradict": "Copies",
-    "correction-invalid": "Changes"}
+    "correction-invalid": "Changes", "author-published": "Changes",
+    "challenge-answered": "Challenges", "challenge-unanswered": "Challenges"}
 
 
 class Codes(unittest.TestCase):
@@ -688,7 +689,8 @@ class Codes(unittest.TestCase):
         self.assertEqual(set(findings.CODES) - {case.code for case in CASES} - set(ELSEWHERE),
                          set())
         for code, name in ELSEWHERE.items():
-            tests = Path(__file__).read_text("utf-8").partition(f"class {name}(")[2]
+            tests = "\n".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py")
+                              ).partition(f"class {name}(")[2]
             self.assertIn(f'"{code}"', tests.partition("\nclass ")[0], code)
 
     def test_each_case_has_its_code_its_word_and_what_follows(self):
@@ -1152,7 +1154,7 @@ error file-too-large submissions/ada/x/run.jsonl:7 (x)
         self.assertIn("did you mean answers-cut?", run_main("--explain", "answer-cut")[2])
 
     def test_codes_are_few_and_described(self):
-        self.assertLessEqual(len(findings.CODES), 50)
+        self.assertLessEqual(len(findings.CODES), 54)
         for code in findings.CODES.values():
             self.assertRegex(code.name, r"\A[a-z]+(-[a-z]+)*\Z")
             self.assertIn(code.severity, findings.SEVERITIES)
@@ -1323,7 +1325,8 @@ def fast_import(repository, commits):
     """Make commits: (branch, parent, {path: (mode, data), or None to delete})."""
     stream = b""
     for branch, start, files in commits:
-        stream += (f"commit refs/heads/{branch}\ncommitter A <a@example.org> 1790000000 +0000\n"
+        mail = "ada@magrathea.org" if branch == "private" else "a@example.org"
+        stream += (f"commit refs/heads/{branch}\ncommitter A <{mail}> 1790000000 +0000\n"
                    "data 1\nx\n").encode()
         stream += f"from refs/heads/{start}\n".encode() if start else b""
         for path, held in files.items():
@@ -1374,6 +1377,7 @@ class Changes(unittest.TestCase):
             "project": {"README.md": ("100644", b"words"),
                         "submissions/README.md": ("100644", b"words"),
                         "submissions/EXAMPLE/mac-m1-8gb/run-1/run.md": ("100644", b"words")},
+            "private": cls.added,
             "corrections": {"submissions/CORRECTIONS.json": ("100644", b"{}")},
             "many": {f"submissions/ada/x/run-{i}/run.md": ("100644", b"") for i in range(61)},
             "large": {**cls.added, page: ("100644", b"x" * 300_000)},
@@ -1416,6 +1420,19 @@ class Changes(unittest.TestCase):
             repository.close()
         self.assertFalse(os.path.exists(self.marker))
         return report
+
+    def test_an_index_stands_for_the_ledgers_that_it_holds(self):
+        repository = submission_files.Repository(os.path.join(self.repository, ".git"))
+        self.addCleanup(repository.close)
+        first = check_submission.index_of(repository, "base", None).to_bytes("base")
+        self.assertEqual(copies.Index.from_bytes(first)[1].to_bytes("base"), first)
+        self.assertEqual(codes(self.report("copied", signatures=first)),
+                         codes(self.report("copied")))
+        later = check_submission.index_of(repository, "base2", first)
+        self.assertEqual(later.to_bytes("base"), first)
+        for data in (b"", b"x", first[:-9]):
+            with self.assertRaises(HarnessError):
+                self.report("copied", signatures=data)
 
     def test_an_added_submission_is_clean_after_the_base_moved(self):
         self.assertEqual(codes(self.report("good", handle="Ada")), [])
@@ -1460,6 +1477,9 @@ class Changes(unittest.TestCase):
 
     def test_a_change_of_the_project_is_no_submission(self):
         self.assertEqual(codes(self.report("project")), ["no-submission"])
+
+    def test_private_addresses_of_authors_are_found(self):
+        self.assertEqual(codes(self.report("private")), ["author-published"])
 
     def test_a_change_of_the_corrections_is_checked(self):
         self.assertEqual(codes(self.report("corrections")), ["correction-invalid", "no-submission"])

@@ -130,7 +130,7 @@ class Settings(unittest.TestCase):
     def test_options_without_folders_addresses_and_keys(self):
         self.assertEqual(self.started(LLAMA), Started(
             "llama-server -m qwen3-4b-Q4_K_M.gguf -c 16384 -np 4 -t 8 -ngl 99 --host ... "
-            "--api-key ... --alias fast",
+            "--api-key ... --alias ...",
             {"launch_flags": "-c 16384 -np 4 -t 8 -ngl 99", "runtime.threads_count": "8",
              "models.0.file_name": "qwen3-4b-Q4_K_M.gguf"}))
 
@@ -154,9 +154,20 @@ class Settings(unittest.TestCase):
             self.assertEqual(self.started(f"llama-server -m {path}").settings[
                 "models.0.file_name"], "m.gguf")
 
+    def test_names_of_hosts_and_people_are_left_out(self):
+        for words in ("--rpc betelgeuse:50052", "--remote gpu07.corp-x.net:9", "--user zaphod",
+                      "--override-kv x=str:Zaphod", "--dist-init-addr=betelgeuse:5000",
+                      '--config-json {"owner": "zaphod"}', "--node betelgeuse"):
+            with self.subTest(words):
+                found = self.started(f"llama-server -t 8 {shlex.quote(words.split(' ', 1)[0])} "
+                                     + " ".join(map(shlex.quote, words.split(" ", 1)[1:])))
+                self.assertEqual(found.settings["launch_flags"], "-t 8")
+        kept = "-sm layer --numa distribute -ts 3,1 -dev CUDA0 --attention-backend FLASHINFER"
+        self.assertEqual(self.started("llama-server " + kept).settings["launch_flags"], kept)
+
     def test_short_options_of_another_engine_are_not_read(self):
-        self.assertEqual(self.started("other -t 8 -ctk x", "unknown").settings,
-                         {"launch_flags": "-t 8 -ctk x"})
+        self.assertEqual(self.started("other -t 8 -ctk q8_0", "unknown").settings,
+                         {"launch_flags": "-t 8 -ctk q8_0"})
 
     def test_vllm_settings(self):
         self.assertEqual(self.started("python3 /usr/bin/vllm serve Qwen/Qwen3-8B "

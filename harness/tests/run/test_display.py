@@ -64,7 +64,8 @@ next: python3 next.py""")
         with contextlib.redirect_stdout(out), \
                 mock.patch.object(run_summary, "summarize_run", return_value=summary()):
             code = display.print_end(
-                {"run_id": "x", "synthetic": synthetic, "smoke": False, "api_key_used": False,
+                {"run_id": "x", "submitter_handle": "ada", "synthetic": synthetic,
+                 "smoke": False, "api_key_used": False,
                  "target": {"class": "loopback"}}, events, folder, "RESUME",
                 dataclasses.replace(OPTIONS, json=as_json))
         return code, json.loads(out.getvalue()) if as_json else out.getvalue()
