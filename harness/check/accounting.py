@@ -20,6 +20,7 @@ Problems = Iterator[tuple[str, str, int]]          # code, what, line
 # Merged runs leave 0.03 % of a lane's time unexplained, and 31 ms at most between two calls.
 IDLE_RATIO, IDLE_US = 0.05, 2_000_000     # of a phase: a warning
 PAUSES_RATIO, PAUSE_US = 0.1, 250_000     # if the typical call has such a pause: an error
+FEW_CALLS = 3                             # fewer have no typical one: a busy machine pauses once
 BETWEEN_US = 60_000_000                   # between two phases: loading a model is part of a call
 SAMPLE_GAP_US = 8_500_000                 # 1.7 times the time between two samples
 HEARTBEAT_US, LATE_US = 100_000, 150_000  # the period, and the first gap that counts as late
@@ -87,7 +88,8 @@ def _phase(name: str, begun_us: int, end_us: int, group: Sequence[Any], line: in
     idle_us = sum(pauses_us) + max(end_us - max(lanes_us.values()), 0)
     total_us = idle_us + sum(busy_us)
     typical_us = metrics.median(pauses_us)
-    if typical_us > PAUSE_US and sum(pauses_us) - waited_us > PAUSES_RATIO * total_us:
+    if len(pauses_us) >= FEW_CALLS and typical_us > PAUSE_US \
+            and sum(pauses_us) - waited_us > PAUSES_RATIO * total_us:
         yield "ledger-altered", f"{name}: {typical_us / 1e6:.2f} s pass around the " \
             "typical call, in which its lane does nothing; the runner makes no pauses", line
     elif idle_us > max(IDLE_RATIO * total_us, IDLE_US):
