@@ -43,7 +43,7 @@ WORKERS = 2
 BEGINNING_SHARE = 0.4         # of the kills hit the first moments of a process
 BEGINNING_S = 0.03            # so far from the usual moment at which a process opens its ledger
 FOLDER_S = 0.006              # a new run's manifest and first line come so soon after its folder
-PHASES = "5q,parallel_same,edge_append,ramp,depth"
+PHASES = "5q,parallel_same,edge_append,depth"      # ramp, which takes longer: random_resumes.py
 # Answers of four tokens, and a context that the conversation of edge_append soon fills. No level of
 # depth fits in it.
 ENDPOINT = ("--models", "swift:2000", "--first-token-ms", "1", "--context", "600")
