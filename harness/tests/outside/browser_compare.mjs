@@ -324,6 +324,7 @@ async function checkLooks(browser, url) {
     const page = await tab(browser, options);
     pages.push(page);
     let [over, least] = [0, 21];
+    const judged = ["light", "dark", "390 px"].includes(name);       // by axe, which takes a second each
     const violations = [];
     await open(page, url);
     for (const view of await viewsOf(page)) {
@@ -331,11 +332,11 @@ async function checkLooks(browser, url) {
       await page.waitForTimeout(100);
       over = Math.max(over, await sideways(page));
       least = Math.min(least, await contrast(page));
-      if (["light", "dark", "390 px"].includes(name)) violations.push(...await axe(page));
+      if (judged) violations.push(...await axe(page));
     }
     check(`${name}: no sideways scrolling`, over <= 0, `${over} px over`);
     check(`${name}: text has contrast`, least >= 4.5, least.toFixed(2));
-    check(`${name}: axe finds nothing`, violations.length === 0, violations.slice(0, 3).join(" | "));
+    if (judged) check(`${name}: axe finds nothing`, violations.length === 0, violations.slice(0, 3).join(" | "));
   }
   const [light] = pages;
   await open(light, url);
