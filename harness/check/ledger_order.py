@@ -19,7 +19,7 @@ from core import ledger, levels, plan, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.records import LedgerLine, Manifest
 from core.suites import ADDED, PHASES
-from run import state
+from run import calibration, state
 
 Key = tuple[Optional[str], str]       # model (None: all models) and phase
 
@@ -457,12 +457,22 @@ def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int]) 
     if not [row["lanes"] for row in event["lanes"]] == lanes \
             == [row["lanes"] for row in event["saturation"]]:
         found.append(f"lanes and saturation were not measured at {schema.shown(lanes)} lanes")
-    for row in event["lanes"]:
+    schedule, streams_ms = calibration.SCHEDULE, 0.0
+    for row, fast in zip(event["lanes"], event["saturation"]):
+        if (row["chunks"], row["gap_us"]) != (
+                schedule["tokens"] * row["lanes"], schedule["gap_ms"] * 1000):
+            found.append(f"lanes: {row['chunks']} chunks every {row['gap_us']} us are not the "
+                         "schedule")
+        chunks = calibration.SATURATION_CHUNKS // fast["lanes"] * fast["lanes"]
+        streams_ms += schedule["first_token_ms"] + schedule["gap_ms"] * (schedule["tokens"] - 1)
+        streams_ms += chunks / fast["chunks_per_s"] * 1000 if fast["chunks_per_s"] else 0.0
         for spread, most in ((row["lag_us"], row["chunks"]), (row["read_lag_us"], None),
                              (row["ttft_error_us"], row["chunks"])):
             if spread and not (calls.spread_fits(spread) and (most is None
                                                               or spread["n"] <= most)):
                 found.append(f"lanes: p50, p99, max and n cannot be {schema.shown(spread)}")
+    if event["wall_ms"] is None or event["wall_ms"] + 1 < streams_ms:
+        found.append(f"wall_ms is {event['wall_ms']}; its streams took {streams_ms:.0f} ms")
     overshoot = event["heartbeat_overshoot_us"]
     if overshoot and not calls.spread_fits(overshoot):
         found.append(f"heartbeat_overshoot_us cannot be {schema.shown(overshoot)}")

@@ -571,6 +571,10 @@ CASES = (
     Case("ledger-altered", "engine", manifest_field("engine", "build", value="b9999")),
     Case("ledger-altered", "requested_tokens", lambda made: one(made, "endpoint_identified")[
         "context"].update(requested_tokens=4097)),
+    Case("ledger-altered", "schedule", lambda made: one(made, "instrument_calibrated")["lanes"][
+        0].update(gap_us=990)),
+    Case("ledger-altered", "wall_ms", lambda made: one(made, "instrument_calibrated").update(
+        wall_ms=500)),
     Case("ledger-altered", "p50", lambda made: one(made, "instrument_calibrated")["lanes"][0][
         "lag_us"].update(p50=15)),
     Case("ledger-altered", "t_us", sample_back_in_time),

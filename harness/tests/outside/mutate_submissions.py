@@ -209,9 +209,13 @@ def load(folder: Path) -> Made:
 
 
 def published(made: Made) -> Json:
-    """The numbers and flags of metadata.json."""
-    return {name: made.metadata.get(name) for name in (
-        "cells", "headlines", "curves", "run_flags", "counts")}
+    """The numbers and flags of metadata.json.
+
+    Without the client's own speed, which only its calibration knows: verdicts repeat it.
+    """
+    return {"cells": [{**cell, "verdicts": None} for cell in made.metadata["cells"]],
+            **{name: made.metadata.get(name) for name in (
+                "headlines", "curves", "run_flags", "counts")}}
 
 
 class Subject:
