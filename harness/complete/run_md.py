@@ -1,4 +1,4 @@
-"""Render run.md: one run as a page for GitHub, a pure function of the other four files.
+"""The results of one run as a page for GitHub, computed from the other four files.
 
 The contributor writes only the three SECTIONS. `read_sections` reads them back from a page, so that
 the check can render the page again and find every other edit:
