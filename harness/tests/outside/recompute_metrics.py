@@ -153,7 +153,7 @@ class Run:
         self.source = {(c["model"], c["phase"]): c["output_tokens_source"]
                        for c in document["cells"]}
         self.cells = [self.cell(model, phase) for model, phase in dict.fromkeys(
-            (c["model"], c["phase"]) for c in lines)]
+            (c["model"], c["phase"]) for c in lines if "level" not in c)]    # curves have none
 
     def disturbed(self, segment: int, begin: int, end: int) -> bool:
         taken = known = since = 0.0
