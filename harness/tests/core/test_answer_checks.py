@@ -378,10 +378,10 @@ class HostileAnswers(unittest.TestCase):
             return time.process_time() - started
 
         for piece in self.PIECES:
-            short, long = piece * (8_000 // len(piece)), piece * (160_000 // len(piece))
+            short, long = piece * (4_000 // len(piece)), piece * (80_000 // len(piece))
             allowed = 20 * 6 * max(min(seconds(short), seconds(short)), 0.0005)
             with self.subTest(piece=piece):       # twenty times the length; quadratic would be 400
-                self.assertLess(min(seconds(long), seconds(long)), allowed)
+                self.assertTrue(any(seconds(long) < allowed for _ in range(2)))
 
     def test_nothing_in_an_answer_is_executed(self):
         code = "import os\nos.system('touch x')\nopen('x', 'w')\nexec('1')\n__import__('os')\n"
