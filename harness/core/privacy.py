@@ -127,13 +127,24 @@ def _name_patterns(names: tuple[MachineName, ...]) -> tuple[Pattern, ...]:
     return tuple(patterns)
 
 
+@functools.lru_cache(maxsize=1)
+def _ranks_by_keyword() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for rank, pattern in enumerate(PATTERNS):
+        for word in pattern.keywords:
+            found.setdefault(word, []).append(rank)
+    return found
+
+
 def _matches(text: str, scope: str, names: tuple[MachineName, ...]
              ) -> Iterator[tuple[int, int, int, Pattern]]:
     """(start, end, rank of the pattern, pattern) of every match in a folded text."""
     lowered = text.lower()
+    likely = {rank for word, ranks in _ranks_by_keyword().items() if word in lowered
+              for rank in ranks}
     for rank, pattern in enumerate(PATTERNS + _name_patterns(names)):
         is_wanted = pattern.in_answers or scope != "answer"
-        if is_wanted and (not pattern.keywords or any(w in lowered for w in pattern.keywords)):
+        if is_wanted and (rank in likely or not pattern.keywords):
             regex = _compile(pattern.regex)
             has_value = "v" in regex.groupindex
             for match in regex.finditer(text):

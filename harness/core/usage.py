@@ -126,15 +126,15 @@ def counts(response: Optional[Response]) -> Counts:
 
 def has_counts(usage: Mapping[str, Any]) -> bool:
     """Whether an object holds any of these counts, be it zero."""
-    return any(count(usage.get(name)) is not None for name in ALL_NAMES)
+    return any(count(usage[name]) is not None for name in ALL_NAMES if name in usage)
 
 
 def _field(usage: Mapping[str, Any], field: str) -> Optional[int]:
     """The first positive count under the names of a field, else 0 if one of them is 0."""
     holders = [usage.get(name) for name in DETAILS.get(field, ())]
     values = [count(holder.get(name)) for holder in holders if isinstance(holder, dict)
-              for name in _detail_names(field)]
-    values += [count(usage.get(name)) for name in NAMES[field]]
+              for name in _detail_names(field) if name in holder]
+    values += [count(usage[name]) for name in NAMES[field] if name in usage]
     known = [value for value in values if value is not None]
     return next((value for value in known if value), 0 if known else None)
 
