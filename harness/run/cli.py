@@ -208,8 +208,9 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--models", "LIST",
         "comma-separated model ids, or auto for all chat models (default: the only model served)")
     add("--phases", "LIST", "comma-separated phases, or all: "
-        f"{', '.join(suites.ALL_PHASES)}; hello always runs first; by name only: "
-        f"{', '.join(suites.CURVES)}, also with --run-id, to add them to a run", type=_phases)
+        f"{', '.join(suites.ALL_PHASES)}; hello always runs first; "
+        f"{' and '.join(suites.CURVES)} must be named; with --run-id, they are added to a run",
+        type=_phases)
     add("--challenge", "TEXT", "also ask 3 questions that follow from a text that a maintainer "
         "gave you; with --run-id, add them to that run", type=_challenge)
     add("--repeats", "N", "how often each question is asked", type=_number(1, 1000, "--repeats 3"))
@@ -223,8 +224,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
         "time limit of one call, including name look-up, connecting and waiting",
         type=_number(0.1, 86400.0, "--timeout 360"))
     add("--temperature", "T", "sampling temperature", type=_number(0.0, 2.0, "--temperature 0.1"))
-    add("--num-ctx", "TOKENS", "expected context; set it in the server, because a request cannot; "
-        "with depth, the context of its deepest level (default there: 33280)",
+    add("--num-ctx", "TOKENS", "context that the server should have; set it in the server, because "
+        "a request cannot; with depth 33280, unless given",
         type=_number(128, 10_000_000, "--num-ctx 4096"))
     add("--num-predict", "TOKENS", "maximum tokens of one answer",
         type=_number(1, 1_000_000, "--num-predict 2048"))
