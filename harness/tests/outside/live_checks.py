@@ -24,6 +24,7 @@ MEDIAN_TOLERANCE = 0.01
 MARKS = ("sent_us", "headers_us", "first_chunk_us", "first_token_us", "last_token_us", "done_us")
 
 Json = dict[str, Any]
+MAX_OTHER_TOKENS_SHARE = 0.1      # of the answers
 
 
 class Run:
@@ -299,11 +300,15 @@ def tokens_recount(tokenizer_file: str) -> Callable[[Run], Iterator[str]]:
         counted = [call for call in run.answered if completion_tokens(call) >= 0]
         if not counted:
             raise NoData("the server reports no usage")
+        wrong = []
         for call in counted:
             recounted = len(tokenizer.encode(call["response"]["text"] or "").ids)
-            # Generated tokens are not always those that a tokenizer makes of the text.
             if abs(completion_tokens(call) - recounted) > 2 + 0.05 * recounted:
-                yield f"{call['cell_id']}: {completion_tokens(call)} reported, {recounted} counted"
+                wrong.append(f"{call['cell_id']}: {completion_tokens(call)} reported, "
+                             f"{recounted} counted")
+        # Generated tokens are not always those that a tokenizer makes of the text, such as blanks.
+        if len(wrong) > MAX_OTHER_TOKENS_SHARE * len(counted):
+            yield from wrong
 
     return text_has_as_many_tokens
 
