@@ -211,11 +211,12 @@ def load(folder: Path) -> Made:
 def published(made: Made) -> Json:
     """The numbers and flags of metadata.json.
 
-    Without the client's own speed, which only its calibration knows: verdicts repeat it.
+    Without the client's own speed, which only its calibration knows (verdicts repeat it), and
+    without memory, which only the machine's gauges know. Neither is ranked.
     """
     return {"cells": [{**cell, "verdicts": None} for cell in made.metadata["cells"]],
-            **{name: made.metadata.get(name) for name in (
-                "headlines", "curves", "run_flags", "counts")}}
+            "headlines": [{**one, "memory": None} for one in made.metadata["headlines"]],
+            **{name: made.metadata.get(name) for name in ("curves", "run_flags", "counts")}}
 
 
 class Subject:
