@@ -40,7 +40,7 @@ def curve(model: str, phase: str, calls: Sequence[CallFinished],
         "axis": "lanes_count" if phase == "ramp" else "depth_tokens",
         "series": [{"metric": name, "points": [point for point in points if point["n"]]}
                    for name, points in series.items()],
-        "knee": _knee(ordered, end) if phase == "ramp" else None,
+        "knee": _knee(series[THROUGHPUT], end) if phase == "ramp" else None,
         "slots_count": slots if phase == "ramp" else None,
         "end": {"level": end["level"], "kind": end["kind"], "reason": end["reason"]} if end
         else None,
@@ -90,14 +90,14 @@ def throughput_point(lanes: int, calls: Sequence[CallFinished], load: HostLoad) 
             "value": round_sig(value), "low": round_sig(low), "high": round_sig(high)}
 
 
-def _knee(ordered: Sequence[tuple[int, list[CallFinished]]],
-          end: Optional[records.CurveEnded]) -> Optional[int]:
-    """Lanes beyond which the server is not faster; None if it still was at the last level."""
-    if end is None or end["kind"] not in ("flat", "queued"):
-        return None
-    if end["kind"] == "queued":
-        return levels.most_at_once(dict(ordered)[end["level"]])
-    return max((lanes for lanes, _ in ordered if lanes < end["level"]), default=None)
+def _knee(points: Sequence[records.Point], end: Optional[records.CurveEnded]) -> Optional[int]:
+    """The fewest lanes with a throughput within 5 % of the best; None if that is the last level and
+    no call waited there, so that more lanes may be faster."""
+    rates = {int(point["at"]): point["value"] for point in points if point["value"]}
+    best = max(rates.values(), default=0)
+    knee = min((lanes for lanes, rate in rates.items() if rate * levels.FLAT_RATIO >= best),
+               default=None)
+    return knee if knee != max(rates, default=None) or end and end["kind"] == "queued" else None
 
 
 def _client(level: int, calls: Sequence[CallFinished],

@@ -5,7 +5,7 @@ measures. Published numbers come from core/curves.
 
 A curve ends early for one of these reasons (`kind`):
 
-    flat      throughput grew by less than 5 % from the level before
+    flat      two levels in a row did not raise the best throughput by 5 %
     queued    calls waited for each other
     context   the next depth does not fit the context, or the server truncated the prompt
     timeout   the time of a call was up
@@ -28,7 +28,7 @@ from core.suites import ALL_PHASES, Question
 
 RAMP_LANES = 16
 ANSWERS_PER_LANE, MIN_CALLS = 3, 6    # of a level; a median has an interval from 6 values on
-FLAT_RATIO = 1.05                     # growth of throughput below which it is flat
+FLAT_RATIO, FLAT_LEVELS = 1.05, 2     # growth below which throughput is flat; so many in a row
 WAITING_RATIO = 2.0                   # of a quarter of the TTFTs to the median at the first level
 GONE_AFTER = 3                        # calls in a row that found no server
 
@@ -184,10 +184,9 @@ def most_at_once(calls: Iterable[CallFinished]) -> int:
 
 
 # --- the end of a curve --------------------------------------------------------------------------
-def ramp_end(first: Sequence[CallFinished], before: Sequence[CallFinished],
-             now: Sequence[CallFinished], lanes_before: int, lanes: int) -> Optional[End]:
-    """Whether ramp ends with the level `now`. first, before: calls of the first level and of the
-    one before; empty at the first."""
+def ramp_end(made: Sequence[tuple[int, Sequence[CallFinished]]]) -> Optional[End]:
+    """Whether ramp ends with the last of these levels. made: lanes and calls of each so far."""
+    lanes, now = made[-1]
     failed = Counter(call["outcome"] for call in now if call["outcome"] != "ok")
     count = sum(failed.values())
     gone = len(now) >= GONE_AFTER and all(
@@ -196,12 +195,16 @@ def ramp_end(first: Sequence[CallFinished], before: Sequence[CallFinished],
         outcome = min(failed, key=lambda name: (-failed[name], name))
         return End(lanes, "failed", f"{count} of {len(now)} calls failed at {lanes} lanes, mostly "
                    f"with {outcome}")
-    was, rate = (throughput(before, lanes_before), throughput(now, lanes)) if before else (0, 0)
-    if was and rate and rate < FLAT_RATIO * was:
-        return End(lanes, "flat", f"{rate:.4g} tokens/s on {lanes} lanes, {was:.4g} on "
-                   f"{lanes_before}")
-    if before and len(now) > lanes > most_at_once(now) \
-            and _ttft_us(now, 3) > WAITING_RATIO * _ttft_us(first, 2):
+    best, raised = (0.0, lanes), list[bool]()            # rate and lanes of the best level
+    for level, calls in made:
+        rate = throughput(calls, level)
+        raised.append(rate is None or rate >= FLAT_RATIO * best[0])
+        best = max(best, (rate or 0.0, level))
+    if not any(raised[-FLAT_LEVELS:]):
+        return End(lanes, "flat", f"{rate:.4g} tokens/s on {lanes} lanes, {best[0]:.4g} on "
+                   f"{best[1]}")
+    if len(made) > 1 and len(now) > lanes > most_at_once(now) \
+            and _ttft_us(now, 3) > WAITING_RATIO * _ttft_us(made[0][1], 2):
         return End(lanes, "queued", f"calls wait for each other: {most_at_once(now)} of {lanes} "
                    "were answered at once")
     return None

@@ -220,8 +220,7 @@ class State:
             return None
         if PHASES[phase].kind == "depth":
             return levels.depth_end(found[at], level)
-        return levels.ramp_end(found[0], found[at - 1] if at else (), found[at],
-                               planned[at - 1] if at else 0, level)
+        return levels.ramp_end(list(zip(planned, found[:at + 1])))
 
     def document(self, cell: plan.Cell, chars: int) -> str:
         """Return the document of a level of depth."""

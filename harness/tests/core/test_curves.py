@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import unittest
-from typing import Any
+from typing import Any, Optional
 
 from core import curve_tables, curves, metrics
 from core.host_load import HostLoad
@@ -39,10 +39,16 @@ class Ramp(unittest.TestCase):
                          [(1, 6, 100.0), (2, 6, 100.0), (4, 12, 100.0)])
         self.assertEqual((found["knee"], found["slots_count"], found["ok"]), (None, 4, 24))
 
-    def test_knee_is_the_level_before_the_flat_one_or_what_was_answered_at_once(self) -> None:
-        both = (4, level(4, 6)), (8, level(8, 6))
-        self.assertEqual([ramp(*both, end=end_at(8, kind))["knee"]
-                          for kind in ("flat", "queued", "failed")], [4, 6, None])
+    def test_knee_is_the_smallest_level_within_five_percent_of_the_best(self) -> None:
+        def knee(*rates: Optional[float], kind: str = "") -> Any:
+            points: Any = [{"at": 1 << at, "value": rate} for at, rate in enumerate(rates)]
+            return curves._knee(points, end_at(1 << len(rates) - 1, kind) if kind else None)
+
+        self.assertEqual(
+            [knee(30, 30.5, 55, 56, 54, kind="flat"), knee(30, 30.5, 29, kind="flat"),
+             knee(30, 60, 90, kind="queued"), knee(30, 60, 62, kind="queued"),
+             knee(30, 60, 90), knee(30, 60, 62), knee(30, 60, None, kind="failed"), knee(None)],
+            [4, 1, 4, 2, None, 2, None, None])
 
     def test_disturbed_level_has_no_throughput(self) -> None:
         busy = HostLoad([{"event": "host_sampled", "segment": 0, "t_us": at, "cpu_busy_ratio": 1.0,
@@ -54,10 +60,10 @@ class Ramp(unittest.TestCase):
 
 class Tables(unittest.TestCase):
     def test_rows_have_bars_for_a_share_of_the_largest_value(self) -> None:
-        found = ramp((1, level(1, 4, 6)), (2, level(2, 4)), end=end_at(2, "flat"))
+        found = ramp((1, level(1, 4, 6)), (2, level(2, 4)), end=end_at(4, "failed"))
         heading, titles, *rows = curve_tables.curve_lines(found)
-        self.assertEqual(heading, "ramp: knee at 1 lanes; the server reports 4 slots; ended at 2 "
-                                  "(flat): r")
+        self.assertEqual(heading, "ramp: no knee up to here; the server reports 4 slots; "
+                                  "ended at 4 (failed): r")
         self.assertEqual([row.split()[:2] for row in rows],
                          [["1", "\u2588" * 6], ["2", "\u2588" * 12]])
         self.assertEqual([curve_tables.bar(value, 96) for value in (None, 0, 1, 4, 8, 12)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import unittest
 from typing import Any, Optional
+from unittest import mock
 
 from core import answer_checks, levels
 from core.suites import Question, load_suites
@@ -96,16 +97,27 @@ class Throughput(unittest.TestCase):
 
 class Ends(unittest.TestCase):
     def ended(self, lanes: int, slots: int, calls: Optional[list[Any]] = None) -> Optional[str]:
-        before = lanes // 2
-        end = levels.ramp_end(level(1, slots, 6), level(before, slots) if before else (),
-                              calls or level(lanes, slots), before, lanes)
+        made = [(one, level(one, slots, 6 if one == 1 else 3))
+                for one in levels.ramp_levels(1) if one < lanes]
+        end = levels.ramp_end([*made, (lanes, calls or level(lanes, slots))])
         return end and end.kind
+
+    def test_two_levels_in_a_row_without_growth_end_the_ramp(self) -> None:
+        for rates, expected in (
+                ((30.0,), None), ((30.0, 30.0), None), ((30.0, 30.0, 55.0), None),
+                ((30.0, 30.0, 31.4), "31.4 tokens/s on 4 lanes, 31.4 on 4"),
+                ((30.0, 60.0, 50.0), None), ((30.0, 60.0, 50.0, 62.9), "62.9 tokens/s on 8 lanes"),
+                ((30.0, 60.0, 50.0, 63.0), None), ((30.0, 60.0, 50.0, None), None)):
+            with mock.patch.object(levels, "throughput", side_effect=rates):
+                end = levels.ramp_end([(1 << at, [call()] * 9) for at in range(len(rates))])
+            self.assertEqual(end and end.kind, expected and "flat")
+            self.assertIn(expected or "", end.reason if end else "")
 
     def test_ramp_ends_where_lanes_bring_nothing_or_wait(self) -> None:
         self.assertEqual([self.ended(lanes, 4) for lanes in (1, 2, 4)], [None] * 3)
         self.assertIn(self.ended(8, 4), ("flat", "queued"))
         self.assertEqual((self.ended(8, 6), self.ended(16, 16), self.ended(2, 1)),
-                         ("queued", None, "flat"))
+                         ("queued", None, "queued"))
 
     def test_ramp_ends_if_half_of_a_level_fails_or_the_server_is_gone(self) -> None:
         bad = call(outcome="timeout")

@@ -4,9 +4,10 @@
 
 Starts COUNT (20) reference endpoints with random slots, decode rate, prefill rate and cost per
 token of context, and runs ramp and depth against each. Every point has to be within 2 % (a time
-within 2 % or 1 ms) of what the endpoint's own log gives, and the knee has to be the number of
-slots. Prints one line per server, with the number of points that are over 2 % off the schedule,
-since a loaded machine delays the endpoint, too. A server that differs is measured once more.
+within 2 % or 1 ms) of what the endpoint's own log gives, and the knee has to be the first
+level with as many lanes as slots. Prints one line per server, with the number of points that are
+over 2 % off the schedule, since a loaded machine delays the endpoint, too. A server that differs is
+measured once more.
 Exit code 1 if any differs twice.
 """
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core import ledger, run_summary
+from core import ledger, levels, run_summary
 from tests import runs
 
 COUNT, LIMIT_RATIO, SPARE_MS = 20, 0.02, 1.0
@@ -128,8 +129,8 @@ def differences(server: Server, folder: str, log: Sequence[Any]) -> tuple[list[s
                       for (metric, at), value in wanted.items()
                       if abs(values[metric, at] - value) > max(
                           LIMIT_RATIO * value, SPARE_MS * metric.endswith("_ms"))]
-        if curve["phase"] == "ramp" and curve["knee"] != (
-                server.slots if server.slots < 16 else None):
+        knee = next(level for level in levels.ramp_levels(16) if level >= server.slots)
+        if curve["phase"] == "ramp" and curve["knee"] != (knee if server.slots < 16 else None):
             wrong.append(f"knee {curve['knee']}")
     return wrong, late
 
