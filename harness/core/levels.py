@@ -195,14 +195,12 @@ def ramp_end(made: Sequence[tuple[int, Sequence[CallFinished]]]) -> Optional[End
         outcome = min(failed, key=lambda name: (-failed[name], name))
         return End(lanes, "failed", f"{count} of {len(now)} calls failed at {lanes} lanes, mostly "
                    f"with {outcome}")
-    best, raised = (0.0, lanes), list[bool]()            # rate and lanes of the best level
-    for level, calls in made:
-        rate = throughput(calls, level)
-        raised.append(rate is None or rate >= FLAT_RATIO * best[0])
-        best = max(best, (rate or 0.0, level))
+    rates = [throughput(calls, level) for level, calls in made]
+    raised = [rate is None or rate >= FLAT_RATIO * max((one or 0.0 for one in rates[:at]), default=0)
+              for at, rate in enumerate(rates)]
     if not any(raised[-FLAT_LEVELS:]):
-        return End(lanes, "flat", f"{rate:.4g} tokens/s on {lanes} lanes, {best[0]:.4g} on "
-                   f"{best[1]}")
+        return End(lanes, "flat", "tokens/s by lanes: " + ", ".join(
+            f"{rate:.4g} ({level})" for (level, _), rate in zip(made, rates) if rate))
     if len(made) > 1 and len(now) > lanes > most_at_once(now) \
             and _ttft_us(now, 3) > WAITING_RATIO * _ttft_us(made[0][1], 2):
         return End(lanes, "queued", f"calls wait for each other: {most_at_once(now)} of {lanes} "

@@ -53,7 +53,7 @@ PHASES = {p.name: p for p in (
     Phase("edge_suite", "python_context_edge_suite_only.json", "suite_context", EDGE_MAX_TOKENS,
           "each question with the whole suite as its context"),
     Phase("ramp", "parallel_qwen_same_model_20q_suite.json", "ramp", RAMP_MAX_TOKENS,
-          "1, 2, 4, 8, 16 lanes, until throughput is flat; only if named"),
+          "1, 2, 4, 8, 16 lanes, 3 answers on each, until throughput is flat; only if named"),
     Phase("depth", None, "depth", DEPTH_MAX_TOKENS,
           "prompts of 1 k to 32 k tokens, as far as the context goes; only if named"),
     Phase("challenge", None, "challenge", CHALLENGE_MAX_TOKENS,

@@ -1,8 +1,9 @@
 """Estimate how long planned calls take, from calls and phases that have ended.
 
 Rates come from warm calls on one lane, for each model. The upper bound lets every answer reach its
-limit, and counts parallel lanes as one unless the server reports its slots. The usual time is
-corrected by what finished phases really took.
+limit, and counts parallel lanes as one unless the server reports its slots; ramp, which measures
+what lanes bring, counts them as one in any case. The usual time is corrected by what finished
+phases really took, and leaves out levels of ramp after the first with more lanes than slots.
 """
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from core import levels, metrics, plan
 from core.records import CallFinished, Manifest
 from core.suites import CURVES, PHASES, Question
 
-TYPICAL_SHARE = 3             # a typical answer ends at a third of its limit
+TYPICAL_SHARE = 3             # a typical answer ends at a third of its limit, or at a short limit
 SLOWER_SHARE = 1.25           # long answers are generated more slowly than short ones
 CHARS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 20          # if the server does not count the tokens of a prompt
@@ -138,7 +139,9 @@ class Paces:
             parts = [self._predict(key, [cell for cell in cells if cell.level == level])
                      for level in found]
             most, typical, longest = zip(*parts)
-            return sum(most), sum(typical), max(longest)
+            slots = self.slots.get(cells[0].model) if PHASES[key[1]].kind == "ramp" else None
+            usual = 1 + sum(level <= slots for level in found) if slots else len(found)
+            return sum(most), sum(typical[:usual]), max(longest)
         if PHASES[key[1]].kind == "depth" and levels.context_end(
                 found[0], self._contexts.get(cells[0].model)):
             return 0.0, 0.0, 0.0       # it is not asked
@@ -155,9 +158,11 @@ class Paces:
             full_s = first_s + tokens * rates.worst_token_s * SLOWER_SHARE
             longest_s = max(longest_s, full_s * crowd * lanes / at_once)
             most_s += min(full_s * crowd + self._cold_s * (crowd > 1), limit_s)
-            typical_s += min(first_s + tokens / TYPICAL_SHARE * rates.token_s, limit_s)
+            typical_s += min(first_s + tokens / (1 if found else TYPICAL_SHARE) * rates.token_s,
+                             limit_s)
         rounds = -(-len(cells) // lanes)
-        return min(most_s / at_once, rounds * limit_s), typical_s / at_once, longest_s
+        sure = 1 if PHASES[key[1]].kind == "ramp" else at_once
+        return min(most_s / sure, rounds * limit_s), typical_s / at_once, longest_s
 
     def _chars(self, cell: plan.Cell) -> int:
         """Characters of a call's messages, about as many in a growing conversation; 0 if unknown.

@@ -105,8 +105,8 @@ class Ends(unittest.TestCase):
     def test_two_levels_in_a_row_without_growth_end_the_ramp(self) -> None:
         for rates, expected in (
                 ((30.0,), None), ((30.0, 30.0), None), ((30.0, 30.0, 55.0), None),
-                ((30.0, 30.0, 31.4), "31.4 tokens/s on 4 lanes, 31.4 on 4"),
-                ((30.0, 60.0, 50.0), None), ((30.0, 60.0, 50.0, 62.9), "62.9 tokens/s on 8 lanes"),
+                ((30.0, 30.0, 31.4), "30 (1), 30 (2), 31.4 (4)"),
+                ((30.0, 60.0, 50.0), None), ((30.0, 60.0, 50.0, 62.9), "62.9 (8)"),
                 ((30.0, 60.0, 50.0, 63.0), None), ((30.0, 60.0, 50.0, None), None)):
             with mock.patch.object(levels, "throughput", side_effect=rates):
                 end = levels.ramp_end([(1 << at, [call()] * 9) for at in range(len(rates))])

@@ -15,6 +15,8 @@ from tests.scripted_endpoint import ANSWER, GONE, HANG, Request, Script, Scripte
 from tests.scripted_runs import QUICK
 
 RUN_ID = "11111111-2222-4333-8444-555555555555"
+GROWING = mock.patch.multiple(levels, throughput=lambda _, lanes: float(lanes),
+                              most_at_once=lambda _: 99)
 FAST = ("--models", "swift:5000", "--first-token-ms", "1", "--prefill-tokens-per-s", "1000000")
 
 
@@ -99,24 +101,58 @@ class Curves(unittest.TestCase):
                          [["depth"], ["ramp"]])
         self.assertEqual(added[1][0]["levels"], [1, 2, 4, 8, 16, 17])
 
-    def test_server_that_dies_at_four_lanes_ends_the_ramp(self) -> None:
+    def test_server_that_dies_at_sixteen_lanes_ends_the_ramp(self) -> None:
         asked = []
 
         def choose(_: Request) -> Script:
             asked.append(1)
-            return ANSWER if len(asked) <= 16 else GONE         # hello, 6, 6, and 3 at four lanes
+            return ANSWER if len(asked) <= 52 else GONE     # hello, 6, 6, 12, 24, and 3 at 16 lanes
 
-        growing = mock.patch.multiple(levels, throughput=lambda _, lanes: float(lanes),
-                                      most_at_once=lambda _: 99)
-        with growing, ScriptedEndpoint(then=choose) as endpoint:
+        with GROWING, ScriptedEndpoint(then=choose) as endpoint:
             outcome = self.run_it(endpoint.url, "--phases", "ramp")
-            self.assertEqual((outcome.code, self.ends()), (3, [("ramp", 4, "failed")]))
-            self.assertIn("ramp: ended at 4 lanes (failed): ", outcome.err)
+            self.assertEqual((outcome.code, self.ends()), (3, [("ramp", 16, "failed")]))
+            self.assertIn("ramp: ended at 16 lanes (failed): ", outcome.err)
             asked.clear()                                       # it was started again
             before = len(self.calls("ramp"))
             resumed = self.run_it(endpoint.url, "--retry-failed")
             self.assertEqual((resumed.code, len(self.calls("ramp"))), (0, before), resumed.err)
             self.assert_fine()
+
+    def test_killed_run_resumes_within_its_level(self) -> None:
+        for phase, answered, planned in (("ramp", 17, 96), ("depth", 2, 10), ("depth", 3, 10)):
+            self.kill_and_resume(phase, answered, planned)
+
+    def kill_and_resume(self, phase: str, answered: int, planned: int) -> None:
+        """Kill a process in its first call after so many answers, and resume its run."""
+        asked, children = list[Request](), list[Any]()
+
+        def choose(request: Request) -> Script:
+            asked.append(request)
+            if len(asked) > answered:
+                children.pop().kill() if children else None
+            return ANSWER
+
+        with self.subTest(phase, answered=answered), GROWING, \
+                ScriptedEndpoint(then=choose) as endpoint, \
+                tempfile.TemporaryDirectory() as self.out_dir:
+            process = runs.start(
+                "--target-url", endpoint.url, "--out-dir", self.out_dir, "--run-id", RUN_ID,
+                "--no-calibration", "--phases", phase, prelude="from core import levels\n"
+                "levels.throughput = lambda _, lanes: float(lanes)\n"
+                "levels.most_at_once = lambda _: 99")
+            children.append(process)
+            self.assertNotIn(runs.ended(process).code, (0, 1, 2, 3))
+            self.assertIn(len(self.calls(phase)), range(answered - 5, answered))
+            resumed = self.run_it(endpoint.url)
+            self.assertEqual((resumed.code, len(self.calls(phase)), self.ends()),
+                             (0, planned, []), resumed.err)
+            self.assert_fine()
+
+    def test_plan_counts_every_level_and_estimates_them(self) -> None:
+        document = self.run_against("--phases", "ramp,depth", "--plan", "--json",
+                                    flags=("--models", "swift:60", "--context", "40000")).document
+        self.assertEqual(document["calls"], 1 + 6 + 6 + 12 + 24 + 48 + 2 * 5)
+        self.assertGreater(document["estimate"]["most_s"], 96 * 256 / 60)
 
     def test_call_without_time_ends_depth(self) -> None:
         def choose(request: Request) -> Script:

@@ -45,6 +45,16 @@ class Estimates(unittest.TestCase):
         self.assertAlmostEqual(unknown.estimate(cells).most_s, 4 * known.estimate(cells).most_s)
         self.assertGreater(unknown.estimate(cells).longest_s, known.estimate(cells).longest_s)
 
+    def test_bound_of_ramp_does_not_expect_that_lanes_help(self):
+        document = {**manifest("m"), "timeout_s": 360.0,
+                    "plan": plan.plan_of(("ramp",), SUITES, 4, 1, 2048)}
+        cells = plan.all_cells(document)
+        unknown, known = learned(document), learned(document)
+        known.slots["m"] = 4
+        found = unknown.estimate(cells), known.estimate(cells)
+        self.assertAlmostEqual(found[0].most_s, found[1].most_s)
+        self.assertLess(4 * found[1].typical_s, found[0].typical_s)     # 16 lanes are not expected
+
     def test_all_models_count_together(self):
         one, two = manifest("m", names=("5q",)), manifest("m", "n", names=("5q",))
         found = [learned(document).estimate(plan.all_cells(document)).most_s
