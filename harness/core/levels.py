@@ -196,7 +196,7 @@ def ramp_end(made: Sequence[tuple[int, Sequence[CallFinished]]]) -> Optional[End
         return End(lanes, "failed", f"{count} of {len(now)} calls failed at {lanes} lanes, mostly "
                    f"with {outcome}")
     rates = [throughput(calls, level) for level, calls in made]
-    raised = [rate is None or rate >= FLAT_RATIO * max((one or 0.0 for one in rates[:at]), default=0)
+    raised = [not rate or rate >= FLAT_RATIO * max(filter(None, rates[:at]), default=0.0)
               for at, rate in enumerate(rates)]
     if not any(raised[-FLAT_LEVELS:]):
         return End(lanes, "flat", "tokens/s by lanes: " + ", ".join(
