@@ -13,14 +13,7 @@ import shlex
 from collections import Counter
 from typing import Any, NamedTuple
 
-from core.text import (
-    WIDE,
-    for_this_system,
-    markdown_table,
-    printable,
-    with_command,
-    wrapped,
-)
+from core.text import WIDE, for_this_system, printable, with_command, wrapped
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
@@ -343,10 +336,3 @@ def explain(code: Code, width: int = WIDE) -> str:
     body = (code.text, f"fix: {code.remedy}")
     return "\n".join([f"{code.name} ({code.severity})",
                       *(row for text in body for row in wrapped(f"  {text}", width, "  "))])
-
-
-def check_markdown() -> str:
-    """CODES as a Markdown table for the documents."""
-    rows = [(f"`{code.name}`", code.severity, code.text.replace("<", "&lt;"))
-            for code in CODES.values()]
-    return markdown_table(("code", "severity", "meaning"), rows)

@@ -22,7 +22,6 @@ from core import metric_definitions, metrics, release, suites
 Json = dict[str, Any]
 
 RANKED_BY = "decode_tokens_per_s"
-SUITE_PATHS = tuple(next(reversed(release.RELEASES.values())))
 
 
 def phase_path(phase: str) -> str:

@@ -16,26 +16,16 @@ from core import metric_definitions, metrics
 
 PRIOR_FREEDOM = 4             # what a prior is worth, in degrees of freedom
 
-
-class Prior(NamedTuple):
-    """Standard deviation of log values between runs of one machine, and how it was learned."""
-
-    ratio: float
-    learned: str
-
-
-# tests/outside/learn_prior.py learns these again from merged runs: per kind of machine, with its
-# interval. A value changes once the interval leaves it out. Nothing in the merged runs does yet:
-# one row of 3 runs on a virtual machine shows 4.5, 4.3, 5.4 and 1.6 % with 2 degrees of freedom.
-_ONE_LANE = "simulated machines with 1 to 5 % noise; 3 % keeps false verdicts below 5 %"
-_LANES = "the same machines: the number of busy lanes adds 1.5 times the noise of one lane"
-PRIORS = {
-    "decode_tokens_per_s": Prior(0.03, _ONE_LANE), "ttft_ms": Prior(0.03, _ONE_LANE),
-    "prefill_tokens_per_s": Prior(0.03, _ONE_LANE), "long_ttft_ms": Prior(0.03, _ONE_LANE),
-    "output_token_throughput_tokens_per_s": Prior(0.05, _LANES),
-    "speedup_ratio": Prior(0.05, _LANES),
-    "joules_per_output_token": Prior(0.05, "not learned: decode rate and power vary together")}
-OTHER = Prior(0.03, "not learned: numbers without a verdict")
+# Standard deviation of log values between runs of one machine. Simulated machines with 1 to 5 %
+# noise: 3 % keeps false verdicts below 5 %, and the number of busy lanes adds 1.5 times the noise of
+# one lane. Not learned: energy, since decode rate and power vary together; numbers without a
+# verdict, which have 3 % too. tests/outside/learn_prior.py learns these again from merged runs: per
+# kind of machine, with its interval. A value changes once the interval leaves it out. Nothing in
+# the merged runs does yet: one row of 3 runs on a virtual machine shows 4.5, 4.3, 5.4 and 1.6 %
+# with 2 degrees of freedom.
+PRIOR = 0.03
+PRIORS = dict.fromkeys(("output_token_throughput_tokens_per_s", "speedup_ratio",
+                        "joules_per_output_token"), 0.05)
 MIN_DIFFERENCE = math.log(metric_definitions.DIFFERENT_RATIO)
 MIN_CONFIRMING_RUNS = 3
 # One-sided probabilities: of the interval, of verdicts on four quantities, of ranks among rows.
@@ -87,7 +77,7 @@ def side_of_logs(logs: Sequence[float]) -> Side:
 
 def prior(metric: str) -> float:
     """Standard deviation of log values between runs of one machine, before any run is seen."""
-    return PRIORS.get(metric, OTHER).ratio
+    return PRIORS.get(metric, PRIOR)
 
 
 def spread(before: float, *sides: Side) -> tuple[float, int]:

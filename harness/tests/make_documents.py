@@ -21,12 +21,12 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import run_benchmark
 from check import findings, submission_files
-from compare import folders, headline, picture, ranking, tables
+from compare import folders, headline, ranking, tables
 from core import answer_checks, ledger, metric_definitions, privacy, suites, text
 from core import schema as schemas
 from core.text import markdown_table
 from engines import queries, servers
-from tests import documents
+from tests import documents, picture
 
 Json = dict[str, Any]
 COMMON_FIELDS = ("event", "seq", "run_id", "segment", "at", "t_us")
@@ -52,6 +52,13 @@ def first_paragraph(path: Path) -> str:
     """The first paragraph of a Python file's docstring."""
     found = re.match(r'(?:#[^\n]*\n)*"""(.*?)(?:\n\n|""")', path.read_text("utf-8"), re.DOTALL)
     return " ".join(found[1].split()) if found else ""
+
+
+# --- the check -----------------------------------------------------------------------------------
+def codes_table() -> str:
+    """The finding codes."""
+    return markdown_table(("code", "severity", "meaning"), (
+        (code(one.name), one.severity, one.text) for one in findings.CODES.values()))
 
 
 # --- phases and suites ---------------------------------------------------------------------------
@@ -227,7 +234,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "null-rules": null_rules_table,
     "thresholds": thresholds_table,
     "flags": flags_table,
-    "checks": findings.check_markdown,
+    "checks": codes_table,
     "privacy": privacy.privacy_markdown,
     "exit-codes": exit_codes_table,
     "engines": engines_table,

@@ -5,7 +5,8 @@ import unittest
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from compare import entries, headline, picture, ranking
+from compare import entries, headline, ranking
+from tests import picture
 from tests.compare.test_ranking import cell, documents
 from tests.made_submissions import DESKTOP, MAC
 
