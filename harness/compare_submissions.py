@@ -43,16 +43,7 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from compare import entries, headline, history, ranking, tables, two_runs, wanted
-from compare.folders import (
-    DOCUMENTS,
-    MAX_DOCUMENT_BYTES,
-    Found,
-    corrected,
-    corrections_of,
-    read_all,
-    refuse_odd_file,
-)
+from compare import entries, folders, headline, history, ranking, tables, two_runs, wanted
 from compare.page import make_page
 from complete import run_md
 from core import corrections, files, ledger
@@ -71,11 +62,11 @@ Json = dict[str, Any]
 def read_side(text: str) -> list[two_runs.Run]:
     """The runs of one side of --vs; raises HarnessError."""
     paths = [text] if os.path.exists(text) else text.split(",")
-    folders = [folder for path in paths for folder in run_folders(path)]
-    twice = [folder for folder in folders if folders.count(folder) > 1]
+    found = [folder for path in paths for folder in run_folders(path)]
+    twice = [folder for folder in found if found.count(folder) > 1]
     if twice:
         raise HarnessError(f"--vs: {texts.printable(twice[0])} is on one side twice; name it once")
-    return [read_run(folder) for folder in folders]
+    return [read_run(folder) for folder in found]
 
 
 def run_folders(path: str) -> list[str]:
@@ -93,16 +84,16 @@ def run_folders(path: str) -> list[str]:
 def read_run(folder: str) -> two_runs.Run:
     """A run's manifest and ledger, checked by their schemas; raises HarnessError."""
     try:
-        for name, limit in ((ledger.MANIFEST, MAX_DOCUMENT_BYTES),
+        for name, limit in ((ledger.MANIFEST, folders.MAX_DOCUMENT_BYTES),
                             (ledger.LEDGER, MAX_LEDGER_BYTES)):
-            refuse_odd_file(os.path.join(folder, name), limit)
+            folders.refuse_odd_file(os.path.join(folder, name), limit)
         manifest, state = ledger.load_run(folder)
     except OSError as error:
         raise HarnessError(f"{texts.printable(os.path.join(folder, name))}: "
                    f"{error.strerror or error}") from None
     except ledger.LedgerError as error:
         raise HarnessError(texts.printable(str(error), 600)) from None
-    why = corrections.reasons(manifest["run_id"], corrections_of(os.path.dirname(folder)))
+    why = corrections.reasons(manifest["run_id"], folders.corrections_of(os.path.dirname(folder)))
     return two_runs.run_of(manifest, state.events, ledger.latest_calls(state.events), why)
 
 
@@ -132,55 +123,52 @@ def warn(broken: Iterable[tuple[str, str]]) -> None:
 
 def do_table(args: argparse.Namespace) -> int:
     """Read, rank and print; return the exit code."""
-    found = read_all(args.paths or [DEFAULT_PATH])
+    found = folders.read_all(args.paths or [DEFAULT_PATH])
     warn(found.broken)
     if not found.submissions:
         raise HarnessError("nothing to compare: no submission could be read; a submission is a "
-                           f"folder with {', '.join(DOCUMENTS)}, which complete_submission.py "
-                           "writes")
-    submissions = [submission for submission, _ in found.submissions]
+                           f"folder with {', '.join(folders.DOCUMENTS)}, which "
+                           "complete_submission.py writes")
     if args.history or args.wanted:
-        width = texts.terminal_width()
-        texts.print_safe(history.history_text(history.series(submissions), width) if args.history
-                         else wanted.wanted_text(wanted.cells(submissions), width))
+        texts.print_safe(
+            history.history_text(history.series(found.submissions), texts.terminal_width())
+            if args.history else
+            wanted.wanted_text(wanted.cells(found.submissions), texts.terminal_width()))
         return 1 if found.broken else 0
     filters = {name: getattr(args, name) for name in ranking.FILTERS}
     is_data = args.json or args.csv
     by_phase = args.phase or args.all_phases or ranking.SHORT.get(
         args.sort, ranking.RANKED_BY) not in entries.HEADLINES
-    rows = ranking.make_rows(submissions) if is_data or by_phase or args.html else []
+    rows = ranking.make_rows(found.submissions) if is_data or by_phase or args.html else []
     shown = ranking.matching(rows, filters, with_hello=is_data)
     if args.html:
         write_page(args.html, shown, found, args.files_at)
         return 1 if found.broken else 0
     blocks = ranking.only(ranking.ranked(rows, args.sort), shown)
-    every = [] if args.phase else headline.headline_rows(submissions)
+    every = [] if args.phase else headline.headline_rows(found.submissions)
     headlines = ranking.only(ranking.ranked(every, args.sort), ranking.matching(every, filters))
-    read = tables.Read(submissions, found.broken)
     if is_data:
-        texts.print_safe(tables.json_text([*blocks, *headlines], read) if args.json else
+        texts.print_safe(tables.json_text([*blocks, *headlines], found) if args.json else
                          tables.csv_text([*blocks, *headlines]).removesuffix("\n"))
     elif args.markdown:
-        texts.print_safe(tables.details_markdown(blocks, read) if by_phase else
-                         tables.markdown_text(headlines, read))
+        texts.print_safe(tables.details_markdown(blocks, found) if by_phase else
+                         tables.markdown_text(headlines, found))
     elif by_phase:
-        texts.print_safe(tables.details_text(blocks, read, texts.terminal_width()))
+        texts.print_safe(tables.details_text(blocks, found, texts.terminal_width()))
     else:
-        texts.print_safe(tables.headline_text(headlines, read, texts.terminal_width(),
+        texts.print_safe(tables.headline_text(headlines, found, texts.terminal_width(),
                                               ranking.SHORT.get(args.sort, ranking.RANKED_BY)))
     return 1 if found.broken else 0
 
 
-def write_page(path: str, wanted: Iterable[ranking.Row], found: Found,
+def write_page(path: str, wanted: Iterable[ranking.Row], found: folders.Found,
                files_at: Optional[str]) -> None:
     """Write the page of the runs in some rows as one file, without the made-up example; raises
     StorageError."""
     ids = {run.run_id for row in wanted for run in row.runs if run.handle != "example"}
-    kept = [(submission, folder) for submission, folder in found.submissions
-            if submission.run_id in ids]
-    page = make_page([submission for submission, _ in kept],
-                     {submission.run_id: folder for submission, folder in kept}, read_detail,
-                     len(found.broken), files_at or files_address(path, kept))
+    kept = [submission for submission in found.submissions if submission.run_id in ids]
+    page = make_page(kept, found.folders, read_detail, len(found.broken),
+                     files_at or files_address(path, kept, found.folders))
     warn(page.broken)
     try:
         files.write_whole(path, page.data)
@@ -191,13 +179,14 @@ def write_page(path: str, wanted: Iterable[ranking.Row], found: Found,
                       f"{len(page.data) / 1e6:.1f} MB, {page.note}")
 
 
-def files_address(page: str, found: Iterable[tuple[entries.Submission, str]]) -> Optional[str]:
+def files_address(page: str, found: Iterable[entries.Submission],
+                  folder_of: dict[str, str]) -> Optional[str]:
     """Relative address of the folder that holds every HANDLE/DEVICE-TAG/run-UUID, None if the
     submissions are elsewhere."""
     roots = set()
-    for run, folder in found:
+    for run in found:
         own = os.path.join("", run.handle, run.device.tag, f"run-{run.run_id}")
-        full = os.path.abspath(folder)
+        full = os.path.abspath(folder_of[run.run_id])
         roots.add(full[:-len(own)] if full.endswith(os.sep + own) else None)
     root = roots.pop() if len(roots) == 1 else None
     try:
@@ -210,11 +199,11 @@ def files_address(page: str, found: Iterable[tuple[entries.Submission, str]]) ->
 def read_detail(folder: str) -> tuple[Json, Json, Any, Any, dict[str, str]]:
     """Metadata, hardware, manifest, ledger lines and the contributor's texts of one submission."""
     try:
-        refuse_odd_file(os.path.join(folder, ledger.LEDGER), MAX_LEDGER_BYTES)
+        folders.refuse_odd_file(os.path.join(folder, ledger.LEDGER), MAX_LEDGER_BYTES)
     except OSError as error:
         raise entries.BrokenSubmission(f"{ledger.LEDGER}: {error.strerror or error}") from None
     manifest, state = ledger.load_run(folder)
-    _, metadata, hardware, _ = corrected(folder)
+    _, metadata, hardware, _ = folders.corrected(folder)
     return (metadata, hardware, manifest, state.events,
             read_sections(os.path.join(folder, "run.md")))
 
@@ -222,7 +211,7 @@ def read_detail(folder: str) -> tuple[Json, Json, Any, Any, dict[str, str]]:
 def read_sections(path: str) -> dict[str, str]:
     """What the contributor wrote in run.md; nothing if it cannot be read."""
     try:
-        refuse_odd_file(path, MAX_DOCUMENT_BYTES)
+        folders.refuse_odd_file(path, folders.MAX_DOCUMENT_BYTES)
         sections = run_md.read_sections(files.read(path).decode("utf-8", "replace"))
     except (OSError, ValueError):
         return {}

@@ -7,6 +7,7 @@ schema does not have are unknown.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any, Callable, NamedTuple, Optional
@@ -239,7 +240,7 @@ def _headline(document: Any) -> Iterator[tuple[str, float]]:
     for name, path in HEADLINES.items():
         part, _, last = path.rpartition(".")
         holder = document.get(part) if part else document
-        if holder is not None and isinstance(holder, dict) and holder.get(last) is not None:
+        if isinstance(holder, dict) and holder.get(last) is not None:
             yield name, field(holder, last, NUMBER)
 
 
@@ -306,16 +307,17 @@ def _device(parts: Json, cards: list[Json], tag: str, reached: str) -> Device:
     known = [size for size in sizes if size]
     shown = [_card_text(card) for card in cards]
     return Device(
-        tag, parts.get("system.model_name"), _shortened(parts.get("cpu.model_name")),
+        tag, parts.get("system.model_name"), _without_marks(parts.get("cpu.model_name")),
         parts.get("cpu.usable_threads_count"), size_as_sold_gib(min(known)) if known else None,
         tuple(f"{shown.count(card)} x {card}" if shown.count(card) > 1 else card
               for card in sorted(set(shown))),
         parts.get("power.mode"), parts.get("power.source") == "battery", reached)
 
 
-def _shortened(name: Optional[str]) -> Optional[str]:
-    """A name without trade marks and clock."""
-    return identity.without_marks(name) if name else None
+def _without_marks(name: Optional[str]) -> Optional[str]:
+    """A processor's or card's name without trade marks and the clock after @."""
+    bare = re.sub(r"\((?:R|TM|C)\)|\bCPU\b|@.*", " ", name or "", flags=re.IGNORECASE)
+    return " ".join(bare.split()) or None
 
 
 def _card_text(card: Json) -> str:
@@ -323,7 +325,7 @@ def _card_text(card: Json) -> str:
     size, cores = card.get("memory_bytes"), card.get("cores_count")
     watts = card.get("power_limit_w")
     return " ".join(filter(None, (
-        _shortened(card.get("model_name")) or "unknown accelerator",
+        _without_marks(card.get("model_name")) or "unknown accelerator",
         f"{size_as_sold_gib(size):g} GiB" if size else f"{cores}-core GPU" if cores else "",
         f"{watts:.0f} W" if watts else "")))
 

@@ -20,22 +20,23 @@ Json = dict[str, Any]
 
 
 class Found(NamedTuple):
-    """Submissions that were read, each with its folder, and the others as (path, reason)."""
+    """Submissions that were read, {run id: folder} of them, and the others as (path, reason)."""
 
-    submissions: list[tuple[entries.Submission, str]]
+    submissions: list[entries.Submission]
+    folders: dict[str, str]
     broken: list[tuple[str, str]]
 
 
 def read_all(paths: Iterable[str]) -> Found:
     """Every submission below some folders, in order of their paths; raises HarnessError."""
-    found = Found([], [])
-    seen: dict[str, str] = {}
+    found = Found([], {}, [])
     for folder in submission_folders(paths):
         try:
             submission = entries.read_submission(*corrected(folder))
-            if seen.setdefault(submission.run_id, folder) != folder:
-                raise entries.BrokenSubmission(f"the same run as {seen[submission.run_id]}")
-            found.submissions.append((submission, folder))
+            first = found.folders.setdefault(submission.run_id, folder)
+            if first != folder:
+                raise entries.BrokenSubmission(f"the same run as {first}")
+            found.submissions.append(submission)
         except entries.BrokenSubmission as error:
             found.broken.append((folder, str(error)))
     return found

@@ -1,7 +1,5 @@
 """Headline rows: machine class x model x bits class, over all runs.
 
-    headline_rows       submissions -> Rows whose phase is None, with the runs that are left out
-
 A run's numbers are those of `headlines` in its metadata.json. A row's number is the median of its
 owners' medians, so that one owner with many runs does not outweigh the others. A run that must not
 be compared is in `left_out` with its reasons and moves no number.

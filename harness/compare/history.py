@@ -1,8 +1,5 @@
 """How one machine, model and configuration changed over the versions of its runtime.
 
-    series              submissions -> one Series per machine, model and configuration
-    history_text        that as text for a terminal
-
 The number is the decode rate of the headline. Neighbouring versions have a verdict by the same
 test as two sides of runs; most are `cannot tell`, because a new version seldom changes much.
 """
@@ -37,7 +34,7 @@ class Point(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Two or more versions of one runtime, oldest first."""
+    """Two or more versions of one runtime with one machine, model and configuration."""
 
     id: str
     identity: identity.Identity

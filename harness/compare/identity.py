@@ -94,12 +94,6 @@ def folded(name: str) -> str:
             "vllmserver": "vllm"}.get(word, word)
 
 
-def without_marks(name: str) -> Optional[str]:
-    """A processor's or card's name as it is shown: without trade marks and the clock after @."""
-    bare = re.sub(r"\((?:R|TM|C)\)|\bCPU\b|@.*", " ", name, flags=re.IGNORECASE)
-    return " ".join(bare.split()) or None
-
-
 # --- models --------------------------------------------------------------------------------------
 def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
     """A Model of the values in metadata.json. declared: names of the facts that someone typed."""
@@ -115,16 +109,14 @@ def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
     repository = next((one.repository for one in named if one.repository), None)
     if not repository and facts.get("publisher"):
         repository = f"{facts['publisher']}/{re.sub(':[0-9]+$', '', served)}".lower()
-    return Model(best.words if best else None, tune, certainty, repository, quant,
-                 names.bits_class(quant, facts.get("bits_per_weight")),
-                 _digest(facts.get("digest")), "digest" in declared, facts.get("parameters_count"),
-                 facts.get("family") or _architecture(facts), facts.get("file_bytes"), served)
-
-
-def _architecture(facts: Facts) -> Optional[str]:
-    """What tells architectures apart where the server does not name them."""
+    # These sizes distinguish architectures where the server does not name them.
     words, length = facts.get("vocabulary_tokens"), facts.get("embedding_length")
-    return f"{words:g}x{length:g}" if words and length else None
+    digest = re.sub(r"^sha256[:\-]", "", (facts.get("digest") or "").strip().lower())
+    return Model(best.words if best else None, tune, certainty, repository, quant,
+                 names.bits_class(quant, facts.get("bits_per_weight")), digest or None,
+                 "digest" in declared, facts.get("parameters_count"),
+                 facts.get("family") or (f"{words:g}x{length:g}" if words and length else None),
+                 facts.get("file_bytes"), served)
 
 
 def _names(facts: Facts, is_declared: bool, engine: str) -> list[names.ModelName]:
@@ -175,12 +167,6 @@ def _refines(detailed: str, general: str) -> bool:
         r"\dBIT|INT\d", detailed)
 
 
-def _digest(text: Optional[str]) -> Optional[str]:
-    if not text:
-        return None
-    return re.sub(r"^sha256[:\-]", "", text.strip().lower())
-
-
 def _known_sizes_differ(sizes: Iterable[Optional[int]]) -> bool:
     known = [size for size in sizes if size]
     return bool(known) and max(known) > SAME_SIZE_RATIO * min(known)
@@ -207,7 +193,8 @@ def blocks_and_weights(models: Iterable[Model]) -> dict[Model, tuple[str, str]]:
     found: dict[Model, tuple[str, str]] = {}
     for one in every:
         if not one.digest:
-            found[one] = (_block(one), _weights_without_digest(one))
+            found[one] = (_block(one), one.repository or
+                          f"unknown: {_block(one)} {_rounded(one.parameters) or ''}".strip())
     for digest, members in classes.items():
         apart = _known_sizes_differ(one.parameters for one in members)
         for one in members:
@@ -246,12 +233,6 @@ def _block(one: Model, weights: str = "") -> str:
                        f"{_rounded(one.parameters) or one.file_bytes or ''}").strip()
 
 
-def _weights_without_digest(one: Model) -> str:
-    if one.repository:
-        return one.repository
-    return f"unknown: {_block(one)} {_rounded(one.parameters) or ''}".strip()
-
-
 # --- machines ------------------------------------------------------------------------------------
 def machine(hardware: Facts, cards: Iterable[Facts], owner: str, reached: str) -> Machine:
     """The machine of hardware.json as dotted names with their values.
@@ -277,20 +258,14 @@ def machine(hardware: Facts, cards: Iterable[Facts], owner: str, reached: str) -
                    sum(size for _, size, _, _ in own) if own else gib, bool(own))
 
 
-def _cards(listed: Iterable[Facts]) -> tuple[tuple[Any, ...], ...]:
+def _cards(listed: list[Facts]) -> tuple[tuple[Any, ...], ...]:
     """(name, GiB, cores, power limit) of each card that may compute; graphics within a processor
     count only where no card has memory of its own."""
-    every = list(listed)
-    has_own = [card for card in every if card.get("memory_bytes")
-               and not names.is_integrated(card.get("model_name") or "")]
-    if has_own:
-        every = [card for card in every if not names.is_integrated(card.get("model_name") or "")
-                 and (card.get("memory_bytes") or len(has_own) == 0)]
+    own = [card for card in listed if card.get("memory_bytes")
+           and not names.is_integrated(card.get("model_name") or "")]
     made = []
-    for card in every:
-        size, watts = card.get("memory_bytes"), card.get("power_limit_w")
-        if names.is_integrated(card.get("model_name") or ""):
-            size = None
+    for card in own or listed:
+        size, watts = card["memory_bytes"] if own else None, card.get("power_limit_w")
         made.append((names.card(card.get("model_name") or "unknown", bool(size)),
                      names.size_as_sold_gib(size) if size else None, card.get("cores_count"),
                      None if watts is None else round(watts / POWER_STEP_W) * POWER_STEP_W))
@@ -351,33 +326,6 @@ def runtime(name: str, version_text: Optional[str], backend: Optional[str]) \
         {"hip": "rocm", "mlx": "metal"}.get(word[0], word[0]) if word else None
 
 
-# Launch flags: what they set, by engine-independent name. "" marks those whose effect is in
-# another fact, or that do not decide speed.
-SETTINGS = {
-    "ctk": "kv_k", "cache-type-k": "kv_k", "ctv": "kv_v", "cache-type-v": "kv_v",
-    "kv-cache-dtype": "kv_cache_type", "OLLAMA_KV_CACHE_TYPE": "kv_cache_type",
-    "fa": "flash_attention", "flash-attn": "flash_attention",
-    "OLLAMA_FLASH_ATTENTION": "flash_attention", "b": "batch_tokens", "batch-size": "batch_tokens",
-    "ub": "micro_batch_tokens", "ubatch-size": "micro_batch_tokens", "md": "draft_model",
-    "model-draft": "draft_model", "draft-model": "draft_model", "hfd": "draft_model",
-    "speculative-model": "draft_model", "speculative-config": "draft_model",
-    **dict.fromkeys(("c", "ctx-size", "max-model-len", "OLLAMA_CONTEXT_LENGTH"), "context"),
-    **dict.fromkeys(("np", "parallel", "max-num-seqs", "OLLAMA_NUM_PARALLEL"), "slots"),
-    **dict.fromkeys(("t", "threads"), "threads"),
-    **dict.fromkeys(("ngl", "n-gpu-layers", "gpu-layers"), "gpu_offload"),
-    **dict.fromkeys(("tp", "tensor-parallel-size", "tp-size"), "cards_used"),
-    **dict.fromkeys((
-        "temp",
-        "repeat-penalty", "repeat-last-n", "top-k", "top-p", "min-p", "seed", "s", "n", "predict",
-        "override-generation-config", "generation-config", "jinja", "host", "port", "alias", "a",
-        "metrics", "no-webui", "served-model-name", "verbose", "v", "m", "model", "hf", "hf-repo",
-        "hf-file", "api-key", "props", "slots", "chat-template", "reasoning-format", "no-warmup",
-        "warmup", "OLLAMA_HOST", "OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS",
-        "OLLAMA_DEBUG", "OLLAMA_MAX_LOADED_MODELS", "cont-batching", "cb", "threads-http",
-        "trust-remote-code", "download-dir", "timeout", "log-disable", "quantization",
-        "chat-template-kwargs", "offline", "mlock", "mmap", "no-mmap"), "")}
-
-
 @functools.lru_cache(maxsize=4096)
 def launch_settings(text: str) -> tuple[tuple[str, str], ...]:
     """Settings in the launch flags, by name; those that are not known here as they are."""
@@ -395,7 +343,7 @@ def launch_settings(text: str) -> tuple[tuple[str, str], ...]:
                 r"--?[a-zA-Z]|[A-Z][A-Z0-9_]+=", words[i + 1]):
             value = words[i + 1]
         name = name.lstrip("-")
-        setting = SETTINGS.get(name, name)
+        setting = tables.SETTINGS.get(name, name)
         if setting and (name, value) != ("dtype", "auto"):
             found[setting] = value.lower() or "on"
     keys, values = found.pop("kv_k", None), found.pop("kv_v", None)
@@ -453,7 +401,7 @@ def configuration(facts: Facts, at: Facts, hardware: Facts, on: Machine, engine:
     context, threads = facts.get("context_effective_tokens"), typed.pop("threads", None)
     for name, known in (
             ("gpu_offload", _tenths(offload)), ("cards_used", at.get("accelerators_used_count")),
-            ("context", names.power_of_two(context) if context else None),
+            ("context", 2 ** (max(context, 1).bit_length() - 1) if context else None),
             ("slots", facts.get("slots_count"))):
         flag = typed.pop(name, None)
         made[name] = _text(flag if known is None else known)

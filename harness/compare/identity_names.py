@@ -374,8 +374,3 @@ def size_as_sold_gib(size_bytes: int) -> float:
             if size * eighths / 8 * GIB >= size_bytes:
                 return size * eighths / 8
         size *= 2
-
-
-def power_of_two(tokens: int) -> int:
-    """The largest power of two that is not above `tokens`."""
-    return int(2 ** (max(tokens, 1).bit_length() - 1))

@@ -117,6 +117,31 @@ DEFAULTS = {
     "ollama": {"kv_cache_type": "f16"}, "koboldcpp": {"kv_cache_type": "f16"},
     "lmstudio": {"kv_cache_type": "f16"}, "llamafile": {"kv_cache_type": "f16"}}
 
+# Launch flags: what they set, by engine-independent name. "" marks those whose effect is in
+# another fact, or that do not decide speed.
+SETTINGS = {
+    "ctk": "kv_k", "cache-type-k": "kv_k", "ctv": "kv_v", "cache-type-v": "kv_v",
+    "kv-cache-dtype": "kv_cache_type", "OLLAMA_KV_CACHE_TYPE": "kv_cache_type",
+    "fa": "flash_attention", "flash-attn": "flash_attention",
+    "OLLAMA_FLASH_ATTENTION": "flash_attention", "b": "batch_tokens", "batch-size": "batch_tokens",
+    "ub": "micro_batch_tokens", "ubatch-size": "micro_batch_tokens", "md": "draft_model",
+    "model-draft": "draft_model", "draft-model": "draft_model", "hfd": "draft_model",
+    "speculative-model": "draft_model", "speculative-config": "draft_model",
+    **dict.fromkeys(("c", "ctx-size", "max-model-len", "OLLAMA_CONTEXT_LENGTH"), "context"),
+    **dict.fromkeys(("np", "parallel", "max-num-seqs", "OLLAMA_NUM_PARALLEL"), "slots"),
+    **dict.fromkeys(("t", "threads"), "threads"),
+    **dict.fromkeys(("ngl", "n-gpu-layers", "gpu-layers"), "gpu_offload"),
+    **dict.fromkeys(("tp", "tensor-parallel-size", "tp-size"), "cards_used"),
+    **dict.fromkeys((
+        "temp", "repeat-penalty", "repeat-last-n", "top-k", "top-p", "min-p", "seed", "s", "n",
+        "predict", "override-generation-config", "generation-config", "jinja", "host", "port",
+        "alias", "a", "metrics", "no-webui", "served-model-name", "verbose", "v", "m", "model", "hf",
+        "hf-repo", "hf-file", "api-key", "props", "slots", "chat-template", "reasoning-format",
+        "no-warmup", "warmup", "OLLAMA_HOST", "OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS",
+        "OLLAMA_DEBUG", "OLLAMA_MAX_LOADED_MODELS", "cont-batching", "cb", "threads-http",
+        "trust-remote-code", "download-dir", "timeout", "log-disable", "quantization",
+        "chat-template-kwargs", "offline", "mlock", "mmap", "no-mmap"), "")}
+
 # Apple's identifiers -> (product, screen in inches). Source: Apple's "Identify your Mac" pages,
 # support.apple.com/102869, 108052, 108054, 102231, 102852.
 APPLE_MODELS = {

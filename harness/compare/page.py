@@ -119,9 +119,10 @@ def page_index(submissions: Sequence[entries.Submission], left_out: int,
     every = headline.runs_of(submissions)
     tables = {name: Table() for name in ("handles", "tags", "devices", "runtimes", "reasons",
                                          "texts", "machines", "models")}
-    sizes = {run.member.identity.block: run.member.entry.about.parameters for run in every}
-    sizes.update({run.member.identity.block: run.member.entry.about.parameters for run in every
-                  if run.member.entry.about.parameters})
+    sizes: dict[str, Optional[int]] = {}
+    for run in every:
+        block = run.member.identity.block
+        sizes[block] = run.member.entry.about.parameters or sizes.get(block)
     size_of = {block: shown.size_class(block, known) for block, known in sizes.items()}
     rows = headline.rows_by(every, lambda run: run.member.identity.headline)
     by_size = headline.rows_by(every, lambda run: (

@@ -1,9 +1,5 @@
 """Rows of comparable runs, and their order and ranks.
 
-    refusals            why one model's numbers in one phase are not ranked
-    make_rows           submissions -> exact rows, one per identity and phase
-    ranked              rows in order, with their ranks (also those of compare/headline)
-
 identity.py decides which runs belong in one row. A row's number is the median over all its runs,
 never the best of them. Runs that may not be ranked are in rows of their own, so that a median never
 mixes the two. Ranks are given within one model and phase, by the verdicts of compare/verdicts.
@@ -22,12 +18,6 @@ from core import metric_definitions, metrics, release, suites
 Json = dict[str, Any]
 
 RANKED_BY = "decode_tokens_per_s"
-
-
-def phase_path(phase: str) -> str:
-    """The file that holds a phase's questions."""
-    name = suites.PHASES[phase].suite_file
-    return f"harness/suites/{name}" if name else "harness/prompts.py"
 
 
 def refusals(submission: reading.Submission, entry: reading.Entry) -> tuple[str, ...]:
@@ -54,7 +44,8 @@ def _workload_differences(submission: reading.Submission,
     newest = next(reversed(release.RELEASES))
     if asked["harness_version"] != newest:
         yield f"harness {asked['harness_version']}, ranked is {newest}"
-    path = phase_path(entry.phase)
+    suite_file = suites.PHASES[entry.phase].suite_file
+    path = f"harness/suites/{suite_file}" if suite_file else "harness/prompts.py"
     if path in asked["changed"]:
         yield f"{path.rpartition('/')[2]} was changed"
     for name, (value, canonical) in sorted(asked["overrides"].items()):
@@ -190,14 +181,9 @@ def members_of(submissions: Iterable[reading.Submission]) -> list[Member]:
 
 def make_rows(submissions: Iterable[reading.Submission]) -> list[Row]:
     """A row for each exact identity and phase; separate ones for runs that are not ranked."""
-    return _rows(members_of(submissions), lambda member: (member.identity.exact,
-                                                          member.entry.phase))
-
-
-def _rows(members: Iterable[Member], key_of: Callable[[Member], tuple[Any, Any]]) -> list[Row]:
     groups: dict[Any, dict[tuple[str, ...], list[Member]]] = {}
-    for member in members:
-        by_reason = groups.setdefault(key_of(member), {})
+    for member in members_of(submissions):
+        by_reason = groups.setdefault((member.identity.exact, member.entry.phase), {})
         by_reason.setdefault(refusals(member.submission, member.entry), []).append(member)
     return [_row(key, reasons, of, _left_out(by_reason) if not reasons else ())
             for key, by_reason in groups.items() for reasons, of in by_reason.items()]
@@ -292,7 +278,11 @@ def _ranked_block(rows: list[Row], sort: str) -> list[Place]:
     metric = SHORT.get(sort, RANKED_BY)
     able = [row for row in rows if not row.reasons and metric in row.numbers]
     able.sort(key=lambda row: _best_first(row, metric))
-    places = list(_places(able, metric))
+    # Never before a row above: one with many runs may be told from more of the others than the
+    # next one with a single run.
+    ranks = list(accumulate(verdicts.ranks(metric, [row.values[metric] for row in able]), max))
+    shared = Counter(ranks)
+    places = [Place(row, rank, shared[rank] > 1) for row, rank in zip(able, ranks)]
     rest = sorted((row for row in rows if row.reasons or metric not in row.numbers),
                   key=lambda row: (bool(row.reasons), _best_first(row, metric)))
     if sort in TEXTS:
@@ -304,15 +294,6 @@ def _best_first(row: Row, metric: str) -> tuple[Any, ...]:
     spread = row.numbers.get(metric)
     sign = -1 if metric_definitions.METRICS[metric].direction == "higher" else 1
     return (spread is None, sign * spread.value if spread else 0, row.device.tag, row.page_id)
-
-
-def _places(able: Sequence[Row], metric: str) -> Iterator[Place]:
-    """Rank 1 + the number of rows that are better by verdicts.ranks, but never before a row above:
-    one with many runs may be told from more of the others than the next one with a single run."""
-    ranks = list(accumulate(verdicts.ranks(metric, [row.values[metric] for row in able]), max))
-    shared = Counter(ranks)
-    for row, rank in zip(able, ranks):
-        yield Place(row, rank, shared[rank] > 1)
 
 
 # --- filters -------------------------------------------------------------------------------------

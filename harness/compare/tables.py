@@ -1,9 +1,4 @@
 """Rows of a comparison as text: terminal tables, a scoreboard in Markdown, CSV and JSON.
-
-    headline_text       the table of headline rows for a terminal
-    details_text        rows of single phases for a terminal, one ranking after the other
-    markdown_text       headline rows as a scoreboard that a README can hold
-    csv_text, json_text all rows for programs
 """
 from __future__ import annotations
 
@@ -11,21 +6,14 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional
 
-from compare import entries, history, ranking, shown, wanted
+from compare import entries, folders, history, ranking, shown, wanted
 from core import metric_definitions
 from core import text as texts
 
 Json = dict[str, Any]
 Block = Sequence[ranking.Place]
-
-
-class Read(NamedTuple):
-    """Submissions that were read, and the others as (path, reason)."""
-
-    submissions: Sequence[entries.Submission]
-    broken: Sequence[tuple[str, str]]
 
 
 @functools.lru_cache(maxsize=65536)
@@ -57,7 +45,7 @@ def why_not(row: ranking.Row) -> str:
     return plain("; ".join(row.reasons) or "the number that ranks is missing")
 
 
-def found_text(read: Read) -> str:
+def found_text(read: folders.Found) -> str:
     """`12 submissions, 1 that cannot be read`, without the made-up example."""
     count = sum(run.handle != "example" for run in read.submissions)
     text = f"{count} submission{'' if count == 1 else 's'}"
@@ -141,7 +129,7 @@ def _number(row: ranking.Row, name: str, factor: float, decimals: int) -> str:
     return "-" if value is None else f"{value * factor:,.{decimals}f}"
 
 
-def headline_text(blocks: Iterable[Block], read: Read, width: int,
+def headline_text(blocks: Iterable[Block], read: folders.Found, width: int,
                   metric: str = ranking.RANKED_BY) -> str:
     """One table per model and bits class, the legend, and what is not ranked. metric: the number
     by which rows are sorted; rare numbers are left out where the table would be too wide."""
@@ -181,7 +169,8 @@ def _no_row() -> str:
     return "no row matches; leave out --" + ", --".join(ranking.FILTERS) + " to see all"
 
 
-def left_out_text(blocks: Iterable[Block], read: Read, safe: Callable[[str], str] = plain) -> str:
+def left_out_text(blocks: Iterable[Block], read: folders.Found,
+                  safe: Callable[[str], str] = plain) -> str:
     """Which runs no number comes from, and each one's first reason; safe: makes foreign text
     harmless."""
     reasons = Counter(safe(one.reasons[0]) for block in blocks for place in block
@@ -195,7 +184,7 @@ def left_out_text(blocks: Iterable[Block], read: Read, safe: Callable[[str], str
     return f"Left out: {', '.join(found)}." if found else ""
 
 
-def markdown_text(blocks: Iterable[Block], read: Read) -> str:
+def markdown_text(blocks: Iterable[Block], read: folders.Found) -> str:
     """A table per model and bits class, and the legend."""
     kept, parts = shown_blocks(blocks), []
     numbers = numbers_of(kept)
@@ -234,7 +223,7 @@ def phase_table(block: Block) -> tuple[list[str], list[tuple[str, ...]]]:
         [phase_cells(*row) for row in zip(block, *numbers)]
 
 
-def details_markdown(blocks: Sequence[Block], read: Read) -> str:
+def details_markdown(blocks: Sequence[Block], read: folders.Found) -> str:
     """A table per model and phase, and the legend; a row without a rank has its reason."""
     parts = []
     for block in blocks:
@@ -247,7 +236,7 @@ def details_markdown(blocks: Sequence[Block], read: Read) -> str:
     return "\n".join([*parts, f"{found_text(read)}. {PHASE_LEGEND}" if parts else _no_row()])
 
 
-def details_text(blocks: Sequence[Block], read: Read, width: int) -> str:
+def details_text(blocks: Sequence[Block], read: folders.Found, width: int) -> str:
     """A table per model and phase, ranked rows first, then the legend and the flags."""
     out: list[str] = []
     for block in blocks:
@@ -312,7 +301,7 @@ def flat(row: Json) -> dict[str, texts.TableCell]:
     return out
 
 
-def json_text(blocks: Iterable[Block], read: Read) -> str:
+def json_text(blocks: Iterable[Block], read: folders.Found) -> str:
     """{"submissions", "left_out", "rows", "history", "wanted"}; rows as ranking.row_json makes
     them, those of a phase first, then the headline rows, whose phase is null."""
     return json.dumps({

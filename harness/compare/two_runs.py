@@ -1,8 +1,5 @@
 """Compare two runs, or two sides of several runs each; pure functions.
 
-    compare_sides    two sides -> differences, verdicts, and ratios by phase and metric
-    render_sides     that as text for a terminal
-
 Verdicts are on four quantities only, because each further one adds false alarms: decode rate and
 TTFT over the one-lane phases, throughput of the lanes, and prefill of long prompts. Each run is one
 number, the median over its questions of log(value / value of side A); verdicts.difference judges
@@ -76,17 +73,15 @@ def question_values(run: Run, cell: Json) -> Values:
     found: dict[str, list[Json]] = {}
     for call in _measured(run, (cell["model"], cell["phase"])):
         found.setdefault(call["question_id"], []).append(run.numbers[call["cell_id"]])
-    return {question: _medians(numbers) for question, numbers in found.items()}
+    return {question: {
+        name: float(metrics.median(values)) for name in COMPARED
+        for values in [[one[name] for one in numbers if one[name] is not None]] if values}
+        for question, numbers in found.items()}
 
 
 def _measured(run: Run, key: Key) -> list[CallFinished]:
     return [c for c in run.calls
             if (c["model"], c["phase"]) == key and c["cell_id"] in run.numbers]
-
-
-def _medians(numbers: Sequence[Json]) -> dict[str, float]:
-    known = {name: [n[name] for n in numbers if n[name] is not None] for name in COMPARED}
-    return {name: float(metrics.median(values)) for name, values in known.items() if values}
 
 
 def _texts(runs: Sequence[Run], key: Key) -> dict[str, set[str]]:
@@ -144,21 +139,20 @@ def differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
     to be used."""
     out = [f"run {run.manifest['run_id']} in {side}: {reason}"
            for side, runs in (("A", a), ("B", b)) for run in runs for reason in run.corrections]
-    for title, of in (("harness version", lambda m: m["harness_version"]),
-                      ("synthetic", lambda m: str(m["synthetic"]).lower()),
-                      *((name, _option(name)) for name in sorted(a[0].manifest[
-                          "canonical_options"]))):
-        left, right = (sorted({str(of(run.manifest)) for run in side}) for side in (a, b))
+    for title in _conditions(a[0]):
+        left, right = (sorted({_conditions(run).get(title, "None") for run in side})
+                       for side in (a, b))
         if left != right or len(left) > 1:
             out.append(f"{title} is {' and '.join(left)} in A, {' and '.join(right)} in B")
     return out
 
 
-def _option(name: str) -> Any:
-    def value(manifest: Json) -> Any:
-        return manifest["canonical_options_overrides"].get(
-            name, manifest["canonical_options"].get(name))
-    return value
+def _conditions(run: Run) -> dict[str, str]:
+    manifest = run.manifest
+    options = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+    return {"harness version": manifest["harness_version"],
+            "synthetic": str(manifest["synthetic"]).lower(),
+            **{name: str(options[name]) for name in sorted(manifest["canonical_options"])}}
 
 
 def _cells(runs: Sequence[Run], model: str) -> dict[str, list[tuple[Run, Json]]]:
@@ -372,7 +366,11 @@ def render_sides(found: Json, width: int) -> str:
         if shown:
             lines += ["", *fit_table(("phase", "metric", "A", "B", "B / A", "questions", "note"),
                                      shown, (2, 3, 4, 5), width)]
-        lines += _changed(rows)
+        changed = {row["phase"]: row["questions_changed"] for row in rows
+                   if row["questions_changed"]}
+        lines += [f"{phase}: left out because their prompts differ: "
+                  f"{', '.join(map(printable, questions))}"
+                  for phase, questions in changed.items()]
     if not pairs:
         lines += ["", "no phase was run on both sides"]
     return "\n".join(part for line in [*lines, "", LEGEND]
@@ -401,9 +399,3 @@ def _ratio_line(row: Json) -> tuple[str, ...]:
     shown = map(time_text, values) if title.endswith(" ms") else number_column(values)
     return (row["phase"], title.replace(" ms", ""), *shown, f"{row['ratio']['median']:.3f}",
             str(row["ratio"]["n"]), f"not comparable: {printable(why, 500)}" if why else "")
-
-
-def _changed(rows: Sequence[Json]) -> list[str]:
-    found = {row["phase"]: row["questions_changed"] for row in rows if row["questions_changed"]}
-    return [f"{phase}: left out because their prompts differ: "
-            f"{', '.join(map(printable, questions))}" for phase, questions in found.items()]

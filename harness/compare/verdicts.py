@@ -17,12 +17,12 @@ from core import metric_definitions, metrics
 PRIOR_FREEDOM = 4             # what a prior is worth, in degrees of freedom
 
 # Standard deviation of log values between runs of one machine. Simulated machines with 1 to 5 %
-# noise: 3 % keeps false verdicts below 5 %, and the number of busy lanes adds 1.5 times the noise of
-# one lane. Not learned: energy, since decode rate and power vary together; numbers without a
-# verdict, which have 3 % too. tests/outside/learn_prior.py learns these again from merged runs: per
-# kind of machine, with its interval. A value changes once the interval leaves it out. Nothing in
-# the merged runs does yet: one row of 3 runs on a virtual machine shows 4.5, 4.3, 5.4 and 1.6 %
-# with 2 degrees of freedom.
+# noise: 3 % keeps false verdicts below 5 %, and the number of busy lanes adds 1.5 times the noise
+# of one lane. Not learned: energy, since decode rate and power vary together, and numbers without a
+# verdict. tests/outside/learn_prior.py learns these again from merged runs: per kind of machine,
+# with its interval. A value changes once the interval leaves it out. Nothing in the merged runs
+# does yet: one row of 3 runs on a virtual machine shows 4.5, 4.3, 5.4 and 1.6 % with 2 degrees of
+# freedom.
 PRIOR = 0.03
 PRIORS = dict.fromkeys(("output_token_throughput_tokens_per_s", "speedup_ratio",
                         "joules_per_output_token"), 0.05)

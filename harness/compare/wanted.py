@@ -1,9 +1,5 @@
 """What is not measured yet: sizes of models that fit into classes of machines.
 
-    cells               submissions -> which sizes were measured on each class of machine
-    for_machine, here   the sizes that fit one machine and were not measured on its class
-    wanted_text         all of them as text
-
 A size fits if its 4-bit weights and the usual context leave a tenth of the memory free.
 """
 from __future__ import annotations

@@ -250,7 +250,7 @@ def made_tables() -> dict[str, str]:
 def made_pictures() -> dict[Path, str]:
     """The README's picture of all merged runs, by the path of its file for each colour scheme."""
     found = folders.read_all([str(documents.ROOT / "submissions")])
-    rows = headline.headline_rows([submission for submission, _ in found.submissions])
+    rows = headline.headline_rows(found.submissions)
     blocks = tables.shown_blocks(ranking.ranked(rows))
     return {documents.HARNESS / "docs" / f"runs-{name}.svg": picture.svg(blocks, colours)
             for name, colours in picture.SCHEMES.items()}

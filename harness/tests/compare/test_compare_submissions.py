@@ -536,7 +536,7 @@ class PageFile(Case):
         self.put_runs(1, 5, handle="bob", decode_ms_per_token=20)
         index = self.page().index
         found = folders.read_all([self.root])
-        rows = headline.headline_rows(submission for submission, _ in found.submissions)
+        rows = headline.headline_rows(found.submissions)
         [spread] = [row.numbers["decode_tokens_per_s"] for row in rows]
         shown = index["rows"]
         self.assertEqual((shown["model"], shown["size"], shown["runs"], shown["owners"]),

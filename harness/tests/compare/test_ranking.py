@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 from unittest import mock
 
 from compare import entries, identity_names, ranking
-from core import metric_definitions, suites
+from core import metric_definitions, release, suites
 from machine import inventory
 from tests import made_submissions
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
@@ -131,8 +131,9 @@ class Refusals(unittest.TestCase):
                 d, "models.0.context_effective_tokens", v)), [])
 
     def test_each_phase_has_the_file_of_its_questions(self) -> None:
-        self.assertEqual({ranking.phase_path(phase) for phase in suites.PHASES},
-                         set(ranking.SUITE_PATHS))
+        self.assertEqual({f"harness/suites/{phase.suite_file}" if phase.suite_file else
+                          "harness/prompts.py" for phase in suites.PHASES.values()},
+                         set(next(reversed(release.RELEASES.values()))))
 
 
 class Rows(unittest.TestCase):

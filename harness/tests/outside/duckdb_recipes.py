@@ -156,7 +156,7 @@ def expected_ranking(root: str) -> dict[tuple[Any, ...], Json]:
     """(phase, served name, tag, quantisation, runtime) -> medians over ranked runs."""
     found = folders.read_all([os.path.join(root, "submissions")])
     groups: dict[tuple[Any, ...], list[entries.Entry]] = {}
-    for submission, _ in found.submissions:
+    for submission in found.submissions:
         for entry in submission.entries:
             if not rankings.refusals(submission, entry):
                 groups.setdefault((

@@ -83,7 +83,7 @@ def table(found: Mapping[tuple[str, str], Learned]) -> str:
 def main() -> int:
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join("..", "submissions")
     read = folders.read_all([folder])
-    print(table(learn(submission for submission, _ in read.submissions)))
+    print(table(learn(read.submissions)))
     return 0
 
 
