@@ -135,12 +135,13 @@ SETTINGS = {
     **dict.fromkeys((
         "temp", "repeat-penalty", "repeat-last-n", "top-k", "top-p", "min-p", "seed", "s", "n",
         "predict", "override-generation-config", "generation-config", "jinja", "host", "port",
-        "alias", "a", "metrics", "no-webui", "served-model-name", "verbose", "v", "m", "model", "hf",
-        "hf-repo", "hf-file", "api-key", "props", "slots", "chat-template", "reasoning-format",
-        "no-warmup", "warmup", "OLLAMA_HOST", "OLLAMA_MODELS", "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS",
-        "OLLAMA_DEBUG", "OLLAMA_MAX_LOADED_MODELS", "cont-batching", "cb", "threads-http",
-        "trust-remote-code", "download-dir", "timeout", "log-disable", "quantization",
-        "chat-template-kwargs", "offline", "mlock", "mmap", "no-mmap"), "")}
+        "alias", "a", "metrics", "no-webui", "served-model-name", "verbose", "v", "m", "model",
+        "hf", "hf-repo", "hf-file", "api-key", "props", "slots", "chat-template",
+        "reasoning-format", "no-warmup", "warmup", "OLLAMA_HOST", "OLLAMA_MODELS",
+        "OLLAMA_KEEP_ALIVE", "OLLAMA_ORIGINS", "OLLAMA_DEBUG", "OLLAMA_MAX_LOADED_MODELS",
+        "cont-batching", "cb", "threads-http", "trust-remote-code", "download-dir", "timeout",
+        "log-disable", "quantization", "chat-template-kwargs", "offline", "mlock", "mmap",
+        "no-mmap"), "")}
 
 # Apple's identifiers -> (product, screen in inches). Source: Apple's "Identify your Mac" pages,
 # support.apple.com/102869, 108052, 108054, 102231, 102852.
