@@ -730,7 +730,6 @@ def make_run(options: Options, run_id: str, folder: Optional[str], earlier: Opti
         events, resumed = ledger.recover(ready.manifest)
         manifest, added = manifests.with_added(ready.manifest, options, events, ready.suites)
         state = State(manifest, ready.suites, ready.served, options.retry_failed)
-        state.secret = client.key
         state.recall(events)
         run = Run(client, state, ledger, CLOCKS, gauges.Heartbeat(gauges.HEARTBEAT_S), progress)
         for event in events:

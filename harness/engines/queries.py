@@ -23,13 +23,10 @@ for _name in dict.fromkeys((*MOST_USED, *ENGINES)):
         USUAL_PORTS[_port] = (*USUAL_PORTS.get(_port, ()), _name)
 
 
-class Identity(TypedDict):
-    """The server program; name "unknown" and three nulls where it is not recognised."""
-
-    name: str
-    version: Optional[str]
-    build: Optional[str]
-    recognised_by: Optional[str]
+# As in core/records, which this folder does not import.
+Identity = dict[str, Any]             # Engine there
+Slots = dict[str, Any]
+Context = dict[str, Any]
 
 
 class ServedModel(TypedDict):
@@ -49,23 +46,6 @@ class ServedModel(TypedDict):
     is_alias: bool
     size_bytes: Optional[int]
     chat_template: Optional[bool]
-
-
-class Slots(TypedDict):
-    """How many requests the server works on at once."""
-
-    count: Optional[int]
-    source: Optional[str]
-
-
-class Context(TypedDict):
-    """The context of one request; `remedy` is a sentence where it is less than requested."""
-
-    requested_tokens: Optional[int]
-    effective_tokens: Optional[int]
-    source: Optional[str]
-    reason: Optional[str]
-    remedy: Optional[str]
 
 
 def engine_named(name: Any) -> Engine:
@@ -161,13 +141,6 @@ def state(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[s
     return engine_named(engine_name).state(model_id, probes)
 
 
-def _root(model_id: str, probes: answers.Probes) -> Optional[str]:
-    """What two names of one model have in common, where the list shows it (vLLM, SGLang)."""
-    entry = answers.model_at(probes, "/v1/models", model_id)
-    root = entry.get("root")
-    return root if isinstance(root, str) and root and entry.get("parent") is None else None
-
-
 def served_models(engine_name: Any, probes: answers.Probes,
                   own: Mapping[str, answers.Probes] = MappingProxyType({})) -> list[ServedModel]:
     """The models in the server's order, each id once.
@@ -200,7 +173,11 @@ def served_models(engine_name: Any, probes: answers.Probes,
         chat = _kind(answers.json_at(about, "/api/show", "capabilities"))
         if chat is None:
             chat = reported.get(model_id, not NO_CHAT_NAME.search(model_id))
-        facts, root = model_facts(engine_name, model_id, about), _root(model_id, about)
+        facts = model_facts(engine_name, model_id, about)
+        # What two names of one model have in common (vLLM, SGLang).
+        entry = answers.model_at(about, "/v1/models", model_id)
+        root = (isinstance(entry.get("root"), str) and entry.get("parent") is None
+                and entry["root"]) or None
         elsewhere = remote(engine_name, model_id, about)
         digest = facts["digest"] if engine_name == "Ollama" and not elsewhere else None
         # Ollama's sizes include the template and the license, so equal weights differ in them.
@@ -278,8 +255,8 @@ def context_in_force(engine_name: Any, model_id: Any, probes: answers.Probes,
 PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 
 
-def _remedy(engine: Engine, model_id: Any, probes: answers.Probes, requested: int,
-            system: Optional[str] = None) -> Optional[str]:
+def _remedy(engine: Engine, model_id: Any, probes: answers.Probes,
+            requested: int) -> Optional[str]:
     """How to get a context of so many tokens; None where the engine has no known way."""
     trained = engine.facts(model_id, probes)["trained_context_tokens"]
     if trained and trained < requested:
@@ -288,19 +265,17 @@ def _remedy(engine: Engine, model_id: Any, probes: answers.Probes, requested: in
     count = engine.slots(probes)[0] or 1
     shown = answers.published_model_id(model_id)
     safe = PLAIN_ID.fullmatch(shown) and shown != answers.NO_NAME
-    text = engine.remedy_on.get(system or platform.system(), engine.remedy)
+    text = engine.remedy_on.get(platform.system(), engine.remedy)
     return text.format(tokens=requested, total=requested * count, slots=count,
                        model=shown if safe else "MODEL") or None
 
 
-def parallel_remedy(engine_name: Any, slots_count: int, tokens: int, model_id: Any = None,
-                    system: Optional[str] = None) -> Optional[str]:
+def parallel_remedy(engine_name: Any, slots_count: int, tokens: int) -> Optional[str]:
     """How to let an engine work on so many requests at once; None where there is no known way."""
     engine = engine_named(engine_name)
-    text = engine.parallel_remedy_on.get(system or platform.system(), engine.parallel_remedy)
-    shown = answers.published_model_id(model_id)
+    text = engine.parallel_remedy_on.get(platform.system(), engine.parallel_remedy)
     return text.format(slots=slots_count, tokens=tokens, total=slots_count * tokens,
-                       model=shown if PLAIN_ID.fullmatch(shown) else "MODEL") or None
+                       model="MODEL") or None
 
 
 def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[str, Any]]:
@@ -317,14 +292,9 @@ def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[st
     return ("engine_switch", {engine.cache_field: value}) if usable else ("salt", {})
 
 
-def start_hint(engine_name: Optional[str] = None, system: Optional[str] = None) -> str:
-    """The command that starts a server of an engine on a system (default: this one).
-
-    Without an engine: one line for each of the most used.
-    """
-    def line(engine: Engine) -> str:
-        return engine.start_on.get(system or platform.system(), engine.start_command)
-
-    width = max(map(len, MOST_USED))
-    return line(engine_named(engine_name)) or "\n".join(
-        f"{name:<{width}}  {line(ENGINES[name])}" for name in MOST_USED)
+def start_hint() -> str:
+    """The commands that start a server of the most used engines on this system, one per line."""
+    width, system = max(map(len, MOST_USED)), platform.system()
+    return "\n".join(f"{name:<{width}}  "
+                     f"{ENGINES[name].start_on.get(system, ENGINES[name].start_command)}"
+                     for name in MOST_USED)

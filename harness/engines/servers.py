@@ -20,7 +20,7 @@ import datetime
 import email.utils
 import re
 import urllib.parse
-from typing import Any, Optional, TypedDict, cast
+from typing import Any, Optional
 
 from engines import answers
 from engines.answers import Probes, count, field, json_at, models_at, value_at, version
@@ -32,52 +32,20 @@ UNLOADING_S = 2               # the server's date has whole seconds
 Places = tuple[str, ...]                              # of `value_at`, the first with a value counts
 
 
-class MoreFacts(TypedDict, total=False):
-    """What only some engines report; absent where it is not reported.
-
-    gpu_offload_ratio: the part of the loaded model in the accelerator's memory. chat_template:
-    False if the model has none. file_name: of the file or folder. dtype: number format of the
-    computation. vocabulary_tokens, embedding_length: of the architecture. gguf_*: fields of the
-    file's header.
-    """
-
-    gpu_offload_ratio: float
-    source_repository: str
-    publisher: str
-    file_name: str
-    file_format: str
-    flash_attention: str
-    kv_cache_type: str
-    kv_cache_offloaded: bool
-    dtype: str
-    bits_per_weight: float
-    vocabulary_tokens: int
-    embedding_length: int
-    batch_tokens: int
-    accelerators_used_count: int
-    speculative: str
-    parent_model: str
-    chat_template: bool
-    gguf_basename: str
-    gguf_finetune: str
-    gguf_size_label: str
-    gguf_version: str
-    gguf_organization: str
-
-
-class Facts(MoreFacts):
-    """What an engine reports about a model."""
-
-    quantization: Optional[str]
-    parameters_count: Optional[int]
-    file_bytes: Optional[int]
-    digest: Optional[str]
-    family: Optional[str]
-    trained_context_tokens: Optional[int]
-
-
-MORE_FACT_NAMES = tuple(MoreFacts.__annotations__)
-FACT_NAMES = tuple(name for name in Facts.__annotations__ if name not in MORE_FACT_NAMES)
+# What an engine reports about a model: records.Facts of core, which this folder does not import.
+Facts = dict[str, Any]
+FACT_NAMES = ("quantization", "parameters_count", "file_bytes", "digest", "family",
+              "trained_context_tokens")
+# What only some engines report; absent where it is not reported. gpu_offload_ratio: the part of
+# the loaded model in the accelerator's memory. chat_template: False if the model has none.
+# file_name: of the file or folder. dtype: number format of the computation. vocabulary_tokens,
+# embedding_length: of the architecture. gguf_*: fields of the file's header.
+MORE_FACT_NAMES = (
+    "gpu_offload_ratio", "source_repository", "publisher", "file_name", "file_format",
+    "flash_attention", "kv_cache_type", "kv_cache_offloaded", "dtype", "bits_per_weight",
+    "vocabulary_tokens", "embedding_length", "batch_tokens", "accelerators_used_count",
+    "speculative", "parent_model", "chat_template", "gguf_basename", "gguf_finetune",
+    "gguf_size_label", "gguf_version", "gguf_organization")
 
 
 class Engine:
@@ -147,7 +115,7 @@ class Engine:
             "source_repository": answers.repository, "file_name": answers.file_name,
             "file_format": answers.word, "kv_cache_type": answers.word,
             "flash_attention": answers.on_or_off}
-        facts: dict[str, Any] = {}
+        facts: Facts = {}
         for name in (*FACT_NAMES, *MORE_FACT_NAMES):
             read = readers.get(name, count)
             values = (read(value_at(probes, place, model_id))
@@ -155,7 +123,7 @@ class Engine:
             value = next((value for value in values if value is not None), None)
             if value is not None or name in FACT_NAMES:
                 facts[name] = value
-        return cast(Facts, facts)
+        return facts
 
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
         """Whether a model is in memory: one of answers.STATES, or None if it is not reported."""
@@ -190,6 +158,11 @@ class Engine:
     def cache_value(self, salt: Any) -> Any:
         """The value for `cache_field`, or None. `salt` is random per conversation."""
         return None
+
+
+def with_known(facts: Facts, **more: Any) -> Facts:
+    """The facts, and those of the others that are known."""
+    return {**facts, **{name: value for name, value in more.items() if value is not None}}
 
 
 def first_count(probes: Probes, places: Places, model_id: Any = None) -> Sourced:
@@ -292,25 +265,16 @@ class LMStudio(Engine):
 
     def facts(self, model_id: Any, probes: Probes) -> Facts:
         facts, config = super().facts(model_id, probes), self._loaded_config(model_id, probes)
-        flash = answers.on_or_off(field(config, "flash_attention"))
-        batch = count(field(config, "eval_batch_size"))
+        older, newer = (answers.model_at(probes, path, model_id)
+                        for path in ("/api/v0/models", "/api/v1/models"))
         offloaded = field(config, "offload_kv_cache_to_gpu")
-        bits = field(answers.model_at(probes, "/api/v1/models", model_id), "quantization",
-                     "bits_per_weight")
-        publisher = answers.model_at(probes, "/api/v0/models", model_id).get("publisher") or (
-            answers.model_at(probes, "/api/v1/models", model_id).get("publisher"))
-        if flash:
-            facts["flash_attention"] = flash
-        if batch:
-            facts["batch_tokens"] = batch
-        if isinstance(offloaded, bool):
-            facts["kv_cache_offloaded"] = offloaded
-        if type(bits) in (int, float) and 0 < bits <= 64:
-            facts["bits_per_weight"] = bits
-        named = answers.word(publisher)
-        if named:
-            facts["publisher"] = named
-        return facts
+        bits = field(newer, "quantization", "bits_per_weight")
+        return with_known(
+            facts, flash_attention=answers.on_or_off(field(config, "flash_attention")),
+            batch_tokens=count(field(config, "eval_batch_size")),
+            kv_cache_offloaded=offloaded if isinstance(offloaded, bool) else None,
+            bits_per_weight=bits if type(bits) in (int, float) and 0 < bits <= 64 else None,
+            publisher=answers.word(older.get("publisher") or newer.get("publisher")))
 
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
         instances = answers.model_at(probes, "/api/v1/models", model_id).get("loaded_instances")
@@ -349,13 +313,8 @@ class LocalAI(Engine):
         facts, modelfile = super().facts(model_id, probes), json_at(probes, "/api/show",
                                                                     "modelfile")
         found = self.FROM.search(modelfile) if isinstance(modelfile, str) else None
-        file, source = (read(found[1]) if found else None
-                        for read in (answers.file_name, answers.repository))
-        if file:
-            facts["file_name"] = file
-        if source:
-            facts["source_repository"] = source
-        return facts
+        return with_known(facts, file_name=answers.file_name(found[1]),
+                          source_repository=answers.repository(found[1])) if found else facts
 
     def version(self, probes: Probes) -> Version:
         text, _ = super().version(probes)
@@ -391,24 +350,16 @@ class SGLang(Engine):
         info, facts = self._info(probes)[0], super().facts(model_id, probes)
         facts["quantization"] = self.quantization(field(info, "quantization"))
         source = answers.repository(field(info, "model_path"))
-        cache = answers.word(field(info, "kv_cache_dtype"))
-        devices = count(field(info, "tp_size"))
-        speculative = answers.word(field(info, "speculative_algorithm"))
         folder = answers.folder_name(field(info, "model_path"))
-        dtype = answers.word(field(info, "dtype"))
-        if source:
-            facts["source_repository"] = source
-        elif folder and folder != model_id:
-            facts["file_name"] = folder
-        if dtype and dtype != "auto":
-            facts["dtype"] = dtype
-        if cache and cache != "auto":
-            facts["kv_cache_type"] = cache
-        if devices and devices > 1:            # 1 is also that of a server on the CPU
-            facts["accelerators_used_count"] = devices
-        if speculative:
-            facts["speculative"] = speculative
-        return facts
+        devices = count(field(info, "tp_size"))
+        dtype, cache = (None if word == "auto" else word for word in (
+            answers.word(field(info, name)) for name in ("dtype", "kv_cache_dtype")))
+        return with_known(
+            facts, source_repository=source, dtype=dtype, kv_cache_type=cache,
+            file_name=None if source or folder == model_id else folder,
+            # 1 is also that of a server on the CPU
+            accelerators_used_count=devices if devices and devices > 1 else None,
+            speculative=answers.word(field(info, "speculative_algorithm")))
 
     def context(self, model_id: Any, probes: Probes) -> Sourced:
         info, path = self._info(probes)
@@ -622,18 +573,16 @@ class Ollama(Engine):
         if isinstance(template, str) and template.strip():
             facts["chat_template"] = (not self.NO_TEMPLATE.fullmatch(template)
                                       or bool(field(info, "tokenizer.chat_template")))
-        parent = answers.name_of_model(field(shown, "details", "parent_model"))
-        source = answers.repository(model_id)
         loaded = self._loaded(model_id, probes)
         size, in_vram = count(loaded.get("size")), loaded.get("size_vram")
-        more: dict[str, Any] = {"parent_model": parent, "source_repository": source, **{
-            f"gguf_{name}": answers.short_text(field(info, f"general.{name}"))
-            for name in self.GGUF_FIELDS}}
-        if size and isinstance(in_vram, int) and 0 <= in_vram:
-            more["gpu_offload_ratio"] = min(round(in_vram / size, 3), 1.0)
-        facts.update(cast(Facts, {name: value for name, value in more.items()
-                                  if value is not None}))
-        return facts
+        in_vram = in_vram if isinstance(in_vram, int) and 0 <= in_vram else None
+        return with_known(
+            facts, parent_model=answers.name_of_model(field(shown, "details", "parent_model")),
+            source_repository=answers.repository(model_id),
+            **{f"gguf_{name}": answers.short_text(field(info, f"general.{name}"))
+               for name in self.GGUF_FIELDS},
+            gpu_offload_ratio=None if not size or in_vram is None else
+            min(round(in_vram / size, 3), 1.0))
 
     def context(self, model_id: Any, probes: Probes) -> Sourced:
         tokens = count(self._loaded(model_id, probes).get("context_length"))

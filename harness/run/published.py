@@ -12,6 +12,7 @@ from typing import Any, Optional
 from core import names, privacy
 from engines import answers
 
+REDACTED_KEY = "<redacted:key>"
 _keys: set[str] = set()
 
 
@@ -36,12 +37,22 @@ def _field(key: str, value: str) -> str:
     return privacy.redact(value, _own_names(), key)
 
 
+def without_keys(value: Any) -> Any:
+    """A JSON value without the endpoint's key, which a server may repeat anywhere."""
+    if isinstance(value, str):
+        for key in _keys:
+            value = value.replace(key, REDACTED_KEY)
+    if isinstance(value, list):
+        return [without_keys(one) for one in value]
+    if isinstance(value, dict):
+        return {without_keys(name): without_keys(one) for name, one in value.items()}
+    return value
+
+
 def document(value: Any, key: str = "") -> Any:
     """A JSON value whose texts have no private values."""
     if isinstance(value, str):
-        for secret in _keys:
-            value = value.replace(secret, "<redacted:key>")
-        return _field(key, value)
+        return _field(key, without_keys(value))
     if isinstance(value, list):
         return [document(one, key) for one in value]
     if isinstance(value, dict):

@@ -22,7 +22,6 @@ from run.timing import Arrivals
 MAX_MESSAGE = 300
 MAX_BODY_START = 500
 MAX_SEEN = 60                 # characters of an unreadable body that its message shows
-REDACTED_KEY = "<redacted:key>"
 
 # Reasons that end an answer as asked; all others (abort, content_filter, load ...) are no answer.
 STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "done",
@@ -69,10 +68,10 @@ def reply_of(status: Optional[int], headers: dict[str, str], head: bytes, stream
 
 
 # --- outcome and response ------------------------------------------------------------------------
-def outcome_of(reply: Reply,
-               secret: Optional[str] = None) -> tuple[str, Optional[records.Error]]:
-    """Return ("ok", None), or the kind of error and its details without addresses and `secret`."""
-    body, stream = without_secret(secret, reply.head.decode("utf-8", "replace")), reply.stream
+def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
+    """Return ("ok", None), or the kind of error and its details without private values."""
+    body: str = published.without_keys(reply.head.decode("utf-8", "replace"))
+    stream = reply.stream
 
     def error(kind: str, message: str) -> tuple[str, records.Error]:
         start = published.text(body[:MAX_BODY_START])[:MAX_BODY_START]
@@ -92,7 +91,7 @@ def outcome_of(reply: Reply,
         return error(server_errors.error_kind(reply.status, body),
                      server_errors.error_message(body) or f"HTTP {reply.status} (no error message)")
     if stream.error is not None or reason == "error":
-        text = json.dumps({"error": sse.bounded(without_secret(secret, stream.error))})
+        text = json.dumps({"error": sse.bounded(published.without_keys(stream.error))})
         about_context = server_errors.error_kind(200, text) == "context_limit"
         return error("context_limit" if about_context else "stream_error",
                      server_errors.error_message(text) or "error in the stream (no error message)")
@@ -134,13 +133,13 @@ def is_complete(reason: Optional[str]) -> bool:
     return reason in STOPPED or reason in AT_LIMIT or reason in CALLED_TOOLS
 
 
-def response_of(reply: Reply, secret: Optional[str] = None) -> Optional[records.Response]:
-    """Return the `response` of a ledger line without `secret`, None if there was no response."""
+def response_of(reply: Reply) -> Optional[records.Response]:
+    """Return the `response` of a ledger line, None if there was no response."""
     if reply.status is None:
         return None
     stream = reply.stream
     model = sse.bounded(stream.model)
-    response: records.Response = without_secret(secret, {
+    response: records.Response = published.without_keys({
         "http_status": reply.status,
         "text": join_surrogates(stream.text_of("a")),
         "reasoning_text": join_surrogates(stream.text_of("r")),
@@ -159,20 +158,6 @@ def reasoning_of(reply: Reply) -> records.Reasoning:
     hidden = bool(usage.counts(response_of(reply)).reasoning)
     mode = "inline" if reply.inline else "streamed" if chunks else "hidden" if hidden else "none"
     return {"mode": mode, "chunks": chunks, "characters": len(stream.text_of("r"))}
-
-
-def without_secret(secret: Optional[str], value: Any) -> Any:
-    """Remove `secret` (a key that a server repeats) from every text of a JSON value."""
-    if not secret:
-        return value
-    if isinstance(value, str):
-        return value.replace(secret, REDACTED_KEY)
-    if isinstance(value, list):
-        return [without_secret(secret, item) for item in value]
-    if isinstance(value, dict):
-        return {without_secret(secret, name): without_secret(secret, item)
-                for name, item in value.items()}
-    return value
 
 
 def join_surrogates(text: str) -> str:

@@ -39,7 +39,6 @@ class State:
                  served: dict[str, str], retry_failed: bool) -> None:
         self.manifest: Any = manifest
         self.suites, self.served, self.retry_failed = suites, served, retry_failed
-        self.secret: Optional[str] = None     # the endpoint's key, which a server may repeat
         chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
@@ -296,8 +295,8 @@ class State:
 
         loaded: whether the model was loaded before the request, None if unknown.
         """
-        outcome, error = outcome_of(reply, self.secret)
-        response = response_of(reply, self.secret)
+        outcome, error = outcome_of(reply)
+        response = response_of(reply)
         if error and outcome == "empty_answer" and self._fills_context(cell, response):
             outcome = "context_limit"
             error = {**error, "kind": outcome, "message":

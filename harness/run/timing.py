@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple, Optional, TypedDict
+from typing import Any, NamedTuple, Optional, cast
 
 from core import records
 from run.sse import StreamParser
@@ -50,18 +50,6 @@ class Stamps(NamedTuple):
     step_us: int
 
 
-class ChunkTiming(TypedDict):
-    """The fields of `timing` that concern chunks of text."""
-
-    first_token_us: Optional[int]
-    first_answer_us: Optional[int]
-    last_token_us: Optional[int]
-    chunk_us: list[int]
-    chunk_kinds: Optional[str]
-    reads: list[list[int]]
-    ttft_null_reason: Optional[str]
-
-
 def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_before_ns: int,
                 offset_after_ns: int, zero_ns: int,
                 heartbeat_gap_us: Optional[int]) -> Optional[records.Timing]:
@@ -75,21 +63,18 @@ def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_befor
     stamps = stamps_of(arrivals, offset_before_ns, offset_after_ns)
     us, headers = stamps.us, arrivals.header_reads
     body_us = us[headers - arrivals.body_in_header:] if headers else []
-    text = chunk_timing(stream, us)
     # A thread that lost its CPU while sending notes the end late, even after the kernel's stamps.
     sent_us = max(arrivals.sent_ns - arrivals.started_ns, 0) // 1000
-    return {"started_us": (arrivals.started_ns - zero_ns) // 1000,
-            "connect_us": arrivals.connect_us,
-            "sent_us": min(sent_us, us[headers - 1]) if headers else sent_us,
-            "headers_us": us[headers - 1] if headers else None,
-            "first_chunk_us": body_us[0] if body_us else None,
-            "first_token_us": text["first_token_us"], "first_answer_us": text["first_answer_us"],
-            "last_token_us": text["last_token_us"], "done_us": us[-1] if us else None,
-            "chunk_us": text["chunk_us"], "chunk_kinds": text["chunk_kinds"],
-            "reads": text["reads"], "ttft_null_reason": text["ttft_null_reason"],
-            "bytes_received": arrivals.bytes_received, "stamp": stamps.kind,
-            "read_lag_us": spread(stamps.lag_us), "clock_step_us": stamps.step_us,
-            "heartbeat_gap_us": heartbeat_gap_us}
+    timing: Any = {
+        "started_us": (arrivals.started_ns - zero_ns) // 1000, "connect_us": arrivals.connect_us,
+        "sent_us": min(sent_us, us[headers - 1]) if headers else sent_us,
+        "headers_us": us[headers - 1] if headers else None,
+        "first_chunk_us": body_us[0] if body_us else None, "done_us": us[-1] if us else None,
+        **chunk_timing(stream, us),
+        "bytes_received": arrivals.bytes_received, "stamp": stamps.kind,
+        "read_lag_us": spread(stamps.lag_us), "clock_step_us": stamps.step_us,
+        "heartbeat_gap_us": heartbeat_gap_us}
+    return cast(records.Timing, timing)
 
 
 def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -> Stamps:
@@ -113,8 +98,8 @@ def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -
                   step_ns // 1000 if abs(step_ns) >= CLOCK_STEP_NS else 0)
 
 
-def chunk_timing(stream: StreamParser, us_of_read: Sequence[int]) -> ChunkTiming:
-    """Return the times of the chunks in µs since the request was handed to the socket.
+def chunk_timing(stream: StreamParser, us_of_read: Sequence[int]) -> dict[str, Any]:
+    """Return the fields of `timing` about chunks of text, in µs since the request was sent.
 
     us_of_read: the stamp of each read; a read without one has the last stamp.
     """
