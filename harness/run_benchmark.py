@@ -559,7 +559,7 @@ class Ledger:
         """The events of an earlier process, and the fields of `run_resumed`.
 
         A torn last line is saved in a file beside the ledger before it is cut off, so that it
-        survives a crash. The caller records it and then calls `forget_torn`.
+        survives a crash. The caller records it and then deletes the file.
         """
         found, torn_path = ledger_file.read_ledger(self.path), self.path + ".torn"
         ledger_file.refuse_foreign(self.path, manifest, found.events)
@@ -579,11 +579,6 @@ class Ledger:
             self.segment = found.events[-1]["segment"] + 1
         return found.events, {"newline_added": found.newline_missing, "torn_bytes": len(torn),
                               "torn_base64": base64.b64encode(torn).decode() if torn else None}
-
-    def forget_torn(self) -> None:
-        """Delete the saved torn line, which `run_resumed` records now."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path + ".torn")
 
 
 # --- asking the server what it is ----------------------------------------------------------------
@@ -709,24 +704,18 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
     earlier = ledger_file.read_manifest(folder) if folder else None
     if earlier:
         options = manifests.inherit_options(options, earlier)
-    with awake.kept_awake() if not (synthetic or options.smoke) else \
-            contextlib.nullcontext() as method:
-        return make_run(options, run_id, folder, earlier, prepare(
-            options, run_id, environment, synthetic, method), progress)
-
-
-def make_run(options: Options, run_id: str, folder: Optional[str], earlier: Optional[Manifest],
-             prepared: tuple[Client, discover.Ready], progress: display.Progress) -> int:
-    """Make a run that can begin, or the rest of an earlier one."""
-    client, ready = prepared
-    if earlier:
-        manifests.require_same_run(earlier, ready.manifest)
-        ready = ready._replace(manifest=earlier)
     if not earlier or not folder:
         folder = os.path.join(options.out_dir, options.submitter_handle, options.device_tag,
                               f"run-{run_id}")
-    resume = cli.next_command(options, run_id)
-    with contextlib.closing(open_run(folder, ready.manifest, not earlier, resume)) as ledger:
+    resume, is_short = cli.next_command(options, run_id), synthetic or options.smoke
+    with contextlib.ExitStack() as stack:
+        method = None if is_short else stack.enter_context(awake.kept_awake())
+        client, ready = prepare(options, run_id, environment, synthetic, method)
+        if earlier:
+            manifests.require_same_run(earlier, ready.manifest)
+            ready = ready._replace(manifest=earlier)
+        ledger = stack.enter_context(contextlib.closing(
+            open_run(folder, ready.manifest, not earlier, resume)))
         events, resumed = ledger.recover(ready.manifest)
         manifest, added = manifests.with_added(ready.manifest, options, events, ready.suites)
         state = State(manifest, ready.suites, ready.served, options.retry_failed)
@@ -755,7 +744,7 @@ def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[LedgerLin
     if events or resumed["torn_bytes"]:
         ledger.segment = max(ledger.segment, 1)
         ledger.write("run_resumed", **shared, **resumed)
-        ledger.forget_torn()
+        files.remove(ledger.path + ".torn")           # its bytes are recorded now
     if added:
         ledger.write("phases_added", phases=added)
 

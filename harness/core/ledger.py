@@ -22,25 +22,6 @@ from core.records import CallFinished, LedgerLine, Manifest
 
 MANIFEST, LEDGER = "manifest.json", "run.jsonl"
 COMMON_FIELDS = ("event", "seq", "run_id", "segment", "at", "t_us")
-# Outcomes of a call, with their explanation in the documents.
-OUTCOMES = {
-    "ok": "the answer is complete, with a reason why it ended",
-    "timeout": "the call's time ran out; the part received is kept",
-    "connect_failed": "the connection could not be made",
-    "connection_lost": "the connection broke before the end of the answer",
-    "bad_redirect": "the server redirects to another place or changes the request",
-    "http_error": "the server answered with an error status",
-    "rate_limited": "HTTP 429 until the call's time ran out, or for longer than that",
-    "server_busy": "HTTP 503 until the call's time ran out",
-    "context_limit": "the server says that the prompt does not fit the context",
-    "stream_error": "the stream contained an error",
-    "no_events": "the server answered 200 and sent no event",
-    "interrupted_answer": "the stream ended without a reason, or for another reason than its end",
-    "empty_answer": "the server answered 200 without any text",
-    "bad_response": "the response is not a completion",
-    "body_too_large": "the response is larger than 64 MiB",
-    "skipped": "not asked, because a model's hello failed",
-}
 _REMEDY = "restore it from a backup, or start a new run"
 
 

@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
 from core.privacy_patterns import ERROR, PATTERNS, PUBLIC, REMEDIES, WARNING, Pattern
-from core.text import markdown_table
 
 
 class Hit(NamedTuple):
@@ -260,8 +259,3 @@ def scan_json(document: Any, scopes: Mapping[str, str] = LEDGER_SCOPES,
             if end > start and not (is_version and hit.pattern_id == "net.ipv4"):
                 found.append(JsonHit(path, hit._replace(start=start, end=end)))
     return sorted(found)
-
-
-def privacy_markdown() -> str:
-    """The patterns as a Markdown table: id, what it finds, why it must not be published."""
-    return markdown_table(("id", "what", "why"), ((f"`{p.id}`", p.what, p.why) for p in PATTERNS))

@@ -126,10 +126,13 @@ def _energy(alone: Calls, samples: Sequence[HostSampled],
 def _intervals(samples: Iterable[HostSampled], segment: int, cards: set[int]) -> list[Interval]:
     """Mean power between the samples of a segment, from the power of the used cards, or without
     any from the package's energy counter; with one more at each end, of the power beside it."""
-    own = [sample for sample in samples if sample["segment"] == segment]
-    points = [(sample["t_us"], value) for sample in own for value in [
-        _card_power(sample, cards) if cards else sample["energy_uj"]] if value is not None]
-    found = []
+    points, found = list[tuple[int, float]](), list[Interval]()
+    for sample in samples:
+        powers = [card["power_w"] for card in sample["gpus"] if card["index"] in cards]
+        value = sample["energy_uj"] if not cards else \
+            None if None in powers or len(powers) < len(cards) else fsum(powers)
+        if sample["segment"] == segment and value is not None:
+            points.append((sample["t_us"], value))
     for (begin_us, before), (end_us, after) in zip(points, points[1:]):
         power_w = (before + after) / 2 if cards else (after - before) / max(end_us - begin_us, 1)
         if end_us - begin_us <= defs.MAX_SAMPLE_GAP_US and power_w >= 0:
@@ -139,11 +142,6 @@ def _intervals(samples: Iterable[HostSampled], segment: int, cards: set[int]) ->
     first, last = found[0], found[-1]
     return [Interval(first.begin_us - defs.MAX_EDGE_US, first.begin_us, first.power_w), *found,
             Interval(last.end_us, last.end_us + defs.MAX_EDGE_US, last.power_w)]
-
-
-def _card_power(sample: HostSampled, cards: set[int]) -> Optional[float]:
-    powers = [card["power_w"] for card in sample["gpus"] if card["index"] in cards]
-    return None if None in powers or len(powers) < len(cards) else fsum(powers)
 
 
 def _joules(intervals: Sequence[Interval], begin_us: int, end_us: int) -> Optional[float]:

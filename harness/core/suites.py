@@ -15,10 +15,6 @@ CHALLENGE_MAX_TOKENS = 256
 RAMP_MAX_TOKENS, DEPTH_MAX_TOKENS = 256, 128
 CURVES = ("ramp", "depth")    # kinds of phases that run level by level, and only if named
 ADDED = (*CURVES, "challenge")          # kinds of phases that can be added to a run
-# Fields of a suite file that describe it; the runner does not read them.
-ADVISORY_FIELDS = ("suite_name", "version", "purpose", "models", "run_mode", "lanes",
-                   "question_assignment")
-QUESTION_FIELDS = ("id", "prompt", "required_markers", "format_rule")
 
 
 class SuiteError(HarnessError):

@@ -318,13 +318,19 @@ def api_key(options: Options, environment: Mapping[str, str]) -> Optional[str]:
 # --- commands that are printed -------------------------------------------------------------------
 def command_with(options: Options, **changes: Any) -> str:
     """The command line of `options` with other values; None and False leave an option out."""
-    words: list[str] = []
-    for field in dataclasses.fields(Options):
-        name = field.name
-        value = changes.get(name, getattr(options, name) if name in options.given else None)
-        if name not in ("given", "wait") and value is not None and value is not False:
-            words += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
-    return command("run_benchmark", *words)
+    names = [field.name for field in dataclasses.fields(Options)
+             if field.name not in ("given", "asked", "wait")]
+    values = {name: getattr(options, name) for name in names if name in options.given}
+    return command("run_benchmark", *(
+        word for name in names for word in _option(name, {**values, **changes}.get(name))))
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """The words of an option with a value; none for None and False."""
+    if value is None or value is False:
+        return []
+    shown = f"{value:.10g}" if isinstance(value, float) else str(value)
+    return ["--" + name.replace("_", "-"), *([] if value is True else [shown])]
 
 
 def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> str:
@@ -339,18 +345,6 @@ def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> st
     if wait_s is None:
         words += ["--rehearse"] * options.rehearse
         names = [*names[2 * options.rehearse:], "no_calibration"]
-    for name in (name for name in names if name in options.given):
-        value = getattr(options, name)
-        words += ["--" + name.replace("_", "-"), *([] if value is True else [value])]
-    return command("run_benchmark", *words)
-
-
-def repeat_command(options: Options, **changed: Any) -> str:
-    """The command with the options that were given, and others that are changed or added."""
-    words: list[str] = []
-    for field in dataclasses.fields(Options):
-        value = changed.get(field.name, getattr(options, field.name))
-        if field.name in {*options.given, *changed} and value is not False:
-            shown = [] if value is True else [f"{value:g}"] if isinstance(value, float) else [value]
-            words += ["--" + field.name.replace("_", "-"), *map(str, shown)]
+    for name in names:
+        words += _option(name, getattr(options, name) if name in options.given else None)
     return command("run_benchmark", *words)

@@ -176,7 +176,7 @@ def no_endpoint(url: Optional[str], options: cli.Options, failure: Optional[tupl
             chatting = sorted((model for model in one["models"] if model["chat"]),
                               key=lambda model: model["facts"].get("file_bytes") or 0)
             chosen = [options.models] if options.models else [model["id"] for model in chatting]
-            lines += ["    " + printable(cli.repeat_command(
+            lines += ["    " + printable(cli.command_with(
                 options, target_url=one["url"], models=name), 1000)
                 for name in chosen[:MAX_COMMANDS]]
     else:

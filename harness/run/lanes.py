@@ -5,6 +5,7 @@ call is repeated, and when the run has to stop.
 """
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -74,15 +75,32 @@ class Run:
     # -- phases
     def run_all(self) -> None:
         """Every phase of every model, then the phases that mix models."""
-        for model in self.state.served:
-            if not self.state.model_done(model):
-                self._run_model(model)
-        for name in self.state.names:
+        state, own = self.state, self.state.own_phases()
+        for model in state.served:
+            if state.model_done(model):
+                continue
+            self._run_hello(model)
+            if state.manifest["smoke"]:
+                continue
+            answers_calls = model not in state.failed_hellos
+            if answers_calls:
+                self.identify(model, discover.ask_again(
+                    self.client.send, state.engine, state.served[model], self.probes[model]))
+            for name in own[1:]:
+                self._run_phase(name, [model])
+                if answers_calls:
+                    self._say_time_left()
+            if answers_calls and len(own) > 1 and model not in state.probed:
+                self._on_lanes([[]], functools.partial(self._probe_cache, model))
+        for name in state.names:
             if PHASES[name].kind == "mixed":
-                self._run_phase(name, list(self.state.served))
+                self._run_phase(name, list(state.served))
 
     def _run_hello(self, model: str) -> None:
-        """The hello of a model in this segment; its time includes loading the model."""
+        """The hello of a model in this segment; its time includes loading the model.
+
+        If it fails, nothing more is asked of the model; raises EndpointError if none is left.
+        """
         hello, begun_us = self.state.hello(model, self.ledger.segment), self.ledger.now_us()
         calls: list[Json] = []
         self._on_lanes([[hello]], lambda cells: calls.append(self.call(cells[0])))
@@ -92,31 +110,11 @@ class Run:
             discover.require_key_accepted(401, bool(self.client.key))
         self.warm.add(model)
         if error and not self.state.manifest["smoke"]:
-            self._hello_failed(model, error)
-
-    def _hello_failed(self, model: str, error: Json) -> None:
-        """Ask a model nothing more, and end the run if no model is left."""
-        what = printable(error["message"], 400)
-        why = f"the hello of {printable(model)} failed ({error['kind']}: {what})"
-        if self.state.failed_hellos >= set(self.state.served):
-            raise EndpointError(f"{why}; no other call was made")
-        self.progress.say(f"{why}; its other calls are skipped", bad=True)
-
-    def _run_model(self, model: str) -> None:
-        state = self.state
-        self._run_hello(model)
-        if state.manifest["smoke"]:
-            return
-        answers_calls = model not in state.failed_hellos
-        if answers_calls:
-            self.identify(model, discover.ask_again(self.client.send, state.engine,
-                                                    state.served[model], self.probes[model]))
-        for name in state.own_phases()[1:]:
-            self._run_phase(name, [model])
-            if answers_calls:
-                self._say_time_left()
-        if answers_calls and len(state.own_phases()) > 1 and model not in state.probed:
-            self._on_lanes([[]], lambda _: self._probe_cache(model))
+            why = (f"the hello of {printable(model)} failed ({error['kind']}: "
+                   f"{printable(error['message'], 400)})")
+            if self.state.failed_hellos >= set(self.state.served):
+                raise EndpointError(f"{why}; no other call was made")
+            self.progress.say(f"{why}; its other calls are skipped", bad=True)
 
     def _say_time_left(self) -> None:
         state = self.state
@@ -172,7 +170,10 @@ class Run:
             while thread.is_alive() and time.monotonic() < self.client.in_flight.patience_until_s:
                 thread.join(display.LIVE_EVERY_S)
                 self._show()
-                self._stop_if_asked()
+                if not self.signal_number and os.path.exists(    # as --stop leaves it
+                        self.ledger.path + display.STOP_SUFFIX):
+                    self.signal_number = int(signal.SIGTERM)
+                    self.client.in_flight.drop_all()
         if self.fatal or self.signal_number:
             raise self.fatal or Interrupted(self.signal_number)
 
@@ -183,12 +184,6 @@ class Run:
         self.progress.show(lambda width: display.live_line(
             width, self.count.made, self.count.total(), list(self.in_progress.values()),
             (now - reads) / max(now_s - at_s, 1e-3), state.spent_us))
-
-    def _stop_if_asked(self) -> None:
-        """Stop as at a signal, if --stop has left its file beside the ledger."""
-        if not self.signal_number and os.path.exists(self.ledger.path + display.STOP_SUFFIX):
-            self.signal_number = int(signal.SIGTERM)
-            self.client.in_flight.drop_all()
 
     def _call_each(self, cells: list[plan.Cell]) -> None:
         """One lane: one call after the other.
@@ -326,7 +321,7 @@ class Run:
         if context["remedy"]:
             self.progress.say(printable(f"{model}: {context['reason']}. {context['remedy']}", 700))
 
-    def _probe_cache(self, model: str) -> None:
+    def _probe_cache(self, model: str, _: Any) -> None:
         """Ask the longest prompt of one lane twice more: as in the run, then the same bytes."""
         longest, probes = self.state.longest(model), []
         if longest:

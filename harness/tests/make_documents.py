@@ -34,7 +34,34 @@ PROGRAMS = ("run_benchmark", "complete_submission", "check_submission", "compare
             "hardware", "reference_endpoint")
 
 
+# Outcomes of a call, with their explanation in the documents.
+OUTCOMES = {
+    "ok": "the answer is complete, with a reason why it ended",
+    "timeout": "the call's time ran out; the part received is kept",
+    "connect_failed": "the connection could not be made",
+    "connection_lost": "the connection broke before the end of the answer",
+    "bad_redirect": "the server redirects to another place or changes the request",
+    "http_error": "the server answered with an error status",
+    "rate_limited": "HTTP 429 until the call's time ran out, or for longer than that",
+    "server_busy": "HTTP 503 until the call's time ran out",
+    "context_limit": "the server says that the prompt does not fit the context",
+    "stream_error": "the stream contained an error",
+    "no_events": "the server answered 200 and sent no event",
+    "interrupted_answer": "the stream ended without a reason, or for another reason than its end",
+    "empty_answer": "the server answered 200 without any text",
+    "bad_response": "the response is not a completion",
+    "body_too_large": "the response is larger than 64 MiB",
+    "skipped": "not asked, because a model's hello failed",
+}
+
+
 # --- Markdown ------------------------------------------------------------------------------------
+def privacy_table() -> str:
+    """The patterns of private text: id, what each finds, why it must not be published."""
+    return markdown_table(("id", "what", "why"), (
+        (f"`{p.id}`", p.what, p.why) for p in privacy.PATTERNS))
+
+
 def shown(text: str) -> str:
     """Markdown in which `<word>` outside of code is text, not an HTML tag."""
     pieces = re.split(r"(`[^`]*`)", text)
@@ -130,7 +157,7 @@ def fields_below(root: Json, node: Json, prefix: str = "") -> Iterator[tuple[str
 def outcomes_table() -> str:
     """The outcomes of a call."""
     return markdown_table(("outcome", "meaning"), (
-        (code(name), text) for name, text in ledger.OUTCOMES.items()))
+        (code(name), text) for name, text in OUTCOMES.items()))
 
 
 # --- programs and engines -------------------------------------------------------------------------
@@ -235,7 +262,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "thresholds": thresholds_table,
     "flags": flags_table,
     "checks": codes_table,
-    "privacy": privacy.privacy_markdown,
+    "privacy": privacy_table,
     "exit-codes": exit_codes_table,
     "engines": engines_table,
     "real-run": real_run,

@@ -27,6 +27,7 @@ from core.errors import HarnessError
 from engines import queries, servers
 from run import cli, display, estimates
 from tests import documents, make_documents, runbook, runs, test_house
+from tests.core import test_suites
 
 CANONICAL = run_benchmark.CANONICAL_OPTIONS
 SECTIONS = ["Start here", "Hardware probe", "Canonical knob reference",
@@ -241,9 +242,9 @@ def anchors(text: str) -> list[str]:
 @functools.lru_cache(None)
 def known_names() -> frozenset[str]:
     """Every name in ledgers, schemas and the tables of the code."""
-    names = {*metric_definitions.FLAGS, *metric_definitions.METRICS, *ledger.OUTCOMES,
-             *ledger.event_names(), *suites.PHASES, *suites.ADVISORY_FIELDS,
-             *suites.QUESTION_FIELDS, *CANONICAL,
+    names = {*metric_definitions.FLAGS, *metric_definitions.METRICS, *make_documents.OUTCOMES,
+             *ledger.event_names(), *suites.PHASES, *test_suites.ADVISORY_FIELDS,
+             *test_suites.QUESTION_FIELDS, *CANONICAL,
              *make_documents.answer_checks.FORMAT_RULES, "suite_context", "round_robin",
              "recvmsg_into", "cache_salt", "cache_prompt", "stream_options"}
     for name in ("manifest", "metadata", "hardware", "ledger"):
@@ -317,7 +318,7 @@ class Tables(unittest.TestCase):
         for symptom, *_ in documents.rows(RUNBOOK, "symptom"):
             for quoted in re.findall(r"`([^`]+)`", symptom):
                 with self.subTest(quoted):
-                    known = quoted in metric_definitions.FLAGS or quoted in ledger.OUTCOMES
+                    known = quoted in metric_definitions.FLAGS or quoted in make_documents.OUTCOMES
                     pieces = re.split(r"\.\.\.|\bX\b", quoted)
                     pattern = ".*".join(re.escape(piece.strip()) for piece in pieces)
                     self.assertTrue(known or re.search(pattern, messages), "no program prints it")

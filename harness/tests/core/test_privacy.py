@@ -13,6 +13,7 @@ from core import names, privacy
 from core.privacy import MachineName
 from core.privacy_patterns import PATTERNS, PUBLIC, REMEDIES
 from core.vendor_keys import VENDOR_KEYS
+from tests import make_documents
 from tests.core.privacy_examples import EXAMPLES, MIXED
 
 RUN_ID = "-".join(("1f" * 4, "2e" * 2, "43" * 2, "8d" * 2, "5c" * 6))
@@ -105,7 +106,7 @@ class TableTest(unittest.TestCase):
         self.assertEqual([p.id for p in PATTERNS if not p.why.endswith(".") or not p.what], [])
 
     def test_the_markdown_table_has_one_row_per_pattern(self):
-        rows = privacy.privacy_markdown().splitlines()
+        rows = make_documents.privacy_table().splitlines()
         self.assertEqual([row.split("`")[1] for row in rows[2:]], list(EXAMPLES))
 
 
@@ -248,7 +249,7 @@ class OrdinaryTextTest(unittest.TestCase):
         self.assertEqual(privacy.scan(PYTHON_ANSWER, "answer"), [])
 
     def test_the_table_of_patterns_has_no_hits(self):
-        self.assertEqual(privacy.scan(privacy.privacy_markdown()), [])
+        self.assertEqual(privacy.scan(make_documents.privacy_table()), [])
 
     def test_redaction_keeps_ordinary_text(self):
         text = PROSE.replace(RUN_ID, "")

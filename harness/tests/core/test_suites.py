@@ -12,7 +12,7 @@ import prompts
 from core import answer_checks, plan, privacy
 from core.plan import cells_of, messages_of, plan_of, skip_reason
 from core.release import RELEASES
-from core.suites import ADVISORY_FIELDS, ALL_PHASES, PHASES, QUESTION_FIELDS, load_suites
+from core.suites import ALL_PHASES, PHASES, load_suites
 
 HARNESS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SUITES = os.path.join(HARNESS, "suites")
@@ -20,6 +20,10 @@ ANSWERS = os.path.join(HARNESS, "tests", "data", "answers")
 
 RUN_MODES = {"single": "sequential", "same": "parallel", "mixed": "parallel", "append": "append",
              "suite_context": "suite_context"}
+# Fields of a suite file that describe it, which the runner does not read, and those of a question.
+ADVISORY_FIELDS = ("suite_name", "version", "purpose", "models", "run_mode", "lanes",
+                   "question_assignment")
+QUESTION_FIELDS = ("id", "prompt", "required_markers", "format_rule")
 DEFAULT_LANES = 4                 # of --lanes
 EDGE_ANSWER_CHARS = 1_500         # below 512 tokens at 3 characters per token; pure code has 2.7,
                                   # and no edge answer is pure code
