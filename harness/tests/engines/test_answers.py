@@ -105,23 +105,23 @@ class PublishedModelIds(unittest.TestCase):
 class LinearTime(unittest.TestCase):
     """Each takes well under a second of CPU time, and minutes if it is not linear."""
 
-    LIMIT_S = 30
+    LIMIT_S = 5
 
-    def test_twenty_thousand_models(self):
-        data = [{"id": f"m{i}", "owned_by": "vllm"} for i in range(20_000)]
-        tags = [{"name": f"m{i}", "model": f"m{i}"} for i in range(20_000)]
+    def test_thousands_of_models(self):
+        data = [{"id": f"m{i}", "owned_by": "vllm"} for i in range(8000)]
+        tags = [{"name": f"m{i}", "model": f"m{i}"} for i in range(8000)]
         probes = changed("vllm", v1_models={"data": data}, api_tags={"models": tags})
         begun_s = thread_time()
         self.assertEqual(queries.identify(probes)["name"], "vLLM")
-        self.assertEqual(len(queries.served_models("vLLM", probes)), 20_000)
-        queries.model_facts("vLLM", "m19999", probes)
+        self.assertEqual(len(queries.served_models("vLLM", probes)), 8000)
+        queries.model_facts("vLLM", "m7999", probes)
         self.assertLess(thread_time() - begun_s, self.LIMIT_S)
 
     def test_long_ids_versions_and_errors(self):
         begun_s = thread_time()
         for unit in ("a", "/", ":", "a:", "/a.", "\\", " ", "[", "1.", "1:", "%2f", ".gguf", "_",
                      "unknown field ", "models--", "\u202e", "Q4_", "maximum context ", "`"):
-            text = unit * (100_000 // len(unit))
+            text = unit * (40_000 // len(unit))
             answers.published_model_id(text)
             answers.quantization_in_name(text)
             server_errors.error_kind(400, text)

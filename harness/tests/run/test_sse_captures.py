@@ -96,7 +96,7 @@ class Captures(unittest.TestCase):
                 self.assertEqual(texts, stream.texts)
                 self.assertEqual({response.body[read] for read in stream.reads}, {ord("\n")})
 
-    def test_split_in_two_anywhere_in_the_first_kib(self):
+    def test_split_in_two_at_every_third_byte_of_the_first_kib(self):
         dialects = {}                 # one capture of each whose lines differ in more than words
         for name, response in responses().items():
             lines = response.body.split(b"\n")
@@ -108,7 +108,7 @@ class Captures(unittest.TestCase):
             body = response.body[:end if end > 1 else None]
             whole = response.found([body], "reads")
             with self.subTest(name):
-                for at in range(1, min(SPLIT_BYTES, len(body))):
+                for at in range(1, min(SPLIT_BYTES, len(body)), 3):
                     if response.found([body[:at], body[at:]], "reads") != whole:
                         self.fail(f"split at byte {at}")
 
