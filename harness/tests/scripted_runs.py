@@ -83,7 +83,8 @@ def run(endpoint: Union[ScriptedEndpoint, str], *flags: str, phases: Optional[st
 
 # What is not tested here and takes its time: git's word on the checkout, the disk, the list of this
 # machine's processes, garbage of all earlier tests, and pauses between two looks.
-QUICK = (mock.patch("gc.collect", lambda: 0), mock.patch.object(files, "flush_to_disk", lambda _: None),
+QUICK = (mock.patch.object(files, "flush_to_disk", lambda _: None),
+         mock.patch("gc.collect", lambda: 0),
          mock.patch.object(gauges.Sampler, "_server_gauges", lambda _: None),
          mock.patch.object(release, "git_state", lambda: {"commit": None, "dirty": None}),
          mock.patch.object(run_benchmark, "LOADING_PAUSE_S", 0.01),
