@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from core import curve_tables, ledger, metrics, result_tables
+from core import ledger, metrics, result_tables
 from core import metric_definitions as defs
 from core.records import Cell, Headline, LedgerLine, Manifest, Metadata, Summary
 from core.text import (
@@ -185,7 +185,7 @@ def phase_tables(document: Metadata) -> str:
             for cell, (decode, prefill) in zip(cells, numbers)], (1, 2, 3, 4, 5)))
         parts += [f"{cell['phase']}: {text}\n" for cell in cells for text in _lanes_text(cell)]
         for curve in (one for one in document["curves"] if one["model"] == model):
-            heading, *lines = curve_tables.curve_lines(curve)
+            heading, *lines = result_tables.curve_lines(curve)
             parts.append("\n".join(["```text", markdown_safe(heading, 400), *lines, "```\n"]))
     return "\n".join([*parts, RESULTS_LEGEND]) if parts else "No call was made."
 

@@ -10,10 +10,10 @@ from math import fsum, sqrt
 from typing import Optional
 
 from core import levels, metrics, records
-from core.host_load import HostLoad
 from core.metrics import Number, round_sig
 from core.records import CallFinished, InstrumentCalibrated
 from core.suites import CURVES_RELEASE
+from core.throughput import HostLoad
 
 PARTS = 10                    # of the busy time, whose spread gives throughput its interval
 T_975 = 2.262                 # Student's t of 9 degrees of freedom

@@ -126,20 +126,17 @@ def _name_patterns(names: tuple[MachineName, ...]) -> tuple[Pattern, ...]:
     return tuple(patterns)
 
 
-@functools.lru_cache(maxsize=1)
-def _ranks_by_keyword() -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for rank, pattern in enumerate(PATTERNS):
-        for word in pattern.keywords:
-            found.setdefault(word, []).append(rank)
-    return found
+_RANKS_BY_KEYWORD: dict[str, list[int]] = {}
+for _rank, _pattern in enumerate(PATTERNS):
+    for _word in _pattern.keywords:
+        _RANKS_BY_KEYWORD.setdefault(_word, []).append(_rank)
 
 
 def _matches(text: str, scope: str, names: tuple[MachineName, ...]
              ) -> Iterator[tuple[int, int, int, Pattern]]:
     """(start, end, rank of the pattern, pattern) of every match in a folded text."""
     lowered = text.lower()
-    likely = {rank for word, ranks in _ranks_by_keyword().items() if word in lowered
+    likely = {rank for word, ranks in _RANKS_BY_KEYWORD.items() if word in lowered
               for rank in ranks}
     for rank, pattern in enumerate(PATTERNS + _name_patterns(names)):
         is_wanted = pattern.in_answers or scope != "answer"
@@ -150,11 +147,6 @@ def _matches(text: str, scope: str, names: tuple[MachineName, ...]
                 if pattern.confirm is None or pattern.confirm(match):
                     group = "v" if has_value and match["v"] is not None else 0
                     yield (*match.span(group), rank, pattern)
-
-
-def _excerpt(value: str) -> str:
-    """At most the first three characters, and never more than a third of all, in ASCII."""
-    return f"{ascii(value[:min(3, len(value) // 3)])[1:-1]}... ({len(value)} characters)"
 
 
 def scan(text: str, scope: str = "disclosure", allowed: Iterable[str] = frozenset(),
@@ -178,8 +170,11 @@ def scan(text: str, scope: str = "disclosure", allowed: Iterable[str] = frozense
             named = min(last, match, key=lambda each: each[2])     # by the first of the table
             match = (last[0], max(end, last[1]), *named[2:])
         merged.append(match)
-    return [Hit(pattern.id, pattern.kind, WARNING if scope == "answer" else ERROR, start, end,
-                pattern.why, _excerpt(value)) for start, end, _, pattern, value in merged]
+    severity = WARNING if scope == "answer" else ERROR
+    # An excerpt has at most three characters, and never more than a third of all.
+    return [Hit(pattern.id, pattern.kind, severity, start, end, pattern.why,
+                f"{ascii(value[:min(3, len(value) // 3)])[1:-1]}... ({len(value)} characters)")
+            for start, end, _, pattern, value in merged]
 
 
 def _in_readings(text: str, scope: str, names: tuple[MachineName, ...], permitted: set[str]

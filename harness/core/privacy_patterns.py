@@ -45,10 +45,10 @@ ORDINARY_WORDS = frozenset(
     """.split())
 # Parts of an URL or path that name a program, not a machine or person.
 SERVICE_NAMES = PLACEHOLDER_NAMES | ORDINARY_WORDS | frozenset(
-    """addr address api app backend broker config folder handle head id path port rc settings setup
-    cache client cluster database db endpoint frontend gateway grafana
-    internal ip kafka loki minio mongo my-server myhost myserver namenode prometheus proxy rabbitmq
-    redis registry remote router s3 store target tei textgen tgi url worker
+    """addr address api app backend broker cache client cluster config database db endpoint folder
+    frontend gateway grafana handle head id internal ip kafka loki minio mongo my-server myhost
+    myserver namenode path port prometheus proxy rabbitmq rc redis registry remote router s3
+    settings setup store target tei textgen tgi url worker
     """.split())
 FOLDERS = SERVICE_NAMES | frozenset(
     """apps archive backup backups bin cache checkpoints common datasets disk documents download
@@ -126,11 +126,6 @@ def _looks_random(match: re.Match[str]) -> bool:
     value = re.sub(r"\A[A-Za-z0-9]{1,10}[._-]", "", _value(match))
     kinds = sum(bool(re.search(kind, value)) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
     return kinds > 1 and len(set(value)) > 6 and _is_real_value(match)
-
-
-def _has_digit_or_capital(match: re.Match[str]) -> bool:
-    """A real `sk-` key, not a slug of lower-case words."""
-    return bool(re.search(r"[0-9A-Z]", _value(match)[3:]))
 
 
 def _is_jwt(match: re.Match[str]) -> bool:
@@ -272,10 +267,8 @@ def _is_default_host(match: re.Match[str]) -> bool:
 # Words before "-macbook" or "s-server" that are not a person's name.
 _NOT_OWNERS = frozenset(
     """a an this that the my our your his her its apple gaming mini old new used intel windows mac
-    settings gsettings
-    graphics models weights tests tools systems business class series os macos linux
-    """.split()
-)
+    settings gsettings graphics models weights tests tools systems business class series os macos
+    linux""".split())
 
 
 def _is_owned_device(match: re.Match[str]) -> bool:
@@ -331,15 +324,11 @@ def within(address: Any, networks: Iterable[Any]) -> bool:
 
 _VERSION_BEFORE = re.compile(
     r"(?:version|sections?|chapter|driver|build|release|firmware|bios|kernel|revision|\bver"
-    r"|\brev|\bv|[=~<>]=)"
-    r"[\s:=\"'.(-]{0,4}$",
-    re.IGNORECASE)
-
-
+    r"|\brev|\bv|[=~<>]=)[\s:=\"'.(-]{0,4}$", re.IGNORECASE)
 _ADDRESS_BEFORE = re.compile(
     r"(?://|@|\b(?:address|addr|ip|host|server|endpoint|gateway|peer|client|node|bind"
-    r"|listen(?:ing)?"
-    r"|connect(?:ed|ing)?|ping|ssh|curl|from|to|at|on|via)[\s:=\"'(\[]{1,3})$", re.IGNORECASE)
+    r"|listen(?:ing)?|connect(?:ed|ing)?|ping|ssh|curl|from|to|at|on|via)[\s:=\"'(\[]{1,3})$",
+    re.IGNORECASE)
 _LIBRARY_BEFORE = re.compile(r"(?:\blib[\w+-]+|\+\+)[\s:=@(-]{1,3}$", re.IGNORECASE)
 
 
@@ -387,8 +376,7 @@ _UUID = rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}(?!{_HEX}
 
 _SECRET_NAMES = (r"api[_-]?key|secret(?:[_-]?key)?|passw(?:or)?d|access[_-]?(?:token|key)"
                  r"|auth[_-]?(?:token|key)|(?:hf|bot|refresh|session|id)[_-]?token|bearer"
-                 r"|credential"
-                 r"|private[_-]?key|encryption[_-]?key")
+                 r"|credential|private[_-]?key|encryption[_-]?key")
 _LETTERS = r"[^\W\d_]"
 
 # The order matters: if two matches overlap, the first pattern names the finding. Every regex takes
@@ -401,7 +389,8 @@ PATTERNS: tuple[Pattern, ...] = (
         r"[A-Za-z0-9+/=\s\\]{0,8000}(?:-----END [A-Z0-9 ]{0,40}-----)?", ("private key",)),
     Pattern("key.openai_style", "key", "OpenAI, Anthropic, OpenRouter or gateway key (sk-)",
         "Anyone can spend its owner's money; local gateways use the same form.",
-        _L + r"sk-[A-Za-z0-9_-]{20,}", ("sk-",), _has_digit_or_capital),
+        _L + r"sk-[A-Za-z0-9_-]{20,}", ("sk-",),
+        lambda match: bool(re.search(r"[0-9A-Z]", match[0][3:]))),     # no slug of words
     Pattern("key.vendor", "key", "key of a known vendor (harness/core/vendor_keys.py)",
         "Anyone who has it acts as its owner, and spends the owner's money.",
         _L + "(?:" + "|".join(

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Optional
 
 from core import curves, headline, levels, metrics, records, suites, throughput
 from core import metric_definitions as defs
-from core.host_load import HostLoad
 from core.metrics import (
     Number,
     Numbers,
@@ -24,6 +23,7 @@ from core.metrics import (
     token_counts,
 )
 from core.records import CallFinished, InstrumentCalibrated, LedgerLine, Manifest
+from core.throughput import HostLoad
 
 Key = tuple[str, str]                        # model, phase
 

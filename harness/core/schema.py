@@ -59,10 +59,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_integer(value: Any) -> bool:
-    return _is_number(value) and (isinstance(value, int) or value.is_integer())
-
-
 TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda v: isinstance(v, dict),
     "array": lambda v: isinstance(v, list),
@@ -70,7 +66,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda v: isinstance(v, bool),
     "null": lambda v: v is None,
     "number": _is_number,
-    "integer": _is_integer,
+    "integer": lambda v: _is_number(v) and (isinstance(v, int) or v.is_integer()),
 }
 # Applied in this order. A keyword ignores values of other types than its own.
 BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
@@ -82,7 +78,8 @@ BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "pattern": ("string", lambda v, b: re.search(b, v) is not None, "does not match {}"),
     "minItems": ("array", lambda v, b: len(v) >= b, "has fewer than {} items"),
     "maxItems": ("array", lambda v, b: len(v) <= b, "has more than {} items"),
-    "uniqueItems": ("array", lambda v, b: not b or _distinct(v), "has a repeated item"),
+    "uniqueItems": ("array", lambda v, b: not b or not any(
+        _same(one, other) for i, one in enumerate(v) for other in v[:i]), "has a repeated item"),
     "minProperties": ("object", lambda v, b: len(v) >= b, "has fewer than {} keys"),
     "maxProperties": ("object", lambda v, b: len(v) <= b, "has more than {} keys"),
 }
@@ -97,10 +94,6 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_same, a, b))
     return type(a) is type(b) and a == b or _is_number(a) and _is_number(b) and a == b
-
-
-def _distinct(items: list[Any]) -> bool:
-    return not any(_same(a, b) for i, a in enumerate(items) for b in items[:i])
 
 
 class _Validator:

@@ -7,7 +7,7 @@ prompt, or for an answer with text, a count.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from core.records import Response
@@ -132,12 +132,9 @@ def has_counts(usage: Mapping[str, Any]) -> bool:
 def _field(usage: Mapping[str, Any], field: str) -> Optional[int]:
     """The first positive count under the names of a field, else 0 if one of them is 0."""
     holders = [usage.get(name) for name in DETAILS.get(field, ())]
+    names = NAMES[field] if field == "reasoning" else (*NAMES[field], "cache_read", "cached")
     values = [count(holder.get(name)) for holder in holders if isinstance(holder, dict)
-              for name in _detail_names(field) if name in holder]
+              for name in names if name in holder]
     values += [count(usage[name]) for name in NAMES[field] if name in usage]
     known = [value for value in values if value is not None]
     return next((value for value in known if value), 0 if known else None)
-
-
-def _detail_names(field: str) -> Sequence[str]:
-    return NAMES[field] if field == "reasoning" else (*NAMES[field], "cache_read", "cached")

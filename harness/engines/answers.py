@@ -8,7 +8,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 # No path here starts work on a server. Left out for that reason: litellm's /health (calls every
@@ -338,11 +338,6 @@ def published_model_id(served_id: Any) -> str:
     disguised = ("C", "Zl", "Zp")
     shown = "".join("?" if unicodedata.category(c).startswith(disguised) else c for c in text)
     return shown.strip()[:LONGEST_MODEL_ID].strip() or NO_NAME
-
-
-def published_names(served_ids: Iterable[str]) -> dict[str, str]:
-    """Published name by served id. Equal names get the first digits of a hash of the id."""
-    return distinct({served_id: published_model_id(served_id) for served_id in served_ids})
 
 
 def distinct(names: Mapping[str, str]) -> dict[str, str]:

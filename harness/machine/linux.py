@@ -402,19 +402,15 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
             "container": container(machine)}
 
 
-def parse_os_release(text: Optional[str]) -> dict[str, Optional[str]]:
-    """name and version of the distribution."""
-    names = dict(re.findall(r"^([A-Z_]+)=[\"']?([^\"'\n]*)", text or "", re.MULTILINE))
-    return {"name": system.clean(names.get("NAME")),
-            "version": system.clean(names.get("VERSION_ID"))}
-
-
 def os_section(machine: system.Machine) -> dict[str, Optional[str]]:
     """Section "os"."""
     if machine.system == "Android":
         return {"name": "Android", "version": system.clean(
             machine.run(["getprop", "ro.build.version.release"]))}
-    return parse_os_release(machine.read("/etc/os-release") or machine.read("/usr/lib/os-release"))
+    text = machine.read("/etc/os-release") or machine.read("/usr/lib/os-release") or ""
+    names = dict(re.findall(r"^([A-Z_]+)=[\"']?([^\"'\n]*)", text, re.MULTILINE))
+    return {"name": system.clean(names.get("NAME")),
+            "version": system.clean(names.get("VERSION_ID"))}
 
 
 def public_kernel_release(release: Optional[str]) -> Optional[str]:

@@ -204,7 +204,8 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
         # "mini" is the level of detail that leaves personal information out.
         return machine.run(["system_profiler", "-json", "-detailLevel", "mini", kind])
 
-    values = parse_sysctl(machine.run(["sysctl", *SYSCTL_NAMES]))
+    values = dict(re.findall(r"^([A-Za-z0-9_.]+): (.*)$",
+                             machine.run(["sysctl", *SYSCTL_NAMES]) or "", re.MULTILINE))
     processor, cards = cpu(values), parse_displays(profile("SPDisplaysDataType"))
     name = parse_model_name(profile("SPHardwareDataType"), system.clean(values.get("hw.model")))
     virtual = values.get("kern.hv_vmm_present", "").strip() == "1"
@@ -225,8 +226,3 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
         "os": {"name": "macOS", "version": system.clean(values.get("kern.osproductversion"))},
         "power": {"source": parse_pmset_source(batteries),
                   "mode": parse_pmset_mode(machine.run(["pmset", "-g"]))}}
-
-
-def parse_sysctl(text: Optional[str]) -> dict[str, str]:
-    """`sysctl name ...` to {name: value}."""
-    return dict(re.findall(r"^([A-Za-z0-9_.]+): (.*)$", text or "", re.MULTILINE))

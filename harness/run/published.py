@@ -67,5 +67,4 @@ def model_id(served_id: Any) -> str:
 
 def model_names(served_ids: Iterable[str]) -> dict[str, str]:
     """Published name by served id; ids that would be equal get the digits of a hash."""
-    names_of = {one: text(name) for one, name in answers.published_names(served_ids).items()}
-    return answers.distinct(names_of)
+    return answers.distinct({one: model_id(one) for one in served_ids})

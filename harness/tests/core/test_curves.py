@@ -4,8 +4,8 @@ from __future__ import annotations
 import unittest
 from typing import Any, Optional
 
-from core import curve_tables, curves, metrics
-from core.host_load import HostLoad
+from core import curves, metrics, result_tables
+from core.throughput import HostLoad
 from tests.core.test_levels import level
 
 NO_LOAD = HostLoad([])
@@ -61,12 +61,12 @@ class Ramp(unittest.TestCase):
 class Tables(unittest.TestCase):
     def test_rows_have_bars_for_a_share_of_the_largest_value(self) -> None:
         found = ramp((1, level(1, 4, 6)), (2, level(2, 4)), end=end_at(4, "failed"))
-        heading, titles, *rows = curve_tables.curve_lines(found)
+        heading, titles, *rows = result_tables.curve_lines(found)
         self.assertEqual(heading, "ramp: no knee up to here; the server reports 4 slots; "
                                   "ended at 4 (failed): r")
         self.assertEqual([row.split()[:2] for row in rows],
                          [["1", "\u2588" * 6], ["2", "\u2588" * 12]])
-        self.assertEqual([curve_tables.bar(value, 96) for value in (None, 0, 1, 4, 8, 12)],
+        self.assertEqual([result_tables.bar(value, 96) for value in (None, 0, 1, 4, 8, 12)],
                          ["", "", "\u2581", "\u2584", "\u2588", "\u2588\u2584"])
 
 
