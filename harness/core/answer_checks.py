@@ -31,6 +31,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
+from core import schema
 from core.records import Checks, Marker
 
 # An answer of 2,048 tokens has about 8,000 characters. Python before 3.9.10 overflows its own stack
@@ -207,8 +208,8 @@ def is_json_dict(text: str) -> bool:
         return False
     try:
         # Numbers stay text: the longest integer that json accepts depends on the Python version.
-        value = json.loads(code, parse_constant=_refuse_constant, parse_int=str, parse_float=str,
-                           object_pairs_hook=_unique_keys)
+        value = json.loads(code, parse_constant=schema.no_constant, parse_int=str,
+                           parse_float=str, object_pairs_hook=schema.unique_keys)
     except (ValueError, RecursionError, MemoryError):
         return False
     return isinstance(value, dict) and bool(value) and not _too_deep(value, _json_children)
@@ -381,14 +382,3 @@ def _is_command(line: str) -> bool:
     """Whether it starts with a command's name or an assignment, and is not numbered or prose."""
     is_sentence = _SENTENCE_END.search(line) and line.count(" ") > 3
     return bool(_COMMAND.match(line)) and not _NUMBERED.match(line) and not is_sentence
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has a key twice")
-    return found

@@ -343,7 +343,11 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
         ("survivors", failures >= defs.SURVIVORS_SHARE * len(group.calls) and bool(ok)),
         ("reloaded", any(m["null_reasons"].get("ttft_ms") == metrics.LOADED
                          for m in group.numbers)),
-        ("context_shift", any(map(_ran_over, ok, [context] * len(ok)))),
+        # An answer that continued beyond the context: the server dropped the start meanwhile.
+        ("context_shift", context and any(
+            counted.prompt and counted.completion
+            and counted.prompt <= context < counted.prompt + counted.completion
+            for counted in map(token_counts, ok))),
         ("coalesced", sum(map(metrics.shared_chunks, ok)) > defs.COALESCED_SHARE * max(chunks, 1)),
         ("tokens_from_chunks", group.source("output_tokens_source") == "chunks"),
         ("usage_implausible", is_distrusted or bool(run.bad_prompts.get(model))
@@ -352,13 +356,6 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
         ("queued", _is_queued(run, key, groups)),
         ("context_differs", endpoint and _context_differs(endpoint)),
     ) if holds})
-
-
-def _ran_over(call: CallFinished, context_tokens: Optional[int]) -> bool:
-    """Whether an answer continued beyond the context: the server dropped the start meanwhile."""
-    counted = token_counts(call)
-    return bool(context_tokens and counted.prompt and counted.completion
-                and counted.prompt <= context_tokens < counted.prompt + counted.completion)
 
 
 def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:

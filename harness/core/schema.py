@@ -182,7 +182,7 @@ def strict_json(data: bytes) -> Any:
     if text.startswith("\ufeff"):
         raise ValueError("begins with a byte order mark")
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant,
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant,
                            parse_int=_exact_int, parse_float=_finite_float)
     except RecursionError:
         raise ValueError("is nested too deep") from None
@@ -192,7 +192,8 @@ def strict_json(data: bytes) -> Any:
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json: an object; raises ValueError for a key that occurs twice."""
     made = dict(pairs)
     if len(made) < len(pairs):
         counts = Counter(name for name, _ in pairs)
@@ -201,7 +202,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _no_constant(word: str) -> None:
+def no_constant(word: str) -> None:
+    """For json: refuse NaN and infinities with a ValueError."""
     raise ValueError(f"{word} is not JSON")
 
 

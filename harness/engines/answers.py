@@ -236,12 +236,6 @@ def is_web_page(probe: Probe) -> bool:
                                    or start.startswith(("<!doctype html", "<html")))
 
 
-def owned_by(probes: Any, owner: str) -> Optional[str]:
-    """A note that /v1/models lists a model of this owner, or None."""
-    owners = [entry.get("owned_by") for entry in models_at(probes)]
-    return f'/v1/models owned_by "{owner}"' if owner in owners else None
-
-
 def names_of(entry: dict[str, Any]) -> list[str]:
     """Every name under which a request may ask for the model of an entry."""
     aliases = entry.get("aliases")

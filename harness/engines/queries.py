@@ -206,11 +206,6 @@ def model_facts(engine_name: Any, model_id: Any, probes: answers.Probes) -> Fact
     return facts
 
 
-def state_paths(engine_name: Any) -> tuple[str, ...]:
-    """The paths whose answers show which models are loaded."""
-    return engine_named(engine_name).state_paths
-
-
 def is_loaded(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[bool]:
     """Whether a model is loaded; None if the engine does not report it."""
     found = state(engine_name, model_id, probes)

@@ -96,7 +96,8 @@ class Engine:
             found = models_at(probes, path) if listed else answers.objects([json_at(probes, path)])
             if any(marks <= set(one) for one in found):
                 return path
-        return answers.owned_by(probes, self.owner) if self.owner else None
+        owners = [entry.get("owned_by") for entry in models_at(probes)] if self.owner else []
+        return f'/v1/models owned_by "{self.owner}"' if self.owner in owners else None
 
     def version(self, probes: Probes) -> Version:
         """Version and build."""

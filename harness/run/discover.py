@@ -59,7 +59,8 @@ def ask_about(send: Send, engine: str, served_id: str, probes: answers.Probes) -
 
 def ask_again(send: Send, engine: str, served_id: str, probes: answers.Probes) -> answers.Probes:
     """`probes` with what may have changed since: which models are loaded, and how."""
-    state = ask(send, dict.fromkeys(("/v1/models", "/props", *queries.state_paths(engine))))
+    paths = "/v1/models", "/props", *queries.engine_named(engine).state_paths
+    state = ask(send, dict.fromkeys(paths))
     return ask_about(send, engine, served_id, {**probes, **state})
 
 
@@ -108,7 +109,7 @@ def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) 
     if queries.is_loaded(engine, served_id, probes) is None:
         return None
     now = dict(probes)
-    for path in queries.state_paths(engine):
+    for path in queries.engine_named(engine).state_paths:
         reply = send("GET", path, None, ASK_AGAIN_TIMEOUT_S)
         now[path] = probe_of(reply)
     return queries.is_loaded(engine, served_id, now)

@@ -254,7 +254,10 @@ def choose_models(options: Options, listed: Sequence[queries.ServedModel]
         for served_id in chosen:
             if served_id in by_id:
                 require_local(names[served_id], by_id[served_id]["remote"])
-        chosen = [_listed_first(served_id, by_id) for served_id in chosen]
+        # Of aliases, the name under which the server answers.
+        chosen = [by_id[served_id]["same_as"] or served_id
+                  if served_id in by_id and by_id[served_id]["is_alias"] else served_id
+                  for served_id in chosen]
     elif len(by_id) == 1:
         chosen = list(by_id)
         require_local(names[chosen[0]], by_id[chosen[0]]["remote"])
@@ -264,12 +267,6 @@ def choose_models(options: Options, listed: Sequence[queries.ServedModel]
         raise HarnessError("the endpoint lists no models; pass the name of one to --models")
     return {names.get(served_id, published.model_id(served_id)): served_id
             for served_id in dict.fromkeys(chosen)}, skipped
-
-
-def _listed_first(served_id: str, by_id: Mapping[str, queries.ServedModel]) -> str:
-    """The name under which the server answers for one of its aliases."""
-    model = by_id.get(served_id)
-    return model["same_as"] or served_id if model and model["is_alias"] else served_id
 
 
 def _only_choice(options: Options, listed: Sequence[queries.ServedModel],

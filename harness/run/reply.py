@@ -1,5 +1,6 @@
 """Turn one reply of the server into an outcome and the `response` of its ledger line.
 
+Which fields of a message hold its text, and which its reasoning, is in run/sse.py.
 Also decides what to do about it: follow a redirect, or call it a failure.
 """
 from __future__ import annotations

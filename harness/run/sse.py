@@ -422,7 +422,8 @@ class StreamParser:
                 self._note_usage(holder)
         if isinstance(message.get("timings"), dict):
             self.server_timings = message["timings"]
-        role = _delta_of(choice).get("role")
+        delta, whole = choice.get("delta"), choice.get("message")
+        role = delta.get("role") if isinstance(delta, dict) else None
         self._source = _text(message.get("id"))
         self._has_identity |= bool(self._source or _text(message.get("model")) or role)
         # In Azure's first frame the model is "".
@@ -430,7 +431,6 @@ class StreamParser:
         fingerprint = _text(message.get("system_fingerprint"))
         self.system_fingerprint = fingerprint or self.system_fingerprint
         self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
-        delta, whole = choice.get("delta"), choice.get("message")
         if isinstance(delta, str):                    # FastChat
             self._add("a", delta, read)
         elif isinstance(delta, dict) and delta:
@@ -501,12 +501,6 @@ def _first_choice(choices: Any) -> dict[str, Any]:
             if isinstance(choice, dict) and choice.get("index") in (None, 0):
                 return choice
     return {}
-
-
-def _delta_of(choice: dict[str, Any]) -> dict[str, Any]:
-    """The delta of a choice if it is an object, else {}."""
-    delta = choice.get("delta")
-    return delta if isinstance(delta, dict) else {}
 
 
 def _error_in(message: dict[str, Any]) -> Any:

@@ -397,7 +397,7 @@ class LoadState(unittest.TestCase):
                 ("2026-11-29T17:40:15Z", True), ("soon", True), (None, True)):
             listed = {"models": [{**tags[0], "expires_at": expires_at}]}
             self.assertEqual(asked(listed, "a"), is_loaded, expires_at)
-        self.assertEqual(queries.state_paths("Ollama"), ("/api/ps",))
+        self.assertEqual(queries.engine_named("Ollama").state_paths, ("/api/ps",))
         self.assertIsNone(queries.is_loaded("unknown", "a", {}))
 
 
