@@ -49,18 +49,18 @@ _PARSE_LOCK = threading.Lock()    # catch_warnings changes the whole process, an
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 # The marks that models write around their reasoning where a server does not parse it: tags (also
-# those of Magistral, Seed, Kimi, Cohere, Gemma, Hunyuan's <answer>), Granite's headings, and
-# gpt-oss's Harmony channels, with and without their special tokens.
-_TAGS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"),
-         ("<reasoning>", "</reasoning>"), ("<reason>", "</reason>"), ("[THINK]", "[/THINK]"),
-         ("<seed:think>", "</seed:think>"), ("<mm:think>", "</mm:think>"),
-         ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+# those of Magistral, Seed, Kimi, Cohere, Gemma, LongCat, Marco, Hunyuan's <answer>), Granite's and
+# Apriel's headings, and gpt-oss's Harmony channels, with and without their special tokens.
+_TAGS = (*((f"<{tag}>", f"</{tag}>") for tag in (
+             "think", "thinking", "thought", "Thought", "reasoning", "reason", "seed:think",
+             "mm:think", "longcat_think", "scratchpad", "scratch_pad")),
+         ("[THINK]", "[/THINK]"), ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
          ("<|START_THINKING|>", "<|END_THINKING|>"),
          ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<|think|>", "<|/think|>"),
          ("<|inner_prefix|>", "<|inner_suffix|>"), ("<unused94>", "<unused95>"),
          ("<|channel>thought", "<channel|>"))
-_ANSWER_START = (r"(?:\s*(?:<answer>|<response>|<\|START_RESPONSE\|>|<\|begin_of_solution\|>"
-                 r"|<\|start_header_id\|>assistant<\|end_header_id\|>))?\s*")
+_ANSWER_START = (r"(?:\s*(?:<(?:answer|response|[Oo]utput)>|<\|START_RESPONSE\|>"
+                 r"|<\|begin_of_solution\|>|<\|start_header_id\|>assistant<\|end_header_id\|>))?\s*")
 _MARKED = [(re.compile(rf"\s*(?:{opened})"), re.compile(f"(?:{closed}){_ANSWER_START}"))
            for opened, closed in (
     *((re.escape(opened), re.escape(closed)) for opened, closed in _TAGS),
@@ -68,12 +68,14 @@ _MARKED = [(re.compile(rf"\s*(?:{opened})"), re.compile(f"(?:{closed}){_ANSWER_S
      r"<\|channel\|>\s*final\b(?:[^<]|<\|constrain\|>){0,80}<\|message\|>"),
     (r"analysis(?=[A-Z])|assistantanalysis", "assistantfinal"),
     (r"(?:\*\*)?Here(?: is|'s|\u2019s) my (?:thought process|thinking):",
-     r"(?:\*\*)?Here(?: is|'s|\u2019s) my (?:response|answer):(?:\*\*)?"))]
+     r"(?:\*\*)?Here(?: is|'s|\u2019s) my (?:response|answer):(?:\*\*)?"),
+    (r"Here are my reasoning steps:", r"\[BEGIN FINAL RESPONSE\]"))]
 # Marks that open an answer without reasoning before it.
 _ONLY_ANSWER = re.compile(r"\s*(?:<\|start\|>assistant)?<\|channel\|>\s*final\b"
                           r"(?:[^<]|<\|constrain\|>){0,80}<\|message\|>\s*")
 _LAST_MARKS = ("<|return|>", "<|end|>", "<|im_end|>", "<|eot_id|>", "<|END_RESPONSE|>",
-               "<|end_of_solution|>", "</answer>", "</response>")
+               "<|end_of_solution|>", "</answer>", "</response>",
+               "</output>", "</Output>", "[END FINAL RESPONSE]")
 _STEP = re.compile(r"([ \t]*)(?:#{1,6} )?(?:\*\*|__)?(?:step )?(\d{1,3})(?:\*\*|__)?[.):](?!\d)"
                    r"[ \t*_]*[^\s*_]", re.IGNORECASE)
 _BULLET = re.compile(r"([ \t]*)[-*+\u2022\u2013\u25cf][ \t]+\S")

@@ -137,6 +137,7 @@ def usage_problem(call: CallFinished) -> Optional[str]:
     * not fewer tokens than chunks of text. (A proxy that splits texts; a few chunks are spare.)
     * with streamed reasoning, total_tokens less the prompt is not more. (A server whose total has
       other parts.)
+    * with the prompt, not more than total_tokens. (A server whose total leaves cached tokens out.)
     * no more tokens than bytes of text if nothing can be hidden: the reasoning was streamed, or
       the count exceeds the call's own limit. (A server whose reasoning has a separate limit.)
     """
@@ -154,6 +155,9 @@ def usage_problem(call: CallFinished) -> Optional[str]:
     if is_streamed and counted.total and counted.prompt is not None \
             and counted.total - counted.prompt > tokens + defs.SPARE_TOTAL_TOKENS:
         return "completion_tokens does not count the streamed reasoning"
+    if counted.total and counted.prompt \
+            and counted.total + defs.SPARE_TOTAL_TOKENS < counted.prompt + tokens:
+        return "total_tokens is less than prompt and answer together"
     shown = tokens - (counted.reasoning or 0)
     if shown <= len(text.encode("utf-8", "replace")) + defs.SPARE_TOKENS:
         return None

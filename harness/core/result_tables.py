@@ -13,6 +13,7 @@ from core.text import (
     interval_column,
     number_column,
     printable,
+    readable,
     time_text,
     with_interval,
 )
@@ -41,7 +42,7 @@ def call_line(number: int, total: int, call: CallFinished) -> str:
     if call["error"]:
         status = call["error"]["status"]
         shown = call["outcome"] + (f" (HTTP {status})" if status not in (None, 200) else "")
-        return f"{head}  {shown}: {printable(call['error']['message'])}"
+        return f"{head}  {shown}: {readable(call['error']['message'])}"
     numbers, checks = metrics.call_metrics(call), call["checks"]
     rate = numbers["decode_tokens_per_s"]
     parts = [head, f"ok {format_number(numbers['output_tokens']):>4} tokens",

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Optional
 # upstream model), llama.cpp's /slots (may show other users' prompts), SGLang's /health_generate.
 PROBE_PATHS: tuple[str, ...] = (
     "/v1/models", "/version", "/props", "/api/version", "/api/tags", "/api/ps", "/api/v0/models",
-    "/api/v1/models", "/api/extra/version", "/api/extra/true_max_context_length", "/system",
-    "/server_info", "/get_server_info", "/info", "/health/readiness", "/load_model", "/running",
-    "/v1/internal/model/info", "/v1/model")
+    "/api/v1/models", "/api/v1/health", "/api/extra/version",
+    "/api/extra/true_max_context_length", "/system", "/server_info", "/get_server_info", "/info",
+    "/health/readiness", "/load_model", "/running", "/v1/internal/model/info", "/v1/model")
 
 # Paths that list models, and the field that holds the list.
 MODEL_LISTS = {"/v1/models": "data", "/api/tags": "models", "/api/ps": "models",

@@ -287,6 +287,44 @@ class LMStudio(Engine):
         return True
 
 
+class Lemonade(Engine):
+    """Starts a llama.cpp, FastFlowLM or ONNX server for each model that it loads."""
+
+    name = "Lemonade"
+    owner = "lemonade"
+    usual_port = 13305
+    start_command = "lemonade load MODEL --ctx-size 4096"
+    remedy = "Load the model again with `lemonade load {model} --ctx-size {tokens}`."
+    version_at = "/api/v1/health version"
+    state_paths = ("/api/v1/health",)
+
+    def _loaded(self, model_id: Any, probes: Probes) -> dict[str, Any]:
+        """What is reported about a loaded model, {} if it is not loaded."""
+        entries = answers.objects(json_at(probes, "/api/v1/health", "all_models_loaded"))
+        return next((entry for entry in entries if model_id in answers.names_of(entry)), {})
+
+    def facts(self, model_id: Any, probes: Probes) -> Facts:
+        facts = super().facts(model_id, probes)
+        checkpoint = value_at(probes, "/v1/models checkpoint", model_id)
+        source, _, tag = checkpoint.partition(":") if isinstance(checkpoint, str) else ("", "", "")
+        facts["quantization"] = answers.quantization_in_name(tag)
+        if answers.repository(source):
+            facts["source_repository"] = source
+        return facts
+
+    def context(self, model_id: Any, probes: Probes) -> Sourced:
+        tokens = count(field(self._loaded(model_id, probes), "recipe_options", "ctx_size"))
+        return (tokens, "/api/v1/health ctx_size") if tokens else UNKNOWN_NUMBER
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        if not isinstance(json_at(probes, "/api/v1/health", "all_models_loaded"), list):
+            return None
+        return "loaded" if self._loaded(model_id, probes) else "not loaded"
+
+    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
+        return not self._loaded(model_id, probes)
+
+
 class LocalAI(Engine):
     """Reports the context that a model's YAML file sets, if it sets one."""
 
@@ -736,6 +774,6 @@ class TransformersServe(Engine):
 UNKNOWN = Engine()
 # In the order in which they are tried. A proxy comes before the servers that may be behind it.
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (
-    ReferenceEndpoint(), LiteLLM(), KoboldCpp(), LMStudio(), LocalAI(), SGLang(), TGI(),
-    Llamafile(), LlamaCpp(), Ollama(), VLLM(), LlamaCppPython(), OpenRouter(), AzureOpenAI(),
+    ReferenceEndpoint(), LiteLLM(), KoboldCpp(), LMStudio(), Lemonade(), LocalAI(), SGLang(),
+    TGI(), Llamafile(), LlamaCpp(), Ollama(), VLLM(), LlamaCppPython(), OpenRouter(), AzureOpenAI(),
     Jan(), MlxLm(), TransformersServe())}

@@ -11,8 +11,8 @@ from core import release
 from core.errors import EndpointError
 from core.records import Git, Manifest
 from core.suites import Question
-from core.text import printable
-from engines import answers, queries
+from core.text import printable, readable
+from engines import answers, queries, server_errors
 from run import display, published
 from run.cli import DEFAULT_URL, Options, other_api
 from run.manifest import (
@@ -33,7 +33,8 @@ ASK_TIMEOUT_S = 5.0               # for each request
 ASK_AGAIN_TIMEOUT_S = 1.0         # after the first timeout: there are many requests
 FEW_MODELS = 30                   # all are asked about, to know which have the same weights
 MOST_ASKED = 200                  # models of a list that a probe asks about one by one
-OTHER_APIS = ("/api", "/v3", "/api/v1", "/openai/v1", "/v2")     # where some servers have theirs
+# Where some servers have theirs.
+OTHER_APIS = ("/api", "/v3", "/api/v1", "/openai/v1", "/v2", "/engines/v1")
 
 
 def ask(send: Send, paths: Iterable[str] = answers.PROBE_PATHS) -> answers.Probes:
@@ -127,16 +128,18 @@ def require_usable_server(reply: Reply, url: Optional[str], options: Options,
     if reply.status in REDIRECTS and reply.failure:
         raise EndpointError(f"{printable(url or DEFAULT_URL)}: {reply.failure[1]}")
     require_key_accepted(reply.status, options.api_key_env is not None)
-    if is_web_page(reply):
-        place = _api_elsewhere(client)
+    is_page, shown = is_web_page(reply), printable(url or DEFAULT_URL)
+    place = _api_elsewhere(client) if is_page or reply.status == 404 else None
+    if is_page or place:
+        what = f"a web page (HTML, HTTP {reply.status})" if is_page else f"HTTP {reply.status}"
+        todo = f"its API is here: --target-url {printable(place)}" if place else (
+            "pass the base URL of its API, with its path, to --target-url")
         raise EndpointError(
-            f"{printable(url or DEFAULT_URL)} answers /v1/models with a web page (HTML, HTTP "
-            f"{reply.status}), not with a list of models; " + (
-                f"its API is here: --target-url {printable(place)}" if place else
-                "pass the base URL of its API, with its path, to --target-url"))
+            f"{shown} answers /v1/models with {what}, not with a list of models; {todo}")
     if reply.status == 503:
-        raise EndpointError(f"{printable(url or DEFAULT_URL)} still answers HTTP 503 (loading or "
-                            "busy) after --timeout; wait, then use the same command again")
+        why = server_errors.error_message(reply.head.decode("utf-8", "replace"))
+        raise EndpointError(f"{shown} still answers HTTP 503 ({readable(why or 'loading or busy')}"
+                            "); wait, then use the same command again")
 
 
 def require_key_accepted(status: Optional[int], has_key: bool) -> None:

@@ -19,7 +19,7 @@ from core import plan
 from core.errors import EndpointError, Interrupted
 from core.records import CallFinished, Timing
 from core.suites import CURVES, PHASES
-from core.text import duration, printable
+from core.text import duration, readable
 from engines import answers, server_errors
 from run import curves, discover, display, estimates, published, retries
 from run import reply as replies
@@ -110,8 +110,8 @@ class Run:
             discover.require_key_accepted(401, bool(self.client.key))
         self.warm.add(model)
         if error and not self.state.manifest["smoke"]:
-            why = (f"the hello of {printable(model)} failed ({error['kind']}: "
-                   f"{printable(error['message'], 400)})")
+            why = (f"the hello of {readable(model)} failed ({error['kind']}: "
+                   f"{readable(error['message'], 400)})")
             if self.state.failed_hellos >= set(self.state.served):
                 raise EndpointError(f"{why}; no other call was made")
             self.progress.say(f"{why}; its other calls are skipped", bad=True)
@@ -288,7 +288,7 @@ class Run:
             when = f"resume in {duration(reset_s)}" if reset_s else "resume when it is renewed"
             self.fatal = self.fatal or EndpointError(
                 "the endpoint refuses more calls (HTTP 429: "
-                f"{printable(published.text(server_errors.error_message(text)))}); {when}")
+                f"{readable(published.text(server_errors.error_message(text)))}); {when}")
 
     def _record(self, cell: plan.Cell, fields: Json, shows: bool = True) -> Json:
         """Write a call's line, on disk before this returns; raise an error that stops the run."""
@@ -319,7 +319,7 @@ class Run:
         self.paces.take(found)
         context = found["context"]
         if context["remedy"]:
-            self.progress.say(printable(f"{model}: {context['reason']}. {context['remedy']}", 700))
+            self.progress.say(readable(f"{model}: {context['reason']}. {context['remedy']}", 700))
 
     def _probe_cache(self, model: str, _: Any) -> None:
         """Ask the longest prompt of one lane twice more: as in the run, then the same bytes."""

@@ -23,6 +23,8 @@ from run.timing import Arrivals
 MAX_MESSAGE = 300
 MAX_BODY_START = 500
 MAX_SEEN = 60                 # characters of an unreadable body that its message shows
+NOT_ENDED = ("the server sent a finish_reason, but neither [DONE] nor the end of the stream before "
+             "the call's time was up")
 
 # Reasons that end an answer as asked; all others (abort, content_filter, load ...) are no answer.
 STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "done",
@@ -87,7 +89,8 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
     complete = reply.status == 200 and stream.error is None and ended
     if reply.failure and not (
             complete and (stream.done or reply.failure[0] == "connection_lost")):
-        return error(*reply.failure)
+        kind, why = reply.failure
+        return error(kind, NOT_ENDED if complete and kind == "timeout" else why)
     if reply.status != 200:
         return error(server_errors.error_kind(reply.status, body),
                      server_errors.error_message(body) or f"HTTP {reply.status} (no error message)")
@@ -98,6 +101,11 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
                      server_errors.error_message(text) or "error in the stream (no error message)")
     if not stream.events and not body.strip():
         return error("no_events", "the server answered 200 and sent no event")
+    packed = reply.headers.get("content-encoding", "identity")
+    if not stream.events and packed != "identity":
+        return error("bad_response", "the server compresses its answers (Content-Encoding: "
+                     f"{printable(packed, 60)}) although the request forbids it; turn it off for "
+                     "text/event-stream")
     if not stream.events:
         seen = printable(body.strip(), MAX_SEEN)
         return error("bad_response", "the server answered 200, but not with events of a chat "

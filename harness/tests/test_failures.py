@@ -141,8 +141,8 @@ class NothingCanBeAsked(Failures):
     def test_server_that_loads_beyond_the_timeout_is_refused(self):
         with ScriptedEndpoint(get={"/v1/models": (response(b"", "503 Loading"),)}) as endpoint:
             ran = run(endpoint, timeout_s=1.5)
-        self.assert_refused(ran, 3, f"{endpoint.url} still answers HTTP 503 (loading or busy) "
-                            "after --timeout; wait, then use the same command again")
+        self.assert_refused(ran, 3, f"{endpoint.url} still answers HTTP 503 (loading or busy); "
+                            "wait, then use the same command again")
 
     def test_redirected_model_list_is_refused(self):
         with ScriptedEndpoint() as other, ScriptedEndpoint(get={"/v1/models": (
@@ -208,7 +208,7 @@ class Models(Failures):
             with self.subTest(error), ScriptedEndpoint(then=(error,)) as endpoint:
                 ran = run(endpoint, phases="hello")
                 self.assertEqual(len(ran.calls), 1)
-                self.assertEqual(CONTROL.findall(ran.out + ran.err), [])
+                self.assertLessEqual(set(CONTROL.findall(ran.out + ran.err)), {"\ufffd"})
 
 
 class WrongUsage(Failures):
@@ -506,7 +506,8 @@ class Timeouts(Failures):
                 failure("timeout", up, 200, text, text="ab", chunks=2)),
             "an answer that never closes": (
                 (STREAM + text + event({}, "stop"), drip(b": ping\n\n", 0.02)),
-                failure("timeout", up, 200, text, text="ab", chunks=2, finish="stop")),
+                failure("timeout", replies.NOT_ENDED, 200, text, text="ab", chunks=2,
+                        finish="stop")),
             "chunked": (
                 (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n"
                  % (len(text), text), HANG),

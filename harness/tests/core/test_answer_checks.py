@@ -425,6 +425,8 @@ class ReasoningMarks(unittest.TestCase):
                  "<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>"),
                 ("analysis", "assistantfinal"),
                 ("Here is my thought process:\n", "Here is my response:\n"),
+                ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]\n"),
+                ("<Thought>", "</Thought>\n<Output>"), ("<longcat_think>", "</longcat_think>"),
                 ("", "</think>\n"), ("", "[/THINK]")):
             thought = opened + "We need < to say it." + closed
             with self.subTest(thought):
@@ -442,7 +444,8 @@ class ReasoningMarks(unittest.TestCase):
             self.assertEqual(answer_checks.reasoning_characters(text), 0, text)
 
     def test_marks_of_the_end_are_removed(self) -> None:
-        for text in ("It.<|return|>", "It.</answer>\n", "It. <|im_end|>"):
+        for text in ("It.<|return|>", "It.</answer>\n", "It. <|im_end|>",
+                     "It.\n[END FINAL RESPONSE]"):
             self.assertEqual(answer_checks.strip_reasoning(text), "It.")
 
 

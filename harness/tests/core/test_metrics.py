@@ -239,6 +239,13 @@ class OneCall(unittest.TestCase):
             None,
             "completion_tokens is more than the call's limit and than the bytes of text"])
 
+    def test_count_that_includes_the_prompt_is_implausible(self) -> None:
+        def problem(total: int) -> Any:
+            return metrics.usage_problem(call(response__usage={
+                "prompt_tokens": 98, "completion_tokens": 50, "total_tokens": total}))
+        self.assertEqual([problem(148), problem(50)],
+                         [None, "total_tokens is less than prompt and answer together"])
+
     def test_chunks_of_several_tokens_are_not_hidden_reasoning(self) -> None:
         made = call(response__text="def f(x): return x + 1\n" * 40,
                     response__usage={"completion_tokens": 400})

@@ -34,6 +34,15 @@ EXPECTED = {
         {"koboldcpp/Qwen2.5-7B-Instruct-Q4_K_M": (
             True, {"quantization": "Q4_K_M"},
             (8192, "/api/extra/true_max_context_length value"))}, UNKNOWN),
+    "lemonade": (
+        named("Lemonade", "9.3.3", by='/v1/models owned_by "lemonade"'),
+        {"Qwen3-0.6B-GGUF": (
+            True, {"quantization": "Q4_0", "source_repository": "unsloth/Qwen3-0.6B-GGUF"},
+            (8192, "/api/v1/health ctx_size")),
+         "Gemma-3-4b-it-GGUF": (
+             True, {"quantization": "Q4_K_M", "source_repository": "ggml-org/gemma-3-4b-it-GGUF"},
+             UNKNOWN),
+         "SD-Turbo": (False, {"source_repository": "stabilityai/sd-turbo"}, UNKNOWN)}, UNKNOWN),
     "litellm": (
         named("litellm", by="/health/readiness"),
         {"smollm2-135m": (True, {}, UNKNOWN)}, UNKNOWN),
@@ -234,7 +243,7 @@ class Imitators(unittest.TestCase):
             ("qwen3:8b", "library", "Ollama"), ("jane/qwen3:8b", "jane", "Ollama"),
             ("hf.co/bartowski/x-GGUF:Q4_K_M", "bartowski", "Ollama"),
             ("localhost:5000/jane/x:latest", "jane", "Ollama"),
-            ("qwen3:8b", "lemonade", "unknown"), ("qwen3:8b", "", "unknown"),
+            ("qwen3:8b", "lemonade", "Lemonade"), ("qwen3:8b", "", "unknown"),
             ("qwen3:8b", None, "unknown"), ("jane/qwen3:8b", "organization_owner", "unknown"),
         ):
             with self.subTest(model_id, owner=owner):

@@ -190,6 +190,12 @@ class BasePaths(Servers):
         outcome = self.run_it(self.at("/else"), "--probe")
         self.assertIn("pass the base URL of its API", outcome.err)
 
+    def test_api_is_found_where_the_usual_path_is_missing(self):
+        endpoint = self.serve({"/engines/v1/models": models("m")["/v1/models"]})
+        outcome = self.run_it(endpoint, "--probe")
+        self.assertEqual(outcome.code, 3)
+        self.assertRegex(outcome.err, r"HTTP 404, .*--target-url http://127.0.0.1:\d+/engines/v1\b")
+
     def test_base_urls_with_a_path(self):
         for api, given in (("/api", "/api"), ("/api", "/api/chat/completions"), ("/v3", "/v3"),
                            ("/v3", "/v3/chat/completions"), ("/openai/v1", "/openai/v1"),

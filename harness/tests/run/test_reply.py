@@ -67,6 +67,9 @@ class Outcomes(unittest.TestCase):
                  "stream_error"),
                 ("nothing", reply(b""), "no_events"),
                 ("blanks", reply(b" \n"), "no_events"),
+                ("no end of the stream", reply(finished, failure=("timeout", "x")), "timeout"),
+                ("compressed events", reply(b"\x1f\x8b\x08", headers={
+                    "content-encoding": "gzip"}), "bad_response"),
                 ("a page", reply(b"<html>hello</html>"), "bad_response"),
                 ("no finish_reason", reply(says("a")), "interrupted_answer"),
                 ("no finish_reason before [DONE]", reply(says("a") + DONE), "ok"),
