@@ -121,7 +121,11 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
         raise HarnessError(f"run {manifest['run_id']} is still running; wait for its end: "
                            + command("run_benchmark", "--wait", "100", shown))
     data = files.read(path)
-    _require_unchanged(path, events, data)
+    sealed, last = data[:data.rstrip(b"\n").rfind(b"\n") + 1], events[-1] if events else None
+    if last and last["event"] == "run_finished" \
+            and hashlib.sha256(sealed).hexdigest() != last["sha256"]:
+        raise StorageError(f"{printable(path)} was changed after the run: the SHA-256 in its last "
+                           "line differs; restore it from a backup, or start a new run")
     if not events or (metadata.run_class(manifest, events) == "partial" and not partial):
         missing = len(metadata.missing_cells(manifest, events))
         resume = printable(cli.next_command(_options(folder, manifest), manifest["run_id"]), 1000)
@@ -133,16 +137,6 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
         raise HarnessError(f"run {manifest['run_id']} is not finished ({missing} planned calls are "
                            f"missing); {hint}: {resume}")
     return Evidence(folder, manifest, events, hashlib.sha256(data).hexdigest(), len(state.torn))
-
-
-def _require_unchanged(path: str, events: Sequence[LedgerLine], data: bytes) -> None:
-    """Compare a finished ledger with the SHA-256 in its last line."""
-    sealed = data[:data.rstrip(b"\n").rfind(b"\n") + 1]
-    last = events[-1] if events else None
-    if last and last["event"] == "run_finished" and \
-            hashlib.sha256(sealed).hexdigest() != last["sha256"]:
-        raise StorageError(f"{printable(path)} was changed after the run: the SHA-256 in its last "
-                           "line differs; restore it from a backup, or start a new run")
 
 
 def _options(folder: str, manifest: Manifest) -> cli.Options:
@@ -209,8 +203,7 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
 def keep_private_out(hardware: Any, document: Metadata, sections: Mapping[str, str],
                      names: Names) -> None:
     """Replace private probed values with null. Raises HarnessError for private texts that the
-    contributor declared or wrote; what the run itself holds is left to the check.
-    """
+    contributor declared or wrote; what the run itself holds is left to the check."""
     for name, held in (("hardware", hardware), ("metadata", document)):
         values = dict(metadata.values(held))
         for path, hit in privacy.scan_json(held, allowed={document["run_id"]}, names=names):
@@ -289,8 +282,7 @@ def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
 # --- maintainers ---------------------------------------------------------------------------------
 def recomputed(folder: str) -> dict[str, bytes]:
     """metadata.json and run.md of a submission, computed from its other files and what its
-    contributor declared and wrote in them. Raises HarnessError and ValueError.
-    """
+    contributor declared and wrote in them. Raises HarnessError and ValueError."""
     manifest, state = ledger.load_run(folder)
     hardware, earlier = (schema.strict_json(files.read(os.path.join(folder, name)))
                          for name in (HARDWARE, METADATA))
@@ -340,9 +332,8 @@ def check_folder(folder: str, is_synthetic: bool, names: Names) -> list[findings
 
 
 def cells_not_ranked(document: Metadata) -> list[str]:
-    """`smollm2 20q: failures (8 of 20 calls: 8 timeout)` of each such cell, then their flags.
-    Cold cells are never ranked.
-    """
+    """`smollm2 20q: failures (8 of 20 calls: 8 timeout)` of each such cell, then their flags. Cold
+    cells are never ranked."""
     lines, flags = [], []
     for cell in (one for one in document["cells"] if not one["cold"]):
         kept = [flag for flag in cell["flags"] if metric_definitions.FLAGS[flag].unrankable]
@@ -360,8 +351,7 @@ class Report(NamedTuple):
     """What was written, what is missing or wrong, and what to type next. to_do: sections of run.md
     that wait for the contributor; server_line: the server's command line without private parts;
     server_unknown: why there is none; proposed: {key: text} that it shows and that is not declared
-    yet.
-    """
+    yet."""
 
     run_id: str
     folder: str
@@ -551,9 +541,7 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
              reprobe: bool = False, machine: Optional[system.Machine] = None,
              names: Optional[Names] = None) -> Report:
     """Write the three files of a run. Raises HarnessError and StorageError; then nothing changed.
-
-    machine, names: this machine and its names, unless a test provides others.
-    """
+    machine, names: this machine and its names, unless a test provides others."""
     machine, names = machine or system.Machine(), this_machine() if names is None else names
     evidence = read_evidence(folder, partial)
     parsed = read_settings(settings, len(evidence.manifest["models"]))

@@ -207,10 +207,8 @@ REQUEST_LINE = re.compile(r"([A-Z]{1,16}) (/[^ ?]*)\??([^ ]*) HTTP/1\.1")
 
 
 def cut_request(inbox: bytearray) -> Optional[Request]:
-    """Take the first request out of the bytes read so far; None while it is incomplete.
-
-    Raises Refusal where the end of the request cannot be known.
-    """
+    """Take the first request out of the bytes read so far; None while it is incomplete. Raises
+    Refusal where the end of the request cannot be known."""
     end = inbox.find(b"\r\n\r\n", 0, HEAD_BYTES)
     if end < 0:
         if len(inbox) >= HEAD_BYTES:
@@ -443,8 +441,12 @@ class Endpoint:
             for key, events in self._selector.select(sleep_s):
                 if key.data is None:
                     self._accept()
-                elif events & selectors.EVENT_WRITE:
-                    self._continue_sending(key.data)
+                elif events & selectors.EVENT_WRITE:        # the socket takes bytes again
+                    self._push(key.data, True)
+                    if key.data.job:
+                        self._schedule(key.data.job)
+                    else:
+                        self._after_answer(key.data)
                 else:
                     self._read(key.data)
             self._send_due()
@@ -510,14 +512,6 @@ class Endpoint:
         if watched != bool(conn.outbox):
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if conn.outbox else 0)
             self._selector.modify(conn.sock, events, conn)
-
-    def _continue_sending(self, conn: Connection) -> None:
-        """The socket takes bytes again."""
-        self._push(conn, True)
-        if conn.job:
-            self._schedule(conn.job)
-        else:
-            self._after_answer(conn)
 
     def _after_answer(self, conn: Connection) -> None:
         """Close the connection, or take its next request, once everything is sent."""
@@ -737,10 +731,8 @@ def settings_of(parser: argparse.ArgumentParser, argv: Optional[Sequence[str]]
 
 
 def _exit_with_stdin() -> None:
-    """Exit when standard input ends; until then the thread sleeps in the system.
-
-    It has a thread of its own, since select cannot wait for a pipe on Windows.
-    """
+    """Exit when standard input ends; until then the thread sleeps in the system. It has a thread of
+    its own, since select cannot wait for a pipe on Windows."""
     begun_ns = clock_ns()
     with contextlib.suppress(OSError):              # no standard input at all
         while os.read(0, 4096):

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from core.text import WIDE, for_this_system, printable, with_command, wrapped
@@ -327,8 +328,12 @@ class Notes(NamedTuple):
         return Notes(self.report, f"{self.path}/{name}")
 
     def add(self, code: str, what: str, line: int = 0, place: str = "") -> None:
-        """Add a finding."""
         self.report.add(code, self.path, what, line, place)
+
+    def add_all(self, problems: Iterable[Any]) -> None:
+        """Add findings, each a tuple of the arguments of `add`."""
+        for problem in problems:
+            self.add(*problem)
 
 
 def explain(code: Code, width: int = WIDE) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
@@ -47,12 +47,9 @@ def walk(manifest: Manifest, events: list[LedgerLine], seals: dict[int, str],
 
 
 class Segment:
-    """What one process has written so far; times are t_us of its clock.
-
-    barrier_us: of the last line that is neither call nor sample; group: calls since then;
-    lanes_us, places: time and place in the plan of each lane's last call in the group; hellos:
-    model -> cell id.
-    """
+    """What one process has written so far; times are t_us of its clock. barrier_us: of the last
+    line that is neither call nor sample; group: calls since then; lanes_us, places: time and place
+    in the plan of each lane's last call in the group; hellos: model -> cell id."""
 
     def __init__(self, number: int, first_line: int) -> None:
         self.number, self.first_line = number, first_line
@@ -103,6 +100,11 @@ class Walker:
         self.found += 1
         event = self.events[self.line - 1]["event"] if self.line else ""
         self.notes.add(code, what, self.line, event)
+
+    def note_all(self, whats: Iterable[str]) -> None:
+        """Add findings on the current line, as far as they are altered lines."""
+        for what in whats:
+            self.note(what)
 
     # -- every line
     def take(self, event: LedgerLine) -> None:
@@ -193,8 +195,7 @@ class Walker:
         if segment.is_calibrated or segment.identified or segment.asked or self.manifest["smoke"]:
             self.note("the calibration comes once, at the start of a segment")
         segment.is_calibrated = True
-        for what in calibration_problems(event, plan.calibrated_lanes(self.manifest["plan"])):
-            self.note(what)
+        self.note_all(calibration_problems(event, plan.calibrated_lanes(self.manifest["plan"])))
 
     def _endpoint_identified(self, event: records.EndpointIdentified) -> None:
         segment, model = self.segment, event["model"]
@@ -211,8 +212,7 @@ class Walker:
                 or self.manifest["smoke"]:
             self.note(f"{schema.shown(model)} is identified again, but not after its hello")
         segment.identified_again |= set() if is_head else {model}
-        for what in self.replay.identified(event, is_head and self._is_first_process()):
-            self.note(what)
+        self.note_all(self.replay.identified(event, is_head and self._is_first_process()))
 
     def _model_skipped(self, event: records.ModelSkipped) -> None:
         if event["model"] in (*self.models, *self.skipped) or not self._is_ready() \
@@ -241,8 +241,7 @@ class Walker:
             return
         manifest = plan.with_phases(self.manifest, event["phases"])
         for entry in event["phases"]:
-            for what in self.replay.entry_problems(entry):
-                self.note(what)
+            self.note_all(self.replay.entry_problems(entry))
         self._plan(manifest, self.replay.resumed(self.taken, manifest))
 
     def _curve_ended(self, event: records.CurveEnded) -> None:
@@ -254,7 +253,11 @@ class Walker:
             return
         given = levels.End(level, event["kind"], event["reason"])
         if given.kind == "memory":
-            expected = next((end for end in self.memory_ends(level) if end == given), None)
+            # Of any sample of this segment, since the runner may have written one meanwhile.
+            samples: list[Any] = [one for one in self.events[:self.line] if one["event"] ==
+                                  "host_sampled" and one["segment"] == self.segment.number]
+            expected = next((end for end in (levels.memory_end(level, samples[0], sample)
+                                             for sample in samples[1:]) if end == given), None)
         else:
             expected = self.replay.end_after(model, phase, level) \
                 or self.replay.end_before(model, phase, level)
@@ -263,13 +266,6 @@ class Walker:
                       f"{schema.shown(list(expected) if expected else None)}")
         self.replay.note_end(event)
         self.taken.append(event)
-
-    def memory_ends(self, level: int) -> Iterator[Optional[levels.End]]:
-        """What each sample of this segment gives: the runner may have written one meanwhile."""
-        found: list[Any] = [event for event in self.events[:self.line]
-                            if event["event"] == "host_sampled"
-                            and event["segment"] == self.segment.number]
-        return (levels.memory_end(level, found[0], sample) for sample in found[1:])
 
     def _phase_skipped(self, event: records.PhaseSkipped) -> None:
         name, reason = event["phase"], self.skip_reasons.get(event["phase"])
@@ -323,8 +319,7 @@ class Walker:
             self.note("the cache is probed once, after all phases of a model of the run")
             return
         self.probed.add(model)
-        for what in self.replay.cache_probed(event):
-            self.note(what)
+        self.note_all(self.replay.cache_probed(event))
         took_us = sum(probe["first_token_us"] or 0 for probe in event["probes"])
         if self.segment.barrier_us + took_us > event["t_us"]:
             self.note(f"probes took {took_us} us, more than since the line before")
@@ -354,12 +349,10 @@ class Walker:
                 self.note(f"{name} is {schema.shown(given.get(name))}, planned is "
                           f"{schema.shown(value)}")
         call = {**call, **cell.fields(), "cold": expected["cold"]}  # type: ignore[typeddict-item]
-        for what in calls.contradictions(call):
-            self.note(what)
+        self.note_all(calls.contradictions(call))
         self._check_place(cell, call)
         self._check_times(cell, call)
-        for what in self.replay.problems(cell, call):
-            self.note(what)
+        self.note_all(self.replay.problems(cell, call))
         self.segment.asked.add(cell.cell_id)
         self.segment.group.append(call)
         self.segment.lanes_us[cell.lane] = call["t_us"]

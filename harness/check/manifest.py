@@ -32,6 +32,7 @@ CLOCK_SPARE_S = 3600          # between the clock of a commit and that of a run
 MAX_CELLS = 10_000            # a model has 75 per repeat; a ledger of 32 MiB holds as many
 # Expected of the example, and errors in any other submission.
 EXAMPLE_CODES = frozenset(("not-a-measurement", "name-refused", "ids-differ"))
+HASHES_HERE = functools.cache(current_hashes)
 
 
 def check_manifest(manifest: Manifest, submission: submission_files.Submission,
@@ -43,8 +44,7 @@ def check_manifest(manifest: Manifest, submission: submission_files.Submission,
     if submission.is_example() and manifest["synthetic"]:
         found = [("example", "not a measurement"),
                  *(one for one in found if one[0] not in EXAMPLE_CODES)]
-    for code, what in found:
-        notes.add(code, what)
+    notes.add_all(found)
     if manifest["host_hostname_short"] is not None:
         notes.add("hostname-published", "host_hostname_short is set", place="host_hostname_short")
 
@@ -145,15 +145,10 @@ def suites_here() -> calls.Suites:
     return load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
 
 
-@functools.cache
-def _hashes_here() -> Mapping[str, str]:
-    return current_hashes()
-
-
 def suites_of(manifest: Manifest) -> Optional[calls.Suites]:
     """The suites of a run; None if any file with questions differs in this checkout."""
     files = manifest["files_sha256"]
-    same = all(files.get(path) == sha256 for path, sha256 in _hashes_here().items()
+    same = all(files.get(path) == sha256 for path, sha256 in HASHES_HERE().items()
                if path == PROMPTS or path.startswith(SUITES))
     return suites_here() if same else None
 

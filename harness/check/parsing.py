@@ -39,16 +39,16 @@ class _Unreadable(Exception):
     """A file that cannot be read; the arguments are those of Notes.add."""
 
 
-def _open(blob: submission_files.Blob, notes: findings.Notes, parse: Callable[[BinaryIO], Read]
-          ) -> Optional[Read]:
-    """What `parse` makes of a file of allowed size, or None with a finding."""
+def _open(blob: submission_files.Blob, notes: findings.Notes,
+          parse: Callable[[BinaryIO, int], Read]) -> Optional[Read]:
+    """What `parse` makes of a file and its allowed size, or None with a finding."""
     limit = submission_files.LIMITS_BYTES[blob.path.rpartition("/")[2]]
     if blob.size_bytes > limit:
         notes.add("file-too-large", f"{blob.size_bytes} bytes; at most {limit} are allowed")
         return None
     try:
         with blob.open() as file:
-            return parse(file)
+            return parse(file, limit)
     except OSError as error:
         notes.add("file-unreadable", error.strerror or type(error).__name__)
     except _Unreadable as error:
@@ -62,29 +62,23 @@ def _add_wrong(wrong: list[schema.Finding], notes: findings.Notes, line: int = 0
 
 
 # --- documents -----------------------------------------------------------------------------------
-def read_bytes(blob: submission_files.Blob, notes: findings.Notes) -> Optional[bytes]:
-    """All bytes of a small file, or None with a finding."""
-    limit = submission_files.LIMITS_BYTES[blob.path.rpartition("/")[2]]
-    data = _open(blob, notes, lambda file: file.read(limit + 1))
-    if data is not None and len(data) > limit:
-        notes.add("file-too-large", f"more than {limit} bytes; it grew while it was read")
-        return None
+def _whole(file: BinaryIO, limit_bytes: int) -> bytes:
+    data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise _Unreadable("file-too-large", f"more than {limit_bytes} bytes; it grew while it was "
+                                            "read")
     return data
 
 
 def read_document(blob: submission_files.Blob, schema_name: str, notes: findings.Notes) -> Any:
     """manifest.json, hardware.json or metadata.json, or None with findings."""
-    data = read_bytes(blob, notes)
-    if data is None:
-        return None
-    try:
-        value = _parse(data, MAX_DOCUMENT_VALUES, MAX_DOCUMENT_VALUES, 0)
-    except _Unreadable as error:
-        notes.add(*error.args)
-        return None
-    wrong = schema.validate(value, schema_name, exact=True)
-    _add_wrong(wrong, notes)
-    return None if wrong else value
+    def parse(file: BinaryIO, limit_bytes: int) -> Any:
+        value = _parse(_whole(file, limit_bytes), MAX_DOCUMENT_VALUES, MAX_DOCUMENT_VALUES, 0)
+        wrong = schema.validate(value, schema_name, exact=True)
+        _add_wrong(wrong, notes)
+        return None if wrong else value
+
+    return _open(blob, notes, parse)
 
 
 def _parse(data: bytes, max_values: int, max_nests: int, line: int) -> Any:
@@ -108,9 +102,8 @@ def _parse(data: bytes, max_values: int, max_nests: int, line: int) -> Any:
 
 def read_page(blob: submission_files.Blob, notes: findings.Notes) -> Optional[str]:
     """run.md as text, or None with a finding."""
-    data = read_bytes(blob, notes)
     try:
-        return data if data is None else data.decode("utf-8")
+        return _open(blob, notes, lambda file, limit: _whole(file, limit).decode("utf-8"))
     except UnicodeDecodeError as error:
         notes.add("file-malformed", f"byte {error.start} is not UTF-8")
         return None
@@ -119,14 +112,14 @@ def read_page(blob: submission_files.Blob, notes: findings.Notes) -> Optional[st
 # --- the ledger ----------------------------------------------------------------------------------
 def read_ledger(blob: submission_files.Blob, notes: findings.Notes) -> Optional[Ledger]:
     """All lines of run.jsonl, or None with findings; reading ends at the first malformed line."""
-    return _open(blob, notes, lambda file: _ledger(file, notes))
+    return _open(blob, notes, lambda file, limit: _ledger(file, limit, notes))
 
 
-def _ledger(file: BinaryIO, notes: findings.Notes) -> Optional[Ledger]:
+def _ledger(file: BinaryIO, limit_bytes: int, notes: findings.Notes) -> Optional[Ledger]:
     events: list[LedgerLine] = []
     seals: dict[int, str] = {}
     sha256, values, nests = hashlib.sha256(), MAX_LEDGER_VALUES, MAX_LEDGER_NESTS
-    for number, line in _lines(file):
+    for number, line in _lines(file, limit_bytes):
         event = _parse(line, min(values, MAX_LINE_VALUES), min(nests, MAX_LINE_NESTS), number)
         wrong = ledger.validate_line(event, exact=True)
         _add_wrong(wrong, notes, number)
@@ -152,11 +145,10 @@ def _ledger(file: BinaryIO, notes: findings.Notes) -> Optional[Ledger]:
     return Ledger(events, seals, sha256.hexdigest())
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BinaryIO, left_bytes: int) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line with its end). Raises _Unreadable."""
-    number, left_bytes = 0, submission_files.LIMITS_BYTES[ledger.LEDGER]
-    for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
-        number, left_bytes = number + 1, left_bytes - len(line)
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        left_bytes -= len(line)
         if len(line) > MAX_LINE_BYTES or left_bytes < 0:
             what = "the line" if left_bytes >= 0 else "the file, which grew while it was read,"
             raise _Unreadable("file-too-large", f"{what} is too long", number)

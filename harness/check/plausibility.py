@@ -77,24 +77,25 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     if metadata["endpoint"]["same_machine"]["value"] is True and not metadata["smoke"]:
         yield from _unseen(events, metadata, hardware)
     for model in metadata["models"]:
+        held = {name: field["value"] for name, field in model.items() if name != "model"}
         own = [call for call in calls if call["model"] == model["model"]]
         cells = [cell for cell in metadata["cells"]
                  if cell["model"] == model["model"] and cell["lanes"] == 1]
-        context = model["context_effective_tokens"]["value"]
+        context = held["context_effective_tokens"]
         longest = max((prompt or 0 for prompt, _ in map(_usage, own)), default=0)
         found = []
         # An answer may continue beyond the context (flag context_shift), a prompt may not.
         if context and longest > context:
             found.append(("context-exceeded", f"{longest} prompt tokens in a context of {context}"))
-        found += _model_claims(model, own)
+        found += _model_claims(model["model"], held, own)
         points = {(curve["phase"], series["metric"]): series["points"]
                   for curve in metadata["curves"] if curve["model"] == model["model"]
                   for series in curve["series"]}
         found += _curve_shapes(points)
         if metadata["endpoint"]["same_machine"]["value"] is True:
-            found += _physics(model, cells, points, metadata["runtime"], hardware)
+            found += _physics(model["model"], held, cells, points, metadata["runtime"], hardware)
         found += [*_server(own, events, model), *_counts(own, events, context),
-                  *_tokens(own, model["draft_model"]["value"])]
+                  *_tokens(own, held["draft_model"])]
         for code, what in found:
             yield code, f"{schema.shown(model['model'])}: {what}"
     yield from _answers(calls)
@@ -152,10 +153,10 @@ def _unseen(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
             yield "hardware-implausible", f"{schema.shown(name)} was in use; no sample has seen it"
 
 
-def _model_claims(model: Any, calls: Sequence[Any]) -> Problems:
-    """Name, quantization and draft model against the weights and the server's timings."""
-    held = {name: field["value"] for name, field in model.items() if name != "model"}
-    texts = [text for text in (model["model"], held["file_name"], held["source_repository"])
+def _model_claims(model: str, held: Json, calls: Sequence[Any]) -> Problems:
+    """Name, quantization and draft model against the weights and the server's timings. held: the
+    model's values."""
+    texts = [text for text in (model, held["file_name"], held["source_repository"])
              if text]
     total = held["parameters_count"]
     for text in texts if total and not MIXTURE.search(" ".join(texts)) else ():
@@ -196,11 +197,11 @@ def _curve_shapes(points: Mapping[tuple[str, str], Sequence[Any]]) -> Problems:
                     f"{at:g} and {later:.4g} at {later_at:g}"
 
 
-def _physics(model: Any, cells: Sequence[Any], points: Mapping[tuple[str, str], Sequence[Any]],
-             runtime: Any, hardware: Any) -> Problems:
+def _physics(model: str, held: Json, cells: Sequence[Any],
+             points: Mapping[tuple[str, str], Sequence[Any]], runtime: Any,
+             hardware: Any) -> Problems:
     """Weights against memory, decode rate against bandwidth, prefill rate against the cores of a
-    CPU. cells: those on one lane; points: of curves."""
-    held = {name: field["value"] for name, field in model.items() if name != "model"}
+    CPU. held: the model's values; cells: those on one lane; points: of curves."""
     cpu = {name: field["value"] for name, field in hardware["cpu"].items()}
     weights, capacity = held["file_bytes"], hardware["memory"]["capacity_bytes"]["value"]
     if weights and capacity:
@@ -209,7 +210,7 @@ def _physics(model: Any, cells: Sequence[Any], points: Mapping[tuple[str, str], 
         if weights > memory * SPARE_RATIO:
             yield "hardware-exceeded", f"{weights} bytes of weights, {memory} bytes of memory"
     total, active = held["parameters_count"], held["active_parameters_count"]
-    texts = (model["model"], held["family"], held["file_name"], held["source_repository"])
+    texts = (model, held["family"], held["file_name"], held["source_repository"])
     if total and active and active < total or any(text and MIXTURE.search(text) for text in texts):
         return                               # a mixture of experts reads a part of its weights
     decode, prefill = (max([0, *(cell["metrics"][name]["median"] or 0 for cell in cells), *(

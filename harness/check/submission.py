@@ -22,13 +22,7 @@ from check import (
     privacy_scan,
     submission_files,
 )
-from check.manifest import (
-    check_manifest,
-    commit_problems,
-    plan_problem,
-    suites_here,
-    suites_of,
-)
+from check.manifest import check_manifest, commit_problems, plan_problem, suites_here, suites_of
 from core import release
 from core.records import Manifest
 
@@ -75,9 +69,8 @@ def _check(submission: submission_files.Submission, settings: Settings, index: c
     if manifest is not None:
         check_manifest(manifest, submission, settings.released, settings.allow_synthetic,
                        notes.of("manifest.json"))
-        for code, what in commit_problems(
-                manifest, settings.repository) if settings.repository else ():
-            notes.of("manifest.json").add(code, what)
+        if settings.repository:
+            notes.of("manifest.json").add_all(commit_problems(manifest, settings.repository))
         if ledger is not None:
             _check_run(manifest, ledger, found, page, settings, notes)
             sketch = copies.sketch(f"{submission.path}/run.jsonl", ledger.events)._replace(
@@ -106,8 +99,7 @@ def _check_run(manifest: Manifest, ledger: parsing.Ledger, found: dict[str, Any]
     in_ledger = notes.of("run.jsonl")
     ledger_order.walk(manifest, ledger.events, ledger.seals, suites, in_ledger)
     ledger_order.clocks(manifest, ledger.events, settings.now_s, in_ledger)
-    for code, what in challenge.problems(manifest, ledger.events, settings.challenge):
-        in_ledger.add(code, what)
+    in_ledger.add_all(challenge.problems(manifest, ledger.events, settings.challenge))
     hardware, metadata = found.get("hardware"), found.get("metadata")
     if hardware is None:
         return
@@ -120,7 +112,5 @@ def _check_run(manifest: Manifest, ledger: parsing.Ledger, found: dict[str, Any]
     if page is not None:
         documents.check_page(manifest, metadata, hardware, ledger.events, page, notes.of("run.md"))
     if [model["model"] for model in metadata["models"]] == manifest["models"]:
-        for code, what in plausibility.problems(ledger.events, metadata, hardware):
-            in_ledger.add(code, what)
-        for code, what, line in accounting.problems(manifest, ledger.events, metadata):
-            in_ledger.add(code, what, line)
+        in_ledger.add_all(plausibility.problems(ledger.events, metadata, hardware))
+        in_ledger.add_all(accounting.problems(manifest, ledger.events, metadata))

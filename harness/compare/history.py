@@ -20,10 +20,8 @@ Json = dict[str, Any]
 
 
 class Point(NamedTuple):
-    """One version: its runs, their values, and the change from the version before.
-
-    verdict: "faster", "slower" or "cannot tell", None for the first. ratio: to the version before.
-    """
+    """One version: its runs, their values, and the change from the version before. verdict:
+    "faster", "slower" or "cannot tell", None for the first. ratio: to the version before."""
 
     version: str
     runs: tuple[reading.Submission, ...]

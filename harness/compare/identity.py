@@ -178,12 +178,9 @@ def _rounded(count: Optional[int]) -> Optional[str]:
 
 # --- joining models over submissions -------------------------------------------------------------
 def blocks_and_weights(models: Iterable[Model]) -> dict[Model, tuple[str, str]]:
-    """(block, weights) of each model.
-
-    Equal digests join blocks, so that an alias such as `default` takes the best name of its class;
-    not where parameter counts differ, nor for a digest that is only declared, unless the format
-    and the parameter count agree with a server's.
-    """
+    """(block, weights) of each model. Equal digests join blocks, so that an alias such as `default`
+    takes the best name of its class; not where parameter counts differ, nor for a digest that is
+    only declared, unless the format and the parameter count agree with a server's."""
     every = list(dict.fromkeys(models))
     full = sorted({one.digest for one in every if one.digest})
     classes: dict[Any, list[Model]] = {}
@@ -235,10 +232,8 @@ def _block(one: Model, weights: str = "") -> str:
 
 # --- machines ------------------------------------------------------------------------------------
 def machine(hardware: Facts, cards: Iterable[Facts], owner: str, reached: str) -> Machine:
-    """The machine of hardware.json as dotted names with their values.
-
-    owner: handle and tag, which stand for a machine whose hardware is not reported.
-    """
+    """The machine of hardware.json as dotted names with their values. owner: handle and tag, which
+    stand for a machine whose hardware is not reported."""
     cpu, kind = hardware.get("cpu.model_name"), hardware.get("system.kind")
     sizes = [hardware.get(f"memory.{name}_bytes") for name in ("capacity", "limit")]
     memory = min((size for size in sizes if size), default=None)

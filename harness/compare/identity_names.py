@@ -14,10 +14,8 @@ GIB = 1024 ** 3
 # --- quantisations -------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=4096)
 def quantization(text: str, in_mlx: bool = False) -> str:
-    """`Q4_K - Medium`, `q4_k` and `Q4_K_M` are Q4_K_M; an unknown format is its own name.
-
-    in_mlx: the weights are MLX's, where "4bit" is MLX-4; elsewhere its container is unknown.
-    """
+    """`Q4_K - Medium`, `q4_k` and `Q4_K_M` are Q4_K_M; an unknown format is its own name. in_mlx:
+    the weights are MLX's, where "4bit" is MLX-4; elsewhere its container is unknown."""
     word = re.sub(r"^(all|mostly)[ _-]|^torch\.|\.gguf$|\(guessed\)|\bternary\b", "",
                   text.strip().lower()).strip()
     word = re.sub(r"medium|small|large", lambda match: match[0][0], word)
@@ -106,9 +104,7 @@ def bits_class(quant: Optional[str], bits_per_weight: Optional[float]) -> str:
 # --- models --------------------------------------------------------------------------------------
 class ModelName(NamedTuple):
     """A name taken apart. words: canonical family, version and size; None if it names no model.
-
-    tune: instruct, base, or "" if unknown. repository: owner/name, lower case.
-    """
+    tune: instruct, base, or "" if unknown. repository: owner/name, lower case."""
 
     words: Optional[str]
     tune: str
@@ -363,11 +359,9 @@ def system(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def size_as_sold_gib(size_bytes: int) -> float:
-    """The size of memory that a machine with so many usable bytes was sold with, in GiB.
-
-    Systems keep up to a tenth for themselves, another part with every version; sold are powers of
-    two and their multiples by 9/8, 5/4, 3/2 and 7/4. The smallest of those that holds it.
-    """
+    """The size of memory that a machine with so many usable bytes was sold with, in GiB. Systems
+    keep up to a tenth for themselves, another part with every version; sold are powers of two and
+    their multiples by 9/8, 5/4, 3/2 and 7/4. The smallest of those that holds it."""
     size = 0.25
     while True:
         for eighths in (8, 9, 10, 12, 14):

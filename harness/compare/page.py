@@ -54,11 +54,9 @@ Detail = Callable[[str], tuple[Json, Json, Json, list[Json], Mapping[str, str]]]
 
 def make_page(submissions: Sequence[entries.Submission], folders: dict[str, str], read: Detail,
               left_out: int, files: Optional[str]) -> Page:
-    """The page of all submissions.
-
-    folders: run id -> folder, whose details `read` reads; left_out: number of submissions that
-    could not be read; files: address of the folder of all submissions, seen from the page, if any.
-    """
+    """The page of all submissions. folders: run id -> folder, whose details `read` reads; left_out:
+    number of submissions that could not be read; files: address of the folder of all submissions,
+    seen from the page, if any."""
     index = page_index(submissions, left_out, files)
     room = MAX_PAGE_BYTES - len(join_page(index, []))
     packs, packed, broken = _packs(submissions, folders, read, room)
@@ -214,11 +212,8 @@ def _rows(rows: Sequence[ranking.Row], tables: dict[str, Table], by_model: bool)
              "bits": tables["texts"].number(row.bits_class), "rank": ranks.get(id(row), ""),
              "runs": len(row.runs), "owners": row.owners_count, "left": len(row.left_out),
              "reproduced": row.reproduced,
-             "values": [_spread(row.numbers.get(name)) for name in NUMBERS]} for row in rows]
-
-
-def _spread(found: Optional[entries.Spread]) -> Optional[list[Any]]:
-    return None if found is None else [run_detail.drawn(value, DIGITS) for value in found]
+             "values": [spread and [run_detail.drawn(value, DIGITS) for value in spread]
+                        for spread in map(row.numbers.get, NUMBERS)]} for row in rows]
 
 
 # --- details -------------------------------------------------------------------------------------
@@ -239,7 +234,10 @@ def _packs(submissions: Sequence[entries.Submission], folders: dict[str, str], r
                     details[numbers[run.run_id]] = run_detail.run_detail(*read(folders[run.run_id]))
                 except (entries.BrokenSubmission, ledger.LedgerError) as error:
                     broken.append((folders[run.run_id], f"its detail: {error}"))
-            pack = packed_json(_pack(list(details.values()))) if details else ""
+            facts = Table()
+            found = [{**detail, "facts": [facts.number(tuple(fact)) for fact in detail["facts"]]}
+                     for detail in details.values()]
+            pack = packed_json({"runs": columns(found), "facts": facts.values}) if details else ""
             room -= len(pack) + len(details) * 4
             if room < 0:
                 return packs, packed, broken
@@ -247,14 +245,6 @@ def _packs(submissions: Sequence[entries.Submission], folders: dict[str, str], r
                 packs.append(pack)
                 packed.append(list(details))
     return packs, packed, broken
-
-
-def _pack(details: list[Json]) -> Json:
-    """Details as columns, with a table of their facts."""
-    facts = Table()
-    return {"runs": columns([{**detail, "facts": [facts.number(tuple(fact))
-                                                  for fact in detail["facts"]]}
-                             for detail in details]), "facts": facts.values}
 
 
 def _likeness(run: entries.Submission) -> tuple[str, ...]:

@@ -105,8 +105,7 @@ class Row(NamedTuple):
     runtime: of the newest run, to be shown. reasons: why the runs are not ranked; in a headline row
     only if all are left out. runs: their submissions, newest first. values: by metric, one number
     per run, in the order of runs. left_out: further runs of the same identity that are not ranked.
-    reproduced: two owners measured it and their intervals meet.
-    """
+    reproduced: two owners measured it and their intervals meet."""
 
     key: tuple[Any, ...]
     block: str
@@ -260,11 +259,8 @@ SORTS = (*SHORT, *TEXTS)
 
 def ranked(rows: Iterable[Row], sort: str = "decode") -> list[list[Place]]:
     """Blocks of one model and phase each, ranked rows first, best first, then those without;
-    headline rows are in blocks of one model and bits class.
-
-    sort: one of SORTS. Ranks are by that number, or by the decode rate if it is not a speed; rows
-    that lack it have no rank.
-    """
+    headline rows are in blocks of one model and bits class. sort: one of SORTS. Ranks are by that
+    number, or by the decode rate if it is not a speed; rows that lack it have no rank."""
     blocks: dict[tuple[int, str, str], list[Row]] = {}
     order = list(suites.PHASES)
     for row in rows:
@@ -310,10 +306,8 @@ FILTERS: dict[str, Callable[[Row], str]] = {
 
 def matching(rows: Iterable[Row], wanted: dict[str, Optional[str]],
              with_hello: bool = False) -> list[Row]:
-    """Rows that contain every text asked for, ignoring case.
-
-    `hello`, one cold call per run, is left out unless it is asked for or nothing else matches.
-    """
+    """Rows that contain every text asked for, ignoring case. `hello`, one cold call per run, is
+    left out unless it is asked for or nothing else matches."""
     asked = {name: text.casefold() for name, text in wanted.items() if text}
     found = [row for row in rows
              if all(text in FILTERS[name](row).casefold() for name, text in asked.items())]

@@ -74,10 +74,8 @@ def _cell(cell: Json) -> Json:
 
 
 class TimeAxis:
-    """Milliseconds from a run's first line; segments follow each other after a short pause.
-
-    pauses: [drawn position, real length] in ms, for each resume.
-    """
+    """Milliseconds from a run's first line; segments follow each other after a short pause. pauses:
+    [drawn position, real length] in ms, for each resume."""
 
     def __init__(self, events: Sequence[Json]) -> None:
         last_us = {event["segment"]: event["t_us"] for event in events}
@@ -117,11 +115,9 @@ def drawn(value: Optional[float], digits: int = DRAWN_DIGITS) -> Any:
 
 def _calls(calls: Sequence[Any], known: Mapping[str, metrics.Numbers], models: Sequence[str],
            axis: TimeAxis) -> Iterator[Json]:
-    """One record per call. known: the numbers that enter summaries, by cell id.
-
-    start: ms after the end of the lane's call before. ttft: ms after the start. rest: ms by which
-    the call was longer than ttft, tokens and decode imply, 0 below 1 %.
-    """
+    """One record per call. known: the numbers that enter summaries, by cell id. start: ms after the
+    end of the lane's call before. ttft: ms after the start. rest: ms by which the call was longer
+    than ttft, tokens and decode imply, 0 below 1 %."""
     free: dict[int, int] = {}
     for call in calls:
         numbers = known.get(call["cell_id"]) or metrics.call_metrics(call, False)

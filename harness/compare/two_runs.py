@@ -98,11 +98,9 @@ def _texts(runs: Sequence[Run], key: Key) -> dict[str, set[str]]:
 
 def ratio_summary(pairs: Iterable[tuple[Optional[float], Optional[float]]]) -> Json:
     """{"n", "left_out", "median", "ci_low", "ci_high"} of b / a over pairs (a, b) of questions.
-
     Pairs with a None or a value that is not positive are left out and counted. The median of an
     even number is the geometric mean of the two in the middle, so that swapping the runs inverts
-    it.
-    """
+    it."""
     all_pairs = list(pairs)
     ratios = sorted(b / a for a, b in all_pairs if a and b and a > 0 and b > 0)
     n = len(ratios)
@@ -166,11 +164,9 @@ def _cells(runs: Sequence[Run], model: str) -> dict[str, list[tuple[Run, Json]]]
 
 # --- two sides -----------------------------------------------------------------------------------
 class Phase(NamedTuple):
-    """One phase of one model on both sides, with the values of each run by question.
-
-    spoilt: {metric: why it is not comparable}. asked: questions with equal prompts; changed: those
-    whose prompts differ.
-    """
+    """One phase of one model on both sides, with the values of each run by question. spoilt:
+    {metric: why it is not comparable}. asked: questions with equal prompts; changed: those whose
+    prompts differ."""
 
     name: str
     sides: tuple[list[tuple[Run, Json]], list[tuple[Run, Json]]]
@@ -183,10 +179,8 @@ class Phase(NamedTuple):
 
 def compare_sides(a: Sequence[Run], b: Sequence[Run]) -> Json:
     """{"a", "b", "differences", "verdicts", "rows"}: runs, verdicts by quantity, ratios by phase.
-
     Cold calls are left out: each model has one, and it includes the model's load. Raises
-    PairingError.
-    """
+    PairingError."""
     found = differences(a, b)
     decided: list[Json] = []
     rows: list[Json] = []

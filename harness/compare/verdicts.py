@@ -135,11 +135,9 @@ def difference(a: Side, b: Side, probability: float, before: float) -> float:
 
 
 def ranks(metric: str, rows: Sequence[Sequence[Optional[float]]]) -> list[int]:
-    """1 + the number of rows that are better, for each row's values, one per run.
-
-    Sides with equal runs and spread, such as all single runs, have one limit to any other side, so
-    the better ones among them are found by bisection.
-    """
+    """1 + the number of rows that are better, for each row's values, one per run. Sides with equal
+    runs and spread, such as all single runs, have one limit to any other side, so the better ones
+    among them are found by bisection."""
     sign = 1 if metric_definitions.METRICS[metric].direction == "higher" else -1
     before, sides = prior(metric), [side_of(row) for row in rows]
     alike: dict[tuple[int, float], list[float]] = {}

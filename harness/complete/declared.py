@@ -43,8 +43,7 @@ PHYSICAL_MEMORY = frozenset(("type", "speed_mts", "channels_count",
 
 class MissingValue(NamedTuple):
     """A value that is null and worth asking for. short: the key as --set takes it, too; important:
-    without the value the run is not ranked.
-    """
+    without the value the run is not ranked."""
 
     key: str
     short: str
@@ -98,9 +97,8 @@ def all_keys(models: int) -> tuple[str, ...]:
 
 
 def full_key(key: str, models: int) -> str:
-    """The key that a key or the end of one stands for. Raises HarnessError for any other text,
-    with the keys that look like it.
-    """
+    """The key that a key or the end of one stands for. Raises HarnessError for any other text, with
+    the keys that look like it."""
     keys = all_keys(models)
     key = re.sub(r"^model\.", "models.0.", key)
     near = [one for one in keys if f".{one}".endswith(f".{key}")]
@@ -124,8 +122,7 @@ def full_key(key: str, models: int) -> str:
 @functools.cache
 def short_key(key: str, models: int) -> str:
     """The shortest end of a key that no other key has, in hardware.json with its part of the file:
-    `quantization`, `memory.type`.
-    """
+    `quantization`, `memory.type`."""
     file, *parts = key.split(".")
     starts = [0] if file == "hardware" else [
         at for at in reversed(range(len(parts))) if not parts[at].isdigit()]
@@ -191,9 +188,8 @@ def of_file(declared: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def merge(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Declarations for metadata.json. A null withdraws an earlier declaration; if there is none,
-    it removes what the server reported.
-    """
+    """Declarations for metadata.json. A null withdraws an earlier declaration; if there is none, it
+    removes what the server reported."""
     merged = dict(earlier)
     for key, value in new.items():
         if value is None and merged.get(key) is not None:
@@ -218,8 +214,7 @@ def remote_hardware(python: Mapping[str, str]) -> dict[str, Any]:
 
 def declare(document: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
     """hardware.json with declared values, {"memory.type": "DDR5"}. A null withdraws a declaration,
-    or removes a probed value. Raises HarnessError.
-    """
+    or removes a probed value. Raises HarnessError."""
     changed = copy.deepcopy(dict(document))
     cards = changed["accelerators"]
     for key, value in declared.items():
@@ -257,11 +252,8 @@ def all_values(document: Metadata, hardware: Mapping[str, Any]) -> dict[str, Fac
 
 
 def important_keys(document: Metadata, hardware: Mapping[str, Any]) -> list[str]:
-    """Keys of the null values that a ranking needs.
-
-    None for a rehearsal, which is not ranked, nor for a public endpoint, whose machine cannot be
-    verified.
-    """
+    """Keys of the null values that a ranking needs. None for a rehearsal, which is not ranked, nor
+    for a public endpoint, whose machine cannot be verified."""
     if document["synthetic"] or document["endpoint"]["class"] == "public":
         return []
     cards = max(hardware["accelerators_count"]["value"] or 0, len(hardware["accelerators"]))
@@ -285,10 +277,8 @@ def important_keys(document: Metadata, hardware: Mapping[str, Any]) -> list[str]
 
 def missing_values(document: Metadata, hardware: Mapping[str, Any],
                    flags_known: bool = False) -> list[MissingValue]:
-    """Every null value worth asking for, the important ones first.
-
-    flags_known: the server's launch flags were read from its process. Declared flags count, too.
-    """
+    """Every null value worth asking for, the important ones first. flags_known: the server's launch
+    flags were read from its process. Declared flags count, too."""
     important = important_keys(document, hardware)
     flags_known |= document["runtime"]["launch_flags"]["value"] is not None
     others = [key for key, item in all_values(document, hardware).items()

@@ -86,8 +86,7 @@ def apply_declared(found: Fact, key: str, declared: Declared) -> Fact:
 def build(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str,
           hardware: Mapping[str, Any], declared: Declared) -> Metadata:
     """metadata.json. ledger_sha256: of the bytes of run.jsonl. hardware: hardware.json, of which
-    only the number of accelerators is used.
-    """
+    only the number of accelerators is used."""
     endpoint = endpoint_of(manifest, declared)
     runtime = _runtime(manifest, events, hardware, endpoint["same_machine"], declared)
     models = [_model(at, manifest, events, runtime, declared)
@@ -120,11 +119,6 @@ def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -
         and not manifest.get("hostname_omitted", True)}
 
 
-def is_finished(events: Sequence[LedgerLine]) -> bool:
-    """True if the last segment of a run reached its end."""
-    return bool(events) and events[-1]["event"] == "run_finished"
-
-
 def missing_cells(manifest: Manifest, events: Sequence[LedgerLine]) -> list[str]:
     """Ids of planned calls that the ledger does not hold."""
     recorded = {event["cell_id"] for event in events if event["event"] == "call_finished"}
@@ -137,7 +131,7 @@ def missing_cells(manifest: Manifest, events: Sequence[LedgerLine]) -> list[str]
 
 def run_class(manifest: Manifest, events: Sequence[LedgerLine]) -> str:
     """complete, partial or smoke."""
-    if not is_finished(events) or missing_cells(manifest, events):
+    if not events or events[-1]["event"] != "run_finished" or missing_cells(manifest, events):
         return "partial"
     return "smoke" if manifest["smoke"] else "complete"
 
@@ -164,9 +158,8 @@ def _engine(manifest: Manifest, events: Sequence[LedgerLine]) -> Any:
 
 def _with_declared(part: str, prefix: str, found: Mapping[str, Fact],
                    declared: Declared) -> dict[str, Fact]:
-    """Every value of a part of the schema, in its order; what is not found has to be declared.
-    A value that the schema does not require is there only if it is found or declared.
-    """
+    """Every value of a part of the schema, in its order; what is not found has to be declared. A
+    value that the schema does not require is there only if it is found or declared."""
     node = schema.schema("metadata")["properties"][part]
     node = node.get("items", node)
     return {name: apply_declared(found.get(name) or unknown(UNDECLARED), f"{prefix}.{name}",

@@ -32,11 +32,8 @@ RESULTS_LEGEND = (
 
 # --- ranked or not -------------------------------------------------------------------------------
 def verdict(manifest: Manifest, document: Metadata) -> str:
-    """`**Ranked**, except edge_append (cached_prefill).`, a sentence per model.
-
-    Later releases and corrections can change what the comparison ranks; the page shows the run as
-    it was measured.
-    """
+    """`**Ranked**, except edge_append (cached_prefill).`, a sentence per model. Later releases and
+    corrections can change what the comparison ranks; the page shows the run as it was measured."""
     whole = list(_reasons_of_run(manifest, document))
     if whole:
         return f"**Not ranked**: {'; '.join(whole)}."
@@ -77,7 +74,7 @@ def headline_tables(document: Metadata) -> str:
     quants = {model["model"]: model["quantization"]["value"] for model in document["models"]}
     parts = []
     for one in document["headlines"]:
-        rows = list(_headline_rows(one))
+        rows = [(name, value) for name, value in _headline_rows(one) if value]
         name = " ".join(filter(None, (code_span(one["model"]),
                                       code_span(str(quants.get(one["model"]) or "")))))
         parts += [markdown_table((name, ""), rows, (1,))] if rows else []
@@ -88,12 +85,13 @@ def headline_tables(document: Metadata) -> str:
     return "\n".join([*parts, note]) if parts else "No headline number was measured."
 
 
-def _headline_rows(one: Headline) -> Iterator[tuple[str, str]]:
+def _headline_rows(one: Headline) -> Iterator[tuple[str, Optional[str]]]:
+    """(name, value); None or "": it was not measured."""
     lanes, energy, memory = one["lanes"], one["energy"], one["memory"]
-    yield from _row("writes", _rate(one["decode_tokens_per_s"]))
-    yield from _row("reads", _rate(one["prefill_tokens_per_s"]))
-    yield from _row("first word", _time(one["ttft_ms"]))
-    yield from _row("first word, long prompt", _time(one["long_ttft_ms"]))
+    yield "writes", _rate(one["decode_tokens_per_s"])
+    yield "reads", _rate(one["prefill_tokens_per_s"])
+    yield "first word", _time(one["ttft_ms"])
+    yield "first word, long prompt", _time(one["long_ttft_ms"])
     if lanes and lanes["output_token_throughput_tokens_per_s"]:
         gain = f", {lanes['speedup_ratio']:.2g} x of one" if lanes["speedup_ratio"] else ""
         rate = number_column([lanes["output_token_throughput_tokens_per_s"]])[0]
@@ -102,24 +100,19 @@ def _headline_rows(one: Headline) -> Iterator[tuple[str, str]]:
         yield (f"energy of the {energy['scope']}", f"**{energy['joules_per_output_token']:.2f} J** "
                f"per token, {energy['mean_power_w'] or 0:.0f} W "
                f"(\u00b1{energy['error_ratio'] or 0:.1%} from {energy['samples_count']} samples)")
-    if memory and (memory["peak_card_bytes"] or memory["peak_process_bytes"]):
+    if memory:
         yield "memory at most", ", ".join(
             f"**{size_text(size)}** {where}" for size, where in (
                 (memory["peak_card_bytes"], "on cards"),
                 (memory["peak_process_bytes"], "of the server process")) if size)
-    yield from _row("load", f"**{time_text(one['load_s'] * 1000)}**" if one["load_s"] else None)
+    yield "load", f"**{time_text(one['load_s'] * 1000)}**" if one["load_s"] else None
     accepted, reads = one["draft_acceptance_ratio"], one["server_prefill_tokens_per_s"]
-    yield from _row("drafts accepted", f"**{accepted:.0%}**" if accepted is not None else None)
+    yield "drafts accepted", f"**{accepted:.0%}**" if accepted is not None else None
     own = [f"{name} {number_column([rate])[0]} tok/s" for name, rate in (
         ("writes", one["server_decode_tokens_per_s"]), ("reads", reads)) if rate]
-    yield from _row("the server's own rates, of whole answers and without HTTP", ", ".join(own))
+    yield "the server's own rates, of whole answers and without HTTP", ", ".join(own)
     if one["checks_count"]:
         yield "right format", f"{one['checks_passed']} of {one['checks_count']}"
-
-
-def _row(name: str, value: Optional[str]) -> Iterator[tuple[str, str]]:
-    if value:
-        yield name, value
 
 
 def _rate(summary: Optional[Summary]) -> Optional[str]:
@@ -183,7 +176,10 @@ def phase_tables(document: Metadata) -> str:
         parts.append(f"{code_span(model)}\n\n" + markdown_table(titles, [
             _phase_row(cell, decode.strip(), prefill.strip())
             for cell, (decode, prefill) in zip(cells, numbers)], (1, 2, 3, 4, 5)))
-        parts += [f"{cell['phase']}: {text}\n" for cell in cells for text in _lanes_text(cell)]
+        parts += [f"{cell['phase']}: {format_number(cell['output_token_throughput_tokens_per_s'])} "
+                  f"tok/s on {cell['lanes']} lanes together, {result_tables.speedup_text(cell)}\n"
+                  for cell in cells
+                  if cell["lanes"] > 1 and cell["output_token_throughput_tokens_per_s"]]
         for curve in (one for one in document["curves"] if one["model"] == model):
             heading, *lines = result_tables.curve_lines(curve)
             parts.append("\n".join(["```text", markdown_safe(heading, 400), *lines, "```\n"]))
@@ -196,12 +192,6 @@ def _phase_row(cell: Cell, decode: str, prefill: str) -> list[str]:
             f"{cell['ok']}/{cell['ok'] + cell['failed']}", decode,
             _time_cell(cell["metrics"]["ttft_ms"]), prefill,
             f"{checks['passed']}/{checks['total']}" if checks["total"] else ""]
-
-
-def _lanes_text(cell: Cell) -> list[str]:
-    throughput = cell["output_token_throughput_tokens_per_s"]
-    return [f"{format_number(throughput)} tok/s on {cell['lanes']} lanes together, "
-            f"{result_tables.speedup_text(cell)}"] if cell["lanes"] > 1 and throughput else []
 
 
 def flag_lines(document: Metadata) -> list[str]:

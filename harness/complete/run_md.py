@@ -84,10 +84,8 @@ def read_sections(page: str) -> dict[str, str]:
 
 
 def section_text(name: str, text: str) -> str:
-    """The content of a section for what was typed. Raises ValueError.
-
-    null restores the placeholder. The attestation accepts only true, which ticks all statements.
-    """
+    """The content of a section for what was typed. Raises ValueError. null restores the
+    placeholder. The attestation accepts only true, which ticks all statements."""
     if text == "null":
         return SECTIONS[name]
     if name == "attestation":
@@ -177,10 +175,8 @@ def _timing_error(document: Metadata) -> str:
 
 
 def reproduce_command(manifest: Manifest) -> str:
-    """The command that repeats the run: its models, and the options that differ from defaults.
-
-    In one form on every system, since the check renders the page again.
-    """
+    """The command that repeats the run: its models, and the options that differ from defaults. In
+    one form on every system, since the check renders the page again."""
     words = ["python3", "harness/run_benchmark.py"]
     if manifest["synthetic"] and manifest["submitter_handle"] != "example":
         return " ".join([*words, "--rehearse"])
@@ -213,12 +209,16 @@ def reproduce_command(manifest: Manifest) -> str:
 
 
 def _reproduce(manifest: Manifest, document: Metadata) -> str:
-    git, python, system = manifest["git"], manifest["python"], manifest["os"]
+    git, python, system, run = (manifest["git"], manifest["python"], manifest["os"],
+                                document["run"])
     changes = " with uncommitted changes" if git["dirty"] else ""
     start = ("The server was started with the launch_flags shown under Model and runtime."
              if document["runtime"]["launch_flags"]["value"] is not None else
              "How the server was started is not known.")
-    return (f"{_block(markdown_safe(reproduce_command(manifest), 2000))}\n\n"
+    return (f"Run {_code(manifest['run_id'])} with harness {_code(manifest['harness_version'])}, "
+            f"from {run['started_at']} to {run['ended_at']}; endpoint: "
+            f"{document['endpoint']['class']}; class: {run['class']}.\n\n"
+            f"{_block(markdown_safe(reproduce_command(manifest), 2000))}\n\n"
             f"Harness {_code(manifest['harness_version'])}, commit "
             f"{_code(git['commit'] or 'unknown')}{changes}, {_code(python['implementation'])} "
             f"{_code(python['version'])} on {_code(system['system'])} "
@@ -278,13 +278,6 @@ def _summary(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any]
             f"({outcomes or 'none'}) in {duration(run['wall_s'])}{segments}.")
 
 
-def _about_run(manifest: Manifest, document: Metadata) -> str:
-    run = document["run"]
-    return (f"Run {_code(manifest['run_id'])} with harness {_code(manifest['harness_version'])}, "
-            f"from {run['started_at']} to {run['ended_at']}; endpoint: "
-            f"{document['endpoint']['class']}; class: {run['class']}.")
-
-
 def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any],
                   sections: Mapping[str, str], events: Sequence[LedgerLine]) -> str:
     """The whole page. document: metadata.json; sections: the contributor's, by their names."""
@@ -309,7 +302,6 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
         _folded("Machine", _machine(hardware, document)),
         _folded("Model and runtime", _models(document)),
         _folded("Timing error", _timing_error(document)),
-        _folded("How to repeat this run",
-                f"{_about_run(manifest, document)}\n\n{_reproduce(manifest, document)}"),
+        _folded("How to repeat this run", _reproduce(manifest, document)),
         f"## Privacy and honesty\n\n{own['attestation']}")
     return f"{banner}{HEADER}\n\n" + "\n\n".join(part for part in parts if part) + "\n"
