@@ -454,10 +454,6 @@ def _proposed(server: Optional[server_process.Started],
 def as_text(report: Report, width: int, list_optional: bool = False) -> str:
     """The report for people, in lines of at most `width` characters, commands and paths excepted.
     """
-    def again(*settings: str) -> list[str]:
-        words = [word for setting in settings for word in ("--set", setting)]
-        return command_lines(command("complete_submission", report.folder, *words), width)
-
     def paragraph(text: str, indent: str = "  ", hanging: str = "  ") -> list[str]:
         return wrapped(indent + printable(text, 1000), width, indent + hanging)
 
@@ -507,7 +503,8 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         lines += paragraph("None. means that there is nothing to say. Otherwise write what you "
                            "changed and why, and what a reader should know.", hanging="")
     if "attestation" in report.to_do:
-        lines += ["then, once you have reviewed all five files:", *again("run_md.attestation=true")]
+        lines += ["then, once you have reviewed all five files:", *command_lines(command(
+            "complete_submission", report.folder, "--set", "run_md.attestation=true"), width)]
     return "\n".join(lines)
 
 

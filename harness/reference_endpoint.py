@@ -664,13 +664,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _between(kind: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
     def read(text: str) -> float:
-        try:
+        with contextlib.suppress(ValueError):
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-        return value
+            if least <= value <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
     return read
 
 
@@ -718,18 +716,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def settings_of(parser: argparse.ArgumentParser, argv: Optional[Sequence[str]]
-                ) -> argparse.Namespace:
-    """The command line with the models' speeds filled in; exits with 2 for an invalid value."""
-    args = parser.parse_args(argv)
-    usual = {model.name: model for model in MODELS}
-    named = [(name, rate, usual.get(name, MODELS[0])) for name, rate in args.models.items()]
-    args.models = [Model(name, rate or model.tokens_per_s,
-                         args.prefill_tokens_per_s or model.prefill_tokens_per_s)
-                   for name, rate, model in named]
-    return args
-
-
 def _exit_with_stdin() -> None:
     """Exit when standard input ends; until then the thread sleeps in the system. It has a thread of
     its own, since select cannot wait for a pipe on Windows."""
@@ -745,7 +731,12 @@ def _exit_with_stdin() -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Serve until asked to end; return the exit code."""
-    settings = settings_of(build_parser(), argv)
+    settings = build_parser().parse_args(argv)
+    usual = {model.name: model for model in MODELS}
+    named = [(name, rate, usual.get(name, MODELS[0])) for name, rate in settings.models.items()]
+    settings.models = [Model(name, rate or model.tokens_per_s,
+                             settings.prefill_tokens_per_s or model.prefill_tokens_per_s)
+                       for name, rate, model in named]
     try:
         endpoint = Endpoint(settings)
     except OSError as error:

@@ -187,8 +187,7 @@ class Walker:
 
     def _is_first_process(self) -> bool:
         """Also of a second segment, if a crash has torn the very first line."""
-        return self.segment.number == 0 or self.segment.number == 1 \
-            and self.segment.first_line == 2
+        return self.segment.number == 0 or self.segment.number == 1 and self.segment.first_line == 2
 
     def _instrument_calibrated(self, event: records.InstrumentCalibrated) -> None:
         segment = self.segment
@@ -461,8 +460,7 @@ def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int]) 
         streams_ms += chunks / fast["chunks_per_s"] * 1000 if fast["chunks_per_s"] else 0.0
         for spread, most in ((row["lag_us"], row["chunks"]), (row["read_lag_us"], None),
                              (row["ttft_error_us"], row["chunks"])):
-            if spread and not (calls.spread_fits(spread) and (most is None
-                                                              or spread["n"] <= most)):
+            if spread and not (calls.spread_fits(spread) and (most is None or spread["n"] <= most)):
                 found.append(f"lanes: p50, p99, max and n cannot be {schema.shown(spread)}")
     if event["wall_ms"] is None or event["wall_ms"] + 1 < streams_ms:
         found.append(f"wall_ms is {event['wall_ms']}; its streams took {streams_ms:.0f} ms")

@@ -73,9 +73,11 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     """(code, what) of everything that is implausible in a run."""
     calls = [call for call in ledger.latest_calls(events) if call["outcome"] == "ok"
              and call["response"] and call["timing"]]
-    yield from _samples(events, hardware)
-    if metadata["endpoint"]["same_machine"]["value"] is True and not metadata["smoke"]:
-        yield from _unseen(events, metadata, hardware)
+    samples = [event for event in events if event["event"] == "host_sampled"]
+    yield from _samples(samples, hardware)
+    is_local = metadata["endpoint"]["same_machine"]["value"] is True
+    if is_local and not metadata["smoke"]:
+        yield from _unseen(samples, metadata, hardware)
     for model in metadata["models"]:
         held = {name: field["value"] for name, field in model.items() if name != "model"}
         own = [call for call in calls if call["model"] == model["model"]]
@@ -92,7 +94,7 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
                   for curve in metadata["curves"] if curve["model"] == model["model"]
                   for series in curve["series"]}
         found += _curve_shapes(points)
-        if metadata["endpoint"]["same_machine"]["value"] is True:
+        if is_local:
             found += _physics(model["model"], held, cells, points, metadata["runtime"], hardware)
         found += [*_server(own, events, model), *_counts(own, events, context),
                   *_tokens(own, held["draft_model"])]
@@ -102,11 +104,10 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     yield from _times(calls, events)
 
 
-def _samples(events: Sequence[Any], hardware: Any) -> Problems:
+def _samples(samples: Sequence[Any], hardware: Any) -> Problems:
     """Samples of the host that contradict hardware.json or each other."""
     capacity = hardware["memory"]["capacity_bytes"]["value"]
     count = hardware["accelerators_count"]["value"]
-    samples = [event for event in events if event["event"] == "host_sampled"]
     rows = [tuple(sample[name] for name in MEASURED) for sample in samples
             if sample["memory_used_bytes"] and sample["memory_available_bytes"]]
     totals = Counter(used + available for used, available, *_ in rows)     # of the gauges, one
@@ -134,9 +135,8 @@ def _samples(events: Sequence[Any], hardware: Any) -> Problems:
 
 
 # --- claims against evidence ---------------------------------------------------------------------
-def _unseen(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
+def _unseen(samples: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     """Memory and cards that are declared or found, but that no sample of the host has seen."""
-    samples = [event for event in events if event["event"] == "host_sampled"]
     capacity = hardware["memory"]["capacity_bytes"]["value"]
     seen = max((sample["memory_used_bytes"] + sample["memory_available_bytes"]
                 for sample in samples if None not in (
@@ -156,8 +156,7 @@ def _unseen(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
 def _model_claims(model: str, held: Json, calls: Sequence[Any]) -> Problems:
     """Name, quantization and draft model against the weights and the server's timings. held: the
     model's values."""
-    texts = [text for text in (model, held["file_name"], held["source_repository"])
-             if text]
+    texts = [text for text in (model, held["file_name"], held["source_repository"]) if text]
     total = held["parameters_count"]
     for text in texts if total and not MIXTURE.search(" ".join(texts)) else ():
         sizes = [float(number) * (1e9 if unit in "bB" else 1e6)

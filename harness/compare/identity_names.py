@@ -190,8 +190,7 @@ def _location(text: str, engine: str) -> tuple[str, str, bool]:
         parts = parts[:2]
     if re.search(FILE_ENDING, parts[-1], re.IGNORECASE):
         return parts[-1], "", False
-    return parts[-1], parts[-2].lower() if len(parts) > 1 else "", \
-        in_library and not from_hub
+    return parts[-1], parts[-2].lower() if len(parts) > 1 else "", in_library and not from_hub
 
 
 def _joined(name: str) -> str:

@@ -38,8 +38,7 @@ def refusals(submission: reading.Submission, entry: reading.Entry) -> tuple[str,
     ) if reason)
 
 
-def _workload_differences(submission: reading.Submission,
-                          entry: reading.Entry) -> Iterator[str]:
+def _workload_differences(submission: reading.Submission, entry: reading.Entry) -> Iterator[str]:
     asked = submission.asked
     newest = next(reversed(release.RELEASES))
     if asked["harness_version"] != newest:
@@ -50,8 +49,7 @@ def _workload_differences(submission: reading.Submission,
         yield f"{path.rpartition('/')[2]} was changed"
     for name, (value, canonical) in sorted(asked["overrides"].items()):
         yield f"{name} {_plain(value)}, not {_plain(canonical)}"
-    if suites.PHASES[entry.phase].kind in ("same", "mixed") \
-            and entry.lanes != suites.DEFAULT_LANES:
+    if suites.PHASES[entry.phase].kind in ("same", "mixed") and entry.lanes != suites.DEFAULT_LANES:
         yield f"{entry.lanes} lanes, not {suites.DEFAULT_LANES}"
     if entry.context_tokens and asked["num_ctx"] and entry.context_tokens < asked["num_ctx"]:
         yield f"context {entry.context_tokens}, requested {_plain(asked['num_ctx'])}"

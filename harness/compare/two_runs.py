@@ -80,8 +80,7 @@ def question_values(run: Run, cell: Json) -> Values:
 
 
 def _measured(run: Run, key: Key) -> list[CallFinished]:
-    return [c for c in run.calls
-            if (c["model"], c["phase"]) == key and c["cell_id"] in run.numbers]
+    return [c for c in run.calls if (c["model"], c["phase"]) == key and c["cell_id"] in run.numbers]
 
 
 def _texts(runs: Sequence[Run], key: Key) -> dict[str, set[str]]:
@@ -285,8 +284,7 @@ def _decided(ends: Optional[list[Optional[float]]], verdict: str, reason: Option
     standing = None if verdict not in ("faster", "slower") else \
         "holds over runs" if holds else "hint"
     ratio = dict(zip(("ratio", "low", "high"), ends or [None] * 3))
-    return {**ratio, "verdict": verdict, "standing": standing,
-            "reason": None if holds else reason}
+    return {**ratio, "verdict": verdict, "standing": standing, "reason": None if holds else reason}
 
 
 def _run_numbers(phases: Sequence[Phase], metric: str, side: int) -> list[float]:

@@ -74,8 +74,7 @@ def cells(submissions: Iterable[reading.Submission]) -> dict[str, Measured]:
 def missing(measured: Measured) -> list[Size]:
     """Sizes that fit and were not measured, in the order of SIZES."""
     room = (measured.memory_gib or 0) * FREE_SHARE
-    return [size for size in SIZES
-            if size.memory_gib <= room and size.title not in measured.sizes]
+    return [size for size in SIZES if size.memory_gib <= room and size.title not in measured.sizes]
 
 
 def here(folder: str, hardware: Any, limit_s: float = READING_LIMIT_S) -> list[str]:

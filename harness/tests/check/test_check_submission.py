@@ -997,7 +997,7 @@ class HostileFiles(unittest.TestCase):
         limit = submission_files.LIMITS_BYTES["run.md"]
         blob = submission_files.Blob("x/run.md", 10, lambda: io.BytesIO(b"x" * (limit + 9)))
         report = findings.Report()
-        self.assertIsNone(parsing.read_bytes(blob, findings.Notes(report, "x")))
+        self.assertIsNone(parsing.read_page(blob, findings.Notes(report, "x")))
         self.assertEqual(codes(report), ["file-too-large"])
 
     def test_a_large_file_is_not_opened(self):
