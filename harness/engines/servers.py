@@ -639,7 +639,13 @@ class Ollama(Engine):
         if not isinstance(json_at(probes, "/api/ps", "models"), list):
             return None
         found = self._loaded(model_id, probes)
-        return "loaded" if found and not self._is_unloading(found, probes) else "not loaded"
+        if found:
+            return "not loaded" if self._is_unloading(found, probes) else "loaded"
+        # Names of one file share a process, listed under the name that was called first.
+        details = answers.model_at(probes, "/api/tags", model_id).get("details")
+        alike = details and any(entry.get("details") == details
+                                for entry in models_at(probes, "/api/ps"))
+        return None if alike else "not loaded"
 
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         return not self._loaded(model_id, probes)

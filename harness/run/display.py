@@ -243,6 +243,7 @@ class Count:
     def resume(self) -> None:
         """Begin with the calls of another process."""
         self.made, self._before, self._now = 0, dict(self._outcomes), set[str]()
+        self._greeted = set[str]()
         before = [self._before.get(cell.cell_id) for cell in self._planned]
         nothing_new, failed = None not in before, before.count("ok") < len(before)
         self._retrying = nothing_new and failed if self._retries is None else self._retries
@@ -254,6 +255,8 @@ class Count:
         elif event["event"] == "call_finished":
             self.made += 1
             self._now.add(event["cell_id"])
+            if event["phase"] == "hello":
+                self._greeted.add(event["model"])
             self._retrying |= self._retries is None and event["cell_id"] in self._before
             self._outcomes[event["cell_id"]] = event["outcome"]
         elif event["event"] == "curve_ended":
@@ -262,13 +265,18 @@ class Count:
                 and (cell.level or 0) >= event["level"])]
 
     def left_cells(self) -> list[plan.Cell]:
-        """Planned calls that this process has still to make."""
-        return [cell for cell in self._planned if cell.cell_id not in self._now and (
-            cell.cell_id not in self._before
-            or self._retrying and self._before[cell.cell_id] != "ok")]
+        """Calls that this process has still to make; a resume greets each of their models again."""
+        def is_left(cell: plan.Cell) -> bool:
+            return (cell.cell_id not in self._before
+                    or self._retrying and self._before[cell.cell_id] != "ok")
+
+        left = [cell for cell in self._planned if cell.cell_id not in self._now]
+        to_greet = {cell.model for cell in left if is_left(cell)} - self._greeted
+        return [cell for cell in left
+                if is_left(cell) or cell.phase == "hello" and cell.model in to_greet]
 
     def total(self) -> int:
-        """Calls of this process: made and left. A resume adds a hello of each model to the plan."""
+        """Calls of this process: made and left."""
         return self.made + len(self.left_cells())
 
 

@@ -289,9 +289,9 @@ def _only_choice(options: Options, listed: Sequence[queries.ServedModel],
 
 def commands_for(models: Sequence[Mapping[str, Any]], options: Options, **changes: Any
                  ) -> list[str]:
-    """One complete command per model, smallest first, below its size and state. ids: published."""
-    unknown = max((model["size_bytes"] or 0 for model in models), default=0) + 1
-    ordered = sorted(models, key=lambda model: model["size_bytes"] or unknown)
+    """One complete command per model, smallest first, base models last. ids: published."""
+    ordered = sorted(models, key=lambda model: (
+        model["chat_template"] is False, not model["size_bytes"], model["size_bytes"] or 0))
     lines: list[str] = []
     for model in ordered[:MOST_COMMANDS]:
         words = ", ".join(size_and_state(model))

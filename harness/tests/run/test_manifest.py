@@ -299,7 +299,7 @@ class ChooseModels(unittest.TestCase):
             with self.subTest(name), self.assertRaisesRegex(HarnessError, message):
                 self.choose(asked, models)
 
-    def test_choice_is_one_complete_command_per_model_smallest_first(self):
+    def test_choice_is_one_command_per_model_smallest_first_base_models_last(self):
         models = listed("big", "b\u202e", "small", "base", big={"size_bytes": 40_000_000_000},
                         small={"size_bytes": 270_886_685, **LOADED},
                         base={"size_bytes": 500_000_000, "chat_template": False, **LOADED})
@@ -307,11 +307,11 @@ class ChooseModels(unittest.TestCase):
             manifests.choose_models(options_of("--phases", "all", "--no-hostname"), models)
         first, *lines = str(raised.exception).splitlines()
         self.assertIn("serves 4 models and 2 are loaded", first)
-        self.assertEqual(lines[:4], [
+        self.assertEqual(lines[:2], [
             "small (271 MB, loaded):", "  python3 harness/run_benchmark.py --models small --phases "
-            "all --no-hostname", "base (500 MB, loaded, no chat template: a base model):",
-            "  python3 harness/run_benchmark.py --models base --phases all --no-hostname"])
-        self.assertEqual([line[:3] for line in lines[4::2]], ["big", "b? "[:2] + ":"])
+            "all --no-hostname"])
+        self.assertTrue(lines[2].startswith("big "))
+        self.assertEqual(lines[-2], "base (500 MB, loaded, no chat template: a base model):")
 
     def test_long_choice_is_cut(self):
         with self.assertRaises(HarnessError) as raised:
