@@ -27,8 +27,8 @@ from core import ledger, metric_definitions, suites
 Json = dict[str, Any]
 
 PAGE_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page")
-SCRIPTS = ("data.js", "dom.js", "plot.js", "charts.js", "search.js", "first.js", "machine.js",
-           "model.js", "runs.js", "run.js", "main.js")
+SCRIPTS = ("data.js", "dom.js", "drawing.js", "bars.js", "pictures.js", "search.js", "first.js",
+           "machine.js", "model.js", "runs.js", "run.js", "how.js", "main.js")
 MAX_PAGE_BYTES = 9_500_000
 PACK_RUNS = 100               # of details that are compressed together
 BATCH_RUNS = 400              # that are sorted by likeness before they are packed
@@ -152,13 +152,15 @@ def _machine(group: str, runs: Sequence[entries.Submission]) -> Json:
     newest = max(runs, key=lambda run: (run.started_at, run.run_id))
     device, own = newest.device, newest.machine.has_own_memory
     cards = " ".join(device.accelerators)
-    maker = next((name for name in ("NVIDIA", "AMD", "Radeon", "Intel", "Arc", "Apple")
-                  if name in (cards if own else "" if "Apple" not in (device.cpu or "")
-                              else "Apple")), "processor")
+    maker = next((name for name in ("NVIDIA", "AMD", "Radeon", "Apple")
+                  if name in (cards if own else device.cpu or "")), "other")
     cores = re.search(r"\d+-core GPU", cards)
     systems = sorted({run.device.system for run in runs if run.device.system})
-    return {"title": shown.machine_title(group, systems),
-            "maker": {"Radeon": "AMD", "Arc": "Intel"}.get(maker, maker),
+    title, chip = shown.machine_title(group, systems), group.rsplit(" ", 2)[0]
+    if systems and title.rsplit(" ", 2)[0] in systems[0]:
+        systems = [chip]
+    return {"title": title,
+            "maker": {"Radeon": "AMD"}.get(maker, maker),
             "about": cores[0] if cores and not own else "graphics card"
             if own and not systems else ", ".join(systems[:2]) or "processor only",
             "gib": shown.memory_gib(group), "own": own, "words": " ".join(sorted({word

@@ -162,15 +162,28 @@ def duration(seconds: float) -> str:
 
 
 # --- lines and tables for terminals --------------------------------------------------------------
+def columns_of(text: str) -> int:
+    """Columns of a terminal that a text takes: two for each wide East Asian letter, none for a
+    combining mark."""
+    return str.__len__(text) if text.isascii() else sum(
+        0 if unicodedata.category(c) in ("Mn", "Me") else
+        1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def _padded(cell: str, size: int, right: bool) -> str:
+    blanks = " " * (size - columns_of(cell))
+    return blanks + cell if right else cell + blanks
+
+
 def align_columns(rows: Sequence[Sequence[str]], right: Iterable[int] = (),
                   width: Optional[int] = None) -> list[str]:
     """Rows with aligned columns; `right` are the columns of numbers.
 
     width: the last column continues below itself, so that no line is longer.
     """
-    numbers, widths = set(right), [max(map(len, column)) for column in zip(*rows)]
+    numbers, widths = set(right), [max(map(columns_of, column)) for column in zip(*rows)]
     indent = GAP.join(" " * size for size in (*widths[:-1], 0))
-    lines = [GAP.join(cell.rjust(size) if i in numbers else cell.ljust(size)
+    lines = [GAP.join(_padded(cell, size, i in numbers)
                       for i, (cell, size) in enumerate(zip(row, widths))).rstrip()
              for row in rows]
     return lines if width is None else [part for line in lines
@@ -187,7 +200,7 @@ def fit_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Itera
     room, numbers, used = max(width, NARROWEST), set(right), 0
     parts: list[list[int]] = [[]]             # the columns in each line of a row
     for i, column in enumerate(zip(titles, *rows)):
-        size = max(map(len, column))
+        size = max(map(columns_of, column))
         if any(column[1:]):
             if parts[-1] and used + size > room:
                 parts.append([])
@@ -200,17 +213,28 @@ def fit_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Itera
             for line in wrapped(GAP * bool(at) + text, room, GAP, break_words=True)]
 
 
+class _Word(str):
+    """A word whose length for the wrapper is its columns."""
+
+    def __len__(self) -> int:
+        return columns_of(self)
+
+
 class _Wrapper(textwrap.TextWrapper):
-    """Breaks lines at blanks, and within a path that is longer than a line after a slash."""
+    """Breaks lines at blanks, and within a word that is longer than a line after a slash or at a
+    wide letter."""
 
     def _split(self, text: str) -> list[str]:
         room = self.width - len(self.subsequent_indent)
-        return [part for word in super()._split(text)
-                for part in (_steps(word) if len(word) > room else [word])]
+        return [_Word(part) for word in super()._split(text)
+                for part in (_steps(word) if columns_of(word) > room else [word])]
 
 
-def _steps(path: str) -> list[str]:
-    return re.findall(r"[^/]*/+|[^/]+", path)
+def _steps(word: str) -> list[str]:
+    return re.findall(f"[^/{_IDEOGRAPHS}]*/+|[{_IDEOGRAPHS}]|[^/{_IDEOGRAPHS}]+", word)
+
+
+_IDEOGRAPHS = "\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003fffd"
 
 
 def wrapped(text: str, width: int, indent: str = "", break_words: bool = False) -> list[str]:
@@ -223,7 +247,7 @@ def fit_lines(text: str, width: Optional[int]) -> str:
     """Text whose longer lines are wrapped at words, and commands where a shell joins them again."""
     lines = []
     for line in text.splitlines() if width else [text]:
-        if width is None or len(line) <= width:
+        if width is None or columns_of(line) <= width:
             lines.append(line)
             continue
         indent = " " * (len(line) - len(line.lstrip()) + len(GAP))

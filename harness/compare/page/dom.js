@@ -18,6 +18,19 @@ const hidden = (...children) => h("span", { class: "hidden-name" }, children);
 const button = (attributes, act, ...children) =>
   h("button", { type: "button", ...attributes, on: { click: act } }, children);
 
+/** Give explicit roles to a table, which keep its meaning where the style lays it out as blocks. */
+function roled(table) {
+  const roles = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TD: "cell" };
+  for (const node of [table, ...table.querySelectorAll("thead, tbody, tr, th, td")]) {
+    node.setAttribute("role", roles[node.tagName] || (node.scope === "row" ? "rowheader" : "columnheader"));
+  }
+  return table;
+}
+
+/** Text in which `code` and --options are code that no line break divides. */
+const coded = (text) => text.split(/(`[^`]+`|--[a-z][a-z-]+)/).map((part, i) =>
+  (i % 2 ? h("code", {}, part.replaceAll("`", "")) : part));
+
 /** Replace the content below the header. */
 function show(...parts) {
   const main = document.getElementById("main");
@@ -26,8 +39,9 @@ function show(...parts) {
 }
 
 // --- numbers ----------------------------------------------------------------------------------
-/** Decimals that a reader needs: none from 100, one from 10 (or 1), two below. */
-const decimals = (value, fine) => (value >= 99.95 ? 0 : value >= (fine ? 9.995 : 0.995) ? 1 : 2);
+/** Decimals that a reader needs: none from 100, one from 10 (or 1), two or three below. */
+const decimals = (value, fine) => (value >= 99.95 ? 0 : value >= (fine ? 9.995 : 0.995) ? 1 :
+  value >= 0.0995 || !value ? 2 : 3);
 
 function digits(value, fine = false) {
   if (value === null || value === undefined) return "–";
@@ -53,8 +67,10 @@ const valueOf = (thing, name) => {
   const found = thing[QUANTITIES[name].key];
   return scaled(QUANTITIES[name], found && typeof found === "object" ? found.value : found);
 };
-const withUnit = (name, value) => `${digits(value, isFine(QUANTITIES[name]))} ${
-  QUANTITIES[name].unit.replace(", all", "")}`;
+const unitOf = (name) => QUANTITIES[name].unit.replace(", all", "");
+const withUnit = (name, value) => `${digits(value, isFine(QUANTITIES[name]))} ${unitOf(name)}`;
+const plainNumber = (value) => Number(value.toPrecision(6)).toLocaleString("en-US", {
+  maximumFractionDigits: 6 });
 
 function duration(ms) {
   const seconds = ms / 1000;
@@ -63,8 +79,8 @@ function duration(ms) {
   return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-const micro = (us) => (us < 1000 ? `${digits(us)} µs` : us < 1e6 ? `${digits(us / 1000)} ms` :
-  `${digits(us / 1e6)} s`);
+const micro = (us, text = digits) => (us < 1000 ? `${text(us)} µs` : us < 1e6 ? `${text(us / 1000)} ms` :
+  `${text(us / 1e6)} s`);
 const count = (number) => number.toLocaleString("en-US");
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
@@ -76,7 +92,7 @@ const listed = (words) => (words.length < 2 ? words.join("") :
 /** A flag's name as words; other reasons are sentences already. */
 const worded = (name) => (name in DATA.flags ? name.replaceAll("_", " ") : name);
 const runtimeOf = (run) => [run.runtime.name, run.runtime.version].filter(Boolean).join(" ");
-const machineOf = (machine) => [h("b", {}, machine.name), machine.size ? ` ${machine.size}` : ""];
+const machineOf = (machine) => [h("b", {}, machine.name), machine.size ? [" ", h("span", { class: "nowrap" }, machine.size)] : ""];
 
 // --- the address --------------------------------------------------------------------------------
 const VIEWS = ["run", "machine", "model", "runs", "how"];

@@ -15,13 +15,14 @@ function question() {
     sizes.has(DEFAULT_SIZE) ? DEFAULT_SIZE : most([...sizes]);
   const all = model ? model.results : sizes.get(size) || [];
   const byBits = grouped(all, (result) => result.bits);
-  const bits = byBits.has(now.bits) ? now.bits : byBits.has(DEFAULT_BITS) ? DEFAULT_BITS :
-    most([...byBits]);
+  const bits = byBits.has(now.bits) ? now.bits : byBits.has(DEFAULT_BITS) && sizes.has(DEFAULT_SIZE) ?
+    DEFAULT_BITS : most([...byBits]);
   const rows = DATA.rows.filter((row) => row.bits === bits &&
     (model ? row.model === model : row.size === size));
   return { model, size, bits, byBits, sizes, rows, results: byBits.get(bits) || [] };
 }
 
+const bitsOf = (byBits) => [...byBits.keys()].sort((a, b) => bitsOrder(a) - bitsOrder(b));
 const nameOf = ({ model, size }) => (model ? model.title : size === "size unknown" ? "model of unknown size" :
   `${size} model`);
 
@@ -38,21 +39,28 @@ function sentence(asked) {
     "en", { numeric: true })).map((one) => option(`of ${one.id}`, one.title, one === model))));
   const how = h("select", { class: "pick", "aria-label": "quantisation",
     on: { change: () => filterBy({ bits: how.value }) } },
-  [...byBits.keys()].sort((a, b) => bitsOrder(a) - bitsOrder(b)).map((one) => option(one, one, one === bits)));
+  bitsOf(byBits).map((one) => option(one, one, one === bits)));
   const machine = pinned();
   return h("h1", { tabindex: -1, class: "ask" }, model ? "How fast is " : "How fast is a ",
   h("span", {}, what, ","), " ", how, " on ", h("span", {}, button({ class: "pick" }, () =>
     document.getElementById("search").focus(), machine ? machine.title : "any machine"), "?"));
 }
 
-function chips({ size, bits, sizes, model }) {
-  return h("div", { class: "chips", role: "group", "aria-label": "model size" },
-    DATA.sizes.filter((one) => sizes.has(one)).map((one) => button({
-      "aria-pressed": String(!model && one === size), "data-size": one }, () => {
-      filterBy({ size: one, of: "" });
-      document.querySelector(`.chips [data-size="${CSS.escape(one)}"]`)?.focus();
-    }, one, h("small", {}, count(sizes.get(one).filter((result) => result.bits === bits).length)),
-    hidden("runs"))));
+/** Sizes with their runs of these bits, and the bits of this size with theirs. */
+function chips({ size, bits, sizes, byBits, model }) {
+  const chip = (text, isOn, runs, change) => button({ "aria-pressed": String(isOn), "data-chip": text }, () => {
+    filterBy(change);
+    document.querySelector(`[data-chip="${CSS.escape(text)}"]`)?.focus();
+  }, text, h("small", {}, count(runs.length)), hidden(" runs"));
+  const places = h("div", { class: "chips" }, h("div", { role: "group", "aria-label": "model size" },
+    DATA.sizes.filter((one) => sizes.has(one)).map((one) => chip(one, !model && one === size,
+      sizes.get(one).filter((result) => result.bits === bits), { size: one, of: "" }))),
+  byBits.size > 1 ? h("div", { role: "group", "aria-label": "quantisation" }, bitsOf(byBits).map((one) =>
+    chip(one, one === bits, byBits.get(one), { bits: one }))) : null);
+  requestAnimationFrame(() => {                      // on a phone, chips are wider than their place
+    places.scrollLeft = places.querySelector("[aria-pressed=true]")?.offsetLeft - 60 || 0;
+  });
+  return places;
 }
 
 /** One sentence that answers the question, and one on what it rests. */
@@ -92,9 +100,7 @@ function normalPanel(asked, machine) {
   const counted = results.filter((result) => result.counts && result.decode_tokens_per_s);
   const values = counted.map((result) => result.decode_tokens_per_s);
   const text = state().mine || "";
-  const own = Number(text) > 0 ? Number(text) : null;
   const centre = asked.rows.find((row) => row.machine === machine)?.decode_tokens_per_s?.value ?? null;
-  const found = standing(values, own, centre);
   const field = h("input", { type: "text", inputmode: "decimal", name: "mine", value: text, size: 5,
     autocomplete: "off", "aria-label": "your own tok/s" });
   const verdict = h("p", { class: "verdict", role: "status" });
@@ -114,7 +120,7 @@ function normalPanel(asked, machine) {
     h("h2", {}, `Is my ${machine.name} normal?`),
     h("p", { class: "sub" }, `${what}, one answer at a time: ${plural(counted.length, "comparable run")} by ${
       plural(owners, "owner")}`),
-    h("label", { class: "mine" }, "yours: ", field, " tok/s")), found ? [strip1, verdict] :
+    h("label", { class: "mine" }, "yours: ", field, " tok/s")), values.length ? [strip1, verdict] :
     h("p", {}, "None of its runs is comparable."));
 }
 
@@ -143,7 +149,7 @@ function drawFirst() {
     h("div", { class: "answers" }, answer(asked)),
     chartTable(asked.rows, { caption: `Machines by speed with a ${nameOf(asked)}, ${asked.bits}`,
       head: "machine", hrefOf: (row) => toMachine(row.machine), markOf: (row) => row.machine === machine,
-      titleOf: (row) => [machineOf(row.machine), h("small", {}, row.machine.about)] }),
+      titleOf: machineCell }),
     pictures);
   return new Promise((done) => { setTimeout(() => done(fill(pictures, {}, [heatMap(asked.bits, machine),
       fileChart(DATA.results, machine), readsChart(asked.rows, machine),

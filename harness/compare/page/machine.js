@@ -16,9 +16,9 @@ function stripsBy(results, of, head) {
     median: quantile(some.filter((one) => one.counts).map((one) => one.decode_tokens_per_s), 0.5) }))
     .sort((a, b) => (b.median || 0) - (a.median || 0));
   if (groups.length < 2) return null;
-  const x = linear(known.map((result) => result.decode_tokens_per_s));
+  const x = linear(known.map((result) => result.decode_tokens_per_s), { tight: true });
   const figures = aligned(groups.map((group) => group.median));
-  return h("table", { class: "bars small-bars" }, h("thead", {}, h("tr", {}, h("th", { scope: "col",
+  return roled(h("table", { class: "bars small-bars" }, h("thead", {}, h("tr", {}, h("th", { scope: "col",
     class: "name" }, head), h("th", { scope: "col", class: "plot" }, hidden("runs, drawn"), stripAxis(x)),
   h("th", { scope: "col", class: "number" }, "writes", h("small", {}, "tok/s, median")),
   h("th", { scope: "col", class: "runs" }, "runs"))),
@@ -26,7 +26,7 @@ function stripsBy(results, of, head) {
     h("td", { class: "plot" }, strip({ label: `${plural(group.some.length, "run")}`, height: 28, x,
       marks: [...group.some.map((one) => dotOf(one, 14)), ...(group.median === null ? [] : [{ kind: "rule",
         cls: "centre", x0: group.median, x1: group.median, y0: 5, y1: 23 }])] })),
-    h("td", { class: "number" }, figures[i]), h("td", { class: "runs" }, count(group.some.length))))));
+    h("td", { class: "number" }, figures[i]), h("td", { class: "runs" }, count(group.some.length)))))));
 }
 
 function drawMachine(id) {
@@ -43,9 +43,9 @@ function drawMachine(id) {
   return show(crumbs(h("a", { href: linkTo({}) }, "Machines"), machine.title),
     h("h1", { tabindex: -1 }, machine.title, " ", state().pin === machine.id ? null :
       button({ class: "small-button" }, () => filterBy({ pin: machine.id }), "This is my machine")),
-    h("p", { class: "lead" }, `${machine.about}. ${plural(machine.runs.length, "run")} by ${plural(
-      owners.length, "owner")}, newest ${dateOf(machine.runs.map((run) => run.started).sort().pop())}. `,
-    systems.length > 1 ? `Measured in ${plural(systems.length, "kind")} of computers.` : systems[0]),
+    h("p", { class: "lead" }, [machine.about, `${plural(machine.runs.length, "run")} by ${plural(
+      owners.length, "owner")}`, `newest ${dateOf(machine.runs.map((run) => run.started).sort().pop())}`,
+    systems.length > 1 ? `in ${systems.length} kinds of computers` : systems[0]].join(" · ")),
     own.length ? normalPanel(asked, machine) : null,
     h("h2", {}, "All models"),
     chartTable(rows, { caption: `Models on ${machine.title}`, head: "model", ranks: false,

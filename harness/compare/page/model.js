@@ -9,14 +9,14 @@ function drawModel(id) {
   return show(crumbs(h("a", { href: linkTo({}) }, "Models"), model.title),
     h("h1", { tabindex: -1 }, model.title),
     h("p", { class: "lead" }, `${plural(model.results.length, "run")} on ${plural(distinct(model.results,
-      (result) => result.machine).length, "machine")}. Class of sizes: `, h("a", { href: linkTo({
+      (result) => result.machine).length, "machine")}. Size class: `, h("a", { href: linkTo({
       size: model.size }) }, model.size), ". Served as ", listed(distinct(model.results,
       (result) => result.served).slice(0, 6).map((name) => `“${name}”`)), "."),
     byBits.map(([bits, rows]) => [h("h2", {}, `${bits}: ${listed(distinct(rows.flatMap((row) =>
       row.results), (result) => result.quant || "format unknown"))}`),
     chartTable(rows, { caption: `${model.title}, ${bits}, by machine`, head: "machine",
       hrefOf: (row) => toMachine(row.machine), markOf: (row) => row.machine === pinned(),
-      titleOf: (row) => [machineOf(row.machine), h("small", {}, row.machine.about)] })]),
+      titleOf: machineCell })]),
     h("div", { class: "pictures" }, curveCharts(model.results, pinned())),
     h("h2", {}, "Runs"), runsTable(distinct(model.results, (result) => result.run), RUNS_OF_ONE));
 }

@@ -21,9 +21,9 @@ function tileOf(result, name) {
   const found = standing(peersOf(result).map((peer) => valueOf(peer, name))
     .filter((one) => one !== null), value);
   const versus = value === null ? result.dropped.includes(quantity.key) ? "left out: see the warnings" :
-    "not measured" : !found ? "no other run to compare with" : Math.abs(found.apart) < 0.005 ?
-    `as its ${plural(found.count, "peer")}` : `${percentApart(found.apart)} its ${found.count === 1 ?
-      "only peer" : `${found.count} peers`}`;
+    "not measured" : !found ? "no other run yet" : `${Math.abs(found.apart) < 0.005 ? "equal to" :
+    percentApart(found.apart)} ${found.count === 1 ? "the only other run" :
+    `the median of ${found.count} other runs`}`;
   return h("div", {}, h("dt", {}, [quantity.title, quantity.sub].filter(Boolean).join(" ")),
     h("dd", { class: "figure" }, digits(value, isFine(quantity)), value === null ? null :
       h("small", {}, ` ${quantity.unit}`)), h("dd", {}, versus));
@@ -35,9 +35,11 @@ function tilesOf(result, several) {
   const short = result.ttft_ms;
   return [several ? h("h2", {}, result.model.title, " ", result.quant) : null,
     h("dl", { class: "tiles" }, names.map((name) => tileOf(result, name)),
-      short ? h("div", {}, h("dt", {}, "first word, short prompts"), h("dd", { class: "figure" },
-        digits(short / 1000, true), h("small", {}, " s")), h("dd", {}, result.checks[1] ?
-        `checks passed: ${result.checks.join(" of ")}` : "")) : null)];
+      short ? h("div", {}, h("dt", {}, "first word"), h("dd", { class: "figure" },
+        digits(short / 1000, true), h("small", {}, " s")), h("dd", {}, "after a short prompt")) : null,
+      result.checks[1] ? h("div", {}, h("dt", {}, "checks passed"), h("dd", { class: "figure" },
+        result.checks[0], h("small", {}, ` of ${result.checks[1]}`)), h("dd", {}, "answers in the requested format"))
+        : null)];
 }
 
 function filesOf(run) {
@@ -60,7 +62,8 @@ function headOfRun(run) {
   h("p", { class: "lead" }, runtimeOf(run), run.runtime.backend ? `, ${run.runtime.backend}` : "",
     ` · ${dateOf(run.started)}, ${run.started.slice(11)} UTC · by `, h("a", { href: linkTo({ runs: 1,
       by: run.handle }) }, run.handle), filesOf(run), h("br"), h("span", { class: "small" },
-      [run.device.text, run.device.notes, `tag ${run.tag}`, `run ${run.id}`].filter(Boolean).join(" · ")))),
+      [run.device.text, run.device.notes, `tag ${run.tag}`].filter(Boolean)
+        .join(" · "), " · ", h("span", { class: "nowrap" }, `run ${run.id}`)))),
   badgeOf(run))];
 }
 
@@ -81,7 +84,7 @@ function flagsOf(detail, jump) {
     const { text, remedy, refuses } = DATA.flags[flag];
     return h("li", { class: refuses ? "warn" : null }, h("b", {}, worded(flag)), cells.length ?
       [" in ", listed(distinct(cells, (cell) => `“${phaseWord(cell.phase)}”${(figure[flag] || (() => ""))(
-        cell)}`))] : " in the whole run", `: ${text} `, h("span", { class: "soft" }, remedy, " "),
+        cell)}`))] : " in the whole run", `: `, coded(text), " ", h("span", { class: "soft" }, coded(remedy), " "),
     cells.length ? button({ class: "link" }, () => jump(cells[0].phase), "Show on the timeline") : null);
   }));
 }
@@ -143,7 +146,7 @@ function callChart(detail, x) {
   const marks = ({ X }) => [...spans.flatMap((span, i) => [
     { kind: "bar", cls: `phase ${i % 2 ? "odd" : ""} of-${span.phase}`, x0: span.start, x1: span.end,
       y: height / 2, height, rx: 0 },
-    ...(X(span.end) - X(span.start) > phaseWord(span.phase).length * 6.6 ? [{ kind: "text", cls: "phase-name", anchor: "middle",
+    ...(X(span.end) - X(span.start) > phaseWord(span.phase).length * 6 ? [{ kind: "text", cls: "phase-name", anchor: "middle",
       x: (span.start + span.end) / 2, y: 15, text: phaseWord(span.phase) }] : [])]),
   ...detail.pauses.map(([at]) => ({ kind: "rule", cls: "pause", x0: at, x1: at, y0: 0, y1: height })),
   ...calls.flatMap((call) => {
@@ -159,45 +162,50 @@ function callChart(detail, x) {
   marks, left: 56 });
 }
 
-function gaugeChart(detail, x, { title, unit, values }) {
+function gaugeChart(host, x, { title, unit, values }) {
   const known = values.filter((value) => value !== null);
   const y = unit === "%" ? { at: (value) => value / 100, ticks: [0, 50, 100], text: String } :
     linear(known, { steps: 2 });
   const pieces = [[]];
   values.forEach((value, i) => {
     if (value === null) pieces.push([]);
-    else pieces[pieces.length - 1].push([detail.host.t[i], value]);
+    else pieces[pieces.length - 1].push([host.t[i], value]);
   });
   const [least, most1] = [Math.min(...known), Math.max(...known)];
   const marks = [...pieces.filter((piece) => piece.length).flatMap((piece) => [{ kind: "area", cls: "under",
     points: [[piece[0][0], 0], ...piece, [piece[piece.length - 1][0], 0]] },
   { kind: "line", cls: "trace", points: piece }]),
   ...values.map((value, i) => (value === null ? null : { kind: "dot", cls: "sample", shape: "circle", r: 2.5,
-    x: detail.host.t[i], y: value, tip: () => [`${digits(value)} ${unit}`, `${title}, at ${clock(
-      detail.host.t[i])}`] })).filter(Boolean)];
-  return chart({ label: `${title}: ${digits(least)} to ${digits(most1)} ${unit}`, height: 104, x, y, marks, left: 56, top: 26,
+    x: host.t[i], y: value, tip: () => [`${digits(value)} ${unit}`, `${title}, at ${clock(host.t[i])}`] }))
+    .filter(Boolean)];
+  return chart({ label: `${title}: ${digits(least)} to ${digits(most1)} ${unit}`, height: 104, x, y, marks, left: 40, top: 26,
     yTitle: `${title}${unit ? `, ${unit}` : ""}` });
 }
 
 function timeParts(detail) {
   if (!detail.calls.length) return null;
   const x = timeScale(detail.length_ms);
-  const { host } = detail;
   const swatch = (cls, height) => s("svg", { class: "symbol wide", width: 22, height: 12, "aria-hidden": "true" },
     s("rect", { class: cls, x: 0, width: 22, y: (12 - height) / 2, height }));
-  const shown = host.series.filter((one) => one.values.some((value) => value));
-  const quiet = host.series.filter((one) => !shown.includes(one)).map((one) => one.title);
   return h("section", { id: "timeline", tabindex: -1 }, h("h2", {}, "The run, call by call"),
     h("div", { class: "legend" }, h("span", {}, swatch("wait", 6), "waiting for the first word"),
       h("span", {}, swatch("talk", 12), "words arriving"), detail.calls.some((call) => call.outcome !== "ok") ?
         h("span", {}, swatch("failed", 12), "failed call") : null),
-    callChart(detail, x), h("div", { class: "gauges" }, shown.map((one) => gaugeChart(detail, x, one))),
+    callChart(detail, x), detail.pauses.map(([, ms]) => h("p", { class: "small" },
+      `The run was resumed after ${duration(ms)}; the pause is drawn shorter.`)),
+    detail.calls_count > detail.calls.length ? h("p", { class: "small" }, `The first ${count(
+      detail.calls.length)} of ${count(detail.calls_count)} calls are drawn.`) : null);
+}
+
+function gaugeParts({ host, ...detail }) {
+  const x = timeScale(detail.length_ms);
+  const shown = host.series.filter((one) => one.values.some((value) => value));
+  const quiet = host.series.filter((one) => !shown.includes(one)).map((one) => one.title);
+  return h("section", {}, h("h2", {}, "The machine during the run"), h("div", { class: "gauges" },
+    shown.map((one) => gaugeChart(host, x, one))),
     h("p", { class: "small" }, host.samples ? `${plural(host.samples, "sample")} of the machine. ` :
       "The machine was not sampled. ", quiet.length ? `Zero throughout: ${listed(quiet)}. ` : "",
-    host.unknown.length ? `Not reported by this system: ${listed(host.unknown)}. ` : "",
-    detail.pauses.map(([, ms]) => `The run was resumed after ${duration(ms)}; the pause is drawn shorter. `),
-    detail.calls_count > detail.calls.length ? `The first ${count(detail.calls.length)} of ${count(
-      detail.calls_count)} calls are drawn.` : ""));
+    host.unknown.length ? `Not reported by this system: ${listed(host.unknown)}.` : ""));
 }
 
 /** Mark the spans of a phase, and bring the line of time into view. */
@@ -227,12 +235,13 @@ function phasesTable(detail) {
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Numbers by phase" },
     h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "phase"),
       several ? h("th", { scope: "col" }, "model") : null,
-      h("th", { scope: "col", class: "number" }, "answers"), columns.map(([title, unit]) =>
+      h("th", { scope: "col", class: "number wide-only" }, "answers"), columns.map(([title, unit]) =>
         h("th", { scope: "col", class: "number" }, title, h("small", {}, unit))),
       h("th", { scope: "col", class: "number" }, "checks"), h("th", { scope: "col" }, "warnings"))),
     h("tbody", {}, cells.map((cell, i) => h("tr", {}, h("th", { scope: "row" }, phaseWord(cell.phase),
-      h("small", {}, cell.phase)), several ? h("td", {}, cell.model) : null,
-    h("td", { class: "number" }, `${cell.ok} of ${cell.ok + cell.failed}`),
+      cell.phase === phaseWord(cell.phase) ? null : h("small", { class: "wide-only" },
+      cell.phase)), several ? h("td", {}, cell.model) : null,
+    h("td", { class: "number wide-only" }, `${cell.ok} of ${cell.ok + cell.failed}`),
     columns.map(([, , values]) => h("td", { class: "number" }, values[i])),
     h("td", { class: "number" }, cell.checks[1] ? `${cell.checks[0]} of ${cell.checks[1]}` : ""),
     h("td", {}, cell.flags.map(worded).join(", ")))))));
@@ -260,7 +269,7 @@ function callsTable(detail) {
 // --- the instrument --------------------------------------------------------------------------------
 function instrumentRows({ lanes, stamp, read_lag_us: lag, heartbeat_overshoot_us: beat }) {
   const rows = (lanes || []).filter((row) => row.lag_us).map((row) => ({ ...row.lag_us,
-    name: `stamps (${stamp}), ${plural(row.lanes, "lane")}` }));
+    name: `time stamps (${stamp}), ${plural(row.lanes, "lane")}` }));
   if (lag) rows.push({ name: "reader’s delay in this run", ...lag });
   if (!rows.length && beat) rows.push({ name: "heartbeat’s delay", ...beat });
   return rows.filter((row) => row.p50 !== null && row.p99 !== null);
@@ -275,7 +284,7 @@ function gapParts(detail) {
   const own = instrumentRows(instrument);
   const edge = (bin) => 10 ** (bin / 10);
   const x = logarithmic([...gaps.flatMap((gap) => [edge(gap.first), edge(gap.first + gap.counts.length)]),
-    ...own.flatMap((row) => [Math.max(row.p50, 1), row.p99])], { text: micro });
+    ...own.flatMap((row) => [Math.max(row.p50, 1), row.p99])], { text: (us) => micro(us, plainNumber) });
   const height = own.length * 24 + gaps.length * TRACK;
   const y = { at: (down) => 1 - down / height, ticks: [], text: String };
   const base = (i) => own.length * 24 + (i + 1) * TRACK - 4;
@@ -351,7 +360,7 @@ function drawRun(id) {
     fill(place, {}, [timeParts(detail), run.results.map(againstPeers),
       h("h2", {}, "Numbers by phase"), h("p", { class: "small" }, "Medians; below them the 95 % interval of the " +
         "median across prompts, for six answers or more."), phasesTable(detail),
-      h("h2", {}, "Every call"), callsTable(detail), gapParts(detail),
+      gaugeParts(detail), h("h2", {}, "Every call"), callsTable(detail), gapParts(detail),
       h("h2", {}, "Machine, model and runtime"), h("p", { class: "small" }, "After each value is its source: " +
         "probed on the machine, reported by the server, declared by the contributor, or computed."),
       factParts(detail.facts)]);

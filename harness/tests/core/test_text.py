@@ -40,6 +40,16 @@ class Tables(unittest.TestCase):
         rows = [[*row[:4], ""] for row in ROWS]
         self.assertNotIn("flags", text.fit_table(TITLES, rows, (0, 3), 80)[0])
 
+    def test_wide_letters_take_two_columns_and_combining_marks_none(self):
+        rows = [["\u6a21\u578b", "1"], ["llama", "22"], ["e\u0301t\u00e9", "3"]]
+        self.assertEqual(text.align_columns(rows, (1,)), [
+            "\u6a21\u578b    1", "llama  22", "e\u0301t\u00e9     3"])
+        for sentence in ("\u6a21\u578b" * 30, "a \u6a21\u578b two " * 9, "e\u0301" * 19 + " word"):
+            with self.subTest(sentence):
+                lines = text.wrapped(sentence, 20, "  ")
+                self.assertLessEqual(max(map(text.columns_of, lines)), 20)
+                self.assertEqual("".join(lines).replace(" ", ""), sentence.replace(" ", ""))
+
     def test_sentences_are_wrapped_at_words(self):
         self.assertEqual(text.wrapped("one two three four-five", 20, "  "),
                          ["one two three", "  four-five"])

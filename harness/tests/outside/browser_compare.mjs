@@ -199,7 +199,7 @@ async function checkSearch(page, url) {
 
 async function checkFilters(page, url) {
   await open(page, url);
-  await page.click(".chips [data-size='3–4 B']");
+  await page.click("[data-chip='3–4 B']");
   check("a chip chooses a size", (await address(page)).size === "3–4 B" &&
     (await page.textContent("caption")).includes("3–4 B"));
   await page.reload();

@@ -1,7 +1,8 @@
 // Scales, axes, marks, and how they answer to pointer and keyboard: all charts are made of these.
 
 // --- scales: {at(value) -> 0..1, ticks, text(tick)} -------------------------------------------
-function linear(values, { zero = true, steps = 4, text = (tick) => plainNumber(tick) } = {}) {
+/** tight: the largest value, not a tick, is at the end. */
+function linear(values, { zero = true, tight = false, steps = 4, text = plainNumber } = {}) {
   const known = values.filter((value) => value !== null && value !== undefined);
   const most = Math.max(...known, zero ? 0 : -Infinity);
   const least = zero ? 0 : Math.min(...known);
@@ -9,26 +10,27 @@ function linear(values, { zero = true, steps = 4, text = (tick) => plainNumber(t
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * unit).find((size) => size >= rough * 0.999);
   const from = zero ? 0 : Math.floor(least / step) * step;
-  const to = Math.max(Math.ceil(most / step - 1e-9) * step, from + step);
-  const ticks = Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
+  const to = tight && most > from ? most : Math.max(Math.ceil(most / step - 1e-9) * step, from + step);
+  const ticks = Array.from({ length: Math.floor((to - from) / step + 1e-9) + 1 }, (_, i) => from + i * step);
   return { at: (value) => (value - from) / (to - from), ticks, text };
 }
 
-function logarithmic(values, { text = (tick) => plainNumber(tick), most = 10 } = {}) {
+/** The values themselves are the ticks if they are few. */
+function logarithmic(values, { text = plainNumber, most = 10, few = 0 } = {}) {
   const known = values.filter((value) => value > 0);
   const steps = [];
   for (let power = -6; power < 12; power += 1) steps.push(...[1, 2, 5].map((one) => one * 10 ** power));
-  const from = steps.filter((step) => step <= Math.min(...known)).pop() ?? 1;
-  const to = steps.find((step) => step >= Math.max(...known) && step > from) ?? 10 * from;
-  const within = steps.filter((step) => step >= from * 0.999 && step <= to * 1.001);
+  const own = [...new Set(known)].sort((a, b) => a - b);
+  const exact = own.length > 1 && own.length <= few;
+  const from = exact ? own[0] : steps.filter((step) => step <= own[0]).pop() ?? 1;
+  const to = exact ? own[own.length - 1] :
+    steps.find((step) => step >= own[own.length - 1] && step > from) ?? 10 * from;
+  const within = exact ? own : steps.filter((step) => step >= from * 0.999 && step <= to * 1.001);
   const tens = within.filter((step) => /^1(0|e|$)|^0\.0*1$/.test(String(step)));
   const [low, high] = [Math.log10(from), Math.log10(to)];
   return { at: (value) => (Math.log10(Math.max(value, from / 10)) - low) / (high - low), from, to,
     ticks: within.length <= most ? within : tens, text };
 }
-
-const plainNumber = (tick) => Number(tick.toPrecision(6)).toLocaleString("en-US", {
-  maximumFractionDigits: 6 });
 
 /** Categories side by side. */
 function bands(names) {
@@ -37,9 +39,8 @@ function bands(names) {
 }
 
 // --- marks --------------------------------------------------------------------------------------
-const SHAPES = { Apple: "circle", NVIDIA: "square", AMD: "triangle", Intel: "diamond",
-  processor: "diamond" };
-const makerClass = (maker) => `k-${({ Intel: "cpu", processor: "cpu" }[maker] || maker).toLowerCase()}`;
+const SHAPES = { Apple: "circle", NVIDIA: "square", AMD: "triangle", other: "diamond" };
+const makerClass = (maker) => `k-${maker.toLowerCase()}`;
 
 function shape(name, r) {
   if (name === "square") {
@@ -93,11 +94,11 @@ function strip({ label, height, x, marks, focusable = true }) {
   return node;
 }
 
-/** The axis of strips below it. */
-function stripAxis(x, extra = []) {
-  return s("svg", { class: "axis-line", height: 16, "aria-hidden": "true" }, extra,
-    x.ticks.map((tick, i) => s("text", { x: share(x.at(tick)), y: 12,
-      "text-anchor": i === 0 ? "start" : i === x.ticks.length - 1 ? "end" : "middle" }, x.text(tick))));
+/** The axis of strips. */
+function stripAxis(x) {
+  return s("svg", { class: "axis-line", height: 16, "aria-hidden": "true" },
+    x.ticks.map((tick) => s("text", { x: share(x.at(tick)), y: 12, "text-anchor": x.at(tick) < 0.03 ? "start" :
+      x.at(tick) > 0.97 ? "end" : "middle" }, x.text(tick))));
 }
 
 // --- a chart with two axes -----------------------------------------------------------------------
@@ -110,7 +111,7 @@ function chart({ label, height, x, y, marks, xTitle, yTitle, left = 46, right = 
   labels = [], ends = [] }) {
   const figure = h("figure", { class: "chart" });
   figure.redraw = () => {
-    const width = Math.max(figure.clientWidth || 560, 240);
+    const width = Math.max(figure.clientWidth || 560, 150);
     figure.drawnWidth = figure.clientWidth;
     const bottom = (xTitle ? 40 : 24);
     const X = (value) => left + x.at(value) * (width - left - right);
@@ -118,7 +119,7 @@ function chart({ label, height, x, y, marks, xTitle, yTitle, left = 46, right = 
     const frame = { X, Y, left, top, right: width - right, bottom: height - bottom, width };
     const all = typeof marks === "function" ? marks(frame) : marks;
     const nodes = all.map((mark) => MARKS[mark.kind](mark, X, Y));
-    const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
+    const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
       axesOf(frame, x, y, xTitle, yTitle),
       s("svg", { class: "within", x: left, y: top, width: frame.right - left, height: frame.bottom - top,
         viewBox: `${left} ${top} ${frame.right - left} ${frame.bottom - top}` },
@@ -151,15 +152,22 @@ function axesOf({ X, Y, left, top, right, bottom }, x, y, xTitle, yTitle) {
 const PLACES = [[8, 4, "start"], [-8, 4, "end"], [0, -9, "middle"], [0, 17, "middle"], [8, -7, "start"],
   [8, 15, "start"], [-8, -7, "end"], [-8, 15, "end"]];
 
+/** About the place of a text: [left, top, right, bottom]. */
+function textBox(x, y, text, anchor) {
+  const wide = text.length * 6.1;
+  const left = x - (anchor === "end" ? wide : anchor === "middle" ? wide / 2 : 0);
+  return [left, y - 10, left + wide, y + 2];
+}
+
 /** Labels of dots where they cover nothing; first come, first placed. */
 function labelsOf({ X, Y, left, top, right, bottom }, labels, marks) {
   const dots = marks.filter((mark) => mark.kind === "dot").map((mark) => [X(mark.x), Y(mark.y)]);
-  const taken = [];
+  const taken = marks.filter((mark) => mark.kind === "text").map((mark) =>
+    textBox(X(mark.x) + (mark.dx || 0), Y(mark.y) + (mark.dy || 0), mark.text, mark.anchor));
   return labels.map(({ x, y, text, cls }) => {
-    const [cx, cy, wide] = [X(x), Y(y), text.length * 6.1];
+    const [cx, cy] = [X(x), Y(y)];
     for (const [dx, dy, anchor] of PLACES) {
-      const x0 = cx + dx - (anchor === "end" ? wide : anchor === "middle" ? wide / 2 : 0);
-      const box = [x0, cy + dy - 10, x0 + wide, cy + dy + 2];
+      const box = textBox(cx + dx, cy + dy, text, anchor);
       const meets = taken.some((other) => box[0] < other[2] && other[0] < box[2] &&
         box[1] < other[3] && other[1] < box[3]) || dots.some(([px, py]) =>
         (px !== cx || py !== cy) && px > box[0] - 4 && px < box[2] + 4 && py > box[1] - 4 &&
@@ -176,7 +184,7 @@ function labelsOf({ X, Y, left, top, right, bottom }, labels, marks) {
 
 /** Names at the right ends of lines, moved apart. */
 function endsOf({ X, Y, bottom }, ends) {
-  let free = bottom + 6;
+  let free = bottom + 19;
   return [...ends].sort((a, b) => Y(b.y) - Y(a.y)).map(({ x, y, text, cls }) => {
     free = Math.min(Y(y) + 4, free - 13);
     return s("text", { class: `label ${cls || ""}`, x: X(x) + 9, y: free }, text);

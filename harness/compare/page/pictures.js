@@ -1,157 +1,4 @@
-// Pictures that several views show: the table of bars, the heat map, and charts of many runs.
-
-// Brysbaert (2019), How many words do we read per minute? Journal of Memory and Language 109:
-// adults read 238 words of English non-fiction per minute. OpenAI's rule of thumb for English: a
-// token is 3/4 of a word.
-const READING = { words: 238, tokensPerWord: 4 / 3 };
-READING.rate = (READING.words * READING.tokensPerWord) / 60;
-
-const shapeOf = (machine) => SHAPES[machine.maker];
-
-/** Lines of a tip for one result. */
-function resultTip(result, name = "writes") {
-  const value = valueOf(result, name);
-  return () => [value === null ? "not measured" : withUnit(name, value),
-    `${result.model.title}${result.quant ? `, ${result.quant}` : ""} on ${result.machine.title}`,
-    `${runtimeOf(result.run)}, by ${result.run.handle}, ${dateOf(result.run.started)}`,
-    result.counts ? null : `left out: ${result.reasons.map(worded).join("; ")}`];
-}
-
-const dotOf = (result, y, name = "writes") => ({ kind: "dot", x: valueOf(result, name), y, r: 3.4,
-  shape: "circle", cls: result.counts ? `one ${makerClass(result.machine.maker)}` : "one out",
-  tip: resultTip(result, name), href: toRun(result.run) });
-
-// --- the table of bars ---------------------------------------------------------------------------
-const ROWS_SHOWN = 60;
-const DOTS_SHOWN = 60;                       // of one bar, or of one kind in a chart
-
-/** Which of the numbers are known for some row. */
-const columnsOf = (rows) => Object.keys(QUANTITIES).filter((name) =>
-  name === "writes" || rows.some((row) => row[QUANTITIES[name].key]));
-
-function sortedRows(rows, name) {
-  const { better } = QUANTITIES[name];
-  const value = (row) => (row.runs ? valueOf(row, name) : null);
-  const best = (row) => Math.max(0, ...row.results.map((result) => valueOf(result, "writes") || 0));
-  return [...rows].sort((a, b) => {
-    const [left, right] = [value(a), value(b)];
-    if (left === null || right === null) {
-      return (left === null) - (right === null) || best(b) - best(a);
-    }
-    return better * (right - left);
-  });
-}
-
-function barOf(row, name, x, height) {
-  const middle = height / 2;
-  const value = row.runs ? valueOf(row, name) : null;
-  const results = row.results.filter((result) => valueOf(result, name) !== null);
-  const counted = results.filter((result) => result.counts).map((result) => valueOf(result, name));
-  const cls = makerClass(row.machine.maker);
-  const marks = [];
-  if (name === "writes" && x.at(READING.rate) < 1) {
-    marks.push({ kind: "rule", cls: "reading", x0: READING.rate, x1: READING.rate, y0: 0, y1: height });
-  }
-  if (value !== null) {
-    marks.push({ kind: "bar", cls: `bar ${cls}`, x0: 0, x1: value, y: middle, height: 14 });
-    if (counted.length > 1) {
-      marks.push({ kind: "rule", cls: `span ${cls}`, x0: Math.min(...counted), x1: Math.max(...counted),
-        y0: middle, y1: middle });
-    }
-  }
-  marks.push(...thinned(results, (result) => valueOf(result, name), DOTS_SHOWN)
-    .map((result) => dotOf(result, middle, name)));
-  if (value !== null) {
-    marks.push({ kind: "dot", cls: `median ${cls}`, x: value, y: middle, r: 5.2,
-      shape: shapeOf(row.machine) });
-  }
-  const left = results.length - counted.length;
-  const label = `${value === null ? "no comparable run" : `${QUANTITIES[name].title} ${withUnit(name,
-    value)}`}${counted.length > 1 ? `, ${plural(counted.length, "run")} from ${digits(Math.min(
-    ...counted))} to ${digits(Math.max(...counted))}` : ""}${left ? `, ${left} left out` : ""}`;
-  return strip({ label, height, x, marks });
-}
-
-/** Rows of one machine or model each: name, bar with its runs, and figures.
-    titleOf(row) -> nodes, hrefOf(row), markOf(row) -> whether it is highlighted. */
-function chartTable(rows, { caption, head, titleOf, hrefOf, markOf = () => false, ranks = true }) {
-  const now = state();
-  const names = columnsOf(rows);
-  const by = names.includes(now.sort) ? now.sort : "writes";
-  const sorted = sortedRows(rows, by);
-  const kept = now.all ? sorted : sorted.filter((row, i) => i < ROWS_SHOWN || markOf(row));
-  const x = linear([...rows.flatMap((row) => [valueOf(row, by), ...row.results.map((result) =>
-    valueOf(result, by))])]);
-  const cells = Object.fromEntries(names.map((name) => [name,
-    aligned(kept.map((row) => (row.runs ? valueOf(row, name) : null)), isFine(QUANTITIES[name]))]));
-  const reading = by === "writes" && x.at(READING.rate) < 1 ? s("text", { class: "reading", y: 12,
-    x: share(x.at(READING.rate)), dx: 0 }, "") : null;
-  const table = h("table", { class: "bars", role: "table" },
-    h("caption", { class: "hidden-name" }, caption),
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
-      h("th", { role: "columnheader", scope: "col", class: "rank" }, hidden("rank")),
-      h("th", { role: "columnheader", scope: "col", class: "name" }, head),
-      h("th", { role: "columnheader", scope: "col", class: "plot" },
-        hidden(`${QUANTITIES[by].title}, drawn`), readingNote(by, x), stripAxis(x, [reading])),
-      names.map((name) => headOf(name, by)),
-      h("th", { role: "columnheader", scope: "col", class: "runs" }, "runs",
-        h("small", {}, "owners")))),
-    h("tbody", { role: "rowgroup" }, kept.map((row, i) => h("tr", { role: "row",
-      class: `${markOf(row) ? "pinned" : ""} ${row.runs ? "" : "none"}` },
-    h("td", { role: "cell", class: "rank" }, by === "writes" && ranks ? rankOf(row) : ""),
-    h("th", { role: "rowheader", scope: "row", class: "name" },
-      h("a", { href: hrefOf(row) }, titleOf(row))),
-    h("td", { role: "cell", class: "plot" }, barOf(row, by, x, 28)),
-    names.map((name) => h("td", { role: "cell", "data-title": shortTitle(name),
-      class: `number ${name} ${name === by ? "by" : ""} ${cells[name][i] === "–" ? "unknown" : ""}` },
-    cells[name][i])),
-    h("td", { role: "cell", class: "runs" }, h("span", {}, count(row.runs)),
-      h("small", {}, ` / ${count(row.owners)}`))))));
-  const first = table.querySelector(".strip.explorable");
-  if (first) first.setAttribute("tabindex", 0);
-  return [table, kept.length < sorted.length ? button({ class: "more" }, () => filterBy({ all: 1 }),
-    `Show all ${count(sorted.length)}`) : null, legendOf(rows, by === "writes" && ranks)];
-}
-
-function readingNote(by, x) {
-  if (by !== "writes" || x.at(READING.rate) > 1) return null;
-  return h("a", { class: "reading-note", href: linkTo({ how: 1 }) },
-    `line: ${digits(READING.rate)} tok/s, as fast as people read`);
-}
-
-const shortTitle = (name) => `${QUANTITIES[name].title}, ${QUANTITIES[name].unit}`;
-
-function rankOf(row) {
-  if (!row.rank) return hidden("not ranked");
-  const shared = row.rank.endsWith("=");
-  return [h("span", { "aria-hidden": "true" }, row.rank),
-    hidden(shared ? `rank ${row.rank.slice(0, -1)}, shared` : `rank ${row.rank}`)];
-}
-
-function headOf(name, by) {
-  const { title, unit, sub, better, term } = QUANTITIES[name];
-  const act = () => {
-    filterBy({ sort: name === "writes" ? "" : name });
-    document.querySelector(`.bars th[data-name=${name}] button`)?.focus();
-  };
-  return h("th", { role: "columnheader", scope: "col", class: "number", "data-name": name,
-    "aria-sort": name === by ? (better > 0 ? "descending" : "ascending") : null },
-  button({ title: `${term}: ${better > 0 ? "more" : "less"} is better` }, act, title,
-    h("small", {}, [sub, unit].filter(Boolean).join(", "))));
-}
-
-function legendOf(rows, ranks) {
-  const makers = distinct(rows.map((row) => row.machine), (machine) => machine.maker);
-  const names = { processor: "processor", Intel: "Intel" };
-  return h("div", { class: "legend" },
-    Object.keys(SHAPES).filter((maker) => makers.includes(maker)).map((maker) => h("span", {},
-      symbol(SHAPES[maker], makerClass(maker)), names[maker] || maker)),
-    h("span", {}, symbol("circle", "one k-nvidia", 3.4), "one run"),
-    h("span", {}, symbol("circle", "one out", 3.4), "left out, with its reason"),
-    h("span", {}, "bar: median of the owners’ medians, from zero"),
-    ranks ? h("span", {}, "“=”: no clear difference") : null,
-    h("span", {}, h("a", { href: linkTo({ how: 1 }) }, "what the words mean")));
-}
+// Pictures that several views show: the heat map, and charts of many runs.
 
 // --- machine x size ------------------------------------------------------------------------------
 const LEVELS = 7;
@@ -238,6 +85,7 @@ function fileChart(results, marked) {
     i === long.length - 1);
   const own = lines.find((line) => line.machine === marked);
   const drawn = [...some, ...(own ? [own] : [])];
+  if (!drawn.length) return null;
   const isDrawn = (machine) => drawn.some((line) => line.machine === machine);
   const marks = [
     ...BANDWIDTHS.map((rate) => ({ kind: "line", clip: true, cls: "diagonal",
@@ -328,7 +176,12 @@ function normalStrip(results, own, ownLabel, centre = null) {
   if (found && values.length > 3) {
     marks.push({ kind: "bar", cls: "middle", x0: found.low, x1: found.high, y: 40, height: 56, rx: 3 });
   }
-  if (found) marks.push({ kind: "rule", cls: "centre", x0: found.median, x1: found.median, y0: 12, y1: 68 });
+  if (found) {
+    const left = own === null ? x.at(found.median) > 0.5 : own > found.median;
+    marks.push({ kind: "rule", cls: "centre", x0: found.median, x1: found.median, y0: 12, y1: 68 },
+      { kind: "text", cls: "centre-label", x: found.median, y: 10, anchor: left ? "end" : "start",
+        dx: left ? 4 : -4, text: `median ${digits(found.median)}` });
+  }
   for (const result of thinned(peers, (one) => one.decode_tokens_per_s, 4 * DOTS_SHOWN).sort((a, b) => a.decode_tokens_per_s - b.decode_tokens_per_s)) {
     const column = Math.round(x.at(result.decode_tokens_per_s) * 48);
     const height = stacked.get(column) || 0;
@@ -339,9 +192,9 @@ function normalStrip(results, own, ownLabel, centre = null) {
     marks.push({ kind: "rule", cls: "own", x0: own, x1: own, y0: 12, y1: 70 });
     marks.push({ kind: "dot", cls: "own", x: own, y: 60, r: 6, shape: "circle",
       tip: () => [ownLabel, withUnit("writes", own)] });
-    const right = x.at(own) > 0.7;
+    const right = x.at(own) > 0.75 || (found && own < found.median && x.at(own) > 0.25);
     marks.push({ kind: "text", cls: "own-label", x: own, y: 10, anchor: right ? "end" : "start",
-      dx: right ? 4 : -4, text: `${ownLabel}: ${digits(own)}` });
+      dx: right ? 4 : -4, text: `${ownLabel} ${digits(own)}` });
   }
   const strip1 = strip({ label: `${plural(values.length, "run")}${found ? `, median ${digits(
     found.median)}, middle half from ${digits(found.low)} to ${digits(found.high)} tokens per second`
@@ -395,8 +248,11 @@ function historyChart(results, of = "") {
       .map((one) => [one.name, median(one)]) },
     ...of.flatMap((one) => thinned(one.of, (result) => result.decode_tokens_per_s, 20).map((result) => ({ ...dotOf(result, result.decode_tokens_per_s),
       x: one.name, r: 4 })))]);
-  const names = engines.map(([engine, some], i) => ({ kind: "text", cls: "engine", text: engine,
-    x: some[0].name, y: y.ticks[y.ticks.length - 1], dx: -10, dy: 12 + 14 * (i % 2) }));
+  const names = engines.map(([engine, some], i) => {
+    const late = x.at(some[0].name) > 0.75;
+    return { kind: "text", cls: "engine", text: engine, x: some[0].name, y: y.ticks[y.ticks.length - 1],
+      anchor: late ? "end" : "start", dx: late ? 10 : -10, dy: 12 + 14 * (i % 2) };
+  });
   return h("section", {}, h("h2", {}, "Over versions of the runtime"),
     h("p", { class: "sub" }, `${of}writes, tok/s; the line joins the medians of a runtime’s versions`),
     chart({ label: "Writing speed by version of the runtime", height: 260, x, y, marks: [...marks, ...names],
@@ -424,11 +280,12 @@ function curveChart(results, marked, [axis, metric, title, xTitle, yTitle]) {
   const pointsOf = (result) => result.curves[axis][metric].filter(([, value]) => value)
     .sort((a, b) => a[0] - b[0]);
   const all = newest.flatMap(pointsOf);
-  const x = logarithmic(all.map(([at]) => at));
+  const x = logarithmic(all.map(([at]) => at), { few: 8 });
   const y = linear(all.flatMap(([, value, , high]) => [value, high]));
   const cls = (result) => (result.machine === marked ? "marked" : makerClass(result.machine.maker));
-  return h("section", {}, h("h2", {}, title), h("p", { class: "sub" }, "one run of each machine, the newest; ",
-    "lines at a dot: its 95 % interval"),
+  return h("section", {}, h("h2", {}, title), h("p", { class: "sub" }, newest.length > 1 ?
+    `the newest run of each of ${newest.length} machines` : "the newest run",
+  "; lines at a dot: its 95 % interval"),
   chart({ label: `${yTitle} against ${xTitle}, one line for each machine`, height: 320, x, y, xTitle:
     `${xTitle} (log)`, yTitle, marks: newest.flatMap((result) => [
     { kind: "line", cls: `joined ${cls(result)}`, points: pointsOf(result) },
