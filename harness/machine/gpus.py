@@ -10,7 +10,7 @@ DRM = "/sys/class/drm"
 SHARED = system.Unknown("it shares the machine's memory")
 # Name and vendor of graphics units that are part of a processor and use the machine's memory.
 INTEGRATED = re.compile(
-    r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|\bIris\b|\b(U?HD|Intel\S*) Graphics"
+    r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|AMD Custom GPU|\bIris\b(?!.* MAX)|\b(U?HD|Intel\S*) Graphics"
     r"|\bArc\W*(TM\W+)?(Pro )?(Graphics|1\d\d[TV]\b|B3\d0\b)"
     r"|\bRadeon\W*(TM\W+)?(Graphics$|\d{3}M\b|80\d0S\b|(RX )?Vega \d+ (Graphics|Mobile)"
     r"|R\d Graphics)")
@@ -230,6 +230,14 @@ def _rocm(machine: system.Machine, option: str) -> dict[str, dict[str, Any]]:
             if isinstance(cards[name], dict)}
 
 
+def _series(card: dict[str, Any]) -> str:
+    """The name of a card; newer versions of rocm-smi may give it as the device's name alone."""
+    names = [system.clean(card.get(key)) or "" for key in (
+        "Card series", "Card Series", "Device Name")]
+    return next((name for name in names if name and not UNNAMED.fullmatch(name)),
+                next(filter(None, names), ""))
+
+
 def rocm_names(machine: system.Machine, folders: Sequence[str]) -> dict[str, str]:
     """{folder: name} from rocm-smi, whose order is not sysfs's.
 
@@ -238,8 +246,8 @@ def rocm_names(machine: system.Machine, folders: Sequence[str]) -> dict[str, str
     listed = _rocm(machine, "--showproductname")
     buses = _rocm(machine, "--showbus") if len(listed) > 1 else {}
     # Older versions give the chip, with the card's name in brackets.
-    series = {key: re.sub(r"^.*\[(AMD .+|Radeon .+|Instinct .+)\]$", r"\1", system.clean(
-        card.get("Card series") or card.get("Card Series")) or "") for key, card in listed.items()}
+    series = {key: re.sub(r"^.*\[(AMD .+|Radeon .+|Instinct .+)\]$", r"\1", _series(card))
+              for key, card in listed.items()}
     models = {key: str(card.get("Card model") or card.get("Card Model")).lower()
               for key, card in listed.items()}
     found: dict[str, str] = {}

@@ -42,7 +42,7 @@ KERNEL_WORDS = re.compile(
     r"|server|amd64|arm64|x86|x86_64|aarch64|armv[78]l?|v[78]l?|raspi|rpi\d*|rpt|tegra|rockchip(64)?|sunxi"
     r"(64)?|standard|microsoft|WSL2|el\d+\w{0,3}|amzn\d+|fc\d+|bpo|deb\d+u?\d*|arch\d*|zen\d*|lts"
     r"|hardened|rt\d*|default|desktop|pve|xanmod\d*|liquorix|cachyos|asahi|bazzite|nixos|gentoo"
-    r"|MANJARO|ARCH|nvidia|qcom|x1e|16k|64k|android\d*|gki|current|edge|vendor|meson64|rk35xx|ogc\d*")
+    r"|MANJARO|ARCH|nvidia|qcom|x1e|16k|64k|android\d*|gki|current|edge|vendor|meson64|rk35\w\w|ogc\d*")
 CHASSIS_KINDS = {                     # SMBIOS 7.4.1
     **dict.fromkeys((8, 9, 10, 14, 30, 31, 32), "laptop"),
     **dict.fromkeys((3, 4, 5, 6, 7, 13, 15, 16, 24, 35, 36), "desktop"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from typing import Any, Optional, Sequence
 
-from machine import system
+from machine import gpus, system
 
 LEVELS = range(4)                     # kinds of cores that are asked for; M6 has three
 LEVEL_FIELDS = ("name", "physicalcpu", "logicalcpu", "l1dcachesize", "l2cachesize", "cpusperl2")
@@ -157,8 +157,9 @@ def parse_displays(text: Optional[str]) -> Optional[list[dict[str, Any]]]:
             "vendor": {"apple": "Apple", "intel": "Intel", "nvidia": "NVIDIA", "amd": "AMD",
                        "ati": "AMD"}.get(vendor[0].lower() if vendor else ""),
             "cores_count": system.item_whole(item, "sppci_cores"),
+            "integrated": memory is None,
             "memory_bytes": int(memory[1]) * system.MIB * {"M": 1, "G": 1024}[memory[2]]
-                            if memory else system.Unknown("it shares the machine's memory"),
+                            if memory else gpus.SHARED,
             "compute_api": f"Metal {metal.group(1)}" if metal else None})
     return cards
 
@@ -222,7 +223,7 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
             **({"bandwidth_theoretical_gb_per_s": bandwidth} if brand.startswith("Apple") else {}),
             "capacity_bytes": system.whole(values.get("hw.memsize")),
             "swap_bytes": parse_swapusage(values.get("vm.swapusage")).get("total"),
-            "unified": brand.startswith("Apple") if brand else None},
+            "unified": brand.startswith("Apple") or gpus.shares_memory(cards)},
         "os": {"name": "macOS", "version": system.clean(values.get("kern.osproductversion"))},
         "power": {"source": parse_pmset_source(batteries),
                   "mode": parse_pmset_mode(machine.run(["pmset", "-g"]))}}

@@ -321,12 +321,13 @@ class Parts(unittest.TestCase):
                      "Intel(R) UHD Graphics 770", "Intel(R) Iris(R) Xe Graphics",
                      "Intel(R) Arc(TM) Graphics", "Intel(R) Arc(TM) 140V GPU (16GB)",
                      "Intel(R) Graphics", "Qualcomm(R) Adreno(TM) X1-85 GPU",
-                     "AMD Radeon(TM) Vega 8 Graphics"):
+                     "AMD Radeon(TM) Vega 8 Graphics", "AMD Custom GPU 0932"):
             self.assertRegex(name, gpus.INTEGRATED)
         for name in ("NVIDIA GeForce RTX 4070", "AMD Radeon RX 9070 XT", "Radeon RX Vega 64",
                      "Intel(R) Arc(TM) A770 Graphics", "Intel(R) Arc(TM) B580 Graphics",
                      "AMD Radeon PRO W7900", "AMD Radeon™ RX 7600M XT", "NVIDIA GH200 480GB",
-                     "Intel(R) Arc(TM) Pro B70 Graphics", "AMD Radeon AI PRO R9700"):
+                     "Intel(R) Arc(TM) Pro B70 Graphics", "AMD Radeon AI PRO R9700",
+                     "Intel(R) Iris(R) Xe MAX Graphics"):
             self.assertNotRegex(name, gpus.INTEGRATED)
 
     def test_nvidia_values_that_are_not_numbers_are_null(self) -> None:
