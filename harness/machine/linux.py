@@ -278,16 +278,21 @@ def memory_limit(machine: system.Machine) -> Optional[int]:
     return min((limit for limit in limits if limit), default=None)
 
 
+def cpusets(machine: system.Machine) -> list[set[int]]:
+    """The CPUs that each of this process's control groups may use."""
+    found = [parse_cpu_list(machine.read(f"{folder}/cpuset.{name}"))
+             for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "cpuset")
+             for name in ("cpus.effective", "effective_cpus")]
+    return [cpus for cpus in found if cpus]
+
+
 def cpu_quota(machine: system.Machine) -> Optional[float]:
     """The smallest number of CPUs that this process's control groups allow, or null.
 
     Both versions give a quota and a period in µs, where "max" and -1 mean no limit, and a list.
     """
-    groups = machine.read("/proc/self/cgroup")
-    quotas: list[float] = [len(parse_cpu_list(machine.read(f"{folder}/cpuset.{name}")))
-                           for folder in parse_cgroups(groups, "cpuset")
-                           for name in ("cpus.effective", "effective_cpus")]
-    for folder in parse_cgroups(groups, "cpu"):
+    quotas: list[float] = [len(cpus) for cpus in cpusets(machine)]
+    for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "cpu"):
         older = [machine.read(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
         for text in (machine.read(f"{folder}/cpu.max"), " ".join(older)):
             fields = [system.whole(field) for field in (text or "").split()]
@@ -304,9 +309,10 @@ def cpu(machine: system.Machine) -> dict[str, Any]:
         info.update(parse_lscpu(machine.run(["lscpu"])))
     if info["threads_count"] and len(cores) > info["threads_count"]:
         # In an LXC container, sysfs shows the host's CPUs and /proc/cpuinfo those it may use.
-        allowed = machine.affinity() if machine.affinity_count() == info["threads_count"] else None
         listed = {int(at) for at in re.findall(r"^processor\s*:\s*(\d{1,5})$", text or "", re.M)}
-        cores = {at: core for at, core in cores.items() if at in (allowed or listed)}
+        allowed = next((cpus for cpus in (machine.affinity(), *cpusets(machine))
+                        if cpus and len(cpus) == info["threads_count"]), listed)
+        cores = {at: core for at, core in cores.items() if at in allowed}
     usable = [machine.affinity_count(), cpu_quota(machine), info["threads_count"]]
     everything = [int(name[3:]) for name in machine.names(CPU_FOLDER)
                   if re.fullmatch(r"cpu\d{1,5}", name)]

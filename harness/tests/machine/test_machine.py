@@ -378,6 +378,9 @@ class Parts(unittest.TestCase):
         with mock.patch.object(machine, "affinity",
                                lambda: {*range(8, 12), *range(264, 268)}):
             self.assertEqual(known(inventory.inventory(machine))["cpu"]["physical_cores_count"], 4)
+        machine.files.update({"/proc/self/cgroup": "0::/.lxc\n",
+                              "/sys/fs/cgroup/cpuset.cpus.effective": "8-11,264-267\n"})
+        self.assertEqual(known(inventory.inventory(machine))["cpu"]["physical_cores_count"], 4)
 
     def test_modules_are_read_from_udev_of_systemd_before_250(self) -> None:
         machine = RecordedMachine("linux_ryzen_7950x")
