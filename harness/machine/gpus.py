@@ -11,7 +11,8 @@ SHARED = system.Unknown("it shares the machine's memory")
 # Name and vendor of graphics units that are part of a processor and use the machine's memory.
 INTEGRATED = re.compile(
     r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|AMD Custom GPU"
-    r"|\bIris\b(?!.* MAX)|\b(U?HD|Intel\S*) Graphics|\bArc\W*(TM\W+)?(Pro )?(Graphics|1\d\d[TV]\b|B3\d0\b)"
+    r"|\bIris\b(?!.* MAX)|\b(U?HD|Intel\S*) Graphics"
+    r"|\bArc\W*(TM\W+)?(Pro )?(Graphics|1\d\d[TV]\b|B3\d0\b)"
     r"|\bRadeon\W*(TM\W+)?(Graphics$|\d{3}M\b|80\d0S\b|(RX )?Vega \d+ (Graphics|Mobile)"
     r"|R\d Graphics)")
 # 0x8 hardware slowdown, 0x20 software thermal, 0x40 hardware thermal, 0x80 power brake. Not 0x4,
