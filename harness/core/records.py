@@ -81,7 +81,6 @@ class Engine(TypedDict):
 
 class MoreFacts(TypedDict, total=False):
     """Properties that only some engines report; absent where they are not reported."""
-
     gpu_offload_ratio: float
     source_repository: str
     publisher: str
@@ -252,13 +251,11 @@ class Error(TypedDict):
 
 class LoadState(TypedDict, total=False):
     """Missing in ledgers of earlier versions."""
-
     loaded: Optional[bool]
 
 
 class Level(TypedDict, total=False):
     """Missing except in calls of ramp and depth."""
-
     level: int
 
 
@@ -307,7 +304,6 @@ class CacheProbed(Event):
 
 class ServerMemory(TypedDict, total=False):
     """Missing in ledgers of earlier versions."""
-
     server_memory_bytes: Optional[float]
 
 
@@ -392,7 +388,6 @@ class ModelContext(Context):
 
 class Levels(TypedDict, total=False):
     """Only of ramp, depth and challenge."""
-
     levels: list[int]
     release: str
     context_tokens: int

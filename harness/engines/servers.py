@@ -536,6 +536,18 @@ class LlamaCpp(LlamaServer):
         return "GET", f"/props?{query}", None, "/props"
 
 
+def _ollama_variable(name: str, value: str) -> dict[str, str]:
+    """How to set a variable of Ollama, by system; value: a field of the remedy."""
+    shell = f"In a shell: `{name}={value} ollama serve`."
+    return {
+        "Linux": f"{shell} As a service: `sudo systemctl edit ollama`, add `[Service]` and "
+                 f'`Environment="{name}={value}"`, then `sudo systemctl restart ollama`.',
+        "Darwin": f"The app: `launchctl setenv {name} {value}`, then quit Ollama and open it "
+                  f"again. {shell}",
+        "Windows": f"The app: `setx {name} {value}`, then quit Ollama in the notification area "
+                   f'and start it again. In a shell: `cmd /c "set {name}={value}&& ollama serve"`.'}
+
+
 class Ollama(Engine):
     """Runs as an app (macOS, Windows), as a service (Linux) or in a shell.
 
@@ -547,26 +559,10 @@ class Ollama(Engine):
     start_command = "OLLAMA_CONTEXT_LENGTH=4096 OLLAMA_NUM_PARALLEL=4 ollama serve"
     start_on = {"Windows": 'cmd /c "set OLLAMA_CONTEXT_LENGTH=4096&& set OLLAMA_NUM_PARALLEL=4&& '
                            'ollama serve"'}
-    remedy = ("In a shell: `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`. As a service: `sudo "
-              "systemctl edit ollama`, add `[Service]` and "
-              '`Environment="OLLAMA_CONTEXT_LENGTH={tokens}"`, then `sudo systemctl restart '
-              "ollama`.")
-    remedy_on = {
-        "Darwin": "The app: `launchctl setenv OLLAMA_CONTEXT_LENGTH {tokens}`, then quit Ollama "
-                  "and open it again. In a shell: `OLLAMA_CONTEXT_LENGTH={tokens} ollama serve`.",
-        "Windows": "The app: `setx OLLAMA_CONTEXT_LENGTH {tokens}`, then quit Ollama in the "
-                   'notification area and start it again. In a shell: `cmd /c "set '
-                   'OLLAMA_CONTEXT_LENGTH={tokens}&& ollama serve"`.'}
-    parallel_remedy = ("Set OLLAMA_NUM_PARALLEL={slots}. In a shell: `OLLAMA_NUM_PARALLEL={slots} "
-                       "ollama serve`. As a service: `sudo systemctl edit ollama`, add "
-                       '`[Service]` and `Environment="OLLAMA_NUM_PARALLEL={slots}"`, then `sudo '
-                       "systemctl restart ollama`.")
-    parallel_remedy_on = {
-        "Darwin": "The app: `launchctl setenv OLLAMA_NUM_PARALLEL {slots}`, then quit Ollama and "
-                  "open it again. In a shell: `OLLAMA_NUM_PARALLEL={slots} ollama serve`.",
-        "Windows": "The app: `setx OLLAMA_NUM_PARALLEL {slots}`, then quit Ollama in the "
-                   "notification area and start it again. In a shell: `cmd /c \"set "
-                   'OLLAMA_NUM_PARALLEL={slots}&& ollama serve"`.'}
+    remedy_on = _ollama_variable("OLLAMA_CONTEXT_LENGTH", "{tokens}")
+    remedy = remedy_on["Linux"]
+    parallel_remedy_on = _ollama_variable("OLLAMA_NUM_PARALLEL", "{slots}")
+    parallel_remedy = "Set OLLAMA_NUM_PARALLEL={slots}. " + parallel_remedy_on.pop("Linux")
     version_at = "/api/version version"
     facts_at = {
         "quantization": ("/api/tags details quantization_level",
