@@ -196,8 +196,9 @@ def fingerprint(messages: list[dict[str, str]]) -> dict[str, Any]:
 
 def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tuple[str, int, int]],
                effective_tokens: Optional[int], markers_found: Optional[bool],
-               was_cut: bool = False, room_tokens: Optional[int] = None) -> dict[str, Any]:
-    """Whether the server truncated the prompt: {"verdict": yes/no/unknown, "reason"}.
+               was_cut: bool = False,
+               room_tokens: Optional[int] = None) -> tuple[str, Optional[str]]:
+    """Whether the server truncated the prompt: (yes, no or unknown; the reason).
 
     earlier: (phase, messages_chars, prompt_tokens) of this model's answered calls before this one,
     which show the characters per token of its tokenizer. was_cut: an earlier turn of the same
@@ -206,46 +207,42 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
     turns, or what does not fit (0.24). Ledgers hold the reasons word by word.
     """
     if was_cut:
-        return {"verdict": "yes", "reason": "an earlier turn of this conversation was truncated"}
+        return "yes", "an earlier turn of this conversation was truncated"
     if not isinstance(prompt_tokens, int) or isinstance(prompt_tokens, bool) or prompt_tokens <= 0:
         if markers_found and PHASES[phase].kind in ("suite_context", "depth"):
-            return {"verdict": "no", "reason": "the planted facts were named"}
-        return {"verdict": "unknown", "reason": "the server tells no prompt_tokens"}
+            return "no", "the planted facts were named"
+        return "unknown", "the server tells no prompt_tokens"
+    filled = f"the prompt fills the context ({prompt_tokens} of {effective_tokens} tokens)"
     fills = bool(effective_tokens) and prompt_tokens >= (effective_tokens or 0) - CONTEXT_SPARE
     if fills and room_tokens is not None:
-        return {"verdict": "yes", "reason": f"the prompt fills the context ({prompt_tokens} of "
-                f"{effective_tokens} tokens); the answer ended after {room_tokens} tokens"}
+        return "yes", f"{filled}; the answer ended after {room_tokens} tokens"
     samples = sorted(c / t for _, c, t in earlier if t > 0 and c >= 200)
     turn = [e for e in earlier if e[0] == phase]
     grew = PHASES[phase].kind == "append" and turn and chars > turn[-1][1]
     if grew and prompt_tokens <= turn[-1][2]:
-        return {"verdict": "yes", "reason": f"the conversation grew, prompt_tokens did not "
-                f"({turn[-1][2]} -> {prompt_tokens})"}
+        return "yes", ("the conversation grew, prompt_tokens did not "
+                       f"({turn[-1][2]} -> {prompt_tokens})")
     if not samples:
-        return {"verdict": "unknown", "reason": "no earlier call to compare prompt_tokens with"}
+        return "unknown", "no earlier call to compare prompt_tokens with"
     per_token = samples[len(samples) // 2]
     expected = chars / per_token
+    sent = f"prompt_tokens is {prompt_tokens}, about {expected:.0f} were sent"
     if grew:
-        growth, sent = prompt_tokens - turn[-1][2], (chars - turn[-1][1]) / per_token
-        if sent > MIN_GROWTH and growth < CUT_GROWTH * sent:
-            return {"verdict": "yes", "reason": f"the conversation grew by about {sent:.0f} "
-                    f"tokens, prompt_tokens by {growth}"}
+        growth, more = prompt_tokens - turn[-1][2], (chars - turn[-1][1]) / per_token
+        if more > MIN_GROWTH and growth < CUT_GROWTH * more:
+            return "yes", (f"the conversation grew by about {more:.0f} tokens, prompt_tokens by "
+                           f"{growth}")
     if expected > 500 and prompt_tokens < CUT_SHARE * expected:
         half = effective_tokens and abs(prompt_tokens - effective_tokens / 2) <= 8
-        return {"verdict": "yes", "reason": f"prompt_tokens is {prompt_tokens}, about "
-                f"{expected:.0f} were sent" + (": half the window" if half else "")}
+        return "yes", sent + (": half the window" if half else "")
     if fills and expected > FILLED_SHARE * prompt_tokens:
-        return {"verdict": "yes", "reason": f"the prompt fills the context ({prompt_tokens} of "
-                f"{effective_tokens} tokens), about {expected:.0f} were sent"}
+        return "yes", f"{filled}, about {expected:.0f} were sent"
     if fills:
-        return {"verdict": "unknown", "reason": f"the prompt fills the context ({prompt_tokens} of "
-                f"{effective_tokens} tokens)"}
+        return "unknown", filled
     # Tokenizers differ this much between texts; a prompt that fits cannot have been truncated.
     may_not_fit = not effective_tokens or expected > effective_tokens - CONTEXT_SPARE
     if expected > 500 and prompt_tokens < UNSURE_SHARE * expected and may_not_fit:
         if effective_tokens and effective_tokens < FITS_SHARE * expected:
-            return {"verdict": "yes", "reason": f"prompt_tokens is {prompt_tokens}, about "
-                    f"{expected:.0f} were sent into a context of {effective_tokens}"}
-        return {"verdict": "unknown", "reason": f"prompt_tokens is {prompt_tokens}, about "
-                f"{expected:.0f} were sent: too close to tell"}
-    return {"verdict": "no", "reason": None}
+            return "yes", f"{sent} into a context of {effective_tokens}"
+        return "unknown", f"{sent}: too close to tell"
+    return "no", None

@@ -26,14 +26,11 @@ class HostLoad:
             shares = self._shares.setdefault(event["segment"], [])
             busy, stolen = event["cpu_busy_ratio"], event["cpu_steal_ratio"] or 0.0
             others = event["other_cpu_busy_ratio"]
-            if busy is None or others is None:        # the next sample covers this one's time, too
-                if not ends_us:
-                    ends_us.append(event["t_us"])
-                    shares.append(0.0)
-                continue
-            is_full = busy + stolen >= defs.FULL_CPU_RATIO
-            ends_us.append(event["t_us"])
-            shares.append((others + stolen) / (busy + stolen) if is_full else 0.0)
+            share = None if busy is None or others is None else \
+                (others + stolen) / (busy + stolen) if busy + stolen >= defs.FULL_CPU_RATIO else 0.0
+            if share is not None or not ends_us:     # else the next sample covers its time, too
+                ends_us.append(event["t_us"])
+                shares.append(share or 0.0)
 
     def is_disturbed(self, segment: int, begin_us: int, end_us: int) -> bool:
         """Whether others took more than OTHER_CPU_SHARE of the busy CPUs in that time, on average.

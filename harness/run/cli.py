@@ -279,8 +279,7 @@ def parse_options(parser: Parser, words: Sequence[str], defaults: Mapping[str, A
 
 def combination_problem(given: Mapping[str, Any]) -> Optional[str]:
     """Why options do not go together, None if they do. given: value by name of field."""
-    modes = ["--" + name for name in ("probe", "plan", "rehearse", "smoke", "wait",
-                                   "stop")
+    modes = ["--" + name for name in ("probe", "plan", "rehearse", "smoke", "wait", "stop")
              if name in given]
     if len(modes) > 1 and modes != ["--rehearse", "--smoke"]:
         return f"{' and '.join(modes)} exclude each other; use one of them"

@@ -14,7 +14,7 @@ from core.suites import Question
 from core.text import printable, readable
 from engines import answers, queries, server_errors
 from run import display, published
-from run.cli import DEFAULT_URL, Options, other_api
+from run.cli import DEFAULT_URL, Options, Target, other_api
 from run.manifest import (
     RunContext,
     assemble,
@@ -81,25 +81,19 @@ def found_api(client: Any, reply: Reply) -> bool:
 
     reply: to /v1/models where the client looks first.
     """
-    first, other = client.target, other_api(client.target)
-    if other is None or answers.lists_models(probe_of(reply)):
-        return False
-    client.target = other
-    if answers.lists_models(probe_of(client.send("GET", "/v1/models", None, ASK_TIMEOUT_S))):
-        return True
-    client.target = first
-    return False
+    other = other_api(client.target)
+    return other is not None and not answers.lists_models(probe_of(reply)) \
+        and _use_first(client, [other])
 
 
-def _api_elsewhere(client: Any) -> Optional[str]:
-    """The URL of the API of a server that has it at another usual path, or None."""
+def _use_first(client: Any, targets: Iterable[Target]) -> bool:
+    """Let `client` use the first of these targets that lists models; False if none does."""
     given = client.target
-    for api in OTHER_APIS:
-        client.target = given._replace(api=api)
+    for client.target in targets:
         if answers.lists_models(probe_of(client.send("GET", "/v1/models", None, ASK_TIMEOUT_S))):
-            return f"{given.base}{api}"
+            return True
     client.target = given
-    return None
+    return False
 
 
 def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) -> Optional[bool]:
@@ -128,8 +122,10 @@ def require_usable_server(reply: Reply, url: Optional[str], options: Options,
     if reply.status in REDIRECTS and reply.failure:
         raise EndpointError(f"{printable(url or DEFAULT_URL)}: {reply.failure[1]}")
     require_key_accepted(reply.status, options.api_key_env is not None)
-    is_page, shown = is_web_page(reply), printable(url or DEFAULT_URL)
-    place = _api_elsewhere(client) if is_page or reply.status == 404 else None
+    is_page, shown, place = is_web_page(reply), printable(url or DEFAULT_URL), None
+    if (is_page or reply.status == 404) and _use_first(
+            client, [client.target._replace(api=api) for api in OTHER_APIS]):
+        place = f"{client.target.base}{client.target.api}"
     if is_page or place:
         what = f"a web page (HTML, HTTP {reply.status})" if is_page else f"HTTP {reply.status}"
         todo = f"its API is here: --target-url {printable(place)}" if place else (

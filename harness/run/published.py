@@ -29,7 +29,7 @@ def _own_names() -> tuple[privacy.MachineName, ...]:
 
 def text(value: str) -> str:
     """A text without private values."""
-    return str(document({"": value})[""])
+    return str(document(value))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -357,11 +357,12 @@ class State:
         at_limit = reason_of(response["finish_reason"]) in AT_LIMIT and (
             counted.completion is not None
             and counted.completion < self.max_tokens(cell) - plan.CONTEXT_SPARE)
-        return plan.truncation(
+        verdict, reason = plan.truncation(
             cell.phase, counted.prompt, sum(len(m["content"]) for m in messages), earlier,
             self.effective_tokens.get(cell.model), found,
             PHASES[cell.phase].kind == "append" and conversation_of(cell) in self._cut,
             counted.completion if at_limit else None)
+        return {"verdict": verdict, "reason": reason}
 
     def edge(self, cell: plan.Cell) -> Optional[str]:
         """Return the earlier question at which the cell's conversation filled the context."""

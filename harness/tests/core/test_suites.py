@@ -378,7 +378,7 @@ class Truncation(unittest.TestCase):
                  {"was_cut": True}, "yes")):
             with self.subTest(name):
                 self.assertEqual(plan.truncation(phase, tokens, chars, earlier, context, None,
-                                                 **more)["verdict"], verdict)
+                                                 **more)[0], verdict)
 
 
 if __name__ == "__main__":
