@@ -4,10 +4,8 @@ Every function is total: whatever a server sends, the result is a value or None,
 """
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
@@ -332,14 +330,6 @@ def published_model_id(served_id: Any) -> str:
     disguised = ("C", "Zl", "Zp")
     shown = "".join("?" if unicodedata.category(c).startswith(disguised) else c for c in text)
     return shown.strip()[:LONGEST_MODEL_ID].strip() or NO_NAME
-
-
-def distinct(names: Mapping[str, str]) -> dict[str, str]:
-    """Published name by served id, where equal names get the first digits of a hash of the id."""
-    times = Counter(names.values())
-    return {served_id: name if times[name] == 1 else
-            f"{name}~{hashlib.sha256(served_id.encode('utf-8', 'replace')).hexdigest()[:6]}"
-            for served_id, name in names.items()}
 
 
 def _last_part(path: str) -> str:

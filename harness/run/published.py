@@ -6,6 +6,8 @@ numbers under known names are kept of a server's own objects, see core/usage.
 from __future__ import annotations
 
 import functools
+import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Optional
 
@@ -66,5 +68,9 @@ def model_id(served_id: Any) -> str:
 
 
 def model_names(served_ids: Iterable[str]) -> dict[str, str]:
-    """Published name by served id; ids that would be equal get the digits of a hash."""
-    return answers.distinct({one: model_id(one) for one in served_ids})
+    """Published name by served id; equal names get the first digits of a hash of the id."""
+    names_of = {served_id: model_id(served_id) for served_id in served_ids}
+    times = Counter(names_of.values())
+    return {served_id: name if times[name] == 1 else
+            f"{name}~{hashlib.sha256(served_id.encode('utf-8', 'replace')).hexdigest()[:6]}"
+            for served_id, name in names_of.items()}
