@@ -59,6 +59,7 @@ from core.text import (
     print_safe,
     print_text,
     printable,
+    readable,
     terminal_width,
     with_command,
     wrapped,
@@ -106,7 +107,7 @@ class Submission(NamedTuple):
 # --- reading -------------------------------------------------------------------------------------
 def read_evidence(folder: str, partial: bool) -> Evidence:
     """Manifest and ledger of a run that has ended. Raises HarnessError and StorageError."""
-    shown, path = printable(folder, 1000), os.path.join(folder, ledger.LEDGER)
+    shown, path = readable(folder, 1000), os.path.join(folder, ledger.LEDGER)
     for name in (ledger.MANIFEST, ledger.LEDGER):
         if not os.path.isfile(os.path.join(folder, name)):
             raise HarnessError(f"{shown} is not the folder of a run: {name} is missing; type a "
@@ -128,7 +129,7 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
                            "line differs; restore it from a backup, or start a new run")
     if not events or (metadata.run_class(manifest, events) == "partial" and not partial):
         missing = len(metadata.missing_cells(manifest, events))
-        resume = printable(cli.next_command(_options(folder, manifest), manifest["run_id"]), 1000)
+        resume = readable(cli.next_command(_options(folder, manifest), manifest["run_id"]), 1000)
         # Neither the address of another machine nor the name of the key's variable is recorded.
         again = ["--target-url"] * (manifest["target"]["class"] != "loopback")
         again += ["--api-key-env"] * bool(manifest.get("api_key_used"))
@@ -164,7 +165,7 @@ def _read(folder: str, name: str) -> Any:
         return document
     except ValueError as error:
         renew = "" if name != METADATA else "if an older version of the harness wrote it, type " \
-            + command("complete_submission", "--recompute", printable(folder, 1000)) + "; else "
+            + command("complete_submission", "--recompute", readable(folder, 1000)) + "; else "
         raise StorageError(f"{printable(path)}: {printable(str(error))}; {renew}fix it, or delete "
                            "the file to start again without what you declared or wrote in it"
                            ) from None
@@ -313,7 +314,7 @@ def recompute(root: str) -> int:
             outcome = "unchanged" if made == old else "recomputed"
         except (HarnessError, OSError, ValueError, LookupError, TypeError) as error:
             outcome, code = f"failed, left as it is: {printable(str(error), 400)}", 4
-        print_safe(f"{printable(folder, 1000)}: {outcome}")
+        print_safe(f"{readable(folder, 1000)}: {outcome}")
     if not folders:
         raise HarnessError(f"{printable(root)} holds no {METADATA}; pass a folder of submissions")
     return code
@@ -381,9 +382,9 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
     """The report of a submission. found: by the check; server: how it was started; unknown: why
     that is not known."""
     try:
-        folder = printable(os.path.relpath(evidence.folder), 1000)
+        folder = readable(os.path.relpath(evidence.folder), 1000)
     except ValueError:               # on Windows, another drive
-        folder = printable(os.path.abspath(evidence.folder), 1000)
+        folder = readable(os.path.abspath(evidence.folder), 1000)
     missing = declared.missing_values(made.metadata, made.hardware, server is not None)
     proposed = _proposed(server, missing)
     sections = run_md.read_sections(made.page)

@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from core.text import WIDE, for_this_system, printable, with_command, wrapped
+from core.text import WIDE, for_this_system, printable, readable, with_command, wrapped
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
 KEPT_EACH = 5             # findings of one code in one file; the others are only counted
 LONGEST_WHAT = 300
 LONGEST_PLACE = 160
+LONGEST_PATH = 1000
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
 
 
@@ -236,7 +237,7 @@ class Finding(NamedTuple):
         place = f" ({printable(self.place, LONGEST_PLACE)})" if self.place else ""
         more = f" ({self.more} more like it)" if self.more else ""
         return "\n".join([
-            f"{self.severity} {self.code} {printable(self.path, LONGEST_PLACE)}{line}{place}",
+            f"{self.severity} {self.code} {printable(self.path, LONGEST_PATH)}{line}{place}",
             *wrapped(f"  {printable(self.what, LONGEST_WHAT)}{more}", width, "  "),
             *with_command(f"fix: {self.fix()}", width)])
 
@@ -258,7 +259,7 @@ class Finding(NamedTuple):
     def document(self) -> dict[str, Any]:
         """The finding as JSON; its remedy holds no text of the submission."""
         return {"severity": self.severity, "code": self.code,
-                "path": printable(self.path, LONGEST_PLACE), "line": self.line or None,
+                "path": readable(self.path, LONGEST_PATH), "line": self.line or None,
                 "place": printable(self.place, LONGEST_PLACE) or None,
                 "what": printable(self.what, LONGEST_WHAT), "more": self.more,
                 "remedy": CODES[self.code].remedy}

@@ -359,12 +359,14 @@ def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
 def _continued(line: str, width: int) -> list[str]:
     """A line whose path is too long goes on after a slash, where a shell joins it without a blank.
     """
-    lines = [""]
+    lines, quote = [""], ""              # within quotes, a shell would keep the line's end
     for step in _steps(line) if len(line) > width else [line]:
         if lines[-1] and len(lines[-1]) + len(step) + len(" \\") > width:
-            lines[-1] += "\\"
-            lines.append("")
+            lines[-1] += quote + "\\"
+            lines.append(quote)
         lines[-1] += step
+        if step.replace("'\"'\"'", "").count("'") % 2:
+            quote = "" if quote else "'"
     return lines
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from unittest import mock
 import prompts
 import run_benchmark
 from core import suites
+from core.text import printable
 from engines import answers, queries
 from run import discover, retries
 from run import reply as replies
@@ -197,7 +199,8 @@ class Models(Failures):
             for flags in ((), ("--probe",), ("--json",), ("--models", "other")):
                 with self.subTest(flags):
                     ran = run(endpoint, *flags, phases=None if flags == ("--probe",) else "hello")
-                    self.assertLessEqual(set(CONTROL.findall(ran.out + ran.err)), {"\u00e9"})
+                    self.assertLessEqual(set(CONTROL.findall(ran.out + ran.err)),
+                                         {"\u00e9", *tempfile.gettempdir()})
         self.assertEqual(endpoint.chats[0]["model"], name)
 
     def test_control_characters_of_errors_are_escaped(self):
@@ -208,7 +211,8 @@ class Models(Failures):
             with self.subTest(error), ScriptedEndpoint(then=(error,)) as endpoint:
                 ran = run(endpoint, phases="hello")
                 self.assertEqual(len(ran.calls), 1)
-                self.assertLessEqual(set(CONTROL.findall(ran.out + ran.err)), {"\ufffd"})
+                self.assertLessEqual(set(CONTROL.findall(ran.out + ran.err)),
+                                     {"\ufffd", *tempfile.gettempdir()})
 
 
 class WrongUsage(Failures):
@@ -280,7 +284,8 @@ class WrongUsage(Failures):
     def test_out_dir_that_is_a_file_is_refused(self):
         with tempfile.NamedTemporaryFile() as file, ScriptedEndpoint() as endpoint:
             ran = run(endpoint, "--out-dir", file.name)
-            run_folder = re.escape(os.path.join(file.name, "unnamed", "unnamed-device", "run-"))
+            run_folder = re.escape(printable(os.path.join(
+                file.name, "unnamed", "unnamed-device", "run-"), 1000))
         self.assertRegex(ran.err, f"^run_benchmark: --out-dir: {run_folder}[0-9a-f-]{{36}} cannot "
                          r"be written \((Not a directory|File exists)\); use another folder\n$")
         self.assertEqual((ran.code, ran.out, endpoint.chats), (2, "", []))
@@ -787,8 +792,8 @@ class VanishedServer(Failures):
             reason = ("the server is gone: 3 calls in a row found none (no connection: Connection "
                       "refused); start it again")
             resume = (f"python3 harness/run_benchmark.py --run-id {ran.manifest['run_id']} "
-                      f"--target-url {endpoint.url} --out-dir {folder} --no-calibration "
-                      "--retry-failed")
+                      f"--target-url {endpoint.url} --out-dir {shlex.quote(folder)} "
+                      "--no-calibration --retry-failed")
             self.assertTrue(ran.err.endswith(f"\nrun_benchmark: {reason}\nnext: {resume}\n"))
             last = ran.events[-1]
             self.assertEqual((last["event"], last["reason"], last["exit_code"]),

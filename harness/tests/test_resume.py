@@ -22,6 +22,7 @@ from unittest import mock
 
 import run_benchmark
 from core import files, ledger, release
+from core.text import printable
 from engines import answers, queries
 from run import display
 from run import manifest as manifests
@@ -509,8 +510,8 @@ class Interrupted(Runs):
                 name = signal.Signals(number).name
                 self.assert_refused(outcome, code,
                                     rf"stopped by {name}\nnext: python3 harness/run_benchmark\.py "
-                                    rf"--run-id {RUN_ID} --target-url \S+ --out-dir \S+ "
-                                    "--no-calibration")
+                                    rf"--run-id {RUN_ID} --target-url \S+ --out-dir "
+                                    + re.escape(shlex.quote(self.out_dir)) + " --no-calibration")
                 last = self.events[-1]
                 self.assertEqual((last["event"], last["reason"], last["exit_code"],
                                   last["in_flight"]),
@@ -783,8 +784,8 @@ class Waiting(Runs):
     def test_wait_refuses_an_unknown_run(self):
         outcome = self.follow("--wait", "9", "11\x1b[31m")
         self.assert_refused(outcome, 2, re.escape(
-            rf"--wait: no run 11\x1b[31m in {self.out_dir}; pass its id and its --out-dir, or its "
-            "folder. A run has no folder before its server has loaded"))
+            rf"--wait: no run 11\x1b[31m in {printable(self.out_dir)}; pass its id and its "
+            "--out-dir, or its folder. A run has no folder before its server has loaded"))
 
     def test_wait_refuses_an_invalid_time(self):
         outcome = self.follow("--wait", "soon", RUN_ID)

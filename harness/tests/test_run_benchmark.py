@@ -314,8 +314,8 @@ class Smoke(Runs):
         outcome = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke",
                            "--no-hostname", "--quiet")
         self.assertTrue(outcome.out.endswith(
-            f"\nnext: python3 harness/run_benchmark.py --out-dir {self.out_dir} --target-url "
-            f"{self.url} --models {runs.MODEL} --no-hostname\n"), outcome.out)
+            f"\nnext: python3 harness/run_benchmark.py --out-dir {shlex.quote(self.out_dir)} "
+            f"--target-url {self.url} --models {runs.MODEL} --no-hostname\n"), outcome.out)
         self.assertNotIn("not_calibrated", outcome.out)
 
     def test_default_out_dir_is_submissions_of_the_repository(self):
@@ -375,8 +375,8 @@ class ProbeAndPlan(Runs):
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
             "  b  (context 4096 tokens)", "Measured so far: nothing.",
             "several endpoints; to choose one:",
-            *(f"  python3 harness/run_benchmark.py --out-dir {self.folder} --target-url {one.url} "
-              "--probe" for one in (self.one, self.two))]))
+            *(f"  python3 harness/run_benchmark.py --out-dir {shlex.quote(self.folder)} "
+              f"--target-url {one.url} --probe" for one in (self.one, self.two))]))
 
     def test_probe_without_any_server_names_the_tried_ports(self):
         closed = {**run_benchmark.defaults(), "target_url": "http://127.0.0.1:1"}

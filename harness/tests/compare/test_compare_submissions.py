@@ -332,7 +332,7 @@ class Reading(Case):
     def outcome(self, *words: str) -> tuple[int, list[str]]:
         """Exit code and lines of standard error, with ROOT for the folder."""
         code, _, err = run_program(*(words or (self.root,)))
-        return code, [line.replace(self.root, "ROOT") for line in err.splitlines()]
+        return code, [line.replace(printable(self.root), "ROOT") for line in err.splitlines()]
 
     def test_broken_submission_is_one_warning_and_the_rest_is_compared(self) -> None:
         self.put(*documents(run=1))

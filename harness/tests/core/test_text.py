@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import shlex
 import unittest
 from unittest import mock
@@ -164,10 +165,16 @@ class CommandLines(unittest.TestCase):
         path = "/".join(["folder"] * 8)
         self.assertEqual(text.wrapped(f"in {path}", 30, "  "),
                          ["in folder/folder/folder/", "  folder/folder/folder/folder/", "  folder"])
-        lines = text.command_lines(text.command("x", path, "--json"), 30)
-        self.assertEqual(shlex.split("\n".join(lines).replace("\\\n", "")),
-                         ["python3", "harness/x.py", path, "--json"])
-        self.assertLessEqual(max(map(len, lines)), 30)
+        for typed in (path, f"a b's/{path}"):
+            lines = text.command_lines(text.command("x", typed, "--json"), 30)
+            self.assertEqual(self.typed_in("\n".join(lines)),
+                             ["python3", "harness/x.py", typed, "--json"])
+            self.assertLessEqual(max(map(len, lines)), 30)
+
+    def typed_in(self, command: str) -> list[str]:
+        """The words that a shell makes of a command; quotes keep the end of a line."""
+        outside = re.sub(r"\\\n|('[^']*'|\"[^\"]*\")", lambda found: found[1] or "", command)
+        return shlex.split(outside)
 
     def test_width_is_that_of_the_terminal_or_of_columns(self):
         for columns, is_terminal, width in (("", False, None), ("80", False, 80), ("80", True, 80),

@@ -197,7 +197,7 @@ class Settings(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "m.gguf").write_bytes(test_gguf.ORDINARY)
             for named in ("m.gguf", f"{folder}/m.gguf"):
-                machine = linux(f"llama-server -m {named}")
+                machine = linux(f"llama-server -m {shlex.quote(named)}")
                 machine.links["/proc/12/cwd"] = folder
                 expected = server_process.started(machine, PORT, "llama.cpp", ()).settings
                 self.assertEqual(expected, {"models.0.file_name": "m.gguf",
