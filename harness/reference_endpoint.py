@@ -435,7 +435,6 @@ class Endpoint:
                  "max_model_len": settings.context} for name in self._models]}}
 
     def serve(self) -> NoReturn:
-        """Serve until a signal raises an exception."""
         while True:
             sleep_s = max(0, self._due[0][0] - clock_ns() - SPIN_NS) / 1e9 if self._due else None
             for key, events in self._selector.select(sleep_s):
@@ -565,7 +564,6 @@ class Endpoint:
         raise Refusal(404, "unknown path or method", "not_found_error")
 
     def _note(self, entry: dict[str, Any]) -> None:
-        """Add an entry to the log."""
         self._log_seq += 1
         self._log.append({"seq": self._log_seq, **entry})
 

@@ -96,7 +96,6 @@ class Walker:
                        for at, cell in enumerate(cells)}
 
     def note(self, what: str, code: str = "ledger-altered") -> None:
-        """Add a finding on the current line."""
         self.found += 1
         event = self.events[self.line - 1]["event"] if self.line else ""
         self.notes.add(code, what, self.line, event)
@@ -108,7 +107,6 @@ class Walker:
 
     # -- every line
     def take(self, event: LedgerLine) -> None:
-        """Check one line."""
         self.line += 1
         if event["seq"] != self.line - 1:
             self.note(f"seq is {event['seq']}, expected {self.line - 1}: a line is missing, "
@@ -415,7 +413,6 @@ class Walker:
 
     # -- the end
     def end(self) -> None:
-        """Check that nothing is missing."""
         if self.events[-1]["event"] != "run_finished":
             self.note("is the last line; expected run_finished", "ledger-unfinished")
             return

@@ -64,7 +64,6 @@ class _Parser:
         self.fence, self.fence_indent = "", 0
 
     def close(self) -> None:
-        """End the open block."""
         if self.kind:
             text = "\n".join(self.lines)
             self.blocks.append(Block(self.kind, self.line, text))
@@ -94,7 +93,6 @@ class _Parser:
         return len(self.containers), at
 
     def take(self, number: int, line: str) -> None:
-        """Read one line."""
         count, at = self.matched(line)
         inside = count == len(self.containers)
         if inside and self.kind == "fence":
@@ -228,7 +226,6 @@ def _cells(row: str) -> list[str]:
 
 
 def _is_table(lines: list[str]) -> bool:
-    """Whether two lines are the head of a table."""
     return len(lines) == 2 and "|" in lines[0] + lines[1] and bool(DELIMITERS.match(lines[1])) \
         and len(_cells(lines[0])) == len(_cells(lines[1]))
 

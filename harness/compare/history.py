@@ -58,9 +58,14 @@ def _series(key: Any, versions: dict[str, list[Run]]) -> Series:
     for version in sorted(versions, key=version_order):
         runs = versions[version]
         values = tuple(run.numbers[RANKED_BY] for run in runs)
+        ratio = verdict = None
+        if points:
+            sides = verdicts.side_of(points[-1].values), verdicts.side_of(values)
+            apart = verdicts.difference(*sides, verdicts.VERDICT, verdicts.prior(RANKED_BY))
+            ratio = round(math.exp(sides[1].mean - sides[0].mean), 4)
+            verdict = "cannot tell" if not apart else "faster" if apart > 0 else "slower"
         points.append(Point(version, tuple(run.member.submission for run in runs), values,
-                            reading.Spread(*verdicts.interval(RANKED_BY, values)),
-                            *_change(points[-1].values if points else None, values)))
+                            reading.Spread(*verdicts.interval(RANKED_BY, values)), ratio, verdict))
     newest = versions[points[-1].version][-1].member
     return Series(identity.short_id(key), newest.identity, newest.submission.device, tuple(points))
 
@@ -70,16 +75,6 @@ def version_order(version: str) -> list[tuple[int, int, str]]:
     parts = re.findall(r"\d+|[a-z]+", version.lower())
     order = [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
     return [*order, (0, 0, "~")]          # after a pre-release's letters, before a further number
-
-
-def _change(before: Optional[Sequence[float]],
-            after: Sequence[float]) -> tuple[Optional[float], Optional[str]]:
-    if before is None:
-        return None, None
-    sides = verdicts.side_of(before), verdicts.side_of(after)
-    apart = verdicts.difference(*sides, verdicts.VERDICT, verdicts.prior(RANKED_BY))
-    return round(math.exp(sides[1].mean - sides[0].mean), 4), \
-        "cannot tell" if not apart else "faster" if apart > 0 else "slower"
 
 
 def history_json(found: Iterable[Series]) -> list[Json]:

@@ -338,7 +338,8 @@ def row_json(place: Place) -> Json:
         "runtime_version": row.runtime.version, "backend": row.runtime.backend, "model": row.model,
         "served_as": list(row.served_as), "quantization": row.quantization, "weights": row.weights,
         "configuration": row.configuration, "phase": row.phase, "lanes": row.lanes,
-        **{name: _spread_json(row.numbers.get(name)) for name in numbers},
+        **{name: spread and {"median": spread.value, "low": spread.low, "high": spread.high}
+           for name in numbers for spread in [row.numbers.get(name)]},
         "runs": len(row.runs), "owners": row.owners_count,
         "runs_not_ranked": len(row.left_out),
         "runs_left_out": [{"run_id": one.run.run_id, "reasons": list(one.reasons)}
@@ -353,8 +354,3 @@ def standing(row: Row) -> Optional[str]:
     if not row.runs or row.reasons:
         return None
     return "holds over runs" if len(row.runs) >= verdicts.MIN_CONFIRMING_RUNS else "hint"
-
-
-def _spread_json(spread: Optional[reading.Spread]) -> Optional[Json]:
-    return None if spread is None else {"median": spread.value, "low": spread.low,
-                                        "high": spread.high}

@@ -285,7 +285,14 @@ def missing_values(document: Metadata, hardware: Mapping[str, Any],
               if item["value"] is None and item["reason"] != metadata.WITHHELD
               and key not in important and _is_worth_asking(key, document, hardware, flags_known)]
     models = len(document["models"])
-    return [_missing_value(key, models, key in important) for key in [*important, *others]]
+    found = []
+    for key in [*important, *others]:
+        what, _, where = field(key)["description"].rstrip(".").partition("; see ")
+        example = field(key)["examples"][0]
+        found.append(MissingValue(
+            key, short_key(key, models), example if isinstance(example, str) else
+            json.dumps(example), what, where, accepted(key), key in important))
+    return found
 
 
 def _is_worth_asking(key: str, document: Metadata, hardware: Mapping[str, Any],
@@ -301,12 +308,3 @@ def _is_worth_asking(key: str, document: Metadata, hardware: Mapping[str, Any],
     if name == "active_parameters_count":
         return bool(MIXTURE.search(document["models"][int(key.split(".")[2])]["model"]))
     return name != "bits_per_weight" and not (flags_known and name in FLAG_SETTINGS)
-
-
-def _missing_value(key: str, models: int, important: bool) -> MissingValue:
-    node = field(key)
-    what, _, where = node["description"].rstrip(".").partition("; see ")
-    example = node["examples"][0]
-    return MissingValue(key, short_key(key, models),
-                        example if isinstance(example, str) else json.dumps(example), what, where,
-                        accepted(key), important)
