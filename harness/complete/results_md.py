@@ -10,17 +10,8 @@ from typing import Optional
 
 from core import ledger, metrics, result_tables
 from core import metric_definitions as defs
+from core import text as texts
 from core.records import Cell, Headline, LedgerLine, Manifest, Metadata, Summary
-from core.text import (
-    code_span,
-    format_number,
-    interval_column,
-    markdown_safe,
-    markdown_table,
-    number_column,
-    size_text,
-    time_text,
-)
 
 LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 MAX_BARS = 20                 # of a phase, for a phone's width
@@ -38,7 +29,7 @@ def verdict(manifest: Manifest, document: Metadata) -> str:
     if whole:
         return f"**Not ranked**: {'; '.join(whole)}."
     names = [model["model"] for model in document["models"]]
-    return "\n\n".join((f"{code_span(name)}: " if len(names) > 1 else "")
+    return "\n\n".join((f"{texts.code_span(name)}: " if len(names) > 1 else "")
                        + _verdict_of_model(document, name) for name in names)
 
 
@@ -57,7 +48,7 @@ def _reasons_of_run(manifest: Manifest, document: Metadata) -> Iterator[str]:
 def _verdict_of_model(document: Metadata, model: str) -> str:
     found = {cell["phase"]: [flag for flag in cell["flags"] if defs.FLAGS[flag].unrankable]
              for cell in document["cells"] if cell["model"] == model and not cell["cold"]}
-    spoilt = {phase: f"{phase} ({', '.join(map(code_span, flags))})"
+    spoilt = {phase: f"{phase} ({', '.join(map(texts.code_span, flags))})"
               for phase, flags in found.items() if flags}
     alone = [phase for phase in found if phase in defs.ONE_LANE_PHASES]
     if not alone:
@@ -75,9 +66,9 @@ def headline_tables(document: Metadata) -> str:
     parts = []
     for one in document["headlines"]:
         rows = [(name, value) for name, value in _headline_rows(one) if value]
-        name = " ".join(filter(None, (code_span(one["model"]),
-                                      code_span(str(quants.get(one["model"]) or "")))))
-        parts += [markdown_table((name, ""), rows, (1,))] if rows else []
+        name = " ".join(filter(None, (texts.code_span(one["model"]),
+                                      texts.code_span(str(quants.get(one["model"]) or "")))))
+        parts += [texts.markdown_table((name, ""), rows, (1,))] if rows else []
     tokens = [one["long_prompt_tokens"] for one in document["headlines"]
               if one["long_prompt_tokens"]]
     note = "In brackets the 95 % confidence interval across prompts." + (
@@ -94,7 +85,7 @@ def _headline_rows(one: Headline) -> Iterator[tuple[str, Optional[str]]]:
     yield "first word, long prompt", _time(one["long_ttft_ms"])
     if lanes and lanes["output_token_throughput_tokens_per_s"]:
         gain = f", {lanes['speedup_ratio']:.2g} x of one" if lanes["speedup_ratio"] else ""
-        rate = number_column([lanes["output_token_throughput_tokens_per_s"]])[0]
+        rate = texts.number_column([lanes["output_token_throughput_tokens_per_s"]])[0]
         yield f"{lanes['lanes_count']} at once", f"**{rate} tok/s**{gain}"
     if energy and energy["joules_per_output_token"]:
         yield (f"energy of the {energy['scope']}", f"**{energy['joules_per_output_token']:.2f} J** "
@@ -102,13 +93,13 @@ def _headline_rows(one: Headline) -> Iterator[tuple[str, Optional[str]]]:
                f"(\u00b1{energy['error_ratio'] or 0:.1%} from {energy['samples_count']} samples)")
     if memory:
         yield "memory at most", ", ".join(
-            f"**{size_text(size)}** {where}" for size, where in (
+            f"**{texts.size_text(size)}** {where}" for size, where in (
                 (memory["peak_card_bytes"], "on cards"),
                 (memory["peak_process_bytes"], "of the server process")) if size)
-    yield "load", f"**{time_text(one['load_s'] * 1000)}**" if one["load_s"] else None
+    yield "load", f"**{texts.time_text(one['load_s'] * 1000)}**" if one["load_s"] else None
     accepted, reads = one["draft_acceptance_ratio"], one["server_prefill_tokens_per_s"]
     yield "drafts accepted", f"**{accepted:.0%}**" if accepted is not None else None
-    own = [f"{name} {number_column([rate])[0]} tok/s" for name, rate in (
+    own = [f"{name} {texts.number_column([rate])[0]} tok/s" for name, rate in (
         ("writes", one["server_decode_tokens_per_s"]), ("reads", reads)) if rate]
     yield "the server's own rates, of whole answers and without HTTP", ", ".join(own)
     if one["checks_count"]:
@@ -118,7 +109,7 @@ def _headline_rows(one: Headline) -> Iterator[tuple[str, Optional[str]]]:
 def _rate(summary: Optional[Summary]) -> Optional[str]:
     if summary is None:
         return None
-    median, *ends = number_column(summary[key] for key in ("median", "ci_low", "ci_high"))
+    median, *ends = texts.number_column(summary[key] for key in ("median", "ci_low", "ci_high"))
     return f"**{median} tok/s**" + (f" [{'-'.join(ends)}]" if summary["ci_low"] else "")
 
 
@@ -143,15 +134,16 @@ def picture(document: Metadata, events: Sequence[LedgerLine]) -> str:
     if not largest:
         return ""
     cells = [cell for cell in document["cells"] if (cell["model"], cell["phase"]) in rates]
-    medians = number_column(cell["metrics"]["decode_tokens_per_s"]["median"] for cell in cells)
+    medians = texts.number_column(cell["metrics"]["decode_tokens_per_s"]["median"]
+                                  for cell in cells)
     lines, model, size = [], None, max(len(phase) for _, phase in rates)
     for cell, median in zip(cells, medians):
         if cell["model"] != model and len(document["models"]) > 1:
             model = cell["model"]
-            lines.append(code_span(model).strip("`"))
+            lines.append(texts.code_span(model).strip("`"))
         bars = _bars(rates[cell["model"], cell["phase"]], largest)
         lines.append(f"{cell['phase']:<{size}} {median:>5} {bars}")
-    title = f"tok/s, each call, 0 to {number_column([largest])[0]}"
+    title = f"tok/s, each call, 0 to {texts.number_column([largest])[0]}"
     title += "; x: no rate" * any(None in every for every in rates.values())
     return "\n".join(["```text", title, *lines, "```"])
 
@@ -171,18 +163,18 @@ def phase_tables(document: Metadata) -> str:
     parts = []
     for model in dict.fromkeys(cell["model"] for cell in document["cells"]):
         cells = [cell for cell in document["cells"] if cell["model"] == model]
-        numbers = zip(*(interval_column([cell["metrics"][name] for cell in cells])
+        numbers = zip(*(texts.interval_column([cell["metrics"][name] for cell in cells])
                         for name in ("decode_tokens_per_s", "prefill_tokens_per_s")))
-        parts.append(f"{code_span(model)}\n\n" + markdown_table(titles, [
+        parts.append(f"{texts.code_span(model)}\n\n" + texts.markdown_table(titles, [
             _phase_row(cell, decode.strip(), prefill.strip())
             for cell, (decode, prefill) in zip(cells, numbers)], (1, 2, 3, 4, 5)))
-        parts += [f"{cell['phase']}: {format_number(cell['output_token_throughput_tokens_per_s'])} "
-                  f"tok/s on {cell['lanes']} lanes together, {result_tables.speedup_text(cell)}\n"
-                  for cell in cells
-                  if cell["lanes"] > 1 and cell["output_token_throughput_tokens_per_s"]]
+        parts += [f"{cell['phase']}: {texts.format_number(rate)} tok/s on {cell['lanes']} lanes "
+                  f"together, {result_tables.speedup_text(cell)}\n" for cell in cells
+                  for rate in [cell["output_token_throughput_tokens_per_s"]]
+                  if cell["lanes"] > 1 and rate]
         for curve in (one for one in document["curves"] if one["model"] == model):
             heading, *lines = result_tables.curve_lines(curve)
-            parts.append("\n".join(["```text", markdown_safe(heading, 400), *lines, "```\n"]))
+            parts.append("\n".join(["```text", texts.markdown_safe(heading, 400), *lines, "```\n"]))
     return "\n".join([*parts, RESULTS_LEGEND]) if parts else "No call was made."
 
 

@@ -16,19 +16,9 @@ from typing import Any
 
 from complete import declared, metadata, results_md
 from core import levels, plan, result_tables, suites
+from core import text as texts
 from core.names import plain_engine
 from core.records import Fact, LedgerLine, Manifest, Metadata
-from core.text import (
-    code_span,
-    duration,
-    field_text,
-    field_title,
-    format_number,
-    markdown_safe,
-    markdown_table,
-    markdown_words,
-    size_text,
-)
 
 # What the contributor attests. Merged runs hold these lines as they were ticked.
 STATEMENTS = (
@@ -116,7 +106,7 @@ def unticked_statements(sections: Mapping[str, str]) -> list[str]:
 
 # --- parts of the page ---------------------------------------------------------------------------
 def _code(value: Any, limit: int = LONGEST_CELL) -> str:
-    return code_span(str(value), limit) or "-"
+    return texts.code_span(str(value), limit) or "-"
 
 
 def _block(*lines: str) -> str:
@@ -132,11 +122,11 @@ def _values(values: Mapping[str, Fact]) -> str:
     rows = []
     for key, item in values.items():
         if item["value"] is not None:
-            value = markdown_words(field_text(key, item["value"]), LONGEST_CELL) or "-"
+            value = texts.markdown_words(texts.field_text(key, item["value"]), LONGEST_CELL) or "-"
             reason = f"; {_code(item['reason'])}" if item["reason"] else ""
-            rows.append([field_title(key), f"{value} <sub>{item['source']}</sub>{reason}"])
+            rows.append([texts.field_title(key), f"{value} <sub>{item['source']}</sub>{reason}"])
     unknown = [_code(key) for key, item in values.items() if item["value"] is None]
-    parts = [markdown_table(("", ""), rows).rstrip()] if rows else []
+    parts = [texts.markdown_table(("", ""), rows).rstrip()] if rows else []
     return "\n\n".join([*parts, *([f"Not known: {', '.join(unknown)}."] if unknown else [])])
 
 
@@ -164,10 +154,10 @@ def _models(document: Metadata) -> str:
 
 
 def _timing_error(document: Metadata) -> str:
-    lines = [markdown_safe(result_tables.instrument_line(document), 300)]
+    lines = [texts.markdown_safe(result_tables.instrument_line(document), 300)]
     lag = document["instrument"]["read_lag_us"]
     if lag:
-        p50, p99, largest = (format_number(None if us is None else us / 1000)
+        p50, p99, largest = (texts.format_number(None if us is None else us / 1000)
                              for us in (lag["p50"], lag["p99"], lag["max"]))
         lines.append(f"in this run: bytes read {p50} ms after they reached the kernel (median), "
                      f"p99 {p99} ms, at most {largest} ms, over {lag['n']} calls")
@@ -218,7 +208,7 @@ def _reproduce(manifest: Manifest, document: Metadata) -> str:
     return (f"Run {_code(manifest['run_id'])} with harness {_code(manifest['harness_version'])}, "
             f"from {run['started_at']} to {run['ended_at']}; endpoint: "
             f"{document['endpoint']['class']}; class: {run['class']}.\n\n"
-            f"{_block(markdown_safe(reproduce_command(manifest), 2000))}\n\n"
+            f"{_block(texts.markdown_safe(reproduce_command(manifest), 2000))}\n\n"
             f"Harness {_code(manifest['harness_version'])}, commit "
             f"{_code(git['commit'] or 'unknown')}{changes}, {_code(python['implementation'])} "
             f"{_code(python['version'])} on {_code(system['system'])} "
@@ -269,13 +259,13 @@ def _summary(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any]
         "value"]
     machine = ", ".join([*(_code(name) for name in dict.fromkeys(
         [*cards, hardware["cpu"]["model_name"]["value"]]) if name),
-        *([size_text(memory)] if memory else [])])
+        *([texts.size_text(memory)] if memory else [])])
     total = sum(counts.values())
     outcomes = ", ".join(f"{count} {_code(kind)}" for kind, count in counts.items())
     segments = "" if run["segments_count"] == 1 else f" in {run['segments_count']} segments"
     return (f"{machine or 'Unknown machine'}; {server}. By {_code(manifest['submitter_handle'])} "
             f"on {run['started_at'][:10]}: {total} call{'s' * (total != 1)} "
-            f"({outcomes or 'none'}) in {duration(run['wall_s'])}{segments}.")
+            f"({outcomes or 'none'}) in {texts.duration(run['wall_s'])}{segments}.")
 
 
 def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any],
