@@ -117,8 +117,8 @@ DEFAULTS = {
     "ollama": {"kv_cache_type": "f16"}, "koboldcpp": {"kv_cache_type": "f16"},
     "lmstudio": {"kv_cache_type": "f16"}, "llamafile": {"kv_cache_type": "f16"}}
 
-# Launch flags: what they set, by engine-independent name. "" marks those whose effect is in
-# another fact, or that do not decide speed.
+# Launch flags: what they set, by engine-independent name (source: the same pages). "" marks those
+# whose effect is in another fact, or that do not decide speed.
 SETTINGS = {
     "ctk": "kv_k", "cache-type-k": "kv_k", "ctv": "kv_v", "cache-type-v": "kv_v",
     "kv-cache-dtype": "kv_cache_type", "OLLAMA_KV_CACHE_TYPE": "kv_cache_type",
