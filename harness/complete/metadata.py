@@ -78,7 +78,7 @@ def apply_declared(found: Fact, key: str, declared: Declared) -> Fact:
         return known(value, "declared")
     if value == original and isinstance(value, bool) == isinstance(original, bool):
         return found
-    origin = "the server told" if found["source"] == "server" else "computed was"
+    origin = "the server reported" if found["source"] == "server" else "computed was"
     return known(value, "declared", f"{origin} {schema.shown(original)}"[:REASON_LIMIT])
 
 

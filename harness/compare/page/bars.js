@@ -99,8 +99,9 @@ function chartTable(rows, { caption, head, titleOf, hrefOf, markOf = () => false
     h("td", { class: "plot" }, barOf(row, by, x, 28)),
     names.map((name) => h("td", { "data-title": QUANTITIES[name].title, "data-unit": unitOf(name),
       class: `number ${name} ${name === by ? "by" : ""} ${cells[name][i] === "–" ? "unknown" : ""}` },
-    cells[name][i])),
-    h("td", { class: "runs" }, count(row.runs), h("small", {}, ` / ${count(row.owners)}`)))))));
+    cells[name][i] === "–" ? [h("span", { "aria-hidden": "true" }, "–"), hidden("not known")] : cells[name][i])),
+    h("td", { class: "runs" }, count(row.runs), hidden(" runs by "), h("small", { "aria-hidden": "true" }, " / "),
+      h("small", {}, count(row.owners)), hidden(" owners")))))));
   const first = table.querySelector(".strip.explorable");
   if (first) first.setAttribute("tabindex", 0);
   return [table, kept.length < sorted.length ? button({ class: "more" }, () => filterBy({ all: 1 }),

@@ -141,6 +141,8 @@ function decoded(detail, facts) {
   }) };
 }
 
+const rateOf = (result) => result.decode_tokens_per_s;
+
 // --- numbers of groups ------------------------------------------------------------------------
 /** Quantile of numbers, between its neighbours; null of none. */
 function quantile(values, share) {

@@ -92,7 +92,7 @@ const listed = (words) => (words.length < 2 ? words.join("") :
 /** A flag's name as words; other reasons are sentences already. */
 const worded = (name) => (name in DATA.flags ? name.replaceAll("_", " ") : name);
 const runtimeOf = (run) => [run.runtime.name, run.runtime.version].filter(Boolean).join(" ");
-const machineOf = (machine) => [h("b", {}, machine.name), machine.size ? [" ", h("span", { class: "nowrap" }, machine.size)] : ""];
+const machineOf = ({ name, size }) => [h("b", {}, name), size ? [" ", h("span", { class: "nowrap" }, size)] : ""];
 
 // --- the address --------------------------------------------------------------------------------
 const VIEWS = ["run", "machine", "model", "runs", "how"];

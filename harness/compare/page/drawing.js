@@ -34,7 +34,7 @@ function logarithmic(values, { text = plainNumber, most = 10, few = 0 } = {}) {
 
 /** Categories side by side. */
 function bands(names) {
-  return { at: (name, inside = 0.5) => (names.indexOf(name) + inside) / names.length, ticks: names,
+  return { at: (name) => (names.indexOf(name) + 0.5) / names.length, ticks: names,
     text: (name) => name, inside: true };
 }
 
@@ -80,7 +80,7 @@ const MARKS = {
 const share = (value) => `${(value * 100).toFixed(2)}%`;
 
 /** A strip: marks along x, in percent of its width. Marks with a tip can be explored. */
-function strip({ label, height, x, marks, focusable = true }) {
+function strip({ label, height, x, marks }) {
   const X = (value) => share(x.at(value));
   const Y = (value) => value;
   const widthOf = (mark) => ({ ...mark, width: () => share(x.at(mark.x1) - x.at(mark.x0)) });
@@ -90,7 +90,7 @@ function strip({ label, height, x, marks, focusable = true }) {
     nodes);
   const points = marks.map((mark, i) => ({ ...mark, node: nodes[i], fx: x.at(mark.x), py: mark.y }))
     .filter((point) => point.tip);
-  if (points.length && focusable) explore(node, points);
+  explore(node, points);
   return node;
 }
 

@@ -51,7 +51,7 @@ function chips({ size, bits, sizes, byBits, model }) {
   const chip = (text, isOn, runs, change) => button({ "aria-pressed": String(isOn), "data-chip": text }, () => {
     filterBy(change);
     document.querySelector(`[data-chip="${CSS.escape(text)}"]`)?.focus();
-  }, text, h("small", {}, count(runs.length)), hidden(" runs"));
+  }, text, " ", h("small", {}, count(runs.length)), hidden(" runs"));
   const places = h("div", { class: "chips" }, h("div", { role: "group", "aria-label": "model size" },
     DATA.sizes.filter((one) => sizes.has(one)).map((one) => chip(one, !model && one === size,
       sizes.get(one).filter((result) => result.bits === bits), { size: one, of: "" }))),
@@ -98,16 +98,16 @@ function normalPanel(asked, machine) {
         href: toMachine(machine) }, "see them"), "."] : "It has no run yet: be the first."));
   }
   const counted = results.filter((result) => result.counts && result.decode_tokens_per_s);
-  const values = counted.map((result) => result.decode_tokens_per_s);
+  const values = counted.map(rateOf);
   const text = state().mine || "";
   const centre = asked.rows.find((row) => row.machine === machine)?.decode_tokens_per_s?.value ?? null;
   const field = h("input", { type: "text", inputmode: "decimal", name: "mine", value: text, size: 5,
     autocomplete: "off", "aria-label": "your own tok/s" });
   const verdict = h("p", { class: "verdict", role: "status" });
-  const strip1 = h("div", {});
+  const picture = h("div", {});
   const update = (value) => {
     const given = Number(value) > 0 ? Number(value) : null;
-    strip1.replaceChildren(normalStrip(results, given, "yours", centre));
+    picture.replaceChildren(normalStrip(results, given, "yours", centre));
     verdict.replaceChildren(...verdictParts(machine, counted, standing(values, given, centre), given));
   };
   field.addEventListener("input", () => {
@@ -120,7 +120,7 @@ function normalPanel(asked, machine) {
     h("h2", {}, `Is my ${machine.name} normal?`),
     h("p", { class: "sub" }, `${what}, one answer at a time: ${plural(counted.length, "comparable run")} by ${
       plural(owners, "owner")}`),
-    h("label", { class: "mine" }, "yours: ", field, " tok/s")), values.length ? [strip1, verdict] :
+    h("label", { class: "mine" }, "yours: ", field, " tok/s")), values.length ? [picture, verdict] :
     h("p", {}, "None of its runs is comparable."));
 }
 
@@ -130,7 +130,7 @@ function verdictParts(machine, counted, found, own) {
   const range = number > 3 ? ` Half of the runs write ${digits(low)} to ${digits(high)}.` : "";
   if (own === null) {
     const engines = [...grouped(counted, (result) => result.run.runtime.name)].map(([name, of]) =>
-      [name, quantile(of.map((result) => result.decode_tokens_per_s), 0.5)]).sort((a, b) => b[1] - a[1]);
+      [name, quantile(of.map(rateOf), 0.5)]).sort((a, b) => b[1] - a[1]);
     return [h("b", {}, `Normal is about ${digits(median)} tok/s.`), range, engines.length > 1 ?
       ` By runtime: ${listed(engines.map(([name, value]) => `${name} ${digits(value)}`))}.` : "",
     state().machine ? "" : [" ", h("a", { href: toMachine(machine) }, "All of its runs")]].flat();

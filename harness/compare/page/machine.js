@@ -11,12 +11,12 @@ const crumbs = (...parts) => h("nav", { class: "crumbs", "aria-label": "You are 
 
 /** Runs of a group as strips, one line for each of its values. */
 function stripsBy(results, of, head) {
-  const known = results.filter((result) => result.decode_tokens_per_s);
+  const known = results.filter(rateOf);
   const groups = [...grouped(known, of)].map(([name, some]) => ({ name, some,
-    median: quantile(some.filter((one) => one.counts).map((one) => one.decode_tokens_per_s), 0.5) }))
+    median: quantile(some.filter((one) => one.counts).map(rateOf), 0.5) }))
     .sort((a, b) => (b.median || 0) - (a.median || 0));
   if (groups.length < 2) return null;
-  const x = linear(known.map((result) => result.decode_tokens_per_s), { tight: true });
+  const x = linear(known.map(rateOf), { tight: true });
   const figures = aligned(groups.map((group) => group.median));
   return roled(h("table", { class: "bars small-bars" }, h("thead", {}, h("tr", {}, h("th", { scope: "col",
     class: "name" }, head), h("th", { scope: "col", class: "plot" }, hidden("runs, drawn"), stripAxis(x)),

@@ -5,8 +5,8 @@ const LEVELS = 7;
 
 function levelOf(value, most) {
   if (value < READING.rate) return 0;
-  const share01 = Math.log(value / READING.rate) / Math.log(Math.max(most / READING.rate, 1.01));
-  return Math.min(1 + Math.floor(share01 * (LEVELS - 1)), LEVELS - 1);
+  const portion = Math.log(value / READING.rate) / Math.log(Math.max(most / READING.rate, 1.01));
+  return Math.min(1 + Math.floor(portion * (LEVELS - 1)), LEVELS - 1);
 }
 
 /** Smallest known file of a class of sizes at some bits, in bytes. */
@@ -74,10 +74,9 @@ function fileChart(results, marked) {
   if (distinct(known, (result) => result.bytes).length < 2) return null;
   const gb = (result) => result.bytes / 1e9;
   const x = logarithmic(known.map(gb));
-  const y = logarithmic(known.map((result) => result.decode_tokens_per_s));
+  const y = logarithmic(known.map(rateOf));
   const lines = [...machines].map(([machine, of]) => ({ machine, points: [...grouped(of, (result) =>
-    result.bytes)].map(([bytes, same]) => [bytes / 1e9, quantile(same.map((result) =>
-    result.decode_tokens_per_s), 0.5)]).sort((a, b) => a[0] - b[0]) }));
+    result.bytes)].map(([bytes, same]) => [bytes / 1e9, quantile(same.map(rateOf), 0.5)]).sort((a, b) => a[0] - b[0]) }));
   const speed = (line) => Math.max(...line.points.map(([size, rate]) => size * rate));
   const long = lines.filter((line) => line.points.length > 1 && line.machine !== marked)
     .sort((a, b) => speed(a) - speed(b));
@@ -93,7 +92,7 @@ function fileChart(results, marked) {
     ...drawn.map(({ machine, points }) => ({ kind: "line", points,
       cls: machine === marked ? "joined marked" : `joined ${makerClass(machine.maker)}` })),
     ...[...grouped(known, (result) => `${result.machine.id} ${result.bytes}`).values()].flatMap((same) =>
-      thinned(same, (result) => result.decode_tokens_per_s, 8)).map((result) => ({
+      thinned(same, rateOf, 8)).map((result) => ({
       ...dotOf(result, result.decode_tokens_per_s), x: gb(result),
       shape: shapeOf(result.machine), r: result.machine === marked ? 5 : 3.6,
       cls: result.machine === marked ? "one marked" : `one ${makerClass(result.machine.maker)}${
@@ -142,7 +141,8 @@ function readsChart(rows, marked) {
 }
 
 // --- is it normal? --------------------------------------------------------------------------------
-/** Where a value is among its peers, around their median or another centre: {median, low, high, below, count, apart}, null without peers. */
+/** Where a value is among its peers, around their median or another centre:
+    {median, low, high, below, count, apart}; null without peers. */
 function standing(values, own, centre = null) {
   if (!values.length) return null;
   const median = centre ?? quantile(values, 0.5);
@@ -166,10 +166,10 @@ function verdictOf(found, own, better = 1) {
 
 /** A strip of peers with the middle half, and one value among them. */
 function normalStrip(results, own, ownLabel, centre = null) {
-  const peers = results.filter((result) => result.decode_tokens_per_s);
-  const values = peers.filter((result) => result.counts).map((result) => result.decode_tokens_per_s);
+  const peers = results.filter(rateOf);
+  const values = peers.filter((result) => result.counts).map(rateOf);
   const found = standing(values, own, centre);
-  const x = linear([...peers.map((result) => result.decode_tokens_per_s), own].filter((v) => v !== null),
+  const x = linear([...peers.map(rateOf), own].filter((v) => v !== null),
     { zero: false, steps: 6 });
   const stacked = new Map();
   const marks = [];
@@ -182,7 +182,7 @@ function normalStrip(results, own, ownLabel, centre = null) {
       { kind: "text", cls: "centre-label", x: found.median, y: 10, anchor: left ? "end" : "start",
         dx: left ? 4 : -4, text: `median ${digits(found.median)}` });
   }
-  for (const result of thinned(peers, (one) => one.decode_tokens_per_s, 4 * DOTS_SHOWN).sort((a, b) => a.decode_tokens_per_s - b.decode_tokens_per_s)) {
+  for (const result of thinned(peers, rateOf, 4 * DOTS_SHOWN).sort((a, b) => rateOf(a) - rateOf(b))) {
     const column = Math.round(x.at(result.decode_tokens_per_s) * 48);
     const height = stacked.get(column) || 0;
     stacked.set(column, height + 1);
@@ -196,11 +196,11 @@ function normalStrip(results, own, ownLabel, centre = null) {
     marks.push({ kind: "text", cls: "own-label", x: own, y: 10, anchor: right ? "end" : "start",
       dx: right ? 4 : -4, text: `${ownLabel} ${digits(own)}` });
   }
-  const strip1 = strip({ label: `${plural(values.length, "run")}${found ? `, median ${digits(
+  const picture = strip({ label: `${plural(values.length, "run")}${found ? `, median ${digits(
     found.median)}, middle half from ${digits(found.low)} to ${digits(found.high)} tokens per second`
     : ""}`, height: 72, x, marks });
-  if (strip1.classList.contains("explorable")) strip1.setAttribute("tabindex", 0);
-  return h("div", { class: "normal" }, strip1, stripAxis(x));
+  if (picture.classList.contains("explorable")) picture.setAttribute("tabindex", 0);
+  return h("div", { class: "normal" }, picture, stripAxis(x));
 }
 
 /** One line of a table of differences: what this run has, what its peers have. */
@@ -216,7 +216,7 @@ function differences(result, peers) {
   const rows = facts.map(([name, of]) => {
     const same = others.filter((other) => of(other) === of(result));
     const rest = others.filter((other) => of(other) !== of(result));
-    const median = (some) => quantile(some.map((other) => other.decode_tokens_per_s), 0.5);
+    const median = (some) => quantile(some.map(rateOf), 0.5);
     return { name, own: of(result), same: same.length, rest: rest.length, others: rest.length ?
       median(rest) : null };
   }).filter((row) => row.rest && !(row.name === "weights" && row.own === "weights unknown"));
@@ -242,11 +242,11 @@ function historyChart(results, of = "") {
   const x = { ...bands(order), text: (name) => name.slice(name.lastIndexOf(" ") + 1) };
   const y = linear([...known.map((result) => result.decode_tokens_per_s * 1.15)]);
   const median = (one) => quantile(one.of.filter((result) => result.counts)
-    .map((result) => result.decode_tokens_per_s), 0.5);
+    .map(rateOf), 0.5);
   const marks = engines.flatMap(([, of]) => [
     { kind: "line", cls: "joined marked", points: of.filter((one) => median(one) !== null)
       .map((one) => [one.name, median(one)]) },
-    ...of.flatMap((one) => thinned(one.of, (result) => result.decode_tokens_per_s, 20).map((result) => ({ ...dotOf(result, result.decode_tokens_per_s),
+    ...of.flatMap((one) => thinned(one.of, rateOf, 20).map((result) => ({ ...dotOf(result, rateOf(result)),
       x: one.name, r: 4 })))]);
   const names = engines.map(([engine, some], i) => {
     const late = x.at(some[0].name) > 0.75;
@@ -295,8 +295,10 @@ function curveChart(results, marked, [axis, metric, title, xTitle, yTitle]) {
       { kind: "dot", x: at, y: value, r: 4, shape: shapeOf(result.machine), cls: `one ${cls(result)}`,
         href: toRun(result.run), tip: () => [`${digits(value)} tok/s`, `${count(at)} ${xTitle}`,
           `${result.model.title}, ${result.quant} on ${result.machine.title}`, runtimeOf(result.run)] }])]),
-  right: 104, ends: newest.map((result) => { const points = pointsOf(result); const [at, value] = points[points.length - 1];
-    return { x: at, y: value, text: result.machine.name, cls: result.machine === marked ? "strong" : "" }; }) }));
+  right: 104, ends: newest.map((result) => {
+    const [[at, value]] = pointsOf(result).slice(-1);
+    return { x: at, y: value, text: result.machine.name, cls: result.machine === marked ? "strong" : "" };
+  }) }));
 }
 
 const curveCharts = (results, marked) => CURVES.map((one) => curveChart(results, marked, one));

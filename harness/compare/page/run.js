@@ -62,8 +62,8 @@ function headOfRun(run) {
   h("p", { class: "lead" }, runtimeOf(run), run.runtime.backend ? `, ${run.runtime.backend}` : "",
     ` · ${dateOf(run.started)}, ${run.started.slice(11)} UTC · by `, h("a", { href: linkTo({ runs: 1,
       by: run.handle }) }, run.handle), filesOf(run), h("br"), h("span", { class: "small" },
-      [run.device.text, run.device.notes, `tag ${run.tag}`].filter(Boolean)
-        .join(" · "), " · ", h("span", { class: "nowrap" }, `run ${run.id}`)))),
+      h("span", { class: "nowrap" }, `run ${run.id}`), [run.device.text, run.device.notes, `tag ${run.tag}`]
+        .filter(Boolean).map((part) => ` · ${part}`)))),
   badgeOf(run))];
 }
 
@@ -146,8 +146,8 @@ function callChart(detail, x) {
   const marks = ({ X }) => [...spans.flatMap((span, i) => [
     { kind: "bar", cls: `phase ${i % 2 ? "odd" : ""} of-${span.phase}`, x0: span.start, x1: span.end,
       y: height / 2, height, rx: 0 },
-    ...(X(span.end) - X(span.start) > phaseWord(span.phase).length * 6 ? [{ kind: "text", cls: "phase-name", anchor: "middle",
-      x: (span.start + span.end) / 2, y: 15, text: phaseWord(span.phase) }] : [])]),
+    ...(X(span.end) - X(span.start) > phaseWord(span.phase).length * 6 ? [{ kind: "text",
+      cls: "phase-name", anchor: "middle", x: (span.start + span.end) / 2, y: 15, text: phaseWord(span.phase) }] : [])]),
   ...detail.pauses.map(([at]) => ({ kind: "rule", cls: "pause", x0: at, x1: at, y0: 0, y1: height })),
   ...calls.flatMap((call) => {
     const talk = Math.min(call.start + (call.ttft ?? 0), call.end);
@@ -171,15 +171,15 @@ function gaugeChart(host, x, { title, unit, values }) {
     if (value === null) pieces.push([]);
     else pieces[pieces.length - 1].push([host.t[i], value]);
   });
-  const [least, most1] = [Math.min(...known), Math.max(...known)];
+  const [least, largest] = [Math.min(...known), Math.max(...known)];
   const marks = [...pieces.filter((piece) => piece.length).flatMap((piece) => [{ kind: "area", cls: "under",
     points: [[piece[0][0], 0], ...piece, [piece[piece.length - 1][0], 0]] },
   { kind: "line", cls: "trace", points: piece }]),
   ...values.map((value, i) => (value === null ? null : { kind: "dot", cls: "sample", shape: "circle", r: 2.5,
     x: host.t[i], y: value, tip: () => [`${digits(value)} ${unit}`, `${title}, at ${clock(host.t[i])}`] }))
     .filter(Boolean)];
-  return chart({ label: `${title}: ${digits(least)} to ${digits(most1)} ${unit}`, height: 104, x, y, marks, left: 40, top: 26,
-    yTitle: `${title}${unit ? `, ${unit}` : ""}` });
+  return chart({ label: `${title}: ${digits(least)} to ${digits(largest)} ${unit}`, height: 104, x, y, marks,
+    left: 40, top: 26, yTitle: `${title}${unit ? `, ${unit}` : ""}` });
 }
 
 function timeParts(detail) {
@@ -332,7 +332,7 @@ function againstPeers(result) {
   const peers = all.filter((other) => other.run !== result.run);
   if (own === null || !peers.length) return null;
   const found = standing(peers.filter((peer) => peer.counts && peer.decode_tokens_per_s)
-    .map((peer) => peer.decode_tokens_per_s), own);
+    .map(rateOf), own);
   const title = found ? verdictOf(found, own) : "No comparable peer.";
   return h("section", {}, h("h2", {}, `Is it normal? ${result.model.title}, ${result.bits} on ${
     result.machine.title}`), normalStrip(peers, own, "this run"), found ? h("p", { class: "verdict" },

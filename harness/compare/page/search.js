@@ -3,7 +3,8 @@
 /** Words of a text: letters apart from digits, "12gb" as "12 gb", so that rtx4070 is rtx 4070. */
 const wordsOf = (text) => text.toLowerCase().replace(/([a-z])(\d)/g, (all, letter, digit, at, whole) =>
   (/(^|[^a-z])[a-z]$/.test(whole.slice(0, at + 1)) ? all : `${letter} ${digit}`))
-  .replace(/(\d)x(?=\d)/g, "$1 ").replace(/(\d)(gi?b)\b/g, "$1 gb").replace(/(\d)(xtx?|ti)\b/g, "$1 $2").match(/[a-z0-9.+]+/g) || [];
+  .replace(/(\d)x(?=\d)/g, "$1 ").replace(/(\d)(gi?b)\b/g, "$1 gb")
+  .replace(/(\d)(xtx?|ti)\b/g, "$1 $2").match(/[a-z0-9.+]+/g) || [];
 
 const SPEED = /(\d+(?:\.\d+)?)\s*(?:tok(?:ens)?\s*\/\s*s|t\/s|tps)\b/i;
 const SUGGESTED = 8;

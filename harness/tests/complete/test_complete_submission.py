@@ -341,7 +341,7 @@ class Keeps(Case):
             self.complete(setting)
             seen.append(self.model()["quantization"])
         self.assertEqual([
-            known("Q8_0", "declared", 'the server told "Q4_K_M"'), known("Q4_K_M", "server"),
+            known("Q8_0", "declared", 'the server reported "Q4_K_M"'), known("Q4_K_M", "server"),
             missing(metadata.WITHHELD), missing(metadata.WITHHELD),
             known("Q4_K_M", "server")], seen)
 

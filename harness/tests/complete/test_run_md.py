@@ -137,7 +137,7 @@ class Page(unittest.TestCase):
                 "temperature: 0.5 instead of the canonical 0.1",
                 "`qwen2.5:1.5b`: the context was 4096 tokens; 8192 were requested",
                 "prompt cache was left on", "parallel_mixed was skipped: `two models \\x7c needed`",
-                "`models.0.quantization`: the contributor declared `F16`; `the server told ")):
+                "`models.0.quantization`: the contributor declared `F16`; `the server reported ")):
             self.assertIn(words, line)
         self.assertEqual(6, len(found))
 
