@@ -1,4 +1,4 @@
-"""Run test modules in as many processes as there are processors.
+"""Run test modules in one process more than there are processors, because tests also wait.
 
 With unittest's own runner, the tests need about a minute of processor time on Python 3.9, so the
 test command would take longer than that; on two processors, this takes about half.
@@ -62,7 +62,7 @@ class Suite(unittest.TestSuite):
         """Run all modules and add their outcomes to the result."""
         # Not fork: a child would inherit the locks and threads of this process.
         with concurrent.futures.ProcessPoolExecutor(
-                processors(), multiprocessing.get_context("spawn")) as pool:
+                processors() + 1, multiprocessing.get_context("spawn")) as pool:
             running = {pool.submit(run_module, name, self._patterns): name for name in self.names}
             for done in concurrent.futures.as_completed(running):
                 try:
