@@ -106,7 +106,7 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
         return error("bad_response", "the server compresses its answers (Content-Encoding: "
                      f"{printable(packed, 60)}) although the request forbids it; turn it off for "
                      "text/event-stream")
-    if not stream.events:
+    if not stream.events or not (stream.texts or stream.done or '"choices"' in body):
         seen = printable(body.strip(), MAX_SEEN)
         return error("bad_response", "the server answered 200, but not with events of a chat "
                      f"completion; the answer begins with {seen!r}")

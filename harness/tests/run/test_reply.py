@@ -70,6 +70,8 @@ class Outcomes(unittest.TestCase):
                 ("no end of the stream", reply(finished, failure=("timeout", "x")), "timeout"),
                 ("compressed events", reply(b"\x1f\x8b\x08", headers={
                     "content-encoding": "gzip"}), "bad_response"),
+                ("events of another API", reply(b'data: {"token": {"text": "a"}}\n\n'),
+                 "bad_response"),
                 ("a page", reply(b"<html>hello</html>"), "bad_response"),
                 ("no finish_reason", reply(says("a")), "interrupted_answer"),
                 ("no finish_reason before [DONE]", reply(says("a") + DONE), "ok"),
