@@ -690,17 +690,20 @@ class Samples(unittest.TestCase):
 
     @unittest.skipUnless(platform.system() == "Linux", "reads this machine as Linux reports it")
     def test_sampling_this_machine_is_cheap_and_silent(self) -> None:
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        def cost_s() -> float:
             sampler = gauges.Sampler(1)
             began_s = os.times()
             found = sampler.sample()
             ended_s = os.times()
             sampler.close()
+            self.assertGreater(found["memory_available_bytes"], 0)
+            return sum(ended_s[:4]) - sum(began_s[:4])
+
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            least_s = min(cost_s() for _ in range(4))       # other programs only add to it
         self.assertEqual(out.getvalue(), "")
-        self.assertGreater(found["memory_available_bytes"], 0)
-        # 1 % of a core at a sample every five seconds.
-        self.assertLess(sum(ended_s[:4]) - sum(began_s[:4]), 0.05)
+        self.assertLess(least_s, 0.05)        # 1 % of a core at a sample every five seconds
 
 
 class Children(unittest.TestCase):
