@@ -51,7 +51,8 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
     (r"metadata\.run\.(run_jsonl_sha256|manifest_sha256)", "derived"),
     (r"manifest\.(git|python|os|target)\..*", "declared"),
-    (r"manifest\.(host_hostname_short|flags|timeout_s|plan\.lanes)", "declared"),
+    (r"manifest\.(host_hostname_short|hostname_omitted|api_key_used|timeout_s|plan\.lanes)",
+     "declared"),
     (r"manifest\.(started_at|engine\.(version|build|recognised_by))", "raw"),
     (r"hardware\..*", "declared"),
     (r"page\.words\..*", "declared"),
@@ -291,14 +292,14 @@ def share(counts: Counter[str]) -> str:
 
 
 def report(results: dict[str, Counter[str]], moving: dict[str, Counter[str]], asked: int) -> int:
-    classes: dict[str, Counter[str]] = {}
+    classes: dict[str, Counter[str]] = {name: Counter() for name in LEAST_CAUGHT}
     for pattern, counts in results.items():
         classes.setdefault(class_of(pattern), Counter()).update(counts)
     total = sum(map(sum, (counts.values() for counts in classes.values())))
     for counts in moving.values():
         classes.setdefault("moving", Counter()).update(counts)
     for name, counts in sorted(classes.items()):
-        print(f"{name:10} {share(counts)}")
+        print(f"{name:10} {share(counts) if counts else 'none'}")
     for name in ("derived", "raw", "declared"):
         print(f"\n{name} fields" + (" that were missed" if name == "derived" else ""))
         for pattern, counts in sorted(results.items()):
