@@ -154,9 +154,9 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "start the server without its own limit and run again, or describe the limit in run.md"),
     "claim-contradicted": (WARNING,
         "A model's name, quantization, draft model or the harness's commit contradicts the "
-        "evidence.", "remove a wrong value, or set the true one, with python3 "
-        "harness/complete_submission.py FOLDER --set metadata.models.0.quantization=null; or "
-        "explain the name in run.md"),
+        "evidence.", "remove a wrong value with python3 harness/complete_submission.py "
+        "FOLDER --set models.0.quantization=null (or parameters_count, draft_model), or set the "
+        "true one; or explain it in run.md"),
     # --- copies and invented data
     "run-copied": (ERROR,
         "Another submission has the same run id, or calls with the same times, perhaps scaled.",
