@@ -129,7 +129,7 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
                            "line differs; restore it from a backup, or start a new run")
     if not events or (metadata.run_class(manifest, events) == "partial" and not partial):
         missing = len(metadata.missing_cells(manifest, events))
-        resume = readable(cli.next_command(_options(folder, manifest), manifest["run_id"]), 1000)
+        resume = resume_command(folder, manifest)
         # Neither the address of another machine nor the name of the key's variable is recorded.
         again = ["--target-url"] * (manifest["target"]["class"] != "loopback")
         again += ["--api-key-env"] * bool(manifest.get("api_key_used"))
@@ -140,13 +140,13 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
     return Evidence(folder, manifest, events, hashlib.sha256(data).hexdigest(), len(state.torn))
 
 
-def _options(folder: str, manifest: Manifest) -> cli.Options:
-    """The runner's options that resume a run, as far as its manifest holds them."""
+def resume_command(folder: str, manifest: Manifest) -> str:
+    """The command that resumes a run in the background, as far as its manifest holds it."""
     out_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(folder))))
     canonical: dict[str, Any] = manifest["canonical_options"]
-    return cli.Options(**canonical, out_dir=out_dir,
-                       rehearse=manifest["synthetic"],
-                       given=frozenset(() if out_dir == SUBMISSIONS else ("out_dir",)))
+    options = cli.Options(**canonical, out_dir=out_dir, rehearse=manifest["synthetic"],
+                          given=frozenset(() if out_dir == SUBMISSIONS else ("out_dir",)))
+    return readable(cli.next_command(options, manifest["run_id"]), 1000) + " --detach"
 
 
 def _read(folder: str, name: str) -> Any:
@@ -399,7 +399,9 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
     words = [word for name in to_do if name != "attestation"   # warnings need an explanation
              for word in ("--set", f"run_md.{name}=" + "None." * (not warned or name != "notes"))]
     is_synthetic = made.manifest["synthetic"]
-    if declarations or words or refused:
+    if made.metadata["run"]["class"] == "partial":
+        following = resume_command(evidence.folder, made.manifest)
+    elif declarations or words or refused:
         following = command("complete_submission", folder, *declarations, *words)
     elif to_do:
         following = command("check_submission", "--privacy", folder)
@@ -503,7 +505,7 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
     if "=None." in report.next:
         lines += paragraph("None. means that there is nothing to say. Otherwise write what you "
                            "changed and why, and what a reader should know.", hanging="")
-    if "attestation" in report.to_do:
+    if "attestation" in report.to_do and report.run_class != "partial":
         lines += ["then, once you have reviewed all five files:", *command_lines(command(
             "complete_submission", report.folder, "--set", "run_md.attestation=true"), width)]
     return "\n".join(lines)

@@ -116,17 +116,17 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "restore run.jsonl as the run wrote it; if it is unchanged, open an issue"),
     "ledger-unfinished": (ERROR,
         "The last line is not run_finished, or a planned call has no line.",
-        "resume the run: python3 harness/run_benchmark.py --run-id RUN_ID"),
+        "resume the run: python3 harness/run_benchmark.py --run-id RUN_ID --detach"),
     "call-repeated": (ERROR,
         "A call was made again although it had an answer, or twice in one segment. The runner "
         "repeats only failed calls, after a resume.",
         "submit the run as it was; a better second run is a submission of its own"),
     "machine-slept": (WARNING,
         "Wall clock and monotonic clock disagree, or a call outlasted its timeout: the machine "
-        "slept, or its clock was set.", "keep the machine awake, and make a second run"),
+        "slept, or its clock was set.", "keep the machine awake, stop other programs, and make a second run"),
     "time-unexplained": (WARNING,
         "Time passed that no call explains, or samples of the machine are missing. A machine that "
-        "slept or was overloaded does that.", "keep the machine awake, and make a second run"),
+        "slept or was overloaded does that.", "keep the machine awake, stop other programs, and make a second run"),
     "time-in-future": (ERROR, "The run ends more than a day in the future.",
         "set the machine's clock, and run again"),
     "challenge-unanswered": (ERROR,

@@ -54,6 +54,7 @@ class _Group(NamedTuple):
     measured: list[CallFinished]
     numbers: list[Numbers]                   # call_metrics of `measured`
     left_out: dict[str, int]                 # number of answered calls by reason
+    hindered: int                            # calls that failed while other programs were busy
 
     def source(self, name: str) -> Optional[str]:
         """The first known value of `output_tokens_source` or `cached_tokens_source`."""
@@ -161,7 +162,8 @@ def _group(calls: list[CallFinished], run: _Run) -> _Group:
     return _Group(calls, ok, [metrics.output_tokens(c, trusted)[0] for c in ok], measured, [
         metrics.call_metrics(c, trusted, not run.bad_prompts.get(c["model"]), c["cell_id"] in loads,
                      _cache(c, run))
-        for c in measured], dict(sorted(Counter(filter(None, reasons.values())).items())))
+        for c in measured], dict(sorted(Counter(filter(None, reasons.values())).items())),
+        sum(c["outcome"] != "ok" and run.load.is_disturbed(*throughput.span_of(c)) for c in calls))
 
 
 def _left_out(call: CallFinished, load: HostLoad) -> Optional[str]:
@@ -338,7 +340,8 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
         ("unstable", verdicts["unstable"]["flagged"]),
         ("outliers", verdicts["outliers"]["flagged"]),
         ("few_samples", not is_hello and len(group.measured) < defs.MIN_RANKED_N),
-        ("busy_host", group.left_out.get("busy_host", 0) > defs.DISTURBED_SHARE * len(ok)),
+        ("busy_host", group.left_out.get("busy_host", 0) + group.hindered
+         > defs.DISTURBED_SHARE * (len(ok) + group.hindered)),
         ("failures", failures > defs.FAILED_SHARE * len(group.calls)),
         ("survivors", failures >= defs.SURVIVORS_SHARE * len(group.calls) and bool(ok)),
         ("reloaded", any(m["null_reasons"].get("ttft_ms") == metrics.LOADED
@@ -413,7 +416,8 @@ def _run_flags(run: _Run, events: Sequence[LedgerLine], groups: dict[Key, _Group
     samples = [e for e in events if e["event"] == "host_sampled"]
     drifts = [one["drift_ratio"] for one in headlines if one["drift_ratio"] is not None]
     return defs.ordered_flags(name for name, holds in (
-        ("busy_host", any("busy_host" in group.left_out for group in groups.values())),
+        ("busy_host", any(group.hindered or "busy_host" in group.left_out
+                          for group in groups.values())),
         ("drifting", any(not 1 / (1 + defs.DRIFT_RATIO) <= ratio <= 1 + defs.DRIFT_RATIO
                          for ratio in drifts)),
         ("throttled", _throttled(samples)),

@@ -521,7 +521,7 @@ class LlamaCpp(LlamaServer):
     def version(self, probes: Probes) -> Version:
         _, build = super().version(probes)
         number = re.match(r"b[1-9]\d*", build or "")     # "b0": a build without a number
-        return (number.group() if number else None), build
+        return number.group() if number else None, None if build == "b0-unknown" else build
 
     def cache_value(self, salt: Any) -> Any:
         return False

@@ -50,7 +50,7 @@ EXPECTED = {
         named("llama-cpp-python", by='/v1/models owned_by "me"'),
         {"smollm2-135m": (True, {}, UNKNOWN)}, UNKNOWN),
     "llama.cpp": (
-        named("llama.cpp", build="b0-unknown", by="Server header"),
+        named("llama.cpp", by="Server header"),
         {"smollm2-135m": (
             True, {"quantization": "F16", "parameters_count": 134_515_008,
                    "file_bytes": 269_100_288, "trained_context_tokens": 8192,
@@ -372,7 +372,8 @@ class VersionsAndFacts(unittest.TestCase):
         for name, path, value, expected in (
             ("llama.cpp", "props", {"build_info": "b11434-0a1b2c3"},
              ("b11434", "b11434-0a1b2c3")),
-            ("llama.cpp", "props", {"build_info": "b0-unknown"}, (None, "b0-unknown")),
+            ("llama.cpp", "props", {"build_info": "b0-unknown"}, (None, None)),
+            ("llama.cpp", "props", {"build_info": "b0-0a1b2c3"}, (None, "b0-0a1b2c3")),
             ("llama.cpp", "props", {"build_info": "x"}, (None, "x")),
             ("localai", "version", {"version": "v4.9.0 (82c191a0)"}, ("v4.9.0", "82c191a0")),
             ("localai", "version", {"version": "v4.9.0"}, ("v4.9.0", None)),

@@ -229,11 +229,13 @@ class Run:
         shared = sum(n for c in ok for _, n in c["timing"]["reads"])
         fine = {"ok", "context_limit"} if phase == "edge_append" else {"ok"}
         bad = sum(c["outcome"] not in fine for c in calls) / len(calls)
+        cell["_hindered"] = hindered = sum(
+            c["outcome"] != "ok" and self.disturbed(c["segment"], *span(c)) for c in calls)
         cell["_flags"] = {name for name, holds in (
             ("few_samples", phase != "hello" and len(used) < 6), ("failures", bad > 0.05),
             ("survivors", bad >= 1 / 3 and ok), ("coalesced", shared > 0.2 * max(chunks, 1)),
             ("suspended", any(map(self.slept, ok))), ("reloaded", loaded),
-            ("busy_host", cell["left_out"]["busy_host"] > len(ok) / 2),
+            ("busy_host", cell["left_out"]["busy_host"] + hindered > (len(ok) + hindered) / 2),
             ("tokens_from_chunks", source == "chunks")) if holds}
         self.lanes(cell, ok, source)
         self.verdicts(cell, used, [one["decode_tokens_per_s"] for one in found], plan["lanes"])
@@ -351,7 +353,7 @@ class Run:
         drifts = [one["drift_ratio"] for one in headlines if one["drift_ratio"] is not None]
         events = {e["event"] for e in self.events}
         return {name for name, holds in (
-            ("busy_host", any(c["left_out"]["busy_host"] for c in self.cells)),
+            ("busy_host", any(c["left_out"]["busy_host"] or c["_hindered"] for c in self.cells)),
             ("drifting", any(not 1 / 1.1 <= ratio <= 1.1 for ratio in drifts)),
             ("on_battery", any(s["power_source"] == "battery" for s in self.samples)),
             ("cached_prefill", any(p["verdict"] == "cached" for p in self.probes.values())),
