@@ -126,7 +126,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "slept, or its clock was set.", "keep the machine awake, stop other programs, and make a second run"),
     "time-unexplained": (WARNING,
         "Time passed that no call explains, or samples of the machine are missing. A machine that "
-        "slept or was overloaded does that.", "keep the machine awake, stop other programs, and make a second run"),
+        "slept or was overloaded does that.",
+        "keep the machine awake, stop other programs, and make a second run"),
     "time-in-future": (ERROR, "The run ends more than a day in the future.",
         "set the machine's clock, and run again"),
     "challenge-unanswered": (ERROR,
