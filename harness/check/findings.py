@@ -123,7 +123,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "submit the run as it was; a better second run is a submission of its own"),
     "machine-slept": (WARNING,
         "Wall clock and monotonic clock disagree, or a call outlasted its timeout: the machine "
-        "slept, or its clock was set.", "keep the machine awake, stop other programs, and make a second run"),
+        "slept, or its clock was set.", "keep the machine awake, and make a second run"),
     "time-unexplained": (WARNING,
         "Time passed that no call explains, or samples of the machine are missing. A machine that "
         "slept or was overloaded does that.",
