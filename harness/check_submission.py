@@ -124,7 +124,7 @@ def index_of(repository: submission_files.Repository, base: str,
     sizes_bytes = repository.sizes_bytes([sha for _, sha in merged])
     for path, sha in merged:
         if sha in sizes_bytes and sizes_bytes[sha] <= submission_files.LIMITS_BYTES["run.jsonl"]:
-            index.add(copies.sketch_of_bytes(path, repository.read(sha)))
+            index.add(copies.sketch(path, repository.read(sha).split(b"\n")))
     return index
 
 

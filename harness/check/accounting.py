@@ -146,7 +146,7 @@ def _segments(model: str, events: Sequence[LedgerLine]) -> Problems:
     for event in events:
         if event["event"] == "call_finished" and event["model"] == model \
                 and event["phase"] in ONE_LANE_PHASES and event["outcome"] == "ok":
-            rate = metrics.call_metrics(event)["decode_tokens_per_s"]
+            rate = metrics.decode_rate(event)
             if rate:
                 rates.setdefault(event["segment"], []).append(rate)
     medians = {segment: metrics.median(found) for segment, found in rates.items()

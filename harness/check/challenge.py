@@ -29,7 +29,7 @@ def problems(manifest: Manifest, events: Sequence[LedgerLine],
         calls = [call for call in ledger.latest_calls(events) if call["model"] == model]
         own = [call for call in calls if call["phase"] == "challenge"]
         rates, others = (
-            [rate for call in found for rate in [metrics.call_metrics(call)["decode_tokens_per_s"]]
+            [rate for call in found for rate in [metrics.decode_rate(call)]
              if rate and len((call["timing"] or {"chunk_us": []})["chunk_us"]) >= MIN_TOKENS]
             for found in (own, [call for call in calls if call["phase"] in ONE_LANE_PHASES]))
         named = sum(bool(call["checks"] and call["checks"]["passed"]) for call in own)

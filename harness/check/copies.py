@@ -18,10 +18,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from check import findings
-from core import ledger
-from core.records import LedgerLine
 
 KEPT = 24
+SKETCHED = ("call_finished", "endpoint_identified")      # ledger lines; others add nothing
 VERSION = 1                   # of the file of an index
 MIN_GAPS = 16                 # this many gaps in microseconds are not equal by chance
 MIN_DISTINCT_GAPS = 8         # except those of a stalled or bunched stream
@@ -77,19 +76,12 @@ def _shape(tokens: int, gaps: list[int]) -> Shape:
     return Shape(tokens, len(gaps) + 1, tuple(sorted(peaks)))
 
 
-def sketch(path: str, events: Iterable[LedgerLine]) -> Sketch:
-    """The sketch of a parsed ledger."""
-    return sketch_of_bytes(path, b"".join(
-        ledger.dump_line(event) for event in events
-        if event["event"] in ("call_finished", "endpoint_identified")))
-
-
-def sketch_of_bytes(path: str, data: bytes) -> Sketch:
-    """The sketch of a ledger, without parsing it."""
+def sketch(path: str, lines: Iterable[bytes]) -> Sketch:
+    """The sketch of a ledger from its lines, without parsing them."""
     gaps, answers = set[int](), set[int]()
     long: dict[int, tuple[int, bytes]] = {}
     weights: dict[bytes, int] = {}
-    for line in data.split(b"\n"):
+    for line in lines:
         if line.startswith(b'{"event":"endpoint_identified"'):
             digest, parameters = (pattern.search(line) for pattern in WEIGHTS)
             if digest and parameters:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Callable, NamedTuple, Optional, TypeVar
 
-from check import findings, submission_files
+from check import copies, findings, submission_files
 from core import ledger, schema
 from core.records import LedgerLine
 
@@ -28,11 +28,12 @@ Read = TypeVar("Read")
 
 class Ledger(NamedTuple):
     """A complete ledger. seals: line number of each run_finished -> SHA-256 of all bytes before
-    it; sha256: of all bytes."""
+    it; sha256: of all bytes; lines: the bytes of calls and identifications."""
 
     events: list[LedgerLine]
     seals: dict[int, str]
     sha256: str
+    lines: list[bytes]
 
 
 class _Unreadable(Exception):
@@ -116,7 +117,7 @@ def read_ledger(blob: submission_files.Blob, notes: findings.Notes) -> Optional[
 
 
 def _ledger(file: BinaryIO, limit_bytes: int, notes: findings.Notes) -> Optional[Ledger]:
-    events: list[LedgerLine] = []
+    events, lines = list[LedgerLine](), list[bytes]()
     seals: dict[int, str] = {}
     sha256, values, nests = hashlib.sha256(), MAX_LEDGER_VALUES, MAX_LEDGER_NESTS
     for number, line in _lines(file, limit_bytes):
@@ -140,9 +141,11 @@ def _ledger(file: BinaryIO, limit_bytes: int, notes: findings.Notes) -> Optional
             seals[number] = sha256.hexdigest()
         sha256.update(line)
         events.append(event)
+        if event["event"] in copies.SKETCHED:
+            lines.append(line.rstrip(b"\r\n"))
     if not events:
         raise _Unreadable("file-malformed", "the file has no line")
-    return Ledger(events, seals, sha256.hexdigest())
+    return Ledger(events, seals, sha256.hexdigest(), lines)
 
 
 def _lines(file: BinaryIO, left_bytes: int) -> Iterator[tuple[int, bytes]]:

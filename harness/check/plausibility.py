@@ -372,7 +372,8 @@ def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
         (prompt, tokens), chars = _usage(call), call["request"]["messages_chars"]
         if prompt and chars >= MIN_PROMPT_CHARACTERS and call["truncated"]["verdict"] != "yes":
             ratios["prompts"].append(chars / prompt)
-        if not tokens or not metrics.usage_is_usable(call) or metrics.has_hidden_reasoning(call):
+        usable = metrics.usable_counts(call)
+        if not tokens or not usable or metrics.has_hidden_reasoning(call, usable):
             continue
         over += len(call["timing"]["chunk_us"]) > tokens * SPARE_RATIO + 4
         if tokens >= MIN_TIMED_TOKENS:
@@ -417,7 +418,7 @@ def _times(calls: Sequence[Any], events: Sequence[Any]) -> Problems:
         yield "data-too-regular", f"{repeated} calls have exactly the times of another"
     groups: dict[tuple[str, str], list[float]] = {}
     for call in calls:
-        rate = metrics.call_metrics(call)["decode_tokens_per_s"]
+        rate = metrics.decode_rate(call)
         if rate is not None:
             groups.setdefault((call["model"], call["phase"]), []).append(rate)
     for (_, phase), rates in groups.items():

@@ -124,8 +124,7 @@ def hits_in(path: str, key: str, text: str, allowed: Collection[str],
 def _hits_in(key: str, text: str, scope: str,
              names: tuple[privacy.MachineName, ...]) -> list[privacy.Hit]:
     """Cached, because most texts of a ledger are repeated in every line."""
-    document = {key: text} if key else {text: None}
-    return [hit for _, hit in privacy.scan_json(document, {key: scope}, names=names)]
+    return list(privacy.scan_field(key, text, scope, names=names))
 
 
 # --- files and diffs -----------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def _check(submission: submission_files.Submission, settings: Settings, index: c
             notes.of("manifest.json").add_all(commit_problems(manifest, settings.repository))
         if ledger is not None:
             _check_run(manifest, ledger, found, page, settings, notes)
-            sketch = copies.sketch(f"{submission.path}/run.jsonl", ledger.events)._replace(
+            sketch = copies.sketch(f"{submission.path}/run.jsonl", ledger.lines)._replace(
                 run_id=manifest["run_id"])
             index.check(sketch, manifest["synthetic"], notes.of("run.jsonl"))
             index.add(sketch)

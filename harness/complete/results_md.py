@@ -127,8 +127,7 @@ def picture(document: Metadata, events: Sequence[LedgerLine]) -> str:
     rates: dict[tuple[str, str], list[Optional[float]]] = {}
     for call in ledger.latest_calls(events):
         if call["phase"] != "hello":
-            rate = metrics.call_metrics(call)["decode_tokens_per_s"] \
-                if call["outcome"] == "ok" else None
+            rate = metrics.decode_rate(call) if call["outcome"] == "ok" else None
             rates.setdefault((call["model"], call["phase"]), []).append(rate)
     largest = max((rate for every in rates.values() for rate in every if rate), default=0.0)
     if not largest:

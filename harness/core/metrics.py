@@ -127,7 +127,7 @@ def chunk_times_us(call: CallFinished) -> list[int]:
     return call["timing"]["chunk_us"] if call["timing"] else []
 
 
-def usage_problem(call: CallFinished) -> Optional[str]:
+def usage_problem(call: CallFinished, counted: Optional[usage.Counts] = None) -> Optional[str]:
     """Why this call's count of generated tokens cannot be correct, or None (also without any).
 
     The rules, and where an honest server could break them:
@@ -141,7 +141,7 @@ def usage_problem(call: CallFinished) -> Optional[str]:
     * no more tokens than bytes of text if nothing can be hidden: the reasoning was streamed, or
       the count exceeds the call's own limit. (A server whose reasoning has a separate limit.)
     """
-    counted, text = token_counts(call), "".join(answer_texts(call))
+    counted, text = counted or token_counts(call), "".join(answer_texts(call))
     tokens, chunks = counted.completion, len(chunk_times_us(call))
     is_streamed = call["reasoning"]["mode"] in ("streamed", "inline")
     if counted.invalid:
@@ -171,13 +171,15 @@ def usage_problem(call: CallFinished) -> Optional[str]:
     return None
 
 
-def usage_is_usable(call: CallFinished) -> bool:
-    """Whether output_tokens can be taken from this call's usage."""
-    return token_counts(call).completion is not None and usage_problem(call) is None
+def usable_counts(call: CallFinished) -> Optional[usage.Counts]:
+    """The server's token counts if output_tokens can be taken from them, else None."""
+    counted = token_counts(call)
+    return counted if counted.completion is not None \
+        and usage_problem(call, counted) is None else None
 
 
-def has_hidden_reasoning(call: CallFinished) -> bool:
-    """Whether the server counted reasoning that it did not stream; needs usable usage.
+def has_hidden_reasoning(call: CallFinished, counted: Optional[usage.Counts]) -> bool:
+    """Whether the server counted reasoning that it did not stream; counted: usable_counts.
 
     Either the server or the runner reports it, or the count exceeds both what the text can hold (a
     third of its letters and spaces, and each digit, sign and non-ASCII byte) and 1.5 times the
@@ -185,9 +187,8 @@ def has_hidden_reasoning(call: CallFinished) -> bool:
     shorter than about half of the answer may be missed.
     """
     mode = call["reasoning"]["mode"]
-    if mode in ("streamed", "inline") or not usage_is_usable(call):
+    if mode in ("streamed", "inline") or not counted:
         return False
-    counted = token_counts(call)
     if mode == "hidden" or counted.reasoning:
         return True
     tokens = counted.completion
@@ -219,7 +220,8 @@ def constant_usage(calls: Sequence[CallFinished],
 
 def is_cached(call: CallFinished) -> bool:
     """Whether so much of the prompt came from a cache that its prefill was not measured."""
-    return counts_as_cached(token_counts(call).cached, token_counts(call).prompt)
+    counted = token_counts(call)
+    return counts_as_cached(counted.cached, counted.prompt)
 
 
 def counts_as_cached(cached: Optional[int], prompt: Optional[int]) -> bool:
@@ -248,17 +250,17 @@ def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: boo
     reloaded: the model was loaded within this call. A failed call has the numbers up to its
     failure.
     """
-    from_usage = trust_usage and usage_is_usable(call)
-    hidden = from_usage and has_hidden_reasoning(call)
-    chunks, tokens = len(chunk_times_us(call)), output_tokens(call, trust_usage)
-    prompt = token_counts(call).prompt if trust_prompt else None
+    counted, usable = token_counts(call), usable_counts(call) if trust_usage else None
+    hidden = has_hidden_reasoning(call, usable)
+    chunks, tokens = len(chunk_times_us(call)), output_tokens(call, usable)
+    prompt = counted.prompt if trust_prompt else None
     no_prompt = NO_PROMPT_TOKENS if trust_prompt else "the server reports the same in every call"
     is_load = reloaded or call["cold"] and call["phase"] != "hello"
     untimed = LOADED if is_load else AT_ONCE if came_at_once(call) else None
     ttft = (None, untimed) if untimed else _mark_ms(call, "first_token_us")
     derived, unknown = cache or Cache(None, EARLIER_TURNS if is_later_turn(call) else None)
     tpot, step = _tpot_ms(call, tokens, hidden), decode_step_ms(call, tokens, hidden)
-    reported = token_counts(call).cached
+    reported = counted.cached
     cached = derived if reported is None else reported
     gaps = icl_gaps_us(call)
     no_gaps = (None, _mark_ms(call, "first_token_us")[1] or "no gap between separate reads")
@@ -282,7 +284,7 @@ def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: boo
     }
     return {**{name: value for name, (value, _) in found.items()},
             "output_tokens_source": None if tokens[0] is None else
-            "usage" if from_usage else "chunks",
+            "usage" if usable else "chunks",
             "cached_tokens_source": None if cached is None else
             "derived" if reported is None else "server",
             "null_reasons": {name: why for name, (value, why) in found.items() if value is None}}
@@ -313,11 +315,10 @@ def _mark_ms(call: CallFinished,
     return None, timing["ttft_null_reason"] or "no text arrived"
 
 
-def output_tokens(call: CallFinished, trust_usage: bool) -> Result:
-    """Tokens of an answer by the server's usage if it is usable, else its chunks."""
-    from_usage = trust_usage and usage_is_usable(call)
-    if from_usage:
-        return token_counts(call).completion, None
+def output_tokens(call: CallFinished, counted: Optional[usage.Counts]) -> Result:
+    """Tokens of an answer by the server's usable_counts, else its chunks."""
+    if counted:
+        return counted.completion, None
     chunks = len(chunk_times_us(call))
     return (chunks, None) if chunks else (None, "no usable token count, and no chunks to count")
 
@@ -380,6 +381,13 @@ def decode_step_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
     if per_chunk[0] is None:
         return per_chunk
     return (sum(gaps) / (len(gaps) * per_chunk[0] * 1000), None) if sum(gaps) else (None, AT_ONCE)
+
+
+def decode_rate(call: CallFinished) -> Optional[Number]:
+    """decode_tokens_per_s of a call, as in call_metrics."""
+    usable = usable_counts(call)
+    return _decode_rate(call, decode_step_ms(call, output_tokens(call, usable),
+                                             has_hidden_reasoning(call, usable)))[0]
 
 
 def _decode_rate(call: CallFinished, step: Result) -> Result:

@@ -232,7 +232,9 @@ def strings(document: Any) -> Iterator[tuple[str, str, str]]:
         elif isinstance(value, dict):
             for name, one in value.items():
                 below = f"{path}.{name}" if path else str(name)
-                waiting += [(below, "", str(name)), (below, str(name), one)]
+                waiting.append((below, "", str(name)))
+                if isinstance(one, (str, list, dict)):
+                    waiting.append((below, str(name), one))
 
 
 def scan_json(document: Any, scopes: Mapping[str, str] = LEDGER_SCOPES,
@@ -244,13 +246,20 @@ def scan_json(document: Any, scopes: Mapping[str, str] = LEDGER_SCOPES,
     together with its key, which may identify a secret ({"serial": ...}), and without addresses if
     the key says that it is a version. `start` and `end` count in the field's own string.
     """
-    permitted, known, found = frozenset(allowed), tuple(names), []
+    permitted, known = frozenset(allowed), tuple(names)
+    found = list[JsonHit]()
     for path, key, value in strings(document):
         scope = scopes.get(re.sub(r"\[\d+\]", "", path), "disclosure") if key else "disclosure"
-        is_version = bool(_VERSION_WORDS & set(key.lower().split("_")))
-        before = f'"{key}": "' if key else ""
-        for hit in scan(f'{before}{value}"' if key else value, scope, permitted, known):
-            start, end = max(0, hit.start - len(before)), min(len(value), hit.end - len(before))
-            if end > start and not (is_version and hit.pattern_id == "net.ipv4"):
-                found.append(JsonHit(path, hit._replace(start=start, end=end)))
+        found += [JsonHit(path, hit) for hit in scan_field(key, value, scope, permitted, known)]
     return sorted(found)
+
+
+def scan_field(key: str, value: str, scope: str, allowed: Iterable[str] = frozenset(),
+               names: Iterable[MachineName] = ()) -> Iterator[Hit]:
+    """Everything private in one string of a JSON document. key: empty for a key itself."""
+    is_version = bool(_VERSION_WORDS & set(key.lower().split("_")))
+    before = f'"{key}": "' if key else ""
+    for hit in scan(f'{before}{value}"' if key else value, scope, allowed, names):
+        start, end = max(0, hit.start - len(before)), min(len(value), hit.end - len(before))
+        if end > start and not (is_version and hit.pattern_id == "net.ipv4"):
+            yield hit._replace(start=start, end=end)

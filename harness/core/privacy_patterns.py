@@ -382,6 +382,7 @@ _LETTERS = r"[^\W\d_]"
 # The order matters: if two matches overlap, the first pattern names the finding. Every regex takes
 # linear time: it starts at a fixed word or boundary, and no repetition contains another one that
 # could match the same text.
+SHORTEST_KEY = min(len(prefix) + row.length for row in VENDOR_KEYS for prefix in row.prefixes)
 PATTERNS: tuple[Pattern, ...] = (
     Pattern("key.pem", "key", "private key block",
         "Anyone who reads it can log in or sign as its owner.",
@@ -393,7 +394,8 @@ PATTERNS: tuple[Pattern, ...] = (
         lambda match: bool(re.search(r"[0-9A-Z]", match[0][3:]))),     # no slug of words
     Pattern("key.vendor", "key", "key of a known vendor (harness/core/vendor_keys.py)",
         "Anyone who has it acts as its owner, and spends the owner's money.",
-        _L + "(?:" + "|".join(
+        # First a quick look at the length, because most words are shorter than any key.
+        rf"(?=[\w.~+/=-]{{{SHORTEST_KEY}}})" + _L + "(?:" + "|".join(
             f"(?:{'|'.join(map(re.escape, row.prefixes))})[{row.characters}]{{{row.length},}}"
             for row in VENDOR_KEYS) + ")",
         tuple({prefix.lower(): 0 for row in VENDOR_KEYS for prefix in row.prefixes}),
@@ -458,8 +460,8 @@ PATTERNS: tuple[Pattern, ...] = (
         ("key", "secret", "pass", "pwd", "token", "bearer", "credential", "cookie", "session"),
         _is_secret_word, in_answers=False),
     Pattern("key.product", "key", "product key of Windows or Office", "It can be used once only.",
-        _left("A-Z0-9-") + r"(?:[BCDFGHJKMNPQRTVWXY2346789]{5}-){4}[BCDFGHJKMNPQRTVWXY2346789]{5}"
-        r"(?![A-Z0-9-])", ("-",), _has_digit),
+        r"(?=\w{5}-)" + _left("A-Z0-9-") + r"(?:[BCDFGHJKMNPQRTVWXY2346789]{5}-){4}"
+        r"[BCDFGHJKMNPQRTVWXY2346789]{5}(?![A-Z0-9-])", ("-",), _has_digit),
     Pattern("id.ssh_public", "person", "SSH public key", "It names its owner on every server.",
         _L + r"(?:ssh-(?:rsa|ed25519|dss)|ecdsa-sha2-nistp\d{3}) AAAA[A-Za-z0-9+/=]{40,}"
         r"(?: [\w.+-]{1,64}@[\w.-]{1,64})?", ("ssh-", "ecdsa-")),
@@ -629,11 +631,11 @@ PATTERNS: tuple[Pattern, ...] = (
         ("ssid", "wifi", "wi-fi")),
     Pattern("net.ipv4", "address", "IPv4 address (LAN, VPN, link-local, public)",
         "It shows where a machine is, or how a private network is built.",
-        _left("A-Za-z0-9.") + rf"(?:{_BYTE}\.){{3}}{_BYTE}(?![A-Za-z0-9]|\.[0-9])", (".",),
-        _is_ipv4),
+        r"(?=\d)" + _left("A-Za-z0-9.") + rf"(?:{_BYTE}\.){{3}}{_BYTE}(?![A-Za-z0-9]|\.[0-9])",
+        (".",), _is_ipv4),
     Pattern("net.ipv6", "address", "IPv6 address (local, VPN, link-local, public)",
         "It shows where a machine is; many contain its MAC address.",
-        _left("0-9A-Za-z:.") + rf"[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}"
+        r"(?=[23fF])" + _left("0-9A-Za-z:.") + rf"[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}"
         r"(?:%[A-Za-z0-9]{1,15})?(?![0-9A-Za-z:])", (":",), _is_ipv6),
     Pattern("id.card", "person", "number of a payment card", "It can be charged.",
         r"(?<![\w.-])(?:[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}"

@@ -155,11 +155,14 @@ def _group(calls: list[CallFinished], run: _Run) -> _Group:
     """
     ok = [c for c in calls if c["outcome"] == "ok"]
     reasons = {c["cell_id"]: _left_out(c, run.load) for c in ok}
-    trusted = all(not run.distrusted.get(c["model"]) and metrics.usage_is_usable(c) for c in ok)
+    usable = [metrics.usable_counts(c) for c in ok]
+    trusted = all(usable) and not any(run.distrusted.get(c["model"]) for c in ok)
     measured = [c for c in (ok[:1] if calls[0]["phase"] == "hello" else ok)
                 if not reasons[c["cell_id"]]]
     loads = _reloaded(measured, run.after_failure)
-    return _Group(calls, ok, [metrics.output_tokens(c, trusted)[0] for c in ok], measured, [
+    tokens = [metrics.output_tokens(c, counted if trusted else None)[0]
+              for c, counted in zip(ok, usable)]
+    return _Group(calls, ok, tokens, measured, [
         metrics.call_metrics(c, trusted, not run.bad_prompts.get(c["model"]), c["cell_id"] in loads,
                      _cache(c, run))
         for c in measured], dict(sorted(Counter(filter(None, reasons.values())).items())),
@@ -188,7 +191,7 @@ def _cache(call: CallFinished, run: _Run) -> metrics.Cache:
     before = run.turns_before.get(call["cell_id"])
     own, last = token_counts(call), token_counts(before) if before else None
     if call["model"] in run.keeping and last and last.prompt and last.completion and own.prompt \
-            and before and before["outcome"] == "ok" and metrics.usage_is_usable(before) \
+            and before and before["outcome"] == "ok" and metrics.usable_counts(before) \
             and own.prompt >= last.prompt + last.completion:
         return metrics.Cache(last.prompt + last.completion - 1)
     return metrics.Cache(None, metrics.EARLIER_TURNS)
@@ -397,7 +400,8 @@ def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
         ("cached_prefill", metrics.is_cached(call)),
         ("suspended", _is_suspended(call)),
         ("clock_stepped", timing is not None and timing["clock_step_us"] != 0),
-        ("hidden_reasoning", not is_distrusted and metrics.has_hidden_reasoning(call)),
+        ("hidden_reasoning", not is_distrusted and metrics.has_hidden_reasoning(
+            call, metrics.usable_counts(call))),
         ("reasoning_only", bool(reasoning) and not text.strip()),
         ("inline_reasoning", call["reasoning"]["mode"] == "inline"),
         ("no_finish_reason", not (call["response"] and call["response"]["finish_reason"])),

@@ -56,7 +56,7 @@ def shown(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is int or type(value) is float
 
 
 TYPES: dict[str, Callable[[Any], bool]] = {
@@ -66,9 +66,9 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda v: isinstance(v, bool),
     "null": lambda v: v is None,
     "number": _is_number,
-    "integer": lambda v: _is_number(v) and (isinstance(v, int) or v.is_integer()),
+    "integer": lambda v: type(v) is int or type(v) is float and v.is_integer(),
 }
-# Applied in this order. A keyword ignores values of other types than its own.
+# A keyword ignores values of other types than its own.
 BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "minimum": ("number", lambda v, b: v >= b, "is below {}"),
     "maximum": ("number", lambda v, b: v <= b, "is above {}"),
@@ -83,6 +83,7 @@ BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "minProperties": ("object", lambda v, b: len(v) >= b, "has fewer than {} keys"),
     "maxProperties": ("object", lambda v, b: len(v) <= b, "has more than {} keys"),
 }
+NO_BOUND: tuple[str, Callable[[Any, Any], bool], str] = "", lambda v, b: True, ""
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -118,9 +119,10 @@ class _Validator:
         for keyword in ("anyOf", "oneOf"):
             if keyword in at:
                 yield from self._branches(value, at[keyword], path, keyword == "oneOf")
-        for keyword, (kind, holds, words) in BOUNDS.items():
-            if keyword in at and TYPES[kind](value) and not holds(value, at[keyword]):
-                yield Finding(path, f"{shown(value)} {words.format(at[keyword])}")
+        for keyword, bound in at.items():
+            kind, holds, words = BOUNDS.get(keyword, NO_BOUND)
+            if kind and TYPES[kind](value) and not holds(value, bound):
+                yield Finding(path, f"{shown(value)} {words.format(bound)}")
         if isinstance(value, dict):
             yield from self._object(value, at, path)
         elif isinstance(value, list) and "items" in at and not _all_integers(value, at["items"]):
@@ -131,7 +133,8 @@ class _Validator:
                   is_one_of: bool) -> Iterator[Finding]:
         """Findings if no branch matches, or several of a oneOf."""
         results = []
-        for branch in branches:
+        of_its_type = [b for b in branches if "type" not in b or TYPES[b["type"]](value)]
+        for branch in of_its_type or branches:
             results.append(list(self.check(value, branch, path)))
             if not results[-1] and not is_one_of:
                 return
@@ -208,7 +211,7 @@ def no_constant(word: str) -> None:
 
 
 def _exact_int(digits: str) -> int:
-    if len(digits) > 17 or abs(int(digits)) > LARGEST_INT:
+    if len(digits) > 15 and (len(digits) > 17 or abs(int(digits)) > LARGEST_INT):
         raise ValueError(f"integer {digits[:20]} is beyond 2^53 - 1")
     return int(digits)
 

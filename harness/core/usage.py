@@ -113,8 +113,9 @@ def counts(response: Optional[Response]) -> Counts:
     if not prompt and count(timings.get("prompt_n")) is not None:
         prompt = (count(timings["prompt_n"]) or 0) + (cached or 0)
     completion = found["completion"]
-    invalid = next((name for name in NAMES["completion"]
-                    if usage.get(name) is not None and count(usage[name]) is None), None)
+    invalid = None if completion else next((
+        name for name in NAMES["completion"]
+        if usage.get(name) is not None and count(usage[name]) is None), None)
     if completion is None and invalid is None:
         completion = count(timings.get("predicted_n"))
     # Some servers put zeros for what they do not count.
@@ -131,10 +132,9 @@ def has_counts(usage: Mapping[str, Any]) -> bool:
 
 def _field(usage: Mapping[str, Any], field: str) -> Optional[int]:
     """The first positive count under the names of a field, else 0 if one of them is 0."""
-    holders = [usage.get(name) for name in DETAILS.get(field, ())]
+    holders = [usage[name] for name in DETAILS.get(field, ()) if name in usage]
     names = NAMES[field] if field == "reasoning" else (*NAMES[field], "cache_read", "cached")
-    values = [count(holder.get(name)) for holder in holders if isinstance(holder, dict)
+    values = [count(holder[name]) for holder in holders if isinstance(holder, dict)
               for name in names if name in holder]
-    values += [count(usage[name]) for name in NAMES[field] if name in usage]
-    known = [value for value in values if value is not None]
-    return next((value for value in known if value), 0 if known else None)
+    values += [count(usage[name]) for name in filter(usage.__contains__, NAMES[field])]
+    return next(filter(None, values), 0 if 0 in values else None)

@@ -84,7 +84,7 @@ class Paces:
             return
         # An answer that was not streamed counts with its whole time, which is too long.
         token_ms = numbers["tpot_ms"] or metrics.decode_step_ms(
-            call, metrics.output_tokens(call, True), False)[0]
+            call, metrics.output_tokens(call, metrics.usable_counts(call)), False)[0]
         token_s = (token_ms or numbers["e2el_ms"] / numbers["output_tokens"]) / 1000
         from_chars = call["request"]["messages_chars"] / CHARS_PER_TOKEN
         prompt = numbers["prompt_tokens"] or from_chars + TEMPLATE_TOKENS

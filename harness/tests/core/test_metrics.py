@@ -38,6 +38,10 @@ def call(**changes: Any) -> dict[str, Any]:
     return made
 
 
+def hides(made: Any) -> bool:
+    return metrics.has_hidden_reasoning(made, metrics.usable_counts(made))
+
+
 def manifest(*phases: tuple[str, int, int], models: tuple[str, ...] = ("m",),
              repeats: int = 1) -> dict[str, Any]:
     """A manifest whose plan has phases (name, lanes, questions)."""
@@ -159,7 +163,7 @@ class OneCall(unittest.TestCase):
         for tokens, usable in ((13, False), (14, True)):
             made = call(response__usage={"completion_tokens": tokens},
                         timing__chunk_us=[200_000] + [10_000] * 13)
-            self.assertEqual(metrics.usage_is_usable(made), usable, tokens)
+            self.assertEqual(bool(metrics.usable_counts(made)), usable, tokens)
 
     def test_usage_that_leaves_out_streamed_reasoning_is_ignored(self) -> None:
         for tokens, total, mode, usable in (
@@ -168,7 +172,7 @@ class OneCall(unittest.TestCase):
                 (41, 1041, "streamed", True)):
             made = call(reasoning__mode=mode, response__usage={
                 "prompt_tokens": 1000, "completion_tokens": tokens, "total_tokens": total})
-            self.assertEqual(metrics.usage_is_usable(made), usable, (tokens, total, mode))
+            self.assertEqual(bool(metrics.usable_counts(made)), usable, (tokens, total, mode))
 
     def test_prefill_of_a_later_turn_needs_its_cached_tokens(self) -> None:
         def rate(count: int, cache: Any = None, **usage_fields: Any) -> Any:
@@ -198,7 +202,7 @@ class OneCall(unittest.TestCase):
 
     def test_usage_above_the_bytes_is_ignored_if_nothing_can_be_hidden(self) -> None:
         made = call(response__usage={"completion_tokens": 300})
-        self.assertEqual([metrics.usage_problem(made), metrics.has_hidden_reasoning(made)],
+        self.assertEqual([metrics.usage_problem(made), hides(made)],
                          [None, True])
         made["reasoning"]["mode"] = "streamed"
         self.assertEqual(metrics.usage_problem(made),
@@ -223,7 +227,7 @@ class OneCall(unittest.TestCase):
 
     def test_reasoning_is_hidden_if_tokens_exceed_text_and_chunks(self) -> None:
         def hidden(text: str, tokens: int) -> bool:
-            return metrics.has_hidden_reasoning(call(
+            return hides(call(
                 response__text=text, response__usage={"completion_tokens": tokens}))
         letters, signs = "a" * 150, "a" * 270 + "1" * 30           # room for 50 and 120 tokens
         found = [hidden(letters, 77), hidden(letters, 78), hidden(signs, 136), hidden(signs, 137)]
@@ -249,11 +253,11 @@ class OneCall(unittest.TestCase):
     def test_chunks_of_several_tokens_are_not_hidden_reasoning(self) -> None:
         made = call(response__text="def f(x): return x + 1\n" * 40,
                     response__usage={"completion_tokens": 400})
-        self.assertFalse(metrics.has_hidden_reasoning(made))
+        self.assertFalse(hides(made))
 
     def test_tokens_of_partial_characters_are_not_hidden_reasoning(self) -> None:
         made = call(response__text="日本" * 40, response__usage={"completion_tokens": 200})
-        self.assertFalse(metrics.has_hidden_reasoning(made))
+        self.assertFalse(hides(made))
 
     def test_empty_answer_has_no_ttft(self) -> None:
         made = call(response__text="",
