@@ -344,8 +344,6 @@ def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> st
     if wait_s is None:
         words += ["--rehearse"] * options.rehearse
         names = [*names[2 * options.rehearse:], "no_calibration"]
-    else:
-        names += ["quiet"]
     for name in names:
         words += _option(name, getattr(options, name) if name in options.given else None)
     return command("run_benchmark", *words)

@@ -579,8 +579,8 @@ class Background(Runs):
         outcome = self.detach("--smoke")
         log = os.path.join(self.logs, f"run-{RUN_ID}.log")
         self.assertEqual(outcome, runs.Outcome(
-            0, f"run {RUN_ID} started in the background\nlog: {log}\nnext: python3 "
-            f"harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir "
+            0, f"run {RUN_ID} started in the background\nrun folder: {self.folder}\n"
+            f"log: {log}\nnext: python3 harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir "
             f"{shlex.quote(self.out_dir)}\n", ""))
         followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:])
         self.assertEqual(followed.code, 0)
@@ -725,14 +725,14 @@ class Waiting(Runs):
         self.assertEqual((outcome, self.now_s), (runs.Outcome(
             5, "still running: 1 of 1 calls, now testing the server's cache\n"
             "next: python3 harness/run_benchmark.py --wait 2 "
-            f"{RUN_ID} --out-dir {shlex.quote(self.out_dir)}\n", ""), 2.0))
+            f"{RUN_ID} --out-dir {shlex.quote(self.out_dir)} --quiet\n", ""), 2.0))
 
     def test_wait_with_json_prints_one_document(self):
         self.hold(3)
         self.assertEqual(self.follow("--wait", "0", RUN_ID, "--quiet", "--json").document, {
             "run_id": RUN_ID, "folder": self.folder, "exit_code": 5, "summary": None,
             "next": f"python3 harness/run_benchmark.py --wait 0 {RUN_ID} --out-dir "
-            f"{shlex.quote(self.out_dir)}"})
+            f"{shlex.quote(self.out_dir)} --quiet"})
 
     def test_wait_for_a_killed_run_prints_the_resume_command(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]) + b'{"torn')
