@@ -93,8 +93,9 @@ def phases_table() -> str:
     """The phases in running order."""
     questions = suites.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
     return markdown_table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
-        (code(name), code(phase.suite_file or "prompts.py"), str(len(questions[name])),
-         "`--lanes`" if phase.kind in ("same", "mixed") else "1",
+        (code(name), code(phase.suite_file or "prompts.py"),
+         {"ramp": "3 a lane", "depth": "2 a depth"}.get(name, str(len(questions[name]))),
+         "1 to 16" if name == "ramp" else "`--lanes`" if phase.kind in ("same", "mixed") else "1",
          f"{phase.max_tokens} tokens" if phase.max_tokens else "`--num-predict`", phase.text)
         for name, phase in suites.PHASES.items()))
 
