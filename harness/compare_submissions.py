@@ -2,7 +2,7 @@
 """Compare submissions: rank them, write an HTML page, or compare two runs.
 
   python3 harness/compare_submissions.py                           all of submissions/
-  python3 harness/compare_submissions.py --model qwen --all-phases details of each phase
+  python3 harness/compare_submissions.py --all-phases              details of each phase
   python3 harness/compare_submissions.py --phase 20q --sort ttft
   python3 harness/compare_submissions.py --html page.html          one file that opens anywhere
   python3 harness/compare_submissions.py --history                 one machine over runtime versions
