@@ -498,14 +498,16 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         lines += ["", f"Still to do in run.md: {', '.join(report.to_do)}"]
     for note in report.notes:
         lines += ["", *paragraph(f"Note: {note}", "")]
-    hints = ["once the errors are fixed"] * bool(report.refused)
+    is_partial = report.run_class == "partial"
+    hints = ["a partial run cannot be submitted: resume it"] if is_partial else [
+        "once the errors are fixed"] * bool(report.refused)
     hints += ["with your text after each ="] * bool(re.search(r"=( |$)", report.next))
     hint = f" ({', '.join(hints)})" if hints else ""
     lines += ["", f"Next{hint}:", *command_lines(report.next, width)]
     if "=None." in report.next:
         lines += paragraph("None. means that there is nothing to say. Otherwise write what you "
                            "changed and why, and what a reader should know.", hanging="")
-    if "attestation" in report.to_do and report.run_class != "partial":
+    if "attestation" in report.to_do and not is_partial:
         lines += ["then, once you have reviewed all five files:", *command_lines(command(
             "complete_submission", report.folder, "--set", "run_md.attestation=true"), width)]
     return "\n".join(lines)

@@ -534,6 +534,13 @@ class Refuses(Case):
         self.assertEqual("partial", self.read("metadata.json")["run"]["class"])
         self.assertIn("the run is partial: 5 planned calls were not made", self.read("run.md"))
         self.assertIn("incomplete line of 19 bytes", " ".join(report.notes))
+        # The check refuses it, so the only way on is to resume it.
+        self.assertEqual(complete_submission.command(
+            "run_benchmark", "--run-id", self.manifest["run_id"], "--out-dir", self.root,
+            "--detach"), report.next)
+        text = complete_submission.as_text(report, 80)
+        self.assertIn("Next (a partial run cannot be submitted: resume it):", text)
+        self.assertNotIn("run_md.attestation=true", text)
 
     def test_running_run(self) -> None:
         fd = files.open_to_append(self.path("run.jsonl"))
