@@ -437,12 +437,15 @@ class Flags(unittest.TestCase):
 
     def test_calls_during_which_others_were_busy_are_left_out(self) -> None:
         """Two CPUs: while others use a third of them, calls 4 to 6 of 10 are left out."""
-        def found(*shares: float, busy: float = 1.0) -> Any:
+        def found(*shares: float, busy: float = 1.0, failed: int = 0) -> Any:
             samples = [{"event": "host_sampled", "segment": 0, "t_us": 1_000_000 * (i + 1),
                         "cpu_busy_ratio": busy, "other_cpu_busy_ratio": share,
                         "cpu_steal_ratio": 0.0, "cpu_throttle_count": None, "power_source": None,
                         "energy_uj": None, "gpus": []} for i, share in enumerate(shares)]
-            made = summarize_run(manifest(("20q", 1, 10)), [*calls_of(10), *samples])
+            calls = calls_of(10)
+            for call in calls[:failed]:
+                call.update(outcome="timeout")
+            made = summarize_run(manifest(("20q", 1, 10)), [*calls, *samples])
             [cell] = made["cells"]
             return (cell["metrics"]["ttft_ms"]["n"], cell["left_out"], cell["flags"],
                     cell["output_token_throughput_tokens_per_s"] is None,
@@ -457,6 +460,13 @@ class Flags(unittest.TestCase):
                                                       False, True),
              (4, {"busy_host": 6}, ["few_samples", "busy_host"], False, True),
              (10, {}, [], False, False)])
+        # Failed calls count, too: the load may be what made them fail.
+        self.assertEqual(
+            [(flags, of_run) for failed, shares in (
+                (3, [0.3] * 3 + [0.0] * 7), (10, [0.3] * 10), (10, [0.0] * 10))
+             for _, _, flags, _, of_run in [found(*shares, failed=failed)]],
+            [(["failures"], True), (["failures", "few_samples", "busy_host"], True),
+             (["failures", "few_samples"], False)])
 
     def test_one_suspended_call_is_left_out_and_its_cell_is_not(self) -> None:
         events = calls_of(8)
