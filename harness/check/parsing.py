@@ -126,7 +126,7 @@ def _ledger(file: BinaryIO, limit_bytes: int, notes: findings.Notes) -> Optional
         _add_wrong(wrong, notes, number)
         if wrong:
             return None
-        # Other keys' order and blanks, which copies.sketch_of_bytes relies on, are a finding, but
+        # Other keys' order and blanks, which copies.sketch relies on, are a finding, but
         # the line can be checked.
         properties = schema.schema("ledger")["$defs"][event["event"]]["properties"]
         if list(event) != [name for name in properties if name in event]:

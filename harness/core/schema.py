@@ -83,7 +83,6 @@ BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "minProperties": ("object", lambda v, b: len(v) >= b, "has fewer than {} keys"),
     "maxProperties": ("object", lambda v, b: len(v) <= b, "has more than {} keys"),
 }
-NO_BOUND: tuple[str, Callable[[Any, Any], bool], str] = "", lambda v, b: True, ""
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -120,9 +119,10 @@ class _Validator:
             if keyword in at:
                 yield from self._branches(value, at[keyword], path, keyword == "oneOf")
         for keyword, bound in at.items():
-            kind, holds, words = BOUNDS.get(keyword, NO_BOUND)
-            if kind and TYPES[kind](value) and not holds(value, bound):
-                yield Finding(path, f"{shown(value)} {words.format(bound)}")
+            if keyword in BOUNDS:
+                kind, holds, words = BOUNDS[keyword]
+                if TYPES[kind](value) and not holds(value, bound):
+                    yield Finding(path, f"{shown(value)} {words.format(bound)}")
         if isinstance(value, dict):
             yield from self._object(value, at, path)
         elif isinstance(value, list) and "items" in at and not _all_integers(value, at["items"]):

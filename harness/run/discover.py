@@ -89,7 +89,8 @@ def found_api(client: Any, reply: Reply) -> bool:
 def _use_first(client: Any, targets: Iterable[Target]) -> bool:
     """Let `client` use the first of these targets that lists models; False if none does."""
     given = client.target
-    for client.target in targets:
+    for target in targets:
+        client.target = target
         if answers.lists_models(probe_of(client.send("GET", "/v1/models", None, ASK_TIMEOUT_S))):
             return True
     client.target = given

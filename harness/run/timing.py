@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, Optional, cast
+from typing import NamedTuple, Optional, TypedDict
 
 from core import records
 from run.sse import StreamParser
@@ -50,6 +50,18 @@ class Stamps(NamedTuple):
     step_us: int
 
 
+class ChunkTiming(TypedDict):
+    """The fields of `timing` that concern chunks of text."""
+
+    first_token_us: Optional[int]
+    first_answer_us: Optional[int]
+    last_token_us: Optional[int]
+    chunk_us: list[int]
+    chunk_kinds: Optional[str]
+    reads: list[list[int]]
+    ttft_null_reason: Optional[str]
+
+
 def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_before_ns: int,
                 offset_after_ns: int, zero_ns: int,
                 heartbeat_gap_us: Optional[int]) -> Optional[records.Timing]:
@@ -65,7 +77,7 @@ def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_befor
     body_us = us[headers - arrivals.body_in_header:] if headers else []
     # A thread that lost its CPU while sending notes the end late, even after the kernel's stamps.
     sent_us = max(arrivals.sent_ns - arrivals.started_ns, 0) // 1000
-    timing: Any = {
+    return {
         "started_us": (arrivals.started_ns - zero_ns) // 1000, "connect_us": arrivals.connect_us,
         "sent_us": min(sent_us, us[headers - 1]) if headers else sent_us,
         "headers_us": us[headers - 1] if headers else None,
@@ -74,7 +86,6 @@ def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_befor
         "bytes_received": arrivals.bytes_received, "stamp": stamps.kind,
         "read_lag_us": spread(stamps.lag_us), "clock_step_us": stamps.step_us,
         "heartbeat_gap_us": heartbeat_gap_us}
-    return cast(records.Timing, timing)
 
 
 def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -> Stamps:
@@ -98,7 +109,7 @@ def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -
                   step_ns // 1000 if abs(step_ns) >= CLOCK_STEP_NS else 0)
 
 
-def chunk_timing(stream: StreamParser, us_of_read: Sequence[int]) -> dict[str, Any]:
+def chunk_timing(stream: StreamParser, us_of_read: Sequence[int]) -> ChunkTiming:
     """Return the fields of `timing` about chunks of text, in µs since the request was sent.
 
     us_of_read: the stamp of each read; a read without one has the last stamp.
