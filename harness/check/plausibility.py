@@ -396,7 +396,7 @@ def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
 # --- invented data -------------------------------------------------------------------------------
 def _answers(calls: Sequence[Any]) -> Problems:
     """One long text as the answer to different questions. In a growing conversation, small models
-    repeat what they said before."""
+    repeat their earlier text."""
     calls = [call for call in calls if call["phase"] not in GROWING_PHASES]
     prompts: dict[tuple[str, str], set[str]] = {}
     for call in calls:

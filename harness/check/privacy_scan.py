@@ -108,7 +108,7 @@ def code_of(hit: privacy.Hit) -> str:
 def hits_in(path: str, key: str, text: str, allowed: Collection[str],
             names: Collection[privacy.MachineName] = ()) -> Iterator[privacy.Hit]:
     """Private values in the text of a field, or in a key that no schema names. A version of four
-    parts is no address, and the host name has a finding of its own."""
+    parts is not an address, and the host name has a finding of its own."""
     if path == HOST_NAME or not key and text in known_keys():
         return
     scope = privacy.LEDGER_SCOPES.get(path, "disclosure")

@@ -40,7 +40,7 @@ HEADLINES = {
 
 
 class BrokenSubmission(Exception):
-    """A document that does not match its schema; the message says where and what."""
+    """A document that does not match its schema; the message names the place and the fault."""
 
 
 class Spread(NamedTuple):

@@ -144,8 +144,8 @@ def _names(facts: Facts, is_declared: bool, engine: str) -> list[names.ModelName
 
 def _quant(reported: Optional[str], named: Iterable[names.ModelName],
            in_mlx: bool) -> Optional[str]:
-    """The reported format; where it says less than a name, such as Q4_K_M of a UD-Q4_K_XL file or
-    4BIT of a 4bit-DWQ repository, the name's."""
+    """The reported format; where it is less precise than a name, such as Q4_K_M of a UD-Q4_K_XL
+    file or 4BIT of a 4bit-DWQ repository, the name's."""
     quant = names.quantization(reported, in_mlx) if reported else None
     if quant and quant.startswith("EXL2") and "exl" not in (reported or "").lower():
         quant = next((one.quant for one in named if one.quant
@@ -409,7 +409,7 @@ def configuration(facts: Facts, at: Facts, hardware: Facts, on: Machine, engine:
     if in_main_memory:
         for name in ("type", "speed_mts", "channels_count"):
             made[f"memory_{name}"] = _text(hardware.get(f"memory.{name}"))
-    if at.get("kv_cache_offloaded") is False:         # engines offload it unless told otherwise
+    if at.get("kv_cache_offloaded") is False:         # engines offload it unless set otherwise
         made["kv_cache_offloaded"] = "false"
     if facts.get("dtype"):
         made["dtype"] = names.quantization(facts["dtype"])

@@ -1,7 +1,7 @@
 """When one row or side is faster than another, and how sure a number is.
 
 One number per run, as a logarithm; the variance between runs is pooled over both sides and joined
-with a prior (PRIORS), since two or three runs say little about it; the difference is judged by
+with a prior (PRIORS), since two or three runs do not determine it; the difference is judged by
 Student's t.
 """
 from __future__ import annotations

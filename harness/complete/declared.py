@@ -27,7 +27,7 @@ MAX_ACCELERATORS = schema.schema("hardware")["properties"]["accelerators"]["maxI
 REMOTE = "the server ran on another machine, which was not probed"
 PRIVATE = "left out because it was private"
 WITHDRAWN = "declared earlier and then withdrawn"
-# Placeholders. Null with a reason says more.
+# Placeholders. Null with a reason is better.
 FILLERS = frozenset(("", "?", "-", "n/a", "na", "tbd", "todo", "unknown", "value", "text", "name",
                      "xxx", "..."))
 

@@ -1,6 +1,6 @@
 """Errors that end a program with one line on standard error and an exit code.
 
-The message says what is wrong, the value seen and what to do next. It contains safe text only.
+The message names what is wrong, the value seen and what to do next. It contains safe text only.
 """
 from __future__ import annotations
 

@@ -85,7 +85,8 @@ def lock(fd: int, path: str = "") -> bool:
 
 
 def unlock(path: str) -> None:
-    """Remove what `lock` may have left beside a file; the system's own lock ends by itself."""
+    """Remove what `lock` may have left beside a file; the system releases its lock automatically.
+    """
     if read(path + LOCK_SUFFIX) == str(os.getpid()).encode():
         remove(path + LOCK_SUFFIX)
 

@@ -26,7 +26,7 @@ _REMEDY = "restore it from a backup, or start a new run"
 
 
 class LedgerError(StorageError):
-    """A run folder that cannot be read; the message says what, where, and what to do."""
+    """A run folder that cannot be read; the message names what, where, and what to do."""
 
 
 def _invalid(place: str, wrong: schema.Finding) -> LedgerError:

@@ -131,7 +131,7 @@ def usage_problem(call: CallFinished, counted: Optional[usage.Counts] = None) ->
     """Why this call's count of generated tokens cannot be correct, or None (also without any).
 
     The rules, and where an honest server could break them:
-    * it is a non-negative integer. (None known. A 0 beside text is no count: core/usage.py.)
+    * it is a non-negative integer. (None known. A 0 beside text is not a count: core/usage.py.)
     * at least a third of the words, including reasoning. (A server that does not count the
       reasoning it streams. Its count does not fit the stream, so the rule is right to catch it.)
     * not fewer tokens than chunks of text. (A proxy that splits texts; a few chunks are spare.)
@@ -232,8 +232,8 @@ def counts_as_cached(cached: Optional[int], prompt: Optional[int]) -> bool:
 
 # --- one call: its numbers -----------------------------------------------------------------------
 class Cache(NamedTuple):
-    """What other lines of the ledger say of a call's cached tokens: their number, derived from the
-    turn before, and why one that the server does not report may not be read as 0.
+    """What other lines of the ledger show about a call's cached tokens: their number, derived from
+    the turn before, and why one that the server does not report may not be read as 0.
     """
 
     derived_tokens: Optional[int] = None

@@ -99,7 +99,7 @@ def _tag_fault(text: str, names: Iterable[MachineName], shortest: int) -> Option
 def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> Optional[str]:
     """What is wrong with a device tag, in one sentence, or None.
 
-    A tag says what the machine is (mac-m1-8gb), in 3 to 48 of a-z, 0-9 and single hyphens. Host
+    A tag describes the machine (mac-m1-8gb), in 3 to 48 of a-z, 0-9 and single hyphens. Host
     names, and `names` of this machine, are refused.
     """
     fault = _tag_fault(text, names, 3)

@@ -196,7 +196,7 @@ def _in_readings(text: str, scope: str, names: tuple[MachineName, ...], permitte
 
 def redact(text: str, names: Iterable[MachineName] = (), key: str = "") -> str:
     """`text` with every hit replaced by `<redacted:kind>`; the result has no hits. key: of the JSON
-    field, which may say that it is a version.
+    field, which may show that it is a version.
 
     Repeats until nothing is found, because a replacement can expose a neighbour that did not match
     before. Each round removes characters, and redacting again changes nothing.
@@ -244,7 +244,7 @@ def scan_json(document: Any, scopes: Mapping[str, str] = LEDGER_SCOPES,
 
     scopes: scope by path (without list indexes), "disclosure" for all others. A value is scanned
     together with its key, which may identify a secret ({"serial": ...}), and without addresses if
-    the key says that it is a version. `start` and `end` count in the field's own string.
+    the key shows that it is a version. `start` and `end` count in the field's own string.
     """
     permitted, known = frozenset(allowed), tuple(names)
     found = list[JsonHit]()

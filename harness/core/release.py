@@ -4,7 +4,7 @@ A run's manifest lists the SHA-256 of every file in MEASURING, and the submissio
 that list with two tables:
 
 - RELEASES pins what is asked (prompts and suites), file by file. An entry never changes after its
-  release, since old and new runs could no longer be told apart.
+  release, since old and new runs could no longer be distinguished.
 - released_programs.json pins what asks: {release: [digest, ...]}, one digest per accepted revision
   of all measuring files together (see `revision`). A fix that keeps runs comparable adds a digest;
   the digests of revisions that measured wrongly are removed, and their runs are refused.

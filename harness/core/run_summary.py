@@ -170,7 +170,7 @@ def _group(calls: list[CallFinished], run: _Run) -> _Group:
 
 
 def _left_out(call: CallFinished, load: HostLoad) -> Optional[str]:
-    """The flag that says why an answered call enters no metric, or None."""
+    """The flag that explains why an answered call enters no metric, or None."""
     return "suspended" if _is_suspended(call) else \
         "busy_host" if load.is_disturbed(*throughput.span_of(call)) else None
 

@@ -39,7 +39,7 @@ def validate(value: Any, name: str, definition: Optional[str] = None,
              exact: bool = False) -> list[Finding]:
     """What is wrong with `value` by a schema, or by one of its $defs.
 
-    exact: 4.0 is not an integer, although JSON Schema says so: programs may treat it unlike 4.
+    exact: 4.0 is not an integer, although it is one in JSON Schema: programs may treat it unlike 4.
     """
     root = schema(name)
     at = root["$defs"][definition] if definition else root

@@ -214,7 +214,7 @@ def fit_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Itera
 
 
 class _Word(str):
-    """A word whose length for the wrapper is its columns."""
+    """A word whose length, for the wrapper, is the number of its columns."""
 
     def __len__(self) -> int:
         return columns_of(self)
@@ -357,8 +357,8 @@ def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
 
 
 def _continued(line: str, width: int) -> list[str]:
-    """A line whose path is too long goes on after a slash, where a shell joins it without a blank.
-    """
+    """The lines of a command whose path is too long: broken after a slash, where a shell joins
+    them without a blank."""
     lines, quote = [""], ""              # within quotes, a shell would keep the line's end
     for step in _steps(line) if len(line) > width else [line]:
         if lines[-1] and len(lines[-1]) + len(step) + len(" \\") > width:

@@ -32,7 +32,7 @@ Context = dict[str, Any]
 class ServedModel(TypedDict):
     """A listed model, as far as the server reports it.
 
-    id: the id that requests must use; chat: whether it chats, as the server or else the name says;
+    id: the id that requests must use; chat: whether it chats, by the server or else by the name;
     remote: why it is computed elsewhere; state: one of answers.STATES; same_as: the first listed
     id with the same weights; is_alias: also the same model, under one more name; size_bytes: of
     the weights; chat_template: False without one.
@@ -82,7 +82,7 @@ CAN_CHAT = ("chat_completion", "completion_chat", "chat", "chat_completions")   
 
 
 def _kind(value: Any) -> Optional[bool]:
-    """Whether a kind of model, or a list of kinds, chats; None if it does not say."""
+    """Whether a kind of model, or a list of kinds, chats; None if unknown."""
     if isinstance(value, dict):
         told = [value[name] for name in CAN_CHAT if isinstance(value.get(name), bool)]
         return told[0] if told else _kind(value.get("type"))
@@ -94,7 +94,7 @@ def _kind(value: Any) -> Optional[bool]:
 
 
 def _reported_chat(entry: dict[str, Any]) -> Optional[bool]:
-    """Whether an entry of any server's list says that its model chats; None if it does not say."""
+    """Whether an entry of any server's list marks its model as chatting; None if unknown."""
     for name in KIND_FIELDS:
         chats = _kind(entry.get(name))
         if chats is not None:
@@ -109,7 +109,7 @@ def _reported_chat(entry: dict[str, Any]) -> Optional[bool]:
 
 
 def _remote(entry: dict[str, Any]) -> Optional[str]:
-    """The field by which an entry says that another machine computes its model, or None."""
+    """The field that shows that another machine computes an entry's model, or None."""
     for name in ("remote_host", "remote_model", "remote_url"):           # Ollama
         if isinstance(entry.get(name), str) and entry[name]:
             return f"{name} {answers.one_line(entry[name])[:80]}"

@@ -528,7 +528,7 @@ class LlamaCpp(LlamaServer):
 
     def model_request(self, model_id: str, probes: Probes
                       ) -> Optional[tuple[str, str, Optional[dict[str, Any]], str]]:
-        # A router answers for one model, and would load it unless it is told not to.
+        # A router answers for one model, and would load it unless it is asked not to.
         if (json_at(probes, "/props", "role") != "router"
                 or self.state(model_id, probes) != "loaded"):
             return None

@@ -8,7 +8,7 @@ from machine import linux, macos, system, windows
 
 SCHEMA_VERSION = "1"
 DEFAULT_REASON = "the system does not report it"
-REASONS = {                           # why a value may be null, where more can be said
+REASONS = {                           # why a value may be null, where more is known
     "virtualization": "the system does not report whether this is a virtual machine",
     "container": "the system does not report whether this is a container",
     "performance_cores_count": "all cores are alike, or the system does not tell them apart",

@@ -465,7 +465,7 @@ def channel_of(place: str) -> Optional[str]:
 
 
 def memory_type(text: Any) -> Optional[str]:
-    """"LPDDR5" of "LPDDR5", "lp_ddr5" or "DDR4 SDRAM" likewise; null for what is no memory type."""
+    """"LPDDR5" of "LPDDR5", "lp_ddr5" or "DDR4 SDRAM" likewise; null for other texts."""
     found = re.match(r"(LP|G)?(DDR\d?X?|HBM\d?E?)(?=SDRAM|SODIMM|(FB|R|U)?DIMM|L?$)",
                      re.sub(r"[ _-]", "", str(text)).upper())
     return (found[1] or "") + found[2] if found else None

@@ -164,7 +164,7 @@ def calibration_row(streams: Iterable[Stream], lanes: int, gap_us: int,
 def clock_offset_ns(readings: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
     """Return (our clock minus theirs, bound of its error) from (before, theirs, after) in ns.
 
-    The narrowest reading decides. If it cannot tell the clocks apart they are the same clock: the
+    The narrowest reading decides. If it cannot distinguish the clocks they are the same clock: the
     monotonic clocks of Linux, macOS and Windows are system-wide.
     """
     before, theirs, after = min(readings, key=lambda reading: reading[2] - reading[0])

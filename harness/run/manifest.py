@@ -62,7 +62,7 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
     phases = plan.parse_phases(options.phases)
     depth_context = options.num_ctx if "depth" in phases \
         and options.num_ctx != canonical["num_ctx"] else None
-    if depth_context:                  # what depth needs is no option of the other phases
+    if depth_context:                  # what depth needs is not an option of the other phases
         options = dataclasses.replace(options, num_ctx=canonical["num_ctx"])
     tag = "local" if options.device_tag == Options.device_tag else options.device_tag
     return {

@@ -43,12 +43,12 @@ def pause_s(status: Optional[int], headers: Mapping[str, str], body: str,
 
 
 def is_used_up(status: Optional[int], body: str) -> bool:
-    """Whether the server says that the quota of a day or more is used up."""
+    """Whether the server reports that the quota of a day or more is used up."""
     return status == 429 and bool(QUOTA.search(server_errors.error_message(body)))
 
 
 def reset_s(headers: Mapping[str, str], now_s: float) -> Optional[float]:
-    """Seconds until the server accepts requests again, as its headers say; None if they do not.
+    """Seconds until the server accepts requests again, by its headers; None if they do not show it.
 
     now_s: seconds since 1970. A header names seconds, a duration such as 1m30s, a date, or a moment
     since 1970 in seconds or milliseconds.

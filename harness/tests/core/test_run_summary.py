@@ -443,8 +443,8 @@ class Flags(unittest.TestCase):
                         "cpu_steal_ratio": 0.0, "cpu_throttle_count": None, "power_source": None,
                         "energy_uj": None, "gpus": []} for i, share in enumerate(shares)]
             calls = calls_of(10)
-            for call in calls[:failed]:
-                call.update(outcome="timeout")
+            for made in calls[:failed]:
+                made.update(outcome="timeout")
             made = summarize_run(manifest(("20q", 1, 10)), [*calls, *samples])
             [cell] = made["cells"]
             return (cell["metrics"]["ttft_ms"]["n"], cell["left_out"], cell["flags"],
