@@ -6,6 +6,7 @@
   python3 harness/check_submission.py --privacy submissions/you            private values only
   git diff origin/main... | python3 harness/check_submission.py --privacy -
   python3 harness/check_submission.py --answers submissions/you/...        what the models answered
+  python3 harness/check_submission.py --texts submissions/you/...          texts of the JSON files
   git switch main && git fetch origin pull/NUMBER/head                     then, for its author:
   python3 harness/check_submission.py --base main --head FETCH_HEAD --handle LOGIN
   python3 harness/check_submission.py --explain CODE                       what a finding means
@@ -32,8 +33,8 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Optional
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
@@ -56,6 +57,7 @@ from run import display
 MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 80, 30       # of an answer, printed by --answers
+OWN_TEXTS = ("files_sha256", "question_ids", "phase", "suite_file")      # left out by --texts
 
 
 # --- many ----------------------------------------------------------------------------------------
@@ -186,6 +188,29 @@ def _ends(response: Optional[Response]) -> str:
     return f"[{readable(ended, 20)}] {about}{readable(shown, limit + 10)}"
 
 
+# --- texts of the documents ----------------------------------------------------------------------
+def texts(paths: Sequence[str], report: findings.Report) -> list[str]:
+    """--texts: each text in the JSON files of submissions, once, with the last part of its key."""
+    lines = []
+    for submission in submission_files.of_paths(paths, report):
+        found = set[str]()
+        for name in ("manifest", "hardware", "metadata"):
+            blob = submission.files.get(f"{name}.json")
+            notes = findings.Notes(report, submission.path).of(f"{name}.json")
+            found.update(_texts_in(parsing.read_document(blob, name, notes) if blob else None, ""))
+        lines += [f"{printable(submission.path, 1000)}: {len(found)} texts", *sorted(found)]
+    return lines
+
+
+def _texts_in(value: Any, key: str) -> Iterator[str]:
+    if isinstance(value, str):
+        yield f"{key}: {readable(value, 4000)}"
+    for name, held in value.items() if isinstance(value, dict) else (
+            (key, held) for held in value) if isinstance(value, list) else ():
+        if name not in OWN_TEXTS:
+            yield from _texts_in(held, name)
+
+
 # --- command line --------------------------------------------------------------------------------
 def build_parser() -> Parser:
     """The command line."""
@@ -210,6 +235,8 @@ def build_parser() -> Parser:
              "names of this machine and user")
     add("--answers", nargs="+", metavar="PATH",
         help="for each call, print its outcome, finish reason, and the start and end of its answer")
+    add("--texts", nargs="+", metavar="PATH",
+        help="print each text in manifest.json, hardware.json and metadata.json once")
     add("--explain", nargs="?", const="", metavar="CODE",
         help="explain a finding code (default: all codes)")
     add("--allow-synthetic", action="store_true",
@@ -226,12 +253,12 @@ def check_combination(args: argparse.Namespace) -> None:
         raise HarnessError("--index and --write-index need --base and --head; pass them as well")
     if args.git_dir and args.base is None:
         raise HarnessError("--git-dir needs --base and --head; pass them as well")
-    modes = (args.base, args.privacy, args.answers, args.explain)
+    modes = (args.base, args.privacy, args.answers, args.texts, args.explain)
     if sum([bool(args.paths), *(mode is not None for mode in modes)]) != 1:
         raise HarnessError("pass either folders to check, or --base and --head, or --privacy, "
-                           "--answers or --explain")
-    if args.json and (args.answers is not None or args.explain is not None):
-        raise HarnessError("--answers and --explain have no --json; leave one of them out")
+                           "--answers, --texts or --explain")
+    if args.json and any(mode is not None for mode in modes[2:]):
+        raise HarnessError("--answers, --texts and --explain have no --json; leave it out")
 
 
 def next_lines(paths: Sequence[str]) -> list[str]:
@@ -250,15 +277,14 @@ def next_lines(paths: Sequence[str]) -> list[str]:
     # Windows PowerShell changes the encoding of what it pipes; the folders were searched already.
     search = [] if os.name == "nt" else ["git diff --cached | "
                                          + command("check_submission", "--privacy", "-")]
-    author = places[0].split("/")[1]
+    author, utc = places[0].split("/")[1], "$env:TZ = 'UTC'; " if os.name == "nt" else "TZ=UTC "
     tags = " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
     if lines and not os.access(release.HERE.parent / "submissions", os.W_OK):
         lines.insert(0, display.copy_command())
     return ["", "Next, at the top of the clone:", *(f"  {line}" for line in (
         *lines, "git switch -c " + places[0].rpartition("/")[2], f"git add {' '.join(places)}",
-        *search, "git status --short",
-        f"git -c user.name={author} -c user.email={author}@users.noreply.github.com commit -m "
-        f'"Add {"runs" if len(places) > 1 else "a run"} on {tags}"'))]
+        *search, f"{utc}git -c user.name={author} -c user.email={author}@users.noreply.github.com "
+        f'commit -m "Add {"runs" if len(places) > 1 else "a run"} on {tags}" {" ".join(places)}'))]
 
 
 def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s: float) -> int:
@@ -276,8 +302,9 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         print_safe("\n\n".join(findings.explain(code, width) for code in findings.CODES.values()
                                if args.explain in ("", code.name)))
         return 0
-    if args.answers is not None:
-        print_text("\n".join(answers(args.answers, report) or ["no submission was found"]))
+    if args.answers is not None or args.texts is not None:
+        lines = texts(args.texts, report) if args.texts else answers(args.answers, report)
+        print_text("\n".join(lines or ["no submission was found"]))
         if report.exit_code():
             print_error(report.text(0, noun, width))
         return report.exit_code()

@@ -894,7 +894,8 @@ def do_detach(options: Options, words: Sequence[str]) -> int:
     state = "started in the background" if begun else "has not started yet; its log shows why"
     folder = ledger_file.find_run(options.out_dir, run_id)
     where = f"run folder: {folder}\n" if folder else ""
-    print_result(options.json, {"run_id": run_id, "begun": begun, "log": log_path, "next": follow},
+    print_result(options.json, {"run_id": run_id, "begun": begun, "folder": folder,
+                                "log": log_path, "next": follow},
                  f"run {run_id} {state}\n{where}log: {log_path}\nnext: {follow}")
     return 0
 

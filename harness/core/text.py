@@ -263,7 +263,7 @@ def fit_lines(text: str, width: Optional[int]) -> str:
 
 # A command of this harness, maybe after a few words, or an indented one of the shell.
 _COMMAND = re.compile(r"(.*:|) *((?:python3|py) harness/\w+\.py(?: .*)?)")
-_SHELL_COMMAND = re.compile(r"() +((?:git|mkdir) .*)")
+_SHELL_COMMAND = re.compile(r"() +((?:TZ=UTC git|git|mkdir) .*)")
 
 
 def width_of(stream: TextIO) -> Optional[int]:

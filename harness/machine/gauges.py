@@ -81,15 +81,17 @@ class Sampler:
             ended_s = time.monotonic()
             self._next_s[name] = ended_s + (ended_s - began_s) / system.GAUGE_SHARE
 
-    def sample(self) -> dict[str, Any]:
+    def sample(self, whole: bool = False) -> dict[str, Any]:
         """Every name of GAUGES, null where this machine does not report it, and `gpus`.
 
-        energy_uj counts from the sampler's start; cpu_throttle_count from the system's. gpus:
-        [{index, busy_ratio, memory_used_bytes, power_w, temperature_c, clock_mhz, throttled}],
-        index as in the inventory's accelerators.
+        whole: with expensive gauges that are not due yet. energy_uj counts from the sampler's
+        start; cpu_throttle_count from the system's. gpus: [{index, busy_ratio, memory_used_bytes,
+        power_w, temperature_c, clock_mhz, throttled}], index as in the inventory's accelerators.
         """
         readers = {"Linux": self._linux, "Android": self._linux, "Darwin": self._mac,
                    "Windows": self._windows}
+        if whole:
+            self._next_s.clear()
         gauges: dict[str, Any] = dict.fromkeys(GAUGES)
         gauges.update(readers.get(self._machine.system, dict)())
         gauges["load_1m"] = self._safely("load", lambda: round(os.getloadavg()[0], 2))
@@ -235,7 +237,7 @@ class HostMonitor(threading.Thread):
         self._ended.set()
         self.join()
         if final_sample:
-            self._record(self._sampler.sample())
+            self._record(self._sampler.sample(whole=True))
         self._sampler.close()
 
 

@@ -19,7 +19,7 @@ REASONS = {                           # why a value may be null, where more is k
     "speed_mts": "the firmware's list of memory modules cannot be read, or has no speed",
     "channels_count": "the firmware's list of memory modules does not name channels",
     "bandwidth_theoretical_gb_per_s": "speed, width or channels of the modules are not known",
-    "bandwidth_measured_gb_per_s": "it was not measured",
+    "bandwidth_measured_gb_per_s": "it was not measured, or other programs used the processors",
     "unified": "the system does not report whether CPU and accelerator share the memory",
     "source": "no power supply is listed, as in desktops, servers and virtual machines",
     "mode": "the system has no power mode, or does not report it",

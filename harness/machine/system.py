@@ -518,6 +518,7 @@ COPY_BYTES = 256 * MIB                # far larger than caches, small beside a m
 COPY_THREADS = 16
 COPY_ROUNDS = 25
 COPY_ROUND_S = 0.04                   # short, so that other programs do not disturb every round
+COPY_CPU_SHARE = 0.5                  # of the threads' time; slower cores leave the faster ones idle
 
 
 def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> float:
@@ -527,7 +528,7 @@ def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> floa
     second in all. The best round counts, as in STREAM: other programs only make a round slower, and
     on a busy machine a median would be a quarter of the memory's speed. Reading a cache line before
     writing it is not counted. ctypes calls memmove without the interpreter's lock, so the threads
-    do run in parallel.
+    do run in parallel. Raises RuntimeError if other programs used the processors in the best round.
     """
     import ctypes
 
@@ -542,14 +543,18 @@ def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> floa
         for _ in range(repeats):
             ctypes.memmove(pair[0], pair[1], part)
 
-    rates, repeats = [], 1
+    rates, repeats = list[tuple[float, float]](), 1
     with futures.ThreadPoolExecutor(threads) as pool:
         for at in range(COPY_ROUNDS + 1):
-            began_s = time.perf_counter()
+            began_s, cpu_began_s = time.perf_counter(), time.process_time()
             list(pool.map(copy, pairs))
             took_s = max(time.perf_counter() - began_s, 1e-6)
             if at == 0:                            # the first round wakes the CPU and sets the pace
                 repeats = max(1, round(COPY_ROUND_S / took_s))
             else:
-                rates.append(2 * part * threads * repeats / took_s / 1e9)
-    return round(max(rates), 1)
+                rates.append((2 * part * threads * repeats / took_s / 1e9,
+                              (time.process_time() - cpu_began_s) / took_s / threads))
+    best, cpu_share = max(rates)
+    if cpu_share < COPY_CPU_SHARE:
+        raise RuntimeError("other programs used the processors")
+    return round(best, 1)

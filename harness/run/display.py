@@ -57,10 +57,11 @@ def estimate_line(found: Optional[estimates.Estimate], timeout_s: float,
                   left: bool = False) -> str:
     """`Estimated time: 5 min, at most 14 min`, and a longer --timeout if an answer may need it."""
     if found is None:
-        return "No estimate: the first call was too short."
+        return "No estimate yet: it needs a few answers." if left else (
+            "No estimate: the first call was too short.")
     usual, most = duration(found.typical_s), duration(found.most_s)
-    line = f"About {usual} left, at most {most}" if left else (
-        f"Estimated time: {usual}, at most {most} (every answer at its limit)")
+    line = f"About {usual} left, at most {most} at this speed" if left else (
+        f"Estimated time: {usual}, at most {most} at this speed (every answer at its limit)")
     if not left and found.longest_s > timeout_s:
         line += (f"\nAn answer at its limit may take {duration(found.longest_s)}, longer than "
                  f"--timeout {timeout_s:g}: use --timeout {LONG_TIMEOUT_S}")
@@ -91,7 +92,8 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Es
     return "\n".join([f"models: {', '.join(map(printable, manifest['models']))}",
                       *align_columns(rows, (1, 2), terminal_width()),
                       f"{calls_count} calls for all models",
-                      estimate_line(found, manifest["timeout_s"]), *notes, *write_note(options),
+                      estimate_line(found, manifest["timeout_s"]), *notes, *trial_note(manifest),
+                      *write_note(options),
                       "next: " + cli.command_with(options, plan=None, json=None, quiet=None,
                                                   detach=True, **longer)])
 
@@ -198,6 +200,12 @@ def unwritable(folder: str, error: OSError) -> HarnessError:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return StorageError(f"{what}; {_where_to_write(folder)}")
     return StorageError(f"{what}; free some space, or pass another folder to --out-dir")
+
+
+def trial_note(manifest: Manifest) -> list[str]:
+    """A line for the plan and the end of a run that cannot be submitted."""
+    is_trial = manifest["submitter_handle"] == cli.Options.submitter_handle
+    return [TRIAL] * (is_trial and not manifest["synthetic"])
 
 
 def write_note(options: cli.Options) -> list[str]:
@@ -400,8 +408,7 @@ def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: st
                      command("complete_submission", shown))
         text = end_text(summary, folder, "\n".join([
             *filter(None, [advice.text]), *_left_out(manifest, options) * advice.retry,
-            *[TRIAL] * (manifest["submitter_handle"] == cli.Options.submitter_handle
-                        and not manifest["synthetic"])]),
+            *trial_note(manifest)]),
             following, manifest["smoke"])
     else:
         code, what = 130, "the run was killed before its end; no finished call is lost"
@@ -550,7 +557,7 @@ def follow(options: cli.Options, progress: Progress,
     found = paces.estimate(left) if left else None
     state = f"still running: {count.made} of {count.total()} calls" + (
         "" if left else ", now testing the server's cache")
-    if found:
+    if left:
         state += "\n" + estimate_line(found, manifest["timeout_s"], left=True)
     print_result(options.json, {"run_id": manifest["run_id"], "folder": folder,
                                 "exit_code": STILL_RUNNING, "summary": None, "next": next_wait},

@@ -1070,9 +1070,8 @@ class CommandLine(unittest.TestCase):
                 f"mkdir -p submissions/{handle}/{tag} && cp -R {shlex.quote(folder)} "
                 f"submissions/{handle}/{tag}/", f"git switch -c {name}", f"git add {place}",
                 "git diff --cached | python3 harness/check_submission.py --privacy -",
-                "git status --short",
-                f"git -c user.name={handle} -c user.email={handle}@users.noreply.github.com "
-                f'commit -m "Add a run on {tag}"')])
+                f"TZ=UTC git -c user.name={handle} -c user.email={handle}@users.noreply.github.com "
+                f'commit -m "Add a run on {tag}" {place}')])
             os.unlink(os.path.join(folder, "run.md"))
             code, out, err = run_main(folder, "--json")
             self.assertEqual((code, err), (1, ""))
@@ -1107,7 +1106,8 @@ class CommandLine(unittest.TestCase):
                          (root, "--privacy", root), (os.path.join(root, "no\x1b")), (file,),
                          ("--unheard\x1b",), ("--privacy", os.path.join(root, "no")),
                          ("--privacy",), ("nul\0",), ("--explain", "unheard"),
-                         (root, "--explain"), ("--answers", root, "--json")):
+                         (root, "--explain"), ("--answers", root, "--json"),
+                         ("--texts", root, "--answers", root)):
                 argv = (argv,) if isinstance(argv, str) else argv
                 with self.subTest(argv=argv):
                     code, out, err = run_main(*argv)
@@ -1121,8 +1121,8 @@ class CommandLine(unittest.TestCase):
         places = " ".join(f"submissions/ada/pi5-8gb/{Path(path).name}" for path in paths)
         self.assertEqual(lines[2:4] + lines[-1:], [
             f"  git switch -c {Path(paths[0]).name}", f"  git add {places}",
-            "  git -c user.name=ada -c user.email=ada@users.noreply.github.com commit -m "
-            '"Add runs on pi5-8gb"'])
+            "  TZ=UTC git -c user.name=ada -c user.email=ada@users.noreply.github.com commit -m "
+            f'"Add runs on pi5-8gb" {places}'])
         self.assertEqual(check_submission.next_lines([*paths, "submissions"]), [])
 
     def test_a_clone_that_cannot_be_written_is_copied_first(self):
@@ -1245,6 +1245,25 @@ class Answers(unittest.TestCase):
             code, out, err = run_main("--answers", str(folder))
         self.assertEqual((1, True), (code, out.endswith(": 0 calls\n")))
         self.assertIn("error file-malformed", err)
+
+
+class Texts(unittest.TestCase):
+    """--texts: every text of the JSON files that may be private."""
+
+    def test_each_text_is_printed_once_and_escaped(self):
+        made = make(SMALL)
+        made.hardware["cpu"]["model_name"].update(value="A \u202e chip")
+        with tempfile.TemporaryDirectory() as root:
+            folder = made.sealed().write(root)
+            code, out, err = run_main("--texts", str(folder))
+        title, *lines = out.splitlines()
+        self.assertEqual((code, err, len(lines)), (0, "", len(set(lines))))
+        self.assertTrue(title.endswith(f": {len(lines)} texts"))
+        self.assertIn("value: A \\u202e chip", lines)
+        for text in (f"submitter_handle: {made.manifest['submitter_handle']}",
+                     f"run_id: {made.manifest['run_id']}", "source: probed"):
+            self.assertIn(text, lines)
+        self.assertNotIn("files_sha256", out)
 
 
 class Privacy(unittest.TestCase):

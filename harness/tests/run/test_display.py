@@ -132,7 +132,8 @@ next: python3 next.py""")
 # --- before a run --------------------------------------------------------------------------------
 def manifest(*models: str, names: tuple[str, ...] = ("5q",)) -> dict[str, Any]:
     """Enough of one for a plan: hello and the named phases."""
-    return {"models": list(models), "cell_id_prefix": "x:y", "timeout_s": 30.0, "plan": {
+    return {"models": list(models), "cell_id_prefix": "x:y", "timeout_s": 30.0,
+            "submitter_handle": "ada", "synthetic": False, "plan": {
         "repeats": 1, "lanes": 4, "phases": [
             {"phase": name, "suite_file": None, "lanes": lanes, "max_tokens": cap,
              "question_ids": [f"q{i}" for i in range(count)]}
@@ -161,6 +162,12 @@ class Plan(unittest.TestCase):
         self.assertEqual([lines[9], lines[-1]], [
             "note", "next: python3 harness/run_benchmark.py --phases all --timeout 3600 "
             "--device-tag pi5-8gb --detach"])
+
+    def test_plan_without_a_handle_says_that_it_is_a_trial(self):
+        for handle, expected in (("ada", 0), ("unnamed", 1)):
+            text = display.plan_text({**manifest("m"), "submitter_handle": handle}, 6, None, [],
+                                     OPTIONS)
+            self.assertEqual(text.count(display.TRIAL), expected)
 
     def test_phase_that_cannot_run_shows_why(self):
         lines = display.plan_text(manifest("m", names=("parallel_mixed",)), 1, None, [],
