@@ -518,7 +518,7 @@ COPY_BYTES = 256 * MIB                # far larger than caches, small beside a m
 COPY_THREADS = 16
 COPY_ROUNDS = 25
 COPY_ROUND_S = 0.04                   # short, so that other programs do not disturb every round
-COPY_CPU_SHARE = 0.5                  # of the threads' time; slower cores leave the faster ones idle
+COPY_CPU_SHARE = 0.5                  # of the threads' time; slow cores leave the faster ones idle
 
 
 def copy_bandwidth_gb_per_s(threads: int, total_bytes: int = COPY_BYTES) -> float:
