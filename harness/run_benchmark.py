@@ -75,6 +75,7 @@ READS_LIMIT = 4_000_000           # bounds the memory for stamps if a body comes
 HEAD_BYTES = 4096                 # first bytes of a body, kept for messages
 WAIT_TICK_S = 0.5                 # how often a silent read checks its deadline
 DONE_GRACE_S = 0.25               # how long a stream may stay open after its [DONE]
+END_GRACE_S = 5.0                 # how long it may stay open after an answer without [DONE]
 DROP_GRACE_S = 2.0                # how long dropped calls that hang may delay the end of a run
 DONE_ENDS = tuple(start + b"[DONE]" + blank for start in (b"\ndata: ", b"\ndata:") for blank in (
     b"", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\n\r\n", b"\n\n\r\n", b"\r\n\r\n\r\n"))
@@ -206,7 +207,8 @@ class Exchange:
         self._kernel_stamps = self._kernel_timeout = False
         self._open_files: list[Any] = []
         self.connect_us: Optional[int] = None
-        self.started_ns = self.sent_ns = self._quiet_until_ns = 0
+        self.started_ns = self.sent_ns = self._quiet_until_ns = self._heard_ns = 0
+        self._framing: tuple[str, int] = ("", 0)
         self.header_reads, self.body_in_header, self.cursor = 0, False, 0
         self.raw = bytearray()
         self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
@@ -264,7 +266,16 @@ class Exchange:
         left_s = self._deadline.left_s()
         if self._quiet_until_ns and time.perf_counter_ns() > self._quiet_until_ns:
             raise CallStopped("ended", "")
+        self._stop_at_end()
         self._set_read_timeout(min(left_s, DONE_GRACE_S if self._quiet_until_ns else WAIT_TICK_S))
+
+    def _stop_at_end(self) -> None:
+        """Stop the call if a whole answer arrived, and then for a while nothing but comments."""
+        now_ns = time.perf_counter_ns()
+        if self._framing[0] and now_ns - self._heard_ns > END_GRACE_S * 1e9:
+            self._heard_ns = now_ns
+            if sse.is_at_end(*self._framing, self.raw, self.ends, self.cursor):
+                raise CallStopped("timeout", "the server left the stream open")
 
     def receive(self) -> bool:
         """Read once; False at the end of the connection. Nothing is parsed here."""
@@ -306,7 +317,7 @@ class Exchange:
         """Read until the body ends, by its framing, by a last [DONE], or with the connection."""
         self.header_reads = len(self.ends)
         self.body_in_header = self.cursor < len(self.raw)
-        raw = self.raw
+        raw, self._framing, self._heard_ns = self.raw, (framing, length_bytes), self.user_ns[-1]
         while not body_is_complete(raw, self.cursor, framing, length_bytes):
             if self._quiet_until_ns:
                 if self.user_ns[-1] > self._quiet_until_ns:
@@ -314,8 +325,13 @@ class Exchange:
             elif len(raw) > self.cursor and raw.endswith(DONE_ENDS):
                 self._quiet_until_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)
                 self._set_read_timeout(DONE_GRACE_S)
+            before = len(raw)
             if not self.receive():
                 return
+            if raw.find(b"{", before) >= 0:
+                self._heard_ns = self.user_ns[-1]
+            else:
+                self._stop_at_end()
 
     def end(self) -> None:
         self._in_flight.remove(self)

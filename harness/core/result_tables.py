@@ -87,7 +87,7 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
                      {flag for cell in cells for flag in cell["flags"]})]
         curves = [line for curve in summary.get("curves", ()) if curve["model"] == model
                   for line in ("", *curve_lines(curve))]
-        tables.append("\n".join([printable(model), *lines, *lanes,
+        tables.append("\n".join([readable(model), *lines, *lanes,
                                  *([f"flags: {', '.join(flags)}"] if flags else []), *curves]))
     return "\n\n".join(tables)
 

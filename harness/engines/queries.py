@@ -69,15 +69,17 @@ NO_CHAT_NAME = re.compile(
     r"|sdxl|dall-e|flux\.|kokoro|parakeet)", re.IGNORECASE)
 # What servers call a model that chats, and one that does not, in `type`, `task`, `labels`, ...
 CHATS = re.compile(
-    r"chat|complet|instruct|conversation|reasoning|text-?generation|text-to-text|generatecontent"
-    r"|^(?:llm|vlm|text|language|language-model|multimodal|generate)$")
+    r"chat|complet|instruct|conversation|reasoning|text-?generation|(?:text|any)-to-(?:text|any)"
+    r"|->\s*text|generatecontent|tool|function|^(?:llm|vlm|text|language|language-model|multimodal|generate)$")
 DOES_NOT_CHAT = re.compile(
     r"embed|rank|speech|\b(?:tts|stt|asr|ocr)\b|transcri|translat|diffusion|moderation|classif"
-    r"|similarity|extraction|fill-mask|reward|(?:text-to-|^)(?:image|audio|video|music|voice)"
-    r"|image-(?:gen|edit|to-image)|^(?:vad|upscal.*)$")
-KIND_FIELDS = ("type", "task", "model_type", "kind", "mode", "pipeline_tag", "category",
-               "capabilities", "tasks", "supported_endpoints", "supported_endpoint_types",
-               "supported_generation_methods", "labels")
+    r"|similarity|extraction|fill-mask|reward|(?:text-to-|->\s*|^)(?:image|audio|video|music|voice)"
+    r"|image-(?:gen|edit|to-image)|2im(?:age|g)|(?:cross|bi)-encoder|^(?:vad|upscal.*|encoder)$")
+KIND_FIELDS = ("type", "task", "model_type", "task_type", "kind", "mode", "pipeline_tag",
+               "category", "capabilities", "abilities", "model_ability", "tasks", "supported_tasks",
+               "supported_endpoints", "supported_endpoint_types", "supported_generation_methods",
+               "labels", "tags", "modality", "modalities")
+KIND_HOLDERS = ("meta", "metadata", "info", "model_info", "details", "architecture")
 CAN_CHAT = ("chat_completion", "completion_chat", "chat", "chat_completions")   # Azure, Mistral
 
 
@@ -85,7 +87,8 @@ def _kind(value: Any) -> Optional[bool]:
     """Whether a kind of model, or a list of kinds, chats; None if unknown."""
     if isinstance(value, dict):
         told = [value[name] for name in CAN_CHAT if isinstance(value.get(name), bool)]
-        return told[0] if told else _kind(value.get("type"))
+        return told[0] if told else _kind([value.get("type"), *(
+            name for name, holds in value.items() if holds is True)])
     words = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     kinds = [word.lower().replace("_", "-") for word in words if isinstance(word, str)]
     if any(map(CHATS.search, kinds)):
@@ -95,8 +98,8 @@ def _kind(value: Any) -> Optional[bool]:
 
 def _reported_chat(entry: dict[str, Any]) -> Optional[bool]:
     """Whether an entry of any server's list marks its model as chatting; None if unknown."""
-    for name in KIND_FIELDS:
-        chats = _kind(entry.get(name))
+    holders = answers.objects([entry, *map(entry.get, KIND_HOLDERS)])
+    for chats in (_kind(holder.get(name)) for holder in holders for name in KIND_FIELDS):
         if chats is not None:
             return chats
     families = answers.field(entry, "details", "families")

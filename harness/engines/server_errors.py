@@ -12,7 +12,7 @@ LONGEST_MESSAGE = 300
 LONGEST_BODY = 1 << 18            # a longer error body is not parsed
 LONGEST_TEXT = 20_000             # of an error, where fields and reasons are looked for
 # Fields with the message of an error, the most specific first: KoboldCpp's is in detail.msg.
-ERROR_FIELDS = ("message", "error", "errors", "detail", "msg")
+ERROR_FIELDS = ("message", "error", "errors", "detail", "msg", "status")
 
 
 def _parsed(body_text: Any) -> Any:
@@ -63,6 +63,11 @@ CONTEXT_ERROR = re.compile("|".join(dict.fromkeys(t for e in _ALL for t in e.con
                            re.IGNORECASE)
 CONTEXT_CODES = {code for engine in _ALL for code in engine.context_error_codes}
 NOT_ABOUT_CONTEXT = (401, 403, 404, 429)
+# With these, some servers and proxies answer while a model is being loaded.
+LOADING_STATUSES = (202, 425, 500, 502, 504)
+LOADING = re.compile(r"\b(?:is|still|currently|being) (?:loading|starting|warming)|^loading\b"
+                     r"|\bnot (?:yet )?ready\b|\bloading (?:the )?model\b", re.IGNORECASE)
+NOT_LOADING = re.compile(r"fail|error|unable|can(?:not|'t)|could not|exit|crash", re.IGNORECASE)
 
 
 def _error_object(body_text: Any) -> Any:
@@ -77,6 +82,12 @@ def _about_context(body_text: Any) -> bool:
     codes = [field(_error_object(body_text), key) for key in ("type", "code", "param")]
     named = any(isinstance(code, str) and code in CONTEXT_CODES for code in codes)
     return named or bool(CONTEXT_ERROR.search(_error_text(body_text)))
+
+
+def is_loading(status: Any, body_text: Any) -> bool:
+    """Whether an answer means that the model is still being loaded."""
+    text = _error_text(body_text) if status in LOADING_STATUSES else ""
+    return bool(LOADING.search(text)) and not NOT_LOADING.search(text)
 
 
 def error_kind(status: Any, body_text: Any) -> str:
@@ -95,7 +106,7 @@ def error_kind(status: Any, body_text: Any) -> str:
         codes += [field(error, "code"), field(error, "http_status_code")]
     if 429 in codes:
         return "rate_limited"
-    if 503 in codes:
+    if 503 in codes or is_loading(status, body_text):
         return "server_busy"
     if 300 <= status < 400:
         return "bad_redirect"

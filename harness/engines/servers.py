@@ -86,7 +86,7 @@ class Engine:
     # error's type, code or param that mean the same. These are used by several engines.
     context_errors: tuple[str, ...] = (
         r"maximum (?:context|model) length", r"context (?:size|length) (?:has been )?exceeded",
-        r"prompt is too long")
+        r"exceed(?:s|ed)? (?:(?:the|max|available|model's) )*context", r"prompt is too long")
     context_error_codes: tuple[str, ...] = ("context_length_exceeded",)
 
     def recognise(self, probes: Probes) -> Optional[str]:
@@ -369,7 +369,7 @@ class SGLang(Engine):
                      "--context-length 4096")
     parallel_remedy = "Start SGLang with `--max-running-requests {slots}` or without that option."
     remedy = "Start SGLang with `--context-length {tokens}`."
-    context_errors = (r"longer than the model's context", r"exceeds? the model's context")
+    context_errors = (r"longer than the model's context",)
 
     def _info(self, probes: Probes) -> tuple[Any, str]:
         """What the server reports about itself, and where; the second path is the older one."""
@@ -507,7 +507,6 @@ class LlamaCpp(LlamaServer):
               "{tokens} tokens.")
     build_at = "/props build_info"
     cache_field = "cache_prompt"
-    context_errors = (r"exceeds? the available context",)
     context_error_codes = ("exceed_context_size_error",)
 
     def recognise(self, probes: Probes) -> Optional[str]:
@@ -697,7 +696,6 @@ class LlamaCppPython(Engine):
     start_command = "python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"
     start_on = {"Windows": "py -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"}
     remedy = "Start llama-cpp-python with `--n_ctx {tokens}`."
-    context_errors = (r"exceeds? context window",)
 
     def recognise(self, probes: Probes) -> Optional[str]:
         entries = models_at(probes)

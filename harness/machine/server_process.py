@@ -19,12 +19,19 @@ from machine import gguf, system
 Flags = list[tuple[str, Optional[str]]]
 
 LEFT_OUT = "..."
-# Options that do not affect speed: who may call, under which name, what is logged.
-SILENT = frozenset((
-    "host", "hostname", "port", "path", "root-path", "allowed-origins", "ssl-keyfile",
-    "ssl-certfile", "ssl-key-file", "ssl-cert-file", "api-key", "api-key-file", "hf-token", "a",
-    "alias", "served-model-name", "log-file", "log-disable", "log-level", "metrics", "props",
-    "slot-save-path", "webui", "no-webui", "offline", "config"))
+# Options that do not affect speed, also with "no-": who may call, under which name, what is shown
+# and logged.
+SILENT = frozenset(
+    """a alias allowed-origins api-key api-key-file api-prefix colors config cors-credentials
+    cors-headers cors-methods cors-origins decode-log-interval disable-fastapi-docs
+    disable-log-requests disable-log-stats download-dir enable-log-requests enable-metrics hf-token
+    host hostname log-colors log-config log-disable log-file log-format log-jsonl log-level
+    log-prefix log-requests log-requests-level log-timestamps log-verbose log-verbosity lv
+    max-log-len media-path metrics offline path perf port props public quiet reuse-port root-path
+    served-model-name show-time-cost slot-save-path slots sse-ping-interval ssl-ca-certs
+    ssl-cert-file ssl-certfile ssl-key-file ssl-keyfile static-path tags timeout to ui ui-config
+    ui-config-file ui-mcp-proxy uvicorn-log-level v verbose verbosity warmup webui webui-config
+    webui-config-file webui-mcp-proxy""".split())
 MODEL = ("m", "model", "model-path", "model_path")
 REPOSITORY = ("hf", "hfr", "hf-repo", *MODEL)
 # Ollama's name of a model file: its path is private, its hash is that of the weights.
@@ -284,7 +291,8 @@ def _settings(flags: Flags, variables: Mapping[str, str],
     given = {**variables, **given}
     kept = [f"{name}={value}" for name, value in variables.items()]
     kept += [shlex.join([flag, value]) if value else flag for flag, value in flags
-             if flag and value != LEFT_OUT and flag.lstrip("-") not in (*SILENT, *MODEL)]
+             if flag and value != LEFT_OUT
+             and re.sub("^-+(?:no-)?", "", flag) not in SILENT | {*MODEL}]
     settings = {"launch_flags": " ".join(kept)}
     for key, names in SETTINGS.get(engine or "", {}).items():
         value = next((str(given[flag]) for flag in names if flag in given), "")

@@ -89,7 +89,7 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Es
         calls = len(plan.cells_of(manifest["plan"], name, manifest["models"][:1], "x"))
         rows.append((name, "0" if skipped else str(calls), str(entry["lanes"]),
                      f"{entry['max_tokens']} tokens", skipped or suites.PHASES[name].text))
-    return "\n".join([f"models: {', '.join(map(printable, manifest['models']))}",
+    return "\n".join([f"models: {', '.join(map(readable, manifest['models']))}",
                       *align_columns(rows, (1, 2), terminal_width()),
                       f"{calls_count} calls for all models",
                       estimate_line(found, manifest["timeout_s"]), *notes, *trial_note(manifest),
@@ -114,7 +114,7 @@ def served_text(found: Sequence[Json], options: cli.Options) -> str:
             lines.append(f"  {readable(model['id'])}" + (f"  ({', '.join(shown)})" if shown
                                                          else ""))
             if model["context"]["remedy"]:
-                lines.append(f"    {printable(model['context']['remedy'], 500)}")
+                lines.append(f"    {readable(model['context']['remedy'], 500)}")
         if not one["models"]:
             lines.append("  no models listed: probe again if the server is still loading, or pass "
                          "the model's name to --models")
@@ -178,7 +178,7 @@ def no_endpoint(url: Optional[str], options: cli.Options, failure: Optional[tupl
             chatting = sorted((model for model in one["models"] if model["chat"]),
                               key=lambda model: model["facts"].get("file_bytes") or 0)
             chosen = [options.models] if options.models else [model["id"] for model in chatting]
-            lines += ["    " + printable(cli.command_with(
+            lines += ["    " + readable(cli.command_with(
                 options, target_url=one["url"], models=name), 1000)
                 for name in chosen[:MAX_COMMANDS]]
     else:

@@ -23,8 +23,6 @@ from run.timing import Arrivals
 MAX_MESSAGE = 300
 MAX_BODY_START = 500
 MAX_SEEN = 60                 # characters of an unreadable body that its message shows
-NOT_ENDED = ("the server sent a finish_reason, but neither [DONE] nor the end of the stream before "
-             "the call's time was up")
 
 # Reasons that end an answer as asked; all others (abort, content_filter, load ...) are no answer.
 STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "end", "done",
@@ -33,7 +31,8 @@ STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token"
 AT_LIMIT = ("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "limit",
             "max_completion_tokens", "stopped_limit", "token_limit")
 CALLED_TOOLS = ("tool_calls", "tool_call", "tool_use", "function_call")
-STREAM_FLAGS = ("foreign_text", "repeated_text")      # what was removed from a stream
+# What was removed from a stream, and how it ended.
+STREAM_FLAGS = ("foreign_text", "repeated_text", "left_open")
 NO_REASONS = ("", "null", "none")     # written by servers that have no reason to report
 
 
@@ -62,8 +61,13 @@ class Reply(NamedTuple):
 
 def reply_of(status: Optional[int], headers: dict[str, str], head: bytes, stream: sse.StreamParser,
              failure: Optional[tuple[str, str]], arrivals: Optional[Arrivals]) -> Reply:
-    """Close the stream, separate inline thinking from the answer, and return the reply."""
+    """Close the stream, separate inline thinking from the answer, and return the reply.
+
+    A whole answer after which the server did nothing until the timeout is no failure.
+    """
     stream.close(max(len(arrivals.user_ns) - 1, 0) if arrivals else 0)
+    if failure and failure[0] == "timeout" and stream.at_end and not stream.done:
+        failure, stream.flags = None, ["left_open"]
     stream.remove_foreign_text([(at_ns - arrivals.started_ns) / 1e6 for at_ns in arrivals.user_ns]
                                if arrivals else [])
     stream.remove_repeated_text()
@@ -82,15 +86,15 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
                       "status": reply.status, "body_start": start or None}
 
     reason = reason_of(stream.finish_reason)
-    # A server that never sends a reason ends its answer with [DONE], or with the end of its JSON.
+    # A server that never sends a reason ends its answer with its token counts, with [DONE], or with
+    # the end of its JSON.
     ended = is_complete(reason) or reason is None and bool(stream.texts) and (
-        stream.done or not stream.streamed and not reply.failure)
-    # Some servers break the connection after a complete answer, or never close it.
+        stream.done or stream.at_end or not stream.streamed and not reply.failure)
+    # Some servers break the connection after a complete answer.
     complete = reply.status == 200 and stream.error is None and ended
     if reply.failure and not (
             complete and (stream.done or reply.failure[0] == "connection_lost")):
-        kind, why = reply.failure
-        return error(kind, NOT_ENDED if complete and kind == "timeout" else why)
+        return error(*reply.failure)
     if reply.status != 200:
         return error(server_errors.error_kind(reply.status, body),
                      server_errors.error_message(body) or f"HTTP {reply.status} (no error message)")
@@ -194,6 +198,19 @@ CACHED_TTFT_SHARE = 0.5       # of the TTFT in the run: the prompt was read in h
 # For servers that count cached tokens and counted few: other load that has ended since can halve
 # the time, while a cache saves nearly all of it.
 DENIED_TTFT_SHARE = 0.2
+MIN_SAVED_US = 100_000        # less may be other load on this machine
+
+
+class Longest(NamedTuple):
+    """The longest prompt that was answered on one lane.
+
+    first_token_us: its time to first token in the run; usual_us: what that of prompts of at least
+    half its length suggests, None without any.
+    """
+
+    first_token_us: int
+    cell: Cell
+    usual_us: Optional[float]
 
 
 def cache_probe(kind: str, reply: Reply, timing: Optional[records.Timing]) -> records.Probe:
@@ -205,32 +222,35 @@ def cache_probe(kind: str, reply: Reply, timing: Optional[records.Timing]) -> re
             "cached_tokens": usage.counts(response).cached}
 
 
-def cache_verdicts(longest: Optional[tuple[int, Cell]],
+def cache_verdicts(longest: Optional[Longest],
                    probes: Sequence[records.Probe]) -> dict[str, Any]:
     """Return the fields of `cache_probed` except the model.
 
-    longest: (time to first token in the run in µs, cell) of the prompt that was sent again. The
-    first probe decides; the second shows what a working cache does with identical bytes.
+    longest: the prompt that was sent again. The first probe decides; the second shows what a
+    working cache does with identical bytes.
     """
-    run_us = longest[0] if longest else None
-    verdicts = [_cache_verdict(run_us, probe) for probe in probes] or [
+    verdicts = [_cache_verdict(longest, probe) for probe in probes if longest] or [
         ("unknown", "no call on one lane whose prompt could be asked again")]
-    return {"cell_id": longest[1].cell_id if longest else None, "run_first_token_us": run_us,
+    return {"cell_id": longest.cell.cell_id if longest else None,
+            "run_first_token_us": longest.first_token_us if longest else None,
             "probes": list(probes), "verdict": verdicts[0][0],
             "control": verdicts[1][0] if len(verdicts) > 1 else "unknown",
             "reason": verdicts[0][1]}
 
 
-def _cache_verdict(run_us: Optional[int], probe: records.Probe) -> tuple[str, str]:
+def _cache_verdict(longest: Longest, probe: records.Probe) -> tuple[str, str]:
     """Return (verdict, reason). The check recomputes the reason: keep its words."""
+    run_us = longest.first_token_us
     prompt, cached, first_us = (
         probe["prompt_tokens"], probe["cached_tokens"], probe["first_token_us"])
     if probe["outcome"] != "ok" or first_us is None:
         return "unknown", f"the probe brought no text ({probe['outcome']})"
     if metrics.counts_as_cached(cached, prompt):
         return "cached", f"{cached} of {prompt} prompt tokens came from a cache, says the server"
-    share = CACHED_TTFT_SHARE if cached is None else DENIED_TTFT_SHARE
-    is_cached = bool(run_us) and first_us < share * (run_us or 0)
+    # If the probe is as fast as the run's other calls, other load has delayed the run's own.
+    is_usual = longest.usual_us is not None and first_us >= CACHED_TTFT_SHARE * longest.usual_us
+    share = CACHED_TTFT_SHARE if cached is None and not is_usual else DENIED_TTFT_SHARE
+    is_cached = first_us < share * run_us and run_us - first_us > MIN_SAVED_US
     return "cached" if is_cached else "not_cached", \
         f"its first token came after {first_us} us, in the run after {run_us} us"
 

@@ -1,7 +1,7 @@
 """Decide whether, and after how long, a call that a busy server refused is tried again.
 
-A server that is loading or busy (HTTP 503) or limits requests (HTTP 429) is asked again within the
-time of the call. The pause is what the server asks for, otherwise it doubles with each attempt.
+A server that loads a model (by its message), is busy (HTTP 503) or limits requests (HTTP 429) is
+asked again within the time of the call. The pause is what the server asks for, otherwise it doubles with each attempt.
 """
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def pause_s(status: Optional[int], headers: Mapping[str, str], body: str,
 
     headers: with names in lower case; attempts: number of attempts before this one.
     """
-    if status not in RETRY_STATUSES or attempts >= MAX_ATTEMPTS \
-            or is_used_up(status, body):
+    if attempts >= MAX_ATTEMPTS or is_used_up(status, body) or not (
+            status in RETRY_STATUSES or server_errors.is_loading(status, body)):
         return None
     asked_s = reset_s(headers, time.time())
     if asked_s is None:

@@ -120,6 +120,14 @@ def parse_body(body: Body, raw: bytearray, ends: Sequence[int], start: int,
     return bytes(head)
 
 
+def is_at_end(framing: str, length_bytes: int, raw: bytearray, ends: Sequence[int],
+              start: int) -> bool:
+    """Whether a response so far holds a whole answer; arguments as of Body and parse_body."""
+    stream = StreamParser()
+    parse_body(Body(framing, length_bytes), raw, ends, start, stream.feed, 0)
+    return stream.close(0).at_end
+
+
 # The fields in which servers send the model's thinking. More than one may hold the same text
 # (OpenRouter, and vLLM while it renamed its field), so the first non-empty one counts.
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details",
@@ -141,7 +149,8 @@ class StreamParser:
     of each field), `server_timings`, `finish_reason`, `system_fingerprint` (last wins) and `model`
     (first wins) are as the server sent them. `error` is the body of the first error, in any shape;
     `done`: `[DONE]` was received; `streamed` is False if the body was one JSON document instead of
-    a stream. `events` counts the events that were understood, `bad_events` the others. `flags`
+    a stream. `events` counts the events that were understood, `bad_events` the others. `at_end`:
+    since the first finish_reason or the first token counts behind some text, no text came. `flags`
     names what was removed from the texts: see `remove_foreign_text` and `remove_repeated_text`.
 
     A chunk belongs to the read that brought the end of its `data:` line, be it CR, LF or CR LF (of
@@ -163,6 +172,7 @@ class StreamParser:
         self.streamed = True
         self.events = 0
         self.bad_events = 0
+        self.at_end = False
         self.flags: list[str] = []
         self._sources: list[Optional[str]] = []   # of each text: its message's id, see _message
         self._has_identity = False                # a message had an id, a model or a role
@@ -291,9 +301,15 @@ class StreamParser:
         for at in own:
             text = self.texts[at]
             if len(text) >= MIN_REPEATED_CHARACTERS and len(kept) >= MIN_REPEATED_CHUNKS \
-                    and abs(len(text) - length) <= 8 \
-                    and text.strip() == "".join(self.texts[one] for one in kept).strip():
-                continue
+                    and abs(len(text) - length) <= 8:
+                so_far = "".join(self.texts[one] for one in kept)
+                if text.strip() == so_far.strip():
+                    continue
+                # Once a character is whole that was U+FFFD, some servers send all of it again.
+                stem = so_far.rstrip("\ufffd")
+                if stem != so_far and text.startswith(stem):
+                    text = self.texts[at] = text[len(stem):]
+                    self.flags.append("repeated_text")
             kept.append(at)
             length += len(text)
         texts, half = [self.texts[at] for at in kept], len(kept) // 2
@@ -410,6 +426,16 @@ class StreamParser:
             self.error = error
 
     def _message(self, message: dict[str, Any], read: int) -> None:
+        # Some servers send both with every chunk; then neither shows an end.
+        texts, known = len(self.texts), (bool(self.finish_reason), bool(self.usage))
+        self._read_message(message, read)
+        is_first = known != (bool(self.finish_reason), bool(self.usage))
+        if len(self.texts) > texts:
+            self.at_end = is_first and bool(self.finish_reason)
+        else:
+            self.at_end |= is_first and bool(texts)
+
+    def _read_message(self, message: dict[str, Any], read: int) -> None:
         self._fail(_error_in(message))
         choice = _first_choice(message.get("choices"))
         # In the choice: Moonshot. At the top: Ollama's own API.

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from core import answer_checks, challenge, levels, plan, records, usage
+from core import answer_checks, challenge, levels, metrics, plan, records, usage
 from core.suites import ADDED, PHASES, Question
 from engines import answers, queries
 from run.reply import (
     AT_LIMIT,
+    Longest,
     Reply,
     call_flags,
     interrupted,
@@ -53,7 +54,8 @@ class State:
         self.spent_us: list[int] = []
         # Of each model's answers, in order: (phase, characters, tokens) of the prompt.
         self._prompt_sizes: dict[str, list[tuple[str, int, int]]] = {m: [] for m in served}
-        self._longest: dict[str, tuple[int, int, plan.Cell]] = {}
+        # Of answers on one lane, by model: characters, time to first token in µs, cell.
+        self._prompts: dict[str, list[tuple[int, int, plan.Cell]]] = {}
         # By conversation_of, for growing conversations: turns, salt, question at the edge.
         self._turns: dict[Conversation, list[tuple[str, str]]] = {}
         self._salts: dict[Conversation, str] = {}
@@ -123,8 +125,8 @@ class State:
                 del self._edges[conversation]
         # On parallel lanes TTFT includes waiting, and a cold one the load: not comparable.
         elif kind in ("single", "suite_context") and timing["first_token_us"] and not event["cold"]:
-            if chars > self._longest.get(cell.model, (0,))[0]:
-                self._longest[cell.model] = chars, timing["first_token_us"], cell
+            self._prompts.setdefault(cell.model, []).append(
+                (chars, timing["first_token_us"], cell))
 
     # -- what remains
     def cells(self, name: str, models: Sequence[str]) -> list[plan.Cell]:
@@ -282,10 +284,15 @@ class State:
                   "stream_options": {"include_usage": True}, **cache[1]}
         return {k: v for k, v in wanted.items() if k not in dropped}
 
-    def longest(self, model: str) -> Optional[tuple[int, plan.Cell]]:
-        """Return (time to first token in µs, cell) of the longest prompt sent on one lane."""
-        longest = self._longest.get(model)
-        return longest and longest[1:]
+    def longest(self, model: str) -> Optional[Longest]:
+        """Return the longest prompt sent on one lane."""
+        found = self._prompts.get(model)
+        if not found:
+            return None
+        chars, first_us, cell = max(found, key=lambda one: one[0])
+        return Longest(first_us, cell, metrics.median_or_none(
+            us * chars / own for own, us, other in found
+            if 2 * own >= chars and other.cell_id != cell.cell_id))
 
     # -- the ledger line of a call
     def call_fields(self, cell: plan.Cell, messages: list[dict[str, str]], reply: Reply,

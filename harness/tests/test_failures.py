@@ -39,6 +39,7 @@ from tests.scripted_endpoint import (
     LIMIT_S,
     NOT_FOUND,
     STREAM,
+    USAGE,
     Json,
     Request,
     Script,
@@ -511,8 +512,7 @@ class Timeouts(Failures):
                 failure("timeout", up, 200, text, text="ab", chunks=2)),
             "an answer that never closes": (
                 (STREAM + text + event({}, "stop"), drip(b": ping\n\n", 0.02)),
-                failure("timeout", replies.NOT_ENDED, 200, text, text="ab", chunks=2,
-                        finish="stop")),
+                answer("ab", 2, usage=None, flags=["left_open"])),
             "chunked": (
                 (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n"
                  % (len(text), text), HANG),
@@ -538,7 +538,7 @@ class Timeouts(Failures):
                 found[name]["error"]["body_start"] = start
         self.assertEqual(found, {name: row for name, (_, row) in stalls.items()})
         self.assertLess(time.monotonic() - begun_s, LIMIT_S)
-        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"ok": 11, "timeout": 10}))
+        self.assertEqual((ran.code, ran.events[-1]["counts"]), (1, {"ok": 12, "timeout": 9}))
 
     def test_stream_that_stays_open_after_done_is_closed(self):
         begun_s = time.monotonic()
@@ -550,6 +550,22 @@ class Timeouts(Failures):
                              + b"".join(b"%x\r\n%b\r\n" % (len(part), part)
                                         for part in (says("a"), END)), HANG)},
                 dict.fromkeys(("silent", "talking", "chunked"), answer("a", 1)))
+        self.assertLess(time.monotonic() - begun_s, LIMIT_S)       # of one call
+
+    def test_whole_answer_after_which_the_stream_stays_open_is_an_answer(self):
+        text, counts = says("a", "b"), event(usage=USAGE)
+        stop, open_ = event({}, "stop"), {"flags": ["left_open"]}
+        rows: dict[str, tuple[Script, Json]] = {
+            "silent after a reason": ((STREAM + text + stop, HANG),
+                                      answer("ab", 2, usage=None, **open_)),
+            "comments after both": ((STREAM + text + stop + counts, drip(b": ping\n\n", 0.02)),
+                                    answer("ab", 2, **open_)),
+            "a pause, then more": ((STREAM + says("a"), 0.3, says("b") + END), answer("ab", 2))}
+        begun_s = time.monotonic()
+        with mock.patch.object(run_benchmark, "END_GRACE_S", 0.05), \
+                mock.patch.object(run_benchmark, "WAIT_TICK_S", 0.05):
+            self.assert_rows({name: row for name, (row, _) in rows.items()},
+                             {name: expected for name, (_, expected) in rows.items()})
         self.assertLess(time.monotonic() - begun_s, LIMIT_S)       # of one call
 
     def test_done_inside_an_answer_does_not_end_it(self):

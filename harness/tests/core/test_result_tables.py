@@ -97,6 +97,11 @@ phase  calls  decode tok/s  TTFT                 prefill tok/s  checks
 5q       5/5  100           84.1 ms [80.2-99.0]  -                 4/5""")
         self.assertNotIn("[", result_tables.summary_table(found, 60))
 
+    def test_model_names_are_readable_in_every_script(self):
+        name = "\U0001f999\u4e2d\u6587-7b"
+        self.assertTrue(result_tables.summary_table(summary(cell("5q", model=name)), 80)
+                        .startswith(name + "\n"))
+
     def test_line_of_a_phase_has_medians_and_counts(self):
         failed = call(outcome="timeout", error={"kind": "timeout"}, response=None, timing=None)
         self.assertEqual(

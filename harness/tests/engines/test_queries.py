@@ -83,6 +83,18 @@ class ServedModels(unittest.TestCase):
             (listing(id="m", capabilities={"completion_chat": False}), False),
             (listing(id="m", supported_endpoint_types=["embeddings"]), False),
             (listing(id="embed-m", supported_generation_methods=["generateContent"]), True),
+            (listing(id="m", capabilities={"embeddings": True, "vision": True}), False),
+            (listing(id="m", capabilities={"vision": True, "tool_use": True}), True),
+            (listing(id="m", model_ability=["rerank"]), False),
+            (listing(id="m", meta={"task_type": "cross-encoder"}), False),
+            (listing(id="m", model_info={"mode": "audio_transcription"}), False),
+            (listing(id="m", architecture={"modality": "text->image"}), False),
+            (listing(id="embed-m", architecture={"modality": "text+image->text"}), True),
+            *((listing(id="m", tags=[tag]), False) for tag in (
+                "reranker", "rerank", "embeddings", "asr", "tts", "STT", "image", "images",
+                "text2image", "txt2img", "speech_to_text", "text-to-image", "embedder")),
+            *((listing(id="m", tags=tags), True) for tags in (
+                [], ["vision"], ["gguf", "code"], ["image", "chat"], ["image-text-to-text"])),
         ):
             model_id = "embed-m" if "embed-m" in json.dumps(replies) else "m"
             with self.subTest(replies):

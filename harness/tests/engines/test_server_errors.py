@@ -81,6 +81,8 @@ class ErrorKinds(unittest.TestCase):
             "The number of tokens to keep from the initial prompt is greater than the context "
             "length. Try to load the model with a larger context length",
             "litellm.ContextWindowExceededError: x",
+            "the input length exceeds the context length",
+            "prompt too long; exceeded max context length by 512 tokens",
             "This endpoint's maximum context length is 8191 tokens.",
         ):
             for status in (200, 400, 422, 500):
@@ -106,7 +108,7 @@ class ErrorKinds(unittest.TestCase):
             (300, "", "bad_redirect"), (301, "", "bad_redirect"), (308, "", "bad_redirect"),
             (400, '{"error": "bad"}', "http_error"), (401, '{"error": "no"}', "http_error"),
             (404, "", "http_error"), (500, "Internal Server Error", "http_error"),
-            (502, "<html>", "http_error"),
+            (502, "<html>", "http_error"), (502, '{"error": "model is loading"}', "server_busy"),
             (401, '{"error": "maximum context length"}', "http_error"),
             (429, '{"error": "maximum context length"}', "rate_limited"),
             (200, '{"error": {"message": "EngineDead", "code": 500}}', "stream_error"),

@@ -239,6 +239,12 @@ class Settings(unittest.TestCase):
             found = self.started(command)
             self.assertFalse(found and found.settings, command)
 
+    def test_options_that_do_not_change_speed_are_left_out(self):
+        silent = ("--no-ui --slots --no-slots --ui --no-webui --metrics --log-disable -v --no-perf "
+                  "--warmup --no-warmup --api-prefix x1 --timeout 600 --verbosity 3")
+        for line in (f"llama-server -t 8 {silent} -np 4", f"llama-server {silent} -t 8 -np 4"):
+            self.assertEqual(self.started(line).settings["launch_flags"], "-t 8 -np 4", line)
+
     def test_negative_numbers_are_values(self):
         self.assertEqual(self.started("llama-server -n -1 -ngl -1").settings,
                          {"launch_flags": "-n -1 -ngl -1"})

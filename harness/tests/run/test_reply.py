@@ -13,7 +13,7 @@ from run import published
 from run import reply as replies
 from run.timing import Arrivals
 from tests.run.test_timing import arrivals, parsed
-from tests.scripted_endpoint import DONE, END, event, says
+from tests.scripted_endpoint import DONE, END, USAGE, event, says
 
 
 def reply(*reads: bytes, status: Optional[int] = 200, head: Optional[bytes] = None,
@@ -49,7 +49,8 @@ class Outcomes(unittest.TestCase):
                 ("connection lost after the answer", reply(answer, failure=lost), "ok"),
                 ("connection lost before [DONE]", reply(finished, failure=lost), "ok"),
                 ("never closed after [DONE]", reply(answer, failure=("timeout", "x")), "ok"),
-                ("never ended", reply(finished, failure=("timeout", "x")), "timeout"),
+                ("token counts and no reason", reply(says("a") + event(usage=USAGE)), "ok"),
+                ("neither reason nor counts", reply(says("a")), "interrupted_answer"),
                 ("connection lost after a 500", reply(answer, status=500, failure=lost),
                  "connection_lost"),
                 ("500", reply(b"{}", status=500), "http_error"),
@@ -155,27 +156,40 @@ class CacheProbes(unittest.TestCase):
     CELL = Cell("x:y:m:frozen:P-HARD", "m", "frozen", "P-HARD", 0, 0)
 
     def probe(self, kind: str = "as_run", **changes: Any) -> Any:
-        return {"kind": kind, "outcome": "ok", "first_token_us": 90_000, "prompt_tokens": 1000,
+        return {"kind": kind, "outcome": "ok", "first_token_us": 900_000, "prompt_tokens": 1000,
                 "cached_tokens": 0, **changes}
 
     def test_the_first_probe_decides_and_the_second_is_the_control(self):
         probes = [self.probe(), self.probe("identical", cached_tokens=900)]
-        self.assertEqual(replies.cache_verdicts((100_000, self.CELL), probes), {
-            "cell_id": self.CELL.cell_id, "run_first_token_us": 100_000, "probes": probes,
+        longest = replies.Longest(1_000_000, self.CELL, None)
+        self.assertEqual(replies.cache_verdicts(longest, probes), {
+            "cell_id": self.CELL.cell_id, "run_first_token_us": 1_000_000, "probes": probes,
             "verdict": "not_cached", "control": "cached",
-            "reason": "its first token came after 90000 us, in the run after 100000 us"})
+            "reason": "its first token came after 900000 us, in the run after 1000000 us"})
 
     def test_verdict_by_cached_tokens_and_time_to_first_token(self):
         for changes, verdict in (
                 ({"cached_tokens": 101}, "cached"), ({"cached_tokens": 100}, "not_cached"),
-                ({"first_token_us": 49_999, "cached_tokens": None}, "cached"),
-                ({"first_token_us": 50_000, "cached_tokens": None}, "not_cached"),
-                ({"first_token_us": 19_999}, "cached"), ({"first_token_us": 20_000}, "not_cached"),
+                ({"first_token_us": 499_999, "cached_tokens": None}, "cached"),
+                ({"first_token_us": 500_000, "cached_tokens": None}, "not_cached"),
+                ({"first_token_us": 199_999}, "cached"),
+                ({"first_token_us": 200_000}, "not_cached"),
                 ({"cached_tokens": None}, "not_cached"),
                 ({"prompt_tokens": None, "cached_tokens": 900}, "not_cached"),
                 ({"outcome": "timeout"}, "unknown"), ({"first_token_us": None}, "unknown")):
-            found = replies.cache_verdicts((100_000, self.CELL), [self.probe(**changes)])
+            found = replies.cache_verdicts(replies.Longest(1_000_000, self.CELL, None),
+                                           [self.probe(**changes)])
             self.assertEqual((found["verdict"], found["control"]), (verdict, "unknown"), changes)
+
+    def test_a_call_that_other_load_delayed_is_no_sign_of_a_cache(self):
+        for run_us, usual_us, probe_us, verdict in (
+                (62_000, None, 29_000, "not_cached"), (120_000, None, 29_000, "not_cached"),
+                (400_000, 40_000, 90_000, "not_cached"), (400_000, 390_000, 90_000, "cached"),
+                (400_000, 40_000, 15_000, "cached")):
+            found = replies.cache_verdicts(
+                replies.Longest(run_us, self.CELL, usual_us),
+                [self.probe(first_token_us=probe_us, cached_tokens=None)])
+            self.assertEqual(found["verdict"], verdict, (run_us, usual_us, probe_us))
 
     def test_without_a_prompt_to_repeat_the_verdict_is_unknown(self):
         self.assertEqual(replies.cache_verdicts(None, []), {

@@ -28,6 +28,19 @@ class Pauses(unittest.TestCase):
                     mock.patch("time.time", lambda: NOW_S):
                 self.assertEqual(retries.pause_s(status, headers, "", attempts), pause_s)
 
+    def test_servers_that_load_a_model_are_asked_again(self):
+        for status, body, is_loading in (
+                (202, '{"status": "loading"}', True), (202, '{"status": "accepted"}', False),
+                (502, '{"error": {"message": "Model is loading, try again"}}', True),
+                (500, '{"error": "loading model"}', True), (425, "the engine is not ready", True),
+                (504, "<title>Gateway Time-out</title>", False), (502, "Bad Gateway", False),
+                (500, '{"error": "error loading model: out of memory"}', False),
+                (500, '{"error": "model failed while it is loading"}', False),
+                (400, '{"error": "model is loading"}', False),
+                (200, '{"status": "loading"}', False)):
+            with self.subTest(status=status, body=body):
+                self.assertEqual(retries.pause_s(status, {}, body, 0), 1.0 if is_loading else None)
+
     def test_used_up_quotas_are_not_waited_for(self):
         for message, expected in (
                 ("Rate limit exceeded: free-models-per-day", True), ("Daily limit reached", True),

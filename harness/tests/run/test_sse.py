@@ -632,6 +632,25 @@ class InlineReasoning(unittest.TestCase):
         self.assertEqual((stream.texts, stream.kinds), (["t", "<think>a</think>b"], ["r", "a"]))
 
 
+class EndOfAnswer(unittest.TestCase):
+    def test_first_reason_or_count_behind_all_text_ends_an_answer(self):
+        counts = event({"choices": [], "usage": {"completion_tokens": 2}})
+        counted = {"usage": {"completion_tokens": 1}}
+        for name, sent, expected in (
+                ("nothing", [], False), ("text", [text("a")], False),
+                ("a reason", [text("a"), STOP], True), ("counts", [text("a"), counts], True),
+                ("both", [text("a"), STOP, counts], True),
+                ("a reason with the text", [event(delta("stop", content="a"))], True),
+                ("comments behind", [text("a"), STOP, b": ping\n\n"], True),
+                ("text behind", [text("a"), STOP, text("b")], False),
+                ("a reason without text", [STOP], False), ("counts first", [counts, text("a")],
+                                                            False),
+                ("counts with every text", [text("a", **counted), text("b", **counted)], False),
+                ("a reason with every text", [event(delta("stop", content="a"))] * 2, False)):
+            with self.subTest(name):
+                self.assertIs(parsed(*sent).at_end, expected)
+
+
 class ForeignText(unittest.TestCase):
     """Text that is not newly generated is removed, and named in `flags`."""
 
@@ -695,6 +714,12 @@ class ForeignText(unittest.TestCase):
             with self.subTest(name):
                 found, flags = self.removed(*map(text, sent), counted)
                 self.assertEqual(("".join(found), flags), (whole, ["repeated_text"]))
+
+    def test_text_that_was_sent_again_with_a_character_made_whole(self):
+        words = self.WORDS[:20]
+        sent = [*words, " caf\ufffd", "".join(words) + " caf\u00e9", " and", " more"]
+        self.assertEqual(self.removed(*map(text, sent)),
+                         ([*words, " caf\ufffd", "\u00e9", " and", " more"], ["repeated_text"]))
 
     def test_a_model_may_repeat_itself(self):
         loop = [" the", " same", " old", " song"] * 10
