@@ -298,10 +298,10 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "Turn such lines off in the server.", False),
     Flag("repeated_text", "The server sent text again that it had sent before. It was left out.",
          "Update the server, or the proxy in front of it.", False),
-    Flag("left_open", "The server sent whole answers, but neither [DONE] nor the end of the stream. "
-         "The client closed these streams a few seconds later.",
-         "No action is needed for the numbers. An update of the server, or of the proxy in front of "
-         "it, may save the time.", False),
+    Flag("left_open", "The server sent whole answers, but neither [DONE] nor the end of the "
+         "stream. The client closed these streams a few seconds later.",
+         "No action is needed for the numbers. An update of the server, or of the proxy in front "
+         "of it, may save the time.", False),
     Flag("tokens_from_chunks", "The server sent no usable token counts, so each chunk of text was "
          "counted as one token.", "Use a server that reports usage in streamed answers.", True),
     Flag("not_streamed", "Answers were not streamed, so there is no time to first token.",

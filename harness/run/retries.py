@@ -1,7 +1,8 @@
 """Decide whether, and after how long, a call that a busy server refused is tried again.
 
 A server that loads a model (by its message), is busy (HTTP 503) or limits requests (HTTP 429) is
-asked again within the time of the call. The pause is what the server asks for, otherwise it doubles with each attempt.
+asked again within the time of the call. The pause is what the server asks for, otherwise it
+doubles with each attempt.
 """
 from __future__ import annotations
 
