@@ -92,10 +92,7 @@ Json = dict[str, Any]
 
 
 class CallStopped(Exception):
-    """The client ended a call: (kind, message).
-
-    kind: timeout, body_too_large, client_stopped, or ended (a [DONE] came, then nothing more).
-    """
+    """The client ended a call: (kind, message); kind "ended": a [DONE] came, then nothing more."""
 
 
 # --- one exchange: each read is stamped before anything else happens -----------------------------
@@ -258,9 +255,7 @@ class Exchange:
                     self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
                     return
             self._kernel_timeout = False
-            self.sock.settimeout(max(wait_s, 0.001))
-        else:
-            self.sock.settimeout(max(wait_s, 0.001))
+        self.sock.settimeout(max(wait_s, 0.001))
 
     def _after_timeout(self) -> None:
         left_s = self._deadline.left_s()
@@ -328,10 +323,8 @@ class Exchange:
             before = len(raw)
             if not self.receive():
                 return
-            if raw.find(b"{", before) >= 0:
-                self._heard_ns = self.user_ns[-1]
-            else:
-                self._stop_at_end()
+            self._heard_ns = self.user_ns[-1] if b"{" in raw[before:] else self._heard_ns
+            self._stop_at_end()
 
     def end(self) -> None:
         self._in_flight.remove(self)
