@@ -23,7 +23,8 @@ Rows and ranks are computed from manifest.json, metadata.json and hardware.json 
 below PATH that has a metadata.json; run.jsonl is read for --vs and for the details of --html. A
 submission that cannot be read is left out with one warning on standard error.
 
-A side of --vs is a run's folder, a folder of several runs, or several of these joined by commas.
+A side of --vs is the id of a run in submissions/, a run's folder, a folder of several runs, or
+several of these joined by commas.
 
 exit codes:
   0 all submissions were read; 1 some were left out (see the warnings), or the two sides of --vs
@@ -70,11 +71,13 @@ def read_side(text: str) -> list[two_runs.Run]:
 
 
 def run_folders(path: str) -> list[str]:
-    """The run's folder, or all folders below with a manifest.json; raises HarnessError."""
+    """The folder of a run, also by its id, or all folders below with a manifest.json; raises
+    HarnessError."""
     shown = texts.printable(path) or "(nothing)"
+    path = ledger.find_run(DEFAULT_PATH, path) or path
     if not os.path.isdir(path):
-        raise HarnessError(f"--vs: {shown}: no such folder; pass a run's folder "
-                           "(submissions/HANDLE/DEVICE-TAG/run-UUID), or several joined by commas")
+        raise HarnessError(f"--vs: {shown}: no such folder; pass the id of a run in submissions/, "
+                           "a run's folder, or several joined by commas")
     found = [folder for folder, _, held in os.walk(path) if ledger.MANIFEST in held]
     if not found:
         raise HarnessError(f"--vs: {shown} contains no run; a run's folder has a {ledger.MANIFEST}")

@@ -508,7 +508,8 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         lines += paragraph("None. means that there is nothing to say. Otherwise write what you "
                            "changed and why, and what a reader should know.", hanging="")
     if "attestation" in report.to_do and not is_partial:
-        lines += ["then, once you have reviewed all five files:", *command_lines(command(
+        lines += ["then, once you have reviewed all five files (see --answers and --texts of "
+                  "check_submission.py):", *command_lines(command(
             "complete_submission", report.folder, "--set", "run_md.attestation=true"), width)]
     return "\n".join(lines)
 

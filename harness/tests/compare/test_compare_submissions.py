@@ -423,6 +423,9 @@ class Versus(Case):
         code, out, err = run_program("--vs", a, b)
         self.assertEqual((code, err), (0, ""))
         self.assertRegex(out, r"decode +0\.66\d \[.*\] +1 and 1  slower, hint")
+        with mock.patch.object(compare_submissions, "DEFAULT_PATH", self.root):
+            ids = [os.path.basename(folder) for folder in (a, b)]
+            self.assertEqual(run_program("--vs", *ids), (0, out, ""))
 
     def test_side_is_a_list_or_a_folder_of_runs(self) -> None:
         specs = [Spec(i, phases="5q") for i in range(3)]

@@ -29,8 +29,12 @@ class CallLine(unittest.TestCase):
     def test_repeats_and_calls_beyond_the_plan_are_counted(self):
         self.assertTrue(self.line(40, 38, repeat=2).startswith(
             "40/40  20q             q1 again (2)           ok "))
-        self.assertTrue(self.line(phase="hello", question_id="hello", repeat=2).startswith(
-            "12/38  hello           hello                  ok "))
+
+    def test_hello_shows_the_model(self):
+        for model, shown in (("m-7b", "m-7b                   ok "),
+                             ("a-long-name-of-a-model", "a-long-name-of-a-m...  ok ")):
+            line = self.line(phase="hello", question_id="hello", model=model, repeat=2)
+            self.assertTrue(line.startswith("12/38  hello           " + shown), line)
 
     def test_truncated_prompts_are_marked(self):
         self.assertNotEqual(self.line(truncated={"verdict": "yes", "reason": "x"}), self.line())
