@@ -52,7 +52,7 @@ from core.text import (
     readable,
     terminal_width,
 )
-from run import display
+from run import plan_and_probe
 
 MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
@@ -280,7 +280,7 @@ def next_lines(paths: Sequence[str]) -> list[str]:
     author, utc = places[0].split("/")[1], "$env:TZ = 'UTC'; " if os.name == "nt" else "TZ=UTC "
     tags = " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
     if lines and not os.access(release.HERE.parent / "submissions", os.W_OK):
-        lines.insert(0, display.copy_command())
+        lines.insert(0, plan_and_probe.copy_command())
     return ["", "Next, at the top of the clone:", *(f"  {line}" for line in (
         *lines, "git switch -c " + places[0].rpartition("/")[2], f"git add {' '.join(places)}",
         *search, f"{utc}git -c user.name={author} -c user.email={author}@users.noreply.github.com "

@@ -47,7 +47,7 @@ from typing import Any, NamedTuple, Optional
 
 from check import copies, findings, privacy_scan, submission, submission_files
 from complete import declared, metadata, run_md
-from core import files, ledger, metric_definitions, privacy, privacy_patterns, release, schema
+from core import files, flag_definitions, ledger, privacy, privacy_patterns, release, schema
 from core.errors import HarnessError, StorageError
 from core.names import this_machine
 from core.records import LedgerLine, Manifest, Metadata
@@ -337,14 +337,14 @@ def cells_not_ranked(document: Metadata) -> list[str]:
     cells are never ranked."""
     lines, flags = [], []
     for cell in (one for one in document["cells"] if not one["cold"]):
-        kept = [flag for flag in cell["flags"] if metric_definitions.FLAGS[flag].unrankable]
+        kept = [flag for flag in cell["flags"] if flag_definitions.FLAGS[flag].unrankable]
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in cell["outcomes"].items()
                              if outcome != "ok")
         failures = f" ({cell['failed']} of {cell['ok'] + cell['failed']} calls: {outcomes})"
         shown = [flag + failures * (flag == "failures") for flag in kept]
         lines += [f"{printable(cell['model'])} {cell['phase']}: {', '.join(shown)}"] if kept else []
         flags += kept
-    return lines + metric_definitions.explain_flags(flags)
+    return lines + flag_definitions.explain_flags(flags)
 
 
 # --- the report ----------------------------------------------------------------------------------

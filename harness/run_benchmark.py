@@ -55,11 +55,14 @@ from core.suites import Question, load_suites
 from core.text import Parser, command, print_error, print_result, print_text, readable
 from engines import queries
 from machine import awake, gauges, inventory
-from run import calibration, cli, discover, display, published, sse
+from machine.heartbeat import HEARTBEAT_FINE_S, HEARTBEAT_S, Heartbeat
+from run import calibration, cli, discover, plan_and_probe, published, sse, wait_and_stop
 from run import manifest as manifests
 from run import reply as replies
 from run.cli import Options
+from run.end_of_run import error_text, next_step, print_end
 from run.lanes import Clocks, Run
+from run.progress import Progress
 from run.state import State
 from run.timing import Arrivals
 
@@ -527,7 +530,7 @@ class Ledger:
                 raise HarnessError(f"run {run_id} is being written by another process; to "
                                    f"follow it: {follow}")
             time.sleep(0.05)
-        files.remove(path + display.STOP_SUFFIX)
+        files.remove(path + wait_and_stop.STOP_SUFFIX)
 
     def now_us(self) -> int:
         return (time.perf_counter_ns() - self.zero_ns) // 1000
@@ -556,7 +559,7 @@ class Ledger:
         return written
 
     def close(self) -> None:
-        files.remove(self.path + display.STOP_SUFFIX)
+        files.remove(self.path + wait_and_stop.STOP_SUFFIX)
         files.unlock(self.path)
         os.close(self._fd)
 
@@ -660,7 +663,7 @@ def reference_endpoint(*options: str) -> Iterator[cli.Target]:
 
 def calibrate(lanes: Sequence[int]) -> Json:
     """The fields of `instrument_calibrated`, measured with the built-in endpoint."""
-    heartbeat = gauges.Heartbeat(gauges.HEARTBEAT_FINE_S)
+    heartbeat = Heartbeat(HEARTBEAT_FINE_S)
     heartbeat.start()
     try:
         with reference_endpoint("--slots", str(max(lanes))) as target:
@@ -701,11 +704,11 @@ def open_run(folder: str, manifest: Manifest, is_new: bool, resume: str) -> Ledg
         if is_new:
             files.write_whole(path, ledger_file.dump_document(manifest))
     except OSError as error:
-        raise display.unwritable(folder, error) from None
+        raise plan_and_probe.unwritable(folder, error) from None
     return ledger
 
 
-def do_run(options: Options, progress: display.Progress, environment: Mapping[str, str],
+def do_run(options: Options, progress: Progress, environment: Mapping[str, str],
            synthetic: bool = False) -> int:
     """Make a run, or what is left of it, and print its results."""
     run_id = options.run_id or str(uuid.uuid4())
@@ -729,18 +732,19 @@ def do_run(options: Options, progress: display.Progress, environment: Mapping[st
         manifest, added = manifests.with_added(ready.manifest, options, events, ready.suites)
         state = State(manifest, ready.suites, ready.served, options.retry_failed)
         state.recall(events)
-        run = Run(client, state, ledger, CLOCKS, gauges.Heartbeat(gauges.HEARTBEAT_S), progress)
+        run = Run(client, state, ledger, CLOCKS, Heartbeat(HEARTBEAT_S), progress)
         for event in events:
             run.paces.take(event)
         if resumed["torn_bytes"] or not state.ended(events):
             begin_segment(ledger, ready.manifest, events, resumed, added)
-            progress.say(display.begin_line(run_id, len(run.count.left_cells()), state.total, (
-                manifest if not (options.no_calibration or options.smoke) else None)))
+            progress.say(plan_and_probe.begin_line(
+                run_id, len(run.count.left_cells()), state.total,
+                manifest if not (options.no_calibration or options.smoke) else None))
             with quiet_interpreter(), interruptible(run):
                 carry_out(run, ready, options.no_calibration, not events)
                 events = finish(run)
     progress.end()
-    return display.print_end(ready.manifest, events, folder, resume, options)
+    return print_end(ready.manifest, events, folder, resume, options)
 
 
 def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[LedgerLine],
@@ -783,7 +787,7 @@ def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: b
         if not isinstance(stop, StorageError):
             ledger.write("run_interrupted", reason=published.text(str(stop))[:300],
                          exit_code=stop.exit_code, in_flight=sorted(run.in_progress.values()))
-            stop.args = (f"{stop}\nnext: {display.next_step(stop.exit_code, ledger.resume)}",)
+            stop.args = (f"{stop}\nnext: {next_step(stop.exit_code, ledger.resume)}",)
         raise
     finally:
         run.heartbeat.ended.set()
@@ -819,8 +823,7 @@ def finish(run: Run) -> list[Any]:
 
 
 # --- other modes ---------------------------------------------------------------------------------
-def do_rehearse(options: Options, progress: display.Progress,
-                environment: Mapping[str, str]) -> int:
+def do_rehearse(options: Options, progress: Progress, environment: Mapping[str, str]) -> int:
     """A run of all phases and models against the built-in endpoint."""
     with reference_endpoint() as target:
         return do_run(dataclasses.replace(
@@ -829,13 +832,13 @@ def do_rehearse(options: Options, progress: display.Progress,
             given=options.given | {"target_url"}), progress, environment, synthetic=True)
 
 
-def try_hello(options: Options, environment: Mapping[str, str], progress: display.Progress
+def try_hello(options: Options, environment: Mapping[str, str], progress: Progress
               ) -> tuple[Run, list[str], Json]:
     """(a run that is not made, notes, one hello call to its first model, not recorded)."""
     client, ready = prepare(options, str(uuid.UUID(int=0)), environment, False)
     state = State(ready.manifest, ready.suites, ready.served, False)
     run = Run(client, state, ledger_file.NoLedger(time.perf_counter_ns), CLOCKS,
-              gauges.Heartbeat(gauges.HEARTBEAT_S), display.Progress(None, False, False))
+              Heartbeat(HEARTBEAT_S), Progress(None, False, False))
     for model, probes in ready.probes.items():
         run.identify(model, probes)
     hello = state.hello(next(iter(ready.served)), 0)
@@ -843,7 +846,7 @@ def try_hello(options: Options, environment: Mapping[str, str], progress: displa
     return run, ready.notes, run.call(hello)
 
 
-def do_probe(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
+def do_probe(options: Options, progress: Progress, environment: Mapping[str, str]) -> int:
     """Show what is served, and one hello call; writes nothing."""
     url = options.target_url if "target_url" in options.given else None
     found = [] if url else scan_ports()
@@ -853,7 +856,7 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
         found = [discover.describe(client.send, options.target_url, options.num_ctx)]
     hello, models = None, options.models
     if not options.json:                 # now, since a hello may take minutes
-        print_text(display.served_text(found, options))
+        print_text(plan_and_probe.served_text(found, options))
     if len(found) == 1:
         models = models or discover.to_greet(found[0]["models"])
         if models or not found[0]["models"]:
@@ -861,11 +864,11 @@ def do_probe(options: Options, progress: display.Progress, environment: Mapping[
                                                   models=models), environment, progress)[2]
     wishes = [] if url else wanted.here(DEFAULT_OUT, inventory.inventory(measure=False))
     print_result(options.json, {"endpoints": found, "hello": hello, "wanted": wishes},
-                 "\n".join([*wishes, display.hello_text(found, hello, options)]))
+                 "\n".join([*wishes, plan_and_probe.hello_text(found, hello, options)]))
     return int(hello is not None and hello["outcome"] != "ok")
 
 
-def do_plan(options: Options, progress: display.Progress, environment: Mapping[str, str]) -> int:
+def do_plan(options: Options, progress: Progress, environment: Mapping[str, str]) -> int:
     """Show the planned calls and, after hello calls, how long they may take; writes nothing."""
     run, notes, hello = try_hello(options, environment, progress)
     manifest, cells = run.state.manifest, run.state.planned
@@ -877,7 +880,7 @@ def do_plan(options: Options, progress: display.Progress, environment: Mapping[s
     found = run.paces.estimate(cells)
     print_result(options.json, {"manifest": manifest, "calls": len(cells), "hello": hello,
                                 "estimate": found and found._asdict()},
-                 display.plan_text(manifest, len(cells), found, notes, options))
+                 plan_and_probe.plan_text(manifest, len(cells), found, notes, options))
     return int(hello["outcome"] != "ok")
 
 
@@ -895,7 +898,7 @@ def do_detach(options: Options, words: Sequence[str]) -> int:
     until_s, begun = time.monotonic() + DETACH_WAIT_S, False
     while child.poll() is None and not begun and time.monotonic() < until_s:
         time.sleep(0.05)
-        begun = display.is_under_way(options.out_dir, run_id)
+        begun = wait_and_stop.is_under_way(options.out_dir, run_id)
     if child.returncode not in (None, 0, 1):
         sys.stderr.write(files.read(log_path)[begin:].decode("ascii", "backslashreplace")[-4000:])
         return int(child.returncode)
@@ -924,15 +927,15 @@ def main(argv: Optional[Sequence[str]] = None,
     """Run the program; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     options = cli.parse_options(build_parser(), words, defaults())
-    progress = display.Progress.on(sys.stderr, options.quiet, environment)
+    progress = Progress.on(sys.stderr, options.quiet, environment)
     try:
         if options.rehearse and "out_dir" not in options.given:
             options = dataclasses.replace(options, out_dir=tempfile.mkdtemp(prefix="rehearsal-"),
                                           given=options.given | {"out_dir"})
         if options.wait:
-            return display.follow(options, progress, suites_here())
+            return wait_and_stop.follow(options, progress, suites_here())
         if options.stop:
-            return display.stop(options)
+            return wait_and_stop.stop(options)
         if options.detach:
             return do_detach(options, words)
         mode = (do_probe if options.probe else do_plan if options.plan else
@@ -940,7 +943,7 @@ def main(argv: Optional[Sequence[str]] = None,
         return mode(options, progress, environment)
     except (HarnessError, OSError) as error:
         progress.end()
-        print_error(f"run_benchmark: {display.error_text(error)}")
+        print_error(f"run_benchmark: {error_text(error)}")
         return getattr(error, "exit_code", StorageError.exit_code)
     except KeyboardInterrupt:
         return 130

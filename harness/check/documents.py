@@ -11,7 +11,7 @@ from typing import Any
 
 from check import findings, markdown, parsing
 from complete import declared, metadata, run_md
-from core import metric_definitions, schema
+from core import flag_definitions, schema
 from core.records import LedgerLine, Manifest, Metadata
 
 GIB = 1024 ** 3
@@ -51,7 +51,7 @@ def check_metadata(manifest: Manifest, ledger: parsing.Ledger, hardware: Mapping
             notes.add("document-differs", f"{was}; recomputed {now}")
     flagged = []
     for cell in built["cells"]:
-        kept = [flag for flag in cell["flags"] if metric_definitions.FLAGS[flag].unrankable]
+        kept = [flag for flag in cell["flags"] if flag_definitions.FLAGS[flag].unrankable]
         if kept:
             flagged.append(f"{cell['model']} {cell['phase']} ({', '.join(kept)})")
     if flagged:

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any, Optional
 
 from check import calls, findings
-from core import ledger, levels, plan, records, schema
+from core import curve_levels, ledger, plan, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.records import LedgerLine, Manifest
 from core.suites import ADDED, PHASES
@@ -248,12 +248,12 @@ class Walker:
                 or any(_key_of(call) != (model, phase) for call in self.segment.group):
             self.note(f"{phase} of model {schema.shown(model)} cannot end here")
             return
-        given = levels.End(level, event["kind"], event["reason"])
+        given = curve_levels.End(level, event["kind"], event["reason"])
         if given.kind == "memory":
             # Of any sample of this segment, since the runner may have written one meanwhile.
             samples: list[Any] = [one for one in self.events[:self.line] if one["event"] ==
                                   "host_sampled" and one["segment"] == self.segment.number]
-            expected = next((end for end in (levels.memory_end(level, samples[0], sample)
+            expected = next((end for end in (curve_levels.memory_end(level, samples[0], sample)
                                              for sample in samples[1:]) if end == given), None)
         else:
             expected = self.replay.end_after(model, phase, level) \
@@ -395,7 +395,7 @@ class Walker:
         if cell.question_id == "continued":
             end = end or replay.end_after(model, phase, level)
         if is_depth:
-            end = end or levels.context_end(level, replay.effective_tokens.get(model))
+            end = end or curve_levels.context_end(level, replay.effective_tokens.get(model))
         if end and replay.has_suites:
             self.note(f"{phase} had to end before level {level}: {end.reason}")
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Optional
 
 from check import calls, findings, submission_files
-from core import answer_checks, levels, schema
+from core import answer_checks, curve_levels, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
 from core.plan import plan_of
 from core.records import Manifest
@@ -188,7 +188,8 @@ def plan_problem(manifest: Manifest, suites: Optional[calls.Suites]) -> Optional
     """Why the ledger cannot be checked against the plan, or None."""
     plan = manifest["plan"]
     names = [entry["phase"] for entry in plan["phases"]]
-    questions = sum(max(len(entry["question_ids"]), levels.MIN_CALLS * sum(entry.get("levels", ())))
+    questions = sum(max(len(entry["question_ids"]),
+                        curve_levels.MIN_CALLS * sum(entry.get("levels", ())))
                     if entry["phase"] != "depth" else 2 * len(entry.get("levels", ()))
                     for entry in plan["phases"])
     if questions * plan["repeats"] * len(manifest["models"]) > MAX_CELLS:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from core import ledger, metrics, schema, usage
-from core.metric_definitions import GROWING_PHASES, SPARE_TOKENS
+from core.metric_definitions import GROWING_PHASES
+from core.thresholds import SPARE_TOKENS
 
 Json = dict[str, Any]
 Problems = Iterator[tuple[str, str]]          # code, what

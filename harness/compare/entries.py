@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from compare import identity
 from compare.identity_names import size_as_sold_gib
-from core import metric_definitions, release, schema, suites
+from core import flag_definitions, metric_definitions, release, schema, suites
 
 Json = dict[str, Any]
 
@@ -186,10 +186,10 @@ def _fact_kind(name: str) -> Optional[str]:
 def _flags(document: Any, path: str) -> tuple[str, ...]:
     names = field(document, path, LIST)
     unknown = [name for name in names
-               if not isinstance(name, str) or name not in metric_definitions.FLAGS]
+               if not isinstance(name, str) or name not in flag_definitions.FLAGS]
     if unknown:
         raise BrokenSubmission(f"{path}: {schema.shown(unknown[0])} is not a known flag")
-    return tuple(metric_definitions.ordered_flags(names))
+    return tuple(flag_definitions.ordered_flags(names))
 
 
 # --- one submission ------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from typing import Any, Callable, Optional
 from compare import entries as reading
 from compare import identity, verdicts
 from compare.ranking import RANKED_BY, LeftOut, Member, Row, Spreads, by_owner, members_of, refusals
+from core import flag_definitions, metrics
 from core import metric_definitions as defs
-from core import metrics
 
 # Numbers that come from other phases than the one-lane ones, and are left out alone.
 FROM_PHASE = {
@@ -34,7 +34,7 @@ class Run:
         refused = [refusals(submission, member.entry) for member in alone]
         # Phases with a flag are not part of the headline, unless all of them have one.
         reasons = {reason: None for of in refused for reason in of
-                   if reason not in defs.FLAGS or all(refused)}
+                   if reason not in flag_definitions.FLAGS or all(refused)}
         if not alone:
             reasons["no phase with one lane was run"] = None
         self.reasons = tuple(reasons)
@@ -94,7 +94,7 @@ def _row(key: tuple[str, str, str], every: list[Run]) -> Row:
             metrics.median(own) for own in by_owner(runs, found).values()))),
         values=values, passed=sum(run.passed for run in counted),
         checked=sum(run.checked for run in counted),
-        flags=tuple(defs.ordered_flags(flags)),
+        flags=tuple(flag_definitions.ordered_flags(flags)),
         runs=runs,
         left_out=tuple(LeftOut(run.member.submission, run.reasons, run.numbers)
                        for run in every if run.reasons),

@@ -20,9 +20,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from compare import entries, headline, identity, ranking, run_detail, shown
+from compare import entries, headline, identity, ranking, run_detail
 from compare.run_detail import columns
-from core import ledger, metric_definitions, suites
+from compare.titles_and_sizes import (
+    SIZES,
+    machine_title,
+    memory_gib,
+    model_title,
+    size_class,
+)
+from core import flag_definitions, ledger, suites
 
 Json = dict[str, Any]
 
@@ -121,7 +128,7 @@ def page_index(submissions: Sequence[entries.Submission], left_out: int,
     for run in every:
         block = run.member.identity.block
         sizes[block] = run.member.entry.about.parameters or sizes.get(block)
-    size_of = {block: shown.size_class(block, known) for block, known in sizes.items()}
+    size_of = {block: size_class(block, known) for block, known in sizes.items()}
     rows = headline.rows_by(every, lambda run: run.member.identity.headline)
     by_size = headline.rows_by(every, lambda run: (
         run.member.identity.machine.group, size_of[run.member.identity.block],
@@ -135,13 +142,13 @@ def page_index(submissions: Sequence[entries.Submission], left_out: int,
     results = columns([_result(run, numbers, tables) for run in every])
     machines = [_machine(group, [s for s in submissions if s.machine.group == group])
                 for group in tables["machines"].values]
-    models = [{"title": shown.model_title(block), "size": size_of[block]}
+    models = [{"title": model_title(block), "size": size_of[block]}
               for block in tables["models"].values]
     return {
         "phases": {name: phase.text for name, phase in suites.PHASES.items()},
         "flags": {f.name: {"text": f.text, "remedy": f.remedy, "refuses": f.unrankable}
-                  for f in metric_definitions.FLAGS.values()},
-        "sizes": shown.SIZES, "numbers": NUMBERS, "left_out": left_out, "files": files,
+                  for f in flag_definitions.FLAGS.values()},
+        "sizes": SIZES, "numbers": NUMBERS, "left_out": left_out, "files": files,
         **{name: table.values for name, table in tables.items()}, "machines": machines,
         "models": models, "runs": made, "results": results, "packs": [],
         "rows": columns([*_rows(rows, tables, True), *_rows(by_size, tables, False)])}
@@ -156,14 +163,14 @@ def _machine(group: str, runs: Sequence[entries.Submission]) -> Json:
                   if name in (cards if own else device.cpu or "")), "other")
     cores = re.search(r"\d+-core GPU", cards)
     systems = sorted({run.device.system for run in runs if run.device.system})
-    title, chip = shown.machine_title(group, systems), group.rsplit(" ", 2)[0]
+    title, chip = machine_title(group, systems), group.rsplit(" ", 2)[0]
     if systems and title.rsplit(" ", 2)[0] in systems[0]:
         systems = [chip]
     return {"title": title,
             "maker": {"Radeon": "AMD"}.get(maker, maker),
             "about": cores[0] if cores and not own else "graphics card"
             if own and not systems else ", ".join(systems[:2]) or "processor only",
-            "gib": shown.memory_gib(group), "own": own, "words": " ".join(sorted({word
+            "gib": memory_gib(group), "own": own, "words": " ".join(sorted({word
             for run in runs for text in (entries.device_text(run.device), run.device.system or "",
                                          run.device.tag, f"{run.device.memory_gib or 0:g}gb")
             for word in text.lower().split()}))}
@@ -195,7 +202,7 @@ def _result(run: headline.Run, numbers: dict[str, int], tables: dict[str, Table]
             "bytes": member.entry.about.file_bytes,
             "context": member.entry.context_tokens,
             "checks": [run.passed, run.checked],
-            "flags": metric_definitions.ordered_flags(run.flags),
+            "flags": flag_definitions.ordered_flags(run.flags),
             "reasons": [tables["reasons"].number(reason) for reason in run.reasons],
             "curves": {curve.axis: curve.series for curve in member.submission.curves
                        if curve.model == member.entry.model} or None,

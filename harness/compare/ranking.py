@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from compare import entries as reading
 from compare import identity, verdicts
-from core import metric_definitions, metrics, release, suites
+from core import flag_definitions, metric_definitions, metrics, release, suites
 
 Json = dict[str, Any]
 
@@ -34,7 +34,7 @@ def refusals(submission: reading.Submission, entry: reading.Entry) -> tuple[str,
         f"{submission.completeness} run",
         f"{entry.asked} of {entry.planned} calls made" if entry.asked < entry.planned else None,
         "cold: its time includes the model's load" if entry.cold else None,
-        *(flag for flag in entry.flags if metric_definitions.FLAGS[flag].unrankable),
+        *(flag for flag in entry.flags if flag_definitions.FLAGS[flag].unrankable),
     ) if reason)
 
 
@@ -213,7 +213,7 @@ def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
                key[1], reasons, max(entry.lanes for entry in entries),
                Spreads(values), values,
                sum(entry.passed for entry in entries), sum(entry.checked for entry in entries),
-               tuple(metric_definitions.ordered_flags(flags)), runs, left_out,
+               tuple(flag_definitions.ordered_flags(flags)), runs, left_out,
                not reasons and verdicts.is_reproduced(
                    RANKED_BY, by_owner(runs, values.get(RANKED_BY, ()))))
 

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Optional
 
-from compare import entries, folders, history, ranking, shown, wanted
-from core import metric_definitions
+from compare import entries, folders, history, ranking, wanted
+from compare.titles_and_sizes import machine_title, model_title
+from core import flag_definitions
 from core import text as texts
 
 Json = dict[str, Any]
@@ -24,13 +25,13 @@ def plain(text: str) -> str:
 
 def model_name(row: ranking.Row) -> str:
     """`Llama 3.1 8B`, as the page shows it, in ASCII."""
-    return plain(shown.model_title(row.block) if row.model == row.block else row.model)
+    return plain(model_title(row.block) if row.model == row.block else row.model)
 
 
 def machine_name(row: ranking.Row) -> str:
     """`2 x RTX 3090 24 GB`, as the page shows it, in ASCII."""
     runs = [*row.runs, *(one.run for one in row.left_out)]
-    title = shown.machine_title(row.group, sorted({
+    title = machine_title(row.group, sorted({
         run.device.system for run in runs if run.device.system}))
     return plain(title.replace("\u00d7", "x"))
 
@@ -249,7 +250,7 @@ def details_text(blocks: Sequence[Block], read: folders.Found, width: int) -> st
         out.append("")
     out += [] if blocks else [_no_row(), ""]
     names = {flag for block in blocks for place in block for flag in place.row.flags}
-    out += [f"{found_text(read)}. {PHASE_LEGEND}", *metric_definitions.explain_flags(names)]
+    out += [f"{found_text(read)}. {PHASE_LEGEND}", *flag_definitions.explain_flags(names)]
     return texts.fit_lines("\n".join(out), width)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import verdicts
-from core import metric_definitions, metrics, run_summary
+from core import flag_definitions, metric_definitions, metrics, run_summary
 from core.records import CallFinished
 from core.text import align_columns, fit_table, number_column, printable, time_text, wrapped
 
@@ -218,7 +218,7 @@ def _phase(pair: tuple[str, str], name: str, left: list[tuple[Run, Json]],
         reason for _, cell in (*left, *right)
         for reason in cell["verdicts"]["client_bound"]["reasons"])
     spoilt = {metric: "; ".join([*refusals, *(
-        flag for flag in metric_definitions.ordered_flags((flags[0] | flags[1]) - by_design)
+        flag for flag in flag_definitions.ordered_flags((flags[0] | flags[1]) - by_design)
         if metric in (bound if flag == "client_bound" else SPOILS.get(flag, ())))])
         for metric in ALL}
     return Phase(name, (left, right), (
@@ -226,7 +226,7 @@ def _phase(pair: tuple[str, str], name: str, left: list[tuple[Run, Json]],
         [question_values(run, cell) for run, cell in right]),
         {metric: why for metric, why in spoilt.items() if why}, asked,
         [q for q in prompts[0] if q in prompts[1] and q not in asked],
-        metric_definitions.ordered_flags(flags[0] | flags[1]))
+        flag_definitions.ordered_flags(flags[0] | flags[1]))
 
 
 def _middle(side: Sequence[Values], question: str, metric: str) -> Optional[float]:
@@ -342,7 +342,7 @@ def render_sides(found: Json, width: int) -> str:
     """The comparison for a terminal of `width` columns: runs, verdicts, ratios, legend."""
     lines = [_side_line(name, run) for name in ("a", "b") for run in found[name]]
     names = {flag for name in ("a", "b") for run in found[name] for flag in run["run_flags"]}
-    lines += metric_definitions.explain_flags(names)
+    lines += flag_definitions.explain_flags(names)
     lines += [f"not comparable: {printable(text, 500)}" for text in found["differences"]]
     pairs = dict.fromkeys((row["model_a"], row["model_b"]) for row in found["rows"])
     for left, right in pairs:

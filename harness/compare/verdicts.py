@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from core import metric_definitions, metrics
+from core import metric_definitions, metrics, thresholds
 
 PRIOR_FREEDOM = 4             # what a prior is worth, in degrees of freedom
 
@@ -26,7 +26,7 @@ PRIOR_FREEDOM = 4             # what a prior is worth, in degrees of freedom
 PRIOR = 0.03
 PRIORS = dict.fromkeys(("output_token_throughput_tokens_per_s", "speedup_ratio",
                         "joules_per_output_token"), 0.05)
-MIN_DIFFERENCE = math.log(metric_definitions.DIFFERENT_RATIO)
+MIN_DIFFERENCE = math.log(thresholds.DIFFERENT_RATIO)
 MIN_CONFIRMING_RUNS = 3
 # One-sided probabilities: of the interval, of verdicts on four quantities, of ranks among rows.
 INTERVAL, VERDICT, AMONG_ROWS = 0.975, 0.9875, 0.995

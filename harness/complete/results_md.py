@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
-from core import ledger, metrics, result_tables
+from core import flag_definitions, ledger, metrics, result_tables
 from core import metric_definitions as defs
 from core import text as texts
 from core.records import Cell, Headline, LedgerLine, Manifest, Metadata, Summary
@@ -46,7 +46,8 @@ def _reasons_of_run(manifest: Manifest, document: Metadata) -> Iterator[str]:
 
 
 def _verdict_of_model(document: Metadata, model: str) -> str:
-    found = {cell["phase"]: [flag for flag in cell["flags"] if defs.FLAGS[flag].unrankable]
+    found = {cell["phase"]: [flag for flag in cell["flags"]
+                             if flag_definitions.FLAGS[flag].unrankable]
              for cell in document["cells"] if cell["model"] == model and not cell["cold"]}
     spoilt = {phase: f"{phase} ({', '.join(map(texts.code_span, flags))})"
               for phase, flags in found.items() if flags}

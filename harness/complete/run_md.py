@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from complete import declared, metadata, results_md
-from core import levels, plan, result_tables, suites
+from core import curve_levels, plan, result_tables, suites
 from core import text as texts
 from core.names import plain_engine
 from core.records import Fact, LedgerLine, Manifest, Metadata
@@ -185,7 +185,8 @@ def reproduce_command(manifest: Manifest) -> str:
         ("--timeout", manifest["timeout_s"], suites.DEFAULT_TIMEOUT_S),
         *(("--" + name.replace("_", "-"), value, None)
           for name, value in manifest["canonical_options_overrides"].items()),
-        *(("--num-ctx", tokens, levels.DEEPEST_TOKENS + levels.ROOM_TOKENS) for tokens in depths),
+        *(("--num-ctx", tokens, curve_levels.DEEPEST_TOKENS + curve_levels.ROOM_TOKENS)
+          for tokens in depths),
         ("--prompt-cache", manifest["prompt_cache"]["policy"], "avoid"),
         ("--device-tag", tag, "unnamed-device"),
         ("--cell-id-prefix", manifest["cell_id_prefix"], prefix)]

@@ -1,7 +1,7 @@
 """Compute the curves of ramp and depth: how speed changes with lanes and with context.
 
-Pure functions of the ledger. docs/curves.md defines the numbers; core/levels decides when a curve
-ends, and has the time in which all lanes were busy.
+Pure functions of the ledger. docs/curves.md defines the numbers; core/curve_levels decides when a
+curve ends, and has the time in which all lanes were busy.
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum, sqrt
 from typing import Optional
 
-from core import levels, metrics, records
+from core import curve_levels, metrics, records
 from core.metrics import Number, round_sig
 from core.records import CallFinished, InstrumentCalibrated
 from core.suites import CURVES_RELEASE
@@ -74,14 +74,14 @@ def _ramp(ordered: Sequence[tuple[int, list[CallFinished]]],
 def throughput_point(lanes: int, calls: Sequence[CallFinished], load: HostLoad) -> records.Point:
     """Throughput while every lane was busy; n is the number of answers, 0 if other programs
     disturbed them. Its interval is that of the mean of ten equal parts of the longest such time."""
-    spans = levels.busy_spans(calls, lanes)
+    spans = curve_levels.busy_spans(calls, lanes)
     disturbed = any(load.is_disturbed(*span) for span in spans)
-    value = None if disturbed else levels.throughput(calls, lanes)
+    value = None if disturbed else curve_levels.throughput(calls, lanes)
     low = high = None
     if value and spans:
         segment, begin, end = max(spans, key=lambda span: span[2] - span[1])
         marks = [begin + (end - begin) * part // PARTS for part in range(PARTS + 1)]
-        rates = [levels.tokens_within(calls, [(segment, a, b)]) * 1e6 / max(b - a, 1)
+        rates = [curve_levels.tokens_within(calls, [(segment, a, b)]) * 1e6 / max(b - a, 1)
                  for a, b in zip(marks, marks[1:])]
         mean = fsum(rates) / PARTS
         spread = sqrt(fsum((rate - mean) ** 2 for rate in rates) / (PARTS - 1) / PARTS)
@@ -95,7 +95,7 @@ def _knee(points: Sequence[records.Point], end: Optional[records.CurveEnded]) ->
     no call waited there, so that more lanes may be faster."""
     rates = {int(point["at"]): point["value"] for point in points if point["value"]}
     best = max(rates.values(), default=0)
-    knee = min((lanes for lanes, rate in rates.items() if rate * levels.FLAT_RATIO >= best),
+    knee = min((lanes for lanes, rate in rates.items() if rate * curve_levels.FLAT_RATIO >= best),
                default=None)
     return knee if knee != max(rates, default=None) or end and end["kind"] == "queued" else None
 

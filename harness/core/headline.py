@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional, cast
 
+from core import flag_definitions, metrics, records, resources
 from core import metric_definitions as defs
-from core import metrics, records, resources
 from core.resources import Calls
 
 
@@ -22,7 +22,7 @@ def of_model(model: str, calls: Calls, cells: Sequence[records.Cell],
     own = {cell["phase"]: cell for cell in cells}
     short = [own[phase] for phase in defs.ONE_LANE_PHASES if phase in own]
     short = [cell for cell in short if not any(
-        defs.FLAGS[flag].unrankable for flag in cell["flags"])] or short
+        flag_definitions.FLAGS[flag].unrankable for flag in cell["flags"])] or short
     long = [own[phase] for phase in (defs.LONG_PHASE,) if phase in own]
     lanes = own.get(defs.LANES_PHASE)
     phases = {phase: [pair for pair in calls if pair[0]["phase"] == phase] for phase in own}

@@ -22,7 +22,7 @@ from math import isfinite
 from typing import Any, Literal, NamedTuple, Optional, Union
 
 from core import metric_definitions as defs
-from core import records, usage
+from core import records, thresholds, usage
 from core.records import CallFinished, InstrumentCalibrated
 
 Number = Union[int, float]
@@ -31,7 +31,7 @@ Numbers = dict[str, Any]                             # what call_metrics returns
 
 
 # --- summaries -----------------------------------------------------------------------------------
-def round_sig(x: Optional[Number], digits: int = defs.SIGNIFICANT_DIGITS) -> Optional[float]:
+def round_sig(x: Optional[Number], digits: int = thresholds.SIGNIFICANT_DIGITS) -> Optional[float]:
     """x with that many significant digits; None for None, NaN and infinities.
 
     Rounds through decimal text, which every CPython rounds correctly and in the same way.
@@ -87,9 +87,9 @@ def summarize(values: Iterable[Optional[Number]]) -> records.Summary:
     ordered = sorted(v for v in values if v is not None and isfinite(v))
     n = len(ordered)
     ranks = median_interval_ranks(n)
-    q1, q3 = (quartile(ordered, q) if n >= defs.MIN_QUARTILE_N else None for q in (1, 3))
+    q1, q3 = (quartile(ordered, q) if n >= thresholds.MIN_QUARTILE_N else None for q in (1, 3))
     tails = {name: round_sig(ordered[-(-n * percent // 100) - 1]) if n >= floor else None
-             for name, (percent, floor) in defs.TAIL_FLOORS.items()}
+             for name, (percent, floor) in thresholds.TAIL_FLOORS.items()}
     return {
         "n": n, "median": round_sig(quartile(ordered, 2) if n else None),
         "q1": round_sig(q1), "q3": round_sig(q3),
@@ -148,23 +148,23 @@ def usage_problem(call: CallFinished, counted: Optional[usage.Counts] = None) ->
         return f"{counted.invalid} is not a valid count"
     if tokens is None:
         return None
-    if tokens * defs.MAX_WORDS_PER_TOKEN < len(text.split()):
+    if tokens * thresholds.MAX_WORDS_PER_TOKEN < len(text.split()):
         return "completion_tokens is less than a third of the words"
-    if chunks > defs.MAX_CHUNKS_PER_TOKEN * tokens + defs.SPARE_TOKENS:
+    if chunks > thresholds.MAX_CHUNKS_PER_TOKEN * tokens + thresholds.SPARE_TOKENS:
         return "completion_tokens is less than the chunks of text"
     if is_streamed and counted.total and counted.prompt is not None \
-            and counted.total - counted.prompt > tokens + defs.SPARE_TOTAL_TOKENS:
+            and counted.total - counted.prompt > tokens + thresholds.SPARE_TOTAL_TOKENS:
         return "completion_tokens does not count the streamed reasoning"
     if counted.total and counted.prompt \
-            and counted.total + defs.SPARE_TOTAL_TOKENS < counted.prompt + tokens:
+            and counted.total + thresholds.SPARE_TOTAL_TOKENS < counted.prompt + tokens:
         return "total_tokens is less than prompt and answer together"
     shown = tokens - (counted.reasoning or 0)
-    if shown <= len(text.encode("utf-8", "replace")) + defs.SPARE_TOKENS:
+    if shown <= len(text.encode("utf-8", "replace")) + thresholds.SPARE_TOKENS:
         return None
     options = call["request"]["options"]
     limits = [limit for limit in (usage.count(options.get(name)) for name in defs.LIMIT_FIELDS)
               if limit]
-    if limits and tokens > min(limits) + defs.SPARE_TOKENS:
+    if limits and tokens > min(limits) + thresholds.SPARE_TOKENS:
         return "completion_tokens is more than the call's limit and than the bytes of text"
     if is_streamed:
         return "completion_tokens is more than the bytes of text, and no reasoning is hidden"
@@ -194,9 +194,10 @@ def has_hidden_reasoning(call: CallFinished, counted: Optional[usage.Counts]) ->
     tokens = counted.completion
     data = "".join(answer_texts(call)).encode("utf-8", "replace")
     others = len(data.translate(None, defs.LETTERS))
-    room = (len(data) - others) // defs.LETTERS_PER_TOKEN + others
-    return (tokens is not None and tokens > room + defs.SPARE_TOKENS
-            and tokens > defs.MIN_HIDDEN_RATIO * len(chunk_times_us(call)) + defs.SPARE_TOKENS)
+    room = (len(data) - others) // thresholds.LETTERS_PER_TOKEN + others
+    return (tokens is not None and tokens > room + thresholds.SPARE_TOKENS
+            and tokens > (thresholds.MIN_HIDDEN_RATIO * len(chunk_times_us(call))
+                          + thresholds.SPARE_TOKENS))
 
 
 def constant_usage(calls: Sequence[CallFinished],
@@ -212,8 +213,8 @@ def constant_usage(calls: Sequence[CallFinished],
     sizes = [c["request"]["messages_chars"] if field == "prompt" else len("".join(answer_texts(c)))
              for c in group]
     counts = {getattr(token_counts(c), field) for c in group}
-    if len(group) >= defs.MIN_CONSTANT_CALLS and len(counts) == 1 and None not in counts \
-            and max(sizes) > 2 * min(sizes) + defs.SHORT_CHARACTERS:
+    if len(group) >= thresholds.MIN_CONSTANT_CALLS and len(counts) == 1 and None not in counts \
+            and max(sizes) > 2 * min(sizes) + thresholds.SHORT_CHARACTERS:
         return f"{field}_tokens is {counts.pop()} in every call, whatever the length of the text"
     return None
 
@@ -227,7 +228,7 @@ def is_cached(call: CallFinished) -> bool:
 def counts_as_cached(cached: Optional[int], prompt: Optional[int]) -> bool:
     """Whether these tokens are over a tenth of the prompt and more than a template's beginning."""
     return bool(prompt and cached
-                and cached > max(defs.CACHED_SHARE * prompt, defs.CACHED_FLOOR_TOKENS))
+                and cached > max(thresholds.CACHED_SHARE * prompt, thresholds.CACHED_FLOOR_TOKENS))
 
 
 # --- one call: its numbers -----------------------------------------------------------------------
@@ -331,7 +332,7 @@ def window_us(call: CallFinished) -> int:
 
 def came_at_once(call: CallFinished) -> bool:
     """Whether a text that takes a while came in one read, as through a buffering proxy."""
-    return window_us(call) <= 0 and sum(map(len, answer_texts(call))) > defs.SHORT_CHARACTERS
+    return window_us(call) <= 0 and sum(map(len, answer_texts(call))) > thresholds.SHORT_CHARACTERS
 
 
 def decode_gaps_us(call: CallFinished) -> list[int]:
@@ -341,7 +342,7 @@ def decode_gaps_us(call: CallFinished) -> list[int]:
     """
     chunk_us, reads = chunk_times_us(call), _reads(call)
     begin = _first_read_chunks(call)
-    end = begin + defs.DECODE_GAPS
+    end = begin + thresholds.DECODE_GAPS
     within = next((first + count for first, count in reads if first < end < first + count), end)
     return chunk_us[begin:within]
 
@@ -370,8 +371,8 @@ def _tpot_ms(call: CallFinished, tokens: Result, hidden: bool) -> Result:
     if per_chunk[0] is None:
         return per_chunk
     counted = per_chunk[0] * (len(chunk_times_us(call)) - _first_read_chunks(call))
-    if counted < defs.MIN_TPOT_TOKENS:
-        return None, f"fewer than {defs.MIN_TPOT_TOKENS} tokens after the first read"
+    if counted < thresholds.MIN_TPOT_TOKENS:
+        return None, f"fewer than {thresholds.MIN_TPOT_TOKENS} tokens after the first read"
     return window_us(call) / counted / 1000, None
 
 
@@ -393,8 +394,8 @@ def decode_rate(call: CallFinished) -> Optional[Number]:
 def _decode_rate(call: CallFinished, step: Result) -> Result:
     if step[0] is None:
         return step
-    if len(decode_gaps_us(call)) < defs.MIN_DECODE_GAPS:
-        return None, f"fewer than {defs.MIN_DECODE_GAPS} chunks after the first read"
+    if len(decode_gaps_us(call)) < thresholds.MIN_DECODE_GAPS:
+        return None, f"fewer than {thresholds.MIN_DECODE_GAPS} chunks after the first read"
     return 1000 / step[0], None
 
 
@@ -403,8 +404,8 @@ def _prefill_rate(prompt: int, cached: Optional[int], unknown: Optional[str], tt
     """Not null if much of the prompt was cached: then it is the rate of the rest."""
     if cached is None and unknown:
         return None, unknown
-    if prompt - (cached or 0) < defs.MIN_PREFILL_TOKENS:
-        return None, f"fewer than {defs.MIN_PREFILL_TOKENS} uncached prompt tokens"
+    if prompt - (cached or 0) < thresholds.MIN_PREFILL_TOKENS:
+        return None, f"fewer than {thresholds.MIN_PREFILL_TOKENS} uncached prompt tokens"
     if ttft[0] is None or step[0] is None:
         return None, ttft[1] or step[1]
     if ttft[0] <= step[0]:
@@ -438,12 +439,12 @@ def outliers(values: Sequence[Number]) -> records.Outliers:
     Sigma is 1.4826 times the median absolute deviation (modified z-score). largest_sigmas is None
     if that is 0; then only the 20 % count.
     """
-    if len(values) < defs.MIN_RANKED_N:
+    if len(values) < thresholds.MIN_RANKED_N:
         return {"flagged": None, "count": None, "largest_sigmas": None}
     middle = median(values)
     off = [abs(v - middle) for v in values]
     sigma = 1.4826 * median(off)
-    limit = max(defs.OUTLIER_SIGMAS * sigma, defs.OUTLIER_RATIO * abs(middle))
+    limit = max(thresholds.OUTLIER_SIGMAS * sigma, thresholds.OUTLIER_RATIO * abs(middle))
     count = sum(o > limit for o in off)
     return {"flagged": count > 0, "count": count,
             "largest_sigmas": round_sig(max(off) / sigma) if sigma else None}
@@ -454,7 +455,7 @@ def drift_ratio(values: Sequence[Number]) -> Optional[float]:
 
     Theil and Sen's line: the median of the slopes of all pairs, and the median of what it leaves.
     """
-    if len(values) < defs.MIN_DRIFT_N:
+    if len(values) < thresholds.MIN_DRIFT_N:
         return None
     slope = median((values[j] - values[i]) / (j - i)
                    for j in range(len(values)) for i in range(j))
@@ -463,13 +464,13 @@ def drift_ratio(values: Sequence[Number]) -> Optional[float]:
 
 
 def instability(values: Sequence[Number],
-                limit_ratio: float = defs.UNSTABLE_IQR_RATIO) -> records.Unstable:
+                limit_ratio: float = thresholds.UNSTABLE_IQR_RATIO) -> records.Unstable:
     """Interquartile range over median, flagged above the limit. Null below n = 6.
 
     For rates only: times to first token rightly differ from prompt to prompt.
     """
     ordered = sorted(values)
-    if len(ordered) < defs.MIN_RANKED_N or not quartile(ordered, 2):
+    if len(ordered) < thresholds.MIN_RANKED_N or not quartile(ordered, 2):
         return {"flagged": None, "iqr_ratio": None}
     ratio = (quartile(ordered, 3) - quartile(ordered, 1)) / quartile(ordered, 2)
     return {"flagged": ratio > limit_ratio, "iqr_ratio": round_sig(ratio)}
@@ -525,7 +526,7 @@ def client_bound(calls: Sequence[CallFinished], calibration: Optional[Instrument
     """
     timed = [c for c in calls if chunk_times_us(c)]
     windows = [(len(gaps), sum(gaps)) for gaps in map(decode_gaps_us, timed)
-               if len(gaps) >= defs.MIN_DECODE_GAPS and any(gaps)]
+               if len(gaps) >= thresholds.MIN_DECODE_GAPS and any(gaps)]
     errors = [stamp_error_us(c, calibration, lanes) for c in timed]
     error_us = median_or_none(error for error, _ in errors if error is not None)
     ttft_us = median_or_none(chunk_times_us(c)[0] for c in timed)
@@ -533,9 +534,9 @@ def client_bound(calls: Sequence[CallFinished], calibration: Optional[Instrument
     rate = median_or_none(chunks * lanes * 1e6 / us for chunks, us in windows)
     limit = _at_lanes(calibration_rows(calibration, "saturation"), lanes).get("chunks_per_s")
     reasons = [name for name, part, whole, share in (
-        ("decode_window", error_us, decode_us, defs.LAG_SHARE / 2),
-        ("ttft", error_us, ttft_us, defs.LAG_SHARE),
-        ("saturation", rate, limit, defs.SATURATION_SHARE),
+        ("decode_window", error_us, decode_us, thresholds.LAG_SHARE / 2),
+        ("ttft", error_us, ttft_us, thresholds.LAG_SHARE),
+        ("saturation", rate, limit, thresholds.SATURATION_SHARE),
     ) if part is not None and whole is not None and part > share * whole]
     sources = Counter(source for _, source in errors).most_common(1)
     return {"flagged": None if error_us is None and not reasons else bool(reasons),

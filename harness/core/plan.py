@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, cast
 
-from core import levels
+from core import curve_levels, depth_prompts
 from core.records import LedgerLine, Manifest, Plan
 from core.records import Phase as PlannedPhase
 from core.suites import ALL_PHASES, CURVES, CURVES_RELEASE, PHASES, Question
@@ -70,12 +70,12 @@ def phase_of(name: str, suites: Mapping[str, Sequence[Question]], lanes: int, nu
         "max_tokens": min(PHASES[name].max_tokens or num_predict, num_predict),
         "question_ids": [q.id for q in suites[name]]}
     if kind == "ramp":
-        found = levels.ramp_levels(lanes)
+        found = curve_levels.ramp_levels(lanes)
         entry = {**entry, "lanes": found[-1], "levels": found, "release": CURVES_RELEASE}
     elif kind == "depth":
-        context = context_tokens or levels.DEEPEST_TOKENS + levels.ROOM_TOKENS
-        entry = {**entry, "levels": levels.depth_levels(context), "release": CURVES_RELEASE,
-                 "context_tokens": context, "source_sha256": levels.source_sha256(suites)}
+        context = context_tokens or curve_levels.DEEPEST_TOKENS + curve_levels.ROOM_TOKENS
+        entry = {**entry, "levels": curve_levels.depth_levels(context), "release": CURVES_RELEASE,
+                 "context_tokens": context, "source_sha256": depth_prompts.source_sha256(suites)}
     elif kind == "challenge":
         entry = {**entry, "challenge": challenge or ""}
     return entry
@@ -129,7 +129,7 @@ def _cells_of_levels(entry: PlannedPhase, repeats: int, model: str, prefix: str)
     phase, ids, cells = entry["phase"], entry["question_ids"], list[Cell]()
     for level in entry["levels"]:
         is_ramp = PHASES[phase].kind == "ramp"
-        count = (levels.calls_count(level) if is_ramp else len(ids)) * repeats
+        count = (curve_levels.calls_count(level) if is_ramp else len(ids)) * repeats
         for index in range(count):
             repeat, at = divmod(index, len(ids))
             cells.append(Cell(cell_id_of(prefix, model, phase, ids[at], repeat, level), model,

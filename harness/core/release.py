@@ -51,9 +51,10 @@ RELEASES: dict[str, dict[str, str]] = {
 # ledger, is not among them: an edited table or check leaves a run as it is.
 MEASURING = ("run_benchmark.py", "prompts.py", "suites/*.json", "run/*.py", "engines/*.py",
              *(f"core/{name}.py" for name in (
-                 "answer_checks", "challenge", "errors", "files", "ledger", "levels", "plan",
-                 "schema", "suites", "usage")),
-             *(f"machine/{name}.py" for name in ("gauges", "gpus", "linux", "macos", "system")))
+                 "answer_checks", "challenge", "curve_levels", "depth_prompts", "errors", "files",
+                 "ledger", "plan", "schema", "suites", "usage")),
+             *(f"machine/{name}.py" for name in (
+                 "gauges", "gpus", "heartbeat", "linux", "macos", "system")))
 HERE = Path(__file__).resolve().parent.parent
 PROGRAMS = HERE / "released_programs.json"
 

@@ -13,6 +13,7 @@ from math import fsum, sqrt
 from typing import Any, NamedTuple, Optional
 
 from core import metric_definitions as defs
+from core import thresholds
 from core.metrics import Numbers, median_or_none, round_sig
 from core.records import CallFinished, Energy, HostSampled, Memory
 
@@ -48,7 +49,8 @@ def of_model(phases: Mapping[str, Calls], samples: Sequence[HostSampled]) -> dic
             "server_decode_tokens_per_s": _server_rate(
                 (call for call, numbers in alone if numbers["decode_tokens_per_s"] is not None),
                 "predicted", 2),
-            "server_prefill_tokens_per_s": _server_rate(long, "prompt", defs.MIN_PREFILL_TOKENS)}
+            "server_prefill_tokens_per_s": _server_rate(
+                long, "prompt", thresholds.MIN_PREFILL_TOKENS)}
 
 
 def _windows(calls: Iterable[CallFinished]) -> list[Window]:
@@ -86,7 +88,7 @@ def _used_cards(samples: Iterable[HostSampled]) -> Optional[set[int]]:
     if any(not known[index] for index in with_memory) and len(with_memory) > 1:
         return None
     return {index for index, ratios in known.items()
-            if (max(ratios) >= defs.USED_CARD_RATIO if ratios else index in with_memory)}
+            if (max(ratios) >= thresholds.USED_CARD_RATIO if ratios else index in with_memory)}
 
 
 def _energy(alone: Calls, samples: Sequence[HostSampled],
@@ -113,7 +115,7 @@ def _energy(alone: Calls, samples: Sequence[HostSampled],
                 seconds.append((end_us - begin_us) / 1e6)
                 tokens += numbers["output_tokens"]
                 powers += [one.power_w for one in found[1:-1] if begin_us < one.end_us <= end_us]
-    if len(powers) < defs.MIN_ENERGY_SAMPLES or not tokens or not fsum(joules):
+    if len(powers) < thresholds.MIN_ENERGY_SAMPLES or not tokens or not fsum(joules):
         return None
     mean_w = fsum(powers) / len(powers)
     spread_w = sqrt(fsum((power - mean_w) ** 2 for power in powers) / (len(powers) - 1))
@@ -135,13 +137,14 @@ def _intervals(samples: Iterable[HostSampled], segment: int, cards: set[int]) ->
             points.append((sample["t_us"], value))
     for (begin_us, before), (end_us, after) in zip(points, points[1:]):
         power_w = (before + after) / 2 if cards else (after - before) / max(end_us - begin_us, 1)
-        if end_us - begin_us <= defs.MAX_SAMPLE_GAP_US and power_w >= 0:
+        if end_us - begin_us <= thresholds.MAX_SAMPLE_GAP_US and power_w >= 0:
             found.append(Interval(begin_us, end_us, power_w))
     if not found:
         return []
     first, last = found[0], found[-1]
-    return [Interval(first.begin_us - defs.MAX_EDGE_US, first.begin_us, first.power_w), *found,
-            Interval(last.end_us, last.end_us + defs.MAX_EDGE_US, last.power_w)]
+    return [Interval(first.begin_us - thresholds.MAX_EDGE_US, first.begin_us, first.power_w),
+            *found,
+            Interval(last.end_us, last.end_us + thresholds.MAX_EDGE_US, last.power_w)]
 
 
 def _joules(intervals: Sequence[Interval], begin_us: int, end_us: int) -> Optional[float]:

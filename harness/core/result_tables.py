@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from core import metric_definitions, metrics
+from core import flag_definitions, metrics
 from core.records import CallFinished
 from core.text import (
     align_columns,
@@ -85,7 +85,7 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
                  f"{cell['lanes']} lanes together, {speedup_text(cell)}"
                  for cell in cells if cell["lanes"] > 1]
         flags = [f"{flag} ({', '.join(cell['phase'] for cell in cells if flag in cell['flags'])})"
-                 for flag in metric_definitions.ordered_flags(
+                 for flag in flag_definitions.ordered_flags(
                      {flag for cell in cells for flag in cell["flags"]})]
         curves = [line for curve in summary.get("curves", ()) if curve["model"] == model
                   for line in ("", *curve_lines(curve))]
@@ -130,7 +130,7 @@ def speedup_text(cell: Mapping[str, Any]) -> str:
 
 def flags_explained(summary: Mapping[str, Any]) -> list[str]:
     """A line with meaning and remedy for every flag of the run and its cells."""
-    return metric_definitions.explain_flags(
+    return flag_definitions.explain_flags(
         [*summary["run_flags"], *(flag for cell in summary["cells"] for flag in cell["flags"])])
 
 

@@ -11,7 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any, NamedTuple, Optional
 
-from core import curves, headline, levels, metrics, records, suites, throughput
+from core import (
+    curve_levels,
+    curves,
+    flag_definitions,
+    headline,
+    metrics,
+    records,
+    suites,
+    thresholds,
+    throughput,
+)
 from core import metric_definitions as defs
 from core.metrics import (
     Number,
@@ -178,7 +188,7 @@ def _left_out(call: CallFinished, load: HostLoad) -> Optional[str]:
 def _is_suspended(call: CallFinished) -> bool:
     timing = call["timing"]
     return timing is not None and max(
-        timing["heartbeat_gap_us"] or 0, timing["clock_step_us"] or 0) > defs.SUSPENDED_US
+        timing["heartbeat_gap_us"] or 0, timing["clock_step_us"] or 0) > thresholds.SUSPENDED_US
 
 
 def _cache(call: CallFinished, run: _Run) -> metrics.Cache:
@@ -206,7 +216,7 @@ def _reloaded(calls: list[CallFinished], after_failure: set[str]) -> set[str]:
               if chunk_times_us(c) and c["cell_id"] not in cold | after_failure]
     if not others:
         return cold
-    limit_us = defs.RELOADED_RATIO * metrics.median(others)
+    limit_us = thresholds.RELOADED_RATIO * metrics.median(others)
     return cold | {c["cell_id"] for c in calls if c["cell_id"] in after_failure
                    and chunk_times_us(c) and chunk_times_us(c)[0] > limit_us}
 
@@ -316,7 +326,7 @@ def _null_reasons(numbers: Sequence[Numbers]) -> dict[str, str]:
 def _verdicts(run: _Run, phase: str, lanes: int, group: _Group) -> records.Verdicts:
     judged = [] if phase in defs.GROWING_PHASES or phase == "hello" else [
         m["decode_tokens_per_s"] for m in group.numbers if m["decode_tokens_per_s"] is not None]
-    limit = defs.UNSTABLE_IQR_RATIO if lanes == 1 else defs.UNSTABLE_LANES_IQR_RATIO
+    limit = thresholds.UNSTABLE_IQR_RATIO if lanes == 1 else thresholds.UNSTABLE_LANES_IQR_RATIO
     return {"client_bound": metrics.client_bound(group.measured, run.calibration, lanes),
             "unstable": metrics.instability(judged, limit), "outliers": metrics.outliers(judged)}
 
@@ -338,15 +348,15 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
     chunks = sum(len(chunk_times_us(c)) for c in ok)
     endpoint = run.endpoints.get(model)
     context = endpoint["context"]["effective_tokens"] if endpoint else None
-    return defs.ordered_flags(found | {name for name, holds in (
+    return flag_definitions.ordered_flags(found | {name for name, holds in (
         ("client_bound", verdicts["client_bound"]["flagged"]),
         ("unstable", verdicts["unstable"]["flagged"]),
         ("outliers", verdicts["outliers"]["flagged"]),
-        ("few_samples", not is_hello and len(group.measured) < defs.MIN_RANKED_N),
+        ("few_samples", not is_hello and len(group.measured) < thresholds.MIN_RANKED_N),
         ("busy_host", group.left_out.get("busy_host", 0) + group.hindered
-         > defs.DISTURBED_SHARE * (len(ok) + group.hindered)),
-        ("failures", failures > defs.FAILED_SHARE * len(group.calls)),
-        ("survivors", failures >= defs.SURVIVORS_SHARE * len(group.calls) and bool(ok)),
+         > thresholds.DISTURBED_SHARE * (len(ok) + group.hindered)),
+        ("failures", failures > thresholds.FAILED_SHARE * len(group.calls)),
+        ("survivors", failures >= thresholds.SURVIVORS_SHARE * len(group.calls) and bool(ok)),
         ("reloaded", any(m["null_reasons"].get("ttft_ms") == metrics.LOADED
                          for m in group.numbers)),
         # An answer that continued beyond the context: the server dropped the start meanwhile.
@@ -354,7 +364,8 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
             counted.prompt and counted.completion
             and counted.prompt <= context < counted.prompt + counted.completion
             for counted in map(token_counts, ok))),
-        ("coalesced", sum(map(metrics.shared_chunks, ok)) > defs.COALESCED_SHARE * max(chunks, 1)),
+        ("coalesced",
+         sum(map(metrics.shared_chunks, ok)) > thresholds.COALESCED_SHARE * max(chunks, 1)),
         ("tokens_from_chunks", group.source("output_tokens_source") == "chunks"),
         ("usage_implausible", is_distrusted or bool(run.bad_prompts.get(model))
          or any(map(metrics.usage_problem, ok))),
@@ -388,8 +399,9 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
         for call in groups[model, name].ok if chunk_times_us(call) and not call["cold"])
     own_us = median_or_none(
         chunk_times_us(call)[0] for call in groups[key].ok if chunk_times_us(call))
-    waited = own_us is not None and (alone_us is None or own_us > defs.WAITING_RATIO * alone_us)
-    return waited and len(together) > lanes and levels.most_at_once(together) < lanes
+    waited = own_us is not None and (
+        alone_us is None or own_us > thresholds.WAITING_RATIO * alone_us)
+    return waited and len(together) > lanes and curve_levels.most_at_once(together) < lanes
 
 
 def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
@@ -419,10 +431,10 @@ def _run_flags(run: _Run, events: Sequence[LedgerLine], groups: dict[Key, _Group
                headlines: Sequence[records.Headline]) -> list[str]:
     samples = [e for e in events if e["event"] == "host_sampled"]
     drifts = [one["drift_ratio"] for one in headlines if one["drift_ratio"] is not None]
-    return defs.ordered_flags(name for name, holds in (
+    return flag_definitions.ordered_flags(name for name, holds in (
         ("busy_host", any(group.hindered or "busy_host" in group.left_out
                           for group in groups.values())),
-        ("drifting", any(not 1 / (1 + defs.DRIFT_RATIO) <= ratio <= 1 + defs.DRIFT_RATIO
+        ("drifting", any(not 1 / (1 + thresholds.DRIFT_RATIO) <= ratio <= 1 + thresholds.DRIFT_RATIO
                          for ratio in drifts)),
         ("throttled", _throttled(samples)),
         ("on_battery", any(s["power_source"] == "battery" for s in samples)),

@@ -71,7 +71,7 @@ class Question(NamedTuple):
     format_rule: Optional[str] = None
 
 
-# The two calls of a level of depth. Their markers depend on the level: see levels.canaries.
+# The two calls of a level of depth. Their markers depend on the level: see depth_prompts.canaries.
 DEPTH_QUESTIONS = (
     Question("cold", "The notes above contain three reference codes: one at the beginning, one in "
              "the middle and one at the end. Write the three codes, one per line. Then explain in "

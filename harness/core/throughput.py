@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Optional
 
-from core import metric_definitions as defs
+from core import thresholds
 from core.metrics import Number, Result, chunk_times_us
 from core.records import CallFinished, LedgerLine
 
@@ -27,7 +27,8 @@ class HostLoad:
             busy, stolen = event["cpu_busy_ratio"], event["cpu_steal_ratio"] or 0.0
             others = event["other_cpu_busy_ratio"]
             share = None if busy is None or others is None else \
-                (others + stolen) / (busy + stolen) if busy + stolen >= defs.FULL_CPU_RATIO else 0.0
+                0.0 if busy + stolen < thresholds.FULL_CPU_RATIO else \
+                (others + stolen) / (busy + stolen)
             if share is not None or not ends_us:     # else the next sample covers its time, too
                 ends_us.append(event["t_us"])
                 shares.append(share or 0.0)
@@ -46,7 +47,7 @@ class HostLoad:
             within_us = min(ends_us[at], end_us) - max(since_us, begin_us)
             taken += shares[at] * within_us
             known_us += within_us
-        return taken > defs.OTHER_CPU_SHARE * known_us
+        return taken > thresholds.OTHER_CPU_SHARE * known_us
 
 
 def span_of(call: CallFinished) -> Span:

@@ -1,13 +1,13 @@
 """Make the calls of ramp and depth, level by level, until the curve ends.
 
-core/levels decides when that is; here its reason is recorded and shown.
+core/curve_levels decides when that is; here its reason is recorded and shown.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from core import levels, plan
+from core import curve_levels, plan
 from core.errors import EndpointError
 from core.suites import PHASES
 from core.text import printable
@@ -24,7 +24,7 @@ def make(run: Any, model: str, phase: str, left: Sequence[plan.Cell]) -> None:
         return
     for level in run.state.levels_of(phase):
         cells = [cell for cell in left if cell.level == level]
-        end: Optional[levels.End] = None
+        end: Optional[curve_levels.End] = None
         # The second question of a depth is asked only if the first has an answer.
         steps = [cells] if PHASES[phase].kind == "ramp" and cells else [[cell] for cell in cells]
         for step in steps:
@@ -43,7 +43,7 @@ def make(run: Any, model: str, phase: str, left: Sequence[plan.Cell]) -> None:
 
 
 def _ask(run: Any, model: str, phase: str, level: int,
-         cells: Sequence[plan.Cell]) -> Optional[levels.End]:
+         cells: Sequence[plan.Cell]) -> Optional[curve_levels.End]:
     """Ask some calls of a level; why the curve ends with them, if it does."""
     try:
         run.ask(cells)
@@ -54,11 +54,11 @@ def _ask(run: Any, model: str, phase: str, level: int,
             if end:
                 record(run, model, phase, end)
         raise
-    found: Optional[levels.End] = run.state.end_after(model, phase, level)
+    found: Optional[curve_levels.End] = run.state.end_after(model, phase, level)
     return found
 
 
-def record(run: Any, model: str, phase: str, end: levels.End) -> None:
+def record(run: Any, model: str, phase: str, end: curve_levels.End) -> None:
     """Write where and why a curve ended, and show it in one line."""
     event = run.ledger.write("curve_ended", model=model, phase=phase, **end._asdict())
     run.state.note_end(event)

@@ -13,17 +13,10 @@ from core.records import Git, Manifest
 from core.suites import Question
 from core.text import printable, readable
 from engines import answers, queries, server_errors
-from run import display, published
+from run import plan_and_probe, published
 from run.cli import DEFAULT_URL, Options, Target, other_api
-from run.manifest import (
-    RunContext,
-    assemble,
-    choose_models,
-    measurable,
-    model_notes,
-    named_models,
-    require_local,
-)
+from run.manifest import RunContext, assemble
+from run.model_choice import choose_models, measurable, model_notes, named_models, require_local
 from run.reply import REDIRECTS, Reply
 
 Json = dict[str, Any]
@@ -119,7 +112,7 @@ def require_usable_server(reply: Reply, url: Optional[str], options: Options,
     client: the runner's, for another path of the API.
     """
     if reply.status is None:
-        raise EndpointError(display.no_endpoint(url, options, reply.failure, scan()))
+        raise EndpointError(plan_and_probe.no_endpoint(url, options, reply.failure, scan()))
     if reply.status in REDIRECTS and reply.failure:
         raise EndpointError(f"{printable(url or DEFAULT_URL)}: {reply.failure[1]}")
     require_key_accepted(reply.status, options.api_key_env is not None)

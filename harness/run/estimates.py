@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from core import levels, metrics, plan
+from core import curve_levels, metrics, plan
 from core.records import CallFinished, Manifest
 from core.suites import CURVES, PHASES, Question
 
@@ -142,7 +142,7 @@ class Paces:
             slots = self.slots.get(cells[0].model) if PHASES[key[1]].kind == "ramp" else None
             usual = 1 + sum(level <= slots for level in found) if slots else len(found)
             return sum(most), sum(typical[:usual]), max(longest)
-        if PHASES[key[1]].kind == "depth" and levels.context_end(
+        if PHASES[key[1]].kind == "depth" and curve_levels.context_end(
                 found[0], self._contexts.get(cells[0].model)):
             return 0.0, 0.0, 0.0       # it is not asked
         limit_s, tokens = self._manifest["timeout_s"], self._phases[key[1]]["max_tokens"]

@@ -21,8 +21,9 @@ from core.records import CallFinished, Timing
 from core.suites import CURVES, PHASES
 from core.text import duration, readable
 from engines import answers, server_errors
-from run import curves, discover, display, estimates, published, retries
+from run import curves, discover, estimates, plan_and_probe, published, retries, wait_and_stop
 from run import reply as replies
+from run.progress import LIVE_EVERY_S, Count, Progress, live_line
 from run.state import PROBE_MAX_TOKENS, Cache, State
 from run.timing import call_timing
 
@@ -57,7 +58,7 @@ class Run:
     """
 
     def __init__(self, client: Any, state: State, ledger: Any, clocks: Clocks, heartbeat: Any,
-                 progress: display.Progress) -> None:
+                 progress: Progress) -> None:
         self.client, self.state, self.ledger = client, state, ledger
         self.clocks, self.heartbeat, self.progress = clocks, heartbeat, progress
         self.stopping: threading.Event = client.in_flight.stopping
@@ -67,7 +68,7 @@ class Run:
         self.shown = (0, time.monotonic())
         self.paces = estimates.Paces(state.manifest, state.suites)
         self.counting = threading.Lock()
-        self.count = display.Count([cell for cell in state.planned if not state.is_beyond(cell)],
+        self.count = Count([cell for cell in state.planned if not state.is_beyond(cell)],
                                    state.retry_failed, state.outcomes)
         self.misses = self.signal_number = 0
         self.fatal: Optional[Exception] = None
@@ -122,7 +123,8 @@ class Run:
         cells = [] if hides else self.count.left_cells()
         found = self.paces.estimate(cells) if cells else None
         if found is not None:
-            self.progress.say(display.estimate_line(found, state.manifest["timeout_s"], left=True))
+            self.progress.say(plan_and_probe.estimate_line(found, state.manifest["timeout_s"],
+                                                           left=True))
 
     def _run_phase(self, name: str, models: Sequence[str]) -> None:
         kind, state = PHASES[name].kind, self.state
@@ -168,10 +170,10 @@ class Run:
             thread.start()
         for thread in threads:
             while thread.is_alive() and time.monotonic() < self.client.in_flight.patience_until_s:
-                thread.join(display.LIVE_EVERY_S)
+                thread.join(LIVE_EVERY_S)
                 self._show()
                 if not self.signal_number and os.path.exists(    # as --stop leaves it
-                        self.ledger.path + display.STOP_SUFFIX):
+                        self.ledger.path + wait_and_stop.STOP_SUFFIX):
                     self.signal_number = int(signal.SIGTERM)
                     self.client.in_flight.drop_all()
         if self.fatal or self.signal_number:
@@ -181,7 +183,7 @@ class Run:
         """Update the live line."""
         now, now_s, state = self.client.in_flight.reads(), time.monotonic(), self.state
         (reads, at_s), self.shown = self.shown, (now, now_s)
-        self.progress.show(lambda width: display.live_line(
+        self.progress.show(lambda width: live_line(
             width, self.count.made, self.count.total(), list(self.in_progress.values()),
             (now - reads) / max(now_s - at_s, 1e-3), state.spent_us))
 

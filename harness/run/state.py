@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from core import answer_checks, challenge, levels, metrics, plan, records, usage
+from core import (
+    answer_checks,
+    challenge,
+    curve_levels,
+    depth_prompts,
+    metrics,
+    plan,
+    records,
+    usage,
+)
 from core.suites import ADDED, PHASES, Question
 from engines import answers, queries
 from run.reply import (
@@ -65,7 +74,7 @@ class State:
         # Of ramp and depth: latest calls by level and cell id; where a curve ended; samples of the
         # machine in this segment, the first and the latest; characters and tokens of a prompt.
         self._level_calls: dict[tuple[str, str, int], dict[str, records.CallFinished]] = {}
-        self.ends: dict[tuple[str, str], levels.End] = {}
+        self.ends: dict[tuple[str, str], curve_levels.End] = {}
         self.samples: list[records.HostSampled] = []
         self._counted: dict[str, tuple[int, int]] = {}
 
@@ -197,21 +206,21 @@ class State:
 
     def note_end(self, event: records.CurveEnded) -> None:
         """Keep where a curve ended."""
-        self.ends[event["model"], event["phase"]] = levels.End(
+        self.ends[event["model"], event["phase"]] = curve_levels.End(
             event["level"], event["kind"], event["reason"])
 
     def note_sample(self, sample: records.HostSampled) -> None:
         """Keep the first and the latest sample of the machine in this segment."""
         self.samples = [*self.samples[:1], sample]
 
-    def end_before(self, model: str, phase: str, level: int) -> Optional[levels.End]:
+    def end_before(self, model: str, phase: str, level: int) -> Optional[curve_levels.End]:
         """Return why a level cannot be asked; None if it can."""
-        too_deep = levels.context_end(level, self.effective_tokens.get(model)) \
+        too_deep = curve_levels.context_end(level, self.effective_tokens.get(model)) \
             if PHASES[phase].kind == "depth" else None
         is_here = self.manifest["target"]["class"] == "loopback" and len(self.samples) > 1
-        return too_deep or (levels.memory_end(level, *self.samples) if is_here else None)
+        return too_deep or (curve_levels.memory_end(level, *self.samples) if is_here else None)
 
-    def end_after(self, model: str, phase: str, level: int) -> Optional[levels.End]:
+    def end_after(self, model: str, phase: str, level: int) -> Optional[curve_levels.End]:
         """Return whether a curve ends with the calls of its deepest level so far."""
         planned = self.levels_of(phase)
         found = [list(self._level_calls.get((model, phase, one), {}).values()) for one in planned]
@@ -220,12 +229,13 @@ class State:
                 or any(call["outcome"] == "skipped" for call in found[at]):
             return None
         if PHASES[phase].kind == "depth":
-            return levels.depth_end(found[at], level)
-        return levels.ramp_end(list(zip(planned, found[:at + 1])))
+            return curve_levels.depth_end(found[at], level)
+        return curve_levels.ramp_end(list(zip(planned, found[:at + 1])))
 
     def document(self, cell: plan.Cell, chars: int) -> str:
         """Return the document of a level of depth."""
-        return levels.document(levels.source_texts(self.suites), cell.level or 0, chars)
+        texts = depth_prompts.source_texts(self.suites)
+        return depth_prompts.document(texts, cell.level or 0, chars)
 
     # -- the request of a call
     def hello(self, model: str, segment: int) -> plan.Cell:
@@ -243,14 +253,14 @@ class State:
             return challenge.question(found, next(
                 entry["challenge"] for entry in self.manifest["plan"]["phases"]
                 if entry["phase"] == "challenge"))
-        return levels.depth_question(found, cell.level or 0) \
+        return depth_prompts.depth_question(found, cell.level or 0) \
             if PHASES[cell.phase].kind == "depth" else found
 
     def messages(self, cell: plan.Cell) -> list[dict[str, str]]:
         """Return the messages of a cell after the answers so far, without salt."""
         kind, question = PHASES[cell.phase].kind, self.question(cell)
         history = self._turns.get(conversation_of(cell), ()) if kind in GROWING else ()
-        document = self.document(cell, levels.document_chars(
+        document = self.document(cell, depth_prompts.document_chars(
             cell.level or 0, question, self._counted.get(cell.model))) \
             if kind == "depth" and cell.question_id == "cold" else ""
         return plan.messages_of(cell.phase, question, self.suites[cell.phase],

@@ -22,7 +22,7 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 import run_benchmark
 from check import findings, submission_files
 from compare import folders, headline, ranking, tables
-from core import answer_checks, ledger, metric_definitions, privacy, suites, text
+from core import answer_checks, flag_definitions, ledger, metric_definitions, privacy, suites, text
 from core import schema as schemas
 from core.text import markdown_table
 from engines import queries, servers
@@ -199,7 +199,7 @@ def null_rules_table() -> str:
 
 def thresholds_table() -> str:
     """The registry's thresholds: its lines `NAME = value  # meaning`."""
-    source = (Path(HARNESS) / "core" / "metric_definitions.py").read_text("utf-8")
+    source = (Path(HARNESS) / "core" / "thresholds.py").read_text("utf-8")
     found = re.findall(r"^([A-Z][A-Z0-9_]+) = ([\d{].*?)  +# (.+)$", source, re.MULTILINE)
     return markdown_table(("threshold", "value", "of what, and why"), (
         (code(name), code(value), text) for name, value, text in found))
@@ -209,7 +209,7 @@ def flags_table() -> str:
     """The registry of flags."""
     return markdown_table(("flag", "meaning", "what to do", "still ranked"), (
         (code(f.name), f.text, f.remedy, "no" if f.unrankable else "yes")
-        for f in metric_definitions.FLAGS.values()))
+        for f in flag_definitions.FLAGS.values()))
 
 
 def engines_table() -> str:

@@ -22,10 +22,10 @@ from unittest import mock
 import complete_submission
 import run_benchmark
 from complete import declared, metadata, run_md
-from core import ledger, metric_definitions, names, release, schema, suites
+from core import flag_definitions, ledger, metric_definitions, names, release, schema, suites
 from core.errors import HarnessError
 from engines import queries, servers
-from run import cli, display, estimates
+from run import cli, estimates, plan_and_probe
 from tests import documents, make_documents, runbook, runs, test_house
 from tests.core import test_suites
 
@@ -213,7 +213,7 @@ class Names(unittest.TestCase):
             prose = " ".join(documents.parts(documents.without_tables(text)).prose)
             for flags in re.findall(rf"\bflag(?:s|ged)? ({listed})", prose):
                 for one in re.findall(r"`([a-z_]+)`", flags):
-                    self.assertIn(one, metric_definitions.FLAGS, name)
+                    self.assertIn(one, flag_definitions.FLAGS, name)
                     found += 1
         self.assertGreater(found, 10)
 
@@ -242,7 +242,7 @@ def anchors(text: str) -> list[str]:
 @functools.lru_cache(None)
 def known_names() -> frozenset[str]:
     """Every name in ledgers, schemas and the tables of the code."""
-    names = {*metric_definitions.FLAGS, *metric_definitions.METRICS, *make_documents.OUTCOMES,
+    names = {*flag_definitions.FLAGS, *metric_definitions.METRICS, *make_documents.OUTCOMES,
              *ledger.event_names(), *suites.PHASES, *test_suites.ADVISORY_FIELDS,
              *test_suites.QUESTION_FIELDS, *CANONICAL,
              *make_documents.answer_checks.FORMAT_RULES, "suite_context", "round_robin",
@@ -318,7 +318,7 @@ class Tables(unittest.TestCase):
         for symptom, *_ in documents.rows(RUNBOOK, "symptom"):
             for quoted in re.findall(r"`([^`]+)`", symptom):
                 with self.subTest(quoted):
-                    known = quoted in metric_definitions.FLAGS or quoted in make_documents.OUTCOMES
+                    known = quoted in flag_definitions.FLAGS or quoted in make_documents.OUTCOMES
                     pieces = re.split(r"\.\.\.|\bX\b", quoted)
                     pattern = ".*".join(re.escape(piece.strip()) for piece in pieces)
                     self.assertTrue(known or re.search(pattern, messages), "no program prints it")
@@ -352,10 +352,10 @@ class Tables(unittest.TestCase):
                 self.assertIn(f"`{word}`", TEXTS[name])
 
     def test_rule_6_names_the_timeout_that_a_plan_advises(self):
-        text = display.estimate_line(estimates.Estimate(9e3, 3e3, 400.0), 360.0)
-        self.assertRegex(text, f"use --timeout {display.LONG_TIMEOUT_S}$")
-        self.assertIn(f"advises `--timeout {display.LONG_TIMEOUT_S}`", RUNBOOK)
-        self.assertNotIn("--timeout", display.estimate_line(
+        text = plan_and_probe.estimate_line(estimates.Estimate(9e3, 3e3, 400.0), 360.0)
+        self.assertRegex(text, f"use --timeout {plan_and_probe.LONG_TIMEOUT_S}$")
+        self.assertIn(f"advises `--timeout {plan_and_probe.LONG_TIMEOUT_S}`", RUNBOOK)
+        self.assertNotIn("--timeout", plan_and_probe.estimate_line(
             estimates.Estimate(9e3, 3e3, 300.0), 360.0))
 
     def test_documents_state_the_length_of_device_tags(self):

@@ -36,9 +36,9 @@ MAY_IMPORT = {
 MAX_FLOORS = 5
 # What the runner imports although it can change no number: texts, results, redaction, releases.
 NOT_MEASURING = {f"core/{name}" for name in (
-    "corrections", "curves", "headline", "metric_definitions", "metrics", "names", "privacy",
-    "privacy_patterns", "records", "release", "resources", "result_tables", "run_summary", "text",
-    "throughput", "vendor_keys")} | {
+    "corrections", "curves", "flag_definitions", "headline", "metric_definitions", "metrics",
+    "names", "privacy", "privacy_patterns", "records", "release", "resources", "result_tables",
+    "run_summary", "text", "thresholds", "throughput", "vendor_keys")} | {
     # What a probe shows: which machine this is, and what is not measured on it.
     "machine/awake", "machine/inventory", "machine/windows", *(f"compare/{name}" for name in (
         "entries", "folders", "headline", "identity", "identity_names", "identity_tables",
@@ -52,7 +52,7 @@ CONNECTING = {"asyncio", "ftplib", "http", "http.client", "http.server", "select
 CONNECTS = {"run_benchmark", "reference_endpoint"}
 SOCKET_NAMES = {              # names of errors, and this machine's names
     "run/reply": {"timeout"}, "core/names": {"gethostname", "getaddrinfo"}}
-STAMPS = {"run_benchmark", "reference_endpoint", "machine/system", "machine/gauges"}
+STAMPS = {"run_benchmark", "reference_endpoint", "machine/system", "machine/heartbeat"}
 STARTS_PROGRAMS = {"run_benchmark", "machine/awake", "machine/system", "core/release",
                    "check/submission_files"}
 CHANGES_FILES = {

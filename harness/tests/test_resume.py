@@ -24,8 +24,9 @@ import run_benchmark
 from core import files, ledger, release
 from core.text import printable
 from engines import answers, queries
-from run import display
 from run import manifest as manifests
+from run import wait_and_stop
+from run.progress import Progress
 from tests import kill_and_resume, random_resumes, runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK
@@ -568,7 +569,7 @@ class Background(Runs):
         super().setUp()
         self.logs = self.enter(tempfile.TemporaryDirectory())
         self.enter(mock.patch.object(tempfile, "tempdir", self.logs))
-        self.enter(mock.patch.object(display, "FOLLOW_EVERY_S", 0.02))
+        self.enter(mock.patch.object(wait_and_stop, "FOLLOW_EVERY_S", 0.02))
 
     def detach(self, *words: str, url: Optional[str] = None) -> runs.Outcome:
         with warnings.catch_warnings():        # that the child goes on is what is wanted
@@ -643,15 +644,15 @@ class Background(Runs):
         self.assertEqual(runs.run("--quiet", "--wait", "9", self.folder).code, 0)
 
     def test_run_is_under_way_once_locked_with_a_line(self):
-        self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
+        self.assertFalse(wait_and_stop.is_under_way(self.out_dir, RUN_ID))
         self.finished("--smoke")
-        self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
+        self.assertFalse(wait_and_stop.is_under_way(self.out_dir, RUN_ID))
         held = files.open_to_append(str(self.ledger))
         self.addCleanup(os.close, held)
         files.lock(held)
-        self.assertTrue(display.is_under_way(self.out_dir, RUN_ID))
+        self.assertTrue(wait_and_stop.is_under_way(self.out_dir, RUN_ID))
         self.ledger.write_bytes(b"")
-        self.assertFalse(display.is_under_way(self.out_dir, RUN_ID))
+        self.assertFalse(wait_and_stop.is_under_way(self.out_dir, RUN_ID))
 
     def test_detach_with_json_prints_one_document(self):
         outcome = self.detach("--smoke", "--json")
@@ -697,11 +698,11 @@ class Waiting(Runs):
             self.now_s += seconds
             meanwhile()
 
-        def main(options: Any, progress: display.Progress, suites: Any) -> int:
+        def main(options: Any, progress: Progress, suites: Any) -> int:
             return real(options, progress, suites, sleep, lambda: self.now_s)
 
-        real = display.follow
-        with mock.patch.object(display, "follow", main):
+        real = wait_and_stop.follow
+        with mock.patch.object(wait_and_stop, "follow", main):
             return runs.run(*words, "--out-dir", self.out_dir)
 
     def test_wait_returns_the_exit_code_and_table_of_a_run_that_ends(self):

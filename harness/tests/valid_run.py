@@ -26,7 +26,7 @@ from complete import metadata, run_md
 from core import answer_checks, ledger, plan, release, suites
 from engines import answers, queries
 from machine import inventory
-from run import calibration, cli, sse, state
+from run import calibration, cli, model_choice, sse, state
 from run import manifest as manifests
 from run import reply as replies
 from run import timing as run_timing
@@ -219,7 +219,7 @@ class Maker:
             self.spec.phases, "--submitter-handle", self.spec.handle, "--device-tag",
             self.spec.tag, "--no-hostname", *self.spec.more], run_benchmark.defaults())
         engine = queries.identify(self.probes)
-        self.served, self.skipped = manifests.choose_models(
+        self.served, self.skipped = model_choice.choose_models(
             options, queries.served_models(engine["name"], {
                 path: one for path, one in self.probes.items() if path != "/api/show"}))
         found = manifests.RunContext(

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 from unittest import mock
 
 from compare import entries, identity_names, ranking
-from core import metric_definitions, release, suites
+from core import flag_definitions, release, suites
 from machine import inventory
 from tests import made_submissions
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
@@ -107,7 +107,7 @@ class Refusals(unittest.TestCase):
                 self.assertIn(reason, found)
 
     def test_exactly_the_unrankable_flags_refuse(self) -> None:
-        for flag in metric_definitions.FLAGS.values():
+        for flag in flag_definitions.FLAGS.values():
             with self.subTest(flag.name):
                 self.assertEqual(self.reasons(cell(flags=[flag.name])),
                                  [flag.name] if flag.unrankable else [])

@@ -6,7 +6,7 @@ import unittest
 from typing import Any, Callable
 
 from compare import two_runs
-from core import ledger, metric_definitions
+from core import flag_definitions, ledger
 from tests import made_submissions
 from tests.made_submissions import Spec
 
@@ -222,7 +222,7 @@ class NotComparable(unittest.TestCase):
     def test_flags_that_prevent_comparison_are_unrankable_flags(self) -> None:
         spread = {"failures"}
         self.assertLessEqual(
-            {flag.name for flag in metric_definitions.FLAGS.values() if flag.unrankable},
+            {flag.name for flag in flag_definitions.FLAGS.values() if flag.unrankable},
             set(two_runs.SPOILS) - {"queued"} | spread)
 
     def test_questions_with_different_prompts_are_left_out_and_named(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from core import curves, metrics, result_tables
 from core.throughput import HostLoad
-from tests.core.test_levels import level
+from tests.core.test_curve_levels import level
 
 NO_LOAD = HostLoad([])
 

@@ -6,7 +6,7 @@ import json
 import unittest
 from typing import Any
 
-from core import metric_definitions, metrics, schema
+from core import flag_definitions, metric_definitions, metrics, schema
 from core.run_summary import summarize_run
 from tests.core.test_metrics import (
     CALIBRATION,
@@ -528,7 +528,7 @@ class Registry(unittest.TestCase):
 
     def test_texts_fit_a_table_row(self) -> None:
         rows: list[tuple[Any, ...]] = [*metric_definitions.METRICS.values(),
-                                       *metric_definitions.FLAGS.values()]
+                                       *flag_definitions.FLAGS.values()]
         for row in rows:
             texts = [part for part in row if isinstance(part, str)]
             self.assertEqual([t for t in texts if not t or "|" in t or "\n" in t], [], row[0])

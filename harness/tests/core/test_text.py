@@ -7,10 +7,13 @@ import io
 import os
 import re
 import shlex
+import subprocess
+import sys
 import unittest
 from unittest import mock
 
 from core import text
+from tests import runs
 
 TITLES = ("#", "device", "hardware", "rate", "flags")
 ROWS = [["1", "mac-m1-8gb", "Apple M1, 8 threads", "100", ""],
@@ -220,6 +223,28 @@ class CommandLines(unittest.TestCase):
         self.assertLessEqual(max(map(len, text.command_lines(typed, 40))), 40)
         with mock.patch.object(text, "ON_WINDOWS", True):
             self.assertEqual(text.command_lines(typed, 20), ["  " + typed])
+
+
+class StandardOutput(unittest.TestCase):
+    def test_characters_outside_the_encoding_are_escaped(self):
+        for encoding, expected in (("ascii", rb"\xe9\u4e2d" + b"\n"),
+                                   ("latin-1", b"\xe9" + rb"\u4e2d" + b"\n"),
+                                   ("utf-8", "\u00e9\u4e2d\n".encode())):
+            raw = io.BytesIO()
+            with contextlib.redirect_stdout(io.TextIOWrapper(raw, encoding, newline="\n")):
+                text.print_safe("\u00e9\u4e2d")
+                self.assertEqual(raw.getvalue(), expected)
+
+    def test_closed_pipe_ends_nothing(self):
+        program = ("import sys\nfrom core.text import print_safe\nsys.stdin.read()\n"
+                   "print_safe('x')\nprint_safe('y' * 99999)\nprint('went on', file=sys.stderr)")
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=runs.HARNESS, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.stdout.close()
+        process.stdout = None
+        self.assertEqual(process.communicate("", runs.LIMIT_S), (None, "went on\n"))
+        self.assertEqual(process.returncode, 0)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core import ledger, levels, run_summary
+from core import curve_levels, ledger, run_summary
 from tests import runs
 
 COUNT, LIMIT_RATIO, SPARE_MS = 20, 0.02, 1.0
@@ -129,7 +129,7 @@ def differences(server: Server, folder: str, log: Sequence[Any]) -> tuple[list[s
                       for (metric, at), value in wanted.items()
                       if abs(values[metric, at] - value) > max(
                           LIMIT_RATIO * value, SPARE_MS * metric.endswith("_ms"))]
-        knee = next(level for level in levels.ramp_levels(16) if level >= server.slots)
+        knee = next(level for level in curve_levels.ramp_levels(16) if level >= server.slots)
         if curve["phase"] == "ramp" and curve["knee"] != (knee if server.slots < 16 else None):
             wrong.append(f"knee {curve['knee']}")
     return wrong, late

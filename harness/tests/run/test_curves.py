@@ -7,7 +7,7 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from core import ledger, levels
+from core import curve_levels, ledger
 from machine import gauges
 from tests import runs
 from tests.random_resumes import problems
@@ -15,7 +15,7 @@ from tests.scripted_endpoint import ANSWER, GONE, HANG, Request, Script, Scripte
 from tests.scripted_runs import QUICK
 
 RUN_ID = "11111111-2222-4333-8444-555555555555"
-GROWING = mock.patch.multiple(levels, throughput=lambda _, lanes: float(lanes),
+GROWING = mock.patch.multiple(curve_levels, throughput=lambda _, lanes: float(lanes),
                               most_at_once=lambda _: 99)
 FAST = ("--models", "swift:5000", "--first-token-ms", "1", "--prefill-tokens-per-s", "1000000")
 
@@ -137,7 +137,8 @@ class Curves(unittest.TestCase):
                 tempfile.TemporaryDirectory() as self.out_dir:
             process = runs.start(
                 "--target-url", endpoint.url, "--out-dir", self.out_dir, "--run-id", RUN_ID,
-                "--no-calibration", "--phases", phase, prelude="from core import levels\n"
+                "--no-calibration", "--phases", phase,
+                prelude="from core import curve_levels as levels\n"
                 "levels.throughput = lambda _, lanes: float(lanes)\n"
                 "levels.most_at_once = lambda _: 99")
             children.append(process)

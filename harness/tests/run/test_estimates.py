@@ -6,7 +6,7 @@ from typing import Any
 from core import metrics, plan
 from run import estimates
 from tests.core.test_metrics import call
-from tests.run.test_display import manifest
+from tests.run.test_plan_and_probe import manifest
 from tests.run.test_state import SUITES
 
 

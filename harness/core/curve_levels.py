@@ -1,4 +1,4 @@
-"""Levels of ramp and depth: how many calls each has, its prompts, and when the curve ends.
+"""Levels of ramp and depth: how many calls each has, and when the curve ends.
 
 The runner decides by these functions, and the check decides again, so this file is pinned with what
 measures. Published numbers come from core/curves.
@@ -14,17 +14,14 @@ A curve ends early for one of these reasons (`kind`):
 """
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import accumulate, cycle
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from math import fsum
 from typing import Any, NamedTuple, Optional
 
 from core import usage
 from core.records import CallFinished
-from core.suites import ALL_PHASES, Question
 
 RAMP_LANES = 16
 ANSWERS_PER_LANE, MIN_CALLS = 3, 6    # of a level; a median has an interval from 6 values on
@@ -35,10 +32,6 @@ GONE_AFTER = 3                        # calls in a row that found no server
 DEPTHS_TOKENS = (1024, 4096)          # then doubled
 DEEPEST_TOKENS = 32_768               # without --num-ctx
 ROOM_TOKENS = 512                     # both answers of a level, its second question, the template
-CHARS_PER_TOKEN = 4                   # until the server has counted a prompt
-CHARS_PER_TOKEN_LIMITS = (1, 8)
-SOURCE_CHARS = 1 << 16                # of the text whose hash is in the manifest
-WORDS = ("amber", "basalt", "cobalt", "copper", "granite", "indigo", "marble", "quartz")
 SWAPPED_BYTES = FREE_BYTES = 256 << 20
 
 
@@ -70,61 +63,6 @@ def depth_levels(context_tokens: int) -> list[int]:
 def calls_count(lanes: int) -> int:
     """Calls of one level of ramp."""
     return max(ANSWERS_PER_LANE * lanes, MIN_CALLS)
-
-
-# --- prompts of depth ----------------------------------------------------------------------------
-def canaries(depth: int) -> tuple[str, ...]:
-    """The three codes that a prompt of this depth contains: at its head, middle and tail."""
-    return tuple(f"{WORDS[digest[0] % len(WORDS)]}-{digest[1] * 256 + digest[2]:05d}"
-                 for digest in (hashlib.sha256(f"{depth} {place}".encode("ascii")).digest()
-                                for place in ("head", "middle", "tail")))
-
-
-def depth_question(question: Question, depth: int) -> Question:
-    """The question with the canaries of its level as markers."""
-    return question._replace(required_markers=canaries(depth))
-
-
-def _notes(texts: Sequence[str]) -> Iterator[str]:
-    for number, text in enumerate(cycle(texts), 1):
-        yield f"Note {number}\n{text.strip()}\n\n"
-
-
-def source_texts(suites: Mapping[str, Sequence[Question]]) -> tuple[str, ...]:
-    """All frozen prompts once, in the order of the phases."""
-    return tuple(dict.fromkeys(question.prompt for name in ALL_PHASES
-                               for question in suites.get(name, ())))
-
-
-@lru_cache(maxsize=4)
-def document(texts: tuple[str, ...], depth: int, chars: int) -> str:
-    """Notes made of the frozen texts, with so many characters and the three canaries."""
-    head, middle, tail = (f"Reference code: {code}\n\n" for code in canaries(depth))
-    room = max(chars - len(head) - len(middle) - len(tail) - 4, 0)
-    parts, length = list[str](), 0
-    for note in _notes(texts):
-        if length >= room:
-            break
-        parts.append(note)
-        length += len(note)
-    text = "".join(parts)
-    return f"{head}{text[:room // 2]}\n\n{middle}{text[room // 2:room]}\n\n{tail}"
-
-
-def source_sha256(suites: Mapping[str, Sequence[Question]]) -> str:
-    """SHA-256 of a document of fixed size, for the manifest."""
-    text = document(source_texts(suites), 0, SOURCE_CHARS)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def document_chars(depth: int, question: Question, counted: Optional[tuple[int, int]]) -> int:
-    """Characters of a document, so that the whole prompt has `depth` tokens.
-
-    counted: (characters, tokens) of the latest prompt that the server counted.
-    """
-    chars, tokens = counted or (CHARS_PER_TOKEN, 1)
-    low, high = (depth * limit for limit in CHARS_PER_TOKEN_LIMITS)      # a server may count wrong
-    return min(max(depth * chars // tokens, low), high) - len(question.prompt)
 
 
 # --- throughput while all lanes are busy ---------------------------------------------------------

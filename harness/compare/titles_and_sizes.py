@@ -1,4 +1,4 @@
-"""Names as a reader writes them, and classes of model sizes.
+"""Titles of machines and models as a reader writes them, and classes of model sizes.
 
 Titles are made from identity's canonical names, so that one thing has one title everywhere.
 """

@@ -1,0 +1,73 @@
+"""Prompts of the phase depth, made from the frozen texts until they have the length of a level.
+
+The two questions that follow such a text are in core/suites. The check makes the prompts again, so
+this file is pinned with what measures.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import cycle
+from typing import Optional
+
+from core.suites import ALL_PHASES, Question
+
+CHARS_PER_TOKEN = 4                   # until the server has counted a prompt
+CHARS_PER_TOKEN_LIMITS = (1, 8)
+SOURCE_CHARS = 1 << 16                # of the text whose hash is in the manifest
+WORDS = ("amber", "basalt", "cobalt", "copper", "granite", "indigo", "marble", "quartz")
+
+
+def canaries(depth: int) -> tuple[str, ...]:
+    """The three codes that a prompt of this depth contains: at its head, middle and tail."""
+    return tuple(f"{WORDS[digest[0] % len(WORDS)]}-{digest[1] * 256 + digest[2]:05d}"
+                 for digest in (hashlib.sha256(f"{depth} {place}".encode("ascii")).digest()
+                                for place in ("head", "middle", "tail")))
+
+
+def depth_question(question: Question, depth: int) -> Question:
+    """The question with the canaries of its level as markers."""
+    return question._replace(required_markers=canaries(depth))
+
+
+def _notes(texts: Sequence[str]) -> Iterator[str]:
+    for number, text in enumerate(cycle(texts), 1):
+        yield f"Note {number}\n{text.strip()}\n\n"
+
+
+def source_texts(suites: Mapping[str, Sequence[Question]]) -> tuple[str, ...]:
+    """All frozen prompts once, in the order of the phases."""
+    return tuple(dict.fromkeys(question.prompt for name in ALL_PHASES
+                               for question in suites.get(name, ())))
+
+
+@lru_cache(maxsize=4)
+def document(texts: tuple[str, ...], depth: int, chars: int) -> str:
+    """Notes made of the frozen texts, with so many characters and the three canaries."""
+    head, middle, tail = (f"Reference code: {code}\n\n" for code in canaries(depth))
+    room = max(chars - len(head) - len(middle) - len(tail) - 4, 0)
+    parts, length = list[str](), 0
+    for note in _notes(texts):
+        if length >= room:
+            break
+        parts.append(note)
+        length += len(note)
+    text = "".join(parts)
+    return f"{head}{text[:room // 2]}\n\n{middle}{text[room // 2:room]}\n\n{tail}"
+
+
+def source_sha256(suites: Mapping[str, Sequence[Question]]) -> str:
+    """SHA-256 of a document of fixed size, for the manifest."""
+    text = document(source_texts(suites), 0, SOURCE_CHARS)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def document_chars(depth: int, question: Question, counted: Optional[tuple[int, int]]) -> int:
+    """Characters of a document, so that the whole prompt has `depth` tokens.
+
+    counted: (characters, tokens) of the latest prompt that the server counted.
+    """
+    chars, tokens = counted or (CHARS_PER_TOKEN, 1)
+    low, high = (depth * limit for limit in CHARS_PER_TOKEN_LIMITS)      # a server may count wrong
+    return min(max(depth * chars // tokens, low), high) - len(question.prompt)

@@ -1,0 +1,209 @@
+"""Text of --plan and --probe, and the other messages before a run's first call.
+
+Nothing is measured or decided here. Text from a server goes through `printable` before it is shown.
+"""
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from core import plan, result_tables, suites
+from core.errors import HarnessError, StorageError
+from core.records import Manifest
+from core.text import align_columns, command, duration, printable, readable, terminal_width
+from engines import queries
+from run import cli, estimates
+from run.model_choice import commands_for, measurable, size_and_state
+
+Json = dict[str, Any]
+CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LONG_TIMEOUT_S = 3600
+CALIBRATION_S = 1.2               # for each number of lanes
+MAX_COMMANDS = 10                 # printed for one endpoint
+TRIAL = ("This run is a trial: it names no contributor, so it cannot be submitted. To submit one, "
+         "run with --submitter-handle and --device-tag.")
+
+
+def estimate_line(found: Optional[estimates.Estimate], timeout_s: float,
+                  left: bool = False) -> str:
+    """`Estimated time: 5 min, at most 14 min`, and a longer --timeout if an answer may need it."""
+    if found is None:
+        return "No estimate yet: it needs a few answers." if left else (
+            "No estimate: the first call was too short.")
+    usual, most = duration(found.typical_s), duration(found.most_s)
+    line = f"About {usual} left, at most {most} at this speed" if left else (
+        f"Estimated time: {usual}, at most {most} at this speed (every answer at its limit)")
+    if not left and found.longest_s > timeout_s:
+        line += (f"\nAn answer at its limit may take {duration(found.longest_s)}, longer than "
+                 f"--timeout {timeout_s:g}: use --timeout {LONG_TIMEOUT_S}")
+    return line
+
+
+def begin_line(run_id: str, left: int, total: int, calibrated: Optional[Manifest]) -> str:
+    """`run ID: 5 of 38 planned calls`, and what comes first. calibrated: None without it."""
+    line = f"run {run_id}: {f'{left} of ' * (left < total)}{total} planned call{'s' * (total > 1)}"
+    if calibrated is None:
+        return line
+    seconds = 1 + round(CALIBRATION_S * len(plan.calibrated_lanes(calibrated["plan"])))
+    return f"{line}; measuring this client's timing error first ({seconds} s)"
+
+
+def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Estimate],
+              notes: Sequence[str], options: cli.Options) -> str:
+    """The planned calls, one line per phase, how long they may take, and the command of the run."""
+    needs_time = found is not None and found.longest_s > manifest["timeout_s"]
+    longer: dict[str, Any] = {"timeout": LONG_TIMEOUT_S} if needs_time else {}
+    rows: list[tuple[str, ...]] = [("phase", "calls", "lanes", "limit", "description")]
+    for entry in manifest["plan"]["phases"]:
+        name = entry["phase"]
+        skipped = plan.skip_reason(name, manifest["models"], manifest["plan"]["lanes"])
+        calls = len(plan.cells_of(manifest["plan"], name, manifest["models"][:1], "x"))
+        rows.append((name, "0" if skipped else str(calls), str(entry["lanes"]),
+                     f"{entry['max_tokens']} tokens", skipped or suites.PHASES[name].text))
+    return "\n".join([f"models: {', '.join(map(readable, manifest['models']))}",
+                      *align_columns(rows, (1, 2), terminal_width()),
+                      f"{calls_count} calls for all models",
+                      estimate_line(found, manifest["timeout_s"]), *notes, *trial_note(manifest),
+                      *write_note(options),
+                      "next: " + cli.command_with(options, plan=None, json=None, quiet=None,
+                                                  detach=True, **longer)])
+
+
+def served_text(found: Sequence[Json], options: cli.Options) -> str:
+    """What a probe found: each endpoint with its models."""
+    lines = []
+    for one in found:
+        engine, slots = one["engine"], one["slots"].get("count")
+        version = f" {printable(engine['version'])}" if engine["version"] else ""
+        lines.append(f"{printable(one['url'])}: {printable(engine['name'])}{version}"
+                     + (f", {slots} slot{'s' * (slots > 1)}" if slots else ""))
+        more_slots = queries.parallel_remedy(engine["name"], options.lanes, options.num_ctx)
+        if slots and slots < options.lanes and more_slots:
+            lines.append(f"  parallel requests wait for each other. {more_slots}")
+        for model in one["models"]:
+            shown = _model_words(model)
+            lines.append(f"  {readable(model['id'])}" + (f"  ({', '.join(shown)})" if shown
+                                                         else ""))
+            if model["context"]["remedy"]:
+                lines.append(f"    {readable(model['context']['remedy'], 500)}")
+        if not one["models"]:
+            lines.append("  no models listed: probe again if the server is still loading, or pass "
+                         "the model's name to --models")
+    return "\n".join(lines)
+
+
+def hello_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options) -> str:
+    """The one hello call of a probe, if it was made, and the next command."""
+    if len(found) > 1:
+        return "\n".join(["several endpoints; to choose one:", *(
+            "  " + cli.command_with(options, target_url=one["url"], probe=True) for one in found)])
+    able = [model for one in found for model in one["models"] if measurable(model)]
+    plan_it: dict[str, Any] = {"target_url": found[0]["url"], "probe": None, "json": None,
+                               "plan": True,
+                               "phases": options.phases if "phases" in options.given else "all"}
+    if hello:
+        lines = [result_tables.call_line(1, 1, hello)]
+        answered = (hello.get("response") or {}).get("model")
+        if "model_mismatch" in hello.get("flags", ()) and answered:
+            lines.append(f"  asked of {readable(hello['model'])}, answered by {readable(answered)}:"
+                         " the name in the list is not that of the loaded model")
+        able = [model for model in able if model["id"] == hello.get("model")]
+        if hello["outcome"] != "ok" or not able:
+            return "\n".join(lines)
+        return "\n".join([*lines, *write_note(options), "next: " + cli.command_with(
+            options, models=hello["model"], **plan_it)])
+    return "\n".join([*(["No model is loaded, and a probe loads none. Choose one; its command "
+                         "loads it:"] if able else []), *commands_for(able, options, **plan_it),
+                      *write_note(options)])
+
+
+def _model_words(model: Json) -> list[str]:
+    """What is known of a listed model, in the order in which it matters."""
+    facts, context = model["facts"], model["context"]
+    words = size_and_state(model)
+    words += [printable(str(facts[name])) for name in ("quantization", "family") if facts[name]]
+    if context["effective_tokens"]:
+        words.append(f"context {context['effective_tokens']} tokens")
+    if facts["trained_context_tokens"]:
+        words.append(f"trained for {facts['trained_context_tokens']}")
+    if model["same_as"]:
+        words.append(f"the same weights as {readable(model['same_as'])}")
+    if model["remote"]:
+        words.append(f"computed elsewhere: {readable(model['remote'])}; it cannot be submitted")
+    return words + ([] if model["chat"] else ["not a chat model"])
+
+
+def no_endpoint(url: Optional[str], options: cli.Options, failure: Optional[tuple[str, str]],
+                found: Sequence[Json]) -> str:
+    """What to do if no server answers.
+
+    url: None if no URL was given; found: the servers on the usual ports of this machine.
+    """
+    tried = f"tried ports {', '.join(map(str, queries.USUAL_PORTS))}"
+    lines = [f"no model server found on this machine ({tried})" if url is None else
+             f"no endpoint at {printable(url)} ({failure[1] if failure else 'no answer'})"]
+    if found:
+        lines.append("found on this machine, with a command for each model:")
+        for one in found:
+            lines.append(f"  {one['url']}  {printable(one['engine']['name'])}")
+            chatting = sorted((model for model in one["models"] if model["chat"]),
+                              key=lambda model: model["facts"].get("file_bytes") or 0)
+            chosen = [options.models] if options.models else [model["id"] for model in chatting]
+            lines += ["    " + readable(cli.command_with(
+                options, target_url=one["url"], models=name), 1000)
+                for name in chosen[:MAX_COMMANDS]]
+    else:
+        if url is not None:
+            lines.append(f"no model server found on this machine either ({tried})")
+        lines += ["a server elsewhere: --target-url http://ADDRESS:PORT, and --api-key-env NAME if "
+                  "it requires a key", "to start one here:", queries.start_hint()]
+    return "\n".join([*lines, "to try everything without a server: "
+                      + command("run_benchmark", "--rehearse")])
+
+
+def unwritable(folder: str, error: OSError) -> HarnessError:
+    """The error for a run folder that cannot be written: a wrong --out-dir, a full disk, or a clone
+    without write permission.
+    """
+    what = f"{printable(folder)} cannot be written ({error.strerror})"
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return HarnessError(f"--out-dir: {what}; use another folder")
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return StorageError(f"{what}; {_where_to_write(folder)}")
+    return StorageError(f"{what}; free some space, or pass another folder to --out-dir")
+
+
+def trial_note(manifest: Manifest) -> list[str]:
+    """A line for the plan and the end of a run that cannot be submitted."""
+    is_trial = manifest["submitter_handle"] == cli.Options.submitter_handle
+    return [TRIAL] * (is_trial and not manifest["synthetic"])
+
+
+def write_note(options: cli.Options) -> list[str]:
+    """A line for --probe and --plan if the folder of a run cannot be written."""
+    folder = os.path.join(os.path.abspath(options.out_dir), options.submitter_handle,
+                          options.device_tag)
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return [] if os.access(folder, os.W_OK | os.X_OK) else [
+        f"{printable(folder)} cannot be written, and a run writes there; {_where_to_write(folder)}"]
+
+
+def _where_to_write(folder: str) -> str:
+    """What to do if a folder does not belong to this user."""
+    return "copy this clone and work in the copy: " + copy_command() if os.path.abspath(
+        folder).startswith(os.path.join(CLONE, "")) else "pass another folder to --out-dir"
+
+
+def copy_command() -> str:
+    """The command that copies this clone to a folder of the user's own, and changes to the copy."""
+    home = os.path.expanduser("~")
+    copy = os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(),
+                        os.path.basename(CLONE) + "-copy")
+    clone, copy = (f"'{path}'" if os.name == "nt" else shlex.quote(path) for path in (CLONE, copy))
+    return (f"Copy-Item -Recurse {clone} {copy}; cd {copy}" if os.name == "nt" else
+            f"cp -R {clone} {copy} && chmod -R u+w {copy} && cd {copy}")
