@@ -596,10 +596,8 @@ class Ledger:
 # --- asking the server what it is ----------------------------------------------------------------
 def wait_for_server(client: Client, options: Options, url: Optional[str],
                     timeout_s: float) -> None:
-    """Return when the endpoint answers; raise EndpointError that says what to do if it does not.
-
-    url: None if no URL was given, and other ports were tried before.
-    """
+    """Return when the endpoint answers; raise EndpointError with the remedy if it does not.
+    url: None if no URL was given, and other ports were tried before."""
     until_s = time.monotonic() + timeout_s
     while True:
         reply = client.send("GET", "/v1/models", None, min(timeout_s, 30.0))
@@ -629,9 +627,8 @@ def suites_here() -> dict[str, tuple[Question, ...]]:
     return load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
 
 
-def prepare(options: Options, run_id: str, environment: Mapping[str, str],
-            synthetic: bool, kept_awake_by: Optional[str] = None
-            ) -> tuple[Client, discover.Ready]:
+def prepare(options: Options, run_id: str, environment: Mapping[str, str], synthetic: bool,
+            kept_awake_by: Optional[str] = None) -> tuple[Client, discover.Ready]:
     """Check names, suites and server; raises HarnessError if a run cannot begin."""
     manifests.require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
