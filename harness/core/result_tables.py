@@ -83,7 +83,8 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
         lanes = [f"{cell['phase']}: "
                  f"{format_number(cell['output_token_throughput_tokens_per_s'])} tok/s on "
                  f"{cell['lanes']} lanes together, {speedup_text(cell)}"
-                 for cell in cells if cell["lanes"] > 1]
+                 for cell in cells if cell["output_token_throughput_tokens_per_s"] is not None
+                 and cell["lanes"] > 1]
         flags = [f"{flag} ({', '.join(cell['phase'] for cell in cells if flag in cell['flags'])})"
                  for flag in flag_definitions.ordered_flags(
                      {flag for cell in cells for flag in cell["flags"]})]

@@ -41,7 +41,10 @@ BLOB = re.compile(r"sha256-([0-9a-f]{64})")
 VARIABLES = re.compile(r"(?:OLLAMA|LLAMA_ARG|GGML|VLLM|SGLANG|OMP|KMP|MLX)_[A-Z0-9_]+"
                        r"|(?:CUDA|HIP|ROCR)_VISIBLE_DEVICES")
 SILENT_VARIABLES = re.compile(r"_(?:HOST|HOSTS|PORT|ORIGINS|MODELS?|ALIAS|DEBUG|LOG\w*|URL|PROXY"
-                              r"|CACHE_ROOT|CONFIG_ROOT|TMPDIR|RUNNERS_DIR|PATH)$")
+                              r"|CACHE_ROOT|CONFIG_ROOT|TMPDIR|RUNNERS_DIR|PATH|NO_CLOUD"
+                              r"|NOHISTORY|NOPRUNE|REMOTES|LOAD_TIMEOUT|MAX_QUEUE|NO_USAGE_STATS"
+                              r"|DO_NOT_TRACK)$|^LLAMA_ARG_(?:NO_)?(?:UI|WEBUI|ENDPOINT_|PERF"
+                              r"|TIMEOUT|SSL_|API_PREFIX)")
 SECRET = re.compile(r"(?:^|[-_])(?:\w*key|token|hft|secret|pass\w*|auth\w*|cred\w*)(?=$|[-_])",
                     re.IGNORECASE)
 # Options whose values are names: of hosts, files or anything that someone made up.
@@ -56,6 +59,7 @@ WORDS = frozenset(
     mps mixed mmap mlock native no none numactl off on openai page paged pipeline pooled prefill
     process qwen radix ray rocm row sdpa shared slot speculative static sync sycl tensor thread
     triton true uni uniform vulkan wave xformers xgrammar yarn yes""".split())
+SLOTS = "models.0.slots_count"
 # {end of a key of --set: the options and variables that give it}, per engine.
 LLAMA_CPP: dict[str, tuple[str, ...]] = {
     "runtime.threads_count": ("t", "threads", "LLAMA_ARG_THREADS"),
@@ -67,7 +71,8 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "llama.cpp": LLAMA_CPP, "llamafile": LLAMA_CPP,
     "vLLM": {"runtime.kv_cache_type": ("kv-cache-dtype",),
              "runtime.batch_tokens": ("max-num-batched-tokens",)},
-    "Ollama": {"runtime.flash_attention": ("OLLAMA_FLASH_ATTENTION",),
+    "Ollama": {SLOTS: ("OLLAMA_NUM_PARALLEL",),
+               "runtime.flash_attention": ("OLLAMA_FLASH_ATTENTION",),
                "runtime.kv_cache_type": ("OLLAMA_KV_CACHE_TYPE",)}}
 SWITCHES = {"1": "on", "true": "on", "0": "off", "false": "off"}
 
@@ -105,7 +110,8 @@ def started(machine: system.Machine, port: int, engine: Optional[str],
     shared = {key: text for key, text in (children[0] if children else {}).items()
               if all(child.get(key) == text for child in children)}
     own = _settings(flags, variables, engine)
-    settings = {**shared, **own, **_repository(found)}
+    slots = {key: text for key, text in shared.items() if key == SLOTS}     # of some models: 1
+    settings = {**shared, **own, **slots, **_repository(found)}
     if "launch_flags" in settings:
         settings["launch_flags"] = " ".join(given["launch_flags"] for given in (own, shared)
                                             if "launch_flags" in given)
@@ -318,7 +324,7 @@ def _child_settings(words: Sequence[str], names: Sequence[privacy.MachineName]) 
     slots = system.whole(given.get("np") or given.get("parallel"))
     context = system.whole(given.get("c") or given.get("ctx-size"))
     if slots:
-        settings["models.0.slots_count"] = str(slots)
+        settings[SLOTS] = str(slots)
         if context:
             settings["models.0.context_effective_tokens"] = str(context // slots)
     blob = next(filter(None, (BLOB.fullmatch(given.get(flag, "")) for flag in MODEL)), None)

@@ -327,6 +327,15 @@ class Children(unittest.TestCase):
         self.assertEqual(found["runtime.kv_cache_type"], "q4_0")
         self.assertTrue(found["launch_flags"].startswith("OLLAMA_KV_CACHE_TYPE=q4_0 -c 16384"))
 
+    def test_slots_of_ollama_are_the_childs_or_else_the_servers(self):
+        for child, slots in ((RUNNER.replace("-np 4", "-np 1"), "1"),
+                             (f"ollama runner --model /x/blobs/sha256-{BLOB} --port 5", "3")):
+            machine = self.server(child)
+            machine.files["/proc/12/environ"] = "OLLAMA_NUM_PARALLEL=3\0OLLAMA_NO_CLOUD=1\0"
+            found = server_process.started(machine, PORT, "Ollama", ()).settings
+            self.assertEqual(found["models.0.slots_count"], slots)
+            self.assertNotIn("CLOUD", found["launch_flags"])
+
     def test_children_on_macos_and_windows(self):
         machine = mac("/usr/local/bin/ollama serve")
         machine.commands.update({"pgrep -P 412": "500\n501\n",
