@@ -33,9 +33,9 @@ class ServedModel(TypedDict):
     """A listed model, as far as the server reports it.
 
     id: the id that requests must use; chat: whether it chats, by the server or else by the name;
-    remote: why it is computed elsewhere; state: one of answers.STATES; same_as: the first listed
-    id with the same weights; is_alias: also the same model, under one more name; size_bytes: of
-    the weights; chat_template: False without one.
+    remote: why it is computed elsewhere; state: one of answers.STATES; same_as: the id with the
+    same weights that is loaded, else the first listed one; is_alias: also the same model, under
+    one more name; size_bytes: of the weights; chat_template: False without one.
     """
 
     id: str
@@ -170,7 +170,7 @@ def served_models(engine_name: Any, probes: answers.Probes,
         ids.insert(0, loaded)
     models: list[ServedModel] = []
     index = answers.index_of(probes)
-    first: dict[tuple[Any, ...], str] = {}   # the first id with these weights
+    weights: list[tuple[Any, ...]] = []
     for model_id in dict.fromkeys(i for i in ids if i):
         about = answers.narrowed(own.get(model_id, probes), index, model_id)
         chat = _kind(answers.json_at(about, "/api/show", "capabilities"))
@@ -184,15 +184,19 @@ def served_models(engine_name: Any, probes: answers.Probes,
         elsewhere = remote(engine_name, model_id, about)
         digest = facts["digest"] if engine_name == "Ollama" and not elsewhere else None
         # Ollama's sizes include the template and the license, so equal weights differ in them.
-        weights = (digest,) if digest else (root, facts["file_bytes"])
-        same = first.setdefault(weights, model_id) if weights[0] else model_id
+        weights.append((digest,) if digest else (root, facts["file_bytes"]))
         models.append({
             "id": model_id, "chat": chat, "remote": elsewhere,
             "state": ("loaded" if model_id == loaded else "not loaded") if loaded else
             state(engine_name, model_id, about),
-            "same_as": same if same != model_id else None,
-            "is_alias": same != model_id and weights[0] == root,
+            "same_as": None, "is_alias": False,
             "size_bytes": facts["file_bytes"], "chat_template": facts.get("chat_template")})
+    pairs = [(key, model) for key, model in zip(weights, models) if key[0]]
+    first = {key: model["id"] for key, model in reversed(pairs)}
+    first.update((key, model["id"]) for key, model in reversed(pairs) if model["state"] == "loaded")
+    for key, model in pairs:
+        if first[key] != model["id"]:
+            model["same_as"], model["is_alias"] = first[key], len(key) > 1
     return models
 
 

@@ -166,6 +166,11 @@ class ModelStates(unittest.TestCase):
             for name, blob in zip("abcd", "1121")}
         self.assertEqual([(m["same_as"], m["is_alias"]) for m in queries.served_models(
             "Ollama", common, own)], [(None, False), ("a", False), (None, False), (None, False)])
+        # The loaded name stands for the others, so that a call loads nothing.
+        listed = only(api_ps={"models": [{"name": "b", "digest": "manifest-b"}]})
+        own = {name: {**probes, **listed} for name, probes in own.items()}
+        self.assertEqual([m["same_as"] for m in queries.served_models(
+            "Ollama", {**common, **listed}, own)], ["b", None, None, None])
 
     def test_loaded_model_that_is_not_listed(self):
         probes = only(v1_internal_model_info={"model_name": "mixtral"},
