@@ -25,7 +25,7 @@ NVIDIA_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active
 NVIDIA_FIELDS = ("name", "memory.total", "driver_version", "power.limit", "pcie.link.gen.current",
                  "pcie.link.gen.max", "pcie.link.width.current", "pcie.link.width.max")
 PCIE_GENERATIONS = {"2.5": 1, "5": 2, "8": 3, "16": 4, "32": 5, "64": 6}
-PCI_VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel"}
+PCI_VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel", "0x1ed5": "Moore Threads"}
 # Drivers of graphics units that are not on a PCI bus: Jetson, Apple, Snapdragon, Mali.
 SOC_DRIVERS = {"tegra-host1x": "NVIDIA", "nvgpu": "NVIDIA", "gk20a": "NVIDIA", "asahi": "Apple",
                "msm_dpu": "Qualcomm", "msm": "Qualcomm", "adreno": "Qualcomm", "panthor": "ARM",
@@ -78,11 +78,13 @@ def parse_nvidia_gauges(lines: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, Any]]:
-    """Cards from lines of NVIDIA_FIELDS and the CUDA version from `nvidia-smi --version`.
+    """Cards from lines of NVIDIA_FIELDS and the CUDA version from `nvidia-smi --version`, or from
+    the head of the table that `nvidia-smi` prints.
 
     Drivers from 610 print "CUDA UMD version : 13.3", and "Deprecated" for "CUDA version".
     """
-    cuda = re.findall(r"(?im)^CUDA (?:UMD )?Version\s*: (\d{1,2}\.\d{1,2})", version or "")
+    cuda = re.findall(r"(?im)^(?:\| NVIDIA-SMI .* )?CUDA (?:UMD )?Version\s*: (\d{1,2}\.\d{1,2})",
+                      version or "")
     cards = []
     for line in (text or "").splitlines():
         fields = [field.strip() for field in line.split(",")]
@@ -108,7 +110,10 @@ def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, 
 def nvidia_cards(machine: system.Machine) -> list[dict[str, Any]]:
     """Cards that nvidia-smi lists; empty if there are none."""
     listed = nvidia_query(machine, *NVIDIA_FIELDS)
-    cards = parse_nvidia(listed, machine.run(["nvidia-smi", "--version"])) if listed else []
+    version = machine.run(["nvidia-smi", "--version"]) if listed else None
+    if listed and "CUDA" not in (version or ""):          # drivers up to 535 have no such option
+        version = machine.run(["nvidia-smi"])
+    cards = parse_nvidia(listed, version)
     if any(card["power_limit_w"] is None for card in cards):       # laptops report the other one
         enforced = (nvidia_query(machine, "enforced.power.limit") or "").splitlines()
         for card, line in zip(cards, enforced if len(enforced) == len(cards) else ()):
@@ -277,7 +282,7 @@ def drm_card(machine: system.Machine, folder: str, rocm_name: Optional[str] = No
                             (machine.read(f"{folder}/revision") or "").strip())
     exact = re.search(rf"(?im)^{device:X},\s*0?{revision[1]},\s*(.+)$" if revision else "(?!)",
                       machine.read("/usr/share/libdrm/amdgpu.ids") or "")
-    names = [rocm_name, system.clean(exact[1]) if exact else None,
+    names = [system.clean(exact[1]) if exact else None, rocm_name,
              _choose(parse_lspci_name(machine.run(["lspci", "-mm", "-s", slot])), cpu_name)
              if slot else None]
     specific = [name for name in names if name and not UNNAMED.fullmatch(name)]

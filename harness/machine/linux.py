@@ -223,6 +223,7 @@ def core_kinds(machine: system.Machine,
     """Counts of performance and efficiency cores: Intel lists them, ARM gives capacities."""
     big = parse_cpu_list(machine.read("/sys/devices/cpu_core/cpus"))
     little = parse_cpu_list(machine.read("/sys/devices/cpu_atom/cpus"))
+    little |= parse_cpu_list(machine.read("/sys/devices/cpu_lowpower/cpus"))
     if not big or not little:
         capacity = {cpu: system.whole(machine.read(f"{CPU_FOLDER}/cpu{cpu}/cpu_capacity")) or 0
                     for cpu in cores}
@@ -303,13 +304,14 @@ def cpu_quota(machine: system.Machine) -> Optional[float]:
 
 def cpu(machine: system.Machine) -> dict[str, Any]:
     """Section "cpu"."""
-    text = machine.read("/proc/cpuinfo")
+    # 32-bit ARM kernels write the architecture as the model's name.
+    text = re.sub(r"(?im)^model name\s*: *ARM-?v\d.*$", "", machine.read("/proc/cpuinfo") or "")
     info, cores = parse_cpuinfo(text), cores_by_cpu(machine)
-    if "model name" not in (text or "").lower():
+    if "model name" not in text.lower():
         info.update(parse_lscpu(machine.run(["lscpu"])))
     if info["threads_count"] and len(cores) > info["threads_count"]:
         # In an LXC container, sysfs shows the host's CPUs and /proc/cpuinfo those it may use.
-        listed = {int(at) for at in re.findall(r"^processor\s*:\s*(\d{1,5})$", text or "", re.M)}
+        listed = {int(at) for at in re.findall(r"^processor\s*:\s*(\d{1,5})$", text, re.M)}
         allowed = next((cpus for cpus in (machine.affinity(), *cpusets(machine))
                         if cpus and len(cpus) == info["threads_count"]), listed)
         cores = {at: core for at, core in cores.items() if at in allowed}
@@ -363,8 +365,9 @@ def memory(machine: system.Machine) -> dict[str, Any]:
 # --- system, power -------------------------------------------------------------------------------
 def virtualization(machine: system.Machine, flags: Sequence[str]) -> Optional[str]:
     """"none", or which: kvm, vmware, wsl2 ...; "vm" if only the CPU shows that there is one."""
-    if "microsoft" in (machine.kernel_release or "").lower():
-        return "wsl2"
+    found = re.search(r"(?i)microsoft", machine.kernel_release or "")
+    if found:
+        return "wsl1" if found[0] == "Microsoft" else "wsl2"
     reported = (machine.run(["systemd-detect-virt", "--vm"]) or "").strip()
     if re.fullmatch(r"[a-z0-9-]{1,20}", reported):
         return reported
@@ -382,6 +385,11 @@ def container(machine: system.Machine) -> Optional[str]:
     return next((name for path, name in marks if machine.read(path) is not None), None)
 
 
+def is_android(machine: system.Machine) -> bool:
+    """Whether this is Android, which Python before 3.13 calls Linux."""
+    return machine.system == "Android" or "-android" in (machine.kernel_release or "")
+
+
 def system_section(machine: system.Machine) -> dict[str, Any]:
     """Section "system"."""
     folder = "/sys/class/dmi/id"
@@ -390,7 +398,7 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
     board = system.clean(machine.read("/proc/device-tree/model"))
     hypervisor = virtualization(machine, parse_cpuinfo(machine.read("/proc/cpuinfo"))["flags"])
     kind: Any = CHASSIS_KINDS.get(system.whole(machine.read(f"{folder}/chassis_type")) or 0)
-    if hypervisor == "wsl2":
+    if (hypervisor or "").startswith("wsl"):
         kind = system.Unknown("WSL hides the machine that it runs on")
     elif hypervisor not in ("none", None):
         kind = "vm"
@@ -399,7 +407,7 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
         battery = any(supply["type"] == "Battery" for supply in _supplies(machine))
         kind = kind or ("laptop" if battery else "sbc" if board else None)
     name = system.firmware_name(dmi) or board
-    if machine.system == "Android":
+    if is_android(machine):
         kind = system.Unknown("a phone or tablet is none of the kinds")
         name = system.firmware_name({key: machine.run(["getprop", f"ro.product.{part}"])
                                      for key, part in (("sys_vendor", "manufacturer"),
@@ -410,7 +418,7 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
 
 def os_section(machine: system.Machine) -> dict[str, Optional[str]]:
     """Section "os"."""
-    if machine.system == "Android":
+    if is_android(machine):
         return {"name": "Android", "version": system.clean(
             machine.run(["getprop", "ro.build.version.release"]))}
     text = machine.read("/etc/os-release") or machine.read("/usr/lib/os-release") or ""
@@ -443,7 +451,7 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
     machine_section, processor = system_section(machine), cpu(machine)
     cards = gpus.linux_accelerators(machine, processor["model_name"])
     board = machine.read("/proc/device-tree/model") or ""
-    if not cards and (machine_section["virtualization"] == "wsl2" or machine.system == "Android"
+    if not cards and (machine_section["virtualization"] in ("wsl1", "wsl2") or is_android(machine)
                       or (board and "Raspberry Pi" not in board)
                       or gpus.nvidia_query(machine, "name")):
         cards = None                  # there may be one that no tool lists

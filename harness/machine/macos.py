@@ -90,8 +90,9 @@ def caches(values: dict[str, str]) -> dict[str, Optional[int]]:
     first, second = [], []
     for level in levels(values):
         cores, shared_by = value("physicalcpu", level), value("cpusperl2", level)
+        threads = value("logicalcpu", level) or cores
         first.append(cores * value("l1dcachesize", level))
-        second.append(-(-cores // shared_by) * value("l2cachesize", level) if shared_by else 0)
+        second.append(-(-threads // shared_by) * value("l2cachesize", level) if shared_by else 0)
     if not first and not values.get("machdep.cpu.brand_string", "").startswith("Apple"):
         # Intel: the caches of one core. On Apple's chips these would be those of the small cores.
         first = [value("hw.physicalcpu") * value("hw.l1dcachesize")]

@@ -485,7 +485,8 @@ def memory_of_modules(modules: Sequence[Module]) -> dict[str, Any]:
     speeds = [module.speed_mts for module in modules if 100 <= (module.speed_mts or 0) < 0xffff]
     speed = min(map(int, filter(None, speeds))) if speeds and len(speeds) == len(modules) else None
     widths: dict[str, int] = {}
-    for module in modules:
+    alike = len({module.place for module in modules}) < len(modules)      # so they name no place
+    for module in () if alike else modules:
         width = {40: 32, 72: 64, 80: 64}.get(module.width_bits or 0, module.width_bits or 0)
         channel = channel_of(module.place)
         if channel is None:
@@ -504,8 +505,8 @@ def firmware_name(dmi: dict[str, Any]) -> Optional[str]:
     named = {name: value for name, value in
              ((name, clean(text)) for name, text in dmi.items()) if value}
     vendor, model = named.get("sys_vendor"), named.get("product_name")
-    if (vendor or "").upper() == "LENOVO":      # its product name is a type number
-        model = named.get("product_version", model)
+    if (vendor or "").upper() == "LENOVO" and re.fullmatch(r"[0-9A-Z]+", model or ""):
+        model = named.get("product_version", model)       # the product name is a type number
     if not model:
         vendor, model = named.get("board_vendor"), named.get("board_name")
     if not model or not vendor or model.lower().startswith(vendor.split()[0].lower()):

@@ -29,10 +29,12 @@ KINDS = {1: "desktop", 2: "laptop", 3: "desktop", 4: "server", 5: "server", 7: "
 SMBIOS_MEMORY = {18: "DDR", 19: "DDR2", 24: "DDR3", 26: "DDR4", 27: "LPDDR", 28: "LPDDR2",
                  29: "LPDDR3", 30: "LPDDR4", 32: "HBM", 33: "HBM2", 34: "DDR5", 35: "LPDDR5",
                  36: "HBM3"}
-VIRTUAL_MACHINES = (("virtual machine", "hyper-v"), ("vmware", "vmware"), ("virtualbox", "oracle"),
+VIRTUAL_MACHINES = (("parallels", "parallels"), ("vmware", "vmware"), ("virtualbox", "oracle"),
                     ("qemu", "qemu"), ("standard pc (", "qemu"), ("kvm", "kvm"), ("domu", "xen"),
-                    ("parallels", "parallels"), ("amazon ec2", "amazon"),
-                    ("google compute engine", "google"), ("openstack", "openstack"))
+                    ("xenserver", "xen"), ("amazon ec2", "amazon"), ("nutanix ahv", "nutanix"),
+                    ("google compute engine", "google"), ("openstack", "openstack"),
+                    ("bhyve", "bhyve"), ("alibaba cloud", "alibaba"), ("tencent cloud", "tencent"),
+                    ("microsoft corporation virtual machine", "hyper-v"), ("virtual machine", "vm"))
 # PROCESSOR_FEATURE numbers of winnt.h for IsProcessorFeaturePresent.
 FEATURES = {39: "avx", 40: "avx2", 41: "avx512f", 19: "neon", 43: "dotprod"}
 POWER_SCHEMES = {                     # Windows' own; any other plan was named by a person
@@ -113,7 +115,7 @@ def cards(answer: dict[str, Any], nvidia: list[dict[str, Any]]) -> list[dict[str
     """Cards from Win32_VideoController, with their memory from the registry."""
     field = "HardwareInformation.qwMemorySize"
     sizes = {str(item.get("DriverDesc")): registry_size(item.get(field))
-             for item in system.dicts(answer.get("gpu_memory"))}
+             for item in system.dicts(answer.get("gpu_memory")) if registry_size(item.get(field))}
     found = list(nvidia)
     for item in system.dicts(answer.get("gpu")):
         name, vendor = map(system.clean, (item.get("Name"), item.get("AdapterCompatibility")))

@@ -41,11 +41,13 @@ class RecordedWatch:
 class RecordedMachine(system.Machine):
     """Answers from a recording; a recorded command matches by its beginning."""
 
-    def __init__(self, name: str) -> None:
-        with open(os.path.join(DATA, name + ".txt"), encoding="utf-8") as file:
-            text = file.read()
+    def __init__(self, name: str, text: str = "") -> None:
+        if not text:
+            with open(os.path.join(DATA, name + ".txt"), encoding="utf-8") as file:
+                text = file.read()
         self.files: dict[str, str] = {}
         self.commands: dict[str, str] = {}
+        self.right: dict[str, str] = {}
         self.links: dict[str, str] = {}
         self.owners: dict[str, int] = {}
         self.asked: list[str] = []
@@ -55,8 +57,12 @@ class RecordedMachine(system.Machine):
             kind, _, key = head.partition(" ")
             if kind == "system":
                 self.system, self.architecture, self.kernel_release = key.split()
-            else:
-                {"file": self.files, "command": self.commands}[kind][key] = body
+                continue
+            known = {"file": self.files, "command": self.commands, "right": self.right}[kind]
+            many = re.search(r"{(\d+)-(\d+)}", key)       # one file each, with the number for {}
+            for at in range(int(many[1]), int(many[2]) + 1) if many else [0]:
+                known[key.replace(many[0], str(at)) if many else key] = (
+                    body.replace("{}", str(at)) if many else body)
         self.python = {"version": "3.12.1", "implementation": "CPython"}
 
     def read(self, path: str) -> Optional[str]:
@@ -161,6 +167,28 @@ class Inventory(unittest.TestCase):
                                  len(found["accelerators"]))
                 self.assertEqual(faults(found), [])
 
+    def test_machines_of_public_reports_give_the_values_written_beside_them(self) -> None:
+        with open(os.path.join(HERE, "data", "machines.txt"), encoding="utf-8") as file:
+            parts = re.split(r"^=== ", file.read(), flags=re.MULTILINE)[1:]
+        for part in parts:
+            name, _, text = part.partition("\n")
+            machine = RecordedMachine(name, text)
+            found = inventory.inventory(machine, measure=False)
+            values = known(found)
+            values["accelerators"] = [
+                [card.get(field) for field in ("model_name", "vendor", "memory_bytes",
+                                               "compute_api")] for card in values["accelerators"]]
+            if found["accelerators_count"]["value"] is None:
+                values["accelerators"] = None
+            for line in machine.right[""].splitlines():
+                path, _, right = line.partition(" = ")
+                with self.subTest(name, path=path):
+                    section, _, field = path.partition(".")
+                    self.assertEqual(values[section].get(field) if field else values[section],
+                                     json.loads(right))
+            with self.subTest(name):
+                self.assertEqual(faults(found), [])
+
     def test_an_unknown_value_is_null_with_a_reason(self) -> None:
         found = inventory.inventory(RecordedMachine("linux_wsl2"), measure=False)
         self.assertEqual(found["system"]["kind"], {
@@ -176,7 +204,7 @@ class Inventory(unittest.TestCase):
 
     def test_no_command_asks_for_identifiers(self) -> None:
         allowed = re.compile(
-            r"(?i)nvidia-smi (--version$|--query-gpu=[a-z0-9._,]+ )"
+            r"(?i)nvidia-smi($| --version$| --query-gpu=[a-z0-9._,]+ )"
             r"|udevadm info --query=property --path=/devices/virtual/dmi/id( --property=MEM|$)"
             r"|sysctl (-n )?[a-z]|system_profiler -json -detailLevel mini SP|pmset -g( batt)?$"
             r"|lscpu$|lspci -mm -s |systemd-detect-virt --|powerprofilesctl get$|vm_stat$|iostat "
