@@ -31,7 +31,6 @@ import argparse
 import difflib
 import os
 import re
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
@@ -50,6 +49,7 @@ from core.text import (
     print_text,
     printable,
     readable,
+    shell_word,
     terminal_width,
 )
 from run import plan_and_probe
@@ -272,8 +272,8 @@ def next_lines(paths: Sequence[str]) -> list[str]:
         if path != str(release.HERE.parent / places[-1].replace("/", os.sep)):
             folder = places[-1].rpartition("/")[0]
             lines.append(f"New-Item -Force -ItemType Directory {folder}; "
-                         f"Copy-Item -Recurse '{path}' {folder}" if os.name == "nt" else
-                         f"mkdir -p {folder} && cp -R {shlex.quote(path)} {folder}/")
+                         f"Copy-Item -Recurse {shell_word(path)} {folder}" if os.name == "nt" else
+                         f"mkdir -p {folder} && cp -R {shell_word(path)} {folder}/")
     # Windows PowerShell changes the encoding of what it pipes; the folders were searched already.
     search = [] if os.name == "nt" else ["git diff --cached | "
                                          + command("check_submission", "--privacy", "-")]

@@ -324,12 +324,22 @@ def csv_text(titles: Sequence[str], rows: Iterable[Sequence[TableCell]]) -> str:
 
 
 # --- command lines -------------------------------------------------------------------------------
+def shell_word(word: str) -> str:
+    """A word as this system's shell reads it; on Windows as PowerShell does, which takes curly
+    quotes for straight ones, and where possible as cmd.exe does."""
+    if not ON_WINDOWS:
+        return shlex.quote(word)
+    if re.fullmatch(r"[\w./:\\=+-][\w./:\\=@+-]*", word):
+        return word
+    if re.search("[$`\"\u201c-\u201e]", word):
+        return "'" + re.sub("(['\u2018-\u201b])", r"\1\1", word) + "'"
+    return '"' + word + "\\" * word.endswith("\\") + '"'
+
+
 def command(program: str, *words: str) -> str:
     """A command that can be typed as it is in the repository's root, on this system."""
-    if ON_WINDOWS:
-        return " ".join(["py", f"harness/{program}.py", *(
-            word if re.fullmatch(r"[\w./:\\=,@+-]+", word) else f'"{word}"' for word in words)])
-    return shlex.join(["python3", f"harness/{program}.py", *words])
+    return " ".join(["py" if ON_WINDOWS else "python3", f"harness/{program}.py",
+                     *map(shell_word, words)])
 
 
 def for_this_system(text: str) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import tempfile
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -14,7 +13,15 @@ from typing import Any, Optional
 from core import plan, result_tables, suites
 from core.errors import HarnessError, StorageError
 from core.records import Manifest
-from core.text import align_columns, command, duration, printable, readable, terminal_width
+from core.text import (
+    align_columns,
+    command,
+    duration,
+    printable,
+    readable,
+    shell_word,
+    terminal_width,
+)
 from engines import queries
 from run import cli, estimates
 from run.model_choice import commands_for, measurable, size_and_state
@@ -204,6 +211,6 @@ def copy_command() -> str:
     home = os.path.expanduser("~")
     copy = os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(),
                         os.path.basename(CLONE) + "-copy")
-    clone, copy = (f"'{path}'" if os.name == "nt" else shlex.quote(path) for path in (CLONE, copy))
+    clone, copy = map(shell_word, (CLONE, copy))
     return (f"Copy-Item -Recurse {clone} {copy}; cd {copy}" if os.name == "nt" else
             f"cp -R {clone} {copy} && chmod -R u+w {copy} && cd {copy}")

@@ -213,6 +213,16 @@ class CommandLines(unittest.TestCase):
             with self.subTest(system), mock.patch.object(text, "ON_WINDOWS", system == "nt"):
                 self.assertEqual(text.command("x", "--out", "a b", "c:7b"), shown)
 
+    def test_words_are_quoted_as_powershell_reads_them(self):
+        for word, shown in (
+                ("hf.co/x@y:7b", "hf.co/x@y:7b"), ("hello,5q", '"hello,5q"'),
+                ("C:\\runs\\jörg", "C:\\runs\\jörg"), ("C:\\a b\\", '"C:\\a b\\\\"'),
+                ("@cf/meta", '"@cf/meta"'), ("a'b", '"a\'b"'), ("a;b&c", '"a;b&c"'), ("", '""'),
+                ("$HOME\u2019s", "'$HOME\u2019\u2019s'"), ("a`b'", "'a`b'''"),
+                ("\u201ca\u201d", "'\u201ca\u201d'")):
+            with self.subTest(word), mock.patch.object(text, "ON_WINDOWS", True):
+                self.assertEqual(text.shell_word(word), shown)
+
     def test_long_commands_continue_where_a_shell_joins_them(self):
         typed = text.command("x", "folder" * 3, "--set", "a=b c", "--set", "d=1")
         for width in (20, 40, 60, 200):
