@@ -143,8 +143,10 @@ def picture(document: Metadata, events: Sequence[LedgerLine]) -> str:
             lines.append(texts.code_span(model).strip("`"))
         bars = _bars(rates[cell["model"], cell["phase"]], largest)
         lines.append(f"{cell['phase']:<{size}} {median:>5} {bars}")
-    title = f"tok/s, each call, 0 to {texts.number_column([largest])[0]}"
+    title = f"tok/s, median and each call, 0 to {texts.number_column([largest])[0]}"
     title += "; x: no rate" * any(None in every for every in rates.values())
+    title += "; -: no call was usable" * (None in [
+        cell["metrics"]["decode_tokens_per_s"]["median"] for cell in cells])
     return "\n".join(["```text", title, *lines, "```"])
 
 

@@ -280,7 +280,7 @@ def _cell(run: _Run, key: Key, groups: dict[Key, _Group]) -> records.Cell:
             [throughput.span_of(call) for name, call in together if name != model]))
         if phase == defs.MIXED_PHASE else None,
         "checks": {"passed": passed.count(True), "total": len(passed) - passed.count(None)},
-        "null_reasons": {**_null_reasons(numbers),
+        "null_reasons": {**_null_reasons(group),
                          **{name: text for name, text in reasons.items() if text}},
         "verdicts": verdicts, "flags": _cell_flags(run, key, groups, verdicts)}
 
@@ -310,16 +310,16 @@ def _speedup(lanes: int, key: Key, groups: dict[Key, _Group], rate: Result) -> R
     return rate[0] * fsum(ms for _, ms in pairs) / (1000 * sum(tokens for tokens, _ in pairs)), None
 
 
-def _null_reasons(numbers: Sequence[Numbers]) -> dict[str, str]:
+def _null_reasons(group: _Group) -> dict[str, str]:
     """{metric: "k of n calls: most frequent reason"} for each metric that is null in a call."""
-    found = {}
+    found, numbers = {}, group.numbers
     for name in defs.CALL_METRICS:
         reasons = Counter(m["null_reasons"][name] for m in numbers if m[name] is None)
         if reasons:
             reason = min(reasons, key=lambda text: (-reasons[text], text))
             found[name] = f"{sum(reasons.values())} of {len(numbers)} calls: {reason}"
         elif not numbers:
-            found[name] = "no answer"
+            found[name] = "all answers were left out" if group.ok else "no answer"
     return found
 
 

@@ -63,22 +63,24 @@ class Sampler:
             self._cards = [folder for part in gpus.drm_folders(machine) for folder in part]
             self._sensors = linux.temperature_paths(machine)
 
-    def _safely(self, name: str, read: Callable[[], Any]) -> Any:
+    def _safely(self, name: str, read: Callable[[], Any],
+                clock: Callable[[], float] = time.thread_time) -> Any:
         """The result of `read`, or null.
 
         Expensive gauges are sampled less often: one that took t s is not read again for
-        t / GAUGE_SHARE s. Catches everything, since no gauge may end a run of hours.
+        t / GAUGE_SHARE s. clock: by default this thread's CPU time, since a gauge is not expensive
+        because it waits on a busy machine. Catches everything, since no gauge may end a run of
+        hours.
         """
-        began_s = time.monotonic()
-        if began_s < self._next_s.get(name, 0.0):
+        if time.monotonic() < self._next_s.get(name, 0.0):
             return None
+        began_s = clock()
         try:
             return read()
         except Exception:
             return None
         finally:
-            ended_s = time.monotonic()
-            self._next_s[name] = ended_s + (ended_s - began_s) / system.GAUGE_SHARE
+            self._next_s[name] = time.monotonic() + (clock() - began_s) / system.GAUGE_SHARE
 
     def sample(self, whole: bool = False) -> dict[str, Any]:
         """Every name of GAUGES, null where this machine does not report it, and `gpus`.
@@ -155,7 +157,7 @@ class Sampler:
 
     def _command(self, *argv: str) -> Optional[str]:
         found: Optional[str] = self._safely(
-            argv[0], lambda: self._machine.run(argv, system.GAUGE_LIMIT_S))
+            argv[0], lambda: self._machine.run(argv, system.GAUGE_LIMIT_S), time.monotonic)
         return found
 
     def _mac(self) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Page(unittest.TestCase):
     def test_picture_has_a_bar_per_call(self) -> None:
         self.events = ledger_of(self.manifest, hello_and_5q(answer(gap_us=40_000),
                                                             Call(1, [], "", "timeout")))
-        self.assertRegex(self.render(), r"```text\ntok/s, each call, .*; x: no rate\n"
+        self.assertRegex(self.render(), r"```text\ntok/s, median and each call, .*; x: no rate\n"
                          "5q +40.0 [\u2581-\u2588]x[\u2581-\u2588]{3}\n```")
 
 

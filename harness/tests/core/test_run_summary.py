@@ -449,22 +449,24 @@ class Flags(unittest.TestCase):
             [cell] = made["cells"]
             return (cell["metrics"]["ttft_ms"]["n"], cell["left_out"], cell["flags"],
                     cell["output_token_throughput_tokens_per_s"] is None,
-                    "busy_host" in made["run_flags"])
+                    "busy_host" in made["run_flags"], cell["null_reasons"].get("ttft_ms"))
 
         self.assertEqual(
             [found(*[0.0] * 10), found(*[0.2] * 10), found(0, 0, 0, 0.3, 0.3, 0.3, 0, 0, 0, 0),
              found(*[0.3] * 5, *[0.0] * 5), found(*[0.3] * 6, *[0.0] * 4),
              found(*[0.6] * 10, busy=0.8)],
-            [(10, {}, [], False, False), (10, {}, [], False, False),
-             (7, {"busy_host": 3}, [], False, True), (5, {"busy_host": 5}, ["few_samples"],
-                                                      False, True),
-             (4, {"busy_host": 6}, ["few_samples", "busy_host"], False, True),
-             (10, {}, [], False, False)])
+            [(10, {}, [], False, False, None), (10, {}, [], False, False, None),
+             (7, {"busy_host": 3}, [], False, True, None),
+             (5, {"busy_host": 5}, ["few_samples"], False, True, None),
+             (4, {"busy_host": 6}, ["few_samples", "busy_host"], False, True, None),
+             (10, {}, [], False, False, None)])
+        self.assertEqual([found(*[0.3] * 10)[-1], found(*[0.3] * 10, failed=10)[-1]],
+                         ["all answers were left out", "no answer"])
         # Failed calls count, too: the load may be what made them fail.
         self.assertEqual(
             [(flags, of_run) for failed, shares in (
                 (3, [0.3] * 3 + [0.0] * 7), (10, [0.3] * 10), (10, [0.0] * 10))
-             for _, _, flags, _, of_run in [found(*shares, failed=failed)]],
+             for _, _, flags, _, of_run, _ in [found(*shares, failed=failed)]],
             [(["failures"], True), (["failures", "few_samples", "busy_host"], True),
              (["failures", "few_samples"], False)])
 

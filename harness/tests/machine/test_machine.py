@@ -727,10 +727,19 @@ class Samples(unittest.TestCase):
 
     def test_expensive_gauge_is_sampled_less_often(self) -> None:
         sampler = gauges.Sampler(machine=RecordedMachine("linux_wsl2"))
-        clock = iter((100.0, 100.2, 110.0, 121.0, 121.0))
+        now_s = iter((100.0, 100.2, 110.0, 121.0, 121.0))
+        used_s = iter((3.0, 3.2, 4.0, 4.0))
         with mock.patch.object(system, "GAUGE_SHARE", 0.01), \
-                mock.patch("time.monotonic", lambda: next(clock)):
-            self.assertEqual([sampler._safely("slow", lambda: 7) for _ in range(3)], [7, None, 7])
+                mock.patch("time.monotonic", lambda: next(now_s)):
+            self.assertEqual([sampler._safely("slow", lambda: 7, lambda: next(used_s))
+                              for _ in range(3)], [7, None, 7])
+
+    def test_gauge_that_waits_for_a_processor_is_not_expensive(self) -> None:
+        sampler = gauges.Sampler(machine=RecordedMachine("linux_wsl2"))
+        now_s = iter((100.0, 104.0, 105.0, 109.0))       # each reading took 4 s on a busy machine
+        with mock.patch("time.monotonic", lambda: next(now_s)), \
+                mock.patch("time.thread_time", lambda: 1.0):
+            self.assertEqual([sampler._safely("waits", lambda: 7) for _ in range(2)], [7, 7])
 
     @unittest.skipUnless(platform.system() == "Linux", "reads this machine as Linux reports it")
     def test_sampling_this_machine_is_cheap_and_silent(self) -> None:
