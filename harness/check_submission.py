@@ -111,23 +111,31 @@ def index_of(repository: submission_files.Repository, base: str,
              known: Optional[bytes]) -> copies.Index:
     """Sketches of all ledgers that are merged at a commit. known: an index of an earlier commit,
     whose ledgers are not read again. Raises HarnessError."""
-    index = copies.Index()
-    if known is None:
+    commit, index = index_from(known)
+    if commit is None:
         merged = list(repository.files(base, "submissions", "run.jsonl"))
     else:
-        try:
-            commit, index = copies.Index.from_bytes(known)
-        except ValueError as error:
-            raise HarnessError(f"--index: {error}") from None
         merged = [(change.path, change.sha)
                   for change in repository.changes(repository.commit(commit), base)
                   if change.status == "A" and change.path.startswith("submissions/")
                   and change.path.endswith("/run.jsonl")]
     sizes_bytes = repository.sizes_bytes([sha for _, sha in merged])
+    missing = [path for path, sha in merged if sha not in sizes_bytes]
+    if missing:                    # their copies would pass
+        raise HarnessError(f"{len(missing)} merged ledgers are missing in this clone, among them "
+                           f"{printable(missing[0], 300)}; fetch them")
     for path, sha in merged:
-        if sha in sizes_bytes and sizes_bytes[sha] <= submission_files.LIMITS_BYTES["run.jsonl"]:
+        if sizes_bytes[sha] <= submission_files.LIMITS_BYTES["run.jsonl"]:
             index.add(copies.sketch(path, repository.read(sha).split(b"\n")))
     return index
+
+
+def index_from(known: Optional[bytes]) -> tuple[Optional[str], copies.Index]:
+    """(commit, sketches) of the file of --index; (None, none) without one. Raises HarnessError."""
+    try:
+        return copies.Index.from_bytes(known) if known is not None else (None, copies.Index())
+    except ValueError as error:
+        raise HarnessError(f"--index: {error}") from None
 
 
 def check_corrections(repository: submission_files.Repository, head: str, sha: str,
@@ -227,7 +235,8 @@ def build_parser() -> Parser:
         help="accept only runs that answered the questions that follow from this text (default: "
              "any run)")
     add("--index", metavar="FILE",
-        help="with --base: signatures of merged runs, whose ledgers are then not read again")
+        help="compare with the signatures of merged runs in this file; with --base, their ledgers "
+             "are then not read again")
     add("--write-index", metavar="FILE",
         help="instead of a check, write the signatures of all runs that are merged at --head")
     add("--privacy", nargs="+", metavar="PATH",
@@ -249,8 +258,10 @@ def check_combination(args: argparse.Namespace) -> None:
     """Raise HarnessError for options that exclude or need each other."""
     if (args.base is None) != (args.head is None):
         raise HarnessError("--base and --head need each other; pass both")
-    if (args.index or args.write_index) and args.base is None:
-        raise HarnessError("--index and --write-index need --base and --head; pass them as well")
+    if args.write_index and args.base is None:
+        raise HarnessError("--write-index needs --base and --head; pass them as well")
+    if args.index and args.base is None and not args.paths:
+        raise HarnessError("--index needs folders to check, or --base and --head; pass them")
     if args.git_dir and args.base is None:
         raise HarnessError("--git-dir needs --base and --head; pass them as well")
     modes = (args.base, args.privacy, args.answers, args.texts, args.explain)
@@ -314,7 +325,9 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
                                                                       sys.stdin.buffer)
     elif args.base is None:
         submissions = list(submission_files.of_paths(args.paths, report))
-        checked = check_all(submissions, settings, copies.Index(), report)
+        index = index_from(settings.signatures)[1]
+        index.remove({f"{one.path}/run.jsonl" for one in submissions})
+        checked = check_all(submissions, settings, index, report)
         for path in args.paths:
             place = os.path.join(path, "CORRECTIONS.json")
             if os.path.isfile(place):

@@ -2,10 +2,11 @@
 
 A sketch holds hashes of chunk times, hashes of long answers, and the shape of long answers: their
 number of tokens and chunks, and where their gaps stand out. It also holds the weights that the
-server reported: equal weights have equally many parameters. Exact hashes find what was copied as it
-is. Shapes remain when a copy is scaled, has noise added, or its texts edited: two honest runs of
-one model on one machine have 0 to 6 of 50 shapes in common, a copy has all of them. The size of a
-sketch does not depend on the length of the run.
+server reported: equal weights have equally many parameters, and count the same prompts alike. Exact
+hashes find what was copied as it is. Shapes remain when a copy is scaled, has noise added, loses
+chunks in front, or its texts are edited: two honest runs of one model on one machine have 0 to 6 of
+50 shapes in common, a copy has all of them. The size of a sketch does not depend on the length of
+the run.
 """
 from __future__ import annotations
 
@@ -14,14 +15,15 @@ import hashlib
 import heapq
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from check import findings
+from core import metrics
 
 KEPT = 24
 SKETCHED = ("call_finished", "endpoint_identified")      # ledger lines; others add nothing
-VERSION = 1                   # of the file of an index
+VERSION = 2                   # of the file of an index
 MIN_GAPS = 16                 # this many gaps in microseconds are not equal by chance
 MIN_DISTINCT_GAPS = 8         # except those of a stalled or bunched stream
 LONG_BYTES = 200
@@ -31,6 +33,8 @@ EQUAL_SHARE = 0.9             # of the texts
 LONG_CHUNKS = 65
 PEAKS, EQUAL_PEAKS = 4, 3     # gaps that stand out, and how many have to be at the same place
 PEAK_SPARE = SIZE_SPARE = 1   # a copy may have lost or gained a chunk
+MAX_SHIFT = 40                # chunks that a copy may have lost in front
+OTHER_TOKENIZER = 2.5         # typical deviation, in tokens, of the difference of two counts
 
 WORDS = re.compile(rb"[^\W_]+")
 # In the bytes of a line, where quotes inside of texts are escaped. The first of each counts.
@@ -40,6 +44,7 @@ SAME_SIZE_RATIO = 1.02        # engines round parameter counts
 FIELDS = {name: re.compile(pattern) for name, pattern in (
     ("question", rb'"phase":"([^"\\]*","question_id":"[^"\\]*","repeat":\d+)'),
     ("tokens", rb'(?<!\\)"completion_tokens":(\d{1,9})'),
+    ("prompt", rb'(?<!\\)"prompt_tokens":(\d{1,9})'),
     ("times", rb'"chunk_us":\[\d+,([\d,]+)\]'))}
 TEXT, TEXT_END = b'"text":"', b'","reasoning_text":"'
 CUT = b'","finish_reason":"length",'
@@ -52,11 +57,12 @@ class Shape(NamedTuple):
     tokens: int               # 0: the server did not count them
     chunks: int
     peaks: tuple[int, ...]    # indexes of the gaps that exceed both neighbours most
+    prompt: int               # its tokens; 0: the server did not count them
 
 
 class Sketch(NamedTuple):
     """What is kept of a run. answers: hashes; shapes: of the answers to the same few questions in
-    every run. weights: {digest: parameters}."""
+    every run. weights: {digest: parameters}; parameters: of the only model, 0 if unknown."""
 
     path: str
     run_id: str
@@ -64,31 +70,34 @@ class Sketch(NamedTuple):
     answers: frozenset[int]
     shapes: dict[int, Shape]
     weights: dict[bytes, int]
+    parameters: int
 
 
 def _hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest(), "big")
 
 
-def _shape(tokens: int, gaps: list[int]) -> Shape:
+def _shape(tokens: int, prompt: int, gaps: list[int]) -> Shape:
     rise = [2 * here - before - after for before, here, after in zip(gaps, gaps[1:], gaps[2:])]
     peaks = heapq.nlargest(PEAKS, range(len(rise)), key=lambda at: (rise[at], -at))
-    return Shape(tokens, len(gaps) + 1, tuple(sorted(peaks)))
+    return Shape(tokens, len(gaps) + 1, tuple(sorted(peaks)), prompt)
 
 
 def sketch(path: str, lines: Iterable[bytes]) -> Sketch:
     """The sketch of a ledger from its lines, without parsing them."""
     gaps, answers = set[int](), set[int]()
-    long: dict[int, tuple[int, bytes]] = {}
+    long: dict[int, tuple[int, int, bytes]] = {}
     weights: dict[bytes, int] = {}
+    counts = set[int]()
     for line in lines:
         if line.startswith(b'{"event":"endpoint_identified"'):
             digest, parameters = (pattern.search(line) for pattern in WEIGHTS)
+            counts.add(int(parameters[1]) if parameters else 0)
             if digest and parameters:
                 weights[digest[1].lower().replace(b"sha256:", b"")] = int(parameters[1])
             continue
         found = {name: pattern.search(line) for name, pattern in FIELDS.items()}
-        question, tokens, times = (match[1] if match else b"" for match in found.values())
+        question, tokens, prompt, times = (match[1] if match else b"" for match in found.values())
         start = line.find(TEXT) + len(TEXT)
         text = line[start:line.find(TEXT_END, start)] if start >= len(TEXT) else b""
         numbers = times.split(b",")
@@ -98,12 +107,13 @@ def sketch(path: str, lines: Iterable[bytes]) -> Sketch:
             answers.add(_hash(b" ".join(WORDS.findall(text))))
         # Answers that ended at the requested length have the same number of tokens in every run.
         if len(numbers) >= LONG_CHUNKS - 1 and CUT not in line:
-            long[_hash(question)] = int(tokens or 0), times
-    shapes = {key: _shape(long[key][0], list(map(int, long[key][1].split(b","))))
+            long[_hash(question)] = int(tokens or 0), int(prompt or 0), times
+    shapes = {key: _shape(*long[key][:2], list(map(int, long[key][2].split(b","))))
               for key in heapq.nsmallest(KEPT, long)}
     run = RUN_ID.search(path)
     return Sketch(path, run[1] if run else "", frozenset(heapq.nsmallest(KEPT, gaps)),
-                  frozenset(heapq.nsmallest(KEPT, answers)), shapes, weights)
+                  frozenset(heapq.nsmallest(KEPT, answers)), shapes, weights,
+                  counts.pop() if len(counts) == 1 else 0)
 
 
 class Index:
@@ -116,6 +126,10 @@ class Index:
     def add(self, new: Sketch) -> None:
         """Add a run."""
         self._sketches.append(new)
+
+    def remove(self, paths: Container[str]) -> None:
+        """Remove the runs of these ledgers, to compare them with all others."""
+        self._sketches = [one for one in self._sketches if one.path not in paths]
 
     def to_bytes(self, commit: str) -> bytes:
         """All sketches as a gzip file. commit: its runs are those merged at this commit."""
@@ -139,9 +153,10 @@ class Index:
             for row in rows:
                 index.add(Sketch(
                     row["path"], row["run_id"], frozenset(row["gaps"]), frozenset(row["answers"]),
-                    {key: Shape(tokens, chunks, tuple(peaks))
-                     for key, (tokens, chunks, peaks) in row["shapes"]},
-                    {digest.encode("ascii"): n for digest, n in row["weights"].items()}))
+                    {key: Shape(tokens, chunks, tuple(peaks), prompt)
+                     for key, (tokens, chunks, peaks, prompt) in row["shapes"]},
+                    {digest.encode("ascii"): n for digest, n in row["weights"].items()},
+                    row["parameters"]))
             return str(head["commit"]), index
         except (OSError, EOFError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"not an index of merged runs ({type(error).__name__}: {error}); "
@@ -175,12 +190,22 @@ def _likeness(new: Sketch, other: Sketch,
                 f"{digest.decode()[:12]} has {new.weights[digest]} parameters here and " \
                 f"{other.weights[digest]} in {other.path}"
     pairs = [(shape, other.shapes[key]) for key, shape in new.shapes.items() if key in other.shapes]
+    counted = [one.prompt - known.prompt for one, known in pairs if one.prompt and known.prompt]
+    # A template or a salt adds the same to each prompt. Round numbers of parameters are names.
+    if new.parameters == other.parameters and new.parameters % 1000 \
+            and len(counted) >= MIN_ANSWERS:
+        usual = metrics.median(counted)
+        off = metrics.median([abs(count - usual) for count in counted])
+        if off > OTHER_TOKENIZER:
+            yield "claim-contradicted", "tokenizer", off, f"the model has {new.parameters} " \
+                f"parameters as in {other.path}, but counts prompts differently, by {usual:g} " \
+                f"tokens and {off:g} more or fewer"
     enough = max(MIN_ANSWERS, COPIED_SHARE * len(pairs))
     peaks = sum(map(_has_equal_peaks, pairs))
     if peaks >= enough:
         yield "run-copied", "peaks", peaks / len(pairs), \
             f"{peaks} of {len(pairs)} long answers pause at the places where those of " \
-            f"{other.path} do; two honest runs have at most 2 of 50"
+            f"{other.path} do; two honest runs have at most 3 of 17"
     sizes = sum(map(_has_equal_size, pairs))
     if sizes >= enough:
         yield "answers-copied", "sizes", sizes / len(pairs), \
@@ -194,8 +219,9 @@ def _likeness(new: Sketch, other: Sketch,
 
 def _has_equal_peaks(pair: tuple[Shape, Shape]) -> bool:
     one, other = pair
-    return sum(any(abs(at - peak) <= PEAK_SPARE for peak in other.peaks)
-               for at in one.peaks) >= EQUAL_PEAKS
+    shifts = {at - peak for at in one.peaks for peak in other.peaks if abs(at - peak) <= MAX_SHIFT}
+    return any(sum(any(abs(at - shift - peak) <= PEAK_SPARE for peak in other.peaks)
+                   for at in one.peaks) >= EQUAL_PEAKS for shift in shifts)
 
 
 def _has_equal_size(pair: tuple[Shape, Shape]) -> bool:

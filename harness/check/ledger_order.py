@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any, Optional
 
 from check import calls, findings
-from core import curve_levels, ledger, plan, records, schema
+from core import curve_levels, ledger, metrics, plan, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.records import LedgerLine, Manifest
 from core.suites import ADDED, PHASES
@@ -26,7 +26,9 @@ Key = tuple[Optional[str], str]       # model (None: all models) and phase
 MAX_FOUND = 300                       # a hostile ledger is not read further
 MAX_SEGMENTS = 200                    # hours in a shell that ends commands after minutes have 100
 TIMEOUT_SPARE_US = 5_000_000          # a read that ends late; a machine that sleeps takes longer
+EARLY_RATIO = 0.98                    # of the timeout, by a clock with coarse steps
 JUMP_US, JUMP_RATIO = 2_000_000, 0.001
+ODD_US = 300_000                      # of one line between others; merged runs have 4 ms
 PREPARATION_US = 600_000_000          # between the manifest and the first line: a slow server
 WITHIN_GROUPS = ("call_finished", "host_sampled", "curve_ended")
 INSIDE_GROUPS = (*WITHIN_GROUPS, "phase_finished", "run_interrupted")
@@ -407,7 +409,11 @@ class Walker:
         if span[0] < free_us or span[1] > call["t_us"]:
             self.note(f"timing gives {span[0]} to {span[1]} us; lane {cell.lane} was free from "
                       f"{free_us}, the line was written at {call['t_us']}")
-        if span[1] - span[0] > self.manifest["timeout_s"] * 1e6 + TIMEOUT_SPARE_US:
+        timeout_us = self.manifest["timeout_s"] * 1e6
+        if call["outcome"] == "timeout" and call["t_us"] - free_us < EARLY_RATIO * timeout_us:
+            self.note(f"the call timed out {(call['t_us'] - free_us) / 1e6:.1f} s after the one "
+                      f"before, timeout_s is {self.manifest['timeout_s']:g}")
+        if span[1] - span[0] > timeout_us + TIMEOUT_SPARE_US:
             self.note(f"the call took {(span[1] - span[0]) / 1e6:.1f} s, timeout_s is "
                       f"{self.manifest['timeout_s']:g}", "machine-slept")
 
@@ -455,10 +461,24 @@ def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int]) 
         chunks = calibration.SATURATION_CHUNKS // fast["lanes"] * fast["lanes"]
         streams_ms += schedule["first_token_ms"] + schedule["gap_ms"] * (schedule["tokens"] - 1)
         streams_ms += chunks / fast["chunks_per_s"] * 1000 if fast["chunks_per_s"] else 0.0
-        for spread, most in ((row["lag_us"], row["chunks"]), (row["read_lag_us"], None),
-                             (row["ttft_error_us"], row["chunks"])):
-            if spread and not (calls.spread_fits(spread) and (most is None or spread["n"] <= most)):
+        lags, reads, first = row["lag_us"], row["read_lag_us"], row["ttft_error_us"]
+        # Each stream has one first lag, and up to three reads without a chunk.
+        least = lags["n"] if lags else 0
+        for spread, low, high in ((lags, 1, row["chunks"]),
+                                  (reads, least, least + 3 * row["lanes"]),
+                                  (first, row["lanes"], row["lanes"])):
+            if spread and not (calls.spread_fits(spread) and low <= spread["n"] <= high):
                 found.append(f"lanes: p50, p99, max and n cannot be {schema.shown(spread)}")
+        if lags and first and first["max"] > lags["max"]:
+            found.append(f"lanes: a first chunk lags {first['max']} us, no chunk lags more than "
+                         f"{lags['max']}")
+    numbers = [(fast["chunks_per_s"], metrics.round_sig(fast["chunks_per_s"]))
+               for fast in event["saturation"]]
+    offset_us = event["clock_offset_us"]
+    if offset_us is not None:
+        numbers.append((offset_us, round(offset_us, 3)))
+    found += [f"{given} has more digits than it is measured with" for given, rounded in numbers
+              if given != rounded]
     if event["wall_ms"] is None or event["wall_ms"] + 1 < streams_ms:
         found.append(f"wall_ms is {event['wall_ms']}; its streams took {streams_ms:.0f} ms")
     overshoot = event["heartbeat_overshoot_us"]
@@ -480,8 +500,7 @@ def epoch_us(at: str) -> Optional[int]:
 def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
            notes: findings.Notes) -> None:
     """Add findings where wall clock and monotonic clock disagree, or the run is in the future."""
-    before = epoch_us(manifest["started_at"])
-    segment, t_us = -1, 0
+    before, segment, t_us, origins = epoch_us(manifest["started_at"]), -1, 0, list[int]()
     for line, event in enumerate(events, 1):
         at = epoch_us(event["at"])
         if at is None or before is None:
@@ -493,6 +512,21 @@ def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
                 wall_us < -JUMP_US or segment < 0 and wall_us > PREPARATION_US:
             notes.add("machine-slept", f"{wall_us / 1e6:.3f} s passed on the wall clock, "
                                        f"{clock_us / 1e6:.3f} s on the monotonic clock", line)
+        if event["event"] == "run_started" or event["event"] == "run_resumed":
+            # The same clock unless the system was started in between; it may stop while it sleeps.
+            origins.append(event["clock_origin_ns"] // 1000 - (at - event["t_us"]))
+            if len(origins) > 1 and origins[-1] > origins[-2] + JUMP_US:
+                late_s = (origins[-1] - origins[-2]) / 1e6
+                notes.add("ledger-altered", f"clock_origin_ns is {late_s:.3f} s later than the "
+                                            "time between the segments allows", line)
+        if line < len(events) and event["segment"] == events[line]["segment"] == segment:
+            after = epoch_us(events[line]["at"])
+            beside_us = [one - clock for one, clock in ((before, t_us), (after or at, events[line][
+                "t_us"]))]
+            off_us = [abs(at - event["t_us"] - one) for one in beside_us]
+            if min(off_us) > ODD_US > abs(beside_us[0] - beside_us[1]):
+                notes.add("ledger-altered", f"at and t_us differ by {min(off_us) / 1e6:.3f} s from "
+                                            "those of both lines beside", line)
         before, segment, t_us = at, event["segment"], event["t_us"]
     if before is not None and before / 1e6 > now_s + 86_400:
         notes.add("time-in-future", f"the run ends at {events[-1]['at']}", len(events))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-from core import ledger, metrics, schema, usage
+from core import ledger, metrics, records, schema, usage
 from core.metric_definitions import GROWING_PHASES
 from core.thresholds import SPARE_TOKENS
 
@@ -34,8 +34,8 @@ TIMINGS_RATIO = 1.25
 TIMINGS_SPARE_MS = 20
 ROUNDED_RATIO, ROUNDED = 0.001, 0.006        # of a quotient rounded to two decimals
 IDENTITY = (("engine", ("version", "build", "recognised_by")),
-            ("facts", ("quantization", "parameters_count", "file_bytes", "digest",
-                       "trained_context_tokens")), ("slots", ("count", "source")))
+            ("facts", tuple(records.Facts.__annotations__)), ("slots", ("count", "source")),
+            ("context", ("effective_tokens",)))
 # --- invented data
 LONG_CHARACTERS = 100
 EQUAL_SHARE = 0.25            # of the answers; small models repeat the same words
@@ -59,6 +59,7 @@ TOKENS_PER_CHUNK = 1.15       # honest runs have 1.003 to 1.004
 # --- claims
 DRAFT_SPEEDUP = 6             # at most, of a draft model
 SEEN_MEMORY_RATIO = 1.5       # of the capacity to what is used and available together
+PROBED_MEMORY_RATIO = 1.005   # of both if probed, since systems take one from the other
 SAMPLED_VENDORS = ("nvidia",) # whose cards are sampled by the driver's own program
 SIZE = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([bm])(?![a-z0-9])", re.IGNORECASE)
 SIZE_RATIO = 1.5              # "7b" has up to 8.5 billion parameters
@@ -142,9 +143,11 @@ def _unseen(samples: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     seen = max((sample["memory_used_bytes"] + sample["memory_available_bytes"]
                 for sample in samples if None not in (
                     sample["memory_used_bytes"], sample["memory_available_bytes"])), default=None)
-    if capacity and seen and capacity > SEEN_MEMORY_RATIO * seen:
-        yield "hardware-implausible", f"memory.capacity_bytes is {capacity}; at most {seen:.0f} " \
-            "bytes were used and available together"
+    probed = hardware["memory"]["capacity_bytes"]["source"] == "probed"
+    ratio = PROBED_MEMORY_RATIO if probed else SEEN_MEMORY_RATIO
+    if capacity and seen and (capacity > ratio * seen or probed and seen > ratio * capacity):
+        yield "hardware-implausible", f"memory.capacity_bytes is {capacity}; {seen:.0f} bytes " \
+            "were used and available together"
     uses_card = metadata["runtime"]["accelerators_used_count"]["value"] or any(
         model["gpu_offload_ratio"]["value"] for model in metadata["models"])
     for card in hardware["accelerators"] if uses_card and samples else ():
@@ -275,7 +278,7 @@ def _server(calls: Sequence[Any], events: Sequence[Any], model: Any) -> Problems
         if event["event"] == "endpoint_identified" and event["model"] == model["model"]:
             for part, names in IDENTITY:
                 for name in names:
-                    if event[part][name] is not None:
+                    if event[part].get(name) is not None:
                         values.setdefault(f"{part}.{name}", set()).add(str(event[part][name]))
     for name, found in values.items():
         if len(found) > 1:
@@ -288,6 +291,11 @@ def _counts(calls: Sequence[Any], events: Sequence[Any], context: Optional[int])
     if cut:
         yield "answers-cut", f"{cut[0]}; in {len(cut)} of {len(calls)} calls"
     odd = [what for call in calls for what in _usage_problems(call)]
+    full = [call["response"]["finish_reason"] for call in calls
+            if _usage(call)[1] == _number(call["request"]["options"], "max_tokens")]
+    if 0 < full.count("stop") < full.count("length"):
+        odd.append(f"finish_reason is stop in {full.count('stop')} of {len(full)} answers with "
+                   "exactly max_tokens")
     counted: dict[str, set[Optional[int]]] = {}      # prompt tokens of the same messages
     for call in calls:
         if call["request"]["salt"] is None:

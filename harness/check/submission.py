@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from check import (
     accounting,
+    agreement,
     challenge,
     copies,
     documents,
@@ -113,4 +114,5 @@ def _check_run(manifest: Manifest, ledger: parsing.Ledger, found: dict[str, Any]
         documents.check_page(manifest, metadata, hardware, ledger.events, page, notes.of("run.md"))
     if [model["model"] for model in metadata["models"]] == manifest["models"]:
         in_ledger.add_all(plausibility.problems(ledger.events, metadata, hardware))
+        in_ledger.add_all(agreement.problems(manifest, ledger.events, metadata, hardware))
         in_ledger.add_all(accounting.problems(manifest, ledger.events, metadata))

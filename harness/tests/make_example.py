@@ -222,7 +222,7 @@ def make(root: str, files_sha256: Optional[Json] = None) -> str:
     for event in made.events:
         event["run_id"] = like["run_id"]
         if event["event"] == "host_sampled":
-            event.update(memory_available_bytes=4 << 30, cpu_mhz=3_200)
+            event.update(memory_available_bytes=5 << 30, cpu_mhz=3_200)
     write_raw(folder, made.manifest, made.sealed().events)
     complete_submission.complete(folder, DECLARED, machine=Mac(), names=())
     return folder

@@ -47,7 +47,7 @@ MACHINE = {
             "architecture": "x86_64", "physical_cores_count": 16, "threads_count": 32,
             "usable_threads_count": 32, "max_mhz": 5700, "cache_l2_kib": 16384,
             "cache_l3_kib": 65536, "instruction_sets": ["avx2", "avx512_vnni", "avx512f"]},
-    "memory": {"capacity_bytes": 66_000_000_000, "type": "DDR5", "speed_mts": 6000,
+    "memory": {"capacity_bytes": 53 * GIB, "type": "DDR5", "speed_mts": 6000,
                "bandwidth_theoretical_gb_per_s": 96.0, "bandwidth_measured_gb_per_s": 71.5},
     "os": {"name": "Debian GNU/Linux", "version": "12", "kernel_release": "6.1.0"},
     "power": {"source": "ac"}, "accelerators": [], "accelerators_count": 0,
@@ -430,7 +430,7 @@ class Maker:
         else:
             events = list(_events(rng, self.spec, cell, max_tokens, prompt_tokens, first_us))
             if question in self.spec.failing and not self.segment:
-                events, failure = events[:5], ("timeout", "the call's time was up")
+                events, failure = events[:5], ("connection_lost", "the connection broke")
             for read, (_, data) in enumerate(events, 1):
                 parser.feed(data, read)
             reads = [(first_us - 400, b""), *events]
@@ -500,12 +500,13 @@ def _base64(data: bytes) -> Optional[str]:
 
 
 def _calibration(manifest: Json) -> Json:
-    spread = {"p50": 8, "p99": 14, "max": 37, "n": 696}
+    spread = {"p50": 8, "p99": 14, "max": 37}
     counts = plan.calibrated_lanes(manifest["plan"])
     return calibration.calibration(None, stamp="kernel", clock_resolution_ns=40, lanes=[
-        {"lanes": lanes, "chunks": 700 * lanes, "gap_us": 1000, "lag_us": spread,
+        {"lanes": lanes, "chunks": 700 * lanes, "gap_us": 1000,
+         "lag_us": {**spread, "n": 699 * lanes},
          "read_lag_us": {"p50": 29, "p99": 99, "max": 140, "n": 701 * lanes},
-         "ttft_error_us": {"p50": 9, "p99": 9, "max": 9, "n": 1}} for lanes in counts],
+         "ttft_error_us": {"p50": 9, "p99": 9, "max": 9, "n": lanes}} for lanes in counts],
         saturation=[{"lanes": lanes, "chunks_per_s": 445_655.0} for lanes in counts],
         clock_offset_us=43.6,
         heartbeat_overshoot_us={"p50": 80, "p99": 210, "max": 359, "n": 150},
@@ -513,8 +514,9 @@ def _calibration(manifest: Json) -> Json:
 
 
 def _sample(rng: random.Random) -> Json:
-    return {"load_1m": round(rng.uniform(1, 3), 2), "memory_used_bytes": 3 * GIB,
-            "memory_available_bytes": 50 * GIB, "swap_used_bytes": 0, "cpu_mhz": 5000,
+    return {"load_1m": round(rng.uniform(2, 2.3), 2), "memory_used_bytes": 3 * GIB,
+            "memory_available_bytes": 50 * GIB, "swap_used_bytes": 0,
+            "server_memory_bytes": None, "cpu_mhz": 5000,
             "cpu_throttle_count": 0, "cpu_busy_ratio": 0.5, "cpu_steal_ratio": 0.0,
             "other_cpu_busy_ratio": 0.01, "power_source": "ac", "temperature_c": 61.0,
             "energy_uj": None, "gpus": []}

@@ -198,6 +198,39 @@ def probe(made, key, value):
 
 
 # --- the cases -----------------------------------------------------------------------------------
+def falling(name, first, later):
+    """A change of two samples that follow each other."""
+    def change(made):
+        samples = [event for event in made.events if event["event"] == "host_sampled"]
+        samples[0][name], samples[1][name] = first, later
+    return change
+
+
+def idle(made):
+    for event in made.events:
+        if event["event"] == "host_sampled":
+            event["cpu_busy_ratio"] = 0.001
+
+
+def bursts(made):
+    """Three chunks come at once."""
+    for call in calls_of(made):
+        chunks, call["timing"]["reads"] = call["timing"]["chunk_us"], []
+        for at in range(1, len(chunks) - 2, 3):
+            chunks[at:at + 3] = [sum(chunks[at:at + 3]) - 233 - at, 117, 116 + at]
+
+
+def failed_early(made):
+    """An answer in place of which a timeout is recorded."""
+    call = calls_of(made, "5q")[2]
+    call.update(outcome="timeout", checks=None, error={
+        "kind": "timeout", "message": "the call's time was up", "status": 200, "body_start": None})
+    call["response"]["finish_reason"] = None
+    end = [event for event in made.events if event["event"] == "phase_finished"][-1]
+    end.update(ok=end["ok"] - 1, failed=1)
+    one(made, "run_finished")["exit_code"] = 1
+
+
 class Case(NamedTuple):
     """A change that has a code. word: of its message; change: of the documents, which are sealed
     then; follows: other codes that result; after: a change of the sealed documents; disk: of the
@@ -630,6 +663,41 @@ CASES = (
         made, lambda call: len(call["timing"]["chunk_us"]) * 13 // 10), spec=LONG),
     Case("machine-slept", "wall clock", wall_clock_later),
     Case("time-in-future", "2026", settings={"now_s": valid_run.BASE.timestamp() - 100_000}),
+    # facts that are recorded twice
+    Case("ledger-altered", "load_1m", line_field("host_sampled", "load_1m", 2.221)),
+    Case("ledger-altered", "memory_used_bytes", line_field(
+        "host_sampled", "memory_used_bytes", 3 * valid_run.GIB + 1)),
+    Case("ledger-altered", "energy_uj falls", falling("energy_uj", 9_000_000, 8_000_000),
+         spec=FIVE),
+    Case("time-unexplained", "load_1m falls", falling("load_1m", 9.0, 2.0), spec=FIVE),
+    Case("hardware-implausible", "python.version", lambda made: probe(
+        made, "python.version", "3.9.1")),
+    Case("hardware-implausible", "os.name", lambda made: probe(made, "os.name", "macOS")),
+    Case("hardware-implausible", "cpu.vendor", lambda made: probe(made, "cpu.vendor", "Apple")),
+    Case("hardware-implausible", "instruction_sets", lambda made: probe(
+        made, "cpu.instruction_sets", ["avx2", "avx2"])),
+    Case("hardware-implausible", "bytes were used", lambda made: probe(
+        made, "memory.capacity_bytes", 64 * valid_run.GIB)),
+    Case("hardware-implausible", "equal cores", lambda made: probe(
+        made, "cpu.physical_cores_count", 12)),
+    Case("hardware-implausible", "were busy", idle, spec=FIVE._replace(tokens=600)),
+    Case("hardware-implausible", "bytes of memory", lambda made: [event.update(
+        server_memory_bytes=2 ** 20) for event in made.events if event["event"] == "host_sampled"]),
+    Case("claim-contradicted", "launch_flags", lambda made: [declare(made, f"runtime.{name}", value)
+         for name, value in (("launch_flags", "-t 8 -np 1"), ("threads_count", 9))]),
+    Case("server-counts-contradict", "compared with its text", lambda made: calls_of(made)[4][
+        "response"].update(text="so " * 90), spec=ANSWERS),
+    Case("tokens-implausible", "come at once", bursts, spec=LONG_CALLS,
+         follows=("ledger-altered",)),
+    Case("ledger-altered", "timed out", failed_early, spec=FIVE, follows=("cells-not-ranked",)),
+    Case("ledger-altered", "first chunk lags", lambda made: one(made, "instrument_calibrated")[
+        "lanes"][0].update(ttft_error_us={"p50": 90, "p99": 90, "max": 90, "n": 1})),
+    Case("ledger-altered", "more digits", lambda made: one(made, "instrument_calibrated").update(
+        clock_offset_us=43.61234)),
+    Case("ledger-altered", "clock_origin_ns", line_field(
+        "run_resumed", "clock_origin_ns", 10 ** 15), spec=RESUMED),
+    Case("ledger-altered", "lines beside", lambda made: made.events[4].update(
+        at=moved(made.events[4]["at"], 1_000_000))),
     # physics and the server's own numbers
     Case("hardware-exceeded", "GB/s", slow_memory),
     Case("hardware-exceeded", "prefill", slow_cpu, spec=SUITE),

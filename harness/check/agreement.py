@@ -1,0 +1,239 @@
+"""Compare facts that a run records in more than one place.
+
+An edit of one leaves the other as it was: the machine in hardware.json and in the samples of the
+host, a text and the bytes that brought it, a command line and the values beside it. Nor does a gauge
+write more digits than it has.
+"""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional
+
+from core import ledger, metrics, schema
+from core.metric_definitions import ONE_LANE_PHASES
+from core.records import Manifest
+from run import published
+
+Json = dict[str, Any]
+Problems = Iterator[tuple[str, str]]          # code, what
+
+# --- gauges
+DIGITS = {"load_1m": 2, "cpu_busy_ratio": 4, "cpu_steal_ratio": 4, "other_cpu_busy_ratio": 4,
+          "temperature_c": 1}
+PAGED = ("memory_used_bytes", "memory_available_bytes", "server_memory_bytes")
+PAGE_BYTES = 1024             # /proc counts in KiB, other systems in larger pages
+COUNTERS = ("cpu_throttle_count", "energy_uj")
+LOAD_S, LOAD_STEP_S, LOAD_SPARE = 60, 6, 0.03     # of the system's moving average, and its rounding
+# --- hardware.json
+PROBED_STEPS = {"memory.capacity_bytes": PAGE_BYTES, "memory.swap_bytes": PAGE_BYTES,
+                "cpu.cache_l1d_kib": 4, "cpu.cache_l2_kib": 32, "cpu.cache_l3_kib": 32}
+PROBED_DIGITS = {"memory.bandwidth_measured_gb_per_s": 1, "cpu.base_mhz": 3, "cpu.max_mhz": 3}
+VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD", "Apple": "Apple"}
+IDLE_THREADS, MIN_SAMPLES = 0.5, 5
+RESIDENT_SHARE = 0.5          # of the weights; all of them are read for every token
+# --- streams
+MIN_CHUNKS, MIN_CALLS = 16, 8
+SPARE_BYTES, SPARE_PER_CHUNK = 32, 0.1      # merged runs: 20, and 0.06 per chunk
+ODD_SHARE = 0.1               # of the calls; more of them if the server varies what surrounds texts
+STEADY_ENGINES = ("llama.cpp", "vLLM")      # whose chunks are known not to vary
+LONGER_KEYS = (0, 2, 10)      # of "reasoning" and "reasoning_content" than of "content"
+ESCAPED = re.compile("[<>&]")               # which encoders of Go write as six characters
+BURST_RATIO, BURST_SHARE = 0.1, 0.35        # of the mean gap; merged runs have no such gaps
+# --- speeds
+LANES_RATIO = 1.25            # n lanes are at most n times as fast as one
+PHASES_RATIO = 2              # between phases on one lane; merged runs have up to 1.6
+FLAGS = ((r"(?:-t|--threads)", "threads_count"), (r"(?:-np|--parallel)", "slots_count"),
+         (r"(?:-b|--batch-size)", "batch_tokens"), (r"(?:-ub|--ubatch-size)", "micro_batch_tokens"))
+
+
+def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
+    """(code, what) of everything that contradicts another record of the same fact."""
+    samples = [event for event in events if event["event"] == "host_sampled"]
+    calls = [call for call in ledger.latest_calls(events) if call["outcome"] == "ok"
+             and call["response"] and call["timing"]]
+    yield from _gauges(samples)
+    if metadata["endpoint"]["same_machine"]["value"] is True:
+        yield from _hardware(manifest, hardware)
+        yield from _idle(samples, calls, metadata, hardware)
+    yield from _claims(metadata)
+    yield from _streams(manifest["engine"]["name"], calls)
+    for model in metadata["models"]:
+        own = [call for call in calls if call["model"] == model["model"]]
+        for code, what in (*_bursts(own, model["draft_model"]["value"]), *_speeds(own, [
+                cell for cell in metadata["cells"] if cell["model"] == model["model"]])):
+            yield code, f"{schema.shown(model['model'])}: {what}"
+
+
+# --- the machine ---------------------------------------------------------------------------------
+def _gauges(samples: Sequence[Any]) -> Problems:
+    """What no gauge writes: more digits, half of a page, a counter or an average that falls."""
+    for sample in samples:
+        odd = [name for name, digits in DIGITS.items()
+               if sample[name] is not None and sample[name] != round(sample[name], digits)]
+        odd += [name for name in PAGED if (sample.get(name) or 0) % PAGE_BYTES]
+        if odd:
+            yield "ledger-altered", f"line {sample['seq'] + 1}: {odd[0]} is {sample[odd[0]]}, " \
+                "which its gauge does not write"
+    for before, after in zip(samples, samples[1:]):
+        if before["segment"] != after["segment"]:
+            continue
+        fell = [name for name in COUNTERS if None not in (before[name], after[name])
+                and after[name] < before[name]]
+        if fell:
+            yield "ledger-altered", f"line {after['seq'] + 1}: {fell[0]} falls from " \
+                f"{before[fell[0]]} to {after[fell[0]]}"
+        if before["load_1m"] is not None and after["load_1m"] is not None:
+            passed_s = (after["t_us"] - before["t_us"]) / 1e6 + LOAD_STEP_S
+            least = before["load_1m"] * 2.718281828 ** (-passed_s / LOAD_S) - LOAD_SPARE
+            if after["load_1m"] < least:
+                yield "time-unexplained", f"load_1m falls from {before['load_1m']} to " \
+                    f"{after['load_1m']} within {passed_s - LOAD_STEP_S:.1f} s; an average over " \
+                    f"a minute falls to {least:.2f} at most"
+
+
+def _hardware(manifest: Manifest, hardware: Any) -> Problems:
+    """hardware.json against the manifest and against itself. Probed values only, where a
+    contributor may declare a rounded one."""
+    held = {f"{part}.{name}": field for part in ("cpu", "memory", "python", "os")
+            for name, field in hardware[part].items()}
+    probed = {name: field["value"] for name, field in held.items()
+              if field["source"] == "probed" and field["value"] is not None}
+    for name, ran in manifest["python"].items():
+        if probed.get(f"python.{name}", ran) != ran:
+            yield "hardware-implausible", f"python.{name} is " \
+                f"{schema.shown(probed[f'python.{name}'])}; the run was made with {ran}"
+    system, known = manifest["os"]["system"], {"Darwin": "macos", "Windows": "windows"}
+    name = str(probed.get("os.name", "")).lower().replace(" ", "")
+    if name and known.get(str(system), name) not in name or system == "Linux" and any(
+            name.startswith(other) for other in known.values()):
+        yield "hardware-implausible", f"os.name is {schema.shown(probed['os.name'])}; the run " \
+            f"was made on {schema.shown(system)}"
+    odd = [key for key, step in PROBED_STEPS.items() if probed.get(key, 0) % step]
+    odd += [key for key, digits in PROBED_DIGITS.items()
+            if probed.get(key, 0) != round(probed.get(key, 0), digits)]
+    sets = probed.get("cpu.instruction_sets", [])
+    odd += ["cpu.instruction_sets"] if sets != sorted({*sets}) else []
+    for key in odd:
+        yield "hardware-implausible", f"{key} is {schema.shown(probed[key])}, which no system " \
+            "reports"
+    vendor, model = probed.get("cpu.vendor"), str(probed.get("cpu.model_name", ""))
+    for word, of_word in VENDORS.items():
+        if vendor and re.match(rf"{word}\b", model) and vendor != of_word:
+            yield "hardware-implausible", f"cpu.vendor is {schema.shown(vendor)} of " \
+                f"{schema.shown(model)}"
+    cores, threads = probed.get("cpu.physical_cores_count"), probed.get("cpu.threads_count")
+    if system == "Linux" and cores and threads and threads % cores \
+            and held["cpu.performance_cores_count"]["value"] is None:
+        yield "hardware-implausible", f"{cores} equal cores have {threads} threads"
+
+
+def _idle(samples: Sequence[Any], calls: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
+    """Answers of a CPU that did nothing, or of a server without room for the weights: those of
+    another machine, behind a server that forwards them."""
+    if metadata["runtime"]["backend"]["value"] != "cpu":
+        return
+    spans: dict[int, tuple[int, int]] = {}
+    for call in calls:           # lanes make no pauses, so samples in between are of calls
+        begin_us, end_us = spans.get(call["segment"], (call["timing"]["started_us"], 0))
+        spans[call["segment"]] = begin_us, max(end_us, call["t_us"])
+    busy = [sample["cpu_busy_ratio"] for sample in samples if sample["cpu_busy_ratio"] is not None
+            and sample["segment"] in spans
+            and spans[sample["segment"]][0] < sample["t_us"] <= spans[sample["segment"]][1]]
+    threads = hardware["cpu"]["threads_count"]["value"]
+    if len(busy) >= MIN_SAMPLES and threads and metrics.median(busy) * threads < IDLE_THREADS:
+        yield "hardware-implausible", f"backend is cpu, but {metrics.median(busy) * threads:.2f} " \
+            f"of {threads} threads were busy while answers came"
+    resident = max((sample.get("server_memory_bytes") or 0 for sample in samples), default=0)
+    sizes = [model["file_bytes"]["value"] for model in metadata["models"]]
+    if resident and None not in sizes and resident < RESIDENT_SHARE * min(sizes):
+        yield "hardware-implausible", f"the server had {resident:.0f} bytes of memory, the " \
+            f"weights have {min(sizes)}"
+
+
+def _claims(metadata: Any) -> Problems:
+    """The server's command line against the values that it sets."""
+    flags = metadata["runtime"]["launch_flags"]["value"] or ""
+    values = {name: field["value"] for holder in (metadata["runtime"], *metadata["models"][:1])
+              for name, field in holder.items() if isinstance(field, dict)}
+    for flag, name in FLAGS:
+        given = re.findall(rf"(?:^|\s){flag}[ =](\d{{1,9}})(?=\s|$)", flags)
+        value = values.get(name)
+        if given and value is not None and int(given[-1]) != value:
+            yield "claim-contradicted", f"launch_flags sets {name} to {given[-1]}; it is {value}"
+
+
+# --- streams -------------------------------------------------------------------------------------
+def _streams(engine: str, calls: Sequence[Any]) -> Problems:
+    """Texts against the bytes that brought them: a server puts the same JSON around each chunk."""
+    by_model: dict[str, list[Any]] = {}
+    for call in calls:
+        text = call["response"]["text"] + call["response"]["reasoning_text"]
+        if len(call["timing"]["chunk_us"]) >= MIN_CHUNKS and text.isascii() \
+                and published.REDACTED_KEY not in text:
+            by_model.setdefault(call["model"], []).append((call, text))
+    for model, rows in by_model.items():
+        if len(rows) < MIN_CALLS:
+            continue
+        odd = min((_odd_sizes(rows, key, escaped) for key in LONGER_KEYS for escaped in (0, 5)),
+                  key=len)
+        if odd and (engine in STEADY_ENGINES or len(odd) <= ODD_SHARE * len(rows)):
+            call, over = max(odd, key=lambda one: abs(one[1]))
+            yield "server-counts-contradict", f"{schema.shown(model)}: " \
+                f"{schema.shown(call['question_id'])} received {over:+.0f} bytes compared with " \
+                "its text and the size of chunks in other calls; in " \
+                f"{len(odd)} of {len(rows)} calls"
+
+
+def _odd_sizes(rows: Sequence[tuple[Any, str]], key: int,
+               escaped: int) -> list[tuple[Any, float]]:
+    """(call, bytes too many) of calls that do not fit. key: more bytes around a chunk of
+    reasoning; escaped: more bytes of each character that an encoder may escape."""
+    sizes = sorted((len(call["timing"]["chunk_us"]), call["timing"]["bytes_received"] - len(
+        json.dumps(text)) - escaped * len(ESCAPED.findall(text))
+        - key * call["reasoning"]["chunks"], at) for at, (call, text) in enumerate(rows))
+    half = len(sizes) // 2
+    slopes = [(after[1] - before[1]) / (after[0] - before[0])
+              for before, after in zip(sizes, sizes[half:]) if after[0] > before[0]]
+    if not slopes:
+        return []
+    slope, rests = metrics.median(slopes), dict[Optional[str], list[float]]()
+    for chunks, size, at in sizes:           # the last chunk's size depends on the reason
+        rests.setdefault(rows[at][0]["response"]["finish_reason"], []).append(size - slope * chunks)
+    usual = {reason: metrics.median(found) for reason, found in rests.items()}
+    found = ((rows[at][0], size - slope * chunks - usual[
+        rows[at][0]["response"]["finish_reason"]], chunks) for chunks, size, at in sizes)
+    return [(call, over) for call, over, chunks in found
+            if abs(over) > SPARE_BYTES + SPARE_PER_CHUNK * chunks]
+
+
+def _bursts(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
+    """Tokens that come several at once, as those of a draft model that is accepted."""
+    shares = []
+    for call in calls:
+        gaps = call["timing"]["chunk_us"][1:]
+        if len(gaps) >= 2 * MIN_CHUNKS:
+            mean = sum(gaps) / len(gaps)
+            shares.append(sum(gap < BURST_RATIO * mean for gap in gaps) / len(gaps))
+    if len(shares) >= 3 and metrics.median(shares) > BURST_SHARE and draft_model in (None, "none"):
+        yield "tokens-implausible", f"{metrics.median(shares):.0%} of the chunks come at once " \
+            "with the one before, and no draft model is declared"
+
+
+# --- speeds --------------------------------------------------------------------------------------
+def _speeds(calls: Sequence[Any], cells: Sequence[Mapping[str, Any]]) -> Problems:
+    """Lanes against one lane, and the phases on one lane against each other."""
+    for cell in cells:
+        if (cell["speedup_ratio"] or 0) > LANES_RATIO * cell["lanes"]:
+            yield "hardware-exceeded", f"{cell['phase']}: {cell['lanes']} lanes are " \
+                f"{cell['speedup_ratio']:.3g} times as fast as one"
+    rates: dict[str, list[float]] = {}
+    for call in calls:
+        rate = metrics.decode_rate(call) if call["phase"] in ONE_LANE_PHASES else None
+        if rate:
+            rates.setdefault(call["phase"], []).append(rate)
+    medians = {metrics.median(found): phase for phase, found in rates.items() if len(found) >= 3}
+    if medians and max(medians) > PHASES_RATIO * min(medians):
+        yield "server-changed", f"{max(medians):.4g} tokens/s in {medians[max(medians)]}, " \
+            f"{min(medians):.4g} in {medians[min(medians)]}"

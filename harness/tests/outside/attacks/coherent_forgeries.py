@@ -1,0 +1,231 @@
+"""Forgeries of several facts at once, by someone who wants to win.
+
+    python3 -m tests.outside.attacks.coherent_forgeries      in harness/
+
+As in forgeries.py, each attack names the finding that has to come of it. OPEN lists attacks that
+the files do not show for certain, each with the reason; another person's run answers them.
+exit codes: 0 all were found; 1 one was missed.
+"""
+from __future__ import annotations
+
+import functools
+import random
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from check import copies
+from tests.outside.attacks.forgeries import LLAMA_CPP, MERGED, calls_of, codes, set_times
+from tests.outside.attacks.more_forgeries import renamed
+from tests.outside.mutate_submissions import load
+from tests.valid_run import Made, Spec, make
+
+QWEN = "run-b1d34289"
+
+
+# --- time ----------------------------------------------------------------------------------------
+def phase_faster(made: Made, phase: str, factor: float) -> None:
+    """One phase faster, and all that follows earlier by the time that is gained: calls, lines and
+    both clocks; the samples of the phase at their usual distance again."""
+    [end] = [event for event in made.events
+             if event["event"] == "phase_finished" and event["phase"] == phase]
+    begin_us, end_us = end["started_us"], end["started_us"] + end["wall_us"]
+
+    def earlier(at_us: float) -> int:
+        inside_us = min(max(at_us - begin_us, 0), end_us - begin_us)
+        return int(at_us - inside_us * (1 - 1 / factor))
+
+    samples = [event for event in made.events if event["event"] == "host_sampled"
+               and begin_us < event["t_us"] < end_us]
+    kept = samples[::round(factor)]
+    dropped = [id(event) for event in samples if event not in kept]
+    made.events[:] = [event for event in made.events if id(event) not in dropped]
+    for event in made.events:
+        moved_us = earlier(event["t_us"]) - event["t_us"]
+        at = datetime.strptime(event["at"], "%Y-%m-%dT%H:%M:%S.%fZ") + timedelta(
+            microseconds=moved_us)
+        event.update(t_us=event["t_us"] + moved_us, at=f"{at:%Y-%m-%dT%H:%M:%S}."
+                                                      f"{at.microsecond // 1000:03d}Z")
+        if event["event"] == "phase_finished":
+            ended_us = earlier(event["started_us"] + event["wall_us"])
+            event["started_us"] = earlier(event["started_us"])
+            event["wall_us"] = ended_us - event["started_us"]
+        if event["event"] == "run_finished":
+            event["wall_us"] = earlier(event["wall_us"])
+        if event["event"] != "call_finished" or not event["timing"]:
+            continue
+        timing, is_own = event["timing"], event["phase"] == phase
+        timing["started_us"] = earlier(timing["started_us"])
+        if is_own and timing["chunk_us"]:
+            tail_us = timing["done_us"] - timing["last_token_us"]
+            set_times(event, [int(gap / factor) for gap in timing["chunk_us"]])
+            timing["done_us"] = timing["last_token_us"] + int(tail_us / factor)
+            timings = event["response"]["server_timings"] or {}
+            for name in timings:
+                if name.endswith("_ms"):
+                    timings[name] /= factor
+                elif name.endswith("_per_second"):
+                    timings[name] *= factor
+
+
+def slow_calls_time_out(made: Made) -> None:
+    """The slowest answers of a phase become failures."""
+    own = sorted((call for call in calls_of(made) if call["phase"] == "20q"),
+                 key=lambda call: call["timing"]["done_us"])[-4:]
+    for call in own:
+        call.update(outcome="timeout", checks=None, error={
+            "kind": "timeout", "message": "the call's time was up", "status": 200,
+            "body_start": None})
+        call["response"].update(finish_reason=None, usage=None, server_timings=None)
+    for event in made.events:
+        if event["event"] == "phase_finished" and event["phase"] == "20q":
+            event.update(ok=event["ok"] - len(own), failed=event["failed"] + len(own))
+        if event["event"] == "run_finished":
+            event["exit_code"] = 1
+
+
+# --- the machine ---------------------------------------------------------------------------------
+def with_busy_samples(made: Made, first: int) -> None:
+    """A run whose second quarter was busy, as its load shows, with the samples from there on in
+    place of earlier ones. first: quarter whose samples go to the end."""
+    samples = [event for event in made.events if event["event"] == "host_sampled"]
+    loads, load, quarter = list[float](), 2.0, len(samples) // 4
+    for at, _ in enumerate(samples):
+        load = load * 0.92 + 0.08 * (12 if at // quarter == 1 else 2)
+        loads.append(round(load, 2))
+    cut = quarter * first
+    loads = loads[:cut] + loads[cut + quarter:] + loads[cut:cut + quarter]
+    for sample, load in zip(samples, loads):
+        sample["load_1m"] = load
+
+
+def of_another_machine(made: Made) -> None:
+    """A fast machine's ledger under the hardware of a small one."""
+    for part, name, value in (("cpu", "model_name", "Cortex-A76"), ("cpu", "vendor", "ARM"),
+                              ("memory", "capacity_bytes", 8 << 30),
+                              ("memory", "bandwidth_measured_gb_per_s", 12.0)):
+        made.hardware[part][name] = {"value": value, "source": "probed", "reason": None}
+
+
+def hosted(made: Made, name: str = "cpu_busy_ratio", value: float = 0.02) -> None:
+    """Answers of a hosted API behind a local proxy: this machine does nothing."""
+    for event in made.events:
+        if event["event"] == "host_sampled":
+            event[name] = value
+
+
+# --- streams and claims --------------------------------------------------------------------------
+def trimmed(made: Made, every: int) -> None:
+    """Every so many answers without its end, which repeated itself."""
+    for call in calls_of(made)[::every]:
+        text = call["response"]["text"]
+        call["response"]["text"] = text[:len(text) * 3 // 4]
+
+
+def hidden_draft(made: Made) -> None:
+    """Three tokens come at once, as from a draft model, of which the timings say nothing."""
+    for call in calls_of(made):
+        chunks = call["timing"]["chunk_us"]
+        for at in range(1, len(chunks) - 2, 3):
+            total = sum(chunks[at:at + 3])
+            chunks[at:at + 3] = [total - 241, 117, 124]
+        set_times(call, chunks)
+
+
+def loops_stopped(made: Made) -> None:
+    """An answer that ran to its limit, as if it had ended."""
+    next(call for call in calls_of(made) if call["response"]["finish_reason"] == "length")[
+        "response"]["finish_reason"] = "stop"
+
+
+def shifted_copy(made: Made) -> None:
+    """A copy without the first chunks and the end of each answer, with noise."""
+    rng = random.Random(5)
+    renamed(made)
+    for call in calls_of(made):
+        chunks = call["timing"]["chunk_us"]
+        kept = [chunks[0], *chunks[7:len(chunks) * 4 // 5]] if len(chunks) > 40 else chunks
+        set_times(call, [int(gap * rng.uniform(0.97, 1.03)) for gap in kept])
+        call["response"]["usage"]["completion_tokens"] -= len(chunks) - len(kept)
+
+
+def names_swapped(made: Made) -> None:
+    """A small model's run with the name and the facts of a larger one."""
+    facts = next(event["facts"] for event in load(next(MERGED.glob(f"*/{QWEN}*"))).events
+                 if event["event"] == "endpoint_identified")
+    for event in made.events:
+        if event["event"] == "endpoint_identified":
+            event["facts"] = dict(facts)
+
+
+def threads_claimed(made: Made) -> None:
+    made.metadata["runtime"]["threads_count"] = {"value": 1, "source": "declared", "reason": None}
+
+
+class Attack(NamedTuple):
+    """A forgery of a merged run; the code has to be found. indexed: the merged runs are known."""
+
+    name: str
+    change: Callable[[Made], Any]
+    code: str
+    indexed: bool = False
+
+
+ATTACKS = (
+    Attack("one phase 2.5 times as fast", functools.partial(
+        phase_faster, phase="20q", factor=2.5), "server-changed"),
+    Attack("lanes 3.5 times as fast", functools.partial(
+        phase_faster, phase="parallel_same", factor=3.5), "hardware-exceeded"),
+    Attack("slow calls as timeouts", slow_calls_time_out, "ledger-altered"),
+    Attack("samples after a busy time moved", functools.partial(with_busy_samples, first=2),
+           "time-unexplained"),
+    Attack("another machine's hardware", of_another_machine, "hardware-implausible"),
+    Attack("a hosted API: idle cores", hosted, "hardware-implausible"),
+    Attack("a hosted API: a server without weights", functools.partial(
+        hosted, name="server_memory_bytes", value=40 << 20), "hardware-implausible"),
+    Attack("every third text trimmed", functools.partial(trimmed, every=3),
+           "server-counts-contradict"),
+    Attack("a draft model hidden", hidden_draft, "tokens-implausible"),
+    Attack("a loop as an end", loops_stopped, "server-counts-contradict"),
+    Attack("a copy without both ends", shifted_copy, "run-copied", True),
+    Attack("names of two models swapped", names_swapped, "claim-contradicted", True),
+    Attack("fewer threads than the command line", threads_claimed, "claim-contradicted"),
+)
+OPEN = (
+    ("busy samples moved", functools.partial(with_busy_samples, first=1),
+     "an average may rise at once, as at the start of a program with many threads"),
+    ("one phase 1.5 times as fast", functools.partial(phase_faster, phase="20q", factor=1.5),
+     "honest phases differ by up to 1.6, as a machine gets warm or busy"),
+    ("all texts trimmed alike", functools.partial(trimmed, every=1),
+     "the size of a chunk is known only from the run itself"),
+)
+
+
+def main() -> int:
+    """Run all attacks; return the exit code."""
+    folder = next(MERGED.glob(f"*/{LLAMA_CPP}*"))
+    index, missed = copies.Index(), 0
+    before = codes(load(folder), folder.parts[-3:], index)
+    other = next(MERGED.glob(f"*/{QWEN}*"))
+    codes(load(other), other.parts[-3:], index)
+    for name, change, code, indexed in (*ATTACKS, *((*one[:2], "", False) for one in OPEN)):
+        made = load(folder)
+        change(made)
+        sealed = made.sealed()
+        new = codes(sealed, sealed.path().split("/"), index if indexed else copies.Index()) - before
+        missed += bool(code) and code not in new
+        print(f"{'found' if code in new else 'MISSED' if code else 'open'}  {name}: {sorted(new)}",
+              flush=True)
+    made = make(Spec(phases="frozen,5q", kill_after=(6,)))
+    resumed = next(event for event in made.events if event["event"] == "run_resumed")
+    resumed["clock_origin_ns"] += 86_400 * 10 ** 9
+    new = codes(made.sealed(), made.path().split("/"), copies.Index())
+    missed += "ledger-altered" not in new
+    print(f"{'found' if 'ledger-altered' in new else 'MISSED'}  a segment of another day: "
+          f"{sorted(new)}")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
