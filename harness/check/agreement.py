@@ -1,8 +1,8 @@
 """Compare facts that a run records in more than one place.
 
 An edit of one leaves the other as it was: the machine in hardware.json and in the samples of the
-host, a text and the bytes that brought it, a command line and the values beside it. Nor does a gauge
-write more digits than it has.
+host, a text and the bytes that brought it, a command line and the values beside it. A gauge writes
+no more digits than it has.
 """
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
     samples = [event for event in events if event["event"] == "host_sampled"]
     calls = [call for call in ledger.latest_calls(events) if call["outcome"] == "ok"
              and call["response"] and call["timing"]]
-    yield from _gauges(samples)
+    yield from _gauges(samples, manifest["os"]["system"] == "Linux")
     if metadata["endpoint"]["same_machine"]["value"] is True:
         yield from _hardware(manifest, hardware)
         yield from _idle(samples, calls, metadata, hardware)
@@ -67,12 +67,13 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
 
 
 # --- the machine ---------------------------------------------------------------------------------
-def _gauges(samples: Sequence[Any]) -> Problems:
+def _gauges(samples: Sequence[Any], counts_pages: bool) -> Problems:
     """What no gauge writes: more digits, half of a page, a counter or an average that falls."""
     for sample in samples:
         odd = [name for name, digits in DIGITS.items()
                if sample[name] is not None and sample[name] != round(sample[name], digits)]
-        odd += [name for name in PAGED if (sample.get(name) or 0) % PAGE_BYTES]
+        odd += [name for name in (*PAGED, *("swap_used_bytes",) * counts_pages)
+                if (sample.get(name) or 0) % PAGE_BYTES]
         if odd:
             yield "ledger-altered", f"line {sample['seq'] + 1}: {odd[0]} is {sample[odd[0]]}, " \
                 "which its gauge does not write"
@@ -124,7 +125,8 @@ def _hardware(manifest: Manifest, hardware: Any) -> Problems:
             yield "hardware-implausible", f"cpu.vendor is {schema.shown(vendor)} of " \
                 f"{schema.shown(model)}"
     cores, threads = probed.get("cpu.physical_cores_count"), probed.get("cpu.threads_count")
-    if system == "Linux" and cores and threads and threads % cores \
+    if system == "Linux" and hardware["system"]["virtualization"]["value"] == "none" and cores \
+            and threads and threads % cores \
             and held["cpu.performance_cores_count"]["value"] is None:
         yield "hardware-implausible", f"{cores} equal cores have {threads} threads"
 

@@ -307,6 +307,8 @@ def tokens_recount(tokenizer_file: str) -> Callable[[Run], Iterator[str]]:
                 wrong.append(f"{call['cell_id']}: {completion_tokens(call)} reported, "
                              f"{recounted} counted")
         # Generated tokens are not always those that a tokenizer makes of the text, such as blanks.
+        # A loop of such tokens makes a whole answer differ, and small models loop in a few answers
+        # of a run; a server that counts wrongly does so in most of them.
         if len(wrong) > MAX_OTHER_TOKENS_SHARE * len(counted):
             yield from wrong
 

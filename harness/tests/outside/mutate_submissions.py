@@ -213,12 +213,13 @@ def load(folder: Path) -> Made:
 def published(made: Made) -> Json:
     """The numbers and flags of metadata.json.
 
-    Without the client's own speed, which only its calibration knows (verdicts repeat it), and
-    without memory, which only the machine's gauges know. Neither is ranked.
+    Without the verdicts of cells: they repeat the client's own error, of which the calibration is
+    the only record, and no table or rank uses it. What follows from a verdict is one of the flags,
+    which count. Memory counts: a gauge's page is a second record of it.
     """
     return {"cells": [{**cell, "verdicts": None} for cell in made.metadata["cells"]],
-            "headlines": [{**one, "memory": None} for one in made.metadata["headlines"]],
-            **{name: made.metadata.get(name) for name in ("curves", "run_flags", "counts")}}
+            **{name: made.metadata.get(name)
+               for name in ("headlines", "curves", "run_flags", "counts")}}
 
 
 class Subject:
