@@ -999,6 +999,30 @@ class Copies(unittest.TestCase):
                              report.text(2))
             self.assertIn("answers-copied", codes(report))
 
+    def test_a_copy_without_its_first_chunks_keeps_its_shape(self):
+        def shortened(made):
+            for call in calls_of(made):
+                call["timing"]["reads"] = []
+                set_gaps(call, [gap + 2 for gap in call["timing"]["chunk_us"][9:]])
+
+        report = self.checked(make(ANSWERS), self.other(make(ANSWERS), "grace", [shortened]))
+        self.assertIn("run-copied", codes(report), report.text(2))
+
+    def test_models_with_equally_many_parameters_count_prompts_alike(self):
+        def other_counts(made, more):
+            for at, call in enumerate(calls_of(made)):
+                usage, timings = call["response"]["usage"], call["response"]["server_timings"]
+                usage["prompt_tokens"] += more(at)
+                usage["total_tokens"] += more(at)
+                timings["prompt_n"] += more(at)
+            return made.sealed()
+
+        for more, expected in ((lambda at: 20, False), (lambda at: 9 * at, True)):
+            second = other_counts(make(ANSWERS._replace(seed=2, handle="grace")), more)
+            report = self.checked(make(ANSWERS), second)
+            self.assertEqual(any("counts prompts differently" in found.what
+                                 for found in report.findings()), expected, report.text(2))
+
     def test_another_run_of_the_same_questions_has_another_shape(self):
         report = self.checked(make(ANSWERS), make(ANSWERS._replace(seed=2)))
         self.assertEqual(codes(report), [], report.text(2))

@@ -79,6 +79,9 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
 ))
 
 
+REPOSITORY = submission_files.Repository(str(release.HERE.parent / ".git"))
+
+
 class Mutant(NamedTuple):
     """One change. change: documents -> changed documents, or None for no change."""
 
@@ -233,15 +236,17 @@ class Subject:
         rng = random.Random(seed)
         self.mutants = [*field_mutants(self.made, rng), *line_mutants(self.made)]
 
-    def check(self, made: Made) -> Counter[str]:
-        """{code: number of findings}, without infos."""
+    def check(self, made: Made, history: bool = False) -> Counter[str]:
+        """{code: number of findings}, without infos. history: as in a pull request, whose check
+        knows the commits of the harness."""
         blobs = {name: submission_files.Blob(f"x/{name}", len(data),
                                              functools.partial(io.BytesIO, data))
                  for name, data in made.bytes_of().items()}
         report = findings.Report(10_000)
         check_submission.check(
             submission_files.Submission("x", self.parts, blobs),
-            check_submission.Settings(self.released, now_s=self.now_s), copies.Index(), report)
+            check_submission.Settings(self.released, now_s=self.now_s, repository=REPOSITORY
+                                      if history else None), copies.Index(), report)
         self.broke = [found.what for found in report.findings() if found.code == "check-broken"]
         return Counter(found.code for found in report.findings()
                        if found.severity != findings.INFO)
@@ -255,7 +260,8 @@ class Subject:
                 return None
         except Exception:            # the forger's programs fail on it
             return None
-        new = self.check(made) - self.before
+        new = self.check(made, self.mutants[number].pattern.startswith("manifest.git")) \
+            - self.before
         if "check-broken" in new:
             print(f"BROKEN {self.parts[2]} {number} {self.mutants[number].pattern}: {self.broke}")
             return "broken", False
