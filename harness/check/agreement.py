@@ -89,7 +89,7 @@ def _gauges(samples: Sequence[Any], counts_pages: bool) -> Problems:
             yield "ledger-altered", f"line {after['seq'] + 1}: {fell[0]} falls from " \
                 f"{before[fell[0]]} to {after[fell[0]]}"
         if before["load_1m"] is not None and after["load_1m"] is not None:
-            passed_s = (after["t_us"] - before["t_us"]) / 1e6 + LOAD_STEP_S
+            passed_s = max(after["t_us"] - before["t_us"], 0) / 1e6 + LOAD_STEP_S
             least = before["load_1m"] * 2.718281828 ** (-passed_s / LOAD_S) - LOAD_SPARE
             if after["load_1m"] < least:
                 yield "time-unexplained", f"load_1m falls from {before['load_1m']} to " \
