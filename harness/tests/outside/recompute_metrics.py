@@ -1,4 +1,5 @@
-"""Recompute every published number of runs with numpy, from docs/metrics.md and docs/thresholds.md.
+"""Recompute every published number of runs with numpy, from docs/metrics.md, docs/thresholds.md and
+docs/curves.md.
 
     python recompute_metrics.py [folder of submissions]     needs numpy; PYTHONPATH=harness
 
@@ -6,8 +7,8 @@ Nothing of core/ is used but to make the submissions that are recomputed: the me
 generated ones with shared reads, failures, repeats, lanes, several models, resumed segments, other
 programs, a sleeping machine, a slow client, no usage and derived cached tokens. Of a document only
 names are taken: the models, per cell how its tokens were counted, and the flags that texts decide.
-Every number below cells, headlines, counts and instrument must be compared. Exit codes: 0 all
-equal; 1 a number differs or was not compared.
+Every number below cells, headlines, curves, counts and instrument must be compared. Exit codes: 0
+all equal; 1 a number differs or was not compared.
 """
 from __future__ import annotations
 
@@ -204,7 +205,8 @@ class Run:
         usual = median(us for i, us in times.items() if i not in cold | self.after_failure)
         loaded = cold | {i for i, us in times.items()
                          if usual and i in self.after_failure and us > 2 * usual}
-        source = self.source[model, phase]
+        source = self.source.get((model, phase), "usage" if all(
+            reported(c, "usage", "completion_tokens") for c in ok) else "chunks")
         found = [numbers(c, source, c["cell_id"] in loaded, *self.derived(c)) for c in used]
         plan = next((p for p in self.manifest["plan"]["phases"] if p["phase"] == phase),
                     {"lanes": 1})
@@ -324,6 +326,92 @@ class Run:
             "outliers": {"count": count, "largest_sigmas": largest,
                          "flagged": None if count is None else count > 0}}
 
+    def curve(self, model: str, phase: str) -> Json:
+        cell, ramp = self.cell(model, phase), phase == "ramp"
+        used = {c["cell_id"]: one for c, one in cell["_used"]}
+        at: dict[int, list[Json]] = {}
+        for call in (c for c in self.calls if (c["model"], c["phase"]) == (model, phase)):
+            at.setdefault(call["level"], []).append(call)
+        at = dict(sorted(at.items()))
+
+        def values(level: int, name: str, question: Any = None) -> list[Any]:
+            return [used[c["cell_id"]][name] for c in at[level]
+                    if c["cell_id"] in used and question in (None, c["question_id"])]
+
+        def points(name: str, question: Any = None) -> list[Json]:
+            found = []
+            for level in at:
+                one = summary(values(level, name, question))
+                place = level if ramp else median(
+                    values(level, "prompt_tokens", "cold")) or level
+                found.append({"at": place, "n": one["n"], "value": one["median"],
+                              "low": one["ci_low"], "high": one["ci_high"]})
+            return found
+
+        series = {"output_token_throughput_tokens_per_s":
+                  [self.busy_rate(level, calls) for level, calls in at.items()],
+                  **{name: points(name) for name in ("ttft_ms", "decode_tokens_per_s")}} \
+            if ramp else {**{name: points(name, "cold") for name in (
+                "prefill_tokens_per_s", "ttft_ms", "decode_tokens_per_s")},
+                "continued_ttft_ms": points("ttft_ms", "continued")}
+        end = next(({n: e[n] for n in ("level", "kind", "reason")} for e in self.events
+                    if e["event"] == "curve_ended" and (e["model"], e["phase"]) == (model, phase)),
+                   None)
+        rates = {p["at"]: p["value"] for p in next(iter(series.values())) if p["value"]}
+        near = [level for level, rate in rates.items() if rate * 1.05 >= max(rates.values())]
+        is_open = not near or near[0] == max(rates) and not (end and end["kind"] == "queued")
+        slots = [e["slots"]["count"] for e in self.events
+                 if e["event"] == "endpoint_identified" and e["model"] == model]
+        client = []
+        for level, calls in at.items():
+            judged: Json = {"phase": phase}
+            self.verdicts(judged, [c for c in calls if c["outcome"] == "ok"], [],
+                          level if ramp else 1)
+            bound = judged["verdicts"]["client_bound"]
+            client.append({"level": level, **{n: bound[n] for n in (
+                "flagged", "reasons", "error_p50_us", "chunks_per_s", "saturation_chunks_per_s")}})
+        return {"model": model, "phase": phase, "axis": "lanes_count" if ramp else "depth_tokens",
+                "series": [{"metric": name, "points": [p for p in one if p["n"]]}
+                           for name, one in series.items()],
+                "knee": near[0] if ramp and not is_open else None,
+                "slots_count": slots[-1] if ramp and slots else None, "end": end,
+                "client": client, "ok": cell["ok"], "failed": cell["failed"],
+                "left_out": cell["ok"] - len(used), "checks": cell["checks"]}
+
+    def busy_rate(self, lanes: int, calls: list[Json]) -> Json:
+        """Throughput while every lane was busy, with the interval of ten equal parts."""
+        timed = [c for c in calls if c["timing"] and c["timing"]["done_us"] is not None]
+        windows = []
+        for segment in sorted({c["segment"] for c in timed}):
+            own = [c for c in timed if c["segment"] == segment]
+            ends = {lane: max(span(c)[1] for c in own if c["lane"] == lane)
+                    for lane in {c["lane"] for c in own}}
+            begin = min(span(c)[0] for c in own)
+            if len(ends) == lanes and begin < min(ends.values()):
+                windows.append((segment, begin, min(ends.values())))
+
+        def tokens(segment: int, begin: int, end: int) -> float:
+            total = 0.0
+            for call in calls:
+                if call["segment"] == segment and call["timing"] and call["timing"]["chunk_us"]:
+                    marks = call["timing"]["started_us"] + np.cumsum(call["timing"]["chunk_us"])
+                    count = reported(call, "usage", "completion_tokens") or len(marks)
+                    total += count * ((marks > begin) & (marks <= end)).mean()
+            return total
+
+        value = low = high = None
+        if windows and not any(self.disturbed(*window) for window in windows):
+            value = sum(tokens(*w) for w in windows) * 1e6 / sum(e - b for _, b, e in windows)
+            segment, begin, end = max(windows, key=lambda w: w[2] - w[1])
+            marks = begin + (end - begin) * np.arange(11) // 10
+            parts = [tokens(segment, a, b) * 1e6 / max(b - a, 1)
+                     for a, b in zip(marks, marks[1:])]
+            error = 2.262 * np.std(parts, ddof=1) / np.sqrt(10)
+            low, high = max(value - error, 0.0), value + error
+        return {"at": lanes, "n": sum(c["outcome"] == "ok" for c in calls) if value else 0,
+                "value": value or None, "low": low if value else None,
+                "high": high if value else None}
+
     def finish(self, flags: dict[tuple[str, str], set[str]]) -> Json:
         """Speedups and headlines. flags: of each cell, whose rules need more than numbers."""
         headlines = []
@@ -340,9 +428,11 @@ class Run:
                     sum(t for t, _ in pairs) / sum(ms for _, ms in pairs) * 1e3) \
                     if alike and rate and pairs and cell["lanes"] > 1 else None
             headlines.append(self.headline(model, own, alone, flags))
+        curves = [self.curve(model, phase) for model, phase in dict.fromkeys(
+            (c["model"], c["phase"]) for c in self.calls if "level" in c)]
         timings = [c["timing"] for c in self.calls if c["timing"]]
         lags = [t["read_lag_us"] for t in timings if t["read_lag_us"]]
-        return {"cells": self.cells, "headlines": headlines,
+        return {"cells": self.cells, "headlines": headlines, "curves": curves,
                 "counts": Counter(c["outcome"] for c in self.calls),
                 "instrument": {"stamps": Counter(t["stamp"] for t in timings), "read_lag_us": {
                     "p50": median(one["p50"] for one in lags), "n": len(lags),
@@ -503,7 +593,8 @@ def unlike(found: Any, expected: Any, where: str) -> Iterator[str]:
                 yield from unlike(value, expected.get(name), f"{where}.{name}")
     elif isinstance(found, list) and found and isinstance(found[0], dict):
         for one, other in zip(found, expected):
-            yield from unlike(one, other, f"{where}.{one['model']}.{one.get('phase', '')}")
+            names = (str(one[n]) for n in ("model", "phase", "metric", "at", "level") if n in one)
+            yield from unlike(one, other, f"{where}.{'.'.join(names)}")
     elif isinstance(found, (int, float, np.number)) and not isinstance(found, bool) \
             and isinstance(expected, (int, float)):
         COMPARED.append(where)
@@ -531,7 +622,7 @@ def differences(manifest: Json, events: list[Json], document: Json) -> list[str]
             out.append(f"flags of {cell['model']} {cell['phase']}: numpy {cell['_flags']}, {told}")
     if run.run_flags(found["headlines"]) != set(document["run_flags"]) & RUN_JUDGED:
         out.append(f"run_flags: numpy {run.run_flags(found['headlines'])}")
-    held = sum(leaves(document[name]) for name in ("cells", "headlines", "counts"))
+    held = sum(leaves(document[name]) for name in ("cells", "headlines", "curves", "counts"))
     held += leaves({n: document["instrument"][n] for n in ("stamps", "read_lag_us")})
     if held != len(COMPARED) - before:
         out.append(f"{held} values are published, {len(COMPARED) - before} were compared")
@@ -578,6 +669,7 @@ def disturbed(events: list[Json], seed: int) -> list[Json]:
             elif event["phase"] == "edge_append" and seed % 2:
                 event["response"]["usage"]["prompt_tokens_details"] = None
         out.append(event)
+    out += list(made_curves(out, rng))
     probe = {"event": "cache_probed", "verdict": "not_cached", "control": "cached",
              "t_us": out[-1]["t_us"], "at": out[-1]["at"]}
     out += [{**probe, "model": m} for m in {e["model"] for e in out if e["event"]
@@ -587,6 +679,38 @@ def disturbed(events: list[Json], seed: int) -> list[Json]:
         event["seq"] = seq
         event["segment"] = int(seq >= cut)
     return out
+
+
+def made_curves(events: list[Json], rng: random.Random) -> Iterator[Json]:
+    """Calls of ramp and depth after the last event, made of answered ones on one lane."""
+    asked = [e for e in events if e["event"] == "call_finished" and e["phase"] == "20q"
+             and e["outcome"] == "ok"]
+    begin = events[-1]["t_us"]
+    for phase, level, lanes, count in (
+            *(("ramp", n, n, max(3 * n, 6)) for n in (1, 2, 4)),
+            *(("depth", n, 1, 4) for n in (1024, 4096))):
+        free = [begin] * lanes
+        for at in range(count):
+            call = json.loads(json.dumps(rng.choice(asked)))
+            lane = free.index(min(free))
+            call.update(phase=phase, level=level, lane=lane, repeat=at // 2,
+                        question_id=("cold", "continued")[at % 2] if phase == "depth" else str(at),
+                        cell_id=f"{call['model']}:{phase}:{level}:{at}", cold=False)
+            call["request"]["messages_count"] = 1 if phase == "ramp" else 1 + at % 2 * 2
+            usage = call["response"]["usage"]
+            if usage:
+                usage["prompt_tokens"] = level + at if phase == "depth" else usage["prompt_tokens"]
+            if rng.random() < 0.1:
+                call.update(outcome="timeout", checks=None)
+            call["timing"]["started_us"] = free[lane] + rng.randrange(1000, 90_000)
+            free[lane] = call["t_us"] = span(call)[1]
+            yield call
+        begin = max(free)
+        yield {**next(e for e in events if e["event"] == "host_sampled"), "t_us": begin + 1,
+               "cpu_busy_ratio": 1.0, "other_cpu_busy_ratio": 0.6 if rng.random() < 0.2 else 0.1}
+    yield {"event": "curve_ended", "model": asked[0]["model"], "phase": "ramp", "level": 4,
+           "kind": rng.choice(("queued", "flat")), "reason": "made", "t_us": begin + 2,
+           "at": events[-1]["at"]}
 
 
 def made() -> Iterator[tuple[str, Json, list[Json], Json]]:
