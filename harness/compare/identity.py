@@ -47,6 +47,7 @@ class Model(NamedTuple):
     tune: str
     certainty: int            # of the name; a model that has several takes the most certain one
     repository: Optional[str]
+    maker: str                # where no repository is known
     quant: Optional[str]
     bits_class: str
     digest: Optional[str]
@@ -112,7 +113,9 @@ def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
     # These sizes distinguish architectures where the server does not name them.
     words, length = facts.get("vocabulary_tokens"), facts.get("embedding_length")
     digest = re.sub(r"^sha256[:\-]", "", (facts.get("digest") or "").strip().lower())
-    return Model(best.words if best else None, tune, certainty, repository, quant,
+    maker = max((one.maker for one in named), key=len, default="") or (
+        "imatrix" if re.match("i1|imat", (facts.get("quantization") or "").lower()) else "")
+    return Model(best.words if best else None, tune, certainty, repository, maker, quant,
                  names.bits_class(quant, facts.get("bits_per_weight")), digest or None,
                  "digest" in declared, facts.get("parameters_count"),
                  facts.get("family") or (f"{words:g}x{length:g}" if words and length else None),
@@ -177,21 +180,23 @@ def _rounded(count: Optional[int]) -> Optional[str]:
 
 
 # --- joining models over submissions -------------------------------------------------------------
-def blocks_and_weights(models: Iterable[Model]) -> dict[Model, tuple[str, str]]:
-    """(block, weights) of each model. Equal digests join blocks, so that an alias such as `default`
-    takes the best name of its class; not where parameter counts differ, nor for a digest that is
-    only declared, unless the format and the parameter count agree with a server's."""
+def blocks_and_weights(models: Iterable[Model]) -> dict[
+        Model, tuple[str, str, Optional[str]]]:
+    """(block, weights, quantisation) of each model. Equal digests join blocks, so that an alias
+    such as `default` takes the best name of its class; not where parameter counts differ, nor for
+    a digest that is only declared, unless the format and the parameter count agree with a
+    server's."""
     every = list(dict.fromkeys(models))
     full = sorted({one.digest for one in every if one.digest})
     classes: dict[Any, list[Model]] = {}
     for one in every:
         if one.digest:
             classes.setdefault(_whole_digest(one.digest, full), []).append(one)
-    found: dict[Model, tuple[str, str]] = {}
+    found: dict[Model, tuple[str, str, Optional[str]]] = {}
     for one in every:
         if not one.digest:
-            found[one] = (_block(one), one.repository or
-                          f"unknown: {_block(one)} {_rounded(one.parameters) or ''}".strip())
+            found[one] = (_block(one), one.repository or " ".join(filter(None, (
+                "unknown:", _block(one), _rounded(one.parameters), one.maker))), one.quant)
     for digest, members in classes.items():
         apart = _known_sizes_differ(one.parameters for one in members)
         for one in members:
@@ -200,7 +205,9 @@ def blocks_and_weights(models: Iterable[Model]) -> dict[Model, tuple[str, str]]:
                 other.name is not None, bool(HAS_SIZE.search(other.name or "")),
                 bool(other.tune), other.certainty, other.name or "", other.tune))
             size = f" {_rounded(one.parameters)}" if apart else ""
-            found[one] = (_block(best, digest + size), f"sha256:{digest}{size}")
+            quants = {other.quant for other in like} - {None}
+            found[one] = (_block(best, digest + size), f"sha256:{digest}{size}",
+                          one.quant or (quants.pop() if len(quants) == 1 else None))
     return found
 
 
@@ -261,7 +268,8 @@ def _cards(listed: list[Facts]) -> tuple[tuple[Any, ...], ...]:
     made = []
     for card in own or listed:
         size, watts = card["memory_bytes"] if own else None, card.get("power_limit_w")
-        made.append((names.card(card.get("model_name") or "unknown", bool(size)),
+        name = names.card(card.get("model_name") or "unknown", bool(size))
+        made.append(("integrated" if not own and names.is_integrated(name) else name,
                      names.size_as_sold_gib(size) if size else None, card.get("cores_count"),
                      None if watts is None else round(watts / POWER_STEP_W) * POWER_STEP_W))
     return tuple(sorted(made, key=repr))
@@ -348,8 +356,8 @@ def launch_settings(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _kv_type(text: str) -> str:
-    parts = [{"fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16", "fp32": "f32",
-              "float32": "f32"}.get(part, part) for part in text.lower().split("/")]
+    parts = [{"fp8_e4m3": "fp8", "fp16": "f16", "float16": "f16", "half": "f16",
+              "bfloat16": "bf16", "fp32": "f32", "float32": "f32"}.get(part, part) for part in text.lower().split("/")]
     return parts[0] if len(set(parts)) == 1 else "/".join(parts)
 
 
@@ -399,6 +407,8 @@ def configuration(facts: Facts, at: Facts, hardware: Facts, on: Machine, engine:
             ("context", 2 ** (max(context, 1).bit_length() - 1) if context else None),
             ("slots", facts.get("slots_count"))):
         flag = typed.pop(name, None)
+        if flag and name == "gpu_offload":       # more layers than models have
+            flag = re.sub(r"^99+$", "all", flag)
         made[name] = _text(flag if known is None else known)
     in_main_memory = offload is not None and offload <= 0.995 or not on.has_own_memory
     on_cpu = offload is not None and offload <= 0.995 or backend is None and not on.has_own_memory

@@ -16,7 +16,7 @@ GIB = 1024 ** 3
 def quantization(text: str, in_mlx: bool = False) -> str:
     """`Q4_K - Medium`, `q4_k` and `Q4_K_M` are Q4_K_M; an unknown format is its own name. in_mlx:
     the weights are MLX's, where "4bit" is MLX-4; elsewhere its container is unknown."""
-    word = re.sub(r"^(all|mostly)[ _-]|^torch\.|\.gguf$|\(guessed\)|\bternary\b", "",
+    word = re.sub(r"^(all|mostly|gguf)[ _-]|^torch\.|\.gguf$|\(guessed\)|\bternary\b", "",
                   text.strip().lower()).strip()
     word = re.sub(r"medium|small|large", lambda match: match[0][0], word)
     bits_each = re.search(r"(\d(?:\.\d+)?)\W*bpw", word)
@@ -104,13 +104,15 @@ def bits_class(quant: Optional[str], bits_per_weight: Optional[float]) -> str:
 # --- models --------------------------------------------------------------------------------------
 class ModelName(NamedTuple):
     """A name taken apart. words: canonical family, version and size; None if it names no model.
-    tune: instruct, base, or "" if unknown. repository: owner/name, lower case."""
+    tune: instruct, base, or "" if unknown. repository: owner/name, lower case. maker: what a file
+    name alone shows about who made it and how, such as `huihui-ai` or `imatrix`."""
 
     words: Optional[str]
     tune: str
     repository: Optional[str]
     quant: Optional[str]
     in_mlx: bool
+    maker: str
 
 
 # A quantisation, container or packaging in a name whose parts are joined by "-".
@@ -118,11 +120,11 @@ PACKAGING = re.compile(
     r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl|s|m|kss|ks|kt|k)|[it]?q\d(?:-k(?:-(?:xxs|xs|xl|s|m|l))?"
     r"|-[01](?:-\d-\d)?)?)"
     r"|bf16|fp?16|fp?32|float16|float32|bfloat16"
-    r"|(?:mx|nv)fp[468](?:-moe)?|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static))?"
+    r"|(?:mx|nv)fp[468](?:-moe)?|fp4|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static))?"
     r"|(?:awq|gptq)(?:-?(?:int)?\d(?:-?bits?|b(?=-g?\d{2,3}g?-))?)?(?:-marlin)?(?:-g?\d{2,3}g?)?"
-    r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4|int[348]|w\da\d{1,2}(?:-fp8)?"
+    r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4|int[348](?:-(?:cw|mixed))?|int8mix(?:-lite)?|w\da\d{1,2}(?:-fp8)?"
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
-    r"|mixed-\d-\d|[2-8]-?bits?(?:-dwq)?(?:-gs?\d{2,3})?|dwq"
+    r"|mixed-\d-\d|[2-8](?:\.\d+)?-?bits?(?:-dwq(?:-\d{6})?)?(?:-gs?\d{2,3})?|dwq"
     r"|mlx|gguf|ggml|ggjt|litert(?:-?lm)?|llamafile|hf|transformers|safetensors|onnx|openvino"
     r"|imat|imatrix|i1|static|quantized"
     r"|quants?|unsloth|marlin|h[68]|ov|mlc|q\df(?:16|32)(?:-\d)?"
@@ -131,6 +133,7 @@ CONTAINERS = frozenset(
     "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx "
     "openvino ov mlc h6 h8 imat imatrix i1 "
     "static quantized quant quants unsloth marlin".split())
+IMATRIX = frozenset(("i1", "imat", "imatrix"))
 FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")
 TUNES = {"instruct": "instruct", "it": "instruct", "chat": "instruct", "inst": "instruct",
@@ -141,6 +144,9 @@ TUNES = {"instruct": "instruct", "it": "instruct", "chat": "instruct", "inst": "
 def model_name(text: str, engine: str = "") -> ModelName:
     """Take a served name, a file name or a repository apart. engine: folded name of the engine."""
     path, owner, from_ollama = _location(text, engine)
+    file_owner = ""
+    if not owner and not from_ollama:
+        path, owner, file_owner = _file_owner(path)
     quant_after_at = ""
     path, _, revision = path.partition("@")
     if PACKAGING.search(f"-{_joined(revision)}-"):
@@ -149,18 +155,36 @@ def model_name(text: str, engine: str = "") -> ModelName:
     if tag.isdigit() and not from_ollama or tag == "latest":
         tag = ""
     name = _joined(base + (f"-{tag}" if tag else "") + quant_after_at)
-    quant, words, in_mlx = _without_packaging(name)
-    in_mlx = in_mlx or owner.startswith("mlx-community") or engine in (
+    quant, words, packaging = _without_packaging(name)
+    in_mlx = "mlx" in packaging or owner.startswith("mlx-community") or engine in (
         "mlx", "mlxlm", "mlxserver", "mlxomni", "mlxengine")
     repository = None
     if owner:
         repository = owner if "/" in owner else f"{owner}/{base.lower()}"
         repository = f"ollama:{repository}" if from_ollama else repository
         repository += f"@{revision.lower()}" if revision not in ("", "main") else ""
-    canonical, tune = _canonical(words, from_ollama and not owner, bool(owner) and not from_ollama)
+    canonical, tune = _canonical(
+        words, from_ollama and not owner or engine == "lmstudio" and owner in tables.CATALOG_OWNERS,
+        bool(owner or file_owner) and not from_ollama)
     generic = canonical in tables.GENERIC_NAMES or not owner and not tag and _is_generic(base)
     return ModelName(None if generic or not canonical else canonical, tune, repository,
-                     quantization(quant, in_mlx) if quant else None, in_mlx)
+                     quantization(quant, in_mlx) if quant else None, in_mlx,
+                     f"{file_owner} {'imatrix' if IMATRIX.intersection(packaging) else ''}".strip())
+
+
+def _file_owner(path: str) -> tuple[str, str, str]:
+    """(name, repository or "", owner or "") of a file name that contains them: llama.cpp's cache
+    writes owner_repository_file, and bartowski publishes Owner_Model-Q4_K_M.gguf."""
+    cached = re.fullmatch(r"([^_/]+)_([^/]+?-gguf)_([^/]+)", path, re.IGNORECASE)
+    name, repository = (cached[3], f"{cached[1]}/{cached[2]}".lower()) if cached else (path, "")
+    named = re.fullmatch(r"([a-z][a-z0-9.\-]*)_([a-z][^/]*-.+)", name, re.IGNORECASE)
+    owner = re.sub(r"[^a-z0-9]", "", named[1].lower()) if named else ""
+    if not named or owner not in tables.MAKERS and (
+            any(owner.startswith(family) for family in tables.FAMILIES)
+            or re.split(r"[^a-z]", named[2].lower())[0] in tables.FAMILIES
+            and not re.search("abliterated|uncensored|heretic", named[2].lower())):
+        return name, repository, ""           # MyTune_Qwen3-8B is a model of its own
+    return named[2], repository, named[1].lower()
 
 
 def _location(text: str, engine: str) -> tuple[str, str, bool]:
@@ -176,7 +200,8 @@ def _location(text: str, engine: str) -> tuple[str, str, bool]:
         cut = False
         for host in tables.HOSTS:
             if lower.startswith(host):
-                in_library = in_library or host in ("ai/", "registry.ollama.ai/", "ollama.com/")
+                in_library = in_library or host in (
+                    "ai/", "registry.ollama.ai/", "ollama.com/", "ollama://")
                 from_hub = from_hub or "hf" in host or "hugging" in host or "modelscope" in host
                 path, lower, cut = path[len(host):], lower[len(host):], True
     if is_path or path.count("/") == 0:
@@ -196,13 +221,15 @@ def _location(text: str, engine: str) -> tuple[str, str, bool]:
 def _joined(name: str) -> str:
     """Lower case, without extension and number of the part, parts joined by "-"."""
     lower = re.sub(FILE_ENDING, "", name.strip().lower())
+    lower = re.sub(r"(exl[23])[_-](\d)_(\d)(?!\d)", r"\1-\2.\3", lower)
     lower = re.sub(r"-0\d{4}-of-0\d{4}", "", lower)
-    lower = re.sub(r"(?<![q0-9_.])(\d)_(\d+[bm]?)(?![a-z0-9_])", r"\1.\2", lower)
+    lower = re.sub(r"(?<![q0-9_.])(?<!exl)(\d)_(\d+[bm]?)(?![a-z0-9_])", r"\1.\2", lower)
     lower = re.sub(r"\.(?=(i1-|ud-)?(i?q\d|bf16|f16|fp16|f32|mxfp4|imat|w\da\d))", "-", lower)
     return re.sub(r"[\s_\-:+()\[\],]+", "-", lower).strip("-.")
 
 
-def _without_packaging(name: str) -> tuple[str, list[str], bool]:
+def _without_packaging(name: str) -> tuple[str, list[str], list[str]]:
+    """(formats, words of the name, all packaging)."""
     found: list[str] = []
     rest = f"-{name}-"
     while True:
@@ -212,11 +239,13 @@ def _without_packaging(name: str) -> tuple[str, list[str], bool]:
         found.append(match[0])
         rest = rest[:match.start()] + rest[match.end() + 1:]
     formats = [part for part in found if part not in CONTAINERS]
-    return "-".join(formats), [word for word in rest.split("-") if word], "mlx" in found
+    return "-".join(formats), [word for word in rest.split("-") if word], found
 
 
 def _canonical(words: list[str], from_library: bool, is_repository: bool) -> tuple[str, str]:
     """(canonical words with the size last, tune)."""
+    if any(word.startswith("ernie") for word in words[:2]):     # its -PT means PyTorch
+        words = [word for word in words if word not in ("pt", "paddle")]
     tune = next((TUNES[word] for word in words if word in TUNES), "")
     if from_library and "text" in words:
         tune, words = "base", [word for word in words if word != "text"]
@@ -230,17 +259,18 @@ def _canonical(words: list[str], from_library: bool, is_repository: bool) -> tup
         else:
             split.append(word)
     sizes = [re.sub(r"\.0(?=[bm])", "", word) for word in split if SIZE.fullmatch(word)]
-    family = "-".join(re.sub(r"^(\d+)\.0$", r"\1", word) if split[0] in ("gemma", "qwen", "llama")
-                      else word for word in split if not SIZE.fullmatch(word))
+    family = "-".join(
+        re.sub(r"^(\d+)\.0$", r"\1", word) if split[0] in ("gemma", "qwen", "llama", "granite")
+        else word for word in split if not SIZE.fullmatch(word))
     family = re.sub(r"^gptoss", "gpt-oss", family)
+    family = re.sub(r"\b(qwen|llama)-distill\b", r"distill-\1", family)
     if from_library and not sizes and family in tables.OLLAMA_SIZES:
         sizes = [tables.OLLAMA_SIZES[family]]
-    if from_library and sizes:
-        named = tables.OLLAMA_NAMES.get(f"{family}-{sizes[0]}")
-        family = named[:-len(sizes[0]) - 1] if named else family
     if not sizes and family in tables.ONLY_SIZES:
         sizes = [tables.ONLY_SIZES[family]]
     name = "-".join([family, *sizes] if family else sizes)
+    if from_library:
+        name = tables.OLLAMA_NAMES.get(name, name)
     name = tables.OTHER_NAMES.get(name, name)
     if not tune:
         tune = _unmarked_tune(family, from_library, is_repository)
@@ -251,10 +281,11 @@ def _without_maker(words: list[str]) -> list[str]:
     """Without the maker in front of one of its own families: meta-llama-3 is llama-3."""
     if len(words) > 1 and words[0] in tables.QUANTIZERS:
         words = words[1:]
-    for count in (1, 2):
+    for count in (2, 1):
         families = tables.MAKERS.get("".join(words[:count]), "").split()
-        if len(words) > count and re.split(r"[^a-z]", words[count])[0] in families:
-            return words[count:]
+        if families and len(words) > count and (words[count] == words[0] or re.split(
+                r"[^a-z]", words[count])[0] in families):
+            return _without_maker(words[count:])
     return words
 
 
@@ -264,7 +295,7 @@ def _unmarked_tune(family: str, from_library: bool, is_repository: bool) -> str:
         return any(family == one or family.startswith(f"{one}-") for one in families)
 
     if from_library or among(tables.UNMARKED_IS_INSTRUCT) or re.search(
-            r"\b(thinking|reasoning|distill|hermes|dolphin)\b", family):
+            r"\b(think|thinking|reasoning|distill|hermes|dolphin|nemotron|tulu)\b", family):
         return "instruct"
     return "base" if is_repository and among(tables.UNMARKED_IS_BASE) else ""
 
@@ -302,7 +333,11 @@ MOBILE_CPU = re.compile(r"\b\d{3,5}(?:h|hs|hx|hk|hq|u|g\d|p|y|v|m)\b|\bn\d{2,3}\
 def card(text: str, memory_is_known: bool) -> str:
     """`NVIDIA Corporation AD102 [GeForce RTX 4090]` is `rtx 4090`."""
     name = _plain(text)
-    name = re.sub(r"\((?:radv|llvm|gfx|drm|navi)[^)]*\)", " ", name)
+    name = name.replace("max-q / mobile", "mobile")
+    unnamed = re.match(r"(?:amd )?radeon graphics .*(gfx\d+)", name)
+    name = unnamed[1] if unnamed else name
+    name = re.sub(r"\((?:radv|radeonsi|llvm|gfx|drm|navi|bmg|dg2|nvgpu)[^)]*\)|/pcie/sse2| oam$",
+                  " ", name)
     brackets = re.findall(r"\[([^\]/]+)\]", name)
     name = brackets[-1] if brackets else name
     name = re.sub(
@@ -311,7 +346,7 @@ def card(text: str, memory_is_known: bool) -> str:
     if memory_is_known:
         name = re.sub(r"\b\d+ ?gi?b\b", " ", name)
     name = re.sub(r"\bmobile\b", "laptop", name.replace("-", " "))
-    if re.search(r"\barc [ab]\d", name):
+    if re.search(r"\barc (?:pro )?[ab]\d", name):
         name = name.replace("graphics", " ")
     return re.sub(r"\s+", " ", name).strip(" -,") or _plain(text)
 
@@ -323,9 +358,13 @@ INTEGRATED = re.compile(
     r"|remote display|aspeed|matrox|arc graphics|arc (?:pro )?1\d0[vt]\b|adreno|parsec")
 
 
+# AMD's chips of cards. Source: LLVM's list of AMD GPU processors, "dGPU".
+DISCRETE_CHIP = re.compile(r"(?i)gfx1(?:03[0-24]|10[0-2]|20[01])\b")
+
+
 def is_integrated(text: str) -> bool:
     """Whether the name is that of graphics within a processor, or of no accelerator at all."""
-    return bool(INTEGRATED.search(_plain(text)))
+    return bool(INTEGRATED.search(_plain(text))) and not DISCRETE_CHIP.search(text)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -351,7 +390,8 @@ def apple_system(text: str, chip: str) -> Optional[str]:
 
 def system(text: str) -> str:
     """`Dell Inc. XPS 15 9520` is `dell xps 15 9520`."""
-    words = re.sub(r"\b(?:inc|co|ltd|corp|corporation|computer|international|technology)\b", " ",
+    words = re.sub(r"\brev \d+(?: \d+)?\b|\b(?:inc|co|ltd|corp|corporation|computer"
+                   r"|international|technology)\b", " ",
                    re.sub(r"[.,_]", " ", _plain(text))).split()
     return " ".join(dict.fromkeys(words))
 

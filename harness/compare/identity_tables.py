@@ -17,8 +17,8 @@ GENERIC_PATTERN = (r"(gpt-(3|4|5)|chatgpt|o[134](-|$)|text-(davinci|embedding)|d
 
 # First parts of a path that are no owner of weights. Source: ids in the engines' model lists.
 HOSTS = ("https://", "http://", "hf://", "hf.co/", "huggingface.co/", "www.modelscope.cn/models/",
-         "modelscope.cn/", "registry.ollama.ai/", "ollama.com/", "library/", "koboldcpp/",
-         "models/", "local/", "ollama/", "lmstudio/", "gguf/", "user/", "docker.io/", "ai/")
+         "modelscope.cn/", "registry.ollama.ai/", "ollama.com/", "ollama://", "library/",
+         "koboldcpp/", "models/", "local/", "ollama/", "lmstudio/", "gguf/", "user/", "docker.io/", "ai/")
 
 # A maker's name is dropped before one of its own families. Source: the owners' pages on Hugging
 # Face; bartowski's repositories are named maker_model.
@@ -30,7 +30,8 @@ MAKERS = {
     "ibmgranite": "granite", "deepseekai": "deepseek", "allenai": "olmo olmoe llama tulu",
     "tiiuae": "falcon", "huggingfacetb": "smollm smolvlm", "lgai": "exaone",
     "lgaiexaone": "exaone", "thudm": "glm chatglm", "zai": "glm", "zaiorg": "glm",
-    "nvidia": "llama nemotron minitron mistral openreasoning", "cohere": "command aya c",
+    "nvidia": "llama nemotron minitron mistral openreasoning",
+    "bytedanceseed": "seed", "cohere": "command aya c",
     "coherelabs": "command aya c", "cohereforai": "command aya c", "c4ai": "command aya",
     "liquidai": "lfm",
     "tencent": "hunyuan", "baidu": "ernie", "bytedance": "seed", "moonshotai": "kimi",
@@ -38,6 +39,14 @@ MAKERS = {
     "01ai": "yi", "internlm": "internlm", "arceeai": "arcee afm", "ai21labs": "ai21 jamba",
     "tinyllama": "tinyllama", "openbmb": "minicpm", "bigcode": "starcoder", "apple": "openelm",
     "inclusionai": "ling ring", "minimaxai": "minimax", "xiaomimimo": "mimo"}
+
+FAMILIES = frozenset(" ".join(MAKERS.values()).split()) - {"c"}
+
+# Owners in LM Studio's catalog, which names chat models without a word for it. Source: the keys
+# of lmstudio.ai/models.
+CATALOG_OWNERS = frozenset((
+    "allenai", "baidu", "bytedance", "deepseek", "essentialai", "google", "ibm", "liquid",
+    "meta", "microsoft", "mistralai", "nvidia", "openai", "qwen", "zai-org"))
 
 # People who publish formats of other makers' models. Source: their pages on Hugging Face.
 QUANTIZERS = frozenset(("bartowski", "thebloke", "mradermacher", "unsloth", "lmstudio", "turboderp",
@@ -47,9 +56,10 @@ QUANTIZERS = frozenset(("bartowski", "thebloke", "mradermacher", "unsloth", "lms
 # models are marked -Base or do not exist.
 UNMARKED_IS_INSTRUCT = (
     "gpt-oss", "qwen-3", "qwen-3.5", "qwen-3.6", "qwen-3.8", "qwq",
-    "deepseek-r1", "deepseek-v3", "deepseek-v2.5", "phi-3", "phi-3.5", "phi-4",
-    "smollm-3", "granite-4", "granite-4.0", "gemma-3", "gemma-3n", "magistral", "devstral",
-    "codestral", "glm-4.5", "glm-4.6", "kimi", "hermes", "dolphin", "openhermes", "nous-hermes",
+    "deepseek-r1", "deepseek-v3", "deepseek-v3.1", "deepseek-v3.2", "deepseek-v2.5", "phi-3",
+    "phi-3.5", "phi-4", "smollm-3", "granite-4", "granite-4.1", "magistral", "devstral", "codestral",
+    "glm-4.5", "glm-4.6", "glm-4.7", "seed-oss", "ernie-4.5", "kimi", "hermes", "dolphin", "openhermes",
+    "nous-hermes",
     "zephyr", "wizardlm", "vicuna", "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep",
     "cogito", "deephermes", "orca", "minimax", "aya", "command", "medgemma", "nemotron")
 # Families that publish their base model under the plain name. Source: the model cards.
@@ -59,7 +69,7 @@ UNMARKED_IS_BASE = (
     "yi-1.5", "starcoder", "phi-1", "phi-2", "codellama", "internlm", "stablelm")
 
 # Default size of a tag without one, such as qwen2.5 or qwen2.5:latest. Source: the page of each
-# model in Ollama's library, row "latest".
+# model in Ollama's library, row "latest", and the registry's manifests: equal digests of weights.
 OLLAMA_SIZES = {
     "llama-2": "7b", "llama-3": "8b", "llama-3.1": "8b", "llama-3.2": "3b", "llama-3.3": "70b",
     "llama-3.2-vision": "11b", "codellama": "7b", "qwen": "4b", "qwen-2": "7b", "qwen-2.5": "7b",
@@ -69,7 +79,14 @@ OLLAMA_SIZES = {
     "smollm": "1.7b", "tinyllama": "1.1b", "granite-3.3": "8b", "olmo-2": "7b", "falcon-3": "7b",
     "mistral-nemo": "12b", "mistral-small-3.1": "24b", "mistral-small-3.2": "24b",
     "mistral-large": "123b", "devstral": "24b", "magistral": "24b", "qwen-3-coder": "30b",
-    "phi": "2.7b", "codestral": "22b", "openchat": "7b"}
+    "phi": "2.7b", "llama-4": "16x17b", "codestral": "22b", "openchat": "7b",
+    "aya-expanse": "8b", "codegemma": "7b", "cogito": "8b", "deepcoder": "14b",
+    "deepscaler": "1.5b", "deepseek-coder-v2": "16b", "dolphin-3": "8b", "exaone-3.5": "7.8b",
+    "exaone-deep": "7.8b", "falcon": "7b", "glm-4": "9b", "granite-3.2": "8b", "hermes-3": "8b",
+    "mathstral": "7b", "mistral-small": "24b", "nemotron-3-nano": "30b",
+    "nemotron": "70b", "nemotron-mini": "4b",
+    "opencoder": "8b", "openthinker": "7b", "phi-3": "3.8b", "smallthinker": "3b",
+    "solar": "10.7b", "stablelm-2": "1.6b", "starcoder-2": "3b", "tulu-3": "8b", "vicuna": "7b"}
 
 # Ollama's library name -> the maker's name of the same model. Source: the library's pages, which
 # link the maker's repository.
@@ -94,11 +111,18 @@ OLLAMA_NAMES = {
     "solar-10.7b": "solar-v1.0-10.7b", "dolphin-3-8b": "dolphin-3-llama-3.1-8b",
     "hermes-3-8b": "hermes-3-llama-3.1-8b", "hermes-3-3b": "hermes-3-llama-3.2-3b",
     "nemotron-70b": "llama-3.1-nemotron-70b", "deepseek-coder-v2-16b":
-    "deepseek-coder-v2-lite-16b", "llama-4-scout": "llama-4-scout-17b-16e"}
+    "deepseek-coder-v2-lite-16b", "llama-4-16x17b": "llama-4-scout-16e-17b",
+    "llama-4-128x17b": "llama-4-maverick-128e-17b", "qwen-3.6-35b": "qwen-3.6-a3b-35b",
+    "gemma-4-26b": "gemma-4-a4b-26b", "nemotron-3-nano-30b": "nemotron-3-nano-a3b-30b",
+    "tulu-3-8b": "llama-3.1-tulu-3-8b", "tulu-3-70b": "llama-3.1-tulu-3-70b",
+    **{f"cogito-{size}": f"cogito-v1-preview-{base}-{size}" for size, base in (
+        ("3b", "llama"), ("8b", "llama"), ("14b", "qwen"), ("32b", "qwen"), ("70b", "llama"))},
+    "phi-3-mini": "phi-3-mini-4k-3.8b", "phi-3-3.8b": "phi-3-mini-4k-3.8b"}
 
 # Models that exist in one size, which their makers leave out of the name. Source: model cards.
 ONLY_SIZES = {
     "phi-4": "14b", "phi-4-mini": "3.8b", "phi-4-mini-reasoning": "3.8b", "phi-4-reasoning": "14b",
+    "phi-4-reasoning-plus": "14b", "deepseek-v3": "671b", "deepseek-v3.1": "671b",
     "phi-3.5-mini": "3.8b", "phi-3-mini-4k": "3.8b", "phi-3-mini-128k": "3.8b", "phi-2": "2.7b",
     "mistral-nemo-2407": "12b", "magistral-small-2506": "24b",
     "devstral-small-2505": "24b", "devstral-small-2507": "24b", "magistral-small-2509": "24b",
@@ -108,6 +132,18 @@ OTHER_NAMES = {"dolphin-3.0-llama-3.1-8b": "dolphin-3-llama-3.1-8b",
                "deepseek-coder-v2-lite-instruct-16b": "deepseek-coder-v2-lite-16b",
                "qwen-3-coder-30b": "qwen-3-coder-a3b-30b",
                "qwen-3-coder-480b": "qwen-3-coder-a35b-480b",
+               "qwen-3-next-80b": "qwen-3-next-a3b-80b",
+               "llama-4-scout": "llama-4-scout-16e-17b",
+               "llama-4-maverick": "llama-4-maverick-128e-17b",
+               "granite-4-micro-h": "granite-4-h-micro", "granite-4-tiny-h": "granite-4-h-tiny",
+               "granite-4-small-h": "granite-4-h-small",
+               "mistral-nemo-12b": "mistral-nemo-2407-12b",
+               "mistral-small-3.1": "mistral-small-3.1-2503-24b",
+               "mistral-small-3.2": "mistral-small-3.2-2506-24b",
+               "devstral-small-2-24b": "devstral-small-2-2512-24b",
+               "devstral-small-2-2512": "devstral-small-2-2512-24b",
+               **{f"ministral-3-{kind}{size}": f"ministral-3-{kind}2512-{size}"
+                  for kind in ("", "reasoning-") for size in ("3b", "8b", "14b")},
                "llama-3.1-128k-8b": "llama-3.1-8b", "command-r7b": "command-r7b-12-2024"}
 
 # The engines' own defaults. Source: `llama-server --help`, Ollama's FAQ, `vllm serve --help`.
@@ -144,7 +180,7 @@ SETTINGS = {
         "no-mmap"), "")}
 
 # Apple's identifiers -> (product, screen in inches). Source: Apple's "Identify your Mac" pages,
-# support.apple.com/102869, 108052, 108054, 102231, 102852.
+# support.apple.com/102869, 108052, 108054, 102231, 102852; Mac17 from lists of board names.
 APPLE_MODELS = {
     "MacBookAir10,1": ("macbook air", 13), "Mac14,2": ("macbook air", 13),
     "Mac14,15": ("macbook air", 15), "Mac15,12": ("macbook air", 13),
@@ -163,6 +199,8 @@ APPLE_MODELS = {
     "Mac13,1": ("mac studio", 0), "Mac13,2": ("mac studio", 0), "Mac14,13": ("mac studio", 0),
     "Mac14,14": ("mac studio", 0), "Mac15,14": ("mac studio", 0), "Mac16,9": ("mac studio", 0),
     "Mac14,8": ("mac pro", 0), "iMac21,1": ("imac", 24), "iMac21,2": ("imac", 24),
-    "Mac15,4": ("imac", 24), "Mac15,5": ("imac", 24), "Mac16,2": ("imac", 24),
-    "Mac16,3": ("imac", 24)}
+    "Mac17,2": ("macbook pro", 14), "Mac17,3": ("macbook air", 13), "Mac17,4": ("macbook air", 15),
+    "Mac17,6": ("macbook pro", 16), "Mac17,7": ("macbook pro", 14), "Mac17,8": ("macbook pro", 16),
+    "Mac17,9": ("macbook pro", 14), "Mac15,4": ("imac", 24), "Mac15,5": ("imac", 24),
+    "Mac16,2": ("imac", 24), "Mac16,3": ("imac", 24)}
 APPLE_DEFAULT_INCHES = {"macbook air": 13, "imac": 24}

@@ -168,9 +168,9 @@ def members_of(submissions: Iterable[reading.Submission]) -> list[Member]:
     cached: dict[Any, identity.Identity] = {}
     found = []
     for submission, entry in every:
-        block, weights = joined[entry.about]
+        block, weights, quant = joined[entry.about]
         made = identity.Identity(
-            block, weights, entry.about.quant, entry.about.bits_class, submission.machine,
+            block, weights, quant, entry.about.bits_class, submission.machine,
             identity.runtime(*submission.runtime), entry.configuration)
         found.append(Member(submission, entry, cached.setdefault(made, made)))
     return found
