@@ -357,7 +357,8 @@ def launch_settings(text: str) -> tuple[tuple[str, str], ...]:
 
 def _kv_type(text: str) -> str:
     parts = [{"fp8_e4m3": "fp8", "fp16": "f16", "float16": "f16", "half": "f16",
-              "bfloat16": "bf16", "fp32": "f32", "float32": "f32"}.get(part, part) for part in text.lower().split("/")]
+              "bfloat16": "bf16", "fp32": "f32", "float32": "f32"}.get(part, part)
+             for part in text.lower().split("/")]
     return parts[0] if len(set(parts)) == 1 else "/".join(parts)
 
 

@@ -18,7 +18,8 @@ GENERIC_PATTERN = (r"(gpt-(3|4|5)|chatgpt|o[134](-|$)|text-(davinci|embedding)|d
 # First parts of a path that are no owner of weights. Source: ids in the engines' model lists.
 HOSTS = ("https://", "http://", "hf://", "hf.co/", "huggingface.co/", "www.modelscope.cn/models/",
          "modelscope.cn/", "registry.ollama.ai/", "ollama.com/", "ollama://", "library/",
-         "koboldcpp/", "models/", "local/", "ollama/", "lmstudio/", "gguf/", "user/", "docker.io/", "ai/")
+         "koboldcpp/", "models/", "local/", "ollama/", "lmstudio/", "gguf/", "user/",
+         "docker.io/", "ai/")
 
 # A maker's name is dropped before one of its own families. Source: the owners' pages on Hugging
 # Face; bartowski's repositories are named maker_model.
@@ -55,11 +56,10 @@ QUANTIZERS = frozenset(("bartowski", "thebloke", "mradermacher", "unsloth", "lms
 # Families that publish their chat model under the plain name. Source: the model cards; their base
 # models are marked -Base or do not exist.
 UNMARKED_IS_INSTRUCT = (
-    "gpt-oss", "qwen-3", "qwen-3.5", "qwen-3.6", "qwen-3.8", "qwq",
-    "deepseek-r1", "deepseek-v3", "deepseek-v3.1", "deepseek-v3.2", "deepseek-v2.5", "phi-3",
-    "phi-3.5", "phi-4", "smollm-3", "granite-4", "granite-4.1", "magistral", "devstral", "codestral",
-    "glm-4.5", "glm-4.6", "glm-4.7", "seed-oss", "ernie-4.5", "kimi", "hermes", "dolphin", "openhermes",
-    "nous-hermes",
+    "gpt-oss", "qwen-3", "qwen-3.5", "qwen-3.6", "qwen-3.8", "qwq", "deepseek-r1", "deepseek-v3",
+    "deepseek-v3.1", "deepseek-v3.2", "deepseek-v2.5", "phi-3", "phi-3.5", "phi-4", "smollm-3",
+    "granite-4", "granite-4.1", "magistral", "devstral", "codestral", "glm-4.5", "glm-4.6",
+    "glm-4.7", "seed-oss", "ernie-4.5", "kimi", "hermes", "dolphin", "openhermes", "nous-hermes",
     "zephyr", "wizardlm", "vicuna", "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep",
     "cogito", "deephermes", "orca", "minimax", "aya", "command", "medgemma", "nemotron")
 # Families that publish their base model under the plain name. Source: the model cards.

@@ -120,7 +120,7 @@ def _calls(calls: Sequence[Any], known: Mapping[str, metrics.Numbers], models: S
     than ttft, tokens and decode imply, 0 below 1 %."""
     free: dict[int, int] = {}
     for call in calls:
-        numbers = known.get(call["cell_id"]) or metrics.call_metrics(call, False)
+        numbers = known.get(call["cell_id"]) or metrics.call_metrics(call, None)
         timing = call["timing"] or {"started_us": call["t_us"], "done_us": 0}
         end_us = timing["done_us"]
         if end_us is None:

@@ -241,17 +241,22 @@ class Cache(NamedTuple):
     unknown: Optional[str] = None
 
 
-def call_metrics(call: CallFinished, trust_usage: bool = True, trust_prompt: bool = True,
-                 reloaded: bool = False, cache: Optional[Cache] = None) -> Numbers:
+OWN_COUNTS: Any = object()
+
+
+def call_metrics(call: CallFinished, usable: Optional[usage.Counts] = OWN_COUNTS,
+                 trust_prompt: bool = True, reloaded: bool = False,
+                 cache: Optional[Cache] = None) -> Numbers:
     """All CALL_METRICS of one call, unrounded, with `output_tokens_source`, `cached_tokens_source`
     and `null_reasons` {metric: why it is None}.
 
-    trust_usage False counts chunks even if usage looks usable, because other calls of the cell
-    have no usage or all have the same; trust_prompt False leaves out the prompt's tokens.
+    usable: usable_counts of the call, by default; None counts chunks, because other calls of the
+    cell have no usage or all have the same. trust_prompt False leaves out the prompt's tokens.
     reloaded: the model was loaded within this call. A failed call has the numbers up to its
     failure.
     """
-    counted, usable = token_counts(call), usable_counts(call) if trust_usage else None
+    usable = usable_counts(call) if usable is OWN_COUNTS else usable
+    counted = token_counts(call)
     hidden = has_hidden_reasoning(call, usable)
     chunks, tokens = len(chunk_times_us(call)), output_tokens(call, usable)
     prompt = counted.prompt if trust_prompt else None

@@ -21,6 +21,7 @@ from core import (
     suites,
     thresholds,
     throughput,
+    usage,
 )
 from core import metric_definitions as defs
 from core.metrics import (
@@ -60,6 +61,7 @@ class _Group(NamedTuple):
 
     calls: list[CallFinished]
     ok: list[CallFinished]
+    usable: list[Optional[usage.Counts]]     # metrics.usable_counts of `ok`
     tokens: list[Optional[Number]]           # of `ok`
     measured: list[CallFinished]
     numbers: list[Numbers]                   # call_metrics of `measured`
@@ -166,15 +168,16 @@ def _group(calls: list[CallFinished], run: _Run) -> _Group:
     ok = [c for c in calls if c["outcome"] == "ok"]
     reasons = {c["cell_id"]: _left_out(c, run.load) for c in ok}
     usable = [metrics.usable_counts(c) for c in ok]
-    trusted = all(usable) and not any(run.distrusted.get(c["model"]) for c in ok)
+    counted = {c["cell_id"]: counts for c, counts in zip(ok, usable)}
+    trusted = counted if all(usable) and not any(
+        run.distrusted.get(c["model"]) for c in ok) else {}
     measured = [c for c in (ok[:1] if calls[0]["phase"] == "hello" else ok)
                 if not reasons[c["cell_id"]]]
     loads = _reloaded(measured, run.after_failure)
-    tokens = [metrics.output_tokens(c, counted if trusted else None)[0]
-              for c, counted in zip(ok, usable)]
-    return _Group(calls, ok, tokens, measured, [
-        metrics.call_metrics(c, trusted, not run.bad_prompts.get(c["model"]), c["cell_id"] in loads,
-                     _cache(c, run))
+    tokens = [metrics.output_tokens(c, trusted.get(c["cell_id"]))[0] for c in ok]
+    return _Group(calls, ok, usable, tokens, measured, [
+        metrics.call_metrics(c, trusted.get(c["cell_id"]), not run.bad_prompts.get(c["model"]),
+                             c["cell_id"] in loads, _cache(c, run, counted))
         for c in measured], dict(sorted(Counter(filter(None, reasons.values())).items())),
         sum(c["outcome"] != "ok" and run.load.is_disturbed(*throughput.span_of(c)) for c in calls))
 
@@ -191,9 +194,11 @@ def _is_suspended(call: CallFinished) -> bool:
         timing["heartbeat_gap_us"] or 0, timing["clock_step_us"] or 0) > thresholds.SUSPENDED_US
 
 
-def _cache(call: CallFinished, run: _Run) -> metrics.Cache:
+def _cache(call: CallFinished, run: _Run,
+           counted: Mapping[str, Optional[usage.Counts]]) -> metrics.Cache:
     """A later turn of a growing conversation repeats all of the turn before, whose prompt and
-    answer but for its last token are in the cache of a server that keeps prefixes.
+    answer but for its last token are in the cache of a server that keeps prefixes. counted: the
+    usable counts of answered calls, by cell_id.
     """
     if not metrics.is_later_turn(call):
         return metrics.Cache(None, "cached tokens are not reported, and the cache probe found the "
@@ -201,7 +206,7 @@ def _cache(call: CallFinished, run: _Run) -> metrics.Cache:
     before = run.turns_before.get(call["cell_id"])
     own, last = token_counts(call), token_counts(before) if before else None
     if call["model"] in run.keeping and last and last.prompt and last.completion and own.prompt \
-            and before and before["outcome"] == "ok" and metrics.usable_counts(before) \
+            and before and counted.get(before["cell_id"]) \
             and own.prompt >= last.prompt + last.completion:
         return metrics.Cache(last.prompt + last.completion - 1)
     return metrics.Cache(None, metrics.EARLIER_TURNS)
@@ -341,7 +346,8 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
     (model, phase), group = key, groups[key]
     ok, is_hello = group.ok, phase == "hello"
     is_distrusted = bool(run.distrusted.get(model))
-    found = {name for call in ok for name in _call_flags(call, is_distrusted)} - {"coalesced"}
+    found = {name for call, counts in zip(ok, group.usable)
+             for name in _call_flags(call, None if is_distrusted else counts)} - {"coalesced"}
     # A growing conversation ends at the context's limit by design; that is not a failure.
     fine = ("ok", "context_limit") if phase in defs.GROWING_PHASES else ("ok",)
     failures = sum(c["outcome"] not in fine for c in group.calls)
@@ -404,7 +410,7 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
     return waited and len(together) > lanes and curve_levels.most_at_once(together) < lanes
 
 
-def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
+def _call_flags(call: CallFinished, counted: Optional[usage.Counts]) -> list[str]:
     """Flags of one answered call: the runner's own, and those computed from its record."""
     timing, (text, reasoning) = call["timing"], metrics.answer_texts(call)
     return [*call["flags"], *(name for name, holds in (
@@ -412,8 +418,7 @@ def _call_flags(call: CallFinished, is_distrusted: bool) -> list[str]:
         ("cached_prefill", metrics.is_cached(call)),
         ("suspended", _is_suspended(call)),
         ("clock_stepped", timing is not None and timing["clock_step_us"] != 0),
-        ("hidden_reasoning", not is_distrusted and metrics.has_hidden_reasoning(
-            call, metrics.usable_counts(call))),
+        ("hidden_reasoning", metrics.has_hidden_reasoning(call, counted)),
         ("reasoning_only", bool(reasoning) and not text.strip()),
         ("inline_reasoning", call["reasoning"]["mode"] == "inline"),
         ("no_finish_reason", not (call["response"] and call["response"]["finish_reason"])),

@@ -658,7 +658,7 @@ class PageFile(Case):
         manifest = made_submissions.make_manifest(spec)
         events = made_submissions.make_events(spec, manifest)
         calls = [e for e in events if e["event"] == "call_finished" and e["phase"] == "5q"]
-        plain = [metrics.round_sig(metrics.call_metrics(call, False)["decode_tokens_per_s"], 3)
+        plain = [metrics.round_sig(metrics.call_metrics(call, None)["decode_tokens_per_s"], 3)
                  for call in calls]
         for call in calls[1:]:
             call["response"]["usage"]["completion_tokens"] += 8
