@@ -21,6 +21,30 @@ def run_of(decode: Optional[float], number: int = 0, flags: tuple[str, ...] = ()
     return submission(cell(decode=decode, flags=list(flags)), run=number, change=change, **spec)
 
 
+def with_busy_calls(made: made_submissions.Made, run: int) -> made_submissions.Made:
+    """The same run again, but other programs take half of the processors during every second call,
+    which then takes five times as long."""
+    sample = next(event for event in made.events if event["event"] == "host_sampled")
+    events, later_us, run_id = list[Json](), 0, str(uuid.UUID(int=run))
+    for event in made.events:
+        if event["event"] == "host_sampled":
+            continue
+        busy, timing = bool(event.get("timing") and len(events) % 4 > 1), event.get("timing")
+        before_us = event["t_us"]
+        if busy:
+            [event] = made_submissions.stretched([event], 5.0)
+            event["t_us"] = before_us + event["timing"]["done_us"] - timing["done_us"]
+        if timing:
+            started_us = timing["started_us"] + later_us
+            event = {**event, "timing": {**event["timing"], "started_us": started_us}}
+        events.append({**event, "t_us": event["t_us"] + later_us, "run_id": run_id})
+        later_us += event["t_us"] - before_us
+        if timing:
+            events.append({**sample, "t_us": events[-1]["t_us"], "cpu_busy_ratio": 1.0,
+                           "other_cpu_busy_ratio": 0.5 if busy else 0.0})
+    return made_submissions.complete({**made.manifest, "run_id": run_id}, events, DESKTOP)
+
+
 class HeadlineRows(unittest.TestCase):
     def test_engines_and_formats_of_one_bits_class_are_one_row(self) -> None:
         one = run_of(100.0, 1, facts={"models.0.file_name": known(
@@ -65,6 +89,20 @@ class HeadlineRows(unittest.TestCase):
         self.assertEqual(row.numbers, alone.numbers)
         self.assertEqual([(one.run.run_id, one.reasons) for one in row.left_out],
                          [(both[1].run_id, ("busy_host",))])
+
+    def test_calls_beside_other_programs_are_left_out_and_move_no_number(self) -> None:
+        quiet = made_submissions.make(Spec(phases="frozen,5q,20q", seed=1))
+        busy = with_busy_calls(quiet, 2)
+        left_out = [cell["left_out"].get("busy_host", 0) for cell in busy.metadata["cells"]]
+        self.assertEqual(sum(left_out), 15)
+        self.assertIn("busy_host", busy.metadata["run_flags"])
+        [alone], [row] = (headline.headline_rows([
+            entries.read_submission(made.manifest, made.metadata, quiet.hardware)
+            for made in runs]) for runs in ((quiet,), (quiet, busy)))
+        self.assertEqual(len(row.runs), 2)
+        for name in ("decode_tokens_per_s", "ttft_ms"):
+            ratio = row.numbers[name].value / alone.numbers[name].value
+            self.assertAlmostEqual(ratio, 1, delta=0.02, msg=name)
 
     def test_row_of_which_all_runs_are_left_out_has_no_number(self) -> None:
         [row] = headline.headline_rows([run_of(6.0, flags=("truncated",))])
