@@ -19,6 +19,7 @@ MODEL_DIR=${MODEL_DIR:-$(dirname "$DIR")/model}
 MODEL_F16=$MODEL_DIR/$MODEL_NAME-f16.gguf
 MODEL_HF=$MODEL_DIR/$MODEL_NAME
 NOT_TO_BE_HAD=75
+TORCH=                 # set by the servers that need it
 
 # No server may look for a newer model, count its users, or take more than this machine's two cores.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 DO_NOT_TRACK=1 OMP_NUM_THREADS=2
@@ -36,18 +37,44 @@ pick_python() {
   exit "$NOT_TO_BE_HAD"
 }
 
-# make_venv FOLDER REQUIREMENT...   (once: FOLDER/complete tells that it is whole)
+# install FOLDER ARGUMENTS...   (of pip, in the venv FOLDER)
+install() {
+  local folder=$1
+  shift
+  if ! "$folder/bin/pip" install --quiet "$@" >>"$folder/install.log" 2>&1; then
+    tail -n 5 "$folder/install.log" >&2
+    if grep -q "No matching distribution" "$folder/install.log"; then exit "$NOT_TO_BE_HAD"; fi
+    exit 1
+  fi
+}
+
+# make_venv FOLDER REQUIREMENT...   (once: FOLDER/complete tells that it is whole; with $TORCH: torch of that version)
 make_venv() {
   local folder=$1
   shift
   [ -e "$folder/complete" ] && return
   "$(pick_python)" -m venv --clear "$folder"
-  if ! "$folder/bin/pip" install --quiet "$@" >"$folder/install.log" 2>&1; then
-    tail -n 5 "$folder/install.log" >&2
-    if grep -q "No matching distribution" "$folder/install.log"; then exit "$NOT_TO_BE_HAD"; fi
-    exit 1
-  fi
+  [ -z "${TORCH:-}" ] || install_torch "$folder"
+  install "$folder" "$@"
   touch "$folder/complete"
+}
+
+# install_torch FOLDER   (the +cpu wheel, which only some machines have; else the registry's, without the 2 GB of
+# CUDA's libraries: it loads them when imported, and empty ones are enough as long as it computes on the CPU)
+install_torch() {
+  "$1/bin/pip" install --quiet --no-deps "torch==$TORCH+cpu" >"$1/install.log" 2>&1 && return
+  : >"$1/install.log"
+  command -v gcc nm readelf >/dev/null || { echo "no gcc and binutils for torch without CUDA" >&2; exit "$NOT_TO_BE_HAD"; }
+  install "$1" --no-compile --no-deps "torch==$TORCH"
+  cd "$1"/lib/python3*/site-packages/torch/lib
+  sed -i -E '/^Requires-Dist: (nvidia|cuda|triton)/d; s/^Version: .*/&+cpu/' ../../torch-*.dist-info/METADATA
+  nm -D --undefined-only libtorch*.so libc10*.so | awk '$2 ~ /^(__cuda|cu|nccl|nv)/ {print $2}' | sort -u >empty.names
+  awk -F '@+' '{print "int " $1 "(void) {return 0;}"}' empty.names >empty.c
+  awk -F '@+' 'NF > 1 {of[$2] = of[$2] $1 ";"} END {for (name in of) print name " {" of[name] "};"}' empty.names >empty.map
+  gcc -w -fno-builtin -shared -fPIC -Wl,--version-script=empty.map -o libempty.so empty.c
+  readelf -d libtorch*.so libc10*.so | sed -nE 's/.*NEEDED.*\[(lib(cu|nccl|nv).*)\]/\1/p' | sort -u |
+    xargs -n 1 ln -sf libempty.so
+  cd "$OLDPWD"
 }
 
 # make_models   (a 4-bit file from a wheel; its 16-bit twin for llama.cpp; a folder for the others)

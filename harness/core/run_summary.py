@@ -354,6 +354,11 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
     chunks = sum(len(chunk_times_us(c)) for c in ok)
     endpoint = run.endpoints.get(model)
     context = endpoint["context"]["effective_tokens"] if endpoint else None
+    # A server behind a proxy may answer in the name of the model's file.
+    if "model_mismatch" in found and endpoint and {
+            call["response"]["model"] if call["response"] else None for call in ok
+            if "model_mismatch" in call["flags"]} == {endpoint["facts"].get("file_name")}:
+        found.discard("model_mismatch")
     return flag_definitions.ordered_flags(found | {name for name, holds in (
         ("client_bound", verdicts["client_bound"]["flagged"]),
         ("unstable", verdicts["unstable"]["flagged"]),

@@ -535,6 +535,46 @@ class LlamaCpp(LlamaServer):
         return "GET", f"/props?{query}", None, "/props"
 
 
+class LlamaSwap(LlamaServer):
+    """Starts a server for each model, mostly llama.cpp's, and passes requests and /props on to it.
+    """
+
+    name = "llama-swap"
+    owner = "llama-swap"
+    usual_port = 8080
+    start_command = "llama-swap -config CONFIG.yaml -listen 127.0.0.1:8080"
+    remedy = "Put `-c {total}` into the model's cmd in llama-swap's configuration."
+    parallel_remedy = ("Put `-c {total} -np {slots}` into the model's cmd in llama-swap's "
+                       "configuration.")
+    version_at = "/api/version version"
+    build_at = "/api/version commit"
+
+    def model_request(self, model_id: str, probes: Probes
+                      ) -> Optional[tuple[str, str, Optional[dict[str, Any]], str]]:
+        loaded = self.state(model_id, probes) == "loaded"       # it would load another one
+        query = urllib.parse.urlencode({"model": model_id})
+        return ("GET", f"/props?{query}", None, "/props") if loaded else None
+
+
+class DockerModelRunner(Engine):
+    """Starts a server for each model, mostly llama.cpp's. Also answers Ollama's paths."""
+
+    name = "Docker Model Runner"
+    owner = "docker"
+    usual_port = 12434
+    start_command = "docker model configure --context-size 4096 MODEL"
+    remedy = "Type `docker model configure --context-size {tokens} {model}`."
+    version_at = "/version version"
+    facts_at = {"quantization": ("/v1/models dmr quantization",),
+                "family": ("/v1/models dmr architecture",), "digest": ("/api/tags digest",)}
+    state_paths = ("/api/ps",)
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        listed = isinstance(json_at(probes, "/api/ps", "models"), list)
+        loaded = answers.model_at(probes, "/api/ps", model_id)
+        return ("loaded" if loaded else "not loaded") if listed else None
+
+
 def _ollama_variable(name: str, value: str) -> dict[str, str]:
     """How to set a variable of Ollama, by system; value: a field of the remedy."""
     shell = f"In a shell: `{name}={value} ollama serve`."
@@ -775,5 +815,5 @@ UNKNOWN = Engine()
 # In the order in which they are tried. A proxy comes before the servers that may be behind it.
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (
     ReferenceEndpoint(), LiteLLM(), KoboldCpp(), LMStudio(), Lemonade(), LocalAI(), SGLang(),
-    TGI(), Llamafile(), LlamaCpp(), Ollama(), VLLM(), LlamaCppPython(), OpenRouter(), AzureOpenAI(),
-    Jan(), MlxLm(), TransformersServe())}
+    TGI(), Llamafile(), LlamaSwap(), DockerModelRunner(), LlamaCpp(), Ollama(), VLLM(),
+    LlamaCppPython(), OpenRouter(), AzureOpenAI(), Jan(), MlxLm(), TransformersServe())}

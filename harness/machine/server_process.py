@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
@@ -22,10 +23,10 @@ LEFT_OUT = "..."
 # Options that do not affect speed, also with "no-": who may call, under which name, what is shown
 # and logged.
 SILENT = frozenset(
-    """a alias allowed-origins api-key api-key-file api-prefix colors config cors-credentials
+    """a alias allowed-origins api-key api-key-file api-prefix bind colors config cors-credentials
     cors-headers cors-methods cors-origins decode-log-interval disable-fastapi-docs
     disable-log-requests disable-log-stats download-dir enable-log-requests enable-metrics hf-token
-    host hostname log-colors log-config log-disable log-file log-format log-jsonl log-level
+    host hostname listen log-colors log-config log-disable log-file log-format log-jsonl log-level
     log-prefix log-requests log-requests-level log-timestamps log-verbose log-verbosity lv
     max-log-len media-path metrics offline path perf port props public quiet reuse-port root-path
     served-model-name show-time-cost slot-save-path slots sse-ping-interval ssl-ca-certs
@@ -71,9 +72,16 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "llama.cpp": LLAMA_CPP, "llamafile": LLAMA_CPP,
     "vLLM": {"runtime.kv_cache_type": ("kv-cache-dtype",),
              "runtime.batch_tokens": ("max-num-batched-tokens",)},
+    "llama-cpp-python": {"models.0.context_effective_tokens": ("n_ctx",),
+                         "runtime.threads_count": ("n_threads",),
+                         "runtime.batch_tokens": ("n_batch",),
+                         "runtime.flash_attention": ("flash_attn",)},
     "Ollama": {SLOTS: ("OLLAMA_NUM_PARALLEL",),
                "runtime.flash_attention": ("OLLAMA_FLASH_ATTENTION",),
                "runtime.kv_cache_type": ("OLLAMA_KV_CACHE_TYPE",)}}
+# Engines in Python that do not report their version: the name of their distribution.
+DISTRIBUTIONS = {"litellm": "litellm", "llama-cpp-python": "llama_cpp_python", "mlx-lm": "mlx_lm",
+                 "transformers serve": "transformers"}
 SWITCHES = {"1": "on", "true": "on", "0": "off", "false": "off"}
 
 
@@ -111,12 +119,15 @@ def started(machine: system.Machine, port: int, engine: Optional[str],
               if all(child.get(key) == text for child in children)}
     own = _settings(flags, variables, engine)
     slots = {key: text for key, text in shared.items() if key == SLOTS}     # of some models: 1
-    settings = {**shared, **own, **slots, **_repository(found)}
+    settings = {**shared, **own, **slots, **_repository(found),
+                **_installed(machine, found, engine)}
     if "launch_flags" in settings:
         settings["launch_flags"] = " ".join(given["launch_flags"] for given in (own, shared)
                                             if "launch_flags" in given)
     if reads_file:
-        settings.update(gguf.facts(_model_path(found) or ""))
+        paths = {_model_path(words, found.folder) for words in (found.words, *found.children)}
+        paths.discard(None)
+        settings.update(gguf.facts(paths.pop() or "") if len(paths) == 1 else {})
     line = " ".join([*(f"{name}={value}" for name, value in variables.items()),
                      shlex.join(public)])
     return Started(line, settings)
@@ -208,13 +219,27 @@ def _on_windows(machine: system.Machine, port: int) -> Optional[Process]:
                    ) if words and words[0] else None
 
 
-def _model_path(found: Process) -> Optional[str]:
-    """Path of the model file, if the command line names one."""
-    for flag, value in _flags(found.words[1:]):
+def _model_path(words: Sequence[str], folder: Optional[str]) -> Optional[str]:
+    """Path of the model file, if the command line names one. folder: of the process."""
+    for flag, value in _flags(words[1:]):
         if flag.lstrip("-") in MODEL and value and value.endswith(".gguf"):
-            path = os.path.join(found.folder or "", value)
+            path = os.path.join(folder or "", value)
             return path if os.path.isabs(path) else None
     return None
+
+
+def _installed(machine: system.Machine, found: Process, engine: Optional[str]) -> dict[str, str]:
+    """The version of an engine in Python, from the site-packages of its interpreter."""
+    name = DISTRIBUTIONS.get(engine or "")
+    python = shutil.which(found.words[0], path=found.environment.get("PATH", ""))
+    if name is None or python is None:
+        return {}
+    top = os.path.dirname(os.path.dirname(python))
+    libraries = [os.path.join("lib", one) for one in machine.names(os.path.join(top, "lib"))]
+    versions = {match[1] for library in (*libraries, "Lib")
+                for folder in machine.names(os.path.join(top, library, "site-packages"))
+                for match in [re.fullmatch(rf"{name}-(\d[\w.+]*)\.dist-info", folder)] if match}
+    return {"runtime.version": versions.pop()} if len(versions) == 1 else {}
 
 
 def _repository(found: Process) -> dict[str, str]:

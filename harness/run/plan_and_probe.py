@@ -115,7 +115,8 @@ def hello_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options
     if hello:
         lines = [result_tables.call_line(1, 1, hello)]
         answered = (hello.get("response") or {}).get("model")
-        if "model_mismatch" in hello.get("flags", ()) and answered:
+        files = [model["facts"].get("file_name") for model in able if model["id"] == hello["model"]]
+        if "model_mismatch" in hello.get("flags", ()) and answered and answered not in files:
             lines.append(f"  asked of {readable(hello['model'])}, answered by {readable(answered)}:"
                          " the name in the list is not that of the loaded model")
         able = [model for model in able if model["id"] == hello.get("model")]

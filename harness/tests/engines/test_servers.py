@@ -57,6 +57,12 @@ EXPECTED = {
                    "file_name": "smollm2-135m-f16.gguf", "speculative": "none",
                    "vocabulary_tokens": 49_152, "embedding_length": 576},
             (4096, "/v1/models meta.n_ctx"))}, (2, "/props total_slots")),
+    "llama-swap": (
+        named("llama-swap", "240", "0bdb3720", '/v1/models owned_by "llama-swap"'),
+        {"smollm2-135m": (True, {"quantization": "F16", "speculative": "none",
+                                 "file_name": "smollm2-135m-f16.gguf"},
+                          (4096, "/props default_generation_settings.n_ctx"))},
+        (4, "/props total_slots")),
     "llamafile": (
         named("llamafile", "0.9.3", by="Server header"),
         {"Llama-3.2-1B-Instruct.Q6_K": (True, {"quantization": "Q6_K"}, UNKNOWN)}, UNKNOWN),
@@ -179,7 +185,7 @@ class RecordedAnswers(unittest.TestCase):
 
     def test_answers_without_status_200_do_not_count(self):
         for name in EXPECTED:
-            if name in ("llama.cpp", "llamafile", "mlx-lm", "transformers"):
+            if name in ("llama.cpp", "llama-swap", "llamafile", "mlx-lm", "transformers"):
                 continue                        # recognised by headers, or by how they refuse
             refused = {path: p._replace(status=401) for path, p in recorded(name).items()
                        if "Unexpected" not in p.text}
@@ -188,7 +194,8 @@ class RecordedAnswers(unittest.TestCase):
 
     def test_unlisted_model_has_no_facts(self):
         for name, (identity, _, _) in EXPECTED.items():
-            if name in ("tgi", "sglang", "sglang-old", "ollama", "localai", "llama.cpp"):
+            if name in ("tgi", "sglang", "sglang-old", "ollama", "localai", "llama.cpp",
+                        "llama-swap"):
                 continue      # they describe their only model, or the one that was asked about
             with self.subTest(name):
                 got = queries.model_facts(identity["name"], "no-such-model", recorded(name))
@@ -418,6 +425,10 @@ class VersionsAndFacts(unittest.TestCase):
             probes = only(props={"role": "router"}, **listing(id="a/b", status={"value": value}))
             self.assertEqual(engine.model_request("a/b", probes), expected)
         self.assertIsNone(engine.model_request("smollm2-135m", recorded("llama.cpp")))
+        swap, loaded = servers.ENGINES["llama-swap"], recorded("llama-swap")
+        self.assertEqual(swap.model_request("smollm2-135m", loaded),
+                         ("GET", "/props?model=smollm2-135m", None, "/props"))
+        self.assertIsNone(swap.model_request("other", loaded))
 
     def test_answers_hold_no_place_outside_of_the_probe_paths(self):
         known = {*answers.PROBE_PATHS, "/api/show"}

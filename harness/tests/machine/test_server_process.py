@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from core import privacy
-from machine import gguf, server_process
+from machine import gguf, server_process, system
 from machine.server_process import Started
 from tests import documents
 from tests.machine import test_gguf
@@ -180,6 +180,25 @@ class Settings(unittest.TestCase):
              "runtime.kv_cache_type": "fp8", "runtime.batch_tokens": "2048",
              "models.0.source_repository": "Qwen/Qwen3-8B"}))
 
+    def test_version_of_an_engine_in_python_from_its_environment(self):
+        with tempfile.TemporaryDirectory() as top:
+            python = Path(top, "bin", "python3")
+            python.parent.mkdir()
+            python.touch(0o755)
+            for folder in ("mlx_lm-0.32.2.dist-info", "mlx-0.31.0.dist-info", "mlx_lm"):
+                Path(top, "lib", "python3.11", "site-packages", folder).mkdir(parents=True)
+            command, by_path = f"{python} -m mlx_lm server", linux("python3 -m mlx_lm server")
+            by_path.files["/proc/12/environ"] = f"PATH={python.parent}\0"
+            for machine, engine, version in (
+                    (linux(command), "mlx-lm", "0.32.2"), (by_path, "mlx-lm", "0.32.2"),
+                    (linux(command), "litellm", None), (linux(command), "llama.cpp", None),
+                    (linux("python3 -m mlx_lm server"), "mlx-lm", None)):
+                machine.names = lambda path, known=machine.names: (
+                    system.Machine().names(path) if path.startswith(top) else known(path))
+                found = server_process.started(machine, PORT, engine, ())
+                with self.subTest(engine=engine, words=found.line):
+                    self.assertEqual(found.settings.get("runtime.version"), version)
+
     def test_repository_that_the_model_came_from(self):
         for command, expected in (("llama-server -hf ggml-org/gemma-3-4b-it-GGUF:Q8_0 -t 2",
                                "ggml-org/gemma-3-4b-it-GGUF"),
@@ -335,6 +354,16 @@ class Children(unittest.TestCase):
             found = server_process.started(machine, PORT, "Ollama", ()).settings
             self.assertEqual(found["models.0.slots_count"], slots)
             self.assertNotIn("CLOUD", found["launch_flags"])
+
+    def test_model_file_of_the_only_child_is_read(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "m.gguf")
+            path.write_bytes(test_gguf.ORDINARY)
+            for others, facts in (((), gguf.facts(str(path))), ((f"x -m {folder}/n.gguf",), {})):
+                machine = self.server(f"llama-server -m {path} --port 1", *others)
+                found = server_process.started(machine, PORT, "llama-swap", ())
+                self.assertEqual({key: found.settings.get(key) for key in facts}, facts)
+                self.assertEqual("models.0.digest" in found.settings, not others)
 
     def test_children_on_macos_and_windows(self):
         machine = mac("/usr/local/bin/ollama serve")

@@ -132,6 +132,9 @@ next: python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --mode
         hello = call(model="m", flags=["model_mismatch"], response__model="mixtral")
         self.assertIn("  asked of m, answered by mixtral: ",
                       self.text([self.found()], hello).splitlines()[-2])
+        same = self.model("m")
+        same["facts"] = {**same["facts"], "file_name": "mixtral"}
+        self.assertNotIn("answered by", self.text([self.found(models=[same])], hello))
 
     def test_letters_of_other_scripts_stay(self):
         text = self.text([self.found(models=[self.model("\u901a\u4e49-7b\u202e")])], None)
