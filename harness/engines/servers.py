@@ -569,6 +569,9 @@ class DockerModelRunner(Engine):
                 "family": ("/v1/models dmr architecture",), "digest": ("/api/tags digest",)}
     state_paths = ("/api/ps",)
 
+    def quantization(self, value: Any) -> Optional[str]:
+        return answers.word(value.replace("MOSTLY_", "") if isinstance(value, str) else None)
+
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
         listed = isinstance(json_at(probes, "/api/ps", "models"), list)
         loaded = answers.model_at(probes, "/api/ps", model_id)

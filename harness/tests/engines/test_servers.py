@@ -26,6 +26,11 @@ EXPECTED = {
         named("Azure OpenAI", by="/v1/models lifecycle_status"),
         {"gpt-4o-mini-2024-07-18": (True, {}, UNKNOWN),
          "text-embedding-3-small": (False, {}, UNKNOWN)}, UNKNOWN),
+    "docker-model-runner": (
+        named("Docker Model Runner", "v1.1.40", by='/v1/models owned_by "docker"'),
+        {"docker.io/ai/smollm2:135m-F16": (
+            True, {"quantization": "F16", "family": "llama", "digest":
+                   "sha256:2c03afe1e22ecdc7e5719355a1ca139ef02c8b596cc7e150a3256f36e355e210"}, UNKNOWN)}, UNKNOWN),
     "jan": (
         named("Jan", by='/v1/models created 1, owned_by "user"'),
         {"Qwen2_5-7B-Instruct-Q4_K_M": (True, {"quantization": "Q4_K_M"}, UNKNOWN)}, UNKNOWN),
