@@ -389,7 +389,8 @@ class Commands(unittest.TestCase):
         self.assertEqual(list(queries.USUAL_PORTS)[:4], [11434, 8080, 1234, 8000])
         self.assertEqual(set(queries.USUAL_PORTS),
                          {11434, 8080, 1234, 8000, 5001, 13305, 30000, 1337, 12434})
-        self.assertEqual(queries.USUAL_PORTS[8080], ("llama.cpp", "LocalAI", "llama-swap", "mlx-lm"))
+        self.assertEqual(queries.USUAL_PORTS[8080],
+                         ("llama.cpp", "LocalAI", "llama-swap", "mlx-lm"))
 
 
 class LoadState(unittest.TestCase):
