@@ -69,6 +69,8 @@ class Engine:
     # How to let it work on {slots} requests at once, with {tokens} tokens each.
     parallel_remedy = ""
     parallel_remedy_on: dict[str, str] = {}
+    # What to do about answers that are interrupted by the next request.
+    interrupted_remedy = ""
     version_at = ""
     build_at = ""
     facts_at: dict[str, Places] = {}  # by the names of `Facts`
@@ -739,6 +741,8 @@ class LlamaCppPython(Engine):
     start_command = "python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"
     start_on = {"Windows": "py -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"}
     remedy = "Start llama-cpp-python with `--n_ctx {tokens}`."
+    interrupted_remedy = ("Start llama-cpp-python with `--interrupt_requests false`: requests then "
+                          "wait for each other.")
 
     def recognise(self, probes: Probes) -> Optional[str]:
         entries = models_at(probes)

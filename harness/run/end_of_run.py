@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 from core import ledger, result_tables, run_summary, suites
 from core.records import Manifest
 from core.text import command, print_result, printable, terminal_width
+from engines import queries
 from run import cli
 from run.manifest import inherit_options
 from run.plan_and_probe import LONG_TIMEOUT_S, trial_note
 
 Json = dict[str, Any]
+
+PARALLEL = ("same", "mixed", "ramp")      # kinds of phases
 
 
 def print_end(manifest: Manifest, events: Sequence[Any], folder: str, resume: str,
@@ -88,7 +91,7 @@ def failure_advice(events: Sequence[Any]) -> Advice:
     if again:
         lines.append("Calls failed again. They are data: complete the run as it is, or make "
                      "another run.")
-    if any(suites.PHASES[name].kind in ("same", "mixed", "ramp") for name in timeouts):
+    if any(suites.PHASES[name].kind in PARALLEL for name in timeouts):
         lines.append(
             f"Timeouts in {', '.join(sorted(timeouts))}: parallel requests wait for each other. A "
             f"new run with --timeout {LONG_TIMEOUT_S} gives them time. Otherwise leave these "
@@ -97,6 +100,14 @@ def failure_advice(events: Sequence[Any]) -> Advice:
     elif timeouts:
         lines.append(f"Timeouts in {', '.join(sorted(timeouts))}: the model is slow. A new run "
                      f"with --timeout {LONG_TIMEOUT_S} gives it time.")
+    one_lane = [call for call in failed if suites.PHASES[call["phase"]].kind not in PARALLEL]
+    ended = {call["phase"] for call in failed if call["outcome"] == "interrupted_answer"}
+    if ended and not one_lane:
+        names = [e["engine"]["name"] for e in events if e["event"] == "endpoint_identified"]
+        todo = queries.engine_named(names[-1] if names else None).interrupted_remedy
+        lines.append(f"Interrupted answers in {', '.join(sorted(ended))}, and none on one lane: "
+                     "the server seems to end an answer when the next request comes. "
+                     + (todo or "Leave these phases out of --phases."))
     return Advice(bool(failed) and not again, "\n".join(lines))
 
 
