@@ -33,6 +33,7 @@ from core.metrics import (
     round_sig,
     token_counts,
 )
+from core.names import is_generic_model
 from core.records import CallFinished, InstrumentCalibrated, LedgerLine, Manifest
 from core.throughput import HostLoad
 
@@ -354,10 +355,11 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
     chunks = sum(len(chunk_times_us(c)) for c in ok)
     endpoint = run.endpoints.get(model)
     context = endpoint["context"]["effective_tokens"] if endpoint else None
-    # A server behind a proxy may answer in the name of the model's file.
-    if "model_mismatch" in found and endpoint and {
-            call["response"]["model"] if call["response"] else None for call in ok
-            if "model_mismatch" in call["flags"]} == {endpoint["facts"].get("file_name")}:
+    # A server behind a proxy may answer in the name of the model's file, or in one that any has.
+    if endpoint and all(
+            name == endpoint["facts"].get("file_name") or is_generic_model(name or "")
+            for name in (call["response"] and call["response"]["model"] for call in ok
+                         if "model_mismatch" in call["flags"])):
         found.discard("model_mismatch")
     return flag_definitions.ordered_flags(found | {name for name, holds in (
         ("client_bound", verdicts["client_bound"]["flagged"]),

@@ -568,7 +568,7 @@ class DockerModelRunner(Engine):
     remedy = "Type `docker model configure --context-size {tokens} {model}`."
     version_at = "/version version"
     facts_at = {"quantization": ("/v1/models dmr quantization",),
-                "family": ("/v1/models dmr architecture",), "digest": ("/api/tags digest",)}
+                "family": ("/v1/models dmr architecture",)}
     state_paths = ("/api/ps",)
 
     def quantization(self, value: Any) -> Optional[str]:

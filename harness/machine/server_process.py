@@ -70,7 +70,7 @@ LLAMA_CPP: dict[str, tuple[str, ...]] = {
     "models.0.draft_model": ("md", "model-draft", "spec-draft-model")}
 SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "llama.cpp": LLAMA_CPP, "llamafile": LLAMA_CPP,
-    "vLLM": {"runtime.kv_cache_type": ("kv-cache-dtype",),
+    "vLLM": {SLOTS: ("max-num-seqs",), "runtime.kv_cache_type": ("kv-cache-dtype",),
              "runtime.batch_tokens": ("max-num-batched-tokens",)},
     "llama-cpp-python": {"models.0.context_effective_tokens": ("n_ctx",),
                          "runtime.threads_count": ("n_threads",),
@@ -346,8 +346,10 @@ def _child_settings(words: Sequence[str], names: Sequence[privacy.MachineName]) 
     flags = list(_flags(list(_public(words, names))[1:]))
     settings = _settings(flags, {}, "llama.cpp")
     given = {flag.lstrip("-"): value or "" for flag, value in flags}
-    slots = system.whole(given.get("np") or given.get("parallel"))
-    context = system.whole(given.get("c") or given.get("ctx-size"))
+    # Of two spellings, the last counts.
+    slots, context = (system.whole(next((value for flag, value in reversed(flags)
+                                         if flag.lstrip("-") in spellings and value), None))
+                      for spellings in (("np", "parallel"), ("c", "ctx-size")))
     if slots:
         settings[SLOTS] = str(slots)
         if context:

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from core import plan, result_tables, suites
 from core.errors import HarnessError, StorageError
+from core.names import is_generic_model
 from core.records import Manifest
 from core.text import (
     align_columns,
@@ -116,7 +117,8 @@ def hello_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options
         lines = [result_tables.call_line(1, 1, hello)]
         answered = (hello.get("response") or {}).get("model")
         files = [model["facts"].get("file_name") for model in able if model["id"] == hello["model"]]
-        if "model_mismatch" in hello.get("flags", ()) and answered and answered not in files:
+        if "model_mismatch" in hello.get("flags", ()) and answered and not (
+                answered in files or is_generic_model(answered)):
             lines.append(f"  asked of {readable(hello['model'])}, answered by {readable(answered)}:"
                          " the name in the list is not that of the loaded model")
         able = [model for model in able if model["id"] == hello.get("model")]

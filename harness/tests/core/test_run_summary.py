@@ -316,14 +316,15 @@ class Flags(unittest.TestCase):
             "at once": ["not_streamed"], "one body": ["not_streamed"],
             "runner": ["model_mismatch"], "lying": ["usage_implausible", "tokens_from_chunks"]})
 
-    def test_answer_in_the_name_of_the_models_file_is_its_own(self) -> None:
-        answered = call(flags=["model_mismatch"], response__model="m-f16.gguf")
-        for name, flags in (("m-f16.gguf", []), ("n.gguf", ["model_mismatch"]),
-                            (None, ["model_mismatch"])):
+    def test_answer_in_the_name_of_the_models_file_or_of_any_is_its_own(self) -> None:
+        for answered, file_name, flags in (
+                ("m-f16.gguf", "m-f16.gguf", []), ("m-f16.gguf", "n.gguf", ["model_mismatch"]),
+                ("m-f16.gguf", None, ["model_mismatch"]), ("model.gguf", None, [])):
             endpoint = {"event": "endpoint_identified", "model": "m", "slots": {"count": None},
                         "context": {"requested_tokens": None, "effective_tokens": None},
-                        "facts": {"file_name": name}}
-            self.assertEqual(self.flags(answered, extra=(endpoint,)), flags)
+                        "facts": {"file_name": file_name}}
+            self.assertEqual(self.flags(call(flags=["model_mismatch"], response__model=answered),
+                                        extra=(endpoint,)), flags)
 
     def test_answer_that_came_at_once_has_no_time_to_first_token(self) -> None:
         found = metrics.call_metrics(call(response__text="word " * 41,

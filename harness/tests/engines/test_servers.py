@@ -8,7 +8,6 @@ from tests.engines.recorded import FOLDER, changed, listing, only, recorded, spo
 
 NOTHING = dict.fromkeys(servers.FACT_NAMES)
 LLAMA32_DIGEST = "365c0bd3c000a25d28ddbf732fe1c6add414de7275464c4e4d1c3b5fcb5d8ad1"
-SMOLLM2_DIGEST = "sha256:2c03afe1e22ecdc7e5719355a1ca139ef02c8b596cc7e150a3256f36e355e210"
 NOMIC_DIGEST = "0a109f422b47e3a30ba2b10eca18548e944e8a23073ee3f3e947efcf3c45e59f"
 QWEN_STUDIO = {"quantization": "Q4_K_M", "file_bytes": 4_683_073_952, "family": "qwen2",
                "trained_context_tokens": 32_768, "file_format": "gguf",
@@ -30,8 +29,7 @@ EXPECTED = {
     "docker-model-runner": (
         named("Docker Model Runner", "v1.1.40", by='/v1/models owned_by "docker"'),
         {"docker.io/ai/smollm2:135m-F16": (
-            True, {"quantization": "F16", "family": "llama", "digest": SMOLLM2_DIGEST},
-            UNKNOWN)}, UNKNOWN),
+            True, {"quantization": "F16", "family": "llama"}, UNKNOWN)}, UNKNOWN),
     "jan": (
         named("Jan", by='/v1/models created 1, owned_by "user"'),
         {"Qwen2_5-7B-Instruct-Q4_K_M": (True, {"quantization": "Q4_K_M"}, UNKNOWN)}, UNKNOWN),

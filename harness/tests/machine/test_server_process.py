@@ -365,6 +365,11 @@ class Children(unittest.TestCase):
                 self.assertEqual({key: found.settings.get(key) for key in facts}, facts)
                 self.assertEqual("models.0.digest" in found.settings, not others)
 
+    def test_the_last_of_two_spellings_counts(self):
+        machine = self.server("llama-server -m /x.gguf -c 16384 -np 4 --ctx-size 8192")
+        found = server_process.started(machine, PORT, "Docker Model Runner", ()).settings
+        self.assertEqual(found["models.0.context_effective_tokens"], "2048")
+
     def test_children_on_macos_and_windows(self):
         machine = mac("/usr/local/bin/ollama serve")
         machine.commands.update({"pgrep -P 412": "500\n501\n",
