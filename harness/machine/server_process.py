@@ -28,8 +28,8 @@ SILENT = frozenset(
     disable-log-requests disable-log-stats download-dir enable-log-requests enable-metrics hf-token
     host hostname listen log-colors log-config log-disable log-file log-format log-jsonl log-level
     log-prefix log-requests log-requests-level log-timestamps log-verbose log-verbosity lv
-    max-log-len media-path metrics offline path perf port props public quiet reuse-port root-path
-    served-model-name show-time-cost slot-save-path slots sse-ping-interval ssl-ca-certs
+    max-log-len media-path metrics model_alias offline path perf port props public quiet reuse-port
+    root-path served-model-name show-time-cost slot-save-path slots sse-ping-interval ssl-ca-certs
     ssl-cert-file ssl-certfile ssl-key-file ssl-keyfile static-path tags timeout to ui ui-config
     ui-config-file ui-mcp-proxy uvicorn-log-level v verbose verbosity warmup webui webui-config
     webui-config-file webui-mcp-proxy""".split())
