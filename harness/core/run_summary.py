@@ -50,7 +50,7 @@ class _Run(NamedTuple):
     keeping: set[str]                        # models whose identical prompts it found cached
     distrusted: dict[str, Optional[str]]     # model: why its counts of output are not trusted
     bad_prompts: dict[str, Optional[str]]    # model: why its counts of prompts are not trusted
-    after_failure: set[str]                  # calls right after one that the server broke off
+    after_failure: set[int]                  # seq of calls right after one that was broken off
     turns_before: dict[str, CallFinished]    # by cell_id, in growing conversations
     load: HostLoad
     first_calls: set[int]                    # seq of the first call of each model
@@ -149,7 +149,7 @@ def _run_of(manifest: Manifest, events: Sequence[LedgerLine], calls: list[CallFi
         {e["model"] for e in probes if e["control"] == "cached"},
         {model: metrics.constant_usage(group, "completion") for model, group in answered.items()},
         {model: metrics.constant_usage(group, "prompt") for model, group in answered.items()},
-        {after["cell_id"] for group in made.values() for before, after in zip(group, group[1:])
+        {after["seq"] for group in made.values() for before, after in zip(group, group[1:])
          if before["outcome"] in defs.BROKEN_OUTCOMES},
         {after["cell_id"]: before for before, after in zip(calls, calls[1:])
          if metrics.is_later_turn(after) and _turns_of(before) == _turns_of(after)},
@@ -213,17 +213,17 @@ def _cache(call: CallFinished, run: _Run,
     return metrics.Cache(None, metrics.EARLIER_TURNS)
 
 
-def _reloaded(calls: list[CallFinished], after_failure: set[str]) -> set[str]:
+def _reloaded(calls: list[CallFinished], after_failure: set[int]) -> set[str]:
     """Calls in which the model was loaded: as recorded, or after a failure and with a TTFT that
     stands out, since an engine that died is started again by the next call.
     """
     cold = {c["cell_id"] for c in calls if c["cold"] and c["phase"] != "hello"}
     others = [chunk_times_us(c)[0] for c in calls
-              if chunk_times_us(c) and c["cell_id"] not in cold | after_failure]
+              if chunk_times_us(c) and c["cell_id"] not in cold and c["seq"] not in after_failure]
     if not others:
         return cold
     limit_us = thresholds.RELOADED_RATIO * metrics.median(others)
-    return cold | {c["cell_id"] for c in calls if c["cell_id"] in after_failure
+    return cold | {c["cell_id"] for c in calls if c["seq"] in after_failure
                    and chunk_times_us(c) and chunk_times_us(c)[0] > limit_us}
 
 

@@ -1,6 +1,7 @@
 """Compare the summary of a run with values computed by hand."""
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import unittest
@@ -405,6 +406,16 @@ class Flags(unittest.TestCase):
         self.assertNotIn("reloaded", the_cell(events, planned=manifest(("20q", 1, 6)))["flags"])
         events[2].update(cold=True)
         self.assertIn("reloaded", the_cell(events, planned=manifest(("20q", 1, 6)))["flags"])
+
+    def test_a_retried_call_is_judged_by_the_call_before_it(self) -> None:
+        events = calls_of(6)
+        for made in events[1:3]:
+            made.update(outcome="interrupted_answer")
+        again = [copy.deepcopy({**made, "outcome": "ok", "seq": 8 + i})
+                 for i, made in enumerate(events[1:3])]
+        again[1]["timing"].update(first_token_us=900_000, chunk_us=[900_000] + [10_000] * 40)
+        cell = the_cell([*events, *again], planned=manifest(("20q", 1, 6)))
+        self.assertNotIn("reloaded", cell["flags"])
 
     def test_hello_is_cold_only_if_its_call_loaded_the_model(self) -> None:
         def cold(*calls: dict[str, Any]) -> bool:
