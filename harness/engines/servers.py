@@ -564,7 +564,7 @@ class DockerModelRunner(Engine):
     name = "Docker Model Runner"
     owner = "docker"
     usual_port = 12434
-    start_command = "docker model configure --context-size 4096 MODEL"
+    start_command = "docker model configure --context-size 16384 MODEL"
     remedy = "Type `docker model configure --context-size {tokens} {model}`."
     version_at = "/version version"
     facts_at = {"quantization": ("/v1/models dmr quantization",),
