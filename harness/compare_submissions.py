@@ -46,7 +46,7 @@ from typing import Any, Optional
 
 from compare import entries, folders, headline, history, ranking, tables, two_runs, wanted
 from compare.page import make_page
-from complete import run_md
+from complete import attestation
 from core import corrections, files, ledger
 from core import text as texts
 from core.errors import HarnessError, StorageError
@@ -215,11 +215,11 @@ def read_sections(path: str) -> dict[str, str]:
     """What the contributor wrote in run.md; nothing if it cannot be read."""
     try:
         folders.refuse_odd_file(path, folders.MAX_DOCUMENT_BYTES)
-        sections = run_md.read_sections(files.read(path).decode("utf-8", "replace"))
+        sections = attestation.read_sections(files.read(path).decode("utf-8", "replace"))
     except (OSError, ValueError):
         return {}
     return {name: texts.readable(text.strip(), MAX_SECTION) for name, text in sections.items()
-            if not run_md.is_unwritten(sections, name)}
+            if not attestation.is_unwritten(sections, name)}
 
 
 def web_address(text: str) -> str:

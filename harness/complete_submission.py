@@ -46,7 +46,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from check import copies, findings, privacy_scan, submission, submission_files
-from complete import declared, metadata, run_md
+from complete import attestation, declared, metadata, run_md
 from core import files, flag_definitions, ledger, privacy, privacy_patterns, release, schema
 from core.errors import HarnessError, StorageError
 from core.names import this_machine
@@ -158,7 +158,7 @@ def _read(folder: str, name: str) -> Any:
         if not data:
             return None
         if name == PAGE:
-            return run_md.read_sections(data.decode())
+            return attestation.read_sections(data.decode())
         document = schema.strict_json(data)
         for found in schema.validate(document, name.partition(".")[0]):
             raise ValueError(f"{found.path}: {found.message}")
@@ -182,12 +182,12 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
         if not equals:
             raise HarnessError(f"--set {printable(word, 80)}: the value is missing; type KEY=VALUE")
         if key.startswith("run_md."):
-            if name not in run_md.SECTIONS:
-                keys = ", ".join(f"run_md.{section}" for section in run_md.SECTIONS)
+            if name not in attestation.SECTIONS:
+                keys = ", ".join(f"run_md.{section}" for section in attestation.SECTIONS)
                 raise HarnessError(f"--set {printable(key)}: there is no such section; run.md has "
                                    f"{keys}")
             try:
-                settings.sections[name] = run_md.section_text(name, text)
+                settings.sections[name] = attestation.section_text(name, text)
             except ValueError as error:
                 raise HarnessError(f"--set {key}: {error}") from None
         elif key == HOST_NAME:
@@ -289,7 +289,7 @@ def recomputed(folder: str) -> dict[str, bytes]:
                          for name in (HARDWARE, METADATA))
     for found in schema.validate(hardware, "hardware"):
         raise ValueError(f"{HARDWARE}: {found.path}: {found.message}")
-    sections = run_md.read_sections(files.read(os.path.join(folder, PAGE)).decode())
+    sections = attestation.read_sections(files.read(os.path.join(folder, PAGE)).decode())
     digest = hashlib.sha256(files.read(os.path.join(folder, ledger.LEDGER))).hexdigest()
     document = metadata.build(manifest, state.events, digest, hardware,
                               metadata.declared_in(earlier))
@@ -387,9 +387,9 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
         folder = readable(os.path.abspath(evidence.folder), 1000)
     missing = declared.missing_values(made.metadata, made.hardware, server is not None)
     proposed = _proposed(server, missing)
-    sections = run_md.read_sections(made.page)
-    to_do = [name for name in ("deviations", "notes") if run_md.is_unwritten(sections, name)]
-    to_do += ["attestation"] * bool(run_md.unticked_statements(sections))
+    sections = attestation.read_sections(made.page)
+    to_do = [name for name in ("deviations", "notes") if attestation.is_unwritten(sections, name)]
+    to_do += ["attestation"] * bool(attestation.unticked_statements(sections))
     refused = [one for one in found if one.severity == findings.ERROR
                and one.code != "attestation-missing"
                and not (one.code == "placeholder-left" and one.place in to_do)]

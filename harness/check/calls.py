@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
-from core import answer_checks, plan, records, schema, usage
+from core import plan, reasoning_marks, records, schema, usage
 from core.suites import PHASES, Question
 from engines import queries, server_errors
 from run import published, reply, retries, state
@@ -257,7 +257,7 @@ def _reasoning(call: records.CallFinished) -> Problems:
     hidden = bool(tokens)
     if not is_streamed and (mode == "hidden") != hidden:
         yield f"reasoning.mode is {mode}, usage reports {schema.shown(tokens)} reasoning tokens"
-    if mode == "inline" and not answer_checks.reasoning_characters(text):
+    if mode == "inline" and not reasoning_marks.reasoning_characters(text):
         yield "reasoning.mode is inline, but reasoning_text has no tag"
 
 

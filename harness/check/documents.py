@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from check import findings, markdown, parsing
-from complete import declared, metadata, run_md
+from complete import attestation, declared, metadata, run_md
 from core import flag_definitions, schema
 from core.records import LedgerLine, Manifest, Metadata
 
@@ -63,7 +63,7 @@ def check_page(manifest: Manifest, document: Metadata, hardware: Mapping[str, An
                events: Sequence[LedgerLine], page: str, notes: findings.Notes) -> None:
     """Compare run.md with its rendering, and check the contributor's notes in it."""
     try:
-        words = run_md.read_sections(page)
+        words = attestation.read_sections(page)
     except ValueError as error:
         notes.add("document-differs", str(error))
         return
@@ -74,10 +74,10 @@ def check_page(manifest: Manifest, document: Metadata, hardware: Mapping[str, An
                     min(len(given), len(expected)) - 1)
         notes.add("document-differs", f"the line is {schema.shown(given[line])}; rendered "
                                       f"{schema.shown(expected[line])}", line + 1)
-    for statement in run_md.unticked_statements(words):
+    for statement in attestation.unticked_statements(words):
         notes.add("attestation-missing", f"not ticked: {statement}")
     for name in ("deviations", "notes"):
-        if run_md.is_unwritten(words, name) or PLACEHOLDER.search(words[name]):
+        if attestation.is_unwritten(words, name) or PLACEHOLDER.search(words[name]):
             notes.add("placeholder-left", schema.shown(words[name]), place=name)
     for name, text in words.items():
         found = markdown.hidden(text)

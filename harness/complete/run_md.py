@@ -1,9 +1,9 @@
 """The results of one run as a page for GitHub, computed from the other four files.
 
-The contributor writes only the three SECTIONS. `read_sections` reads them back from a page, so that
-the check can render the page again and find every other edit:
+The contributor writes only the sections of complete/attestation.py, which reads them back from a
+page, so that the check can render the page again and find every other edit:
 
-    render_run_md(manifest, document, hardware, read_sections(page), events) == page
+    render_run_md(manifest, document, hardware, attestation.read_sections(page), events) == page
 
 Text from a server, a model name or a declared value is printable ASCII in a code span or block. It
 cannot become a link, an image, HTML or a mention.
@@ -14,28 +14,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from complete import declared, metadata, results_md
+from complete import attestation, metadata, results_md
 from core import curve_levels, plan, result_tables, suites
 from core import text as texts
 from core.names import plain_engine
 from core.records import Fact, LedgerLine, Manifest, Metadata
 
-# What the contributor attests. Merged runs hold these lines as they were ticked.
-STATEMENTS = (
-    "I reviewed all five files. They hold no real key, address, user name, personal name or serial "
-    "number (models may invent some), and a host name only if I chose to publish it.",
-    "`python3 harness/check_submission.py --privacy` on this folder found no errors, and I "
-    "reviewed its warnings.",
-    "The numbers are those of this one run; no byte of `run.jsonl` was changed, and no other run "
-    "was left out because its numbers were worse.",
-    "These files are to be published under CC-BY-4.0, once a human has agreed to that.",
-)
-# The contributor's sections, with what they hold until something is written.
-SECTIONS = {
-    "deviations": "_What did you change for this machine, and why? If nothing, write: None._",
-    "notes": "_What else should a reader know? If nothing, write: None._",
-    "attestation": "\n".join(f"- [ ] {statement}" for statement in STATEMENTS),
-}
 HEADER = ('<!-- Written by harness/complete_submission.py. Edit only between the "begin" and "end" '
           "comments: the rest is computed from the other four files and will be overwritten. -->")
 LONGEST_CELL = 120
@@ -48,60 +32,6 @@ MACHINE = (
     "memory.speed_mts", "memory.channels_count", "memory.bandwidth_theoretical_gb_per_s",
     "memory.bandwidth_measured_gb_per_s", "memory.unified", "os.name", "os.version",
     "power.source", "power.mode", "power.governor", "accelerators_count")
-
-
-# --- the contributor's sections ------------------------------------------------------------------
-def section_marks(name: str) -> tuple[str, str]:
-    """The comments before and after a section."""
-    return f"<!-- begin run_md.{name} -->", f"<!-- end run_md.{name} -->"
-
-
-def read_sections(page: str) -> dict[str, str]:
-    """The contributor's sections of a page. Raises ValueError if a mark is missing or repeated."""
-    sections, at = {}, 0
-    page = page.replace("\r\n", "\n")
-    for name in SECTIONS:
-        begin, end = section_marks(name)
-        for mark in (begin, end):
-            count = page.count(mark)
-            if count != 1:
-                raise ValueError(f"the mark {mark} appears {count} times instead of once")
-        start, stop = page.index(begin) + len(begin), page.index(end)
-        if not at <= start <= stop:
-            raise ValueError(f"the mark {begin} is in the wrong place")
-        sections[name], at = page[start:stop].strip("\n"), stop
-    return sections
-
-
-def section_text(name: str, text: str) -> str:
-    """The content of a section for what was typed. Raises ValueError. null restores the
-    placeholder. The attestation accepts only true, which ticks all statements."""
-    if text == "null":
-        return SECTIONS[name]
-    if name == "attestation":
-        if text != "true":
-            raise ValueError("not valid; type true to tick every statement, or null")
-        return SECTIONS[name].replace("- [ ]", "- [x]")
-    plain = text.strip().replace("\r\n", "\n")
-    marks = [mark for section in SECTIONS for mark in section_marks(section)]
-    if plain.lower() in declared.FILLERS or not plain.replace("\n", "").isprintable() or any(
-            mark in plain for mark in marks):
-        raise ValueError("not valid; type printable text without placeholders and the page's own "
-                         "comments, None. if there is nothing to say, or null")
-    return plain
-
-
-def is_unwritten(sections: Mapping[str, str], name: str) -> bool:
-    """True if a section is empty or holds a placeholder."""
-    text = sections.get(name, "").strip()
-    return text == SECTIONS[name] or text.lower() in declared.FILLERS
-
-
-def unticked_statements(sections: Mapping[str, str]) -> list[str]:
-    """The statements of the attestation that are not ticked, or were edited."""
-    lines = [line.strip() for line in sections.get("attestation", "").split("\n")]
-    return [statement for statement in STATEMENTS
-            if not {f"- [x] {statement}", f"- [X] {statement}"} & set(lines)]
 
 
 # --- parts of the page ---------------------------------------------------------------------------
@@ -274,8 +204,10 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
     """The whole page. document: metadata.json; sections: the contributor's, by their names."""
     manifest = plan.extended(manifest, events)
     models = ", ".join(_code(model, 200) for model in manifest["models"])
-    own = {name: "\n".join((section_marks(name)[0], sections.get(name) or SECTIONS[name],
-                            section_marks(name)[1])) for name in SECTIONS}
+    own = {}
+    for name, unwritten in attestation.SECTIONS.items():
+        begin, end = attestation.section_marks(name)
+        own[name] = "\n".join((begin, sections.get(name) or unwritten, end))
     banner = "" if not manifest["synthetic"] else "> {}; no machine was measured.\n\n".format(
         "**EXAMPLE, SYNTHETIC.** Made-up data that shows what a submission looks like"
         if manifest["submitter_handle"] == "example" else

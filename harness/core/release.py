@@ -52,7 +52,7 @@ RELEASES: dict[str, dict[str, str]] = {
 MEASURING = ("run_benchmark.py", "prompts.py", "suites/*.json", "run/*.py", "engines/*.py",
              *(f"core/{name}.py" for name in (
                  "answer_checks", "challenge", "curve_levels", "depth_prompts", "errors", "files",
-                 "ledger", "plan", "schema", "suites", "usage")),
+                 "ledger", "plan", "reasoning_marks", "schema", "suites", "usage")),
              *(f"machine/{name}.py" for name in (
                  "gauges", "gpus", "heartbeat", "linux", "macos", "system")))
 HERE = Path(__file__).resolve().parent.parent

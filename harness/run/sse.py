@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Optional
 
-from core import answer_checks, usage
+from core import reasoning_marks, usage
 
 MAX_KEPT_DEPTH = 6        # of a server's own usage and timings objects
 MAX_KEPT_ITEMS = 64       # a hostile usage object must not fill the ledger
@@ -337,7 +337,7 @@ class StreamParser:
         of the reasoning and the start of the answer is split into two chunks of the same read.
         """
         text = "" if "r" in self.kinds else "".join(self.texts)
-        left = answer_checks.reasoning_characters(text)
+        left = reasoning_marks.reasoning_characters(text)
         if not left:
             return False
         chunks = list(zip(self.texts, self.reads))

@@ -15,6 +15,7 @@ from core import (
     depth_prompts,
     metrics,
     plan,
+    reasoning_marks,
     records,
     usage,
 )
@@ -127,7 +128,7 @@ class State:
             document = self.document(cell, chars - len(request["prompt"])) \
                 if kind == "depth" and conversation not in self._turns else ""
             self._turns.setdefault(conversation, []).append(
-                (document + request["prompt"], answer_checks.strip_reasoning(response["text"])))
+                (document + request["prompt"], reasoning_marks.strip_reasoning(response["text"])))
             if request["salt"]:
                 self._salts[conversation] = request["salt"]
             if self._edges.get(conversation) == cell.question_id:

@@ -21,7 +21,7 @@ from unittest import mock
 
 import complete_submission
 import run_benchmark
-from complete import declared, metadata, run_md
+from complete import attestation, declared, metadata, run_md
 from core import flag_definitions, ledger, metric_definitions, names, release, schema, suites
 from core.errors import HarnessError
 from engines import queries, servers
@@ -325,12 +325,12 @@ class Tables(unittest.TestCase):
 
     def test_parts_of_run_md_that_are_the_contributors_exist(self):
         mine = re.findall(r"\*\*(\w[\w ]+)\*\*", documents.section(RUNBOOK, "6 "))
-        self.assertEqual(len(mine), len(run_md.SECTIONS))
+        self.assertEqual(len(mine), len(attestation.SECTIONS))
         self.assertLessEqual(set(mine), {title for _, title in documents.headings(example_page())})
 
     def test_section_8_holds_the_attestation_word_for_word(self):
         stated = " ".join(documents.section(RUNBOOK, "8 ").split())
-        for statement in run_md.STATEMENTS:
+        for statement in attestation.STATEMENTS:
             self.assertIn(f"- {statement}", stated)
 
     def test_value_example_fits_the_schema(self):

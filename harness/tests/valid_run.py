@@ -22,7 +22,7 @@ import uuid
 from typing import Any, NamedTuple, Optional
 
 import run_benchmark
-from complete import metadata, run_md
+from complete import attestation, metadata, run_md
 from core import answer_checks, ledger, plan, release, suites
 from engines import answers, queries
 from machine import inventory
@@ -53,7 +53,7 @@ MACHINE = {
     "power": {"source": "ac"}, "accelerators": [], "accelerators_count": 0,
 }
 WORDS = {"deviations": "none", "notes": "none",
-         "attestation": "\n".join(f"- [x] {one}" for one in run_md.STATEMENTS)}
+         "attestation": "\n".join(f"- [x] {one}" for one in attestation.STATEMENTS)}
 WORD = ("the file is read twice because a list holds every line and no other name was given to "
         "what comes first so that it may be sorted").split()
 

@@ -38,7 +38,7 @@ from check import (
     submission,
     submission_files,
 )
-from complete import run_md
+from complete import attestation
 from core import ledger, names, privacy, release, schema
 from core.errors import HarnessError
 from machine import inventory
@@ -730,8 +730,8 @@ CASES = (
         "run.md", lambda page: page.replace(b"Medians", b"Means"))),
     Case("document-differs", "mark", after=file_bytes("run.md", b"# A page of my own\n")),
     Case("attestation-missing", "not ticked", words("attestation", "\n".join(
-        f"- [x] {statement}" for statement in run_md.STATEMENTS[:3]))),
-    Case("placeholder-left", "", words("notes", run_md.SECTIONS["notes"])),
+        f"- [x] {statement}" for statement in attestation.STATEMENTS[:3]))),
+    Case("placeholder-left", "", words("notes", attestation.SECTIONS["notes"])),
     Case("placeholder-left", "unknown",
          lambda made: declare(made, "runtime.build_origin", "unknown")),
     Case("notes-not-plain", "![", words("notes", "none ![or a picture](of something)")),

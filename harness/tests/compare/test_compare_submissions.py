@@ -19,7 +19,7 @@ from unittest import mock
 import compare_submissions
 from compare import folders, headline, run_detail
 from compare import page as pages
-from complete import run_md
+from complete import attestation
 from core import ledger, metrics, run_summary
 from core.text import printable
 from tests import made_submissions, runs
@@ -635,8 +635,8 @@ class PageFile(Case):
         [folder] = folders.submission_folders([self.root])
         for data, notes in ((b"<!-- begin run_md.notes -->\n", ""), (b"".join(
                 f"{begin}\n{text}\n{end}\n".encode() for name, text in (
-                    ("deviations", run_md.SECTIONS["deviations"]), ("notes", "<b>loud\x1b fans"),
-                    ("attestation", "")) for begin, end in [run_md.section_marks(name)]),
+                    ("deviations", attestation.SECTIONS["deviations"]), ("notes", "<b>loud\x1b fans"),
+                    ("attestation", "")) for begin, end in [attestation.section_marks(name)]),
                 "<b>loud\\x1b fans")):
             with open(os.path.join(folder, "run.md"), "wb") as file:
                 file.write(data)

@@ -17,7 +17,7 @@ from typing import Any, Optional
 from unittest import mock
 
 import complete_submission
-from complete import declared, metadata, run_md
+from complete import attestation, declared, metadata
 from core import files, ledger, privacy, schema
 from core.errors import HarnessError, StorageError
 from machine import inventory, system
@@ -308,7 +308,7 @@ class Keeps(Case):
         self.complete(*IMPORTANT, "hardware.memory.type=LPDDR4X", "run_md.notes=mine\nand more")
         before = self.read("metadata.json")
         files.write_whole(self.path("run.md"), self.read("run.md").replace(
-            run_md.SECTIONS["deviations"], "by hand, **bold**").encode())
+            attestation.SECTIONS["deviations"], "by hand, **bold**").encode())
         self.events = ledger_of(self.manifest, hello_and_5q(answer(gap_us=50_000)))
         self.truncate(len(self.events))
         self.complete()
@@ -317,8 +317,9 @@ class Keeps(Case):
         self.assertEqual({"memory.type": "LPDDR4X"},
                          metadata.declared_in(self.read("hardware.json")))
         self.assertNotEqual(before["cells"], after["cells"])
-        self.assertEqual({**run_md.SECTIONS, "deviations": "by hand, **bold**",
-                          "notes": "mine\nand more"}, run_md.read_sections(self.read("run.md")))
+        self.assertEqual({**attestation.SECTIONS, "deviations": "by hand, **bold**",
+                          "notes": "mine\nand more"},
+                         attestation.read_sections(self.read("run.md")))
 
     def test_probes_once_and_again_only_with_reprobe(self) -> None:
         first, second, third = Mac(), Mac(), Mac()
@@ -496,7 +497,7 @@ class Refuses(Case):
             with self.subTest(setting=setting):
                 self.assert_refused("must not be published", setting, names=(ADA,))
         self.complete()
-        page = self.read("run.md").replace(run_md.SECTIONS["notes"], "of adalovelace")
+        page = self.read("run.md").replace(attestation.SECTIONS["notes"], "of adalovelace")
         files.write_whole(self.path("run.md"), page.encode())
         self.assert_refused("run.md, notes: ada... (11 characters)", names=(ADA,))
 
@@ -720,7 +721,8 @@ class Command(Case):
         self.assertNotIn("Still to do", out)
         self.assertRegex(out, r"(?s)\nNext:\n  \S+ harness/check_submission\.py .*run-x'?\n$")
         self.assertNotIn("--privacy", out)
-        self.assertEqual([], run_md.unticked_statements(run_md.read_sections(self.read("run.md"))))
+        sections = attestation.read_sections(self.read("run.md"))
+        self.assertEqual([], attestation.unticked_statements(sections))
         report = self.complete("run_md.notes=null", "run_md.attestation=null")
         self.assertEqual(["notes", "attestation"], report.to_do)
 

@@ -6,7 +6,7 @@ import re
 import unittest
 from typing import Any, Optional
 
-from complete import metadata, run_md
+from complete import attestation, metadata, run_md
 from core import ledger, schema
 from machine import inventory
 from tests import make_example
@@ -23,8 +23,8 @@ def without_code(page: str) -> str:
     """The Markdown of a page without code blocks, code spans and the program's own comments."""
     page = re.sub(r"^```text\n.*?\n```$", "", page, flags=re.DOTALL | re.MULTILINE)
     page = re.sub(r"^<!-- Written by .*? -->$", "", page, flags=re.MULTILINE)
-    for name in run_md.SECTIONS:
-        begin, end = run_md.section_marks(name)
+    for name in attestation.SECTIONS:
+        begin, end = attestation.section_marks(name)
         page = page.partition(begin)[0] + page.partition(end)[2]
     page = re.sub(r"</?details>|<summary>[\w ]+</summary>|<sub>\w+</sub>", "", page)
     return re.sub(r"`[^`\n]*`", "", page)
@@ -60,7 +60,7 @@ class Page(unittest.TestCase):
             with self.subTest(name=name):
                 self.assertNotRegex(plain, r"[<@\x1b\u202e]|\]\(|!\[|https?:|www\.|javascript")
                 self.assertNotIn("`", plain)
-                self.assertEqual(run_md.SECTIONS, run_md.read_sections(page))
+                self.assertEqual(attestation.SECTIONS, attestation.read_sections(page))
                 for row in re.findall(r"^\|.*$", page, flags=re.MULTILINE):
                     self.assertIn(row.count("|"), (3, 7), row)
 
@@ -86,31 +86,31 @@ class Page(unittest.TestCase):
         sections = {"deviations": "a\n\n- b", "notes": "c `d`", "attestation": "- [x] e"}
         before = copy.deepcopy((self.manifest, self.events))
         page = self.render(sections)
-        self.assertEqual(sections, run_md.read_sections(page))
-        self.assertEqual(sections, run_md.read_sections(page.replace("\n", "\r\n")))
+        self.assertEqual(sections, attestation.read_sections(page))
+        self.assertEqual(sections, attestation.read_sections(page.replace("\n", "\r\n")))
         self.assertEqual(page, self.render(sections))
         self.assertEqual(before, (self.manifest, self.events))
         self.assertLess(len(page.encode()), 16_000)
 
     def test_missing_repeated_and_swapped_marks_are_named(self) -> None:
         page = self.render()
-        begin, end = run_md.section_marks("notes")
+        begin, end = attestation.section_marks("notes")
         for changed in (page.replace(begin, ""), page + end,
                         page.replace(begin, "X").replace(end, begin).replace("X", end)):
             with self.assertRaisesRegex(ValueError, "run_md.notes"):
-                run_md.read_sections(changed)
+                attestation.read_sections(changed)
 
     def test_placeholders_count_as_unwritten(self) -> None:
-        for text, unwritten in ((run_md.SECTIONS["notes"], True), ("", True), (" \n", True),
+        for text, unwritten in ((attestation.SECTIONS["notes"], True), ("", True), (" \n", True),
                                 ("none", False)):
-            self.assertEqual(unwritten, run_md.is_unwritten({"notes": text}, "notes"))
+            self.assertEqual(unwritten, attestation.is_unwritten({"notes": text}, "notes"))
 
     def test_statements_count_only_unedited(self) -> None:
-        ticked = run_md.section_text("attestation", "true")
-        for text, unticked in ((ticked, []), ("", list(run_md.STATEMENTS)),
-                               (ticked.replace("hold no", "hold a"), [run_md.STATEMENTS[0]]),
-                               (run_md.SECTIONS["attestation"], list(run_md.STATEMENTS))):
-            self.assertEqual(unticked, run_md.unticked_statements({"attestation": text}))
+        ticked = attestation.section_text("attestation", "true")
+        for text, unticked in ((ticked, []), ("", list(attestation.STATEMENTS)),
+                               (ticked.replace("hold no", "hold a"), [attestation.STATEMENTS[0]]),
+                               (attestation.SECTIONS["attestation"], list(attestation.STATEMENTS))):
+            self.assertEqual(unticked, attestation.unticked_statements({"attestation": text}))
 
     def test_read_lag_is_shown_in_milliseconds(self) -> None:
         for event in self.events:

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from complete import run_md
+from complete import attestation
 from core import ledger
 from tests import made_submissions
 from tests.made_submissions import GIB, Made, Spec
@@ -304,7 +304,7 @@ def main() -> int:
                 file.write(lines)
             with open(os.path.join(folder, "run.md"), "w", encoding="ascii") as file:
                 for name, text in (("deviations", "None."), ("notes", notes), ("attestation", "")):
-                    file.write("\n".join((*run_md.section_marks(name), "")).replace(
+                    file.write("\n".join((*attestation.section_marks(name), "")).replace(
                         "\n", f"\n{text}\n", 1))
     return 0
 

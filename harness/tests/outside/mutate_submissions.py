@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Optional
 
 import check_submission
 from check import copies, findings, submission_files
-from complete import metadata, run_md
+from complete import attestation, metadata
 from core import release
 from tests.valid_run import Made
 
@@ -209,7 +209,7 @@ def load(folder: Path) -> Made:
     documents = [json.loads((folder / f"{name}.json").read_bytes())
                  for name in ("manifest", "hardware", "metadata")]
     events = [json.loads(line) for line in (folder / "run.jsonl").read_bytes().splitlines()]
-    words = run_md.read_sections((folder / "run.md").read_text("utf-8"))
+    words = attestation.read_sections((folder / "run.md").read_text("utf-8"))
     return Made(documents[0], events, documents[1], documents[2], words, {})
 
 
