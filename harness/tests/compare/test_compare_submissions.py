@@ -635,8 +635,9 @@ class PageFile(Case):
         [folder] = folders.submission_folders([self.root])
         for data, notes in ((b"<!-- begin run_md.notes -->\n", ""), (b"".join(
                 f"{begin}\n{text}\n{end}\n".encode() for name, text in (
-                    ("deviations", attestation.SECTIONS["deviations"]), ("notes", "<b>loud\x1b fans"),
-                    ("attestation", "")) for begin, end in [attestation.section_marks(name)]),
+                    ("deviations", attestation.SECTIONS["deviations"]),
+                    ("notes", "<b>loud\x1b fans"), ("attestation", ""))
+                for begin, end in [attestation.section_marks(name)]),
                 "<b>loud\\x1b fans")):
             with open(os.path.join(folder, "run.md"), "wb") as file:
                 file.write(data)
