@@ -800,7 +800,7 @@ class Checked(Case):
         self.make(Spec(phases="frozen,20q", failing=tuple(ids[:8])))
         report = self.complete()
         self.assertEqual(0, report.exit_code)
-        self.assertIn("smollm2-135m 20q: failures (8 of 20 calls: 8 timeout), survivors",
+        self.assertIn("smollm2-135m 20q: failures (8 of 20 calls: 8 connection_lost), survivors",
                       report.not_ranked)
         self.assertRegex(self.text(report), r"\nNot ranked, but published:\n  smollm2-135m 20q: ")
 
