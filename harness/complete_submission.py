@@ -472,11 +472,12 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         lines += ["", "Optional (skip what you don't know):", *_value_lines(optional, width)]
     elif optional:
         lines += ["", f"Optional values not declared: {len(optional)} (--optional lists them)"]
-    if report.server_line is not None and report.proposed:
+    if report.server_line is not None and (report.proposed or report.is_new):
         lines += ["", *paragraph("The server's command line now, without folders, addresses and "
                                  "keys:", ""), *paragraph(report.server_line),
                   *paragraph("The next command declares it. If it was another one during the run, "
-                             "leave its values out.", "")]
+                             "leave its values out." if report.proposed else
+                             "It shows no option that affects speed.", "")]
     if report.server_unknown:
         lines += ["", *paragraph("How the server was started could not be read: "
                                  f"{report.server_unknown}", "")]

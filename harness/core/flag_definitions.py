@@ -57,7 +57,7 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("survivors", f"{SURVIVORS_SHARE:.0%} of the calls or more failed, so the medians are "
          "those of calls that had the machine more to themselves.",
          "Leave the phase out, or use fewer models or a lower --num-predict.", True),
-    Flag("few_samples", f"Fewer than {MIN_RANKED_N} calls were answered, so the median has no "
+    Flag("few_samples", f"Fewer than {MIN_RANKED_N} answered calls count, so the median has no "
          "interval.", "Use --repeats. (With one repeat, 5q always has this flag.)", False),
     Flag("hidden_reasoning", "The model's reasoning was not streamed. TTFT includes the time it "
          "took, and rates cannot be computed.",

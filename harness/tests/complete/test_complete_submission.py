@@ -672,6 +672,9 @@ class Command(Case):
                          (report.server_line, report.proposed))
         self.assertRegex(complete_submission.as_text(report, 80),
                          r"(?s)\nNext .*:\n  python3 .* --set 'launch_flags=-t 8' ")
+        for is_new in (True, False):
+            text = complete_submission.as_text(report._replace(proposed={}, is_new=is_new), 80)
+            self.assertEqual(is_new, "It shows no option that affects speed" in text)
         report = self.complete("launch_flags=-t 8", machine=machine)
         self.assertNotIn("command line", complete_submission.as_text(report, 80))
 
