@@ -585,7 +585,7 @@ class Background(Runs):
             f"{shlex.quote(self.out_dir)}\n", ""))
         followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:])
         self.assertEqual(followed.code, 0)
-        self.assertRegex(followed.err, r"\A1/1 +hello +hello +ok +\d+ tokens +TTFT [\d.]+ ms\n\Z")
+        self.assertRegex(followed.err, r"\A1/1 +hello +\S+ +ok +\d+ tokens +TTFT [\d.]+ ms\n\Z")
         self.assertRegex(followed.out, r"run folder: .*\nnext: .*\n\Z")
         with open(log, encoding="utf-8") as file:
             self.assertEqual(file.read().replace("127.0.0.1", "localhost").replace(
@@ -717,7 +717,7 @@ class Waiting(Runs):
 
         outcome = self.follow("--wait", "100", RUN_ID, meanwhile=write_on)
         self.assertEqual((outcome.code, self.now_s), (0, 1.5))
-        self.assertRegex(outcome.err, r"\A1/1 +hello +hello +ok .*\n\Z")
+        self.assertRegex(outcome.err, r"\A1/1 +hello +\S+ +ok .*\n\Z")
         self.assertEqual(outcome.out, self.run_it().out.replace("127.0.0.1", "localhost"))
 
     def test_wait_shows_progress_when_the_time_is_up(self):

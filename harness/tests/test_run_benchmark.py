@@ -283,7 +283,7 @@ class Smoke(Runs):
                          ["run_started", "endpoint_identified", "call_finished", "phase_finished",
                           "run_finished"])
         self.assertEqual(events[-1]["counts"], {"ok": 1})
-        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 planned call\n1/1 +hello +hello +ok .*"
+        self.assertRegex(outcome.err, rf"\Arun {RUN_ID}: 1 planned call\n1/1 +hello +\S+ +ok .*"
                          r"\n\Z")
 
     def test_each_run_has_its_own_id(self):
@@ -356,7 +356,7 @@ class ProbeAndPlan(Runs):
         self.assertEqual((outcome.code, outcome.err[:20], lines[:3]), (0, "hello call to a (at ", [
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
             "  b  (context 4096 tokens)"]))
-        self.assertRegex(lines[3], r"\A1/1 +hello +hello +ok +.* tokens +TTFT +.* ms.*\Z")
+        self.assertRegex(lines[3], r"\A1/1 +hello +\S+ +ok +.* tokens +TTFT +.* ms.*\Z")
         self.assertRegex(lines[4], f"\\Anext: .* --target-url {self.two.url} --models a .*--plan")
         self.assertEqual(len(lines), 5)
 
@@ -397,7 +397,7 @@ class ProbeAndPlan(Runs):
         with ScriptedEndpoint((response(b"{}", "500 No"),)) as endpoint:
             outcome = self.run_it("--probe", "--target-url", endpoint.url)
         self.assertEqual(outcome.code, 1)
-        self.assertRegex(outcome.out, r"1/1 +hello +hello +http_error \(HTTP 500\)")
+        self.assertRegex(outcome.out, r"1/1 +hello +\S+ +http_error \(HTTP 500\)")
 
     def test_plan_shows_calls_and_an_estimate(self):
         with self.estimated():
@@ -410,7 +410,7 @@ class ProbeAndPlan(Runs):
         self.assertEqual([line.split()[:3] for line in lines[2:5]],
                          [["hello", "1", "1"], ["5q", "10", "1"], ["parallel_mixed", "40", "4"]])
         self.assertIn("62 calls for all models", lines)
-        self.assertIn("20 s, at most 60 s", lines[-2])
+        self.assertIn("20 s, at most 60 s", lines[-3])
 
     def estimated(self) -> Any:
         """A fixed estimate."""
