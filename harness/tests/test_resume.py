@@ -657,7 +657,8 @@ class Background(Runs):
     def test_detach_with_json_prints_one_document(self):
         outcome = self.detach("--smoke", "--json")
         self.assertEqual(outcome.document, {
-            "run_id": RUN_ID, "begun": True, "log": os.path.join(self.logs, f"run-{RUN_ID}.log"),
+            "run_id": RUN_ID, "begun": True, "folder": self.folder,
+            "log": os.path.join(self.logs, f"run-{RUN_ID}.log"),
             "next": f"python3 harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir "
             f"{shlex.quote(self.out_dir)}"})
         self.assertEqual(runs.run("--quiet", "--wait", "60", self.folder).code, 0)
