@@ -167,7 +167,7 @@ class Curves(unittest.TestCase):
     def test_machine_that_swaps_ends_a_curve(self) -> None:
         real, swapped = gauges.Sampler.sample, []
 
-        def sample(self: Any) -> dict[str, Any]:
+        def sample(self: Any, whole: bool = False) -> dict[str, Any]:
             swapped.append(300 << 20)
             return {**real(self), "swap_used_bytes": sum(swapped)}
 
