@@ -181,7 +181,8 @@ def _streams(engine: str, calls: Sequence[Any]) -> Problems:
         text = call["response"]["text"] + call["response"]["reasoning_text"]
         if len(call["timing"]["chunk_us"]) >= MIN_CHUNKS and text.isascii() \
                 and published.REDACTED_KEY not in text:
-            by_model.setdefault(call["model"], []).append((call, text))
+            by_model.setdefault(call["model"], []).append((call, call["timing"][
+                "bytes_received"] - len(json.dumps(text)), len(ESCAPED.findall(text))))
     for model, rows in by_model.items():
         if len(rows) < MIN_CALLS:
             continue
@@ -195,13 +196,14 @@ def _streams(engine: str, calls: Sequence[Any]) -> Problems:
                 f"{len(odd)} of {len(rows)} calls"
 
 
-def _odd_sizes(rows: Sequence[tuple[Any, str]], key: int,
+def _odd_sizes(rows: Sequence[tuple[Any, int, int]], key: int,
                escaped: int) -> list[tuple[Any, float]]:
-    """(call, bytes too many) of calls that do not fit. key: more bytes around a chunk of
-    reasoning; escaped: more bytes of each character that an encoder may escape."""
-    sizes = sorted((len(call["timing"]["chunk_us"]), call["timing"]["bytes_received"] - len(
-        json.dumps(text)) - escaped * len(ESCAPED.findall(text))
-        - key * call["reasoning"]["chunks"], at) for at, (call, text) in enumerate(rows))
+    """(call, bytes too many) of calls that do not fit. rows: (call, bytes around its text,
+    characters that an encoder may escape). key: more bytes around a chunk of reasoning; escaped:
+    more bytes of such a character."""
+    sizes = sorted((len(call["timing"]["chunk_us"]), around - escaped * count
+                    - key * call["reasoning"]["chunks"], at)
+                   for at, (call, around, count) in enumerate(rows))
     half = len(sizes) // 2
     slopes = [(after[1] - before[1]) / (after[0] - before[0])
               for before, after in zip(sizes, sizes[half:]) if after[0] > before[0]]
