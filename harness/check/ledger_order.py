@@ -458,7 +458,7 @@ def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int]) 
                 schedule["tokens"] * row["lanes"], schedule["gap_ms"] * 1000):
             found.append(f"lanes: {row['chunks']} chunks every {row['gap_us']} us are not the "
                          "schedule")
-        chunks = calibration.SATURATION_CHUNKS // fast["lanes"] * fast["lanes"]
+        chunks = calibration.SATURATION_CHUNKS // max(fast["lanes"], 1) * fast["lanes"]
         streams_ms += schedule["first_token_ms"] + schedule["gap_ms"] * (schedule["tokens"] - 1)
         streams_ms += chunks / fast["chunks_per_s"] * 1000 if fast["chunks_per_s"] else 0.0
         lags, reads, first = row["lag_us"], row["read_lag_us"], row["ttft_error_us"]

@@ -617,6 +617,8 @@ CASES = (
     Case("ledger-altered", "engine", manifest_field("engine", "build", value="b9999")),
     Case("ledger-altered", "requested_tokens", lambda made: one(made, "endpoint_identified")[
         "context"].update(requested_tokens=4097)),
+    Case("ledger-altered", "saturation", lambda made: one(made, "instrument_calibrated")[
+        "saturation"][0].update(lanes=0)),
     Case("ledger-altered", "schedule", lambda made: one(made, "instrument_calibrated")["lanes"][
         0].update(gap_us=990)),
     Case("ledger-altered", "wall_ms", lambda made: one(made, "instrument_calibrated").update(

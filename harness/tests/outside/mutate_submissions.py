@@ -52,6 +52,7 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
     (r"metadata\.run\.(run_jsonl_sha256|manifest_sha256)", "derived"),
     (r"manifest\.(git|python|os|target)\..*", "declared"),
+    (r"manifest\.flags", "declared"),         # of earlier runs; nothing is read from it
     (r"manifest\.(host_hostname_short|hostname_omitted|api_key_used|timeout_s|plan\.lanes)",
      "declared"),
     (r"manifest\.(started_at|engine\.(version|build|recognised_by))", "raw"),
