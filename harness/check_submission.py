@@ -17,10 +17,10 @@ Implausible speed and signs of invented data are warnings. No check of files can
 that a careful forger invents as a whole; only a second, independent run can reveal it.
 
 With --base and --head it checks the submissions that the commits between them add. It reads them
-as git objects: it checks out nothing and runs no program of the change. The program itself has to
-be that of the base: never run it from a checkout of the change, which can hold another program.
+as git objects: it checks out nothing and runs no program of the change. Run the program
+from a checkout of the base: a checkout of the change can hold another program.
 
-exit codes: 0 no error; 1 errors; 2 usage.
+exit codes: 0 no error; 1 errors; 2 wrong usage.
 """
 import sys
 
@@ -37,7 +37,7 @@ from typing import Any, Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
-from core import files, metrics, names, privacy, release, result_tables
+from core import challenge, files, metrics, names, privacy, release, result_tables
 from core.errors import HarnessError
 from core.records import Response
 from core.text import (
@@ -232,13 +232,12 @@ def build_parser() -> Parser:
     add("--handle", metavar="LOGIN",
         help="accept only submissions of this GitHub login (default: any)")
     add("--challenge", metavar="TEXT",
-        help="accept only runs that answered the questions that follow from this text (default: "
-             "any run)")
+        help="accept only runs that answered the questions made from this text (default: any run)")
     add("--index", metavar="FILE",
         help="compare with the signatures of merged runs in this file; with --base, their ledgers "
              "are then not read again")
     add("--write-index", metavar="FILE",
-        help="instead of a check, write the signatures of all runs that are merged at --head")
+        help="write signatures of all runs merged at --head to FILE, and check nothing")
     add("--privacy", nargs="+", metavar="PATH",
         help="search files, folders or - (standard input) for private values, including the "
              "names of this machine and user")
@@ -262,6 +261,9 @@ def check_combination(args: argparse.Namespace) -> None:
         raise HarnessError("--write-index needs --base and --head; pass them as well")
     if args.index and args.base is None and not args.paths:
         raise HarnessError("--index needs folders to check, or --base and --head; pass them")
+    if args.challenge is not None and not challenge.TEXT.fullmatch(args.challenge):
+        raise HarnessError(f"--challenge '{printable(args.challenge)}': not a text of 4 to 100 "
+                           "letters, digits, blanks and ._:/#@-; pass the one of the pull request")
     if args.git_dir and args.base is None:
         raise HarnessError("--git-dir needs --base and --head; pass them as well")
     modes = (args.base, args.privacy, args.answers, args.texts, args.explain)

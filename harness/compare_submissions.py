@@ -10,14 +10,14 @@
   python3 harness/compare_submissions.py --vs RUN_A RUN_B          which of two runs is faster
   python3 harness/compare_submissions.py --vs RUN1,RUN2,RUN3 FOLDER_OF_RUNS
 
-A row is one kind of machine, with one model and bits class. Its number is the median over its
-owners, of the median of each owner's runs, never the best of them. Its rank is 1 plus the number of
-rows of the same model and bits class that are faster: by at least 5 %, and by a t-test at the 1 %
-level. Runs that are not comparable move no number; they are listed with the reason.
+A row is one kind of machine with one model and bits class (4-bit, 8-bit ...). Its number is a
+median of medians: of each owner's runs, then of the owners. Its rank is 1 plus the number of rows
+of the same model and bits class that are faster: by at least 5 %, and by a t-test at the 1 % level.
+Runs that are not comparable do not count; they are listed with the reason.
 
-With --all-phases or --phase, a row is one machine with one runtime, model, quantisation and
-configuration, in one phase, and the bracket is the 95 % interval over runs. With few runs, it
-assumes a spread of 3 % between runs (5 % with several lanes).
+With --all-phases or --phase, a row is one phase on one machine with one runtime, model,
+quantisation and configuration. The bracket is the 95 % interval over runs. If there are few runs,
+the interval assumes that they vary by 3 % (5 % with several lanes).
 
 Rows and ranks are computed from manifest.json, metadata.json and hardware.json of every folder
 below PATH that has a metadata.json; run.jsonl is read for --vs and for the details of --html. A
@@ -28,7 +28,8 @@ several of these joined by commas.
 
 exit codes:
   0 all submissions were read; 1 some were left out (see the warnings), or the two sides of --vs
-  have no model in common; 2 usage, or nothing to compare; 4 storage.
+  have no model in common; 2 wrong usage, or
+  nothing to compare; 4 a file cannot be written.
 """
 import sys
 
@@ -225,7 +226,8 @@ def read_sections(path: str) -> dict[str, str]:
 def web_address(text: str) -> str:
     """An address that begins with https:// or http://, without a slash at its end."""
     if not re.match(r"https?://[^\s/]", text):
-        raise argparse.ArgumentTypeError("not an address that begins with https:// or http://")
+        raise argparse.ArgumentTypeError(f"'{texts.printable(text)}' is not an address that begins "
+                                         "with https:// or http://")
     return text.rstrip("/")
 
 
@@ -233,21 +235,21 @@ def build_parser() -> texts.Parser:
     """The command line."""
     parser = texts.Parser("compare_submissions", __doc__, "[options] [PATH ...]")
     parser.add_argument("paths", nargs="*", metavar="PATH",
-                        help="folders with submissions (default submissions/)")
+                        help="folders with submissions (default: submissions/)")
     for name in ranking.FILTERS:
         parser.add_argument(f"--{name}", metavar="TEXT", help=f"only rows whose {name} contains "
                             "this text, ignoring case")
     parser.add_argument("--sort", metavar="COLUMN", choices=ranking.SORTS, default="decode",
                         help="order and rank rows by " + ", ".join(ranking.SORTS) +
-                        " (default decode); sorting by a text column keeps the ranks by decode")
+                        "; a text column orders rows, but their ranks stay those of decode "
+                        "(default: decode)")
     parser.add_argument("--all-phases", action="store_true",
-                        help="rank each phase alone, with all details; --phase does so for some")
+                        help="rank rows within each phase, with all details; see --phase")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true",
                       help="print the table as Markdown, for a README")
     form.add_argument("--csv", action="store_true",
-                      help="print all rows and columns as CSV: those of phases, and headline rows, "
-                      "whose phase is empty")
+                      help="print all rows and columns as CSV; headline rows have no phase")
     form.add_argument("--json", action="store_true", help="print the same rows as JSON")
     form.add_argument("--history", action="store_true",
                       help="show how each machine and model changed over versions of its runtime")
@@ -267,6 +269,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = build_parser().parse_args(argv)
     gc.disable()                  # costs a fifth of the time: what is read is kept to the end
     try:
+        if args.files_at and not args.html:
+            raise HarnessError("--files-at needs --html; pass both")
         if not args.vs:
             return do_table(args)
         others = [f"--{name.replace('_', '-')}" for name in (

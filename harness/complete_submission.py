@@ -6,15 +6,15 @@
   python3 harness/complete_submission.py RUN_DIR --set hardware.memory.type=DDR5 --json
 
 The numbers are computed from run.jsonl. The machine is probed once; --reprobe probes it again. Then
-the submission is checked as check_submission.py checks it, and searched for private values. The
-program lists the values that only you can provide, what the check would refuse or warn about, and
-what is still to do. You can run it as often as you like: it keeps what you declared and
+the submission is checked as check_submission.py does, and searched for private values. The program
+lists values that only you can provide, what the check refuses or warns about, and what is left to
+do. You can run it as often as you like: it keeps what you declared and
 wrote, and recomputes the rest.
 
 --set KEY=VALUE declares a value of hardware.json or metadata.json, or writes a section of run.md;
---set KEY=null removes it. A key is FILE.PATH, such as metadata.runtime.backend; its last part is
-enough if that is unique. Keys of run.md are run_md.deviations, run_md.notes and, once you have
-reviewed all five files, run_md.attestation=true; you can also edit run.md between its comments.
+--set KEY=null removes it. A key is FILE.PATH, such as metadata.runtime.backend; its last part
+is enough if that is unique. Keys of run.md are run_md.deviations, run_md.notes and, once you have
+reviewed all five files, run_md.attestation=true. You can also edit run.md between its comments.
 manifest.json allows one change: --set manifest.host_hostname_short=null removes the machine's name.
 
 If the server runs on another machine, nothing is probed: describe that machine with --set
@@ -26,7 +26,7 @@ For maintainers: --recompute FOLDER recomputes metadata.json and run.md of all s
 folder after a change of a metric. Declared values, attestation and notes stay as they are.
 
 exit codes:
-  0 written, and the only errors left are the unfinished parts of run.md; 1 written, but a value
+  0 written, and no error is left except unfinished parts of run.md; 1 written, but a value
   that a ranking needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
   written; 4 a file cannot be read or written, nothing written; --recompute wrote the others.
 """
@@ -567,11 +567,11 @@ def build_parser() -> Parser:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
                         help="declare a value, or remove it with null; may be repeated")
     parser.add_argument("--partial", action="store_true",
-                        help="complete a run that has not ended, as class partial")
+                        help="complete a run that has not ended; it cannot be submitted yet")
     parser.add_argument("--reprobe", action="store_true",
                         help="probe this machine again; declared values are kept")
     parser.add_argument("--optional", action="store_true",
-                        help="list the optional values on later calls, too")
+                        help="list the optional values again; otherwise only the first call does")
     parser.add_argument("--recompute", action="store_true",
                         help="for maintainers: recompute all submissions below the folder")
     parser.add_argument("--json", action="store_true",
@@ -585,7 +585,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         if args.recompute:
             if args.settings or args.partial or args.reprobe or args.json or args.optional:
-                raise HarnessError("--recompute takes no other option; leave them out")
+                raise HarnessError("--recompute takes only a folder; leave out the other options")
             return recompute(args.folder)
         report = complete(args.folder, args.settings, args.partial, args.reprobe)
     except HarnessError as error:

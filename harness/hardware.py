@@ -5,7 +5,7 @@ Nothing is written or sent, and nothing that identifies the machine or its user 
 name their fields one by one, because full listings of the same tools contain serial numbers.
 Parentheses mark values that were not found; complete_submission.py asks for those that matter.
 
-exit codes: 0 printed; 2 usage.
+exit codes: 0 printed; 2 wrong usage.
 """
 import sys
 

@@ -49,7 +49,7 @@ prompt asks for (JSON, five bullets, a Python block, ...). Its content is
 arbitrary.
 
 exit codes:
-  0 ended as requested; 2 usage; 3 the port is not available.
+  0 ended as requested; 2 wrong usage; 3 the port is not available.
 """
 import sys
 
@@ -666,7 +666,8 @@ def _between(kind: Callable[[str], float], least: float, most: float) -> Callabl
             value = kind(text)
             if least <= value <= most:
                 return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number from {least:.10g} to {most:.10g}")
     return read
 
 
@@ -693,21 +694,22 @@ def build_parser() -> argparse.ArgumentParser:
                      formatter_class=_Help)
     add = parser.add_argument
     add("--port", type=_between(int, 0, 65535), default=0, metavar="N",
-        help="port on 127.0.0.1; 0 (default) takes a free one")
+        help="port on 127.0.0.1 (default: 0, a free one)")
     add("--models", type=_model_rates, metavar="NAME[:TOKENS_PER_S],...",
         default={model.name: None for model in MODELS},
-        help="served names, each with an optional speed; default: "
-        + ", ".join(f"{model.name} ({model.tokens_per_s:g} tokens/s)" for model in MODELS))
+        help="served names, each with an optional speed (default: "
+        + ", ".join(f"{model.name}:{model.tokens_per_s:g}" for model in MODELS) + ")")
     add("--slots", type=_between(int, 1, CONNECTIONS), default=SLOTS, metavar="N",
-        help=f"requests answered at once; others wait (default {SLOTS})")
+        help=f"requests answered at once; others wait (default: {SLOTS})")
     add("--context", type=_between(int, 16, 10 ** 7), default=CONTEXT_TOKENS, metavar="TOKENS",
-        help=f"tokens of prompt and answer of one request (default {CONTEXT_TOKENS})")
+        help=f"tokens of prompt and answer of one request (default: {CONTEXT_TOKENS})")
     add("--prefill-tokens-per-s", type=_rate, metavar="X",
         help="speed of reading a prompt before the first token (default: each model's own)")
     add("--first-token-ms", type=_between(float, 0, 6e5), default=FIRST_TOKEN_MS, metavar="X",
-        help=f"time before the first token, besides that (default {FIRST_TOKEN_MS:g})")
+        help="time before the first token, added to the time for the prompt "
+        f"(default: {FIRST_TOKEN_MS:g})")
     add("--context-ns", type=_between(float, 0, 1e9), default=0.0, metavar="X",
-        help="time that each token of the prompt adds to every gap between tokens (default 0)")
+        help="time that each token of the prompt adds to every gap between tokens (default: 0)")
     add("--cache", action="store_true", help="leading messages of a prompt that were seen before "
         'take no time, unless the request sets "cache_prompt": false')
     add("--keep", action="store_true", help="keep running when standard input ends")

@@ -22,7 +22,8 @@ def problems(manifest: Manifest, events: Sequence[LedgerLine],
     text = next((entry["challenge"] for entry in extended(manifest, events)["plan"]["phases"]
                  if entry["phase"] == "challenge"), None)
     if wanted is not None and text != wanted:
-        yield "challenge-unanswered", f"the challenge is {wanted!a}, the run answers {text!a}"
+        yield "challenge-unanswered", f"the challenge is {wanted!a}, " + (
+            f"the run answers {text!a}" if text else "the run answers none")
     if text is None:
         return
     for model in manifest["models"]:

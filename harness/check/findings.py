@@ -76,7 +76,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     # --- whose run it is, and what made it
     "ids-differ": (ERROR,
         "The folder is not <handle>/<device-tag>/run-<uuid>, or folder, manifest and ledger name "
-        "different runs.", "name the folder as manifest.json says; keep the files of one run"),
+        "different runs.", "name the folder as in manifest.json; keep the files of one run"),
     "harness-modified": (ERROR,
         "The harness version is unknown, or a program, suite or canonical option differs from its "
         "release.", "git checkout a release, and run again"),
@@ -185,7 +185,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "attestation-missing": (ERROR, "The privacy attestation in run.md is not ticked.",
         "review the files, then tick it as run.md asks"),
     "placeholder-left": (ERROR, "A placeholder is left where a value or your notes belong.",
-        "say None., null or what is true: python3 harness/complete_submission.py FOLDER --set "
+        "write None., null or what is true: python3 harness/complete_submission.py FOLDER --set "
         "SETTING"),
     "notes-not-plain": (ERROR,
         "Your notes in run.md hold something that GitHub does not show as written, such as HTML, "

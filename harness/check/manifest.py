@@ -59,7 +59,7 @@ def _names(manifest: Manifest, submission: submission_files.Submission) -> Probl
             ("device_tag", manifest["device_tag"], tag),
             ("run_id", manifest["run_id"], match[1] if match else manifest["run_id"])):
         if value != of_folder:
-            yield "ids-differ", f"{name} is {schema.shown(value)}, the folder says " \
+            yield "ids-differ", f"{name} is {schema.shown(value)}, the folder's name has " \
                 f"{schema.shown(of_folder)}"
     handle, tag, prefix = (manifest["submitter_handle"], manifest["device_tag"],
                            manifest["cell_id_prefix"])

@@ -70,7 +70,8 @@ def of_paths(paths: Iterable[str], report: findings.Report) -> Iterator[Submissi
             raise HarnessError(f"{printable(path)} cannot be read ({cause(error)}); pass the "
                                "folder of a submission, or a folder above it") from None
         if stat.S_ISREG(mode):
-            raise HarnessError(f"{printable(path)} is a file; pass its folder")
+            raise HarnessError(f"{printable(path)} is a file; pass the "
+                               "folder of a submission, or a folder above it")
         if stat.S_ISDIR(mode):
             yield from _below(path, shown, report, 0)
         else:
@@ -220,7 +221,8 @@ class Repository:
         found = "" if name.startswith("-") or "\0" in name else self._output(
             "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}").strip()
         if not SHA.match(found):
-            raise HarnessError(f"{printable(name)} is not a commit here; fetch it, and pass its id")
+            raise HarnessError(f"{printable(name)} is not a commit of the git directory; fetch it "
+                               "and pass its id, or pass another folder to --git-dir")
         return found
 
     def merge_base(self, base: str, head: str) -> str:

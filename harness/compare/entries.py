@@ -117,7 +117,7 @@ class Submission(NamedTuple):
     entries: tuple[Entry, ...]
     headlines: dict[str, dict[str, float]]
     curves: tuple[Curve, ...] = ()
-    corrections: tuple[str, ...] = ()     # why maintainers say that it is not to be compared
+    corrections: tuple[str, ...] = ()     # why maintainers exclude it from comparison
 
 
 # --- fields of untrusted documents ---------------------------------------------------------------

@@ -272,8 +272,8 @@ def _ranked_block(rows: list[Row], sort: str) -> list[Place]:
     metric = SHORT.get(sort, RANKED_BY)
     able = [row for row in rows if not row.reasons and metric in row.numbers]
     able.sort(key=lambda row: _best_first(row, metric))
-    # Never before a row above: one with many runs may be told from more of the others than the
-    # next one with a single run.
+    # Never before a row above: one with many runs may be distinguishable from more of the others
+    # than the next one with a single run.
     ranks = list(accumulate(verdicts.ranks(metric, [row.values[metric] for row in able]), max))
     shared = Counter(ranks)
     places = [Place(row, rank, shared[rank] > 1) for row, rank in zip(able, ranks)]

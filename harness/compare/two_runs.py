@@ -57,7 +57,7 @@ class Run(NamedTuple):
     calls: Sequence[CallFinished]
     summary: Json
     numbers: dict[str, Json]
-    corrections: Sequence[str] = ()       # why maintainers say that it is not to be compared
+    corrections: Sequence[str] = ()       # why maintainers exclude it from comparison
 
 
 def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished],

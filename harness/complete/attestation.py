@@ -52,7 +52,8 @@ def section_text(name: str, text: str) -> str:
         return SECTIONS[name]
     if name == "attestation":
         if text != "true":
-            raise ValueError("not valid; type true to tick every statement, or null")
+            raise ValueError(f"{text[:80]!a} is not valid; type true to tick every statement, or "
+                             "null")
         return SECTIONS[name].replace("- [ ]", "- [x]")
     plain = text.strip().replace("\r\n", "\n")
     marks = [mark for section in SECTIONS for mark in section_marks(section)]

@@ -112,7 +112,8 @@ def full_key(key: str, models: int) -> str:
     if near:
         raise HarnessError(f"--set {printable(key)}: several values end like this; type "
                            f"{' or '.join(near[:4])}")
-    ends = {".".join(one.split(".")[at:]): one for one in keys for at in range(one.count(".") + 1)}
+    ends = {".".join(one.split(".")[at:]): one for one in reversed(keys)
+            for at in range(one.count(".") + 1)}
     near = list(dict.fromkeys(ends[end] for end in difflib.get_close_matches(key, ends, 3, 0.5)))
     hint = (f"did you mean {' or '.join(near)}?" if near else
             "type a whole key, such as hardware.memory.type or metadata.runtime.backend")

@@ -23,7 +23,7 @@ SCHEMA_VERSION = "1"
 
 # Reasons. Merged submissions hold these texts: a change would make their metadata.json differ.
 WITHHELD = "taken out by the contributor"
-NOT_REPORTED = "the server does not tell it, and it was not declared"
+NOT_REPORTED = "the server does not report it, and it was not declared"
 UNDECLARED = "only the contributor knows it, and it was not declared"
 NO_SIZE = "file_bytes or parameters_count is not known"
 IMPLAUSIBLE_SIZE = "file_bytes and parameters_count do not fit together"

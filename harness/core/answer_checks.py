@@ -1,7 +1,7 @@
 """Check an answer's text for markers and format, without executing anything.
 
 The checks are about form, not truth. A marker is a lower-case substring that a correct answer
-almost always contains. A format rule says whether the text has the requested form (a JSON object,
+almost always contains. A format rule checks whether the text has the requested form (a JSON object,
 five bullets, code that parses). An answer can pass and still be wrong, so the counts detect broken
 setups (truncated context, wrong template, damaged quantization) and do not rank models.
 

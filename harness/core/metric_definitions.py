@@ -143,7 +143,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            f"fewer than {MIN_DRIFT_N} of these calls have a decode rate"),
     Metric("checks_passed", "checks", "answers", "checks passed / answers with a check", "higher",
            "answer_checks.py",
-           "Answers with the expected format and markers. It does not say that they are correct.",
+           "Answers with the expected format and markers. It does not mean that they are correct.",
            "never"),
     Metric("read_lag_us", "read lag µs", "µs", "user timestamp - kernel timestamp of a read",
            "lower", "timing.read_lag_us",
@@ -155,7 +155,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "energy during the calls of the one-lane phases / sum(output_tokens)", "lower",
            "MLPerf Power, inference-atlas",
            "Energy per output token, idle power included, without the rest of the machine: of the "
-           "cards that computed, or else of the processor's package, as `scope` says. Integrated "
+           "cards that computed, or else of the processor's package, see `scope`. Integrated "
            "from the samples of the power.",
            f"there are fewer than {MIN_ENERGY_SAMPLES} samples, or it is not known which card "
            "computed"),

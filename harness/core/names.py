@@ -103,7 +103,7 @@ def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> Optional
     names, and `names` of this machine, are refused.
     """
     fault = _tag_fault(text, names, 3)
-    return fault and (f"device tag {_quoted(text)} {fault}: say what the machine is, "
+    return fault and (f"device tag {_quoted(text)} {fault}: name the kind of machine, "
                       "for example --device-tag mac-m1-8gb or rtx4090-64gb")
 
 

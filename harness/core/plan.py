@@ -44,7 +44,8 @@ def parse_phases(text: str) -> tuple[str, ...]:
     names = [n.strip() for n in text.split(",") if n.strip()]
     unknown = [n for n in names if n not in PHASES and n != "all"]
     if unknown or not names:
-        raise ValueError(f"{text!r}: a phase is one of {', '.join(PHASES)}, or all")
+        shown = ", ".join(map(repr, unknown or [text]))
+        raise ValueError(f"{shown} is not a phase; use {', '.join(PHASES)}, or all")
     wanted = {*names, *(ALL_PHASES if "all" in names else ())}
     return tuple(name for name in PHASES if name in wanted)
 
@@ -211,7 +212,7 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
     if not isinstance(prompt_tokens, int) or isinstance(prompt_tokens, bool) or prompt_tokens <= 0:
         if markers_found and PHASES[phase].kind in ("suite_context", "depth"):
             return "no", "the planted facts were named"
-        return "unknown", "the server tells no prompt_tokens"
+        return "unknown", "the server reports no prompt_tokens"
     filled = f"the prompt fills the context ({prompt_tokens} of {effective_tokens} tokens)"
     fills = bool(effective_tokens) and prompt_tokens >= (effective_tokens or 0) - CONTEXT_SPARE
     if fills and room_tokens is not None:
@@ -244,5 +245,5 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
     if expected > 500 and prompt_tokens < UNSURE_SHARE * expected and may_not_fit:
         if effective_tokens and effective_tokens < FITS_SHARE * expected:
             return "yes", f"{sent} into a context of {effective_tokens}"
-        return "unknown", f"{sent}: too close to tell"
+        return "unknown", f"{sent}: too close for a verdict"
     return "no", None

@@ -34,26 +34,26 @@ class Phase(NamedTuple):
 
 PHASES = {p.name: p for p in (
     Phase("hello", None, "single", HELLO_MAX_TOKENS,
-          "one short call; it includes the model's load"),
+          "one short call, which may include the model's load"),
     Phase("frozen", None, "single", None, "P-EASY, P-MEDIUM, P-HARD, one lane"),
     Phase("5q", "small_model_eval_questions.json", "single", None,
           "5 short, format-checked tasks, one lane"),
     Phase("20q", "python_task_suite_questions.json", "single", None,
-          "20 Python tasks of a working week, one lane"),
+          "20 everyday Python tasks, one lane"),
     Phase("parallel_same", "parallel_qwen_same_model_20q_suite.json", "same", None,
           "20 questions on parallel lanes, one model"),
     Phase("parallel_mixed", "parallel_qwen_mixed_model_20q_suite.json", "mixed", None,
           "20 questions on parallel lanes that alternate between the models"),
     Phase("edge_append", "python_context_edge_append_questions.json", "append", EDGE_MAX_TOKENS,
-          "one growing conversation, until its end or the edge of the context"),
+          "one growing conversation, until it ends or the context is full"),
     Phase("edge_suite", "python_context_edge_suite_only.json", "suite_context", EDGE_MAX_TOKENS,
           "each question with the whole suite as its context"),
     Phase("ramp", "parallel_qwen_same_model_20q_suite.json", "ramp", RAMP_MAX_TOKENS,
-          "1, 2, 4, 8, 16 lanes, 3 answers on each, until throughput is flat; only if named"),
+          "1, 2, 4, 8, 16 lanes, 3 answers per lane, until throughput is flat; only if named"),
     Phase("depth", None, "depth", DEPTH_MAX_TOKENS,
-          "prompts of 1 k to 32 k tokens, as far as the context goes; only if named"),
+          "prompts of 1 k to 32 k tokens, while they fit the context; only if named"),
     Phase("challenge", None, "challenge", CHALLENGE_MAX_TOKENS,
-          "3 questions that follow from the text of `--challenge`; only with it"),
+          "3 questions made from the text of `--challenge`; only with this option"),
 )}
 ALL_PHASES = tuple(name for name, phase in PHASES.items() if phase.kind not in ADDED)
 CURVES_RELEASE = "public-1.1"         # of ramp and depth; the suites and other phases: public-1

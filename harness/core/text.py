@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import difflib
 import io
 import json
 import os
@@ -389,6 +390,16 @@ def with_command(text: str, width: int, indent: str = "  ") -> list[str]:
             *(line for one in commands for line in command_lines(one, width, indent + GAP))]
 
 
+# Messages of argparse, in the words of our own ones.
+ARGPARSE_WORDS = (
+    (r"^argument ", ""), (r"^unrecognized arguments: ", "unknown argument: "),
+    (r"^the following arguments are required: (.*)", r"\1 is missing"),
+    (r"expected one argument$", "a value is missing"),
+    (r"expected at least one argument$", "a value is missing"),
+    (r"expected (\d+) arguments$", r"\1 values are needed"),
+    (r"not allowed with argument", "cannot be combined with"))
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a program, described by its docstring, which ends with `exit codes:`.
 
@@ -405,7 +416,13 @@ class Parser(argparse.ArgumentParser):
                                                width=min(terminal_width(), WIDE)))
 
     def error(self, message: str) -> NoReturn:
-        shown = printable(re.sub("^argument ", "", message), 400)
+        for pattern, words in ARGPARSE_WORDS:
+            message = re.sub(pattern, words, message)
+        unknown = re.match(r"unknown argument: (--[\w-]+)", message)
+        for near in difflib.get_close_matches(unknown[1] if unknown else "",
+                                              self._option_string_actions, 1):
+            message += f" (did you mean {near}?)"
+        shown = printable(message, 400)
         print_error(f"{self.prog}: {shown}; --help lists the options")
         self.exit(2)
 

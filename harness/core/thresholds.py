@@ -45,7 +45,7 @@ OTHER_CPU_SHARE = 0.25        # of the busy CPUs; a call is left out if others t
 DISTURBED_SHARE = 0.5         # of a cell's answered calls; if more are left out, it is not ranked
 DIFFERENT_RATIO = 1.05        # smaller differences occur between two sessions on one machine
 
-MIN_ENERGY_SAMPLES = 10       # fewer say little about the mean power
+MIN_ENERGY_SAMPLES = 10       # fewer show little about the mean power
 MAX_SAMPLE_GAP_US = 60_000_000    # between two samples of the power
 MAX_EDGE_US = 10_000_000      # before the first and after the last sample of a segment
 USED_CARD_RATIO = 0.10        # a card that was never as busy as this did not compute

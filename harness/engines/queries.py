@@ -86,8 +86,8 @@ CAN_CHAT = ("chat_completion", "completion_chat", "chat", "chat_completions")   
 def _kind(value: Any) -> Optional[bool]:
     """Whether a kind of model, or a list of kinds, chats; None if unknown."""
     if isinstance(value, dict):
-        told = [value[name] for name in CAN_CHAT if isinstance(value.get(name), bool)]
-        return told[0] if told else _kind([value.get("type"), *(
+        reported = [value[name] for name in CAN_CHAT if isinstance(value.get(name), bool)]
+        return reported[0] if reported else _kind([value.get("type"), *(
             name for name, holds in value.items() if holds is True)])
     words = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     kinds = [word.lower().replace("_", "-") for word in words if isinstance(word, str)]

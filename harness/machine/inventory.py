@@ -11,8 +11,8 @@ DEFAULT_REASON = "the system does not report it"
 REASONS = {                           # why a value may be null, where more is known
     "virtualization": "the system does not report whether this is a virtual machine",
     "container": "the system does not report whether this is a container",
-    "performance_cores_count": "all cores are alike, or the system does not tell them apart",
-    "efficiency_cores_count": "all cores are alike, or the system does not tell them apart",
+    "performance_cores_count": "all cores are alike, or the system does not distinguish them",
+    "efficiency_cores_count": "all cores are alike, or the system does not distinguish them",
     "cache_l3_kib": "there is no such cache, or the system does not report its size",
     "limit_bytes": "no limit below the capacity is set",
     "type": "the firmware's list of memory modules cannot be read, or has no type",

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
-from core import challenge, plan, suites
+from core import challenge, curve_levels, plan, suites
 from core.errors import HarnessError
 from core.names import target_class
 from core.text import Parser, command, printable
@@ -94,7 +94,7 @@ def _number(low: float, high: float, example: str) -> Callable[[str], Any]:
             value = None
         if value is None or not low <= value <= high:
             raise argparse.ArgumentTypeError(
-                f"{printable(text)!r} is not a {'whole ' * whole}number from {low:.10g} to "
+                f"'{printable(text)}' is not a {'whole ' * whole}number from {low:.10g} to "
                 f"{high:.10g}; use for example {example}")
         return value
     return read
@@ -112,7 +112,7 @@ def _challenge(text: str) -> str:
     if challenge.TEXT.fullmatch(text):
         return text
     raise argparse.ArgumentTypeError(
-        f"{printable(text)!r} is not a text of 4 to 100 letters, digits, blanks and ._:/#@-; use "
+        f"'{printable(text)}' is not a text of 4 to 100 letters, digits, blanks and ._:/#@-; use "
         "the one that the maintainer gave you")
 
 
@@ -124,7 +124,7 @@ def _run_id(text: str) -> str:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(
-        f"{printable(text)!r} is not a run id such as {uuid.UUID(int=0)}; leave the option out for "
+        f"'{printable(text)}' is not a run id such as {uuid.UUID(int=0)}; leave the option out for "
         "a new run")
 
 
@@ -153,7 +153,7 @@ def parse_target(text: str) -> Target:
     if (not host or port == 0 or parts.scheme not in ("http", "https")
             or not re.fullmatch(r"[\x21-\x7e]+", text)):
         raise argparse.ArgumentTypeError(
-            f"{printable(text)!r} is not an http or https URL; use for example {DEFAULT_URL}")
+            f"'{printable(text)}' is not an http or https URL; use for example {DEFAULT_URL}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError(
             "leave out user, password, query and fragment; put a key into an environment variable "
@@ -203,29 +203,28 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
         group.add_argument(option, help=text, **settings)
 
     group = parser.add_argument_group("workload")
-    add("--target-url", "URL", "base URL of the endpoint, with or without /v1, or with its API's "
-        "path", type=_url)
+    add("--target-url", "URL", "base URL of the endpoint; give the path of its API only if it is "
+        "not /v1", type=_url)
     add("--models", "LIST",
         "comma-separated model ids, or auto for all chat models (default: the only model served)")
-    add("--phases", "LIST", "comma-separated phases, or all: "
-        f"{', '.join(suites.ALL_PHASES)}; hello always runs first; "
-        f"{' and '.join(suites.CURVES)} must be named; with --run-id, they are added to a run",
-        type=_phases)
-    add("--challenge", "TEXT", "also ask 3 questions that follow from a text that a maintainer "
-        "gave you; with --run-id, add them to that run", type=_challenge)
+    add("--phases", "LIST", "comma-separated phases, or all for "
+        f"{', '.join(suites.ALL_PHASES)}; hello always runs first. {' and '.join(suites.CURVES)} "
+        "run only if you name them; with --run-id, they are added to that run", type=_phases)
+    add("--challenge", "TEXT", "also ask 3 questions made from TEXT, which a maintainer gave you; "
+        "with --run-id, add them to that run", type=_challenge)
     add("--repeats", "N", "how often each question is asked", type=_number(1, 1000, "--repeats 3"))
-    add("--lanes", "N", "request loops that run in parallel in the parallel phases; ramp continues "
-        "up to so many if they are more than 16",
-        type=_number(1, 256, "--lanes 4"))
-    add("--no-calibration", None, "do not measure this client's timing error first (3 s)")
+    add("--lanes", "N", "number of request loops in the parallel phases; ramp goes up to N if N is "
+        "over 16", type=_number(1, 256, "--lanes 4"))
+    add("--no-calibration", None, "skip the measurement of this client's timing error (3 s)")
 
     group = parser.add_argument_group("request options")
     add("--timeout", "SECONDS",
         "time limit of one call, including name look-up, connecting and waiting",
         type=_number(0.1, 86400.0, "--timeout 360"))
     add("--temperature", "T", "sampling temperature", type=_number(0.0, 2.0, "--temperature 0.1"))
-    add("--num-ctx", "TOKENS", "context that the server should have; set it in the server, because "
-        "a request cannot; with depth 33280, unless given",
+    add("--num-ctx", "TOKENS", "context that the server is expected to have; set it in the server, "
+        f"because a request cannot (default: {shown['num_ctx']}; with phase depth, "
+        f"{curve_levels.DEEPEST_TOKENS + curve_levels.ROOM_TOKENS})",
         type=_number(128, 10_000_000, "--num-ctx 4096"))
     add("--num-predict", "TOKENS", "maximum tokens of one answer",
         type=_number(1, 1_000_000, "--num-predict 2048"))
@@ -236,25 +235,25 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
 
     group = parser.add_argument_group("output")
     add("--submitter-handle", "LOGIN", "your GitHub login in lower case")
-    add("--device-tag", "TAG", "what the machine is, such as mac-m1-8gb")
+    add("--device-tag", "TAG", "short name for this kind of machine, such as mac-m1-8gb")
     add("--cell-id-prefix", "TAG:ENGINE",
-        "start of every call's name (default: DEVICE_TAG:ENGINE, or local:ENGINE without a tag)")
-    add("--run-id", "UUID", "id of the run; an existing run is resumed with its own options",
+        "first part of every cell id (default: DEVICE_TAG:ENGINE, or local:ENGINE without a tag)")
+    add("--run-id", "UUID", "id of the run; if the run exists, resume it with its own options",
         type=_run_id)
     add("--retry-failed", None, "with --run-id: also repeat the calls that failed")
-    add("--out-dir", "FOLDER", "folder for <handle>/<device-tag>/run-<uuid>/ (default: "
-        "submissions/ of this repository)")
-    add("--no-hostname", None, "leave this machine's short name out of manifest.json")
+    add("--out-dir", "FOLDER", "folder in which <handle>/<device-tag>/run-<uuid>/ is created "
+        "(default: submissions/ of this repository)")
+    add("--no-hostname", None, "leave this machine's host name out of manifest.json")
 
     group = parser.add_argument_group("modes")
     add("--probe", None, "list what is served and make one hello call; without --target-url, "
         "search the usual ports of this machine; writes nothing")
-    add("--smoke", None, "make one hello call, and store it like a run")
+    add("--smoke", None, "make one hello call only, and store it like a run")
     add("--plan", None, "show the planned calls and, after one hello call, how long they may "
         "take; writes nothing")
     add("--rehearse", None, "run all phases against the built-in test endpoint, in under a minute "
         "and in a temporary folder")
-    add("--detach", None, "run in the background, and continue after this shell closes")
+    add("--detach", None, "run in the background, even after this shell has closed")
     add("--wait", ("SECONDS", "RUN"),
         "follow a run, by its id or folder, until it ends or the time is up", nargs=2)
     add("--stop", "RUN", "stop a run, by its id or folder; no finished call is lost")
@@ -309,7 +308,8 @@ def api_key(options: Options, environment: Mapping[str, str]) -> Optional[str]:
         return None
     key = environment.get(options.api_key_env, "")
     if not re.fullmatch(r"[\x21-\x7e]+", key):
-        problem = "contains a blank or a character that no key has" if key else "is not set"
+        problem = "contains a blank or a character that no key has" if key else \
+            "is not set; set it to the endpoint's key"
         raise HarnessError(f"--api-key-env {options.api_key_env}: the variable {problem}")
     return key
 

@@ -24,7 +24,7 @@ def skip_reason(model: Mapping[str, Any]) -> Optional[str]:
     if model["remote"]:
         return f"another machine computes it ({model['remote'].split()[0]})"
     if not model["chat"]:
-        return "it does not chat, as the engine says or its name does"
+        return "it is not a chat model, by its engine or by its name"
     if model["state"] == "failed":
         return "the server reports that it failed to load"
     if model["same_as"]:

@@ -246,7 +246,7 @@ def _cache_verdict(longest: Longest, probe: records.Probe) -> tuple[str, str]:
     if probe["outcome"] != "ok" or first_us is None:
         return "unknown", f"the probe brought no text ({probe['outcome']})"
     if metrics.counts_as_cached(cached, prompt):
-        return "cached", f"{cached} of {prompt} prompt tokens came from a cache, says the server"
+        return "cached", f"the server reports {cached} of {prompt} prompt tokens as cached"
     # If the probe is as fast as the run's other calls, other load has delayed the run's own.
     is_usual = longest.usual_us is not None and first_us >= CACHED_TTFT_SHARE * longest.usual_us
     share = CACHED_TTFT_SHARE if cached is None and not is_usual else DENIED_TTFT_SHARE

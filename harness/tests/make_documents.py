@@ -44,7 +44,7 @@ OUTCOMES = {
     "http_error": "the server answered with an error status",
     "rate_limited": "HTTP 429 until the call's time ran out, or for longer than that",
     "server_busy": "HTTP 503 until the call's time ran out",
-    "context_limit": "the server says that the prompt does not fit the context",
+    "context_limit": "the server reports that the prompt does not fit the context",
     "stream_error": "the stream contained an error",
     "no_events": "the server answered 200 and sent no event",
     "interrupted_answer": "the stream ended without a reason, or for another reason than its end",
@@ -94,7 +94,7 @@ def phases_table() -> str:
     questions = suites.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
     return markdown_table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
         (code(name), code(phase.suite_file or "prompts.py"),
-         {"ramp": "3 a lane", "depth": "2 a depth"}.get(name, str(len(questions[name]))),
+         {"ramp": "3 per lane", "depth": "2 per depth"}.get(name, str(len(questions[name]))),
          "1 to 16" if name == "ramp" else "`--lanes`" if phase.kind in ("same", "mixed") else "1",
          f"{phase.max_tokens} tokens" if phase.max_tokens else "`--num-predict`", phase.text)
         for name, phase in suites.PHASES.items()))

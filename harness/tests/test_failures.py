@@ -231,7 +231,7 @@ class WrongUsage(Failures):
              "example --repeats 3" + help_),
             (("--temperature", "nan"), "--temperature: 'nan' is not a number from 0 to 2; use for "
              "example --temperature 0.1" + help_),
-            (("--phases", "6q"), "--phases: '6q': a phase is one of hello, frozen, 5q, 20q, "
+            (("--phases", "6q"), "--phases: '6q' is not a phase; use hello, frozen, 5q, 20q, "
              "parallel_same, parallel_mixed, edge_append, edge_suite, ramp, depth, challenge, or "
              "all" + help_),
             (("--run-id", "../x"), "--run-id: '../x' is not a run id such as "
@@ -243,7 +243,7 @@ class WrongUsage(Failures):
              "--api-key-env" + help_),
             (("--api-key-env", KEY), "--api-key-env: that is not the name of an environment "
              "variable; pass the variable's name, never the key itself" + help_),
-            (("--wibble\x1b[2J",), "unrecognized arguments: --wibble\\x1b[2J" + help_),
+            (("--wibble\x1b[2J",), "unknown argument: --wibble\\x1b[2J" + help_),
         ):
             with self.subTest(flags):
                 self.assert_nothing_asked(line, *flags)

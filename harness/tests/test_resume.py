@@ -34,7 +34,7 @@ from tests.scripted_runs import QUICK
 RUN_ID = "11111111-2222-4333-8444-555555555555"
 BUSY_S = 30.0                 # for another process to get somewhere, on a busy machine
 TOLD = mock.patch.object(answers, "PROBE_PATHS", ("/v1/models", "/version"))     # for speed
-# Nobody who saves a file of the harness while its tests run shall break them.
+# A file of the harness that is saved while its tests run must not break them.
 UNCHANGED = mock.patch.object(release, "current_hashes", release.current_hashes().copy)
 FAILS = (response(b'{"error": {"message": "no memory left"}}', "500 Failed"),)
 

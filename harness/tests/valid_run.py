@@ -272,7 +272,7 @@ class Maker:
             self._write("endpoint_identified", **self.known.identity(model, self._told(None)))
         for model in self.skipped if first else ():
             self._write("model_skipped", model=model,
-                        reason="it does not chat, as the engine says or its name does")
+                        reason="it is not a chat model, by its engine or by its name")
         for model in self.served:
             if not self.known.model_done(model):
                 self._model(model)

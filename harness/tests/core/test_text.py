@@ -207,6 +207,20 @@ class CommandLines(unittest.TestCase):
         self.assertTrue(err.getvalue().startswith("x: --count: "))
         self.assertNotIn("\x1b", err.getvalue())
 
+    def test_parser_words_what_argparse_refuses(self):
+        parser = text.Parser("x", "About.\n\nexit codes:\n  0 done")
+        parser.add_argument("folder", metavar="FOLDER")
+        parser.add_argument("--phases", nargs=2)
+        parser.add_argument("--lanes")
+        for words, message in (
+                (["f", "--phase", "a"], "unknown argument: --phase a (did you mean --phases?)"),
+                (["f", "g"], "unknown argument: g"), ([], "FOLDER is missing"),
+                (["f", "--lanes"], "--lanes: a value is missing"),
+                (["f", "--phases", "a"], "--phases: 2 values are needed")):
+            with contextlib.redirect_stderr(io.StringIO()) as err, self.assertRaises(SystemExit):
+                parser.parse_args(words)
+            self.assertEqual(err.getvalue(), f"x: {message}; --help lists the options\n")
+
     def test_printed_commands_can_be_typed(self):
         for system, shown in (("posix", "python3 harness/x.py --out 'a b' c:7b"),
                               ("nt", 'py harness/x.py --out "a b" c:7b')):

@@ -47,7 +47,7 @@ SWITCHES = ("--retry-failed", "--no-hostname", "--no-calibration", "--probe", "-
 INVALID: dict[str, tuple[list[list[str]], str]] = {
     "--target-url": ([["ftp://h"], ["http://"], ["http://h:99999"], ["http://h:0"], ["a b"],
                       ["http://[::1"], ["http://h\u00e9"]], "use for example http://127.0.0.1"),
-    "--phases": ([["6q"], [""], [","]], "a phase is one of hello, frozen, 5q, 20q, "),
+    "--phases": ([["6q"], [""], [","]], "is not a phase; use hello, frozen, 5q, 20q, "),
     "--repeats": ([["0"], ["1001"], ["1.5"], ["x"], [""]],
                   "whole number from 1 to 1000; use for example --repeats 3"),
     "--lanes": ([["0"], ["257"]], "whole number from 1 to 256"),
@@ -277,7 +277,8 @@ class Help(unittest.TestCase):
     def test_help_shows_defaults(self):
         shown = re.sub(r"\s+", " ", self.text())
         for words in ("(default: http://127.0.0.1:11434)", "(default: 360)", "(default: 0.1)",
-                      "(default: 4096)", "(default: 2048)", "(default: hello,5q,20q)",
+                      "(default: 4096; with phase depth, 33280)", "(default: 2048)",
+                      "(default: hello,5q,20q)",
                       "(default: avoid)", "(default: 1)", "(default: 4)", "(default: unnamed)"):
             self.assertIn(words, shown)
 

@@ -18,7 +18,7 @@ def listed(*ids: str, silent: tuple[str, ...] = (), **more: Any) -> list[Any]:
 
 CLOUD, LOADED = {"remote": "remote_host https://x"}, {"state": "loaded"}
 TWIN, ALIAS = {"same_as": "a"}, {"same_as": "a", "is_alias": True}
-NO_CHAT = "it does not chat, as the engine says or its name does"
+NO_CHAT = "it is not a chat model, by its engine or by its name"
 
 
 class ChooseModels(unittest.TestCase):
@@ -78,7 +78,7 @@ class ChooseModels(unittest.TestCase):
                  r"--models a: another machine computes it \(remote_host https://x\)"),
                 ("the only one, hosted", None, listed("a", a=CLOUD), "another machine computes it"),
                 ("nothing that can be measured", None, listed("a", "e", silent=("e",), a=CLOUD),
-                 r"none of the models .*: a \(another machine .*\), e \(it does not chat"),
+                 r"none of the models .*: a \(another machine .*\), e \(it is not a chat"),
                 ("a name that two models have", "m.gguf", listed("/x/m.gguf", "/y/m.gguf"),
                  r"serves 2 models of this name: m\.gguf~\w+, m\.gguf~\w+$")):
             with self.subTest(name), self.assertRaisesRegex(HarnessError, message):
