@@ -258,8 +258,8 @@ class WrongUsage(Failures):
                 self.assertEqual(endpoint.requests, [])
 
     def test_missing_key_names_its_variable(self):
-        self.assert_nothing_asked("--api-key-env K: the variable is not set; set it to the endpoint's key",
-                                  "--api-key-env", "K")
+        self.assert_nothing_asked("--api-key-env K: the variable is not set; set it to the "
+                                  "endpoint's key", "--api-key-env", "K")
         self.assert_nothing_asked("--api-key-env K: the variable contains a blank or a "
                                   "character that no key has", "--api-key-env", "K",
                                   environment={"K": KEY + "\n"})
