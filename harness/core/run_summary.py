@@ -198,8 +198,8 @@ def _is_suspended(call: CallFinished) -> bool:
 def _cache(call: CallFinished, run: _Run,
            counted: Mapping[str, Optional[usage.Counts]]) -> metrics.Cache:
     """A later turn of a growing conversation repeats all of the turn before, whose prompt and
-    answer but for its last token are in the cache of a server that keeps prefixes. counted: the
-    usable counts of answered calls, by cell_id.
+    answer but for its last token are in the cache of a server that keeps prefixes. A truncated one
+    begins with another turn. counted: the usable counts of answered calls, by cell_id.
     """
     if not metrics.is_later_turn(call):
         return metrics.Cache(None, "cached tokens are not reported, and the cache probe found the "
@@ -208,6 +208,7 @@ def _cache(call: CallFinished, run: _Run,
     own, last = token_counts(call), token_counts(before) if before else None
     if call["model"] in run.keeping and last and last.prompt and last.completion and own.prompt \
             and before and counted.get(before["cell_id"]) \
+            and call["truncated"]["verdict"] != "yes" \
             and own.prompt >= last.prompt + last.completion:
         return metrics.Cache(last.prompt + last.completion - 1)
     return metrics.Cache(None, metrics.EARLIER_TURNS)

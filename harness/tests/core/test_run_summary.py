@@ -209,6 +209,8 @@ class OneRun(unittest.TestCase):
             [("derived", 1340.0, metrics.round_sig(later)),
              (None, None, metrics.round_sig(first))])
         self.assertEqual(turns("cached", outcome="timeout")[0], None)
+        cut = {"verdict": "yes", "reason": "fewer tokens than before"}     # other turns come first
+        self.assertEqual(turns("cached", truncated=cut)[0], None)
 
     def test_repeats_of_one_question_are_not_across_prompts(self) -> None:
         cell = the_cell(calls_of(6, question_id="q1"), planned=manifest(("20q", 1, 1), repeats=6))
