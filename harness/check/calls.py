@@ -269,8 +269,9 @@ def _attempts(call: records.CallFinished) -> Problems:
         if not free_us <= attempt["started_us"] <= attempt["ended_us"]:
             yield f"attempts[{number}] lasted from {attempt['started_us']} to " \
                 f"{attempt['ended_us']} us; it cannot start before {free_us}"
+        loading = server_errors.LOADING_STATUSES if kind == "server_busy" else ()
         if status not in ((400, 422) if kind == "refused_fields" else (
-                *retries.RETRY_STATUSES, *server_errors.LOADING_STATUSES)):
+                *retries.RETRY_STATUSES, *loading)):
             yield f"attempts[{number}] of kind {kind} has HTTP status {status}"
         pause_us = 0 if kind == "refused_fields" else RETRY_PAUSE_US
         free_us = max(free_us, attempt["ended_us"] + pause_us)
