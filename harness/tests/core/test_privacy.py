@@ -565,8 +565,8 @@ class ChosenNamesTest(unittest.TestCase):
             self.assertIsNotNone(names.device_tag_problem(tag), tag)
         self.assertEqual(
             names.device_tag_problem("heart-of-gold", [HEART]),
-            "device tag 'heart-of-gold' looks like the name of a person or of a machine: say what "
-            "the machine is, for example --device-tag mac-m1-8gb or rtx4090-64gb",
+            "device tag 'heart-of-gold' looks like the name of a person or of a machine: name the "
+            "kind of machine, for example --device-tag mac-m1-8gb or rtx4090-64gb",
         )
 
     def test_bad_prefixes_are_refused(self):
