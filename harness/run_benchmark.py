@@ -56,7 +56,7 @@ from core.text import Parser, command, print_error, print_result, print_text, re
 from engines import queries
 from machine import awake, gauges, inventory
 from machine.heartbeat import HEARTBEAT_FINE_S, HEARTBEAT_S, Heartbeat
-from run import calibration, cli, discover, plan_and_probe, published, sse, wait_and_stop
+from run import calibration, cli, discover, plan_and_probe, redaction, sse, wait_and_stop
 from run import manifest as manifests
 from run import reply as replies
 from run.cli import Options
@@ -632,7 +632,7 @@ def prepare(options: Options, run_id: str, environment: Mapping[str, str], synth
     """Check names, suites and server; raises HarnessError if a run cannot begin."""
     manifests.require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
-    published.hide(client.key)
+    redaction.hide(client.key)
     suites = suites_here()
     wait_for_server(client, options, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, manifests.RunContext(
@@ -782,7 +782,7 @@ def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: b
         if monitor:
             monitor.close(False)
         if not isinstance(stop, StorageError):
-            ledger.write("run_interrupted", reason=published.text(str(stop))[:300],
+            ledger.write("run_interrupted", reason=redaction.text(str(stop))[:300],
                          exit_code=stop.exit_code, in_flight=sorted(run.in_progress.values()))
             stop.args = (f"{stop}\nnext: {next_step(stop.exit_code, ledger.resume)}",)
         raise

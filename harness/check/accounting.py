@@ -17,9 +17,10 @@ from core.records import LedgerLine, Manifest, Metadata
 
 Problems = Iterator[tuple[str, str, int]]          # code, what, line
 
-# Merged runs leave 0.03 % of a lane's time unexplained, and 31 ms at most between two calls.
+# Merged runs leave 0.03 % of a lane's time unexplained, and 31 ms at most between two calls. On a
+# machine at load 30 a typical call had 270 ms.
 IDLE_RATIO, IDLE_US = 0.05, 2_000_000     # of a phase: a warning
-PAUSES_RATIO, PAUSE_US = 0.1, 250_000     # if the typical call has such a pause: an error
+PAUSES_RATIO, PAUSE_US = 0.1, 1_000_000   # if the typical call has such a pause: an error
 FEW_CALLS = 3                             # fewer have no typical one: a busy machine pauses once
 BETWEEN_US = 60_000_000                   # between two phases: loading a model is part of a call
 SAMPLE_GAP_US = 8_500_000                 # 1.7 times the time between two samples

@@ -14,7 +14,7 @@ from typing import Any, Optional
 from core import ledger, metrics, schema
 from core.metric_definitions import ONE_LANE_PHASES
 from core.records import Manifest
-from run import published
+from run import redaction
 
 Json = dict[str, Any]
 Problems = Iterator[tuple[str, str]]          # code, what
@@ -180,7 +180,7 @@ def _streams(engine: str, calls: Sequence[Any]) -> Problems:
     for call in calls:
         text = call["response"]["text"] + call["response"]["reasoning_text"]
         if len(call["timing"]["chunk_us"]) >= MIN_CHUNKS and text.isascii() \
-                and published.REDACTED_KEY not in text:
+                and redaction.REDACTED_KEY not in text:
             by_model.setdefault(call["model"], []).append((call, call["timing"][
                 "bytes_received"] - len(json.dumps(text)), len(ESCAPED.findall(text))))
     for model, rows in by_model.items():

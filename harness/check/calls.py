@@ -15,7 +15,7 @@ from typing import Any, Optional, Union
 from core import plan, reasoning_marks, records, schema, usage
 from core.suites import PHASES, Question
 from engines import queries, server_errors
-from run import published, reply, retries, state
+from run import redaction, reply, retries, state
 from run.timing import CLOCK_STEP_NS, NULL_REASONS
 
 Suites = dict[str, tuple[Question, ...]]
@@ -249,7 +249,7 @@ def _reasoning(call: records.CallFinished) -> Problems:
     given, text = call["reasoning"], _texts(call)[1]
     mode, is_streamed = given["mode"], given["mode"] in ("streamed", "inline")
     if not len(text) <= given["characters"] <= _most_characters(text) \
-            and published.REDACTED_KEY not in text:
+            and redaction.REDACTED_KEY not in text:
         yield f"reasoning.characters is {given['characters']}, reasoning_text has {len(text)}"
     if bool(given["chunks"]) != bool(text) or is_streamed != bool(text):
         yield f"reasoning.mode is {mode} with {given['chunks']} chunks and {len(text)} characters"
@@ -323,7 +323,7 @@ def _chunks(call: records.CallFinished, timing: records.Timing) -> Problems:
                         sum(chunk_us[:ahead + 1]) if has_answer else None)
     for name, text in zip("ar", _texts(call)):
         count = sum(count for kind, count in runs if kind == name)
-        if count > _most_characters(text) and published.REDACTED_KEY not in text \
+        if count > _most_characters(text) and redaction.REDACTED_KEY not in text \
                 or text and not count and why_null is None:
             yield f"timing.chunk_us has {count} chunks of kind {name} for {len(text)} characters"
         if name == "r" and why_null is None:

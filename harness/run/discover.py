@@ -13,7 +13,7 @@ from core.records import Git, Manifest
 from core.suites import Question
 from core.text import printable, readable
 from engines import answers, queries, server_errors
-from run import plan_and_probe, published
+from run import plan_and_probe, redaction
 from run.cli import DEFAULT_URL, Options, Target, other_api
 from run.manifest import RunContext, assemble
 from run.model_choice import choose_models, measurable, model_notes, named_models, require_local
@@ -166,7 +166,7 @@ def describe(send: Send, url: str, num_ctx: int) -> Json:
     """Engine, models, facts and contexts of one endpoint, as --probe shows them."""
     found = survey(send, lambda ids: ids[:MOST_ASKED])
     name, models = found.engine["name"], []
-    names = published.model_names(model["id"] for model in found.models)
+    names = redaction.model_names(model["id"] for model in found.models)
     for model in found.models:
         own = found.own.get(model["id"], found.probes)
         models.append({
@@ -193,9 +193,9 @@ def to_greet(models: Sequence[Mapping[str, Any]]) -> Optional[str]:
 class Ready(NamedTuple):
     """Everything that is known before the first call.
 
-    served: published model id -> served id, in running order; skipped: why a model is not measured,
-    by published id; notes: what the user should know of the models; probes: the server's answers by
-    published model id.
+    served: redaction model id -> served id, in running order; skipped: why a model is not measured,
+    by redaction id; notes: what the user should know of the models; probes: the server's answers by
+    redaction model id.
     """
 
     suites: dict[str, tuple[Question, ...]]

@@ -21,7 +21,7 @@ from core.records import CallFinished, Timing
 from core.suites import CURVES, PHASES
 from core.text import duration, readable
 from engines import answers, server_errors
-from run import curves, discover, estimates, plan_and_probe, published, retries, wait_and_stop
+from run import curves, discover, estimates, plan_and_probe, redaction, retries, wait_and_stop
 from run import reply as replies
 from run.progress import LIVE_EVERY_S, Count, Progress, live_line
 from run.state import PROBE_MAX_TOKENS, Cache, State
@@ -290,7 +290,7 @@ class Run:
             when = f"resume in {duration(reset_s)}" if reset_s else "resume when it is renewed"
             self.fatal = self.fatal or EndpointError(
                 "the endpoint refuses more calls (HTTP 429: "
-                f"{readable(published.text(server_errors.error_message(text)))}); {when}")
+                f"{readable(redaction.text(server_errors.error_message(text)))}); {when}")
 
     def _record(self, cell: plan.Cell, fields: Json, shows: bool = True) -> Json:
         """Write a call's line, on disk before this returns; raise an error that stops the run."""
@@ -316,7 +316,7 @@ class Run:
         if self.stopping.is_set():
             return                            # the answers are those of a dropped connection
         self.probes[model] = probes
-        found = self.ledger.write("endpoint_identified", **published.document(
+        found = self.ledger.write("endpoint_identified", **redaction.document(
             self.state.identity(model, probes)))
         self.paces.take(found)
         context = found["context"]

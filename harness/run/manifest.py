@@ -22,7 +22,7 @@ from core.names import (
 from core.records import Manifest
 from core.suites import ADDED, PHASES, Question
 from engines import answers, queries
-from run import published
+from run import redaction
 from run.cli import Options, Target
 
 SCHEMA_VERSION: Literal["1"] = "1"
@@ -77,9 +77,9 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
         (context.host_name.split(".")[0][:63] or None),
         "target": {"class": target_class(target.host, context.resolved_ip),
                    "scheme": target.scheme, "port": target.port,
-                   "path": published.text(target.path)[:200] or None},
-        "engine": published.document(engine), "models": list(served),
-        "contexts": published.document([{"model": model, **queries.context_in_force(
+                   "path": redaction.text(target.path)[:200] or None},
+        "engine": redaction.document(engine), "models": list(served),
+        "contexts": redaction.document([{"model": model, **queries.context_in_force(
             name, served_id, probes[model], options.num_ctx)}
             for model, served_id in served.items()]),
         "plan": plan.plan_of(phases, context.suites, options.lanes, options.repeats,

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from core.errors import HarnessError
 from core.text import printable, readable
 from engines import queries
-from run import published
+from run import redaction
 from run.cli import Options, command_with
 
 MOST_COMMANDS = 12                # printed for a choice of models
@@ -20,7 +20,7 @@ def measurable(model: Mapping[str, Any]) -> bool:
 
 
 def skip_reason(model: Mapping[str, Any]) -> Optional[str]:
-    """Why a listed model is not measured; None if it can be. Names no host: it is published."""
+    """Why a listed model is not measured; None if it can be. Names no host: it is redaction."""
     if model["remote"]:
         return f"another machine computes it ({model['remote'].split()[0]})"
     if not model["chat"]:
@@ -28,7 +28,7 @@ def skip_reason(model: Mapping[str, Any]) -> Optional[str]:
     if model["state"] == "failed":
         return "the server reports that it failed to load"
     if model["same_as"]:
-        return f"it has the same weights as {published.model_id(model['same_as'])}"
+        return f"it has the same weights as {redaction.model_id(model['same_as'])}"
     return None
 
 
@@ -42,12 +42,12 @@ def require_local(model: str, remote: Optional[str]) -> None:
 
 def model_notes(name: str, model: queries.ServedModel,
                 listed: Sequence[queries.ServedModel]) -> list[str]:
-    """What to know of a chosen model before it is measured. name: its published id."""
+    """What to know of a chosen model before it is measured. name: its redaction id."""
     shown, notes = readable(name), []
     if model["chat_template"] is False:
         notes.append(f"{shown}: no chat template (a base model): most of its answers run to the "
                      "limit, so the run takes long; --num-predict 256 makes it shorter")
-    same = [published.model_id(one["id"]) for one in listed
+    same = [redaction.model_id(one["id"]) for one in listed
             if (one["same_as"] or one["id"]) == (model["same_as"] or model["id"])
             and one["id"] != model["id"]]
     if same:
@@ -57,12 +57,12 @@ def model_notes(name: str, model: queries.ServedModel,
 
 def choose_models(options: Options, listed: Sequence[queries.ServedModel]
                   ) -> tuple[dict[str, str], dict[str, str]]:
-    """({published id: served id} in running order, {published id: why it is skipped}).
+    """({redaction id: served id} in running order, {published id: why it is skipped}).
 
     Raises HarnessError if --models does not name models that can be measured.
     """
     asked, by_id = options.models, {model["id"]: model for model in listed}
-    names, skipped = published.model_names(by_id), {}
+    names, skipped = redaction.model_names(by_id), {}
     shown = ", ".join(readable(name) for name in names.values()) or "none"
     if asked == "auto":
         reasons = {served_id: skip_reason(model) for served_id, model in by_id.items()}
@@ -89,7 +89,7 @@ def choose_models(options: Options, listed: Sequence[queries.ServedModel]
         chosen = [_only_choice(options, listed, names)]
     else:
         raise HarnessError("the endpoint lists no models; pass the name of one to --models")
-    return {names.get(served_id, published.model_id(served_id)): served_id
+    return {names.get(served_id, redaction.model_id(served_id)): served_id
             for served_id in dict.fromkeys(chosen)}, skipped
 
 
@@ -113,7 +113,7 @@ def _only_choice(options: Options, listed: Sequence[queries.ServedModel],
 
 def commands_for(models: Sequence[Mapping[str, Any]], options: Options, **changes: Any
                  ) -> list[str]:
-    """One complete command per model, smallest first, base models last. ids: published."""
+    """One complete command per model, smallest first, base models last. ids: redaction."""
     ordered = sorted(models, key=lambda model: (
         model["chat_template"] is False, not model["size_bytes"], model["size_bytes"] or 0))
     lines: list[str] = []
@@ -141,13 +141,13 @@ def named_models(asked: Optional[str], ids: Sequence[str]) -> list[str]:
     """The listed ids that a value of --models may mean: all without one, and for auto."""
     if asked in (None, "auto"):
         return list(ids)
-    names = published.model_names(ids)
+    names = redaction.model_names(ids)
     found = (_find(name, names) for name in _split(asked or ""))
     return [served_id for served_id in found if served_id]
 
 
 def _find(name: str, names: Mapping[str, str]) -> Optional[str]:
-    """The served id that is meant by a name, as served, published or printed."""
+    """The served id that is meant by a name, as served, redaction or printed."""
     for served_id, shown in names.items():
         if name in (served_id, shown, printable(shown), printable(served_id)) or (
                 f"{name}:latest" == served_id):
@@ -156,11 +156,11 @@ def _find(name: str, names: Mapping[str, str]) -> Optional[str]:
 
 
 def _served_id(name: str, names: Mapping[str, str]) -> str:
-    """The id that requests must use. names: published name by served id."""
+    """The id that requests must use. names: redaction name by served id."""
     found = _find(name, names)
     if found is not None or not names:
         return found or name             # some servers list nothing and still serve
-    alike = [served_id for served_id in names if published.model_id(served_id) == name]
+    alike = [served_id for served_id in names if redaction.model_id(served_id) == name]
     if alike:
         raise HarnessError(f"--models {readable(name)}: the endpoint serves {len(alike)} models of "
                            f"this name: {', '.join(readable(names[i]) for i in alike)}")

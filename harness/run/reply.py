@@ -17,7 +17,7 @@ from core import metrics, records, usage
 from core.plan import Cell
 from core.text import printable
 from engines import server_errors
-from run import published, sse
+from run import redaction, sse
 from run.timing import Arrivals
 
 MAX_MESSAGE = 300
@@ -77,12 +77,12 @@ def reply_of(status: Optional[int], headers: dict[str, str], head: bytes, stream
 # --- outcome and response ------------------------------------------------------------------------
 def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
     """Return ("ok", None), or the kind of error and its details without private values."""
-    body: str = published.without_keys(reply.head.decode("utf-8", "replace"))
+    body: str = redaction.without_keys(reply.head.decode("utf-8", "replace"))
     stream = reply.stream
 
     def error(kind: str, message: str) -> tuple[str, records.Error]:
-        start = published.text(body[:MAX_BODY_START])[:MAX_BODY_START]
-        return kind, {"kind": kind, "message": published.text(message)[:MAX_MESSAGE],
+        start = redaction.text(body[:MAX_BODY_START])[:MAX_BODY_START]
+        return kind, {"kind": kind, "message": redaction.text(message)[:MAX_MESSAGE],
                       "status": reply.status, "body_start": start or None}
 
     reason = reason_of(stream.finish_reason)
@@ -99,7 +99,7 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
         return error(server_errors.error_kind(reply.status, body),
                      server_errors.error_message(body) or f"HTTP {reply.status} (no error message)")
     if stream.error is not None or reason == "error":
-        text = json.dumps({"error": sse.bounded(published.without_keys(stream.error))})
+        text = json.dumps({"error": sse.bounded(redaction.without_keys(stream.error))})
         about_context = server_errors.error_kind(200, text) == "context_limit"
         return error("context_limit" if about_context else "stream_error",
                      server_errors.error_message(text) or "error in the stream (no error message)")
@@ -152,13 +152,13 @@ def response_of(reply: Reply) -> Optional[records.Response]:
         return None
     stream = reply.stream
     model = sse.bounded(stream.model)
-    response: records.Response = published.without_keys({
+    response: records.Response = redaction.without_keys({
         "http_status": reply.status,
         "text": join_surrogates(stream.text_of("a")),
         "reasoning_text": join_surrogates(stream.text_of("r")),
-        "finish_reason": published.document(sse.bounded(stream.finish_reason)),
-        "model": None if model is None else published.model_id(model),
-        "system_fingerprint": published.document(sse.bounded(stream.system_fingerprint)),
+        "finish_reason": redaction.document(sse.bounded(stream.finish_reason)),
+        "model": None if model is None else redaction.model_id(model),
+        "system_fingerprint": redaction.document(sse.bounded(stream.system_fingerprint)),
         "usage": sse.bounded(usage.kept(stream.usage)),
         "server_timings": sse.bounded(usage.kept(stream.server_timings))})
     return response
@@ -187,7 +187,7 @@ def call_flags(model: Optional[str], asked_model: str) -> list[str]:
     """
     if model is None:
         return []
-    one, other = (re.sub(r":latest$|@[^/@]*$", "", published.model_id(name).lower())
+    one, other = (re.sub(r":latest$|@[^/@]*$", "", redaction.model_id(name).lower())
                   for name in (model, asked_model))
     same = one == other or one.rpartition("/")[2] == other.rpartition("/")[2]
     return [] if same else ["model_mismatch"]

@@ -149,7 +149,7 @@ class Run:
         self.after_failure = set()
         for model in self.first:
             own = [c for c in lines if c["model"] == model]
-            self.after_failure |= {b["cell_id"] for a, b in zip(own, own[1:])
+            self.after_failure |= {b["seq"] for a, b in zip(own, own[1:])
                                    if a["outcome"] in BROKEN}
         self.source = {(c["model"], c["phase"]): c["output_tokens_source"]
                        for c in document["cells"]}
@@ -202,9 +202,10 @@ class Run:
         used = [c for c, why in zip(ok, reasons) if not why and (phase != "hello" or c is ok[0])]
         times = {c["cell_id"]: c["timing"]["chunk_us"][0] for c in used if c["timing"]["chunk_us"]}
         cold = {c["cell_id"] for c in used if c["cold"] and phase != "hello"}
-        usual = median(us for i, us in times.items() if i not in cold | self.after_failure)
+        after = {c["cell_id"] for c in used if c["seq"] in self.after_failure}
+        usual = median(us for i, us in times.items() if i not in cold | after)
         loaded = cold | {i for i, us in times.items()
-                         if usual and i in self.after_failure and us > 2 * usual}
+                         if usual and i in after and us > 2 * usual}
         source = self.source.get((model, phase), "usage" if all(
             reported(c, "usage", "completion_tokens") for c in ok) else "chunks")
         found = [numbers(c, source, c["cell_id"] in loaded, *self.derived(c)) for c in used]

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from unittest import mock
 
 from core.plan import Cell
-from run import published
+from run import redaction
 from run import reply as replies
 from run.timing import Arrivals
 from tests.run.test_timing import arrivals, parsed
@@ -94,13 +94,13 @@ class Outcomes(unittest.TestCase):
             self.assertLessEqual(len(text), limit)
             self.assertNotRegex(text, r"bob|192\.168")
 
-    @mock.patch.object(published, "_keys", {"k3y-of-mine"})
+    @mock.patch.object(redaction, "_keys", {"k3y-of-mine"})
     def test_a_key_that_the_server_repeats_is_removed(self):
         refused = reply(b'{"error": {"message": "bad key k3y-of-mine"}}', status=401)
         self.assertEqual(replies.outcome_of(refused)[1]["message"], "bad key <redacted:key>")
         answer = reply(says("my k3y-of-mine") + END)
         self.assertEqual(replies.response_of(answer)["text"], "my <redacted:key>")
-        self.assertEqual(published.without_keys({"k3y-of-mine": ["xk3y-of-minex", 1]}),
+        self.assertEqual(redaction.without_keys({"k3y-of-mine": ["xk3y-of-minex", 1]}),
                          {"<redacted:key>": ["x<redacted:key>x", 1]})
 
 

@@ -6,22 +6,22 @@ from unittest import mock
 
 from core import usage
 from core.privacy import MachineName
-from run import published
+from run import redaction
 
 NAMES = (MachineName("user", "zaphod"), MachineName("host", "betelgeuse"))
 
 
 class Published(unittest.TestCase):
     def setUp(self):
-        published._field.cache_clear()
-        patch = mock.patch.object(published, "_own_names", lambda: NAMES)
+        redaction._field.cache_clear()
+        patch = mock.patch.object(redaction, "_own_names", lambda: NAMES)
         patch.start()
         self.addCleanup(patch.stop)
-        self.addCleanup(published._field.cache_clear)
-        self.addCleanup(published._keys.clear)
+        self.addCleanup(redaction._field.cache_clear)
+        self.addCleanup(redaction._keys.clear)
 
     def test_own_names_and_private_values_leave_every_text(self):
-        self.assertEqual(published.document({
+        self.assertEqual(redaction.document({
             "engine": {"version": "6.0.33.1", "build": "built-on-betelgeuse by zaphod"},
             "slots": [{"node": "192.168.1.20"}], "count": 4, "is": None}), {
             "engine": {"version": "6.0.33.1", "build": "built-on-<redacted:host> by "
@@ -29,10 +29,10 @@ class Published(unittest.TestCase):
             "slots": [{"node": "<redacted:address>"}], "count": 4, "is": None})
 
     def test_model_ids_lose_names_and_the_key_and_stay_different(self):
-        published.hide("s3cret-key")
-        self.assertEqual(published.model_id("zaphod/m-s3cret-key"),
+        redaction.hide("s3cret-key")
+        self.assertEqual(redaction.model_id("zaphod/m-s3cret-key"),
                          "<redacted:user>/m-<redacted:key>")
-        found = published.model_names(["zaphod-a", "betelgeuse-a", "Zaphod-a"])
+        found = redaction.model_names(["zaphod-a", "betelgeuse-a", "Zaphod-a"])
         self.assertEqual(len(set(found.values())), 3)
 
     def test_usage_keeps_numbers_under_known_names(self):
