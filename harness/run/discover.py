@@ -193,9 +193,9 @@ def to_greet(models: Sequence[Mapping[str, Any]]) -> Optional[str]:
 class Ready(NamedTuple):
     """Everything that is known before the first call.
 
-    served: redaction model id -> served id, in running order; skipped: why a model is not measured,
-    by redaction id; notes: what the user should know of the models; probes: the server's answers by
-    redaction model id.
+    served: published model id -> served id, in running order; skipped: why a model is not measured,
+    by published id; notes: what the user should know of the models; probes: the server's answers by
+    published model id.
     """
 
     suites: dict[str, tuple[Question, ...]]

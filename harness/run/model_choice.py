@@ -42,7 +42,7 @@ def require_local(model: str, remote: Optional[str]) -> None:
 
 def model_notes(name: str, model: queries.ServedModel,
                 listed: Sequence[queries.ServedModel]) -> list[str]:
-    """What to know of a chosen model before it is measured. name: its redaction id."""
+    """What to know of a chosen model before it is measured. name: its published id."""
     shown, notes = readable(name), []
     if model["chat_template"] is False:
         notes.append(f"{shown}: no chat template (a base model): most of its answers run to the "
@@ -57,7 +57,7 @@ def model_notes(name: str, model: queries.ServedModel,
 
 def choose_models(options: Options, listed: Sequence[queries.ServedModel]
                   ) -> tuple[dict[str, str], dict[str, str]]:
-    """({redaction id: served id} in running order, {published id: why it is skipped}).
+    """({published id: served id} in running order, {published id: why it is skipped}).
 
     Raises HarnessError if --models does not name models that can be measured.
     """
@@ -147,7 +147,7 @@ def named_models(asked: Optional[str], ids: Sequence[str]) -> list[str]:
 
 
 def _find(name: str, names: Mapping[str, str]) -> Optional[str]:
-    """The served id that is meant by a name, as served, redaction or printed."""
+    """The served id that is meant by a name, as served, published or printed."""
     for served_id, shown in names.items():
         if name in (served_id, shown, printable(shown), printable(served_id)) or (
                 f"{name}:latest" == served_id):
@@ -156,7 +156,7 @@ def _find(name: str, names: Mapping[str, str]) -> Optional[str]:
 
 
 def _served_id(name: str, names: Mapping[str, str]) -> str:
-    """The id that requests must use. names: redaction name by served id."""
+    """The id that requests must use. names: published name by served id."""
     found = _find(name, names)
     if found is not None or not names:
         return found or name             # some servers list nothing and still serve
