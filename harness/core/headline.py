@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional, cast
 
-from core import flag_definitions, metrics, records, resources
+from core import energy_and_memory, flag_definitions, metrics, records
 from core import metric_definitions as defs
-from core.resources import Calls
+from core.energy_and_memory import Calls
 
 
 def of_model(model: str, calls: Calls, cells: Sequence[records.Cell],
@@ -40,7 +40,7 @@ def of_model(model: str, calls: Calls, cells: Sequence[records.Cell],
             if call["phase"] in defs.ONE_LANE_PHASES and one["decode_tokens_per_s"] is not None]),
         "checks_passed": sum(cell["checks"]["passed"] for cell in cells),
         "checks_count": sum(cell["checks"]["total"] for cell in cells),
-        **resources.of_model(phases, samples)}
+        **energy_and_memory.of_model(phases, samples)}
     return cast(records.Headline, found)
 
 

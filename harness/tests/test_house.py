@@ -36,9 +36,9 @@ MAY_IMPORT = {
 MAX_FLOORS = 5
 # What the runner imports although it can change no number: texts, results, redaction, releases.
 NOT_MEASURING = {f"core/{name}" for name in (
-    "corrections", "curves", "flag_definitions", "headline", "metric_definitions", "metrics",
-    "names", "privacy", "privacy_patterns", "records", "release", "resources", "result_tables",
-    "run_summary", "text", "thresholds", "throughput", "vendor_keys")} | {
+    "corrections", "curves", "energy_and_memory", "flag_definitions", "headline",
+    "metric_definitions", "metrics", "names", "privacy", "privacy_patterns", "records", "release",
+    "result_tables", "run_summary", "text", "thresholds", "throughput", "vendor_keys")} | {
     # What a probe shows: which machine this is, and what is not measured on it.
     "machine/awake", "machine/inventory", "machine/windows", *(f"compare/{name}" for name in (
         "entries", "folders", "headline", "identity", "identity_names", "identity_tables",

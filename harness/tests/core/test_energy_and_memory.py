@@ -7,7 +7,7 @@ import unittest
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from core import resources
+from core import energy_and_memory
 
 Json = dict[str, Any]
 GIB = 1024 ** 3
@@ -31,7 +31,7 @@ def sample(at_s: float, *cards: Json, segment: int = 0, **gauges: Any) -> Any:
 
 
 def energy(samples: list[Any], *calls: Any) -> Any:
-    return resources.of_model({"20q": calls}, samples)["energy"]
+    return energy_and_memory.of_model({"20q": calls}, samples)["energy"]
 
 
 def power_w(at_s: float) -> float:
@@ -110,7 +110,7 @@ class Energy(unittest.TestCase):
 
 class Others(unittest.TestCase):
     def of(self, samples: Sequence[Any] = (), **phases: Any) -> Json:
-        return resources.of_model(phases, samples)
+        return energy_and_memory.of_model(phases, samples)
 
     def test_largest_memory_during_the_models_calls(self) -> None:
         def at(at_s: float, gib: float, server: Optional[int]) -> Any:
