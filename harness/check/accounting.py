@@ -103,7 +103,7 @@ def _busy_us(call: Any, span: tuple[int, int]) -> int:
     timing = call["timing"]
     if timing is None:
         return 0
-    if call["outcome"] != "ok":
+    if call["outcome"] != "ok" or "left_open" in call["flags"]:      # waited for an end, too
         return int(span[1] - timing["started_us"])
     end_us = timing["done_us"] if timing["last_token_us"] is None else timing["last_token_us"]
     return max(min(end_us or 0, span[1] - span[0]), 0)

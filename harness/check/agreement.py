@@ -39,8 +39,7 @@ MIN_CHUNKS, MIN_CALLS = 16, 8
 # Merged runs: 20, and 0.06 per chunk. Longer names of models may make the length of a chunk in
 # HTTP, in hexadecimal digits, depend on its text.
 SPARE_BYTES, SPARE_PER_CHUNK = 32, 0.4
-ODD_SHARE = 0.1               # of the calls; more of them if the server varies what surrounds texts
-STEADY_ENGINES = ("llama.cpp", "vLLM")      # whose chunks are known not to vary
+STEADY_ENGINES = ("llama.cpp", "vLLM")      # others vary what surrounds a text now and then
 LONGER_KEYS = (0, 2, 10)      # of "reasoning" and "reasoning_content" than of "content"
 ESCAPED = re.compile("[<>&]")               # which encoders of Go write as six characters
 BURST_RATIO, BURST_SHARE = 0.1, 0.35        # of the mean gap; merged runs have no such gaps
@@ -188,7 +187,7 @@ def _streams(engine: str, calls: Sequence[Any]) -> Problems:
             continue
         odd = min((_odd_sizes(rows, key, escaped) for key in LONGER_KEYS for escaped in (0, 5)),
                   key=len)
-        if odd and (engine in STEADY_ENGINES or len(odd) <= ODD_SHARE * len(rows)):
+        if odd and engine in STEADY_ENGINES:
             call, over = max(odd, key=lambda one: abs(one[1]))
             yield "server-counts-contradict", f"{schema.shown(model)}: " \
                 f"{schema.shown(call['question_id'])} received {over:+.0f} bytes compared with " \

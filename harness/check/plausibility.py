@@ -291,11 +291,6 @@ def _counts(calls: Sequence[Any], events: Sequence[Any], context: Optional[int])
     if cut:
         yield "answers-cut", f"{cut[0]}; in {len(cut)} of {len(calls)} calls"
     odd = [what for call in calls for what in _usage_problems(call)]
-    full = [call["response"]["finish_reason"] for call in calls
-            if _usage(call)[1] == _number(call["request"]["options"], "max_tokens")]
-    if 0 < full.count("stop") < full.count("length"):
-        odd.append(f"finish_reason is stop in {full.count('stop')} of {len(full)} answers with "
-                   "exactly max_tokens")
     counted: dict[str, set[Optional[int]]] = {}      # prompt tokens of the same messages
     for call in calls:
         if call["request"]["salt"] is None:

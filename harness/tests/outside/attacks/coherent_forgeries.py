@@ -187,12 +187,14 @@ ATTACKS = (
     Attack("every third text trimmed", functools.partial(trimmed, every=3),
            "server-counts-contradict"),
     Attack("a draft model hidden", hidden_draft, "tokens-implausible"),
-    Attack("a loop as an end", loops_stopped, "server-counts-contradict"),
     Attack("a copy without both ends", shifted_copy, "run-copied", True),
     Attack("names of two models swapped", names_swapped, "claim-contradicted", True),
     Attack("fewer threads than the command line", threads_claimed, "claim-contradicted"),
 )
 OPEN = (
+    ("a loop as an end", loops_stopped,
+     "an honest model may end with its last token; Ollama and llama.cpp did so in 1 of 18 and 1 of "
+     "4 such answers"),
     ("busy samples moved", functools.partial(with_busy_samples, first=1),
      "an average may rise at once, as at the start of a program with many threads"),
     ("one phase 1.5 times as fast", functools.partial(phase_faster, phase="20q", factor=1.5),
