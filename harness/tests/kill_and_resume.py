@@ -415,7 +415,7 @@ def as_it_was(folder: str) -> Iterator[None]:
     gauges = {name: value for name, value in sample.items() if name not in ledger.COMMON_FIELDS}
     with mock.patch.multiple(release, current_hashes=lambda: manifest["files_sha256"],
                              git_state=lambda: manifest["git"]), \
-            mock.patch.object(gaugess.Sampler, "sample", lambda _: gauges), \
+            mock.patch.object(gaugess.Sampler, "sample", lambda *_, **_more: gauges), \
             mock.patch.object(answers, "PROBE_PATHS", ("/v1/models", "/version")), \
             mock.patch.object(files, "flush_to_disk", lambda _: None):
         yield

@@ -881,9 +881,21 @@ class Times(unittest.TestCase):
 
     def test_a_busy_client_may_pause_between_calls(self):
         made = make()
-        for call in calls_of(made, "5q"):
+        for call in calls_of(made, "frozen"):
             later(made, call, 300_000)
         self.assertEqual([], list(accounting.problems(made.manifest, made.events, {"cells": []})))
+
+    def test_the_wait_for_the_end_of_an_open_stream_is_explained(self):
+        def found(flags):
+            made = make()
+            for call in calls_of(made, "frozen"):
+                later(made, call, 5_000_000)
+                call["timing"]["done_us"] += 5_000_000
+                call["flags"] = flags
+            return "ledger-altered" in [code for code, _, _ in accounting.problems(
+                made.manifest, made.events, {"cells": []})]
+
+        self.assertEqual((found(["left_open"]), found([])), (False, True))
 
     def test_calls_that_stall_until_their_timeout_leave_no_time_unexplained(self):
         made = make()
