@@ -20,32 +20,25 @@ from machine import gguf, system
 Flags = list[tuple[str, Optional[str]]]
 
 LEFT_OUT = "..."
-# Options that do not affect speed, also with "no-": who may call, under which name, what is shown
-# and logged.
-SILENT = frozenset(
-    """a alias allowed-origins api-key api-key-file api-prefix bind colors config cors-credentials
-    cors-headers cors-methods cors-origins decode-log-interval disable-fastapi-docs
-    disable-log-requests disable-log-stats download-dir enable-log-requests enable-metrics hf-token
-    host hostname listen log-colors log-config log-disable log-file log-format log-jsonl log-level
-    log-prefix log-requests log-requests-level log-timestamps log-verbose log-verbosity lv
-    max-log-len media-path metrics model_alias offline path perf port props public quiet reuse-port
-    root-path served-model-name show-time-cost slot-save-path slots sse-ping-interval ssl-ca-certs
-    ssl-cert-file ssl-certfile ssl-key-file ssl-keyfile static-path tags timeout to ui ui-config
-    ui-config-file ui-mcp-proxy uvicorn-log-level v verbose verbosity warmup webui webui-config
-    webui-config-file webui-mcp-proxy""".split())
+# Options that do not affect speed: who may call, under which name, what is shown and logged.
+SILENT = re.compile("(?:no-|enable-|disable-)?(?:(?:cors|endpoint|log|ssl|ui|webui)-.+|" + "|".join(
+    """a alias allowed-origins api-key api-key-file api-prefix bind colors config
+    decode-log-interval download-dir fastapi-docs hf-token host hostname listen lv max-log-len
+    media-path metrics model_alias offline path perf port props public quiet reuse-port root-path
+    served-model-name show-time-cost slot-save-path slots sse-ping-interval static-path tags timeout
+    to ui uvicorn-log-level v verbose verbosity warmup webui""".split()) + ")")
 MODEL = ("m", "model", "model-path", "model_path")
 REPOSITORY = ("hf", "hfr", "hf-repo", *MODEL)
 # Ollama's name of a model file: its path is private, its hash is that of the weights.
 BLOB = re.compile(r"sha256-([0-9a-f]{64})")
-# Variables of the environment that are settings, except those that do not affect speed or that say
-# where the server is.
+# Variables of the environment that are settings, except those that do not affect speed or that show
+# where the server is. SILENT also applies to LLAMA_ARG_*, which are options of llama.cpp.
 VARIABLES = re.compile(r"(?:OLLAMA|LLAMA_ARG|GGML|VLLM|SGLANG|OMP|KMP|MLX)_[A-Z0-9_]+"
                        r"|(?:CUDA|HIP|ROCR)_VISIBLE_DEVICES")
 SILENT_VARIABLES = re.compile(r"_(?:HOST|HOSTS|PORT|ORIGINS|MODELS?|ALIAS|DEBUG|LOG\w*|URL|PROXY"
                               r"|CACHE_ROOT|CONFIG_ROOT|TMPDIR|RUNNERS_DIR|PATH|NO_CLOUD"
                               r"|NOHISTORY|NOPRUNE|REMOTES|LOAD_TIMEOUT|MAX_QUEUE|NO_USAGE_STATS"
-                              r"|DO_NOT_TRACK)$|^LLAMA_ARG_(?:NO_)?(?:UI|WEBUI|ENDPOINT_|PERF"
-                              r"|TIMEOUT|SSL_|API_PREFIX)")
+                              r"|DO_NOT_TRACK)$")
 SECRET = re.compile(r"(?:^|[-_])(?:\w*key|token|hft|secret|pass\w*|auth\w*|cred\w*)(?=$|[-_])",
                     re.IGNORECASE)
 # Options whose values are names: of hosts, files or anything that someone made up.
@@ -118,16 +111,17 @@ def started(machine: system.Machine, port: int, engine: Optional[str],
     shared = {key: text for key, text in (children[0] if children else {}).items()
               if all(child.get(key) == text for child in children)}
     own = _settings(flags, variables, engine)
-    slots = {key: text for key, text in shared.items() if key == SLOTS}     # of some models: 1
-    settings = {**shared, **own, **slots, **_repository(found),
-                **_installed(machine, found, engine)}
+    settings = {**shared, **own, **_repository(found), **_installed(machine, found, engine)}
+    if SLOTS in shared:               # Ollama gives some models one slot, whatever it is set to
+        settings[SLOTS] = shared[SLOTS]
     if "launch_flags" in settings:
         settings["launch_flags"] = " ".join(given["launch_flags"] for given in (own, shared)
                                             if "launch_flags" in given)
     if reads_file:
-        paths = {_model_path(words, found.folder) for words in (found.words, *found.children)}
-        paths.discard(None)
-        settings.update(gguf.facts(paths.pop() or "") if len(paths) == 1 else {})
+        paths = set(filter(None, (_model_path(words, found.folder)
+                                  for words in (found.words, *found.children))))
+        if len(paths) == 1:
+            settings.update(gguf.facts(paths.pop()))
     line = " ".join([*(f"{name}={value}" for name, value in variables.items()),
                      shlex.join(public)])
     return Started(line, settings)
@@ -276,6 +270,7 @@ def _variables(environment: Mapping[str, str],
     found = {name: _shareable(value, names, f"-{name}")
              for name, value in sorted(environment.items())
              if value and VARIABLES.fullmatch(name) and not SILENT_VARIABLES.search(name)
+             and not SILENT.fullmatch(name.replace("LLAMA_ARG_", "").replace("_", "-").lower())
              and not SECRET.search(name.replace("_", "-"))}
     return {name: shlex.quote(value) for name, value in found.items() if value != LEFT_OUT}
 
@@ -315,26 +310,31 @@ def _flags(words: Iterable[str]) -> Iterator[tuple[str, Optional[str]]]:
         yield open_flag, None
 
 
+def _last(flags: Flags, names: Iterable[str]) -> Optional[str]:
+    """The value of an option; of two spellings, the last counts."""
+    return next((value for flag, value in reversed(flags)
+                 if flag.lstrip("-") in names and value not in (None, LEFT_OUT)), None)
+
+
 def _settings(flags: Flags, variables: Mapping[str, str],
               engine: Optional[str]) -> dict[str, str]:
     """{key of --set: value} of options and variables; an option overrides a variable."""
-    given = {flag.lstrip("-"): value for flag, value in flags if value not in (None, LEFT_OUT)}
-    given = {**variables, **given}
+    given: Flags = [*variables.items(), *flags]
     kept = [f"{name}={value}" for name, value in variables.items()]
     kept += [shlex.join([flag, value]) if value else flag for flag, value in flags
-             if flag and value != LEFT_OUT
-             and re.sub("^-+(?:no-)?", "", flag) not in SILENT | {*MODEL}]
+             if flag and value != LEFT_OUT and flag.lstrip("-") not in MODEL
+             and not SILENT.fullmatch(flag.lstrip("-"))]
     settings = {"launch_flags": " ".join(kept)}
     for key, names in SETTINGS.get(engine or "", {}).items():
-        value = next((str(given[flag]) for flag in names if flag in given), "")
+        value = _last(given, names) or ""
         settings[key] = SWITCHES.get(value, value) if key.endswith("attention") else value
     if engine in ("llama.cpp", "llamafile"):
-        kinds = [given.get(f"ct{letter}") or given.get(f"cache-type-{letter}") for letter in "kv"]
+        kinds = [_last(flags, (f"ct{letter}", f"cache-type-{letter}")) for letter in "kv"]
         if any(kinds):                # one word if keys and values have the same type
             settings["runtime.kv_cache_type"] = "/".join(
                 dict.fromkeys(kind or "f16" for kind in kinds))
-    files = [str(given[flag]) for flag in MODEL if str(given.get(flag)).endswith(".gguf")]
-    settings["models.0.file_name"] = re.split(r"[\\/]", files[0])[-1] if files else ""
+    file = _last(flags, MODEL) or ""
+    settings["models.0.file_name"] = re.split(r"[\\/]", file)[-1] if file.endswith(".gguf") else ""
     return {key: value for key, value in settings.items() if value}
 
 
@@ -345,16 +345,13 @@ def _child_settings(words: Sequence[str], names: Sequence[privacy.MachineName]) 
     """
     flags = list(_flags(list(_public(words, names))[1:]))
     settings = _settings(flags, {}, "llama.cpp")
-    given = {flag.lstrip("-"): value or "" for flag, value in flags}
-    # Of two spellings, the last counts.
-    slots, context = (system.whole(next((value for flag, value in reversed(flags)
-                                         if flag.lstrip("-") in spellings and value), None))
-                      for spellings in (("np", "parallel"), ("c", "ctx-size")))
+    slots = system.whole(_last(flags, ("np", "parallel")))
+    context = system.whole(_last(flags, ("c", "ctx-size")))
     if slots:
         settings[SLOTS] = str(slots)
         if context:
             settings["models.0.context_effective_tokens"] = str(context // slots)
-    blob = next(filter(None, (BLOB.fullmatch(given.get(flag, "")) for flag in MODEL)), None)
+    blob = BLOB.fullmatch(_last(flags, MODEL) or "")
     if blob:
         settings["models.0.digest"] = f"sha256:{blob[1]}"
     return settings

@@ -263,6 +263,12 @@ class Settings(unittest.TestCase):
                   "--warmup --no-warmup --api-prefix x1 --timeout 600 --verbosity 3")
         for line in (f"llama-server -t 8 {silent} -np 4", f"llama-server {silent} -t 8 -np 4"):
             self.assertEqual(self.started(line).settings["launch_flags"], "-t 8 -np 4", line)
+        machine = linux("llama-server -t 8")
+        machine.files["/proc/12/environ"] = (
+            "LLAMA_ARG_NO_WEBUI=1\0LLAMA_ARG_ENDPOINT_SLOTS=1\0LLAMA_ARG_TIMEOUT=9\0"
+            "LLAMA_ARG_SSL_CERT_FILE=x\0LLAMA_ARG_LOG_COLORS=1\0LLAMA_ARG_NO_MMAP=1\0")
+        found = server_process.started(machine, PORT, "llama.cpp", ()).settings["launch_flags"]
+        self.assertEqual(found, "LLAMA_ARG_NO_MMAP=1 -t 8")
 
     def test_negative_numbers_are_values(self):
         self.assertEqual(self.started("llama-server -n -1 -ngl -1").settings,
@@ -369,6 +375,10 @@ class Children(unittest.TestCase):
         machine = self.server("llama-server -m /x.gguf -c 16384 -np 4 --ctx-size 8192")
         found = server_process.started(machine, PORT, "Docker Model Runner", ()).settings
         self.assertEqual(found["models.0.context_effective_tokens"], "2048")
+        found = server_process.started(linux("llama-server --threads 4 -t 8 -ctk f16 "
+                                             "--cache-type-k q8_0"), PORT, "llama.cpp", ()).settings
+        self.assertEqual((found["runtime.threads_count"], found["runtime.kv_cache_type"]),
+                         ("8", "q8_0/f16"))
 
     def test_children_on_macos_and_windows(self):
         machine = mac("/usr/local/bin/ollama serve")
