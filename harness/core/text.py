@@ -326,15 +326,15 @@ def csv_text(titles: Sequence[str], rows: Iterable[Sequence[TableCell]]) -> str:
 
 # --- command lines -------------------------------------------------------------------------------
 def shell_word(word: str) -> str:
-    """A word as this system's shell reads it; on Windows as PowerShell does, which takes curly
-    quotes for straight ones, and where possible as cmd.exe does."""
+    """A word quoted for this system's shell. On Windows that is PowerShell, where curly quotes work
+    like straight ones; most words also fit cmd.exe."""
     if not ON_WINDOWS:
         return shlex.quote(word)
     if re.fullmatch(r"[\w./:\\=+-][\w./:\\=@+-]*", word):
         return word
     if re.search("[$`\"\u201c-\u201e]", word):
         return "'" + re.sub("(['\u2018-\u201b])", r"\1\1", word) + "'"
-    return '"' + word + "\\" * word.endswith("\\") + '"'
+    return '"' + re.sub(r"(\\+)\Z", r"\1\1", word) + '"'
 
 
 def command(program: str, *words: str) -> str:
@@ -350,6 +350,8 @@ def for_this_system(text: str) -> str:
 
 def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
     """A command in lines of at most `width` that a shell joins again; in one line on Windows."""
+    if ON_WINDOWS:
+        return [indent + text]
     units = [""]                  # an option stays with its value
     for word in (word if word in ("&&", "|") else shlex.quote(word) for word in shlex.split(text)):
         if units[-1].startswith("--") and " " not in units[-1] and not word.startswith("--"):
@@ -363,8 +365,7 @@ def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
             lines.append(indent * 2 + unit)
         else:
             lines[-1] += f" {unit}"
-    return [part for line in lines for part in _continued(line, width)] if not ON_WINDOWS \
-        else [indent + text]
+    return [part for line in lines for part in _continued(line, width)]
 
 
 def _continued(line: str, width: int) -> list[str]:
@@ -390,7 +391,7 @@ def with_command(text: str, width: int, indent: str = "  ") -> list[str]:
             *(line for one in commands for line in command_lines(one, width, indent + GAP))]
 
 
-# Messages of argparse, in the words of our own ones.
+# What argparse writes, and the wording of this project's messages.
 ARGPARSE_WORDS = (
     (r"^argument ", ""), (r"^unrecognized arguments: ", "unknown argument: "),
     (r"^the following arguments are required: (.*)", r"\1 is missing"),

@@ -231,6 +231,7 @@ class CommandLines(unittest.TestCase):
         for word, shown in (
                 ("hf.co/x@y:7b", "hf.co/x@y:7b"), ("hello,5q", '"hello,5q"'),
                 ("C:\\runs\\jörg", "C:\\runs\\jörg"), ("C:\\a b\\", '"C:\\a b\\\\"'),
+                ("C:\\a b\\\\", '"C:\\a b\\\\\\\\"'),
                 ("@cf/meta", '"@cf/meta"'), ("a'b", '"a\'b"'), ("a;b&c", '"a;b&c"'), ("", '""'),
                 ("$HOME\u2019s", "'$HOME\u2019\u2019s'"), ("a`b'", "'a`b'''"),
                 ("\u201ca\u201d", "'\u201ca\u201d'")):
@@ -246,7 +247,8 @@ class CommandLines(unittest.TestCase):
             self.assertIn("--set 'a=b c'", "\n".join(lines))
         self.assertLessEqual(max(map(len, text.command_lines(typed, 40))), 40)
         with mock.patch.object(text, "ON_WINDOWS", True):
-            self.assertEqual(text.command_lines(typed, 20), ["  " + typed])
+            for one in (typed, "py harness/x.py --out-dir C:\\runs\\"):
+                self.assertEqual(text.command_lines(one, 20), ["  " + one])
 
 
 class StandardOutput(unittest.TestCase):
