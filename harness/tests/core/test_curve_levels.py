@@ -1,18 +1,12 @@
 """Test the levels of ramp and depth: their plan, and when a curve ends."""
 from __future__ import annotations
 
-import os
 import unittest
 from typing import Any, Optional
 from unittest import mock
 
-from core import answer_checks, curve_levels, depth_prompts
-from core.suites import Question, load_suites
-from tests import runs
+from core import curve_levels
 
-SUITES = load_suites(os.path.join(runs.HARNESS, "suites"), answer_checks.FORMAT_RULES)
-TEXTS = depth_prompts.source_texts(SUITES)
-QUESTION = Question("cold", "x" * 96)
 Json = dict[str, Any]
 
 

@@ -138,9 +138,9 @@ class Curves(unittest.TestCase):
             process = runs.start(
                 "--target-url", endpoint.url, "--out-dir", self.out_dir, "--run-id", RUN_ID,
                 "--no-calibration", "--phases", phase,
-                prelude="from core import curve_levels as levels\n"
-                "levels.throughput = lambda _, lanes: float(lanes)\n"
-                "levels.most_at_once = lambda _: 99")
+                prelude="from core import curve_levels\n"
+                "curve_levels.throughput = lambda _, lanes: float(lanes)\n"
+                "curve_levels.most_at_once = lambda _: 99")
             children.append(process)
             self.assertNotIn(runs.ended(process).code, (0, 1, 2, 3))
             self.assertIn(len(self.calls(phase)), range(answered - 5, answered))
