@@ -351,7 +351,7 @@ def cells_not_ranked(document: Metadata) -> list[str]:
 class Report(NamedTuple):
     """What was written, what is missing or wrong, and what to type next. to_do: sections of run.md
     that wait for the contributor; server_line: the server's command line without private parts;
-    server_unknown: why there is none; proposed: {key: text} that it shows and that is not declared
+    server_unknown: why it is missing; proposed: {key: text} that it shows and that is not declared
     yet."""
 
     run_id: str

@@ -22,7 +22,7 @@ from machine import gauges, inventory
 
 
 def describe(document: dict[str, Any]) -> list[str]:
-    """The inventory as lines: field, and value or, in parentheses, why there is none."""
+    """The inventory as lines: field, and value or, in parentheses, why it is missing."""
     rows = [(f"{section}.{name}", item) for section in inventory.FIELDS
             for name, item in document[section].items()]
     rows.append(("accelerators_count", document["accelerators_count"]))

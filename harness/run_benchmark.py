@@ -143,7 +143,7 @@ class Deadline:
         self._stopping = stopping
 
     def left_s(self) -> float:
-        """Seconds left, above 0; raises CallStopped if there are none."""
+        """Seconds left, above 0; raises CallStopped when the time is up."""
         left = (self.at_ns - time.perf_counter_ns()) / 1e9
         if self._stopping.is_set():
             raise CallStopped("client_stopped", "the run was stopped")

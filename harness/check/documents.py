@@ -17,8 +17,8 @@ from core.records import LedgerLine, Manifest, Metadata
 GIB = 1024 ** 3
 SPARE_RATIO = 1.1             # bandwidths are rounded, and measured ones may be higher
 # A forgotten placeholder: <name>; TODO in front, after a colon or before one; "insert ... here" in
-# front. Text about a fan that someone had to insert here is none. All repetitions are bounded, so
-# that the time grows with the length of the text only.
+# front, but not "a fan that someone had to insert here". All repetitions are bounded, so that the
+# time grows with the length of the text only.
 _FRONT, _WORD = r"^[ \t>*_.\-\[(]{0,8}", r"(?:todo|tbd|fixme|xxx+)"
 PLACEHOLDER = re.compile(
     rf"<[a-zA-Z][\w ./-]{{0,40}}>|{_FRONT}{_WORD}\b|:[ \t]{{0,8}}{_WORD}\b|\b{_WORD}:"

@@ -44,7 +44,7 @@ class BrokenSubmission(Exception):
 
 
 class Spread(NamedTuple):
-    """A median over runs with its 95 % interval (see verdicts.interval); None if there is none."""
+    """A median over runs with its 95 % interval, or None (see verdicts.interval)."""
 
     value: float
     low: Optional[float]

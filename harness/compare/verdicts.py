@@ -63,7 +63,7 @@ class Side(NamedTuple):
 
 
 def side_of(values: Iterable[Optional[float]]) -> Side:
-    """The logarithms of positive values; 0 runs if there is none."""
+    """The logarithms of the positive values, which may be none."""
     return side_of_logs([math.log(value) for value in values if value])
 
 

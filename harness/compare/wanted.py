@@ -78,7 +78,7 @@ def missing(measured: Measured) -> list[Size]:
 
 
 def here(folder: str, hardware: Any, limit_s: float = READING_LIMIT_S) -> list[str]:
-    """for_machine of the submissions in a folder; nothing if there is none, or if they cannot be
+    """for_machine of the submissions in a folder; nothing if it is empty, or if they cannot be
     read in that time."""
     ends_s, found = time.monotonic() + limit_s, []
     try:

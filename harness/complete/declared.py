@@ -189,7 +189,7 @@ def of_file(declared: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def merge(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Declarations for metadata.json. A null withdraws an earlier declaration; if there is none, it
+    """Declarations for metadata.json. A null withdraws an earlier declaration, or else
     removes what the server reported."""
     merged = dict(earlier)
     for key, value in new.items():

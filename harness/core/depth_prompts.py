@@ -1,6 +1,6 @@
 """Prompts of the phase depth, made from the frozen texts until they have the length of a level.
 
-The two questions that follow such a text are in core/suites. The check makes the prompts again, so
+The two questions that follow such a text are in core/suites. The check recomputes the prompts, so
 this file is pinned with what measures.
 """
 from __future__ import annotations
@@ -44,7 +44,7 @@ def source_texts(suites: Mapping[str, Sequence[Question]]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def document(texts: tuple[str, ...], depth: int, chars: int) -> str:
-    """Notes made of the frozen texts, with so many characters and the three canaries."""
+    """Notes made of the frozen texts: `chars` characters that include the three canaries."""
     head, middle, tail = (f"Reference code: {code}\n\n" for code in canaries(depth))
     room = max(chars - len(head) - len(middle) - len(tail) - 4, 0)
     parts, length = list[str](), 0

@@ -85,8 +85,7 @@ def lock(fd: int, path: str = "") -> bool:
 
 
 def unlock(path: str) -> None:
-    """Remove what `lock` may have left beside a file; the system releases its lock automatically.
-    """
+    """Remove what `lock` may have left beside a file; the system releases its own lock."""
     if read(path + LOCK_SUFFIX) == str(os.getpid()).encode():
         remove(path + LOCK_SUFFIX)
 

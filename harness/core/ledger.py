@@ -185,7 +185,7 @@ class Tail:
 
 # --- reading a run's folder ----------------------------------------------------------------------
 def find_run(out_dir: str, run: str) -> Optional[str]:
-    """The folder of a run below `out_dir`, by its id or path; None if there is none."""
+    """The folder of a run below `out_dir`, by its id or path; None if it is not found."""
     if os.path.isfile(os.path.join(run, MANIFEST)):
         return run
     name = run if run.startswith("run-") else f"run-{run}"
@@ -220,7 +220,7 @@ def read_manifest(folder: str) -> Optional[Manifest]:
 
 
 def manifest_of(folder: str) -> Manifest:
-    """manifest.json of a run folder; raises LedgerError, also if there is none."""
+    """manifest.json of a run folder; raises LedgerError, also if it is missing."""
     found = read_manifest(folder)
     if found is None:
         raise LedgerError(f"{folder} has no {MANIFEST}: use the folder of a run, "

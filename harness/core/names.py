@@ -70,7 +70,7 @@ def _quoted(text: str) -> str:
 
 
 def safe_handle(text: str) -> str:
-    """The valid handle nearest to `text`; "your-login" if there is none."""
+    """The valid handle nearest to `text`, or "your-login"."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     near = re.sub("[^a-z0-9]+", "-", plain).strip("-")[:39].strip("-")
     return "your-login" if not near or _DEVICE_FILES.match(near) else near

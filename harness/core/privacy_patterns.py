@@ -148,7 +148,7 @@ def _is_userinfo(match: re.Match[str]) -> bool:
 
 
 def _none_of(words: Iterable[str]) -> Callable[[re.Match[str]], bool]:
-    """Confirm a value that is none of these words, in any case."""
+    """Confirm a value that differs from all these words, in any case."""
     known = frozenset(words)
     return lambda match: _value(match).lower().rstrip(".") not in known
 

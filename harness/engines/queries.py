@@ -49,7 +49,7 @@ class ServedModel(TypedDict):
 
 
 def engine_named(name: Any) -> Engine:
-    """The engine of that name; one without any knowledge where there is none."""
+    """The engine of that name, or UNKNOWN."""
     return ENGINES.get(name, UNKNOWN) if isinstance(name, str) else UNKNOWN
 
 
@@ -273,7 +273,7 @@ def _remedy(engine: Engine, model_id: Any, probes: answers.Probes,
 
 
 def parallel_remedy(engine_name: Any, slots_count: int, tokens: int) -> Optional[str]:
-    """How to let an engine work on so many requests at once; None where there is no known way."""
+    """How to let an engine work on `slots_count` requests at once; None if that is not known."""
     engine = engine_named(engine_name)
     text = engine.parallel_remedy_on.get(platform.system(), engine.parallel_remedy)
     return text.format(slots=slots_count, tokens=tokens, total=slots_count * tokens,

@@ -50,7 +50,7 @@ def _error_text(body_text: Any) -> str:
 
 
 def error_message(body_text: Any) -> str:
-    """A server's message about an error, at most 300 characters; "" where there is none.
+    """A server's message about an error, at most 300 characters; "" without a message.
 
     That is error.message, a plain `error`, FastAPI's `detail` (text or list), else the body as
     text. It may hold addresses and paths: redact it before it is written.

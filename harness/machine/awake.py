@@ -20,7 +20,7 @@ STARTED_S = 0.3               # a command that is refused has ended by then
 
 @contextlib.contextmanager
 def kept_awake() -> Iterator[Optional[str]]:
-    """The method that keeps the machine awake while the context lasts; None if there is none."""
+    """The method that keeps the machine awake while the context lasts, or None."""
     if os.name == "nt":
         import ctypes
         kernel: Any = ctypes.windll.kernel32            # type: ignore[attr-defined,unused-ignore]

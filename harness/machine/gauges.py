@@ -68,9 +68,9 @@ class Sampler:
         """The result of `read`, or null.
 
         Expensive gauges are sampled less often: one that took t s is not read again for
-        t / GAUGE_SHARE s. clock: by default this thread's CPU time, since a gauge is not expensive
-        because it waits on a busy machine. Catches everything, since no gauge may end a run of
-        hours.
+        t / GAUGE_SHARE s. clock: by default this thread's CPU time, which does not grow while the
+        thread waits on a busy machine; time.monotonic for commands, whose CPU time is not this
+        thread's. Catches everything, since no gauge may end a run of hours.
         """
         if time.monotonic() < self._next_s.get(name, 0.0):
             return None

@@ -40,12 +40,12 @@ def nvidia_argv(fields: Iterable[str]) -> list[str]:
 
 
 def nvidia_query(machine: system.Machine, *fields: str) -> Optional[str]:
-    """The output of nvidia-smi, or null if there is no such program."""
+    """The output of nvidia-smi, or null without that program."""
     return machine.run(nvidia_argv(fields))
 
 
 def nvidia_watch(machine: system.Machine) -> Optional[system.Watch]:
-    """An nvidia-smi that reports every WATCH_EVERY_S, or null if there is none."""
+    """An nvidia-smi that reports every WATCH_EVERY_S, or null without that program."""
     fields: tuple[str, ...] = NVIDIA_GAUGES
     for name in NVIDIA_REASONS:
         answer = nvidia_query(machine, name)
@@ -108,7 +108,7 @@ def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, 
 
 
 def nvidia_cards(machine: system.Machine) -> list[dict[str, Any]]:
-    """Cards that nvidia-smi lists; empty if there are none."""
+    """Cards that nvidia-smi lists, possibly none."""
     listed = nvidia_query(machine, *NVIDIA_FIELDS)
     version = machine.run(["nvidia-smi", "--version"]) if listed else None
     if listed and "CUDA" not in (version or ""):          # drivers up to 535 have no such option

@@ -408,7 +408,7 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
         kind = kind or ("laptop" if battery else "sbc" if board else None)
     name = system.firmware_name(dmi) or board
     if is_android(machine):
-        kind = system.Unknown("a phone or tablet is none of the kinds")
+        kind = system.Unknown("phones and tablets have no kind of their own")
         name = system.firmware_name({key: machine.run(["getprop", f"ro.product.{part}"])
                                      for key, part in (("sys_vendor", "manufacturer"),
                                                        ("product_name", "model"))})

@@ -48,7 +48,7 @@ def _ask(run: Any, model: str, phase: str, level: int,
     try:
         run.ask(cells)
     except EndpointError:
-        # A server that more lanes have broken down is a result; at the first level it is none.
+        # A server that breaks down under more lanes is a result, but not at the first level.
         if level > run.state.levels_of(phase)[0]:
             end = run.state.end_after(model, phase, level)
             if end:

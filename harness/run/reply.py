@@ -136,7 +136,7 @@ def interrupted(status: Optional[int]) -> tuple[str, records.Error]:
 
 
 def reason_of(finish_reason: Optional[str]) -> Optional[str]:
-    """A finish_reason in lower case; None if there is none."""
+    """A finish_reason in lower case, or None for one of NO_REASONS."""
     reason = (finish_reason or "").strip().lower()
     return None if reason in NO_REASONS else reason
 

@@ -530,7 +530,7 @@ def _first_choice(choices: Any) -> dict[str, Any]:
 
 
 def _error_in(message: dict[str, Any]) -> Any:
-    """Return the body of the error in a message, None if there is none."""
+    """Return the body of the error in a message, or None."""
     error = message.get("error") or _first_choice(message.get("choices")).get("error")
     if error or message.get("choices"):
         return error or None

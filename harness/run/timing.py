@@ -143,7 +143,7 @@ def percentile(ordered: Sequence[int], share: float) -> int:
 
 
 def spread(values: Sequence[int]) -> Optional[records.Spread]:
-    """Return p50, p99, max and n of integer values, None if there are none."""
+    """Return p50, p99, max and n of integer values; None without values."""
     if not values:
         return None
     ordered = sorted(values)
