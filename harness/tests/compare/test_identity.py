@@ -335,8 +335,8 @@ BLOCKS: dict[str, tuple[Changes, Changes]] = {
         # llama.cpp's cache, bartowski's file names, LM Studio's catalog.
         ("qwen3:8b", "Ollama", "bartowski_Qwen_Qwen3-8B-GGUF_Qwen_Qwen3-8B-Q4_K_M.gguf",
          "llama.cpp"),
-        ("qwen3:8b", "Ollama", "/home/ann/.cache/llama.cpp/unsloth_Qwen3-8B-GGUF_Qwen3-8B-Q8_0.gguf",
-         "llama.cpp"),
+        ("qwen3:8b", "Ollama",
+         "/home/ann/.cache/llama.cpp/unsloth_Qwen3-8B-GGUF_Qwen3-8B-Q8_0.gguf", "llama.cpp"),
         ("qwen3:8b", "Ollama", "OpenVINO/Qwen3-8B-int4-cw-ov", "OVMS"),
         ("qwen3:8b", "Ollama", "Qwen3-8B-exl3_4.0bpw", "TabbyAPI"),
         ("qwen2.5:7b", "Ollama", "Qwen2.5-7B-Instruct-exl2_6_5", "TabbyAPI"),
