@@ -28,8 +28,7 @@ several of these joined by commas.
 
 exit codes:
   0 all submissions were read; 1 some were left out (see the warnings), or the two sides of --vs
-  have no model in common; 2 wrong usage, or
-  nothing to compare; 4 a file cannot be written.
+  have no model in common; 2 wrong usage, or nothing to compare; 4 a file cannot be written.
 """
 import sys
 

@@ -8,12 +8,12 @@
 The numbers are computed from run.jsonl. The machine is probed once; --reprobe probes it again. Then
 the submission is checked as check_submission.py does, and searched for private values. The program
 lists values that only you can provide, what the check refuses or warns about, and what is left to
-do. You can run it as often as you like: it keeps what you declared and
-wrote, and recomputes the rest.
+do. You can run it as often as you like: it keeps what you declared and wrote, and recomputes the
+rest.
 
 --set KEY=VALUE declares a value of hardware.json or metadata.json, or writes a section of run.md;
---set KEY=null removes it. A key is FILE.PATH, such as metadata.runtime.backend; its last part
-is enough if that is unique. Keys of run.md are run_md.deviations, run_md.notes and, once you have
+--set KEY=null removes it. A key is FILE.PATH, such as metadata.runtime.backend; its last part is
+enough if that is unique. Keys of run.md are run_md.deviations, run_md.notes and, once you have
 reviewed all five files, run_md.attestation=true. You can also edit run.md between its comments.
 manifest.json allows one change: --set manifest.host_hostname_short=null removes the machine's name.
 
@@ -26,8 +26,8 @@ For maintainers: --recompute FOLDER recomputes metadata.json and run.md of all s
 folder after a change of a metric. Declared values, attestation and notes stay as they are.
 
 exit codes:
-  0 written, and no error is left except unfinished parts of run.md; 1 written, but a value
-  that a ranking needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
+  0 written, and no error is left except unfinished parts of run.md; 1 written, but a value that a
+  ranking needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
   written; 4 a file cannot be read or written, nothing written; --recompute wrote the others.
 """
 import sys
@@ -94,8 +94,7 @@ class Settings(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """The contents of a submission's files, the ledger excepted. is_new: no earlier call wrote it.
-    """
+    """The contents of a submission's files, except the ledger. is_new: no earlier call wrote it."""
 
     manifest: Manifest
     hardware: dict[str, Any]

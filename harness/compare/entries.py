@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any, Callable, NamedTuple, Optional
 
 from compare import identity
-from compare.identity_names import size_as_sold_gib
+from compare.canonical_names import size_as_sold_gib
 from core import flag_definitions, metric_definitions, release, schema, suites
 
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ that old submissions follow each better rule. Two levels:
     exact row      model, weights, quantisation, machine, runtime, configuration
 
 A fact that is not known is None and equals only None: it merges with its like, and is shown as
-unknown. Rules for single names are in identity_names, reviewed tables in identity_tables.
+unknown. canonical_names has the rules for single names, and reviewed_names what no rule can derive.
 """
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NamedTuple, Optional
 
-from compare import identity_names as names
-from compare import identity_tables as tables
+from compare import canonical_names as names
+from compare import reviewed_names as tables
 
 SAME_SIZE_RATIO = 1.02        # of parameter counts: engines round them
 POWER_STEP_W = 5              # drivers report 449.8 W or 450.6 W for a limit of 450 W
@@ -28,6 +28,7 @@ HAS_SIZE = re.compile(r"\d[bm]$")
 HARDWARE_UNKNOWN = "hardware not reported"
 
 Facts = Mapping[str, Any]
+Joined = tuple[str, str, Optional[str]]       # block, weights, quantisation
 
 
 class Machine(NamedTuple):
@@ -164,8 +165,7 @@ def _refines(detailed: str, general: str) -> bool:
     if bits[0] != bits[1] or detailed == general:
         return False
     if re.fullmatch(r"Q\d_K_[ML]|Q\d_K", general):
-        return detailed.startswith("UD-") or bool(re.fullmatch(r"Q\d_K_X?L", detailed)) \
-            and general != detailed
+        return bool(re.match(r"UD-|Q\d_K_X?L\Z", detailed))
     return bool(re.fullmatch(r"\dBIT|INT\d|MLX-\d", general)) and not re.fullmatch(
         r"\dBIT|INT\d", detailed)
 
@@ -180,9 +180,8 @@ def _rounded(count: Optional[int]) -> Optional[str]:
 
 
 # --- joining models over submissions -------------------------------------------------------------
-def blocks_and_weights(models: Iterable[Model]) -> dict[
-        Model, tuple[str, str, Optional[str]]]:
-    """(block, weights, quantisation) of each model. Equal digests join blocks, so that an alias
+def blocks_and_weights(models: Iterable[Model]) -> dict[Model, Joined]:
+    """Block, weights and quantisation of each model. Equal digests join blocks, so that an alias
     such as `default` takes the best name of its class; not where parameter counts differ, nor for
     a digest that is only declared, unless the format and the parameter count agree with a
     server's."""
@@ -192,7 +191,7 @@ def blocks_and_weights(models: Iterable[Model]) -> dict[
     for one in every:
         if one.digest:
             classes.setdefault(_whole_digest(one.digest, full), []).append(one)
-    found: dict[Model, tuple[str, str, Optional[str]]] = {}
+    found: dict[Model, Joined] = {}
     for one in every:
         if not one.digest:
             found[one] = (_block(one), one.repository or " ".join(filter(None, (
@@ -268,8 +267,9 @@ def _cards(listed: list[Facts]) -> tuple[tuple[Any, ...], ...]:
     made = []
     for card in own or listed:
         size, watts = card["memory_bytes"] if own else None, card.get("power_limit_w")
-        name = names.card(card.get("model_name") or "unknown", bool(size))
-        made.append(("integrated" if not own and names.is_integrated(name) else name,
+        text = card.get("model_name") or "unknown"
+        made.append(("integrated" if not own and names.is_integrated(text)
+                     else names.card(text, bool(size)),
                      names.size_as_sold_gib(size) if size else None, card.get("cores_count"),
                      None if watts is None else round(watts / POWER_STEP_W) * POWER_STEP_W))
     return tuple(sorted(made, key=repr))

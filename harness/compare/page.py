@@ -22,13 +22,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from compare import entries, headline, identity, ranking, run_detail
 from compare.run_detail import columns
-from compare.titles_and_sizes import (
-    SIZES,
-    machine_title,
-    memory_gib,
-    model_title,
-    size_class,
-)
+from compare.titles_and_sizes import SIZES, machine_title, memory_gib, model_title, size_class
 from core import flag_definitions, ledger, suites
 
 Json = dict[str, Any]

@@ -41,7 +41,7 @@ NOT_MEASURING = {f"core/{name}" for name in (
     "result_tables", "run_summary", "text", "thresholds", "throughput", "vendor_keys")} | {
     # What a probe shows: which machine this is, and what is not measured on it.
     "machine/awake", "machine/inventory", "machine/windows", *(f"compare/{name}" for name in (
-        "entries", "folders", "headline", "identity", "identity_names", "identity_tables",
+        "entries", "folders", "headline", "identity", "canonical_names", "reviewed_names",
         "ranking", "verdicts", "wanted"))}
 TOP = {"AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "LICENSE", "LICENSE-MIT", "README.md",
        "harness", "submissions"}

@@ -210,6 +210,7 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
         {"probed": {**DESKTOP, "accelerators": [{"model_name": b}]}}) for a, b in (
             ("Radeon 8060S Graphics (RADV STRIX_HALO)", "AMD Radeon 8060S"),
             ("AMD Radeon Graphics", "AMD Radeon(TM) 8060S Graphics"),
+            ("AMD Radeon Graphics (RADV GFX1103_R1)", "AMD Radeon 780M"),
             ("Orin (nvgpu)", "NVIDIA Orin"))},
     "revision of a board": on_cpu(
         {"hardware.system.kind": "sbc", "hardware.system.model_name":

@@ -9,7 +9,7 @@ import uuid
 from typing import Any, Callable, Optional
 from unittest import mock
 
-from compare import entries, identity_names, ranking
+from compare import canonical_names, entries, ranking
 from core import flag_definitions, release, suites
 from machine import inventory
 from tests import made_submissions
@@ -144,7 +144,7 @@ class Rows(unittest.TestCase):
     def test_memory_is_shown_as_sold(self) -> None:
         sizes = {7.7: 8, 8: 8, 15.3: 16, 17.1: 18, 23.4: 24, 31.0: 32, 35.2: 36, 62.6: 64,
                  91.7: 96, 125.6: 128, 0.9: 1, 503.7: 512}
-        self.assertEqual({size: identity_names.size_as_sold_gib(round(size * GIB))
+        self.assertEqual({size: canonical_names.size_as_sold_gib(round(size * GIB))
                           for size in sizes}, sizes)
 
     def test_device_texts(self) -> None:

@@ -1,4 +1,4 @@
-"""Canonical names: models, quantisations, processors, graphics cards, systems."""
+"""Rules that give all spellings of a model, quantisation, processor, card or system one name."""
 from __future__ import annotations
 
 import functools
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, Optional
 
-from compare import identity_tables as tables
+from compare import reviewed_names as tables
 
 GIB = 1024 ** 3
 
@@ -122,7 +122,8 @@ PACKAGING = re.compile(
     r"|bf16|fp?16|fp?32|float16|float32|bfloat16"
     r"|(?:mx|nv)fp[468](?:-moe)?|fp4|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static))?"
     r"|(?:awq|gptq)(?:-?(?:int)?\d(?:-?bits?|b(?=-g?\d{2,3}g?-))?)?(?:-marlin)?(?:-g?\d{2,3}g?)?"
-    r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4|int[348](?:-(?:cw|mixed))?|int8mix(?:-lite)?|w\da\d{1,2}(?:-fp8)?"
+    r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4"
+    r"|int[348](?:-(?:cw|mixed))?|int8mix(?:-lite)?|w\da\d{1,2}(?:-fp8)?"
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
     r"|mixed-\d-\d|[2-8](?:\.\d+)?-?bits?(?:-dwq(?:-\d{6})?)?(?:-gs?\d{2,3})?|dwq"
     r"|mlx|gguf|ggml|ggjt|litert(?:-?lm)?|llamafile|hf|transformers|safetensors|onnx|openvino"
@@ -131,8 +132,7 @@ PACKAGING = re.compile(
     r"|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
 CONTAINERS = frozenset(
     "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx "
-    "openvino ov mlc h6 h8 imat imatrix i1 "
-    "static quantized quant quants unsloth marlin".split())
+    "openvino ov mlc h6 h8 imat imatrix i1 static quantized quant quants unsloth marlin".split())
 IMATRIX = frozenset(("i1", "imat", "imatrix"))
 FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")
@@ -332,8 +332,7 @@ MOBILE_CPU = re.compile(r"\b\d{3,5}(?:h|hs|hx|hk|hq|u|g\d|p|y|v|m)\b|\bn\d{2,3}\
 @functools.lru_cache(maxsize=4096)
 def card(text: str, memory_is_known: bool) -> str:
     """`NVIDIA Corporation AD102 [GeForce RTX 4090]` is `rtx 4090`."""
-    name = _plain(text)
-    name = name.replace("max-q / mobile", "mobile")
+    name = _plain(text).replace("max-q / mobile", "mobile")
     unnamed = re.match(r"(?:amd )?radeon graphics .*(gfx\d+)", name)
     name = unnamed[1] if unnamed else name
     name = re.sub(r"\((?:radv|radeonsi|llvm|gfx|drm|navi|bmg|dg2|nvgpu)[^)]*\)|/pcie/sse2| oam$",
@@ -353,11 +352,9 @@ def card(text: str, memory_is_known: bool) -> str:
 
 INTEGRATED = re.compile(
     r"^(?:intel |amd )?graphics$|u?hd graphics|\biris\b|radeon (?:vega )?(?:\d+ )?graphics"
-    r"|radeon (?:\w+ )?[678]\d0m"
-    r"|radeon 80[56]0s|vega (?:3|6|7|8|10|11)\b|basic (?:display|render)|virtual|vmware|qxl|virtio"
-    r"|remote display|aspeed|matrox|arc graphics|arc (?:pro )?1\d0[vt]\b|adreno|parsec")
-
-
+    r"|radeon (?:\w+ )?[678]\d0m|radeon 80[56]0s|vega (?:3|6|7|8|10|11)\b"
+    r"|basic (?:display|render)|virtual|vmware|qxl|virtio|remote display|aspeed|matrox"
+    r"|arc graphics|arc (?:pro )?1\d0[vt]\b|adreno|parsec")
 # AMD's chips of cards. Source: LLVM's list of AMD GPU processors, "dGPU".
 DISCRETE_CHIP = re.compile(r"(?i)gfx1(?:03[0-24]|10[0-2]|20[01])\b")
 

@@ -1,4 +1,4 @@
-"""Reviewed data for compare/identity: names that no rule can derive.
+"""Reviewed tables for canonical_names and identity: names that no rule can derive.
 
 Each table names its source. An entry that is missing splits a row from its like; an entry that is
 wrong merges two rows. So add only what the source says in so many words.
@@ -31,11 +31,10 @@ MAKERS = {
     "ibmgranite": "granite", "deepseekai": "deepseek", "allenai": "olmo olmoe llama tulu",
     "tiiuae": "falcon", "huggingfacetb": "smollm smolvlm", "lgai": "exaone",
     "lgaiexaone": "exaone", "thudm": "glm chatglm", "zai": "glm", "zaiorg": "glm",
-    "nvidia": "llama nemotron minitron mistral openreasoning",
-    "bytedanceseed": "seed", "cohere": "command aya c",
+    "nvidia": "llama nemotron minitron mistral openreasoning", "cohere": "command aya c",
     "coherelabs": "command aya c", "cohereforai": "command aya c", "c4ai": "command aya",
-    "liquidai": "lfm",
-    "tencent": "hunyuan", "baidu": "ernie", "bytedance": "seed", "moonshotai": "kimi",
+    "liquidai": "lfm", "tencent": "hunyuan", "baidu": "ernie", "bytedance": "seed",
+    "bytedanceseed": "seed", "moonshotai": "kimi",
     "nousresearch": "hermes nous deephermes", "stabilityai": "stablelm stable", "upstage": "solar",
     "01ai": "yi", "internlm": "internlm", "arceeai": "arcee afm", "ai21labs": "ai21 jamba",
     "tinyllama": "tinyllama", "openbmb": "minicpm", "bigcode": "starcoder", "apple": "openelm",
@@ -54,19 +53,19 @@ QUANTIZERS = frozenset(("bartowski", "thebloke", "mradermacher", "unsloth", "lms
                         "casperhansen", "neuralmagic", "redhatai", "maziyarpanahi", "ggml"))
 
 # Families that publish their chat model under the plain name. Source: the model cards; their base
-# models are marked -Base or do not exist.
+# models are marked -Base or do not exist. "gemma" includes "gemma-2", and so on.
 UNMARKED_IS_INSTRUCT = (
     "gpt-oss", "qwen-3", "qwen-3.5", "qwen-3.6", "qwen-3.8", "qwq", "deepseek-r1", "deepseek-v3",
     "deepseek-v3.1", "deepseek-v3.2", "deepseek-v2.5", "phi-3", "phi-3.5", "phi-4", "smollm-3",
     "granite-4", "granite-4.1", "magistral", "devstral", "codestral", "glm-4.5", "glm-4.6",
-    "glm-4.7", "seed-oss", "ernie-4.5", "kimi", "hermes", "dolphin", "openhermes", "nous-hermes",
-    "zephyr", "wizardlm", "vicuna", "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep",
-    "cogito", "deephermes", "orca", "minimax", "aya", "command", "medgemma", "nemotron")
+    "glm-4.7", "seed-oss", "ernie-4.5", "kimi", "openhermes", "zephyr", "wizardlm", "vicuna",
+    "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep", "cogito", "deephermes", "orca",
+    "minimax", "aya", "command", "medgemma")
 # Families that publish their base model under the plain name. Source: the model cards.
 UNMARKED_IS_BASE = (
     "qwen-1.5", "qwen-2", "qwen-2.5", "llama-2", "llama-3", "llama-3.1", "llama-3.2", "mistral",
-    "mixtral", "gemma-2", "gemma", "smollm", "smollm-2", "falcon", "olmo", "olmo-2", "yi",
-    "yi-1.5", "starcoder", "phi-1", "phi-2", "codellama", "internlm", "stablelm")
+    "mixtral", "gemma", "smollm", "falcon", "olmo", "yi", "starcoder", "phi-1", "phi-2",
+    "codellama", "internlm", "stablelm")
 
 # Default size of a tag without one, such as qwen2.5 or qwen2.5:latest. Source: the page of each
 # model in Ollama's library, row "latest", and the registry's manifests: equal digests of weights.
@@ -75,61 +74,57 @@ OLLAMA_SIZES = {
     "llama-3.2-vision": "11b", "codellama": "7b", "qwen": "4b", "qwen-2": "7b", "qwen-2.5": "7b",
     "qwen-2.5-coder": "7b", "qwen-2.5-vl": "7b", "qwen-3": "8b", "qwq": "32b", "gemma": "7b",
     "gemma-2": "9b", "gemma-3": "4b", "gemma-3n": "e4b", "mistral": "7b", "mixtral": "8x7b",
-    "phi-3.5": "3.8b", "phi-4": "14b", "phi-4-mini": "3.8b", "gpt-oss": "20b", "smollm-2": "1.7b",
-    "smollm": "1.7b", "tinyllama": "1.1b", "granite-3.3": "8b", "olmo-2": "7b", "falcon-3": "7b",
-    "mistral-nemo": "12b", "mistral-small-3.1": "24b", "mistral-small-3.2": "24b",
-    "mistral-large": "123b", "devstral": "24b", "magistral": "24b", "qwen-3-coder": "30b",
-    "phi": "2.7b", "llama-4": "16x17b", "codestral": "22b", "openchat": "7b",
-    "aya-expanse": "8b", "codegemma": "7b", "cogito": "8b", "deepcoder": "14b",
-    "deepscaler": "1.5b", "deepseek-coder-v2": "16b", "dolphin-3": "8b", "exaone-3.5": "7.8b",
-    "exaone-deep": "7.8b", "falcon": "7b", "glm-4": "9b", "granite-3.2": "8b", "hermes-3": "8b",
-    "mathstral": "7b", "mistral-small": "24b", "nemotron-3-nano": "30b",
-    "nemotron": "70b", "nemotron-mini": "4b",
+    "phi-3.5": "3.8b", "gpt-oss": "20b", "smollm-2": "1.7b", "smollm": "1.7b", "tinyllama": "1.1b",
+    "granite-3.3": "8b", "olmo-2": "7b", "falcon-3": "7b", "mistral-nemo": "12b",
+    "mistral-small-3.1": "24b", "mistral-small-3.2": "24b", "mistral-large": "123b",
+    "devstral": "24b", "magistral": "24b", "qwen-3-coder": "30b", "phi": "2.7b",
+    "llama-4": "16x17b", "codestral": "22b", "openchat": "7b", "aya-expanse": "8b",
+    "codegemma": "7b", "cogito": "8b", "deepcoder": "14b", "deepscaler": "1.5b",
+    "deepseek-coder-v2": "16b", "dolphin-3": "8b", "exaone-3.5": "7.8b", "exaone-deep": "7.8b",
+    "falcon": "7b", "glm-4": "9b", "granite-3.2": "8b", "hermes-3": "8b", "mathstral": "7b",
+    "mistral-small": "24b", "nemotron-3-nano": "30b", "nemotron": "70b", "nemotron-mini": "4b",
     "opencoder": "8b", "openthinker": "7b", "phi-3": "3.8b", "smallthinker": "3b",
     "solar": "10.7b", "stablelm-2": "1.6b", "starcoder-2": "3b", "tulu-3": "8b", "vicuna": "7b"}
 
 # Ollama's library name -> the maker's name of the same model. Source: the library's pages, which
 # link the maker's repository.
 OLLAMA_NAMES = {
-    "mistral-7b": "mistral-v0.3-7b", "mistral-v0.3-7b": "mistral-v0.3-7b",
-    "mixtral-8x7b": "mixtral-v0.1-8x7b", "mixtral-8x22b": "mixtral-v0.1-8x22b",
-    "mistral-nemo-12b": "mistral-nemo-2407-12b", "mistral-small-3.2-24b":
-    "mistral-small-3.2-2506-24b", "mistral-small-3.1-24b": "mistral-small-3.1-2503-24b",
-    "mistral-small-24b": "mistral-small-2501-24b", "mistral-large-123b":
-    "mistral-large-2411-123b", "devstral-24b": "devstral-small-2505-24b", "magistral-24b":
-    "magistral-small-2506-24b", "codestral-22b": "codestral-v0.1-22b", "phi-2.7b": "phi-2-2.7b",
-    "openchat-7b": "openchat-3.5-0106-7b", "nous-hermes-2-mixtral-8x7b":
-    "nous-hermes-2-mixtral-dpo-8x7b", "qwen-3.5-35b": "qwen-3.5-a3b-35b", "qwen-3.5-122b":
-    "qwen-3.5-a10b-122b", "lfm-2-24b": "lfm-2-a2b-24b", "tinyllama-1.1b": "tinyllama-v1.0-1.1b",
-    "deepseek-r1-1.5b": "deepseek-r1-distill-qwen-1.5b", "deepseek-r1-7b":
-    "deepseek-r1-distill-qwen-7b", "deepseek-r1-14b": "deepseek-r1-distill-qwen-14b",
-    "deepseek-r1-32b": "deepseek-r1-distill-qwen-32b", "deepseek-r1-70b":
-    "deepseek-r1-distill-llama-70b", "phi-3.5-3.8b": "phi-3.5-mini-3.8b",
-    "olmo-2-7b": "olmo-2-1124-7b", "olmo-2-13b": "olmo-2-1124-13b",
-    "qwen-3-coder-30b": "qwen-3-coder-a3b-30b", "qwen-3-a3b-30b": "qwen-3-a3b-30b",
-    "zephyr-7b": "zephyr-beta-7b", "vicuna-7b": "vicuna-v1.5-7b", "vicuna-13b": "vicuna-v1.5-13b",
-    "solar-10.7b": "solar-v1.0-10.7b", "dolphin-3-8b": "dolphin-3-llama-3.1-8b",
-    "hermes-3-8b": "hermes-3-llama-3.1-8b", "hermes-3-3b": "hermes-3-llama-3.2-3b",
-    "nemotron-70b": "llama-3.1-nemotron-70b", "deepseek-coder-v2-16b":
-    "deepseek-coder-v2-lite-16b", "llama-4-16x17b": "llama-4-scout-16e-17b",
-    "llama-4-128x17b": "llama-4-maverick-128e-17b", "qwen-3.6-35b": "qwen-3.6-a3b-35b",
-    "gemma-4-26b": "gemma-4-a4b-26b", "nemotron-3-nano-30b": "nemotron-3-nano-a3b-30b",
-    "tulu-3-8b": "llama-3.1-tulu-3-8b", "tulu-3-70b": "llama-3.1-tulu-3-70b",
+    "mistral-7b": "mistral-v0.3-7b", "mixtral-8x7b": "mixtral-v0.1-8x7b",
+    "mixtral-8x22b": "mixtral-v0.1-8x22b", "mistral-small-3.2-24b": "mistral-small-3.2-2506-24b",
+    "mistral-small-3.1-24b": "mistral-small-3.1-2503-24b",
+    "mistral-small-24b": "mistral-small-2501-24b", "mistral-large-123b": "mistral-large-2411-123b",
+    "devstral-24b": "devstral-small-2505-24b", "magistral-24b": "magistral-small-2506-24b",
+    "codestral-22b": "codestral-v0.1-22b", "phi-2.7b": "phi-2-2.7b",
+    "openchat-7b": "openchat-3.5-0106-7b",
+    "nous-hermes-2-mixtral-8x7b": "nous-hermes-2-mixtral-dpo-8x7b",
+    "qwen-3.5-35b": "qwen-3.5-a3b-35b", "qwen-3.5-122b": "qwen-3.5-a10b-122b",
+    "lfm-2-24b": "lfm-2-a2b-24b", "tinyllama-1.1b": "tinyllama-v1.0-1.1b",
+    "phi-3.5-3.8b": "phi-3.5-mini-3.8b", "olmo-2-7b": "olmo-2-1124-7b",
+    "olmo-2-13b": "olmo-2-1124-13b", "zephyr-7b": "zephyr-beta-7b", "vicuna-7b": "vicuna-v1.5-7b",
+    "vicuna-13b": "vicuna-v1.5-13b", "solar-10.7b": "solar-v1.0-10.7b",
+    "dolphin-3-8b": "dolphin-3-llama-3.1-8b", "hermes-3-8b": "hermes-3-llama-3.1-8b",
+    "hermes-3-3b": "hermes-3-llama-3.2-3b", "nemotron-70b": "llama-3.1-nemotron-70b",
+    "deepseek-coder-v2-16b": "deepseek-coder-v2-lite-16b",
+    "llama-4-16x17b": "llama-4-scout-16e-17b", "llama-4-128x17b": "llama-4-maverick-128e-17b",
+    "qwen-3.6-35b": "qwen-3.6-a3b-35b", "gemma-4-26b": "gemma-4-a4b-26b",
+    "nemotron-3-nano-30b": "nemotron-3-nano-a3b-30b", "tulu-3-8b": "llama-3.1-tulu-3-8b",
+    "tulu-3-70b": "llama-3.1-tulu-3-70b", "phi-3-mini": "phi-3-mini-4k-3.8b",
+    "phi-3-3.8b": "phi-3-mini-4k-3.8b",
+    **{f"deepseek-r1-{size}": f"deepseek-r1-distill-{base}-{size}" for size, base in (
+        ("1.5b", "qwen"), ("7b", "qwen"), ("14b", "qwen"), ("32b", "qwen"), ("70b", "llama"))},
     **{f"cogito-{size}": f"cogito-v1-preview-{base}-{size}" for size, base in (
-        ("3b", "llama"), ("8b", "llama"), ("14b", "qwen"), ("32b", "qwen"), ("70b", "llama"))},
-    "phi-3-mini": "phi-3-mini-4k-3.8b", "phi-3-3.8b": "phi-3-mini-4k-3.8b"}
+        ("3b", "llama"), ("8b", "llama"), ("14b", "qwen"), ("32b", "qwen"), ("70b", "llama"))}}
 
 # Models that exist in one size, which their makers leave out of the name. Source: model cards.
 ONLY_SIZES = {
     "phi-4": "14b", "phi-4-mini": "3.8b", "phi-4-mini-reasoning": "3.8b", "phi-4-reasoning": "14b",
     "phi-4-reasoning-plus": "14b", "deepseek-v3": "671b", "deepseek-v3.1": "671b",
     "phi-3.5-mini": "3.8b", "phi-3-mini-4k": "3.8b", "phi-3-mini-128k": "3.8b", "phi-2": "2.7b",
-    "mistral-nemo-2407": "12b", "magistral-small-2506": "24b",
-    "devstral-small-2505": "24b", "devstral-small-2507": "24b", "magistral-small-2509": "24b",
-    "deepseek-coder-v2-lite": "16b", "mistral-large-2407": "123b", "mistral-large-2411": "123b",
-    "openchat-3.5-0106": "7b"}
+    "mistral-nemo-2407": "12b", "magistral-small-2506": "24b", "devstral-small-2505": "24b",
+    "devstral-small-2507": "24b", "magistral-small-2509": "24b", "deepseek-coder-v2-lite": "16b",
+    "mistral-large-2407": "123b", "mistral-large-2411": "123b", "openchat-3.5-0106": "7b"}
+# Other spellings of one model, of any source -> the maker's name. Source: model cards.
 OTHER_NAMES = {"dolphin-3.0-llama-3.1-8b": "dolphin-3-llama-3.1-8b",
-               "deepseek-coder-v2-lite-instruct-16b": "deepseek-coder-v2-lite-16b",
                "qwen-3-coder-30b": "qwen-3-coder-a3b-30b",
                "qwen-3-coder-480b": "qwen-3-coder-a35b-480b",
                "qwen-3-next-80b": "qwen-3-next-a3b-80b",
