@@ -46,21 +46,22 @@ def read_sections(page: str) -> dict[str, str]:
 
 
 def section_text(name: str, text: str) -> str:
-    """The content of a section for what was typed. Raises ValueError. null restores the
+    """The content of a section after --set with `text`. Raises ValueError. null restores the
     placeholder. The attestation accepts only true, which ticks all statements."""
     if text == "null":
         return SECTIONS[name]
     if name == "attestation":
         if text != "true":
             raise ValueError(f"{text[:80]!a} is not valid; type true to tick every statement, or "
-                             "null")
+                             "null to untick them")
         return SECTIONS[name].replace("- [ ]", "- [x]")
     plain = text.strip().replace("\r\n", "\n")
     marks = [mark for section in SECTIONS for mark in section_marks(section)]
     if plain.lower() in declared.FILLERS or not plain.replace("\n", "").isprintable() or any(
             mark in plain for mark in marks):
-        raise ValueError("not valid; type printable text without placeholders and the page's own "
-                         "comments, None. if there is nothing to say, or null")
+        raise ValueError(f"{text[:80]!a} is not valid; type printable text without placeholders "
+                         "and without the page's own comments, None. if there is nothing to say, "
+                         "or null to remove it")
     return plain
 
 

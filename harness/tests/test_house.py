@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "core": {"core", "prompts"},
     "engines": {"engines"},
     "machine": {"machine", "core"},
-    "complete": {"complete", "core", "engines", "machine"},
+    "complete": {"complete", "core"},
     "compare": {"compare", "core"},
     "run": {"run", "core", "engines"},
     "check": {"check", "core", "engines", "run", "complete"}}
