@@ -23,12 +23,10 @@ if sys.version_info < (3, 9):      # above all code that an older Python cannot 
     sys.exit("run_benchmark needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
 import array
-import base64
+import bisect
 import contextlib
 import dataclasses
-import datetime
 import gc
-import hashlib
 import http.client
 import io
 import json
@@ -62,6 +60,7 @@ from run import reply as replies
 from run.cli import Options
 from run.end_of_run import error_text, next_step, print_end
 from run.lanes import Clocks, Run
+from run.ledger_writer import LedgerWriter, utc_now
 from run.progress import Progress
 from run.state import State
 from run.timing import Arrivals
@@ -85,7 +84,6 @@ DONE_ENDS = tuple(start + b"[DONE]" + blank for start in (b"\ndata: ", b"\ndata:
 LOOPBACK = ("127.0.0.1", "[::1]") if socket.has_ipv6 else ("127.0.0.1",)     # "localhost"
 SCAN_TIMEOUT_S = 1.0              # for each usual port
 LOADING_PAUSE_S = 1.0             # between two requests to a server that is loading
-LOCK_PATIENCE_S = 1.0             # another process may hold the lock for a moment, to test it
 NO_WINDOW = 0x08000000 if os.name == "nt" else 0       # CREATE_NO_WINDOW
 DETACH_WAIT_S = 20.0              # for the first line of a background run
 SO_TIMESTAMPNS = 35               # Linux (asm-generic); not named in the socket module
@@ -207,8 +205,9 @@ class Exchange:
         self._kernel_stamps = self._kernel_timeout = False
         self._open_files: list[Any] = []
         self.connect_us: Optional[int] = None
-        self.started_ns = self.sent_ns = self._quiet_until_ns = self._heard_ns = 0
+        self.started_ns = self.sent_ns = self._quiet_until_ns = 0
         self._framing: tuple[str, int] = ("", 0)
+        self._look_ns = float("inf")       # when a body is next searched for a whole answer
         self.header_reads, self.body_in_header, self.cursor = 0, False, 0
         self.raw = bytearray()
         self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
@@ -264,16 +263,20 @@ class Exchange:
         left_s = self._deadline.left_s()
         if self._quiet_until_ns and time.perf_counter_ns() > self._quiet_until_ns:
             raise CallStopped("ended", "")
-        self._stop_at_end()
+        if time.perf_counter_ns() > self._look_ns:
+            self._stop_at_end()
         self._set_read_timeout(min(left_s, DONE_GRACE_S if self._quiet_until_ns else WAIT_TICK_S))
 
     def _stop_at_end(self) -> None:
         """Stop the call if a whole answer arrived, and then for a while nothing but comments."""
-        now_ns = time.perf_counter_ns()
-        if self._framing[0] and now_ns - self._heard_ns > END_GRACE_S * 1e9:
-            self._heard_ns = now_ns
+        now_ns, grace_ns = time.perf_counter_ns(), int(END_GRACE_S * 1e9)
+        last = max(self.raw.rfind(b"{"), self.cursor - 1)       # byte that is not of a comment
+        heard_ns = self.user_ns[bisect.bisect_right(self.ends, last)]
+        if now_ns - heard_ns > grace_ns:
             if sse.is_at_end(*self._framing, self.raw, self.ends, self.cursor):
                 raise CallStopped("timeout", "the server left the stream open")
+            heard_ns = now_ns
+        self._look_ns = heard_ns + grace_ns
 
     def receive(self) -> bool:
         """Read once; False at the end of the connection. Nothing is parsed here."""
@@ -315,7 +318,8 @@ class Exchange:
         """Read until the body ends, by its framing, by a last [DONE], or with the connection."""
         self.header_reads = len(self.ends)
         self.body_in_header = self.cursor < len(self.raw)
-        raw, self._framing, self._heard_ns = self.raw, (framing, length_bytes), self.user_ns[-1]
+        raw, self._framing = self.raw, (framing, length_bytes)
+        self._look_ns = self.user_ns[-1] + END_GRACE_S * 1e9
         while not body_is_complete(raw, self.cursor, framing, length_bytes):
             if self._quiet_until_ns:
                 if self.user_ns[-1] > self._quiet_until_ns:
@@ -323,11 +327,10 @@ class Exchange:
             elif len(raw) > self.cursor and raw.endswith(DONE_ENDS):
                 self._quiet_until_ns = time.perf_counter_ns() + int(DONE_GRACE_S * 1e9)
                 self._set_read_timeout(DONE_GRACE_S)
-            before = len(raw)
             if not self.receive():
                 return
-            self._heard_ns = self.user_ns[-1] if b"{" in raw[before:] else self._heard_ns
-            self._stop_at_end()
+            if self.user_ns[-1] > self._look_ns:
+                self._stop_at_end()
 
     def end(self) -> None:
         self._in_flight.remove(self)
@@ -507,97 +510,13 @@ def wall_offset_ns() -> int:
 CLOCKS = Clocks(time.perf_counter_ns, wall_offset_ns)
 
 
-def utc_now() -> str:
-    """The current time as the ledger records it: UTC in milliseconds."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
-
-
-# --- writing the ledger --------------------------------------------------------------------------
-class Ledger:
-    """run.jsonl: append-only, one write per line, on disk before `write` returns."""
-
-    def __init__(self, path: str, run_id: str, resume: str) -> None:
-        self.path, self.run_id, self.resume = path, run_id, resume
-        self.seq = self.segment = 0
-        self.zero_ns = time.perf_counter_ns()
-        self.sha256, self.size = hashlib.sha256(), 0
-        self._lock = threading.Lock()
-        self._fd, until_s = files.open_to_append(path), time.monotonic() + LOCK_PATIENCE_S
-        while not files.lock(self._fd, path):
-            if time.monotonic() >= until_s:
-                follow = command("run_benchmark", "--wait", "100", os.path.dirname(path))
-                raise HarnessError(f"run {run_id} is being written by another process; to "
-                                   f"follow it: {follow}")
-            time.sleep(0.05)
-        files.remove(path + wait_and_stop.STOP_SUFFIX)
-
-    def now_us(self) -> int:
-        return (time.perf_counter_ns() - self.zero_ns) // 1000
-
-    def write(self, event: str, **fields: Any) -> Json:
-        """Append one event. Raises StorageError, and then the ledger still ends in a whole line."""
-        with self._lock:
-            written = ledger_file.event_line(
-                event, seq=self.seq, run_id=self.run_id, segment=self.segment, at=utc_now(),
-                t_us=self.now_us(), **fields)
-            line = ledger_file.dump_line(written)
-            try:
-                if os.write(self._fd, line) < len(line):
-                    raise OSError(28, "No space left on device")
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, self.size)
-                raise self._storage_error(error) from None
-            self.size += len(line)
-            self.sha256.update(line)
-            self.seq += 1
-        try:
-            files.flush_to_disk(self._fd)
-        except OSError as error:
-            raise self._storage_error(error) from None
-        return written
-
-    def close(self) -> None:
-        files.remove(self.path + wait_and_stop.STOP_SUFFIX)
-        files.unlock(self.path)
-        os.close(self._fd)
-
-    def _storage_error(self, error: OSError) -> StorageError:
-        return StorageError(f"{self.path} cannot be written ({error.strerror}); all lines so "
-                            f"far are whole. Free some space, then: {self.resume}")
-
-    def recover(self, manifest: Manifest) -> tuple[list[LedgerLine], Json]:
-        """The events of an earlier process, and the fields of `run_resumed`.
-
-        A torn last line is saved in a file beside the ledger before it is cut off, so that it
-        survives a crash. The caller records it and then deletes the file.
-        """
-        found, torn_path = ledger_file.read_ledger(self.path), self.path + ".torn"
-        ledger_file.refuse_foreign(self.path, manifest, found.events)
-        torn = ledger_file.unrecorded_torn_bytes(found, files.read(torn_path))
-        try:
-            if found.torn:
-                files.write_whole(torn_path, torn)
-                os.ftruncate(self._fd, found.whole_bytes)
-            elif found.newline_missing:
-                os.write(self._fd, b"\n")
-        except OSError as error:
-            raise self._storage_error(error) from None
-        whole = files.read(self.path)
-        self.sha256, self.size = hashlib.sha256(whole), len(whole)
-        if found.events:
-            self.seq = found.events[-1]["seq"] + 1
-            self.segment = found.events[-1]["segment"] + 1
-        return found.events, {"newline_added": found.newline_missing, "torn_bytes": len(torn),
-                              "torn_base64": base64.b64encode(torn).decode() if torn else None}
-
-
 # --- asking the server what it is ----------------------------------------------------------------
 def wait_for_server(client: Client, options: Options, url: Optional[str],
                     timeout_s: float) -> None:
     """Return when the endpoint answers; raise EndpointError with the remedy if it does not.
-    url: None if no URL was given, and other ports were tried before."""
+
+    url: None if no URL was given, and other ports were tried before.
+    """
     until_s = time.monotonic() + timeout_s
     while True:
         reply = client.send("GET", "/v1/models", None, min(timeout_s, 30.0))
@@ -690,12 +609,12 @@ def quiet_interpreter() -> Iterator[None]:
 
 
 # --- a whole run ---------------------------------------------------------------------------------
-def open_run(folder: str, manifest: Manifest, is_new: bool, resume: str) -> Ledger:
+def open_run(folder: str, manifest: Manifest, is_new: bool, resume: str) -> LedgerWriter:
     """The locked ledger. Writes manifest.json of a new run; it is never written again."""
     path = os.path.join(folder, ledger_file.MANIFEST)
     try:
         os.makedirs(folder, exist_ok=True)
-        ledger = Ledger(os.path.join(folder, ledger_file.LEDGER), manifest["run_id"], resume)
+        ledger = LedgerWriter(os.path.join(folder, ledger_file.LEDGER), manifest["run_id"], resume)
         if is_new and os.path.exists(path):
             raise HarnessError(f"another process has just begun this run; to resume it: {resume}")
         if is_new:
@@ -744,7 +663,7 @@ def do_run(options: Options, progress: Progress, environment: Mapping[str, str],
     return print_end(ready.manifest, events, folder, resume, options)
 
 
-def begin_segment(ledger: Ledger, manifest: Manifest, events: Sequence[LedgerLine],
+def begin_segment(ledger: LedgerWriter, manifest: Manifest, events: Sequence[LedgerLine],
                   resumed: Json, added: Sequence[Phase]) -> None:
     """Write `run_started`; in a later segment, or after a torn first line, `run_resumed`."""
     shared = {"clock_origin_ns": ledger.zero_ns,

@@ -14,8 +14,9 @@ from core.records import Manifest
 from core.text import command, print_result, printable, terminal_width
 from engines import queries
 from run import cli
+from run.estimates import LONG_TIMEOUT_S
 from run.manifest import inherit_options
-from run.plan_and_probe import LONG_TIMEOUT_S, trial_note
+from run.plan_and_probe import trial_note
 
 Json = dict[str, Any]
 

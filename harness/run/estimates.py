@@ -13,10 +13,12 @@ from typing import Any, NamedTuple, Optional
 from core import curve_levels, metrics, plan
 from core.records import CallFinished, Manifest
 from core.suites import CURVES, PHASES, Question
+from core.text import duration
 
 TYPICAL_SHARE = 3             # a typical answer ends at a third of its limit, or at a short limit
 SLOWER_SHARE = 1.25           # long answers are generated more slowly than short ones
 CHARS_PER_TOKEN = 4
+LONG_TIMEOUT_S = 3600         # --timeout for answers that take longer than the usual one
 TEMPLATE_TOKENS = 20          # if the server does not count the tokens of a prompt
 
 
@@ -29,6 +31,21 @@ class Estimate(NamedTuple):
     most_s: float
     typical_s: float
     longest_s: float
+
+
+def estimate_line(found: Optional[Estimate], timeout_s: float,
+                  left: bool = False) -> str:
+    """`Estimated time: 5 min, at most 14 min`, and a longer --timeout if an answer may need it."""
+    if found is None:
+        return "No estimate yet: it needs a few answers." if left else (
+            "No estimate: the first call was too short.")
+    usual, most = duration(found.typical_s), duration(found.most_s)
+    line = f"About {usual} left, at most {most} at this speed" if left else (
+        f"Estimated time: {usual}, at most {most} at this speed (every answer at its limit)")
+    if not left and found.longest_s > timeout_s:
+        line += (f"\nAn answer at its limit may take {duration(found.longest_s)}, longer than "
+                 f"--timeout {timeout_s:g}: use --timeout {LONG_TIMEOUT_S}")
+    return line
 
 
 class Rates(NamedTuple):

@@ -21,8 +21,9 @@ from core.records import CallFinished, Timing
 from core.suites import CURVES, PHASES
 from core.text import duration, readable
 from engines import answers, server_errors
-from run import curves, discover, estimates, plan_and_probe, redaction, retries, wait_and_stop
+from run import curves, discover, estimates, redaction, retries
 from run import reply as replies
+from run.ledger_writer import STOP_SUFFIX
 from run.progress import LIVE_EVERY_S, Count, Progress, live_line
 from run.state import PROBE_MAX_TOKENS, Cache, State
 from run.timing import call_timing
@@ -123,8 +124,8 @@ class Run:
         cells = [] if hides else self.count.left_cells()
         found = self.paces.estimate(cells) if cells else None
         if found is not None:
-            self.progress.say(plan_and_probe.estimate_line(found, state.manifest["timeout_s"],
-                                                           left=True))
+            self.progress.say(estimates.estimate_line(found, state.manifest["timeout_s"],
+                                                      left=True))
 
     def _run_phase(self, name: str, models: Sequence[str]) -> None:
         kind, state = PHASES[name].kind, self.state
@@ -173,7 +174,7 @@ class Run:
                 thread.join(LIVE_EVERY_S)
                 self._show()
                 if not self.signal_number and os.path.exists(    # as --stop leaves it
-                        self.ledger.path + wait_and_stop.STOP_SUFFIX):
+                        self.ledger.path + STOP_SUFFIX):
                     self.signal_number = int(signal.SIGTERM)
                     self.client.in_flight.drop_all()
         if self.fatal or self.signal_number:

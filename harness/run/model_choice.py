@@ -20,7 +20,7 @@ def measurable(model: Mapping[str, Any]) -> bool:
 
 
 def skip_reason(model: Mapping[str, Any]) -> Optional[str]:
-    """Why a listed model is not measured; None if it can be. Names no host: it is redaction."""
+    """Why a listed model is not measured; None if it can be. Names no host: it is published."""
     if model["remote"]:
         return f"another machine computes it ({model['remote'].split()[0]})"
     if not model["chat"]:
@@ -113,7 +113,7 @@ def _only_choice(options: Options, listed: Sequence[queries.ServedModel],
 
 def commands_for(models: Sequence[Mapping[str, Any]], options: Options, **changes: Any
                  ) -> list[str]:
-    """One complete command per model, smallest first, base models last. ids: redaction."""
+    """One complete command per model, smallest first, base models last. ids: published."""
     ordered = sorted(models, key=lambda model: (
         model["chat_template"] is False, not model["size_bytes"], model["size_bytes"] or 0))
     lines: list[str] = []

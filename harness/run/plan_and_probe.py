@@ -14,41 +14,17 @@ from core import plan, result_tables, suites
 from core.errors import HarnessError, StorageError
 from core.names import is_generic_model
 from core.records import Manifest
-from core.text import (
-    align_columns,
-    command,
-    duration,
-    printable,
-    readable,
-    shell_word,
-    terminal_width,
-)
+from core.text import align_columns, command, printable, readable, shell_word, terminal_width
 from engines import queries
 from run import cli, estimates
 from run.model_choice import commands_for, measurable, size_and_state
 
 Json = dict[str, Any]
 CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-LONG_TIMEOUT_S = 3600
 CALIBRATION_S = 1.2               # for each number of lanes
 MAX_COMMANDS = 10                 # printed for one endpoint
 TRIAL = ("This run is a trial: it names no contributor, so it cannot be submitted. To submit one, "
          "run with --submitter-handle and --device-tag.")
-
-
-def estimate_line(found: Optional[estimates.Estimate], timeout_s: float,
-                  left: bool = False) -> str:
-    """`Estimated time: 5 min, at most 14 min`, and a longer --timeout if an answer may need it."""
-    if found is None:
-        return "No estimate yet: it needs a few answers." if left else (
-            "No estimate: the first call was too short.")
-    usual, most = duration(found.typical_s), duration(found.most_s)
-    line = f"About {usual} left, at most {most} at this speed" if left else (
-        f"Estimated time: {usual}, at most {most} at this speed (every answer at its limit)")
-    if not left and found.longest_s > timeout_s:
-        line += (f"\nAn answer at its limit may take {duration(found.longest_s)}, longer than "
-                 f"--timeout {timeout_s:g}: use --timeout {LONG_TIMEOUT_S}")
-    return line
 
 
 def begin_line(run_id: str, left: int, total: int, calibrated: Optional[Manifest]) -> str:
@@ -64,7 +40,7 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Es
               notes: Sequence[str], options: cli.Options) -> str:
     """The planned calls, one line per phase, how long they may take, and the command of the run."""
     needs_time = found is not None and found.longest_s > manifest["timeout_s"]
-    longer: dict[str, Any] = {"timeout": LONG_TIMEOUT_S} if needs_time else {}
+    longer: dict[str, Any] = {"timeout": estimates.LONG_TIMEOUT_S} if needs_time else {}
     rows: list[tuple[str, ...]] = [("phase", "calls", "lanes", "limit", "description")]
     for entry in manifest["plan"]["phases"]:
         name = entry["phase"]
@@ -75,8 +51,8 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Es
     return "\n".join([f"models: {', '.join(map(readable, manifest['models']))}",
                       *align_columns(rows, (1, 2), terminal_width()),
                       f"{calls_count} calls for all models",
-                      estimate_line(found, manifest["timeout_s"]), *notes, *trial_note(manifest),
-                      *write_note(options),
+                      estimates.estimate_line(found, manifest["timeout_s"]), *notes,
+                      *trial_note(manifest), *write_note(options),
                       "next: " + cli.command_with(options, plan=None, json=None, quiet=None,
                                                   detach=True, **longer)])
 

@@ -63,7 +63,7 @@ def reply_of(status: Optional[int], headers: dict[str, str], head: bytes, stream
              failure: Optional[tuple[str, str]], arrivals: Optional[Arrivals]) -> Reply:
     """Close the stream, separate inline thinking from the answer, and return the reply.
 
-    A whole answer after which the server did nothing until the timeout is no failure.
+    A whole answer is not a failure because the server leaves its stream open.
     """
     stream.close(max(len(arrivals.user_ns) - 1, 0) if arrivals else 0)
     if failure and failure[0] == "timeout" and stream.at_end and not stream.done:

@@ -13,12 +13,12 @@ from core import files, ledger, plan, suites
 from core.errors import HarnessError
 from core.records import Manifest
 from core.text import print_result, printable
-from run import cli, end_of_run, estimates, plan_and_probe
+from run import cli, end_of_run, estimates
+from run.ledger_writer import STOP_SUFFIX
 from run.manifest import inherit_options
 from run.progress import Count, Progress, progress_bar
 
 FOLLOW_EVERY_S = 0.5
-STOP_SUFFIX = ".stop"             # of the file beside a ledger that asks its run to stop
 STOP_WAIT_S = 30.0
 STILL_RUNNING = 5                 # exit code
 
@@ -70,7 +70,7 @@ def follow(options: cli.Options, progress: Progress,
     state = f"still running: {count.made} of {count.total()} calls" + (
         "" if left else ", now testing the server's cache")
     if left:
-        state += "\n" + plan_and_probe.estimate_line(found, manifest["timeout_s"], left=True)
+        state += "\n" + estimates.estimate_line(found, manifest["timeout_s"], left=True)
     print_result(options.json, {"run_id": manifest["run_id"], "folder": folder,
                                 "exit_code": STILL_RUNNING, "summary": None, "next": next_wait},
                  f"{state}\nnext: {next_wait}")

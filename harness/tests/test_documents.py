@@ -25,7 +25,7 @@ from complete import attestation, declared, metadata, run_md
 from core import flag_definitions, ledger, metric_definitions, names, release, schema, suites
 from core.errors import HarnessError
 from engines import queries, servers
-from run import cli, estimates, plan_and_probe
+from run import cli, estimates
 from tests import documents, make_documents, runbook, runs, test_house
 from tests.core import test_suites
 
@@ -352,10 +352,10 @@ class Tables(unittest.TestCase):
                 self.assertIn(f"`{word}`", TEXTS[name])
 
     def test_rule_6_names_the_timeout_that_a_plan_advises(self):
-        text = plan_and_probe.estimate_line(estimates.Estimate(9e3, 3e3, 400.0), 360.0)
-        self.assertRegex(text, f"use --timeout {plan_and_probe.LONG_TIMEOUT_S}$")
-        self.assertIn(f"advises `--timeout {plan_and_probe.LONG_TIMEOUT_S}`", RUNBOOK)
-        self.assertNotIn("--timeout", plan_and_probe.estimate_line(
+        text = estimates.estimate_line(estimates.Estimate(9e3, 3e3, 400.0), 360.0)
+        self.assertRegex(text, f"use --timeout {estimates.LONG_TIMEOUT_S}$")
+        self.assertIn(f"advises `--timeout {estimates.LONG_TIMEOUT_S}`", RUNBOOK)
+        self.assertNotIn("--timeout", estimates.estimate_line(
             estimates.Estimate(9e3, 3e3, 300.0), 360.0))
 
     def test_documents_state_the_length_of_device_tags(self):

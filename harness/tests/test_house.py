@@ -52,13 +52,15 @@ CONNECTING = {"asyncio", "ftplib", "http", "http.client", "http.server", "select
 CONNECTS = {"run_benchmark", "reference_endpoint"}
 SOCKET_NAMES = {              # names of errors, and this machine's names
     "run/reply": {"timeout"}, "core/names": {"gethostname", "getaddrinfo"}}
-STAMPS = {"run_benchmark", "reference_endpoint", "machine/system", "machine/heartbeat"}
+STAMPS = {"run_benchmark", "run/ledger_writer", "reference_endpoint", "machine/system",
+          "machine/heartbeat"}
 STARTS_PROGRAMS = {"run_benchmark", "machine/awake", "machine/system", "core/release",
                    "check/submission_files"}
 CHANGES_FILES = {
     "core/files": {"open", "os.open", "os.replace", "os.unlink"},
     "core/release": {"PROGRAMS.write_text"},    # the maintainers' --add
-    "run_benchmark": {"open", "os.write", "os.ftruncate", "os.makedirs"},
+    "run_benchmark": {"open", "os.makedirs"},
+    "run/ledger_writer": {"os.write", "os.ftruncate"},
     "complete_submission": {"os.replace", "os.unlink"},
     "reference_endpoint": {"open"},      # this process's own timer slack, in /proc
     "core/text": {"os.open"},            # the null device, if standard output is closed

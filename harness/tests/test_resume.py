@@ -24,8 +24,8 @@ import run_benchmark
 from core import files, ledger, release
 from core.text import printable
 from engines import answers, queries
+from run import ledger_writer, wait_and_stop
 from run import manifest as manifests
-from run import wait_and_stop
 from run.progress import Progress
 from tests import kill_and_resume, random_resumes, runs
 from tests.scripted_endpoint import ANSWER, HANG, ScriptedEndpoint, response
@@ -448,7 +448,7 @@ class OneProcess(Runs):
     def test_active_run_is_refused_until_its_process_ends(self):
         endpoint = self.enter(ScriptedEndpoint(ANSWER, (HANG,)))
         process = self.begin(endpoint)
-        with mock.patch.object(run_benchmark, "LOCK_PATIENCE_S", 0.01), self.nothing_written():
+        with mock.patch.object(ledger_writer, "LOCK_PATIENCE_S", 0.01), self.nothing_written():
             refused = self.run_it(url=endpoint.url)
         self.assert_refused(refused, 2, f"run {RUN_ID} is being written by another process; to "
                             "follow it: python3 harness/run_benchmark.py --wait 100 "
