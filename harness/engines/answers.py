@@ -244,11 +244,14 @@ def names_of(entry: dict[str, Any]) -> list[str]:
 
 
 def model_at(probes: Any, path: str, model_id: Any) -> dict[str, Any]:
-    """The entry of a model in a list, or {}. As in Ollama, a name without a tag means ":latest"."""
-    if not isinstance(model_id, str):
-        return {}
-    wanted = {model_id, f"{model_id}:latest"}
-    return next((e for e in models_at(probes, path) if not wanted.isdisjoint(names_of(e))), {})
+    """The entry of a model in the list at a path, or {}."""
+    return entry_of(models_at(probes, path), model_id)
+
+
+def entry_of(entries: list[dict[str, Any]], model_id: Any) -> dict[str, Any]:
+    """The entry of a model, or {}. As in Ollama, a name without a tag means ":latest"."""
+    wanted = {model_id, f"{model_id}:latest"} if isinstance(model_id, str) else set[str]()
+    return next((e for e in entries if not wanted.isdisjoint(names_of(e))), {})
 
 
 LONG_LISTS = ("/v1/models", "/api/tags", "/api/v0/models", "/api/v1/models")

@@ -27,6 +27,8 @@ from engines.answers import Probes, count, field, json_at, models_at, value_at, 
 
 Version = tuple[Optional[str], Optional[str]]         # version and build
 Sourced = tuple[Optional[int], Optional[str]]         # a number and where it was reported
+# Method, path, body, and the path of the answer in the probes.
+ModelRequest = Optional[tuple[str, str, Optional[dict[str, Any]], str]]
 UNKNOWN_NUMBER: Sourced = (None, None)
 UNLOADING_S = 2               # the server's date has whole seconds
 Places = tuple[str, ...]                              # of `value_at`, the first with a value counts
@@ -76,8 +78,9 @@ class Engine:
     facts_at: dict[str, Places] = {}  # by the names of `Facts`
     context_at: Places = ("/v1/models max_model_len",)
     slots_at: Places = ()
-    # Where it is reported which models are loaded.
+    # Where it is reported which models are loaded, and the place of a list of these alone.
     state_paths: Places = ("/v1/models", "/running")
+    loaded_at = ""
     # A POST of {"model": id} to this path describes one model and does not load it.
     show_path = ""
     # The request field by which one request bypasses the prompt cache. Without one, a line of salt
@@ -130,19 +133,19 @@ class Engine:
 
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
         """Whether a model is in memory: one of answers.STATES, or None if it is not reported."""
-        found = [answers.state_in(answers.model_at(probes, path, model_id))
-                 for path in ("/v1/models", "/api/v0/models", "/running")]
-        reported = next(filter(None, found), None)
+        if self.loaded_at:
+            loaded = json_at(probes, *self.loaded_at.split())
+            found = answers.entry_of(answers.objects(loaded), model_id)
+            return ("loaded" if found else "not loaded") if isinstance(loaded, list) else None
+        states = [answers.state_in(answers.model_at(probes, path, model_id))
+                  for path in ("/v1/models", "/api/v0/models", "/running")]
+        reported = next(filter(None, states), None)
         listed = answers.probe_at(probes, "/running").status == 200 and isinstance(
             json_at(probes, "/running", "running"), list)
         return reported or ("not loaded" if listed else None)
 
-    def model_request(self, model_id: str, probes: Probes
-                      ) -> Optional[tuple[str, str, Optional[dict[str, Any]], str]]:
-        """(method, path, body, path of the answer in the probes) of a request about one model.
-
-        None without one. The request must not load the model.
-        """
+    def model_request(self, model_id: str, probes: Probes) -> ModelRequest:
+        """A request about one model, which must not load it; None without one."""
         body = {"model": model_id}
         return ("POST", self.show_path, body, self.show_path) if self.show_path else None
 
@@ -299,11 +302,12 @@ class Lemonade(Engine):
     remedy = "Load the model again with `lemonade load {model} --ctx-size {tokens}`."
     version_at = "/api/v1/health version"
     state_paths = ("/api/v1/health",)
+    loaded_at = "/api/v1/health all_models_loaded"
 
     def _loaded(self, model_id: Any, probes: Probes) -> dict[str, Any]:
         """What is reported about a loaded model, {} if it is not loaded."""
-        entries = answers.objects(json_at(probes, "/api/v1/health", "all_models_loaded"))
-        return next((entry for entry in entries if model_id in answers.names_of(entry)), {})
+        entries = answers.objects(json_at(probes, *self.loaded_at.split()))
+        return answers.entry_of(entries, model_id)
 
     def facts(self, model_id: Any, probes: Probes) -> Facts:
         facts = super().facts(model_id, probes)
@@ -317,11 +321,6 @@ class Lemonade(Engine):
     def context(self, model_id: Any, probes: Probes) -> Sourced:
         tokens = count(field(self._loaded(model_id, probes), "recipe_options", "ctx_size"))
         return (tokens, "/api/v1/health ctx_size") if tokens else UNKNOWN_NUMBER
-
-    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
-        if not isinstance(json_at(probes, "/api/v1/health", "all_models_loaded"), list):
-            return None
-        return "loaded" if self._loaded(model_id, probes) else "not loaded"
 
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         return not self._loaded(model_id, probes)
@@ -341,14 +340,8 @@ class LocalAI(Engine):
     context_at = ("/api/show model_info general.context_length",)
     show_path = "/api/show"
     state_paths = ("/system",)
+    loaded_at = "/system loaded_models"
     parallel_remedy = "Set LLAMACPP_PARALLEL={slots} in LocalAI's environment and restart it."
-
-    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
-        loaded = json_at(probes, "/system", "loaded_models")
-        if not isinstance(loaded, list):
-            return None
-        names = {name for entry in answers.objects(loaded) for name in answers.names_of(entry)}
-        return "loaded" if model_id in names else "not loaded"
 
     def facts(self, model_id: Any, probes: Probes) -> Facts:
         facts, modelfile = super().facts(model_id, probes), json_at(probes, "/api/show",
@@ -474,6 +467,12 @@ class LlamaServer(Engine):
             facts["speculative"] = types
         return facts
 
+    def props_request(self, model_id: str, probes: Probes, **more: str) -> ModelRequest:
+        """A request for /props of one of several models, only while that one is loaded."""
+        query = urllib.parse.urlencode({"model": model_id, **more})
+        loaded = self.state(model_id, probes) == "loaded"
+        return ("GET", f"/props?{query}", None, "/props") if loaded else None
+
 
 class Llamafile(LlamaServer):
     """A llamafile before 0.10; a newer one answers like llama-server and is named llama.cpp."""
@@ -527,19 +526,14 @@ class LlamaCpp(LlamaServer):
     def cache_value(self, salt: Any) -> Any:
         return False
 
-    def model_request(self, model_id: str, probes: Probes
-                      ) -> Optional[tuple[str, str, Optional[dict[str, Any]], str]]:
+    def model_request(self, model_id: str, probes: Probes) -> ModelRequest:
         # A router answers for one model, and would load it unless it is asked not to.
-        if (json_at(probes, "/props", "role") != "router"
-                or self.state(model_id, probes) != "loaded"):
-            return None
-        query = urllib.parse.urlencode({"model": model_id, "autoload": "false"})
-        return "GET", f"/props?{query}", None, "/props"
+        is_router = json_at(probes, "/props", "role") == "router"
+        return self.props_request(model_id, probes, autoload="false") if is_router else None
 
 
 class LlamaSwap(LlamaServer):
-    """Starts a server for each model, mostly llama.cpp's, and passes requests and /props on to it.
-    """
+    """Starts a server for each model, mostly llama.cpp's, which answers requests and /props."""
 
     name = "llama-swap"
     owner = "llama-swap"
@@ -551,11 +545,8 @@ class LlamaSwap(LlamaServer):
     version_at = "/api/version version"
     build_at = "/api/version commit"
 
-    def model_request(self, model_id: str, probes: Probes
-                      ) -> Optional[tuple[str, str, Optional[dict[str, Any]], str]]:
-        loaded = self.state(model_id, probes) == "loaded"       # it would load another one
-        query = urllib.parse.urlencode({"model": model_id})
-        return ("GET", f"/props?{query}", None, "/props") if loaded else None
+    def model_request(self, model_id: str, probes: Probes) -> ModelRequest:
+        return self.props_request(model_id, probes)
 
 
 class DockerModelRunner(Engine):
@@ -570,14 +561,10 @@ class DockerModelRunner(Engine):
     facts_at = {"quantization": ("/v1/models dmr quantization",),
                 "family": ("/v1/models dmr architecture",)}
     state_paths = ("/api/ps",)
+    loaded_at = "/api/ps models"
 
     def quantization(self, value: Any) -> Optional[str]:
         return answers.word(value.replace("MOSTLY_", "") if isinstance(value, str) else None)
-
-    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
-        listed = isinstance(json_at(probes, "/api/ps", "models"), list)
-        loaded = answers.model_at(probes, "/api/ps", model_id)
-        return ("loaded" if loaded else "not loaded") if listed else None
 
 
 def _ollama_variable(name: str, value: str) -> dict[str, str]:

@@ -437,8 +437,9 @@ class VersionsAndFacts(unittest.TestCase):
     def test_answers_hold_no_place_outside_of_the_probe_paths(self):
         known = {*answers.PROBE_PATHS, "/api/show"}
         for name, engine in servers.ENGINES.items():
-            places = [engine.version_at, engine.build_at, *engine.context_at, *engine.slots_at,
-                      *engine.marks_at, *(p for at in engine.facts_at.values() for p in at)]
+            places = [engine.version_at, engine.build_at, engine.loaded_at, *engine.context_at,
+                      *engine.slots_at, *engine.marks_at,
+                      *(p for at in engine.facts_at.values() for p in at)]
             with self.subTest(name):
                 self.assertLessEqual({place.split()[0] for place in places if place}, known)
                 self.assertLessEqual(set(engine.facts_at),
