@@ -520,9 +520,9 @@ def wait_for_server(client: Client, options: Options, url: Optional[str],
     until_s = time.monotonic() + timeout_s
     while True:
         reply = client.send("GET", "/v1/models", None, min(timeout_s, 30.0))
-        if reply.status != 503 or time.monotonic() + LOADING_PAUSE_S > until_s:
+        if not discover.is_busy(reply) or time.monotonic() + LOADING_PAUSE_S > until_s:
             break
-        time.sleep(LOADING_PAUSE_S)                        # it reports that it is loading
+        time.sleep(LOADING_PAUSE_S)
     if not (reply.status and discover.found_api(client, reply)):
         discover.require_usable_server(reply, url, options, scan_ports, client)
 

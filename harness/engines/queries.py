@@ -196,7 +196,7 @@ def served_models(engine_name: Any, probes: answers.Probes,
     first.update((key, model["id"]) for key, model in reversed(pairs) if model["state"] == "loaded")
     for key, model in pairs:
         if first[key] != model["id"]:
-            model["same_as"], model["is_alias"] = first[key], len(key) > 1
+            model["same_as"], model["is_alias"] = first[key], len(key) > 1     # not by digest
     return models
 
 

@@ -60,13 +60,21 @@ def ask_again(send: Send, engine: str, served_id: str, probes: answers.Probes) -
 
 def probe_of(reply: Reply) -> answers.Probe:
     """What is kept of a reply."""
-    return answers.Probe(reply.status, reply.headers, reply.json(),
-                         reply.head.decode("utf-8", "replace"))
+    return answers.Probe(reply.status, reply.headers, reply.json(), _text_of(reply))
 
 
 def is_web_page(reply: Reply) -> bool:
     """Whether a reply is HTML, as web servers give for any path."""
     return answers.is_web_page(probe_of(reply))
+
+
+def is_busy(reply: Reply) -> bool:
+    """Whether the server is busy, or still loads a model."""
+    return reply.status == 503 or server_errors.is_loading(reply.status, _text_of(reply))
+
+
+def _text_of(reply: Reply) -> str:
+    return reply.head.decode("utf-8", "replace")
 
 
 def found_api(client: Any, reply: Reply) -> bool:
@@ -126,10 +134,10 @@ def require_usable_server(reply: Reply, url: Optional[str], options: Options,
             "pass the base URL of its API, with its path, to --target-url")
         raise EndpointError(
             f"{shown} answers /v1/models with {what}, not with a list of models; {todo}")
-    if reply.status == 503:
-        why = server_errors.error_message(reply.head.decode("utf-8", "replace"))
-        raise EndpointError(f"{shown} still answers HTTP 503 ({readable(why or 'loading or busy')}"
-                            "); wait, then use the same command again")
+    if is_busy(reply):
+        why = server_errors.error_message(_text_of(reply)) or "loading or busy"
+        raise EndpointError(f"{shown} still answers HTTP {reply.status} ({readable(why)}); wait, "
+                            "then use the same command again")
 
 
 def require_key_accepted(status: Optional[int], has_key: bool) -> None:

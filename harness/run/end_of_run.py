@@ -102,12 +102,13 @@ def failure_advice(events: Sequence[Any]) -> Advice:
         lines.append(f"Timeouts in {', '.join(sorted(timeouts))}: the model is slow. A new run "
                      f"with --timeout {LONG_TIMEOUT_S} gives it time.")
     one_lane = [call for call in failed if suites.PHASES[call["phase"]].kind not in PARALLEL]
-    ended = {call["phase"] for call in failed if call["outcome"] == "interrupted_answer"}
-    if ended and not one_lane:
+    interrupted = ", ".join(sorted({
+        call["phase"] for call in failed if call["outcome"] == "interrupted_answer"}))
+    if interrupted and not one_lane:
         names = [e["engine"]["name"] for e in events if e["event"] == "endpoint_identified"]
         todo = queries.engine_named(names[-1] if names else None).interrupted_remedy
-        lines.append(f"Interrupted answers in {', '.join(sorted(ended))}, and none on one lane: "
-                     "the server seems to end an answer when the next request comes. "
+        lines.append(f"Interrupted answers in {interrupted}, and none on one lane: the server "
+                     "seems to end an answer when the next request comes. "
                      + (todo or "Leave these phases out of --phases."))
     return Advice(bool(failed) and not again, "\n".join(lines))
 

@@ -70,7 +70,7 @@ class Run:
         self.paces = estimates.Paces(state.manifest, state.suites)
         self.counting = threading.Lock()
         self.count = Count([cell for cell in state.planned if not state.is_beyond(cell)],
-                                   state.retry_failed, state.outcomes)
+                           state.retry_failed, state.outcomes)
         self.misses = self.signal_number = 0
         self.fatal: Optional[Exception] = None
 
@@ -238,8 +238,8 @@ class Run:
              cache: Cache) -> Asked:
         """One call with its attempts, all within its time limit.
 
-        Repeats after 429 and 503, heeding Retry-After, and once without fields that the server
-        refuses.
+        Repeats a call that a busy server refused, see run/retries.py, and once one with fields
+        that the server refuses, without them.
         """
         until_ns = self.clocks.now_ns() + int(self.state.manifest["timeout_s"] * 1e9)
         dropped, attempts = self.state.dropped[cell.model], list[Json]()
@@ -328,7 +328,7 @@ class Run:
         """Ask the longest prompt of one lane twice more: as in the run, then the same bytes."""
         longest, probes = self.state.longest(model), []
         if longest:
-            cell = longest[1]
+            cell = longest.cell
             messages, cache = self.state.messages(cell), self._fresh_cache(cell)
             for kind in ("as_run", "identical"):
                 asked = self._ask(cell, messages, min(

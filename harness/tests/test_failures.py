@@ -134,7 +134,8 @@ class NothingCanBeAsked(Failures):
 
     def test_loading_server_is_waited_for(self):
         loading = response(b'{"error":{"message":"Loading model"}}', "503 Service Unavailable")
-        looks = [(loading,), (loading,)]
+        proxied = response(b'{"error":{"message":"model is starting"}}', "502 Bad Gateway")
+        looks = [(loading,), (proxied,)]
         listed = models("m")["/v1/models"]
         with ScriptedEndpoint(get={
                 "/v1/models": lambda _: looks.pop() if looks else listed}) as endpoint:
