@@ -110,9 +110,11 @@ def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, 
 def nvidia_cards(machine: system.Machine) -> list[dict[str, Any]]:
     """Cards that nvidia-smi lists, possibly none."""
     listed = nvidia_query(machine, *NVIDIA_FIELDS)
-    version = machine.run(["nvidia-smi", "--version"]) if listed else None
-    if listed and "CUDA" not in (version or ""):          # drivers up to 535 have no such option
-        version = machine.run(["nvidia-smi"])
+    if not listed:
+        return []
+    version = machine.run(["nvidia-smi", "--version"]) or ""
+    if "CUDA" not in version:         # drivers up to 535 have no such option
+        version = machine.run(["nvidia-smi"]) or ""
     cards = parse_nvidia(listed, version)
     if any(card["power_limit_w"] is None for card in cards):       # laptops report the other one
         enforced = (nvidia_query(machine, "enforced.power.limit") or "").splitlines()

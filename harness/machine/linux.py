@@ -366,7 +366,7 @@ def memory(machine: system.Machine) -> dict[str, Any]:
 def virtualization(machine: system.Machine, flags: Sequence[str]) -> Optional[str]:
     """"none", or which: kvm, vmware, wsl2 ...; "vm" if only the CPU shows that there is one."""
     found = re.search(r"(?i)microsoft", machine.kernel_release or "")
-    if found:
+    if found:                         # "4.4.0-19041-Microsoft", "5.15.90.1-microsoft-standard-WSL2"
         return "wsl1" if found[0] == "Microsoft" else "wsl2"
     reported = (machine.run(["systemd-detect-virt", "--vm"]) or "").strip()
     if re.fullmatch(r"[a-z0-9-]{1,20}", reported):
@@ -398,7 +398,7 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
     board = system.clean(machine.read("/proc/device-tree/model"))
     hypervisor = virtualization(machine, parse_cpuinfo(machine.read("/proc/cpuinfo"))["flags"])
     kind: Any = CHASSIS_KINDS.get(system.whole(machine.read(f"{folder}/chassis_type")) or 0)
-    if (hypervisor or "").startswith("wsl"):
+    if hypervisor in ("wsl1", "wsl2"):
         kind = system.Unknown("WSL hides the machine that it runs on")
     elif hypervisor not in ("none", None):
         kind = "vm"

@@ -465,7 +465,7 @@ def channel_of(place: str) -> Optional[str]:
 
 
 def memory_type(text: Any) -> Optional[str]:
-    """"LPDDR5" of "LPDDR5", "lp_ddr5" or "DDR4 SDRAM" likewise; null for other texts."""
+    """"LPDDR5" of "lp_ddr5", "DDR4" of "DDR4 SDRAM"; null for texts without a memory type."""
     found = re.match(r"(LP|G)?(DDR\d?X?|HBM\d?E?)(?=SDRAM|SODIMM|(FB|R|U)?DIMM|L?$)",
                      re.sub(r"[ _-]", "", str(text)).upper())
     return (found[1] or "") + found[2] if found else None
@@ -484,15 +484,12 @@ def memory_of_modules(modules: Sequence[Module]) -> dict[str, Any]:
     kinds = {memory_type(module.kind) for module in modules}
     speeds = [module.speed_mts for module in modules if 100 <= (module.speed_mts or 0) < 0xffff]
     speed = min(map(int, filter(None, speeds))) if speeds and len(speeds) == len(modules) else None
-    widths: dict[str, int] = {}
-    alike = len({module.place for module in modules}) < len(modules)      # so they name no place
-    for module in () if alike else modules:
+    widths: dict[Optional[str], int] = {}
+    for module in modules:
         width = {40: 32, 72: 64, 80: 64}.get(module.width_bits or 0, module.width_bits or 0)
-        channel = channel_of(module.place)
-        if channel is None:
-            widths = {}
-            break
-        widths[channel] = width if width in (16, 32, 64, 128) else 0
+        widths[channel_of(module.place)] = width if width in (16, 32, 64, 128) else 0
+    if None in widths or len({module.place for module in modules}) < len(modules):
+        widths.clear()                # some places are unknown, or equal and so do not name any
     found: dict[str, Any] = {"type": kinds.pop() if len(kinds) == 1 else None, "speed_mts": speed,
                              "channels_count": len(widths) or None}
     if speed and widths and all(widths.values()):
