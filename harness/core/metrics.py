@@ -241,7 +241,7 @@ class Cache(NamedTuple):
     unknown: Optional[str] = None
 
 
-OWN_COUNTS: Any = object()
+OWN_COUNTS: Any = object()            # as an argument: usable_counts of the call
 
 
 def call_metrics(call: CallFinished, usable: Optional[usage.Counts] = OWN_COUNTS,

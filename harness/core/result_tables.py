@@ -34,11 +34,11 @@ COLUMNS = {
 def call_line(number: int, total: int, call: CallFinished) -> str:
     """`12/38  5q              json-invoice           ok   41 tokens  TTFT 84.1 ms  81 tok/s`."""
     count = f"{number}/{max(number, total)}"
-    question = (f"{call['level']} " if "level" in call else "") + printable(call["question_id"])
     if call["phase"] == "hello":
         question = readable(call["model"], QUESTION_WIDTH - len("..."))
-    if call["repeat"] and call["phase"] != "hello":
-        question += f" again ({call['repeat']})"
+    else:
+        question = (f"{call['level']} " if "level" in call else "") + printable(call["question_id"])
+        question += f" again ({call['repeat']})" if call["repeat"] else ""
     head = (f"{count:>{2 * len(str(max(number, total))) + 1}}  {call['phase']:<{PHASE_WIDTH}}  "
             f"{question:<{QUESTION_WIDTH}}")
     if call["error"]:

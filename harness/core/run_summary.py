@@ -356,7 +356,7 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
     chunks = sum(len(chunk_times_us(c)) for c in ok)
     endpoint = run.endpoints.get(model)
     context = endpoint["context"]["effective_tokens"] if endpoint else None
-    # A server behind a proxy may answer in the name of the model's file, or in one that any has.
+    # A server behind a proxy may answer under the name of the model's file, or a generic name.
     if endpoint and all(
             name == endpoint["facts"].get("file_name") or is_generic_model(name or "")
             for name in (call["response"] and call["response"]["model"] for call in ok
