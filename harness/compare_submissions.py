@@ -55,6 +55,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
 MAX_LEDGER_BYTES = 512 * 1024 * 1024
 MAX_SECTION = 4000                       # characters of the contributor's texts on the page
+# The options that an output does not use.
+IGNORED = {"vs": ("paths", "sort", "all_phases", "markdown", "csv", "html", "history", "wanted",
+                  *ranking.FILTERS),
+           "history": ("sort", "all_phases", *ranking.FILTERS),
+           "wanted": ("sort", "all_phases", *ranking.FILTERS), "html": ("sort", "all_phases")}
 
 Json = dict[str, Any]
 
@@ -265,20 +270,19 @@ def build_parser() -> texts.Parser:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the program; return the exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
     gc.disable()                  # costs a fifth of the time: what is read is kept to the end
     try:
         if args.files_at and not args.html:
             raise HarnessError("--files-at needs --html; pass both")
-        if not args.vs:
-            return do_table(args)
-        others = [f"--{name.replace('_', '-')}" for name in (
-            "markdown", "csv", "html", "history", "wanted", "all_phases", *ranking.FILTERS)
-            if getattr(args, name)]
-        if args.paths or others:
-            raise HarnessError(f"--vs cannot be combined with {others[0] if others else 'PATH'}; "
-                               "pass --vs RUN_A RUN_B and, if you like, --json")
-        return do_vs(args)
+        for output, ignored in IGNORED.items():
+            for name in ignored if getattr(args, output) else ():
+                if getattr(args, name) not in ([], parser.get_default(name)):
+                    other = "PATH" if name == "paths" else "--" + name.replace("_", "-")
+                    raise HarnessError(f"--{output} cannot be combined with {other}; leave out one "
+                                       "of them")
+        return do_vs(args) if args.vs else do_table(args)
     except HarnessError as stop:
         texts.print_error(f"compare_submissions: {stop}")
         return stop.exit_code

@@ -130,6 +130,15 @@ class Table(Case):
                          ["6800", "9999"])
         self.assertIn("7-9 B", found["wanted"][0]["wanted"])
 
+    def test_options_that_an_output_ignores_are_refused(self) -> None:
+        for words in (("--history", "--model", "x"), ("--wanted", "--sort", "ttft"),
+                      ("--html", "x", "--all-phases"), ("--vs", "a", "b", "--sort", "ttft")):
+            with self.subTest(words):
+                code, out, err = run_program(*words)
+                self.assertEqual((code, out, err.count("\n")), (2, "", 1))
+                other = [word for word in words if word.startswith("--")][1]
+                self.assertIn(f"{words[0]} cannot be combined with {other}", err)
+
     def test_number_by_which_rows_are_sorted_is_shown(self) -> None:
         self.put_headlines()
         for metric, title in (("energy", "J per"), ("ttft", "TTFT"), ("load", "load")):
