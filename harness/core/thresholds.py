@@ -1,4 +1,4 @@
-"""Thresholds of metrics and flags, each with its unit and reason.
+"""Thresholds and constants of metrics and flags, each with its unit or reason.
 
 docs/thresholds.md is made from these lines and their comments.
 """

@@ -260,7 +260,8 @@ class Settings(unittest.TestCase):
 
     def test_options_that_do_not_change_speed_are_left_out(self):
         silent = ("--no-ui --slots --no-slots --ui --no-webui --metrics --log-disable -v --no-perf "
-                  "--warmup --no-warmup --api-prefix x1 --timeout 600 --verbosity 3")
+                  "--warmup --no-warmup --api-prefix x1 --timeout 600 --verbosity 3 "
+                  "--no-enable-log-requests --disable-log-stats")
         for line in (f"llama-server -t 8 {silent} -np 4", f"llama-server {silent} -t 8 -np 4"):
             self.assertEqual(self.started(line).settings["launch_flags"], "-t 8 -np 4", line)
         machine = linux("llama-server -t 8")
