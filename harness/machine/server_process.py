@@ -23,11 +23,11 @@ LEFT_OUT = "..."
 # Options that do not affect speed: who may call, under which name, what is shown and logged.
 SILENT = re.compile(
     "(?:no-)?(?:enable-|disable-)?(?:(?:cors|endpoint|log|ssl|ui|webui)-.+|" + "|".join(
-    """a alias allowed-origins api-key api-key-file api-prefix bind colors config decode-log-interval
-    download-dir fastapi-docs hf-token host hostname listen lv max-log-len media-path metrics
-    model_alias offline path perf port props public quiet reuse-port root-path served-model-name
-    show-time-cost slot-save-path slots sse-ping-interval static-path tags timeout to ui
-    uvicorn-log-level v verbose verbosity warmup webui""".split()) + ")")
+    """a alias allowed-origins api-key api-key-file api-prefix bind colors config
+    decode-log-interval download-dir fastapi-docs hf-token host hostname listen lv max-log-len
+    media-path metrics model_alias offline path perf port props public quiet reuse-port root-path
+    served-model-name show-time-cost slot-save-path slots sse-ping-interval static-path tags
+    timeout to ui uvicorn-log-level v verbose verbosity warmup webui""".split()) + ")")
 MODEL = ("m", "model", "model-path", "model_path")
 REPOSITORY = ("hf", "hfr", "hf-repo", *MODEL)
 # Ollama's name of a model file: its path is private, its hash is that of the weights.
