@@ -70,7 +70,8 @@ NO_CHAT_NAME = re.compile(
 # What servers call a model that chats, and one that does not, in `type`, `task`, `labels`, ...
 CHATS = re.compile(
     r"chat|complet|instruct|conversation|reasoning|text-?generation|(?:text|any)-to-(?:text|any)"
-    r"|->\s*text|generatecontent|tool|function|^(?:llm|vlm|text|language|language-model|multimodal|generate)$")
+    r"|->\s*text|generatecontent|tool|function"
+    r"|^(?:llm|vlm|text|language|language-model|multimodal|generate)$")
 DOES_NOT_CHAT = re.compile(
     r"embed|rank|speech|\b(?:tts|stt|asr|ocr)\b|transcri|translat|diffusion|moderation|classif"
     r"|similarity|extraction|fill-mask|reward|(?:text-to-|->\s*|^)(?:image|audio|video|music|voice)"
@@ -136,7 +137,7 @@ def remote(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[
     entries += answers.objects([answers.json_at(probes, "/api/show")])
     found = next(filter(None, map(_remote, entries)), None)
     named = engine_name == "Ollama" and isinstance(model_id, str) and CLOUD_TAG.search(model_id)
-    return found or ("a name that ends in cloud" if named else None)
+    return found or ("cloud in its name" if named else None)
 
 
 def state(engine_name: Any, model_id: Any, probes: answers.Probes) -> Optional[str]:
@@ -192,8 +193,9 @@ def served_models(engine_name: Any, probes: answers.Probes,
             "same_as": None, "is_alias": False,
             "size_bytes": facts["file_bytes"], "chat_template": facts.get("chat_template")})
     pairs = [(key, model) for key, model in zip(weights, models) if key[0]]
-    first = {key: model["id"] for key, model in reversed(pairs)}
-    first.update((key, model["id"]) for key, model in reversed(pairs) if model["state"] == "loaded")
+    first: dict[tuple[Any, ...], str] = {}
+    for key, model in sorted(pairs, key=lambda pair: pair[1]["state"] != "loaded"):
+        first.setdefault(key, model["id"])
     for key, model in pairs:
         if first[key] != model["id"]:
             model["same_as"], model["is_alias"] = first[key], len(key) > 1     # not by digest

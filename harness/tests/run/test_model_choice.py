@@ -5,6 +5,7 @@ import unittest
 from typing import Any, Optional
 
 from core.errors import HarnessError
+from engines import queries
 from run import model_choice
 from tests.run.test_manifest import options_of
 
@@ -41,6 +42,9 @@ class ChooseModels(unittest.TestCase):
                  listed("a", "b", "c", a=CLOUD, b={"state": "failed"}),
                  ({"c": "c"}, {"a": "another machine computes it (remote_host)",
                                "b": "the server reports that it failed to load"})),
+                ("auto: none of a cloud, by its name", "auto",
+                 listed("a", "b", a={"remote": queries.remote("Ollama", "a:cloud", {})}),
+                 ({"b": "b"}, {"a": "another machine computes it (cloud)"})),
                 ("auto: one of several names", "auto", listed("a", "b", b=TWIN),
                  ({"a": "a"}, {"b": "it has the same weights as a"})),
                 ("an alias is the model itself", "b", listed("a", "b", b=ALIAS), ({"a": "a"}, {})),
