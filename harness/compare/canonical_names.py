@@ -115,6 +115,9 @@ class ModelName(NamedTuple):
     maker: str
 
 
+CONTAINERS = frozenset(
+    "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx "
+    "openvino ov mlc h6 h8 imat imatrix i1 static quantized quant quants unsloth marlin".split())
 # A quantisation, container or packaging in a name whose parts are joined by "-".
 PACKAGING = re.compile(
     r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl|s|m|kss|ks|kt|k)|[it]?q\d(?:-k(?:-(?:xxs|xs|xl|s|m|l))?"
@@ -126,13 +129,8 @@ PACKAGING = re.compile(
     r"|int[348](?:-(?:cw|mixed))?|int8mix(?:-lite)?|w\da\d{1,2}(?:-fp8)?"
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
     r"|mixed-\d-\d|[2-8](?:\.\d+)?-?bits?(?:-dwq(?:-\d{6})?)?(?:-gs?\d{2,3})?|dwq"
-    r"|mlx|gguf|ggml|ggjt|litert(?:-?lm)?|llamafile|hf|transformers|safetensors|onnx|openvino"
-    r"|imat|imatrix|i1|static|quantized"
-    r"|quants?|unsloth|marlin|h[68]|ov|mlc|q\df(?:16|32)(?:-\d)?"
+    rf"|{'|'.join(sorted(CONTAINERS, key=len, reverse=True))}|q\df(?:16|32)(?:-\d)?"
     r"|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
-CONTAINERS = frozenset(
-    "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx "
-    "openvino ov mlc h6 h8 imat imatrix i1 static quantized quant quants unsloth marlin".split())
 IMATRIX = frozenset(("i1", "imat", "imatrix"))
 FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")

@@ -1,7 +1,7 @@
 """Reviewed tables for canonical_names and identity: names that no rule can derive.
 
 Each table names its source. An entry that is missing splits a row from its like; an entry that is
-wrong merges two rows. So add only what the source says in so many words.
+wrong merges two rows. So add only what the source states explicitly.
 """
 from __future__ import annotations
 
