@@ -32,8 +32,8 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
@@ -57,7 +57,7 @@ from run import plan_and_probe
 MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 80, 30       # of an answer, printed by --answers
-OWN_TEXTS = ("files_sha256", "question_ids", "phase", "suite_file")      # left out by --texts
+OWN_TEXTS = {"files_sha256", "question_ids", "phase", "suite_file"}      # left out by --texts
 
 
 # --- many ----------------------------------------------------------------------------------------
@@ -205,18 +205,12 @@ def texts(paths: Sequence[str], report: findings.Report) -> list[str]:
         for name in ("manifest", "hardware", "metadata"):
             blob = submission.files.get(f"{name}.json")
             notes = findings.Notes(report, submission.path).of(f"{name}.json")
-            found.update(_texts_in(parsing.read_document(blob, name, notes) if blob else None, ""))
+            document = parsing.read_document(blob, name, notes) if blob else None
+            found.update(f"{key}: {readable(text, 4000)}"
+                         for path, key, text in privacy.strings(document)
+                         if key and not OWN_TEXTS & {key, path.split(".")[0]})
         lines += [f"{printable(submission.path, 1000)}: {len(found)} texts", *sorted(found)]
     return lines
-
-
-def _texts_in(value: Any, key: str) -> Iterator[str]:
-    if isinstance(value, str):
-        yield f"{key}: {readable(value, 4000)}"
-    for name, held in value.items() if isinstance(value, dict) else (
-            (key, held) for held in value) if isinstance(value, list) else ():
-        if name not in OWN_TEXTS:
-            yield from _texts_in(held, name)
 
 
 # --- command line --------------------------------------------------------------------------------

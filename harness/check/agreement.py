@@ -7,6 +7,7 @@ no more digits than it has.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
@@ -24,14 +25,13 @@ DIGITS = {"load_1m": 2, "cpu_busy_ratio": 4, "cpu_steal_ratio": 4, "other_cpu_bu
           "temperature_c": 1}
 PAGED = ("memory_used_bytes", "memory_available_bytes", "server_memory_bytes")
 PAGE_BYTES = 1024             # /proc counts in KiB, other systems in larger pages
-COUNTERS = ("cpu_throttle_count", "energy_uj")
 LOAD_S, LOAD_STEP_S, LOAD_SPARE = 60, 6, 0.03     # of the system's moving average, and its rounding
 # --- hardware.json
 PROBED_STEPS = {"memory.capacity_bytes": PAGE_BYTES, "memory.swap_bytes": PAGE_BYTES,
                 "cpu.cache_l1d_kib": 4, "cpu.cache_l2_kib": 32, "cpu.cache_l3_kib": 32}
 PROBED_DIGITS = {"memory.bandwidth_measured_gb_per_s": 1, "cpu.base_mhz": 3, "cpu.max_mhz": 3}
 VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD", "Apple": "Apple"}
-IDLE_THREADS, MIN_SAMPLES = 0.5, 5
+IDLE_THREADS, MIN_SAMPLES = 0.5, 5          # samples taken while calls ran
 OTHERS_IDLE = 0.2             # of all CPUs
 RESIDENT_SHARE = 0.5          # of the weights; all of them are read for every token
 # --- streams
@@ -41,11 +41,11 @@ MIN_CHUNKS, MIN_CALLS = 16, 8
 SPARE_BYTES, SPARE_PER_CHUNK = 32, 0.4
 STEADY_ENGINES = ("llama.cpp", "vLLM")      # others vary what surrounds a text now and then
 LONGER_KEYS = (0, 2, 10)      # of "reasoning" and "reasoning_content" than of "content"
-ESCAPED = re.compile("[<>&]")               # which encoders of Go write as six characters
 BURST_RATIO, BURST_SHARE = 0.1, 0.35        # of the mean gap; merged runs have no such gaps
 # --- speeds
 LANES_RATIO = 1.25            # n lanes are at most n times as fast as one
 PHASES_RATIO = 2              # between phases on one lane; merged runs have up to 1.6
+# --- the command line
 FLAGS = ((r"(?:-t|--threads)", "threads_count"), (r"(?:-np|--parallel)", "slots_count"),
          (r"(?:-b|--batch-size)", "batch_tokens"), (r"(?:-ub|--ubatch-size)", "micro_batch_tokens"))
 
@@ -60,7 +60,8 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
         yield from _hardware(manifest, hardware)
         yield from _idle(samples, calls, metadata, hardware)
     yield from _claims(metadata)
-    yield from _streams(manifest["engine"]["name"], calls)
+    if manifest["engine"]["name"] in STEADY_ENGINES:
+        yield from _streams(calls)
     for model in metadata["models"]:
         own = [call for call in calls if call["model"] == model["model"]]
         for code, what in (*_bursts(own, model["draft_model"]["value"]), *_speeds(own, [
@@ -69,27 +70,28 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
 
 
 # --- the machine ---------------------------------------------------------------------------------
-def _gauges(samples: Sequence[Any], counts_pages: bool) -> Problems:
+def _gauges(samples: Sequence[Any], is_linux: bool) -> Problems:
     """What no gauge writes: more digits, half of a page, a counter or an average that falls."""
+    paged = (*PAGED, "swap_used_bytes") if is_linux else PAGED      # macOS rounds its swap
     for sample in samples:
         odd = [name for name, digits in DIGITS.items()
                if sample[name] is not None and sample[name] != round(sample[name], digits)]
-        odd += [name for name in (*PAGED, *("swap_used_bytes",) * counts_pages)
-                if (sample.get(name) or 0) % PAGE_BYTES]
+        odd += [name for name in paged if (sample.get(name) or 0) % PAGE_BYTES]
         if odd:
             yield "ledger-altered", f"line {sample['seq'] + 1}: {odd[0]} is {sample[odd[0]]}, " \
                 "which its gauge does not write"
     for before, after in zip(samples, samples[1:]):
         if before["segment"] != after["segment"]:
             continue
-        fell = [name for name in COUNTERS if None not in (before[name], after[name])
-                and after[name] < before[name]]
-        if fell:
-            yield "ledger-altered", f"line {after['seq'] + 1}: {fell[0]} falls from " \
-                f"{before[fell[0]]} to {after[fell[0]]}"
+        # The sampler adds up the energy itself. The system's count of throttling may fall: it
+        # leaves out CPUs that are switched off.
+        if None not in (before["energy_uj"], after["energy_uj"]) \
+                and after["energy_uj"] < before["energy_uj"]:
+            yield "ledger-altered", f"line {after['seq'] + 1}: energy_uj falls from " \
+                f"{before['energy_uj']} to {after['energy_uj']}"
         if before["load_1m"] is not None and after["load_1m"] is not None:
             passed_s = max(after["t_us"] - before["t_us"], 0) / 1e6 + LOAD_STEP_S
-            least = before["load_1m"] * 2.718281828 ** (-passed_s / LOAD_S) - LOAD_SPARE
+            least = before["load_1m"] * math.exp(-passed_s / LOAD_S) - LOAD_SPARE
             if after["load_1m"] < least:
                 yield "time-unexplained", f"load_1m falls from {before['load_1m']} to " \
                     f"{after['load_1m']} within {passed_s - LOAD_STEP_S:.1f} s; an average over " \
@@ -97,16 +99,11 @@ def _gauges(samples: Sequence[Any], counts_pages: bool) -> Problems:
 
 
 def _hardware(manifest: Manifest, hardware: Any) -> Problems:
-    """hardware.json against the manifest and against itself. Probed values only, where a
-    contributor may declare a rounded one."""
-    held = {f"{part}.{name}": field for part in ("cpu", "memory", "python", "os")
-            for name, field in hardware[part].items()}
-    probed = {name: field["value"] for name, field in held.items()
+    """hardware.json against the manifest and against itself. Probed values only: a contributor may
+    declare a rounded one."""
+    probed = {f"{part}.{name}": field["value"] for part in ("cpu", "memory", "os")
+              for name, field in hardware[part].items()
               if field["source"] == "probed" and field["value"] is not None}
-    for name, ran in manifest["python"].items():
-        if probed.get(f"python.{name}", ran) != ran:
-            yield "hardware-implausible", f"python.{name} is " \
-                f"{schema.shown(probed[f'python.{name}'])}; the run was made with {ran}"
     system, known = manifest["os"]["system"], {"Darwin": "macos", "Windows": "windows"}
     name = str(probed.get("os.name", "")).lower().replace(" ", "")
     if name and known.get(str(system), name) not in name or system == "Linux" and any(
@@ -126,11 +123,6 @@ def _hardware(manifest: Manifest, hardware: Any) -> Problems:
         if vendor and re.match(rf"{word}\b", model) and vendor != of_word:
             yield "hardware-implausible", f"cpu.vendor is {schema.shown(vendor)} of " \
                 f"{schema.shown(model)}"
-    cores, threads = probed.get("cpu.physical_cores_count"), probed.get("cpu.threads_count")
-    if system == "Linux" and hardware["system"]["virtualization"]["value"] == "none" and cores \
-            and threads and threads % cores \
-            and held["cpu.performance_cores_count"]["value"] is None:
-        yield "hardware-implausible", f"{cores} equal cores have {threads} threads"
 
 
 def _idle(samples: Sequence[Any], calls: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
@@ -173,21 +165,20 @@ def _claims(metadata: Any) -> Problems:
 
 
 # --- streams -------------------------------------------------------------------------------------
-def _streams(engine: str, calls: Sequence[Any]) -> Problems:
+def _streams(calls: Sequence[Any]) -> Problems:
     """Texts against the bytes that brought them: a server puts the same JSON around each chunk."""
     by_model: dict[str, list[Any]] = {}
     for call in calls:
         text = call["response"]["text"] + call["response"]["reasoning_text"]
         if len(call["timing"]["chunk_us"]) >= MIN_CHUNKS and text.isascii() \
                 and redaction.REDACTED_KEY not in text:
-            by_model.setdefault(call["model"], []).append((call, call["timing"][
-                "bytes_received"] - len(json.dumps(text)), len(ESCAPED.findall(text))))
+            by_model.setdefault(call["model"], []).append(
+                (call, call["timing"]["bytes_received"] - len(json.dumps(text))))
     for model, rows in by_model.items():
         if len(rows) < MIN_CALLS:
             continue
-        odd = min((_odd_sizes(rows, key, escaped) for key in LONGER_KEYS for escaped in (0, 5)),
-                  key=len)
-        if odd and engine in STEADY_ENGINES:
+        odd = min((_odd_sizes(rows, key) for key in LONGER_KEYS), key=len)
+        if odd:
             call, over = max(odd, key=lambda one: abs(one[1]))
             yield "server-counts-contradict", f"{schema.shown(model)}: " \
                 f"{schema.shown(call['question_id'])} received {over:+.0f} bytes compared with " \
@@ -195,27 +186,27 @@ def _streams(engine: str, calls: Sequence[Any]) -> Problems:
                 f"{len(odd)} of {len(rows)} calls"
 
 
-def _odd_sizes(rows: Sequence[tuple[Any, int, int]], key: int,
-               escaped: int) -> list[tuple[Any, float]]:
-    """(call, bytes too many) of calls that do not fit. rows: (call, bytes around its text,
-    characters that an encoder may escape). key: more bytes around a chunk of reasoning; escaped:
-    more bytes of such a character."""
-    sizes = sorted((len(call["timing"]["chunk_us"]), around - escaped * count
-                    - key * call["reasoning"]["chunks"], at)
-                   for at, (call, around, count) in enumerate(rows))
+def _odd_sizes(rows: Sequence[tuple[Any, int]], key: int) -> list[tuple[Any, float]]:
+    """(call, bytes too many) of calls that do not fit. rows: (call, bytes around its text). key:
+    more bytes around a chunk of reasoning."""
+    sizes = sorted(((len(call["timing"]["chunk_us"]), around - key * call["reasoning"]["chunks"],
+                     call) for call, around in rows), key=lambda one: one[:2])
     half = len(sizes) // 2
     slopes = [(after[1] - before[1]) / (after[0] - before[0])
               for before, after in zip(sizes, sizes[half:]) if after[0] > before[0]]
     if not slopes:
         return []
-    slope, rests = metrics.median(slopes), dict[Optional[str], list[float]]()
-    for chunks, size, at in sizes:           # the last chunk's size depends on the reason
-        rests.setdefault(rows[at][0]["response"]["finish_reason"], []).append(size - slope * chunks)
-    usual = {reason: metrics.median(found) for reason, found in rests.items()}
-    found = ((rows[at][0], size - slope * chunks - usual[
-        rows[at][0]["response"]["finish_reason"]], chunks) for chunks, size, at in sizes)
-    return [(call, over) for call, over, chunks in found
-            if abs(over) > SPARE_BYTES + SPARE_PER_CHUNK * chunks]
+    slope = metrics.median(slopes)
+    by_reason: dict[Optional[str], list[tuple[Any, int, float]]] = {}
+    for chunks, size, call in sizes:         # the last chunk's size depends on the reason
+        by_reason.setdefault(call["response"]["finish_reason"], []).append(
+            (call, chunks, size - slope * chunks))
+    odd = []
+    for found in by_reason.values():
+        usual = metrics.median(rest for _, _, rest in found)
+        odd += [(call, rest - usual) for call, chunks, rest in found
+                if abs(rest - usual) > SPARE_BYTES + SPARE_PER_CHUNK * chunks]
+    return odd
 
 
 def _bursts(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:

@@ -15,11 +15,13 @@ import hashlib
 import heapq
 import json
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from check import findings
 from core import metrics
+from core.metric_definitions import GROWING_PHASES
 
 KEPT = 24
 SKETCHED = ("call_finished", "endpoint_identified")      # ledger lines; others add nothing
@@ -33,7 +35,7 @@ EQUAL_SHARE = 0.9             # of the texts
 LONG_CHUNKS = 65
 PEAKS, EQUAL_PEAKS = 4, 3     # gaps that stand out, and how many have to be at the same place
 PEAK_SPARE = SIZE_SPARE = 1   # a copy may have lost or gained a chunk
-MAX_SHIFT = 40                # chunks that a copy may have lost in front
+MAX_SHIFT = 40                # chunks that all answers of a copy may have lost in front
 OTHER_TOKENIZER = 2.5         # typical deviation, in tokens, of the difference of two counts
 
 WORDS = re.compile(rb"[^\W_]+")
@@ -57,7 +59,7 @@ class Shape(NamedTuple):
     tokens: int               # 0: the server did not count them
     chunks: int
     peaks: tuple[int, ...]    # indexes of the gaps that exceed both neighbours most
-    prompt: int               # its tokens; 0: the server did not count them
+    prompt: int               # its tokens; 0: not counted, or with earlier answers in it
 
 
 class Sketch(NamedTuple):
@@ -107,7 +109,9 @@ def sketch(path: str, lines: Iterable[bytes]) -> Sketch:
             answers.add(_hash(b" ".join(WORDS.findall(text))))
         # Answers that ended at the requested length have the same number of tokens in every run.
         if len(numbers) >= LONG_CHUNKS - 1 and CUT not in line:
-            long[_hash(question)] = int(tokens or 0), int(prompt or 0), times
+            has_answers = question.split(b'"')[0].decode("ascii", "replace") in GROWING_PHASES
+            long[_hash(question)] = int(tokens or 0), int(
+                0 if has_answers else prompt or 0), times
     shapes = {key: _shape(*long[key][:2], list(map(int, long[key][2].split(b","))))
               for key in heapq.nsmallest(KEPT, long)}
     run = RUN_ID.search(path)
@@ -201,11 +205,13 @@ def _likeness(new: Sketch, other: Sketch,
                 f"parameters as in {other.path}, but counts prompts differently, by {usual:g} " \
                 f"tokens and {off:g} more or fewer"
     enough = max(MIN_ANSWERS, COPIED_SHARE * len(pairs))
-    peaks = sum(map(_has_equal_peaks, pairs))
+    # One shift for all answers: with a shift of its own, each fourth answer of 65 chunks is like
+    # any other by chance.
+    peaks = max(Counter(shift for pair in pairs for shift in _shifts(pair)).values(), default=0)
     if peaks >= enough:
         yield "run-copied", "peaks", peaks / len(pairs), \
             f"{peaks} of {len(pairs)} long answers pause at the places where those of " \
-            f"{other.path} do; two honest runs have at most 3 of 17"
+            f"{other.path} do; two honest runs have at most 1 of 8"
     sizes = sum(map(_has_equal_size, pairs))
     if sizes >= enough:
         yield "answers-copied", "sizes", sizes / len(pairs), \
@@ -217,11 +223,14 @@ def _likeness(new: Sketch, other: Sketch,
             f"{equal} of {least} answers looked at are those of {other.path}"
 
 
-def _has_equal_peaks(pair: tuple[Shape, Shape]) -> bool:
+def _shifts(pair: tuple[Shape, Shape]) -> list[int]:
+    """By how many chunks the peaks of the first are later than equal ones of the second."""
     one, other = pair
-    shifts = {at - peak for at in one.peaks for peak in other.peaks if abs(at - peak) <= MAX_SHIFT}
-    return any(sum(any(abs(at - shift - peak) <= PEAK_SPARE for peak in other.peaks)
-                   for at in one.peaks) >= EQUAL_PEAKS for shift in shifts)
+    spare = range(-PEAK_SPARE, PEAK_SPARE + 1)
+    equal = Counter(shift for at in one.peaks
+                    for shift in {at - peak + off for peak in other.peaks for off in spare})
+    return [shift for shift, count in equal.items()
+            if count >= EQUAL_PEAKS and abs(shift) <= MAX_SHIFT]
 
 
 def _has_equal_size(pair: tuple[Shape, Shape]) -> bool:

@@ -223,8 +223,8 @@ def main() -> int:
     resumed = next(event for event in made.events if event["event"] == "run_resumed")
     resumed["clock_origin_ns"] += 86_400 * 10 ** 9
     new = codes(made.sealed(), made.path().split("/"), copies.Index())
-    missed += "ledger-altered" not in new
-    print(f"{'found' if 'ledger-altered' in new else 'MISSED'}  a segment of another day: "
+    missed += "machine-slept" not in new
+    print(f"{'found' if 'machine-slept' in new else 'MISSED'}  a segment of another day: "
           f"{sorted(new)}")
     return int(missed > 0)
 
