@@ -11,13 +11,11 @@ from __future__ import annotations
 import functools
 import random
 import sys
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
 
 from check import copies
-from tests.outside.attacks.forgeries import LLAMA_CPP, MERGED, calls_of, codes, set_times
-from tests.outside.attacks.more_forgeries import renamed
+from tests.outside.attacks.forgeries import MERGED, calls_of, codes, is_missed, set_times
+from tests.outside.attacks.more_forgeries import Attack, renamed, run_attacks
 from tests.outside.mutate_submissions import load
 from tests.valid_run import Made, Spec, make
 
@@ -163,33 +161,24 @@ def threads_claimed(made: Made) -> None:
     made.metadata["runtime"]["threads_count"] = {"value": 1, "source": "declared", "reason": None}
 
 
-class Attack(NamedTuple):
-    """A forgery of a merged run; the code has to be found. indexed: the merged runs are known."""
-
-    name: str
-    change: Callable[[Made], Any]
-    code: str
-    indexed: bool = False
-
-
 ATTACKS = (
     Attack("one phase 2.5 times as fast", functools.partial(
-        phase_faster, phase="20q", factor=2.5), "server-changed"),
+        phase_faster, phase="20q", factor=2.5), ("server-changed",)),
     Attack("lanes 3.5 times as fast", functools.partial(
-        phase_faster, phase="parallel_same", factor=3.5), "hardware-exceeded"),
-    Attack("slow calls as timeouts", slow_calls_time_out, "ledger-altered"),
+        phase_faster, phase="parallel_same", factor=3.5), ("hardware-exceeded",)),
+    Attack("slow calls as timeouts", slow_calls_time_out, ("ledger-altered",)),
     Attack("samples after a busy time moved", functools.partial(with_busy_samples, first=2),
-           "time-unexplained"),
-    Attack("another machine's hardware", of_another_machine, "hardware-implausible"),
-    Attack("a hosted API: idle cores", hosted, "hardware-implausible"),
+           ("time-unexplained",)),
+    Attack("another machine's hardware", of_another_machine, ("hardware-implausible",)),
+    Attack("a hosted API: idle cores", hosted, ("hardware-implausible",)),
     Attack("a hosted API: a server without weights", functools.partial(
-        hosted, name="server_memory_bytes", value=40 << 20), "hardware-implausible"),
+        hosted, name="server_memory_bytes", value=40 << 20), ("hardware-implausible",)),
     Attack("every third text trimmed", functools.partial(trimmed, every=3),
-           "server-counts-contradict"),
-    Attack("a draft model hidden", hidden_draft, "tokens-implausible"),
-    Attack("a copy without both ends", shifted_copy, "run-copied", True),
-    Attack("names of two models swapped", names_swapped, "claim-contradicted", True),
-    Attack("fewer threads than the command line", threads_claimed, "claim-contradicted"),
+           ("server-counts-contradict",)),
+    Attack("a draft model hidden", hidden_draft, ("tokens-implausible",)),
+    Attack("a copy without both ends", shifted_copy, ("run-copied",), True),
+    Attack("names of two models swapped", names_swapped, ("claim-contradicted",), True),
+    Attack("fewer threads than the command line", threads_claimed, ("claim-contradicted",)),
 )
 OPEN = (
     ("a loop as an end", loops_stopped,
@@ -206,26 +195,12 @@ OPEN = (
 
 def main() -> int:
     """Run all attacks; return the exit code."""
-    folder = next(MERGED.glob(f"*/{LLAMA_CPP}*"))
-    index, missed = copies.Index(), 0
-    before = codes(load(folder), folder.parts[-3:], index)
-    other = next(MERGED.glob(f"*/{QWEN}*"))
-    codes(load(other), other.parts[-3:], index)
-    for name, change, code, indexed in (*ATTACKS, *((*one[:2], "", False) for one in OPEN)):
-        made = load(folder)
-        change(made)
-        sealed = made.sealed()
-        new = codes(sealed, sealed.path().split("/"), index if indexed else copies.Index()) - before
-        missed += bool(code) and code not in new
-        print(f"{'found' if code in new else 'MISSED' if code else 'open'}  {name}: {sorted(new)}",
-              flush=True)
+    missed = run_attacks((*ATTACKS, *(Attack(name, change, ()) for name, change, _ in OPEN)), QWEN)
     made = make(Spec(phases="frozen,5q", kill_after=(6,)))
     resumed = next(event for event in made.events if event["event"] == "run_resumed")
     resumed["clock_origin_ns"] += 86_400 * 10 ** 9
     new = codes(made.sealed(), made.path().split("/"), copies.Index())
-    missed += "machine-slept" not in new
-    print(f"{'found' if 'machine-slept' in new else 'MISSED'}  a segment of another day: "
-          f"{sorted(new)}")
+    missed += is_missed("a segment of another day", ("machine-slept",), new)
     return int(missed > 0)
 
 

@@ -11,7 +11,7 @@ import functools
 import io
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,6 +191,15 @@ def codes(made: Made, parts: Sequence[str], index: copies.Index) -> set[str]:
     return {one.code for one in report.findings() if one.severity != findings.INFO}
 
 
+def is_missed(name: str, wanted: Collection[str], new: Collection[str]) -> bool:
+    """Print an attack's findings; return whether none of the wanted codes is among them. wanted:
+    empty for an attack that files do not show for certain."""
+    missed = bool(wanted) and not set(wanted) & set(new)
+    word = "MISSED" if missed else "found" if wanted else "open"
+    print(f"{word}  {name}: {sorted(new)}", flush=True)
+    return missed
+
+
 def main() -> int:
     """Run all attacks; return the exit code."""
     merged = {name: next(MERGED.glob(f"*/{name}*")) for name in (LLAMA_CPP, VLLM)}
@@ -201,14 +210,12 @@ def main() -> int:
         folder, made = merged[attack.run], load(merged[attack.run])
         attack.change(made)
         new = codes(made.sealed(), folder.parts[-3:], copies.Index()) - before[attack.run]
-        missed += attack.code not in new
-        print(f"{'found' if attack.code in new else 'MISSED'}  {attack.name}: {sorted(new)}")
+        missed += is_missed(attack.name, (attack.code,), new)
     for name, change in COPIES:
         made = load(merged[LLAMA_CPP])
         change(made)
         new = codes(made.sealed(), made.path().split("/"), index)
-        missed += "run-copied" not in new
-        print(f"{'found' if 'run-copied' in new else 'MISSED'}  {name}: {sorted(new)}")
+        missed += is_missed(name, ("run-copied",), new)
     return int(missed > 0)
 
 
