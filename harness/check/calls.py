@@ -360,7 +360,8 @@ def span_us(call: records.CallFinished) -> Optional[tuple[int, int]]:
         return (attempts[0]["started_us"], attempts[-1]["ended_us"]) if attempts else None
     # Both marks are truncated to whole microseconds, so their difference may be one too small.
     begin_us = timing["started_us"] - max((timing["connect_us"] or 0) - 1, 0)
-    # done_us is that of the last byte; a call that failed may have waited for more.
+    # done_us is that of the last byte; a call that failed or was left open waited for more.
     end_us = timing["started_us"] + (timing["done_us"] or 0)
+    waited = call["outcome"] != "ok" or "left_open" in call["flags"]
     return (attempts[0]["started_us"] if attempts else begin_us,
-            end_us if call["outcome"] == "ok" else max(end_us, call["t_us"]))
+            max(end_us, call["t_us"]) if waited else end_us)
