@@ -50,6 +50,7 @@ FIELDS = {name: re.compile(pattern) for name, pattern in (
     ("times", rb'"chunk_us":\[\d+,([\d,]+)\]'))}
 TEXT, TEXT_END = b'"text":"', b'","reasoning_text":"'
 CUT = b'","finish_reason":"length",'
+GROWING = tuple(f'{phase}"'.encode("ascii") for phase in GROWING_PHASES)
 RUN_ID = re.compile(r"run-([0-9a-f-]{36})")
 
 
@@ -109,9 +110,9 @@ def sketch(path: str, lines: Iterable[bytes]) -> Sketch:
             answers.add(_hash(b" ".join(WORDS.findall(text))))
         # Answers that ended at the requested length have the same number of tokens in every run.
         if len(numbers) >= LONG_CHUNKS - 1 and CUT not in line:
-            has_answers = question.split(b'"')[0].decode("ascii", "replace") in GROWING_PHASES
-            long[_hash(question)] = int(tokens or 0), int(
-                0 if has_answers else prompt or 0), times
+            has_answers = question.startswith(GROWING)
+            counted = 0 if has_answers else int(prompt or 0)
+            long[_hash(question)] = int(tokens or 0), counted, times
     shapes = {key: _shape(*long[key][:2], list(map(int, long[key][2].split(b","))))
               for key in heapq.nsmallest(KEPT, long)}
     run = RUN_ID.search(path)
