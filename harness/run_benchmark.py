@@ -44,7 +44,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, cast
 
-from compare import wanted
 from core import answer_checks, files, names, plan
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
@@ -52,7 +51,7 @@ from core.records import CallFinished, LedgerLine, Manifest, Phase
 from core.suites import Question, load_suites
 from core.text import Parser, command, print_error, print_result, print_text, readable
 from engines import queries
-from machine import awake, gauges, inventory
+from machine import awake, gauges
 from machine.heartbeat import HEARTBEAT_FINE_S, HEARTBEAT_S, Heartbeat
 from run import calibration, cli, discover, plan_and_probe, redaction, sse, wait_and_stop
 from run import manifest as manifests
@@ -764,6 +763,10 @@ def try_hello(options: Options, environment: Mapping[str, str], progress: Progre
 
 def do_probe(options: Options, progress: Progress, environment: Mapping[str, str]) -> int:
     """Show what is served, and one hello call; writes nothing."""
+    # Not above: they would delay the start of each run.
+    from compare import wanted
+    from machine import inventory
+
     url = options.target_url if "target_url" in options.given else None
     found = [] if url else scan_ports()
     if not found:

@@ -569,6 +569,12 @@ class Timeouts(Failures):
                              {name: expected for name, (_, expected) in rows.items()})
         self.assertLess(time.monotonic() - begun_s, LIMIT_S)       # of one call
 
+    def test_stream_without_a_pause_is_not_searched_for_its_end(self):
+        with mock.patch.object(run_benchmark.Exchange, "_stop_at_end") as search:
+            self.assert_rows({"many reads": (STREAM, *map(says, "abc"), END)},
+                             {"many reads": answer("abc", 3)})
+        search.assert_not_called()
+
     def test_done_inside_an_answer_does_not_end_it(self):
         with mock.patch.object(run_benchmark, "DONE_GRACE_S", 0.01):
             head, tail = says("it ends with data: [DONE] then").split(b" then")
