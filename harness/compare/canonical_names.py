@@ -176,13 +176,19 @@ def _file_owner(path: str) -> tuple[str, str, str]:
     cached = re.fullmatch(r"([^_/]+)_([^/]+?-gguf)_([^/]+)", path, re.IGNORECASE)
     name, repository = (cached[3], f"{cached[1]}/{cached[2]}".lower()) if cached else (path, "")
     named = re.fullmatch(r"([a-z][a-z0-9.\-]*)_([a-z][^/]*-.+)", name, re.IGNORECASE)
-    owner = re.sub(r"[^a-z0-9]", "", named[1].lower()) if named else ""
-    if not named or owner not in tables.MAKERS and (
-            any(owner.startswith(family) for family in tables.FAMILIES)
-            or re.split(r"[^a-z]", named[2].lower())[0] in tables.FAMILIES
-            and not re.search("abliterated|uncensored|heretic", named[2].lower())):
-        return name, repository, ""           # MyTune_Qwen3-8B is a model of its own
+    if not named:
+        return name, repository, ""
+    owner, model = re.sub(r"[^a-z0-9]", "", named[1].lower()), named[2].lower()
+    is_tune = _family(model) in tables.FAMILIES and not re.search(
+        "abliterated|uncensored|heretic", model)      # MyTune_Qwen3-8B is a model of its own
+    if owner not in tables.MAKERS and (is_tune or owner.startswith(tuple(tables.FAMILIES))):
+        return name, repository, ""
     return named[2], repository, named[1].lower()
+
+
+def _family(name: str) -> str:
+    """The letters that a lower-case name begins with: qwen of qwen3-8b."""
+    return re.split(r"[^a-z]", name)[0]
 
 
 def _location(text: str, engine: str) -> tuple[str, str, bool]:
@@ -281,8 +287,8 @@ def _without_maker(words: list[str]) -> list[str]:
         words = words[1:]
     for count in (2, 1):
         families = tables.MAKERS.get("".join(words[:count]), "").split()
-        if families and len(words) > count and (words[count] == words[0] or re.split(
-                r"[^a-z]", words[count])[0] in families):
+        if families and len(words) > count and (
+                words[count] == words[0] or _family(words[count]) in families):
             return _without_maker(words[count:])
     return words
 
