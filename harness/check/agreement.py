@@ -17,7 +17,6 @@ from core.metric_definitions import ONE_LANE_PHASES
 from core.records import Manifest
 from run import redaction
 
-Json = dict[str, Any]
 Problems = Iterator[tuple[str, str]]          # code, what
 
 # --- gauges
@@ -30,6 +29,7 @@ LOAD_S, LOAD_STEP_S, LOAD_SPARE = 60, 6, 0.03     # of the system's moving avera
 PROBED_STEPS = {"memory.capacity_bytes": PAGE_BYTES, "memory.swap_bytes": PAGE_BYTES,
                 "cpu.cache_l1d_kib": 4, "cpu.cache_l2_kib": 32, "cpu.cache_l3_kib": 32}
 PROBED_DIGITS = {"memory.bandwidth_measured_gb_per_s": 1, "cpu.base_mhz": 3, "cpu.max_mhz": 3}
+SYSTEMS = {"Darwin": "macos", "Windows": "windows"}       # Linux has its distribution's name
 VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD", "Apple": "Apple"}
 IDLE_THREADS, MIN_SAMPLES = 0.5, 5          # samples taken while calls ran
 OTHERS_IDLE = 0.2             # of all CPUs
@@ -94,8 +94,8 @@ def _gauges(samples: Sequence[Any], is_linux: bool) -> Problems:
             least = before["load_1m"] * math.exp(-passed_s / LOAD_S) - LOAD_SPARE
             if after["load_1m"] < least:
                 yield "time-unexplained", f"load_1m falls from {before['load_1m']} to " \
-                    f"{after['load_1m']} within {passed_s - LOAD_STEP_S:.1f} s; an average over " \
-                    f"a minute falls to {least:.2f} at most"
+                    f"{after['load_1m']} within {passed_s - LOAD_STEP_S:.1f} s; in that time, an " \
+                    f"average over a minute cannot fall below {least:.2f}"
 
 
 def _hardware(manifest: Manifest, hardware: Any) -> Problems:
@@ -104,12 +104,12 @@ def _hardware(manifest: Manifest, hardware: Any) -> Problems:
     probed = {f"{part}.{name}": field["value"] for part in ("cpu", "memory", "os")
               for name, field in hardware[part].items()
               if field["source"] == "probed" and field["value"] is not None}
-    system, known = manifest["os"]["system"], {"Darwin": "macos", "Windows": "windows"}
+    ran_on = manifest["os"]["system"]
     name = str(probed.get("os.name", "")).lower().replace(" ", "")
-    if name and known.get(str(system), name) not in name or system == "Linux" and any(
-            name.startswith(other) for other in known.values()):
+    named = [system for system, word in SYSTEMS.items() if word in name]
+    if name and named != [system for system in SYSTEMS if system == ran_on]:
         yield "hardware-implausible", f"os.name is {schema.shown(probed['os.name'])}; the run " \
-            f"was made on {schema.shown(system)}"
+            f"was made on {schema.shown(ran_on)}"
     odd = [key for key, step in PROBED_STEPS.items() if probed.get(key, 0) % step]
     odd += [key for key, digits in PROBED_DIGITS.items()
             if probed.get(key, 0) != round(probed.get(key, 0), digits)]
