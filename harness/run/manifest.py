@@ -141,8 +141,8 @@ def with_added(manifest: Manifest, options: Options, events: Iterable[records.Le
     texts = [entry["challenge"] for entry in known["plan"]["phases"]
              if entry["phase"] == "challenge"]
     if asked.challenge and texts and texts != [asked.challenge]:
-        raise HarnessError(f"run {manifest['run_id']} has answered the challenge {texts[0]!r}; a "
-                           "run has one")
+        raise HarnessError(f"run {manifest['run_id']} has answered the challenge '{texts[0]}'; a "
+                           "run has one. For another, leave out --run-id")
     names = [name for name in plan.parse_phases(asked.phases)
              if PHASES[name].kind in ADDED and name not in planned]
     if names and manifest["smoke"]:

@@ -113,12 +113,12 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
     if not stream.events or not (stream.texts or stream.done or '"choices"' in body):
         seen = printable(body.strip(), MAX_SEEN)
         return error("bad_response", "the server answered 200, but not with events of a chat "
-                     f"completion; the answer begins with {seen!r}")
+                     f"completion; the answer begins with '{seen}'")
     if not ended and reason is None:
         return error("interrupted_answer", "the stream ended without a finish_reason")
     if not ended:
         return error("interrupted_answer", "the server ended the answer early: finish_reason is "
-                     f"{printable(reason or '', 60)!r}")
+                     f"'{printable(reason or '', 60)}'")
     counted = usage.counts(response_of(reply))
     if not stream.texts and not counted.reasoning and reason not in CALLED_TOOLS:
         shown = "no token count" if counted.completion is None else \

@@ -153,7 +153,7 @@ class Streams(Failures):
         def other(body: bytes) -> Any:
             return failure("bad_response", "the server answered 200, but not with events of a chat "
                            "completion; the answer begins with "
-                           f"{printable(body.decode().strip(), 60)!r}",
+                           f"'{printable(body.decode().strip(), 60)}'",
                            body=body)
 
         nothing = failure("no_events", "the server answered 200 and sent no event")
