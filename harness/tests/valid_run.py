@@ -54,6 +54,11 @@ MACHINE = {
 }
 WORDS = {"deviations": "none", "notes": "none",
          "attestation": "\n".join(f"- [x] {one}" for one in attestation.STATEMENTS)}
+# Of the listed model that the recorded answer of /api/show does not describe.
+OTHER_SHOW = {"hf.co/bartowski/Qwen2.5-7B-Instruct-GGUF:Q8_0": {
+    "details": {"format": "gguf", "family": "qwen2", "quantization_level": "Q8_0"},
+    "model_info": {"general.architecture": "qwen2", "general.file_type": 7,
+                   "general.parameter_count": 7_615_616_512, "qwen2.context_length": 32_768}}}
 WORD = ("the file is read twice because a list holds every line and no other name was given to "
         "what comes first so that it may be sorted").split()
 
@@ -227,7 +232,7 @@ class Maker:
             run_benchmark.HARNESS_VERSION, dict(run_benchmark.CANONICAL_OPTIONS), SUITES,
             _at(BASE, -20_000), False, cli.parse_target(options.target_url), "127.0.0.1", "host")
         manifest = manifests.assemble(
-            options, found, engine, self.served, dict.fromkeys(self.served, self._told(None)),
+            options, found, engine, self.served, {model: self._told(model) for model in self.served},
             release.current_hashes(),
             {"commit": "3" * 40, "dirty": False})
         manifest["python"] = {"version": "3.12.1", "implementation": "CPython"}
@@ -269,7 +274,7 @@ class Maker:
             self._write("instrument_calibrated", 2_000_000, **_calibration(self.manifest))
             self.sampled_us = self.t_us
         for model in self.served:
-            self._write("endpoint_identified", **self.known.identity(model, self._told(None)))
+            self._write("endpoint_identified", **self.known.identity(model, self._told(model)))
         for model in self.skipped if first else ():
             self._write("model_skipped", model=model,
                         reason="it is not a chat model, by its engine or by its name")
@@ -291,13 +296,15 @@ class Maker:
             self._write("run_interrupted", reason="stopped by SIGINT", exit_code=130,
                         in_flight=sorted(self.dropped))
 
-    def _told(self, loaded: Optional[str]) -> answers.Probes:
-        """What the server tells of itself with a model loaded; Ollama only then of its context."""
+    def _told(self, model: str, loaded: Optional[str] = None) -> answers.Probes:
+        """What the server reports about a model and itself; Ollama's context only while loaded."""
         if self.spec.engine != "ollama":
             return self.probes
         models = [] if loaded is None else [{"name": loaded, "model": loaded,
                                              "context_length": 4096}]
-        return {**self.probes, "/api/ps": answers.Probe(200, {}, {"models": models}, "")}
+        show = self.probes["/api/show"]
+        return {**self.probes, "/api/ps": answers.Probe(200, {}, {"models": models}, ""),
+                "/api/show": show._replace(json={**show.json, **OTHER_SHOW.get(model, {})})}
 
     # -- phases
     def _model(self, model: str) -> None:
@@ -305,7 +312,7 @@ class Maker:
         if self.manifest["smoke"]:
             return
         self._write("endpoint_identified", 20_000, **self.known.identity(
-            model, self._told(self.served[model])))
+            model, self._told(model, self.served[model])))
         for name in self.known.own_phases()[1:]:
             self._phase(name, [model])
         if len(self.known.own_phases()) > 1 and model not in self.known.probed:
