@@ -35,7 +35,7 @@ from complete import metadata
 from core import answer_checks, files, ledger, plan, release
 from core import suites as suitess
 from engines import answers
-from machine import gauges as gaugess
+from machine import gauges as machine_gauges
 from tests import runs
 
 KILLS = 200
@@ -415,7 +415,7 @@ def as_it_was(folder: str) -> Iterator[None]:
     gauges = {name: value for name, value in sample.items() if name not in ledger.COMMON_FIELDS}
     with mock.patch.multiple(release, current_hashes=lambda: manifest["files_sha256"],
                              git_state=lambda: manifest["git"]), \
-            mock.patch.object(gaugess.Sampler, "sample", lambda *_, **_more: gauges), \
+            mock.patch.object(machine_gauges.Sampler, "sample", lambda *_, **_more: gauges), \
             mock.patch.object(answers, "PROBE_PATHS", ("/v1/models", "/version")), \
             mock.patch.object(files, "flush_to_disk", lambda _: None):
         yield

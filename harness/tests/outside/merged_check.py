@@ -89,7 +89,7 @@ class MergedCheck(unittest.TestCase):
         self.assertEqual(self.ran(2, first[2], before=1)[:2], (2, True))
 
     def test_without_a_usable_index_it_is_written_from_all_runs(self):
-        other = gzip.compress(json.dumps({"commit": self.commits[0], "version": 0}).encode())
+        other = gzip.compress(b'{"commit":"%s","version":0}' % self.commits[0].encode())
         for artifact, expected in ((b"", (1, True)), (b"x", (1, True)), (other, (2, True))):
             self.assertEqual(self.ran(2, artifact, before=1)[:2], expected)
 
