@@ -569,6 +569,11 @@ class Timeouts(Failures):
                              {name: expected for name, (_, expected) in rows.items()})
         self.assertLess(time.monotonic() - begun_s, LIMIT_S)       # of one call
 
+    def test_counts_that_come_after_a_pause_are_waited_for(self):
+        late = (STREAM + says("a", "b") + event({}, "stop"), 0.3, event(usage=USAGE) + DONE)
+        with mock.patch.object(run_benchmark, "WAIT_TICK_S", 0.05):
+            self.assert_rows({"late": late}, {"late": answer("ab", 2)})
+
     def test_stream_without_a_pause_is_not_searched_for_its_end(self):
         with mock.patch.object(run_benchmark.Exchange, "_stop_at_end") as search:
             self.assert_rows({"many reads": (STREAM, *map(says, "abc"), END)},

@@ -232,8 +232,8 @@ class Maker:
             run_benchmark.HARNESS_VERSION, dict(run_benchmark.CANONICAL_OPTIONS), SUITES,
             _at(BASE, -20_000), False, cli.parse_target(options.target_url), "127.0.0.1", "host")
         manifest = manifests.assemble(
-            options, found, engine, self.served, {model: self._told(model) for model in self.served},
-            release.current_hashes(),
+            options, found, engine, self.served,
+            {model: self._told(model) for model in self.served}, release.current_hashes(),
             {"commit": "3" * 40, "dirty": False})
         manifest["python"] = {"version": "3.12.1", "implementation": "CPython"}
         manifest["os"] = {"system": "Linux", "machine": "x86_64"}

@@ -642,6 +642,7 @@ class EndOfAnswer(unittest.TestCase):
                 ("both", [text("a"), STOP, counts], True),
                 ("a reason with the text", [event(delta("stop", content="a"))], True),
                 ("comments behind", [text("a"), STOP, b": ping\n\n"], True),
+                ("nothing behind", [text("a"), event(delta())], False),
                 ("text behind", [text("a"), STOP, text("b")], False),
                 ("a reason without text", [STOP], False), ("counts first", [counts, text("a")],
                                                             False),
