@@ -1388,7 +1388,8 @@ class Texts(unittest.TestCase):
         for text in (f"submitter_handle: {made.manifest['submitter_handle']}",
                      f"run_id: {made.manifest['run_id']}", "source: probed"):
             self.assertIn(text, lines)
-        self.assertNotIn("files_sha256", out)
+        for text in (next(iter(made.manifest["files_sha256"].values())), "phase: frozen"):
+            self.assertNotIn(text, out)
 
 
 class Privacy(unittest.TestCase):
