@@ -266,107 +266,100 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
                              {"context_effective_tokens": 5000}),
 }
 
+# Model and engine, and the same model as another engine names it.
+ONE_MODEL = """
+qwen2.5:7b  Ollama  Qwen2.5-7B-Instruct-Q4_K_M.gguf  llama.cpp
+qwen2.5:7b  Ollama  qwen2.5-7b-instruct  LM Studio
+qwen2.5:7b  Ollama  koboldcpp/Qwen2.5-7B-Instruct-Q4_K_M  KoboldCpp
+qwen2.5:7b  Ollama  hf.co/bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M  Ollama
+qwen2.5:7b  Ollama  mlx-community/Qwen2.5-7B-Instruct-4bit  mlx-lm
+qwen2.5:7b  Ollama  Qwen/Qwen2.5-7B-Instruct-AWQ  vLLM
+gpt-oss:20b  Ollama  openai/gpt-oss-20b  vLLM
+llama3.1:8b  Ollama  Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf  llama.cpp
+gemma3:4b  Ollama  google/gemma-3-4b-it  SGLang
+gemma3:4b  Ollama  google_gemma-3-4b-it-Q4_K_M.gguf  llama.cpp
+qwen3:8b  Ollama  Qwen_Qwen3-8B-Q4_K_M.gguf  llama.cpp
+qwen3:30b-a3b  Ollama  Qwen/Qwen3-30B-A3B  vLLM
+mistral:7b  Ollama  Mistral-7B-Instruct-v0.3.Q4_K_M.gguf  llama.cpp
+mixtral:8x7b  Ollama  mistralai/Mixtral-8x7B-Instruct-v0.1  TGI
+phi4  Ollama  microsoft/phi-4  vLLM
+phi4-mini  Ollama  Phi-4-mini-instruct-Q4_K_M.gguf  llama.cpp
+llama3.2  Ollama  mlx-community/Llama-3.2-3B-Instruct-4bit  mlx-lm
+llama3.2-vision:11b  Ollama  meta-llama/Llama-3.2-11B-Vision-Instruct  vLLM
+deepseek-r1:7b  Ollama  DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf  llama.cpp
+gemma3n:e4b  Ollama  unsloth/gemma-3n-E4B-it-GGUF:Q4_K_M  llama.cpp
+stablelm2:1.6b  Ollama  stablelm-2-1_6b-chat  llama.cpp
+smollm2:135m  Ollama  HuggingFaceTB/SmolLM2-135M-Instruct  vLLM
+tinyllama  Ollama  TinyLlama-1.1B-Chat-v1.0-Q4_0.gguf  llamafile
+qwen2.5vl:7b  Ollama  Qwen/Qwen2.5-VL-7B-Instruct  vLLM
+codellama:7b  Ollama  CodeLlama-7b-Instruct-hf  vLLM
+qwen3-coder:30b  Ollama  Qwen3-Coder-30B-A3B-Instruct-UD-Q4_K_XL.gguf  llama.cpp
+hermes3:8b  Ollama  NousResearch/Hermes-3-Llama-3.1-8B  vLLM
+llama3.1:8b  Ollama  turboderp/Llama-3.1-8B-Instruct-exl3:4.0bpw  TabbyAPI
+llama3.2:3b  Ollama  ai/llama3.2:3B-Q4_K_M  Docker Model Runner
+llama3.2:3b  Ollama  Llama-3_2-3B-Instruct-IQ4_XS  Jan
+qwen2.5:7b  Ollama  Qwen2_5-7B-Instruct-IQ4_XS  Jan
+llama3.2:3b  Ollama  Llama-3.2-3B-Instruct.Q6_K.llamafile  llamafile
+mistral:7b  Ollama  TheBloke_Mistral-7B-Instruct-v0.3-GPTQ  TGWUI
+llama3.1:8b  Ollama  Llama-3.1-8B-Instruct-4.0bpw-h6-exl2  TabbyAPI
+qwen2.5:7b  Ollama  OpenVINO/Qwen2.5-7B-Instruct-int4-ov  OVMS
+qwen2.5:7b  Ollama  Qwen2.5-7B-Instruct-q4f16_1-MLC  MLC
+gemma3:4b  Ollama  google/gemma-3-4b  LM Studio
+llama3.1:8b  Ollama  RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8  vLLM
+# Other people's spellings: hubs, quantizers, LM Studio's keys, other tables of tags.
+granite3.3:8b  Ollama  ibm-granite/granite-3.3-8b-instruct  vLLM
+mistral-small3.1  Ollama  mistralai/Mistral-Small-3.1-24B-Instruct-2503  vLLM
+qwen3:14b  Ollama  lmstudio-community/Qwen3-14B-MLX-4bit  LM Studio
+qwen3:8b  Ollama  qwen/qwen3-8b@4bit  LM Studio
+qwen3:8b  Ollama  cyankiwi/Qwen3-8B-AWQ-4bit  vLLM
+llama3.3:70b  Ollama  unsloth/Llama-3.3-70B-Instruct-bnb-4bit  vLLM
+llama3.1:70b  Ollama  hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4  vLLM
+llama3.1:8b  Ollama  neuralmagic/Meta-Llama-3.1-8B-Instruct-quantized.w4a16  vLLM
+llama3.1:8b  Ollama  nvidia/Llama-3.1-8B-Instruct-NVFP4  SGLang
+llama3.1:8b  Ollama  Meta-Llama-3.1-8B-Instruct-128k-Q4_0  GPT4All
+llama3.2:3b  Ollama  Llama-3.2-3B-Instruct-llamafile  llamafile
+gemma3:27b  Ollama  ISTA-DASLab/gemma-3-27b-it-GPTQ-4b-128g  vLLM
+gemma3:1b  Ollama  mlx-community/gemma-3-1b-it-4bit-DWQ  mlx-lm
+gemma3n:e2b  Ollama  google/gemma-3n-E2B-it-litert-lm  LiteRT
+gemma2:9b  Ollama  gemma-2-9b-it-Q5_K_L.gguf  llama.cpp
+deepseek-r1:32b  Ollama  casperhansen/deepseek-r1-distill-qwen-32b-awq  vLLM
+qwen3-coder  Ollama  qwen/qwen3-coder-30b  LM Studio
+codestral:22b  Ollama  bartowski/Codestral-22B-v0.1-GGUF  llama.cpp
+openchat:7b  Ollama  openchat-3.5-0106.Q4_K_M.gguf  llama.cpp
+command-r7b  Ollama  c4ai-command-r7b-12-2024-Q4_K_M.gguf  llama.cpp
+devstral  Ollama  mistralai/Devstral-Small-2505  vLLM
+exaone3.5:7.8b  Ollama  EXAONE-3.5-7.8B-Instruct-Q4_K_M.gguf  llama.cpp
+olmo2:13b  Ollama  allenai/OLMo-2-1124-13B-Instruct-GGUF  llama.cpp
+lfm2.5:1.2b  Ollama  LiquidAI/LFM2.5-1.2B-Instruct-GGUF:Q4_K_M  llama.cpp
+dolphin3:8b  Ollama  cognitivecomputations/Dolphin3.0-Llama3.1-8B  vLLM
+# llama.cpp's cache, bartowski's file names, LM Studio's catalog.
+qwen3:8b  Ollama  bartowski_Qwen_Qwen3-8B-GGUF_Qwen_Qwen3-8B-Q4_K_M.gguf  llama.cpp
+qwen3:8b  Ollama  /home/ann/.cache/llama.cpp/unsloth_Qwen3-8B-GGUF_Qwen3-8B-Q8_0.gguf  llama.cpp
+qwen3:8b  Ollama  OpenVINO/Qwen3-8B-int4-cw-ov  OVMS
+qwen3:8b  Ollama  Qwen3-8B-exl3_4.0bpw  TabbyAPI
+qwen2.5:7b  Ollama  Qwen2.5-7B-Instruct-exl2_6_5  TabbyAPI
+qwen3:8b  Ollama  mlx-community/Qwen3-8B-4bit-DWQ-053125  mlx-lm
+qwen3:30b-a3b  Ollama  nvidia/Qwen3-30B-A3B-FP4  vLLM
+qwen/qwen3-next-80b  LM Studio  Intel/Qwen3-Next-80B-A3B-Instruct-int4-mixed-AutoRound  vLLM
+google/gemma-4-26b-a4b  LM Studio  google/gemma-4-26B-A4B-it  vLLM
+gemma4:26b  Ollama  ggml-org/gemma-4-26B-A4B-it-GGUF:Q4_K_M  llama.cpp
+llama4:16x17b  Ollama  meta-llama/Llama-4-Scout-17B-16E-Instruct  vLLM
+deepseek-r1:14b-qwen-distill-q4_K_M  Ollama  DeepSeek-R1-Distill-Qwen-14B-Q4_K_M.gguf  llama.cpp
+mistralai/mistral-small-3.2  LM Studio  mistralai/Mistral-Small-3.2-24B-Instruct-2506  vLLM
+ministral-3:8b  Ollama  mistralai_Ministral-3-8B-Instruct-2512-Q4_K_M.gguf  llama.cpp
+granite4:small-h  Ollama  ibm/granite-4-h-small  LM Studio
+granite4.1:8b  Ollama  ibm-granite_granite-4.1-8b-Q4_K_M.gguf  llama.cpp
+nvidia_NVIDIA-Nemotron-Nano-9B-v2-Q4_K_M.gguf  llama.cpp  nvidia/NVIDIA-Nemotron-Nano-9B-v2  vLLM
+baidu/ERNIE-4.5-21B-A3B-PT  vLLM  baidu/ernie-4.5-21b-a3b  LM Studio
+ByteDance-Seed_Seed-OSS-36B-Instruct-Q4_K_M.gguf  llama.cpp  bytedance/seed-oss-36b  LM Studio
+olmo-3:7b-think  Ollama  allenai/Olmo-3-7B-Think  vLLM
+speakleash_Bielik-11B-v3.0-Instruct-Q4_K_M.gguf  llama.cpp  speakleash/Bielik-11B-v3.0-Instruct  TGI
+huihui-ai_Qwen3-8B-abliterated-Q4_K_M.gguf  llama.cpp  huihui_ai/qwen3-abliterated:8b-q4_K_M  Ollama
+cogito:8b  Ollama  deepcogito/cogito-v1-preview-llama-8B  vLLM
+"""
 BLOCKS: dict[str, tuple[Changes, Changes]] = {
     f"{a} ~ {b}": served(a, b, one, other) for a, one, b, other in (
-        ("qwen2.5:7b", "Ollama", FILE, "llama.cpp"),
-        ("qwen2.5:7b", "Ollama", "qwen2.5-7b-instruct", "LM Studio"),
-        ("qwen2.5:7b", "Ollama", "koboldcpp/Qwen2.5-7B-Instruct-Q4_K_M", "KoboldCpp"),
-        ("qwen2.5:7b", "Ollama", "hf.co/bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M", "Ollama"),
-        ("qwen2.5:7b", "Ollama", "mlx-community/Qwen2.5-7B-Instruct-4bit", "mlx-lm"),
-        ("qwen2.5:7b", "Ollama", "Qwen/Qwen2.5-7B-Instruct-AWQ", "vLLM"),
-        ("gpt-oss:20b", "Ollama", "openai/gpt-oss-20b", "vLLM"),
-        ("llama3.1:8b", "Ollama", "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf", "llama.cpp"),
-        ("gemma3:4b", "Ollama", "google/gemma-3-4b-it", "SGLang"),
-        ("gemma3:4b", "Ollama", "google_gemma-3-4b-it-Q4_K_M.gguf", "llama.cpp"),
-        ("qwen3:8b", "Ollama", "Qwen_Qwen3-8B-Q4_K_M.gguf", "llama.cpp"),
-        ("qwen3:30b-a3b", "Ollama", "Qwen/Qwen3-30B-A3B", "vLLM"),
-        ("mistral:7b", "Ollama", "Mistral-7B-Instruct-v0.3.Q4_K_M.gguf", "llama.cpp"),
-        ("mixtral:8x7b", "Ollama", "mistralai/Mixtral-8x7B-Instruct-v0.1", "TGI"),
-        ("phi4", "Ollama", "microsoft/phi-4", "vLLM"),
-        ("phi4-mini", "Ollama", "Phi-4-mini-instruct-Q4_K_M.gguf", "llama.cpp"),
-        ("llama3.2", "Ollama", "mlx-community/Llama-3.2-3B-Instruct-4bit", "mlx-lm"),
-        ("llama3.2-vision:11b", "Ollama", "meta-llama/Llama-3.2-11B-Vision-Instruct", "vLLM"),
-        ("deepseek-r1:7b", "Ollama", "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", "llama.cpp"),
-        ("gemma3n:e4b", "Ollama", "unsloth/gemma-3n-E4B-it-GGUF:Q4_K_M", "llama.cpp"),
-        ("stablelm2:1.6b", "Ollama", "stablelm-2-1_6b-chat", "llama.cpp"),
-        ("smollm2:135m", "Ollama", "HuggingFaceTB/SmolLM2-135M-Instruct", "vLLM"),
-        ("tinyllama", "Ollama", "TinyLlama-1.1B-Chat-v1.0-Q4_0.gguf", "llamafile"),
-        ("qwen2.5vl:7b", "Ollama", "Qwen/Qwen2.5-VL-7B-Instruct", "vLLM"),
-        ("codellama:7b", "Ollama", "CodeLlama-7b-Instruct-hf", "vLLM"),
-        ("qwen3-coder:30b", "Ollama", "Qwen3-Coder-30B-A3B-Instruct-UD-Q4_K_XL.gguf", "llama.cpp"),
-        ("hermes3:8b", "Ollama", "NousResearch/Hermes-3-Llama-3.1-8B", "vLLM"),
-        ("llama3.1:8b", "Ollama", "turboderp/Llama-3.1-8B-Instruct-exl3:4.0bpw", "TabbyAPI"),
-        ("llama3.2:3b", "Ollama", "ai/llama3.2:3B-Q4_K_M", "Docker Model Runner"),
-        ("llama3.2:3b", "Ollama", "Llama-3_2-3B-Instruct-IQ4_XS", "Jan"),
-        ("qwen2.5:7b", "Ollama", "Qwen2_5-7B-Instruct-IQ4_XS", "Jan"),
-        ("llama3.2:3b", "Ollama", "Llama-3.2-3B-Instruct.Q6_K.llamafile", "llamafile"),
-        ("mistral:7b", "Ollama", "TheBloke_Mistral-7B-Instruct-v0.3-GPTQ", "TGWUI"),
-        ("llama3.1:8b", "Ollama", "Llama-3.1-8B-Instruct-4.0bpw-h6-exl2", "TabbyAPI"),
-        ("qwen2.5:7b", "Ollama", "OpenVINO/Qwen2.5-7B-Instruct-int4-ov", "OVMS"),
-        ("qwen2.5:7b", "Ollama", "Qwen2.5-7B-Instruct-q4f16_1-MLC", "MLC"),
-        ("gemma3:4b", "Ollama", "google/gemma-3-4b", "LM Studio"),
-        ("llama3.1:8b", "Ollama", "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8", "vLLM"),
-        # Other people's spellings: hubs, quantizers, LM Studio's keys, other tables of tags.
-        ("granite3.3:8b", "Ollama", "ibm-granite/granite-3.3-8b-instruct", "vLLM"),
-        ("mistral-small3.1", "Ollama", "mistralai/Mistral-Small-3.1-24B-Instruct-2503", "vLLM"),
-        ("qwen3:14b", "Ollama", "lmstudio-community/Qwen3-14B-MLX-4bit", "LM Studio"),
-        ("qwen3:8b", "Ollama", "qwen/qwen3-8b@4bit", "LM Studio"),
-        ("qwen3:8b", "Ollama", "cyankiwi/Qwen3-8B-AWQ-4bit", "vLLM"),
-        ("llama3.3:70b", "Ollama", "unsloth/Llama-3.3-70B-Instruct-bnb-4bit", "vLLM"),
-        ("llama3.1:70b", "Ollama", "hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4", "vLLM"),
-        ("llama3.1:8b", "Ollama", "neuralmagic/Meta-Llama-3.1-8B-Instruct-quantized.w4a16",
-         "vLLM"),
-        ("llama3.1:8b", "Ollama", "nvidia/Llama-3.1-8B-Instruct-NVFP4", "SGLang"),
-        ("llama3.1:8b", "Ollama", "Meta-Llama-3.1-8B-Instruct-128k-Q4_0", "GPT4All"),
-        ("llama3.2:3b", "Ollama", "Llama-3.2-3B-Instruct-llamafile", "llamafile"),
-        ("gemma3:27b", "Ollama", "ISTA-DASLab/gemma-3-27b-it-GPTQ-4b-128g", "vLLM"),
-        ("gemma3:1b", "Ollama", "mlx-community/gemma-3-1b-it-4bit-DWQ", "mlx-lm"),
-        ("gemma3n:e2b", "Ollama", "google/gemma-3n-E2B-it-litert-lm", "LiteRT"),
-        ("gemma2:9b", "Ollama", "gemma-2-9b-it-Q5_K_L.gguf", "llama.cpp"),
-        ("deepseek-r1:32b", "Ollama", "casperhansen/deepseek-r1-distill-qwen-32b-awq", "vLLM"),
-        ("qwen3-coder", "Ollama", "qwen/qwen3-coder-30b", "LM Studio"),
-        ("codestral:22b", "Ollama", "bartowski/Codestral-22B-v0.1-GGUF", "llama.cpp"),
-        ("openchat:7b", "Ollama", "openchat-3.5-0106.Q4_K_M.gguf", "llama.cpp"),
-        ("command-r7b", "Ollama", "c4ai-command-r7b-12-2024-Q4_K_M.gguf", "llama.cpp"),
-        ("devstral", "Ollama", "mistralai/Devstral-Small-2505", "vLLM"),
-        ("exaone3.5:7.8b", "Ollama", "EXAONE-3.5-7.8B-Instruct-Q4_K_M.gguf", "llama.cpp"),
-        ("olmo2:13b", "Ollama", "allenai/OLMo-2-1124-13B-Instruct-GGUF", "llama.cpp"),
-        ("lfm2.5:1.2b", "Ollama", "LiquidAI/LFM2.5-1.2B-Instruct-GGUF:Q4_K_M", "llama.cpp"),
-        ("dolphin3:8b", "Ollama", "cognitivecomputations/Dolphin3.0-Llama3.1-8B", "vLLM"),
-        # llama.cpp's cache, bartowski's file names, LM Studio's catalog.
-        ("qwen3:8b", "Ollama", "bartowski_Qwen_Qwen3-8B-GGUF_Qwen_Qwen3-8B-Q4_K_M.gguf",
-         "llama.cpp"),
-        ("qwen3:8b", "Ollama",
-         "/home/ann/.cache/llama.cpp/unsloth_Qwen3-8B-GGUF_Qwen3-8B-Q8_0.gguf", "llama.cpp"),
-        ("qwen3:8b", "Ollama", "OpenVINO/Qwen3-8B-int4-cw-ov", "OVMS"),
-        ("qwen3:8b", "Ollama", "Qwen3-8B-exl3_4.0bpw", "TabbyAPI"),
-        ("qwen2.5:7b", "Ollama", "Qwen2.5-7B-Instruct-exl2_6_5", "TabbyAPI"),
-        ("qwen3:8b", "Ollama", "mlx-community/Qwen3-8B-4bit-DWQ-053125", "mlx-lm"),
-        ("qwen3:30b-a3b", "Ollama", "nvidia/Qwen3-30B-A3B-FP4", "vLLM"),
-        ("qwen/qwen3-next-80b", "LM Studio",
-         "Intel/Qwen3-Next-80B-A3B-Instruct-int4-mixed-AutoRound", "vLLM"),
-        ("google/gemma-4-26b-a4b", "LM Studio", "google/gemma-4-26B-A4B-it", "vLLM"),
-        ("gemma4:26b", "Ollama", "ggml-org/gemma-4-26B-A4B-it-GGUF:Q4_K_M", "llama.cpp"),
-        ("llama4:16x17b", "Ollama", "meta-llama/Llama-4-Scout-17B-16E-Instruct", "vLLM"),
-        ("deepseek-r1:14b-qwen-distill-q4_K_M", "Ollama",
-         "DeepSeek-R1-Distill-Qwen-14B-Q4_K_M.gguf", "llama.cpp"),
-        ("mistralai/mistral-small-3.2", "LM Studio",
-         "mistralai/Mistral-Small-3.2-24B-Instruct-2506", "vLLM"),
-        ("ministral-3:8b", "Ollama", "mistralai_Ministral-3-8B-Instruct-2512-Q4_K_M.gguf",
-         "llama.cpp"),
-        ("granite4:small-h", "Ollama", "ibm/granite-4-h-small", "LM Studio"),
-        ("granite4.1:8b", "Ollama", "ibm-granite_granite-4.1-8b-Q4_K_M.gguf", "llama.cpp"),
-        ("nvidia_NVIDIA-Nemotron-Nano-9B-v2-Q4_K_M.gguf", "llama.cpp",
-         "nvidia/NVIDIA-Nemotron-Nano-9B-v2", "vLLM"),
-        ("baidu/ERNIE-4.5-21B-A3B-PT", "vLLM", "baidu/ernie-4.5-21b-a3b", "LM Studio"),
-        ("ByteDance-Seed_Seed-OSS-36B-Instruct-Q4_K_M.gguf", "llama.cpp", "bytedance/seed-oss-36b",
-         "LM Studio"),
-        ("olmo-3:7b-think", "Ollama", "allenai/Olmo-3-7B-Think", "vLLM"),
-        ("speakleash_Bielik-11B-v3.0-Instruct-Q4_K_M.gguf", "llama.cpp",
-         "speakleash/Bielik-11B-v3.0-Instruct", "vLLM"),
-        ("huihui-ai_Qwen3-8B-abliterated-Q4_K_M.gguf", "llama.cpp",
-         "huihui_ai/qwen3-abliterated:8b-q4_K_M", "Ollama"),
-        ("cogito:8b", "Ollama", "deepcogito/cogito-v1-preview-llama-8B", "vLLM"))}
+        line.split("  ") for line in ONE_MODEL.splitlines() if line and line[0] != "#")}
 
 APART: dict[str, tuple[Changes, Changes]] = {
     **{f"{a} / {b}": served(a, b) for a, b in (
