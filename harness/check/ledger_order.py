@@ -85,7 +85,7 @@ class Walker:
     def _plan(self, manifest: Manifest, replay: calls.Replay) -> None:
         """Take over a plan: the manifest's, or one to which phases were added."""
         self.manifest, self.replay = manifest, replay
-        mixed = [name for name in self.replay.names if PHASES[name].kind == "mixed"]
+        mixed = [name for name in self.replay.phases if PHASES[name].kind == "mixed"]
         self.skip_reasons = {name: skip_reason(name, self.models, manifest["plan"]["lanes"])
                              for name in mixed}
         keys: list[Key] = [(model, name) for model in self.models

@@ -69,8 +69,7 @@ def record(run: Any, model: str, phase: str, end: curve_levels.End) -> None:
 
 def _say_context(run: Any, model: str, phase: str) -> None:
     """Show how the server gets the context that the deepest level needs, if it has less."""
-    entry = next(p for p in run.state.manifest["plan"]["phases"] if p["phase"] == phase)
-    wanted = entry.get("context_tokens")
+    wanted = run.state.phases[phase].get("context_tokens")
     context = queries.context_in_force(run.state.engine, run.state.served[model],
                                        run.probes.get(model, {}), wanted) if wanted else None
     if context and context["remedy"]:

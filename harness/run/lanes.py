@@ -94,7 +94,7 @@ class Run:
                     self._say_time_left()
             if answers_calls and len(own) > 1 and model not in state.probed:
                 self._on_lanes([[]], functools.partial(self._probe_cache, model))
-        for name in state.names:
+        for name in state.phases:
             if PHASES[name].kind == "mixed":
                 self._run_phase(name, list(state.served))
 

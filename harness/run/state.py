@@ -53,7 +53,7 @@ class State:
         chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
-        self.names = [entry["phase"] for entry in manifest["plan"]["phases"]]
+        self.phases: dict[str, Any] = {p["phase"]: p for p in manifest["plan"]["phases"]}
         self.planned = plan.all_cells(manifest)
         self.outcomes: dict[str, str] = {}
         self.finished: set[tuple[Optional[str], str]] = set()
@@ -166,7 +166,7 @@ class State:
 
     def own_phases(self) -> list[str]:
         """Return the phases that run once per model: all but the mixed phase."""
-        return [name for name in self.names if PHASES[name].kind != "mixed"]
+        return [name for name in self.phases if PHASES[name].kind != "mixed"]
 
     def left(self, model: str) -> list[plan.Cell]:
         """Return the calls of a model that remain, without the mixed phase."""
@@ -202,8 +202,7 @@ class State:
     # -- levels of ramp and depth
     def levels_of(self, phase: str) -> list[int]:
         """Return the planned levels of a phase, none except of ramp and depth."""
-        entry = next(p for p in self.manifest["plan"]["phases"] if p["phase"] == phase)
-        return list(entry.get("levels", ()))
+        return list(self.phases[phase].get("levels", ()))
 
     def note_end(self, event: records.CurveEnded) -> None:
         """Keep where a curve ended."""
@@ -251,9 +250,7 @@ class State:
         """Return the question of a cell."""
         found = next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
         if cell.phase == "challenge":
-            return challenge.question(found, next(
-                entry["challenge"] for entry in self.manifest["plan"]["phases"]
-                if entry["phase"] == "challenge"))
+            return challenge.question(found, self.phases["challenge"]["challenge"])
         return depth_prompts.depth_question(found, cell.level or 0) \
             if PHASES[cell.phase].kind == "depth" else found
 
@@ -269,8 +266,7 @@ class State:
 
     def max_tokens(self, cell: plan.Cell) -> int:
         """Return the limit of output tokens of a cell."""
-        entry = next(p for p in self.manifest["plan"]["phases"] if p["phase"] == cell.phase)
-        return int(entry["max_tokens"])
+        return int(self.phases[cell.phase]["max_tokens"])
 
     def cache(self, cell: plan.Cell, fresh: str) -> Cache:
         """Return what makes this call bypass the prompt cache; fresh: a new random word.

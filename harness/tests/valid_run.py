@@ -281,7 +281,7 @@ class Maker:
         for model in self.served:
             if not self.known.model_done(model):
                 self._model(model)
-        for name in self.known.names:
+        for name in self.known.phases:
             if suites.PHASES[name].kind == "mixed":
                 self._phase(name, list(self.served))
         self.sampled_us = None
