@@ -675,6 +675,8 @@ class Command(Case):
         for is_new in (True, False):
             text = complete_submission.as_text(report._replace(proposed={}, is_new=is_new), 80)
             self.assertEqual(is_new, "It shows no option that affects speed" in text)
+        self.assertIn("The next command declares it.",
+                      complete_submission.as_text(report._replace(is_new=False), 80))
         report = self.complete("launch_flags=-t 8", machine=machine)
         self.assertNotIn("command line", complete_submission.as_text(report, 80))
 
