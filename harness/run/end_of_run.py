@@ -77,7 +77,8 @@ def failure_advice(events: Sequence[Any]) -> Advice:
     again, failed = 0, list[Any]()
     ends = {(event["model"], event["phase"]): event["level"] for event in events
             if event["event"] == "curve_ended"}
-    for call in ledger.latest_calls(events):
+    calls = ledger.latest_calls(events)
+    for call in calls:
         ended = "level" in call and call["level"] >= ends.get(
             (call["model"], call["phase"]), float("inf"))
         if call["outcome"] not in ("ok", "context_limit") and not ended:
@@ -102,14 +103,15 @@ def failure_advice(events: Sequence[Any]) -> Advice:
         lines.append(f"Timeouts in {', '.join(sorted(timeouts))}: the model is slow. A new run "
                      f"with --timeout {LONG_TIMEOUT_S} gives it time.")
     one_lane = [call for call in failed if suites.PHASES[call["phase"]].kind not in PARALLEL]
-    interrupted = ", ".join(sorted({
-        call["phase"] for call in failed if call["outcome"] == "interrupted_answer"}))
-    if interrupted and not one_lane:
+    interrupted = {call["phase"] for call in failed if call["outcome"] == "interrupted_answer"}
+    asked = [call for call in calls if call["phase"] in interrupted]
+    # A server that died once interrupts a few answers; this one interrupts most.
+    if interrupted and not one_lane and 2 * len(failed) > len(asked):
         names = [e["engine"]["name"] for e in events if e["event"] == "endpoint_identified"]
         todo = queries.engine_named(names[-1] if names else None).interrupted_remedy
-        lines.append(f"Interrupted answers in {interrupted}, and none on one lane: the server "
-                     "seems to end an answer when the next request comes. "
-                     + (todo or "Leave these phases out of --phases."))
+        lines.append(f"Most answers in {', '.join(sorted(interrupted))} were interrupted, and no "
+                     "call on one lane failed: the server seems to end an answer when the next "
+                     "request comes. " + (todo or "Leave these phases out of --phases."))
     return Advice(bool(failed) and not again, "\n".join(lines))
 
 

@@ -89,15 +89,17 @@ next: python3 next.py""")
                 self.assertEqual([word for word in words if word not in text], [])
 
     def test_answers_that_only_parallel_requests_interrupt_name_the_cause(self):
-        def advice(phase: str, engine: str) -> str:
+        def advice(phase: str, engine: str, answered: int = 0) -> str:
             return end_of_run.failure_advice([
                 {"event": "endpoint_identified", "engine": {"name": engine}},
-                {"event": "call_finished", "seq": 0, "cell_id": "a", "phase": phase,
-                 "outcome": "interrupted_answer"}]).text
+                *({"event": "call_finished", "seq": number, "cell_id": str(number), "phase": phase,
+                   "outcome": "ok" if number else "interrupted_answer"}
+                  for number in range(1 + answered))]).text
 
         self.assertIn("--interrupt_requests false", advice("parallel_same", "llama-cpp-python"))
         self.assertIn("--phases", advice("parallel_mixed", "unknown"))
         self.assertEqual(advice("20q", "llama-cpp-python"), "")
+        self.assertEqual(advice("parallel_same", "Ollama", answered=9), "")     # it died once
 
     def test_next_command_has_a_relative_path_within_the_current_folder(self):
         here, last = os.getcwd(), {"event": "run_finished", "exit_code": 0, "counts": {"ok": 1}}
