@@ -44,11 +44,11 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional, cast
 
-from core import answer_checks, files, names, plan
+from core import files, names, plan
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest, Phase
-from core.suites import Question, load_suites
+from core.suites import load_suites
 from core.text import Parser, command, print_error, print_result, print_text, readable
 from engines import queries
 from machine import awake, gauges
@@ -540,18 +540,13 @@ def scan_ports() -> list[Json]:
     return found
 
 
-def suites_here() -> dict[str, tuple[Question, ...]]:
-    """The questions of all phases."""
-    return load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
-
-
 def prepare(options: Options, run_id: str, environment: Mapping[str, str], synthetic: bool,
             kept_awake_by: Optional[str] = None) -> tuple[Client, discover.Ready]:
     """Check names, suites and server; raises HarnessError if a run cannot begin."""
     manifests.require_valid_names(options)
     client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
     redaction.hide(client.key)
-    suites = suites_here()
+    suites = load_suites()
     wait_for_server(client, options, options.target_url, options.timeout)
     return client, discover.prepare(client.send, options, manifests.RunContext(
         run_id, HARNESS_VERSION, CANONICAL_OPTIONS, suites, utc_now(), synthetic, client.target,
@@ -852,7 +847,7 @@ def main(argv: Optional[Sequence[str]] = None,
             options = dataclasses.replace(options, out_dir=tempfile.mkdtemp(prefix="rehearsal-"),
                                           given=options.given | {"out_dir"})
         if options.wait:
-            return wait_and_stop.follow(options, progress, suites_here())
+            return wait_and_stop.follow(options, progress, load_suites())
         if options.stop:
             return wait_and_stop.stop(options)
         if options.detach:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Optional
 
 from check import calls, findings, submission_files
-from core import answer_checks, curve_levels, schema
+from core import curve_levels, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
 from core.plan import plan_of
 from core.records import Manifest
-from core.release import HERE, Release, current_hashes, differences, revision
+from core.release import Release, current_hashes, differences, revision
 from core.suites import PHASES, load_suites
 from engines import queries
 
@@ -33,6 +32,7 @@ MAX_CELLS = 10_000            # a model has 75 per repeat; a ledger of 32 MiB ho
 # Expected of the example, and errors in any other submission.
 EXAMPLE_CODES = frozenset(("not-a-measurement", "name-refused", "ids-differ"))
 HASHES_HERE = functools.cache(current_hashes)
+SUITES_HERE = functools.cache(load_suites)
 
 
 def check_manifest(manifest: Manifest, submission: submission_files.Submission,
@@ -139,18 +139,12 @@ def commit_problems(manifest: Manifest, repository: submission_files.Repository)
             f"files_sha256, among them {unlike[0]}"
 
 
-@functools.cache
-def suites_here() -> calls.Suites:
-    """The suites of this checkout."""
-    return load_suites(os.path.join(HERE, "suites"), answer_checks.FORMAT_RULES)
-
-
 def suites_of(manifest: Manifest) -> Optional[calls.Suites]:
     """The suites of a run; None if any file with questions differs in this checkout."""
     files = manifest["files_sha256"]
     same = all(files.get(path) == sha256 for path, sha256 in HASHES_HERE().items()
                if path == PROMPTS or path.startswith(SUITES))
-    return suites_here() if same else None
+    return SUITES_HERE() if same else None
 
 
 # --- plan and options ----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from check import (
     privacy_scan,
     submission_files,
 )
-from check.manifest import check_manifest, commit_problems, plan_problem, suites_here, suites_of
+from check.manifest import SUITES_HERE, check_manifest, commit_problems, plan_problem, suites_of
 from core import release
 from core.records import Manifest
 
@@ -83,7 +83,7 @@ def _check(submission: submission_files.Submission, settings: Settings, index: c
         privacy_scan.check_document(document, run_id, notes.of(f"{name}.json"))
     for line, text in enumerate((page or "").split("\n"), 1):
         privacy_scan.check_document(text, run_id, notes.of("run.md"), line)
-    prompts = {question.prompt for suite in suites_here().values() for question in suite}
+    prompts = {question.prompt for suite in SUITES_HERE().values() for question in suite}
     privacy_scan.check_lines(ledger.events if ledger else (), prompts, run_id,
                              notes.of("run.jsonl"))
 

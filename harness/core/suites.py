@@ -3,22 +3,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import prompts
 from core.errors import HarnessError
 
+SUITES_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "suites")
 HELLO_MAX_TOKENS = 32         # a hello is short: it measures the model's load, not its speed
 EDGE_MAX_TOKENS = 512         # with 2,048, the edge phases would not fit a context of 4,096
 CHALLENGE_MAX_TOKENS = 256
 RAMP_MAX_TOKENS, DEPTH_MAX_TOKENS = 256, 128
 CURVES = ("ramp", "depth")    # kinds of phases that run level by level, and only if named
 ADDED = (*CURVES, "challenge")          # kinds of phases that can be added to a run
-
-
-class SuiteError(HarnessError):
-    """A suite file that cannot be used."""
 
 
 class Phase(NamedTuple):
@@ -90,46 +86,21 @@ CHALLENGE_QUESTIONS = (
              "{other}. The code {code} has to appear in it."))
 
 
-def load_suites(folder: str, format_rules: Iterable[str]) -> dict[str, tuple[Question, ...]]:
-    """The questions of every phase, from the suite files in `folder`; raises SuiteError."""
-    rules = frozenset(format_rules)
+def load_suites() -> dict[str, tuple[Question, ...]]:
+    """The questions of every phase; raises HarnessError. Tests check the fields of the files."""
     suites = {"hello": (Question("hello", prompts.HELLO_PROMPT),),
               "frozen": tuple(Question(name, text) for name, text in prompts.PROMPTS.items()),
               "depth": DEPTH_QUESTIONS, "challenge": CHALLENGE_QUESTIONS}
     for phase in PHASES.values():
         if phase.suite_file:
-            suites[phase.name] = _read_suite(os.path.join(folder, phase.suite_file), rules)
+            try:
+                with open(os.path.join(SUITES_FOLDER, phase.suite_file), encoding="utf-8") as file:
+                    suites[phase.name] = tuple(
+                        Question(one["id"], one["prompt"], tuple(one.get("required_markers", ())),
+                                 one.get("format_rule")) for one in json.load(file)["questions"])
+            except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+                raise HarnessError(
+                    f"suite {phase.suite_file} cannot be read ({type(error).__name__}: "
+                    f"{getattr(error, 'strerror', error)}); restore it from the "
+                    "repository") from None
     return suites
-
-
-def _read_suite(path: str, rules: frozenset[str]) -> tuple[Question, ...]:
-    name = os.path.basename(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            questions = json.load(file)["questions"]
-    except OSError as error:
-        raise SuiteError(f"suite {name}: {error.strerror}; restore it from the "
-                         "repository") from None
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise SuiteError(f"suite {name} cannot be read ({type(error).__name__}: {error}); "
-                         "restore it from the repository") from None
-    if not isinstance(questions, list) or not questions:
-        raise SuiteError(f"suite {name}: questions[] is empty")
-    made = tuple(_question(f"suite {name}, question {i}", raw, rules)
-                 for i, raw in enumerate(questions))
-    if len({question.id for question in made}) < len(made):
-        raise SuiteError(f"suite {name}: two questions have the same id")
-    return made
-
-
-def _question(place: str, raw: Any, rules: frozenset[str]) -> Question:
-    if not isinstance(raw, dict) or not {"id", "prompt"} <= set(raw):
-        raise SuiteError(f"{place}: it needs an id and a prompt")
-    markers, rule = raw.get("required_markers", []), raw.get("format_rule")
-    if not all(isinstance(raw[key], str) and raw[key] for key in ("id", "prompt")):
-        raise SuiteError(f"{place}: id and prompt are texts")
-    if not isinstance(markers, list) or not all(isinstance(m, str) and m for m in markers):
-        raise SuiteError(f"{place}: required_markers is a list of texts")
-    if rule is not None and rule not in rules:
-        raise SuiteError(f"{place}: format_rule {rule!r} is not one of {', '.join(sorted(rules))}")
-    return Question(raw["id"], raw["prompt"], tuple(markers), rule)

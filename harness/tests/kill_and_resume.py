@@ -32,7 +32,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from complete import metadata
-from core import answer_checks, files, ledger, plan, release
+from core import files, ledger, plan, release
 from core import suites as suitess
 from engines import answers
 from machine import gauges as machine_gauges
@@ -152,7 +152,7 @@ def _wrong_conversations(events: Sequence[Json]) -> Iterator[str]:
 @functools.lru_cache
 def edge_suite() -> dict[str, suitess.Question]:
     """The questions of edge_append by their ids."""
-    suites = suitess.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)
+    suites = suitess.load_suites()
     return {question.id: question for question in suites["edge_append"]}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
 from complete import metadata
-from core import answer_checks, ledger, plan, suites
+from core import ledger, plan, suites
 from core import release as releases
 from engines import servers
 from machine import inventory
@@ -24,8 +24,7 @@ from machine import inventory
 Json = dict[str, Any]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SUITES = suites.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
-                            answer_checks.FORMAT_RULES)
+SUITES = suites.load_suites()
 BASE = datetime.datetime(2026, 11, 20, 8, 0, tzinfo=datetime.timezone.utc)
 OPTIONS = {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}
 NAMESPACE = uuid.UUID("00000000-0000-0000-0000-000000000000")

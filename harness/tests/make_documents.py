@@ -91,7 +91,7 @@ def codes_table() -> str:
 # --- phases and suites ---------------------------------------------------------------------------
 def phases_table() -> str:
     """The phases in running order."""
-    questions = suites.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
+    questions = suites.load_suites()
     return markdown_table(("phase", "suite", "calls", "lanes", "answer at most", "what"), (
         (code(name), code(phase.suite_file or "prompts.py"),
          {"ramp": "3 per lane", "depth": "2 per depth"}.get(name, str(len(questions[name]))),

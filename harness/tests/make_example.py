@@ -31,7 +31,7 @@ from tests.machine.test_machine import RecordedMachine
 Json = dict[str, Any]
 SUBMISSIONS = os.path.join(os.path.dirname(HARNESS), "submissions")
 RUN = os.path.join("EXAMPLE", "mac-m1-8gb", "run-00000000-0000-0000-0000-000000000000")
-SUITES = suites.load_suites(os.path.join(HARNESS, "suites"), answer_checks.FORMAT_RULES)
+SUITES = suites.load_suites()
 STARTED = datetime.datetime(2026, 11, 20, 9, 30, tzinfo=datetime.timezone.utc)
 CONNECT_US = 210
 OPTIONS = {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}

@@ -267,20 +267,16 @@ class WrongUsage(Failures):
 
     def test_broken_suite_is_named(self):
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copytree(Path(run_benchmark.HERE) / "suites", Path(folder) / "suites")
+            shutil.copytree(suites.SUITES_FOLDER, folder, dirs_exist_ok=True)
             name = suites.PHASES["5q"].suite_file
             for content, line in (
                 (b'{"questions": [', f"suite {name} cannot be read (JSONDecodeError: Expecting "
                  "value: line 1 column 16 (char 15)); restore it from the repository"),
-                (b'{"questions": [{"id": "a"}]}', f"suite {name}, question 0: it needs an id and a "
-                 "prompt"),
-                (b'{"questions": [{"id": "a", "prompt": "b", "format_rule": "x"}]}',
-                 f"suite {name}, question 0: format_rule 'x' is not one of bash_code, "
-                 "five_bullets, four_numbered_steps, json_dict, pytest_code, python_code, "
-                 "shell_lines"),
+                (b'{"questions": [{"id": "a"}]}', f"suite {name} cannot be read (KeyError: "
+                 "'prompt'); restore it from the repository"),
             ):
-                (Path(folder) / "suites" / name).write_bytes(content)
-                with self.subTest(line), mock.patch.object(run_benchmark, "HERE", folder):
+                (Path(folder) / name).write_bytes(content)
+                with self.subTest(line), mock.patch.object(suites, "SUITES_FOLDER", folder):
                     self.assert_nothing_asked(line)
 
     def test_out_dir_that_is_a_file_is_refused(self):
@@ -982,7 +978,7 @@ class Lanes(Failures):
     def test_mixed_lanes_keep_to_their_models(self):
         with ScriptedEndpoint(get=models("a", "b")) as endpoint:
             ran = run(endpoint, "--models", "a,b", "--lanes", "3", phases="parallel_mixed")
-        suite = suites.load_suites(str(Path(run_benchmark.HERE) / "suites"), RULES)
+        suite = suites.load_suites()
         questions = suite["parallel_mixed"]
         asked = {body["messages"][0]["content"].partition("]\n")[2]: body["model"]
                  for body in endpoint.chats}
@@ -1013,10 +1009,6 @@ class Lanes(Failures):
              "path": as_("/models/m"), "none": as_("")},
             {"other": answer(**one, flags=["model_mismatch"]), "same": answer(**one),
              "latest": answer(**one), "path": answer(**one), "none": answer(**one)})
-
-
-RULES = ("bash_code", "python_code", "shell_lines", "four_numbered_steps", "five_bullets",
-         "json_dict", "pytest_code")
 
 
 class GrowingConversation(Failures):

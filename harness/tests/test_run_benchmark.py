@@ -21,7 +21,7 @@ from tests import runs
 from tests.scripted_endpoint import ANSWER, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK
 
-SUITES = suites.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)
+SUITES = suites.load_suites()
 RUN_ID = "11111111-2222-4333-8444-555555555555"
 PACE = ("--prefill-tokens-per-s", "1e6", "--first-token-ms", "1")
 

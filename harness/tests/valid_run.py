@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Optional
 
 import run_benchmark
 from complete import attestation, metadata, run_md
-from core import answer_checks, ledger, plan, release, suites
+from core import ledger, plan, release, suites
 from engines import answers, queries
 from machine import inventory
 from run import calibration, cli, model_choice, sse, state
@@ -34,8 +34,7 @@ from run import timing as run_timing
 Json = dict[str, Any]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SUITES = suites.load_suites(os.path.join(os.path.dirname(HERE), "suites"),
-                            answer_checks.FORMAT_RULES)
+SUITES = suites.load_suites()
 BASE = datetime.datetime(2026, 11, 20, 8, 0, tzinfo=datetime.timezone.utc)
 NOW_S = BASE.timestamp() + 90_000.0
 RELEASES = {run_benchmark.HARNESS_VERSION: release.Release(

@@ -1,14 +1,12 @@
 """Test the prompts of depth."""
 from __future__ import annotations
 
-import os
 import unittest
 
-from core import answer_checks, depth_prompts
+from core import depth_prompts
 from core.suites import Question, load_suites
-from tests import runs
 
-SUITES = load_suites(os.path.join(runs.HARNESS, "suites"), answer_checks.FORMAT_RULES)
+SUITES = load_suites()
 TEXTS = depth_prompts.source_texts(SUITES)
 QUESTION = Question("cold", "x" * 96)
 

@@ -134,7 +134,7 @@ class Shape(unittest.TestCase):
         self.assertEqual(used, set(answer_checks.FORMAT_RULES))
 
     def test_load_suites_reads_every_question(self) -> None:
-        loaded = load_suites(SUITES, answer_checks.FORMAT_RULES)
+        loaded = load_suites()
         self.assertEqual(
             {(phase.name, q["id"], q["prompt"], tuple(q.get("required_markers", ())),
               q.get("format_rule")) for phase, q, _ in every_question()},
@@ -165,14 +165,14 @@ class Advice(unittest.TestCase):
                 self.assertEqual({key: suite[key] for key in expected}, expected)
 
     def test_plan_has_the_lanes_of_the_suites(self) -> None:
-        suites = load_suites(SUITES, answer_checks.FORMAT_RULES)
+        suites = load_suites()
         plan = plan_of(ALL_PHASES, suites, DEFAULT_LANES, 1, 2048)
         named = {p["phase"]: read_json(SUITES, p["suite_file"])["lanes"]
                  for p in plan["phases"] if p["suite_file"]}
         self.assertEqual({p["phase"]: p["lanes"] for p in plan["phases"] if p["suite_file"]}, named)
 
     def test_questions_alternate_between_models(self) -> None:
-        suites = load_suites(SUITES, answer_checks.FORMAT_RULES)
+        suites = load_suites()
         plan = plan_of(("parallel_mixed",), suites, DEFAULT_LANES, 1, 2048)
         cells = cells_of(plan, "parallel_mixed", ["a", "b"], "n:e")
         self.assertEqual([(c.lane, c.model) for c in cells],
@@ -295,7 +295,7 @@ class EdgeSuite(unittest.TestCase):
     FILE = "python_context_edge_suite_only.json"
 
     def setUp(self) -> None:
-        self.questions = load_suites(SUITES, answer_checks.FORMAT_RULES)["edge_suite"]
+        self.questions = load_suites()["edge_suite"]
 
     def content(self, question: Any) -> str:
         messages = messages_of("edge_suite", question, self.questions)

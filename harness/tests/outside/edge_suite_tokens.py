@@ -12,11 +12,9 @@ exit codes:
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from core import answer_checks, plan, suites
+from core import plan, suites
 
-FOLDER = Path(suites.__file__).resolve().parents[1] / "suites"
 CONTEXT_TOKENS = 4096
 SHARES = (0.60, 0.85)
 TEMPLATE_TOKENS = 80        # SmolLM2's template with its system text takes 25, the salt line 15
@@ -27,7 +25,7 @@ def all_fit(path: str) -> bool:
     from tokenizers import Tokenizer
 
     tokenizer, fit = Tokenizer.from_file(path), True
-    suite = suites.load_suites(str(FOLDER), answer_checks.FORMAT_RULES)["edge_suite"]
+    suite = suites.load_suites()["edge_suite"]
     for question in suite:
         text = plan.messages_of("edge_suite", question, suite)[0]["content"]
         tokens = len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -9,14 +9,13 @@ from typing import Any, Optional
 from unittest import mock
 
 import run_benchmark
-from core import answer_checks, names, plan, privacy, schema, suites
+from core import names, plan, privacy, schema, suites
 from core.errors import HarnessError
 from engines import queries
 from run import cli
 from run import manifest as manifests
-from tests import runs
 
-SUITES = suites.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)
+SUITES = suites.load_suites()
 CANONICAL = run_benchmark.CANONICAL_OPTIONS
 RUN_ID = "11111111-2222-4333-8444-555555555555"
 HASHES = {"harness/a.py": "0" * 64}

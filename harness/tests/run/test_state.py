@@ -9,11 +9,10 @@ from core import answer_checks, plan, suites
 from engines import answers, queries
 from run import reply as replys
 from run import state
-from tests import runs
 from tests.run.test_reply import reply
 from tests.scripted_endpoint import END, event, says
 
-SUITES = suites.load_suites(str(runs.HARNESS / "suites"), answer_checks.FORMAT_RULES)
+SUITES = suites.load_suites()
 TURNS = [question.id for question in SUITES["edge_append"]]
 NO_PROBES: answers.Probes = {}
 
