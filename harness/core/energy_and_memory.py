@@ -13,19 +13,12 @@ from math import fsum, sqrt
 from typing import Any, NamedTuple, Optional
 
 from core import metric_definitions as defs
-from core import thresholds
+from core import thresholds, usage
 from core.metrics import Numbers, median_or_none, round_sig
 from core.records import CallFinished, Energy, HostSampled, Memory
+from core.throughput import Span, span_of
 
 Calls = Sequence[tuple[CallFinished, Numbers]]       # answered calls with their numbers
-
-
-class Window(NamedTuple):
-    """From the start of a request to the end of its answer, on its segment's clock."""
-
-    segment: int
-    begin_us: int
-    end_us: int
 
 
 class Interval(NamedTuple):
@@ -40,9 +33,8 @@ def of_model(phases: Mapping[str, Calls], samples: Sequence[HostSampled]) -> dic
     """The part of records.Headline that this module computes. phases: calls of one model."""
     alone = [pair for name in defs.ONE_LANE_PHASES for pair in phases.get(name, ())]
     long = [call for call, _ in phases.get(defs.LONG_PHASE, ())]
-    windows = [window for name, calls in phases.items() if name != defs.MIXED_PHASE
-               for window in _windows(call for call, _ in calls)]
-    own = _during(samples, windows)
+    own = _during(samples, [span_of(call) for name, calls in phases.items()
+                            if name != defs.MIXED_PHASE for call, _ in calls])
     return {"energy": _energy(alone, samples, _used_cards(own)), "memory": _memory(own),
             "draft_acceptance_ratio": _draft_acceptance(call for call, _ in alone),
             "load_s": _load_s(phases),
@@ -53,24 +45,14 @@ def of_model(phases: Mapping[str, Calls], samples: Sequence[HostSampled]) -> dic
                 long, "prompt", thresholds.MIN_PREFILL_TOKENS)}
 
 
-def _windows(calls: Iterable[CallFinished]) -> list[Window]:
-    found = []
-    for call in calls:
-        timing = call["timing"]
-        if timing and timing["done_us"] is not None:
-            begin_us = timing["started_us"]
-            found.append(Window(call["segment"], begin_us, begin_us + timing["done_us"]))
-    return found
-
-
-def _during(samples: Iterable[HostSampled], windows: Iterable[Window]) -> list[HostSampled]:
+def _during(samples: Iterable[HostSampled], spans: Iterable[Span]) -> list[HostSampled]:
     """Samples between the first start and the last end of some calls, by segment."""
-    spans: dict[int, tuple[int, int]] = {}
-    for segment, begin_us, end_us in windows:
-        before = spans.get(segment, (begin_us, end_us))
-        spans[segment] = min(before[0], begin_us), max(before[1], end_us)
-    return [sample for sample in samples if sample["segment"] in spans
-            and spans[sample["segment"]][0] <= sample["t_us"] <= spans[sample["segment"]][1]]
+    times: dict[int, list[int]] = {}
+    for segment, begin_us, end_us in spans:
+        times.setdefault(segment, []).extend((begin_us, end_us))
+    ends = {segment: (min(found), max(found)) for segment, found in times.items()}
+    return [sample for sample in samples if sample["segment"] in ends
+            and ends[sample["segment"]][0] <= sample["t_us"] <= ends[sample["segment"]][1]]
 
 
 # --- energy --------------------------------------------------------------------------------------
@@ -107,14 +89,14 @@ def _energy(alone: Calls, samples: Sequence[HostSampled],
     by_segment = {segment: _intervals(samples, segment, cards)
                   for segment in {call["segment"] for call, _ in alone}}
     for call, numbers in alone:
-        for segment, begin_us, end_us in _windows([call]):
-            found = by_segment[segment]
-            used = _joules(found, begin_us, end_us)
-            if used is not None and numbers["output_tokens"] is not None:
-                joules.append(used)
-                seconds.append((end_us - begin_us) / 1e6)
-                tokens += numbers["output_tokens"]
-                powers += [one.power_w for one in found[1:-1] if begin_us < one.end_us <= end_us]
+        segment, begin_us, end_us = span_of(call)
+        found = by_segment[segment]
+        used = _joules(found, begin_us, end_us)
+        if used is not None and numbers["output_tokens"] is not None:
+            joules.append(used)
+            seconds.append((end_us - begin_us) / 1e6)
+            tokens += numbers["output_tokens"]
+            powers += [one.power_w for one in found[1:-1] if begin_us < one.end_us <= end_us]
     if len(powers) < thresholds.MIN_ENERGY_SAMPLES or not tokens or not fsum(joules):
         return None
     mean_w = fsum(powers) / len(powers)
@@ -197,21 +179,16 @@ def _draft_acceptance(calls: Iterable[CallFinished]) -> Optional[float]:
     """Accepted share of the tokens that were drafted: llama.cpp's timings, or OpenAI's usage."""
     drafted = accepted = 0
     for call in calls:
-        response = call["response"]
-        timings: Any = (response["server_timings"] if response else None) or {}
-        usage: Any = (response["usage"] if response else None) or {}
-        details = usage.get("completion_tokens_details")
+        response: Any = call["response"] or {}
+        timings = response.get("server_timings") or {}
+        details = (response.get("usage") or {}).get("completion_tokens_details")
         details = details if isinstance(details, dict) else {}
-        taken, refused = (_count(details.get(f"{name}_prediction_tokens"))
-                          for name in ("accepted", "rejected"))
-        own = _count(timings.get("draft_n")), _count(timings.get("draft_n_accepted"))
-        drafted += own[0] or taken + refused
-        accepted += own[1] if own[0] else taken
+        own, own_taken, taken, refused = (usage.count(value) or 0 for value in (
+            timings.get("draft_n"), timings.get("draft_n_accepted"),
+            details.get("accepted_prediction_tokens"), details.get("rejected_prediction_tokens")))
+        drafted += own or taken + refused
+        accepted += own_taken if own else taken
     return round_sig(accepted / drafted) if 0 <= accepted <= drafted and drafted else None
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value < 1 << 53 else 0
 
 
 def _server_rate(calls: Iterable[CallFinished], name: str, least: int) -> Optional[float]:
@@ -219,7 +196,7 @@ def _server_rate(calls: Iterable[CallFinished], name: str, least: int) -> Option
     rates = []
     for call in calls:
         timings: Any = (call["response"]["server_timings"] if call["response"] else None) or {}
-        tokens, ms = _count(timings.get(f"{name}_n")), timings.get(f"{name}_ms")
+        tokens, ms = usage.count(timings.get(f"{name}_n")) or 0, timings.get(f"{name}_ms")
         if tokens >= least and type(ms) in (int, float) and 0.001 <= ms < 1e9:
             rates.append(tokens * 1000 / ms)
     return round_sig(median_or_none(rates))

@@ -101,21 +101,10 @@ def summarize(values: Iterable[Optional[Number]]) -> records.Summary:
 
 
 # --- one call: what the server reports -----------------------------------------------------------
-def _part(holder: Any, key: str) -> Mapping[str, Any]:
-    """holder[key] if both are objects, else {}."""
-    value = holder.get(key) if isinstance(holder, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
 def answer_texts(call: CallFinished) -> tuple[str, str]:
     """The answer's text and its reasoning."""
     response = call["response"]
     return (response["text"] or "", response["reasoning_text"] or "") if response else ("", "")
-
-
-def token_counts(call: CallFinished) -> usage.Counts:
-    """The server's token counts."""
-    return usage.counts(call["response"])
 
 
 def _reads(call: CallFinished) -> list[list[int]]:
@@ -141,7 +130,7 @@ def usage_problem(call: CallFinished, counted: Optional[usage.Counts] = None) ->
     * no more tokens than bytes of text if nothing can be hidden: the reasoning was streamed, or
       the count exceeds the call's own limit. (A server whose reasoning has a separate limit.)
     """
-    counted, text = counted or token_counts(call), "".join(answer_texts(call))
+    counted, text = counted or usage.counts(call["response"]), "".join(answer_texts(call))
     tokens, chunks = counted.completion, len(chunk_times_us(call))
     is_streamed = call["reasoning"]["mode"] in ("streamed", "inline")
     if counted.invalid:
@@ -173,7 +162,7 @@ def usage_problem(call: CallFinished, counted: Optional[usage.Counts] = None) ->
 
 def usable_counts(call: CallFinished) -> Optional[usage.Counts]:
     """The server's token counts if output_tokens can be taken from them, else None."""
-    counted = token_counts(call)
+    counted = usage.counts(call["response"])
     return counted if counted.completion is not None \
         and usage_problem(call, counted) is None else None
 
@@ -208,11 +197,11 @@ def constant_usage(calls: Sequence[CallFinished],
     the shortest one's characters plus 200 (an old KoboldCpp always reports 100). Answers that
     ended at their limit are left out: they are equally long by design.
     """
-    group = [c for c in calls if _part(c["response"], "usage") and (
-        field == "prompt" or c["response"] and c["response"]["finish_reason"] != "length")]
+    group = [c for c in calls if c["response"] and c["response"]["usage"] and (
+        field == "prompt" or c["response"]["finish_reason"] != "length")]
     sizes = [c["request"]["messages_chars"] if field == "prompt" else len("".join(answer_texts(c)))
              for c in group]
-    counts = {getattr(token_counts(c), field) for c in group}
+    counts = {getattr(usage.counts(c["response"]), field) for c in group}
     if len(group) >= thresholds.MIN_CONSTANT_CALLS and len(counts) == 1 and None not in counts \
             and max(sizes) > 2 * min(sizes) + thresholds.SHORT_CHARACTERS:
         return f"{field}_tokens is {counts.pop()} in every call, whatever the length of the text"
@@ -221,7 +210,7 @@ def constant_usage(calls: Sequence[CallFinished],
 
 def is_cached(call: CallFinished) -> bool:
     """Whether so much of the prompt came from a cache that its prefill was not measured."""
-    counted = token_counts(call)
+    counted = usage.counts(call["response"])
     return counts_as_cached(counted.cached, counted.prompt)
 
 
@@ -256,7 +245,7 @@ def call_metrics(call: CallFinished, usable: Optional[usage.Counts] = OWN_COUNTS
     failure.
     """
     usable = usable_counts(call) if usable is OWN_COUNTS else usable
-    counted = token_counts(call)
+    counted = usage.counts(call["response"])
     hidden = has_hidden_reasoning(call, usable)
     chunks, tokens = len(chunk_times_us(call)), output_tokens(call, usable)
     prompt = counted.prompt if trust_prompt else None
@@ -481,11 +470,16 @@ def instability(values: Sequence[Number],
     return {"flagged": ratio > limit_ratio, "iqr_ratio": round_sig(ratio)}
 
 
-def _at_lanes(rows: Optional[Sequence[Any]], lanes: int) -> Mapping[str, Any]:
+def _at_lanes(calibration: Optional[InstrumentCalibrated], name: Literal["lanes", "saturation"],
+              lanes: int) -> Mapping[str, Any]:
     """The calibration's row with the fewest lanes that suffice, else the one with the most."""
-    ordered = sorted(rows or (), key=lambda row: int(row["lanes"]))
-    last = ordered[-1] if ordered else {}
-    return next((row for row in ordered if row["lanes"] >= lanes), last)
+    rows: Sequence[Any] = calibration[name] if calibration else ()
+    ordered = sorted(rows, key=lambda row: int(row["lanes"]))
+    return next((row for row in ordered if row["lanes"] >= lanes), ordered[-1] if ordered else {})
+
+
+def _p50(spread: Optional[Mapping[str, Any]]) -> Optional[int]:
+    return spread["p50"] if spread else None
 
 
 def stamp_error_us(call: CallFinished, calibration: Optional[InstrumentCalibrated],
@@ -497,25 +491,16 @@ def stamp_error_us(call: CallFinished, calibration: Optional[InstrumentCalibrate
     timestamps; their error is what the calibration, if it used kernel timestamps too, measured
     after the server's send. Without one, the reader's lag is used, which is larger.
     """
-    timing = call["timing"]
-    found: Mapping[str, Any] = calibration or {}
-    own = _part(timing, "read_lag_us").get("p50")
-    calibrated = _part(_at_lanes(calibration_rows(calibration, "lanes"), lanes),
-                       "lag_us").get("p50")
+    timing, calibrated = call["timing"], None
+    own = _p50(timing["read_lag_us"]) if timing else None
     stamp = timing["stamp"] if timing else None
-    if found.get("stamp") != stamp:
-        calibrated = None
-    heartbeat = _part(found, "heartbeat_overshoot_us").get("p50")
+    if calibration and calibration["stamp"] == stamp:
+        calibrated = _p50(_at_lanes(calibration, "lanes", lanes).get("lag_us"))
+    heartbeat = _p50(calibration["heartbeat_overshoot_us"]) if calibration else None
     sources = [(own, "read_lag"), (calibrated, "calibration"), (heartbeat, "heartbeat")]
     if stamp == "kernel":
         sources = [(calibrated, "calibration"), (own, "read_lag")]
     return next((source for source in sources if source[0] is not None), (None, "not calibrated"))
-
-
-def calibration_rows(calibration: Optional[InstrumentCalibrated],
-                     name: Literal["lanes", "saturation"]) -> Sequence[Any]:
-    """The calibration's rows; none without a calibration."""
-    return calibration[name] if calibration else ()
 
 
 def client_bound(calls: Sequence[CallFinished], calibration: Optional[InstrumentCalibrated],
@@ -537,7 +522,7 @@ def client_bound(calls: Sequence[CallFinished], calibration: Optional[Instrument
     ttft_us = median_or_none(chunk_times_us(c)[0] for c in timed)
     decode_us = median_or_none(us for _, us in windows)
     rate = median_or_none(chunks * lanes * 1e6 / us for chunks, us in windows)
-    limit = _at_lanes(calibration_rows(calibration, "saturation"), lanes).get("chunks_per_s")
+    limit = _at_lanes(calibration, "saturation", lanes).get("chunks_per_s")
     reasons = [name for name, part, whole, share in (
         ("decode_window", error_us, decode_us, thresholds.LAG_SHARE / 2),
         ("ttft", error_us, ttft_us, thresholds.LAG_SHARE),

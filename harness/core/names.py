@@ -11,15 +11,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
+from core import privacy_patterns as patterns
 from core.privacy import MachineName, scan
-from core.privacy_patterns import (
-    LAN,
-    ORDINARY_WORDS,
-    PLACEHOLDER_NAMES,
-    UNOWNED,
-    VPN,
-    within,
-)
 
 # --- targets -------------------------------------------------------------------------------------
 _LAN_SUFFIXES = (".local", ".lan", ".home", ".internal", ".intranet", ".corp", ".localdomain",
@@ -54,7 +47,8 @@ def target_class(host: str, resolved_ip: Optional[str] = None) -> str:
         return "lan" if "." not in name or name.endswith(_LAN_SUFFIXES) else "public"
     if address.is_loopback or address.is_unspecified:
         return "loopback"
-    return "vpn" if within(address, VPN) else "lan" if within(address, LAN) else "public"
+    return next((name for name, networks in (("vpn", patterns.VPN), ("lan", patterns.LAN))
+                 if patterns.within(address, networks)), "public")
 
 
 # --- names that a contributor chooses ------------------------------------------------------------
@@ -180,9 +174,10 @@ def _windows_addresses() -> list[str]:
 def _is_identifying(name: MachineName) -> bool:
     if name.kind == "address":
         address = _address(name.value)
-        return address is not None and not within(address, UNOWNED) and not address.is_loopback
+        return not (address is None or address.is_loopback
+                    or patterns.within(address, patterns.UNOWNED))
     last = re.split(r"[\\/]", name.value.lower())[-1]       # of a home folder, the login
-    return len(last) >= 3 and last not in PLACEHOLDER_NAMES | ORDINARY_WORDS
+    return len(last) >= 3 and last not in patterns.PLACEHOLDER_NAMES | patterns.ORDINARY_WORDS
 
 
 def this_machine() -> list[MachineName]:

@@ -1,6 +1,6 @@
 """Types of ledger lines, manifest.json and metadata.json.
 
-The schemas in harness/schemas define the same records with units and limits. A test compares the
+The schemas in harness/schemas describe the same records, with units and limits. A test compares the
 fields, and which of them are required or may be null.
 """
 from __future__ import annotations
@@ -34,28 +34,11 @@ class RunResumed(Event):
     torn_base64: Optional[str]
 
 
-class Spread(TypedDict):
-    """Percentiles of n values in whole microseconds."""
-    p50: int
-    p99: int
-    max: int
-    n: int
-
-
-class Lane(TypedDict):
-    """Calibration result at one number of lanes."""
-    lanes: int
-    chunks: int
-    gap_us: int
-    lag_us: Optional[Spread]
-    read_lag_us: Optional[Spread]
-    ttft_error_us: Optional[Spread]
-
-
-class Saturation(TypedDict):
-    """Highest chunk rate that the client can receive at one number of lanes."""
-    lanes: int
-    chunks_per_s: float
+Spread = TypedDict("Spread", {"p50": int, "p99": int, "max": int, "n": int})
+Lane = TypedDict("Lane", {
+    "lanes": int, "chunks": int, "gap_us": int, "lag_us": Optional[Spread],
+    "read_lag_us": Optional[Spread], "ttft_error_us": Optional[Spread]})
+Saturation = TypedDict("Saturation", {"lanes": int, "chunks_per_s": float})
 
 
 class InstrumentCalibrated(Event):
@@ -71,12 +54,8 @@ class InstrumentCalibrated(Event):
     reason: Optional[str]
 
 
-class Engine(TypedDict):
-    """The server program as it identifies itself."""
-    name: str
-    version: Optional[str]
-    build: Optional[str]
-    recognised_by: Optional[str]
+Engine = TypedDict("Engine", {
+    "name": str, "version": Optional[str], "build": Optional[str], "recognised_by": Optional[str]})
 
 
 class MoreFacts(TypedDict, total=False):
@@ -115,19 +94,10 @@ class Facts(MoreFacts):
     trained_context_tokens: Optional[int]
 
 
-class Context(TypedDict):
-    """The context available to one request."""
-    requested_tokens: Optional[int]
-    effective_tokens: Optional[int]
-    source: Optional[str]
-    reason: Optional[str]
-    remedy: Optional[str]
-
-
-class Slots(TypedDict):
-    """Number of requests that the server processes in parallel."""
-    count: Optional[int]
-    source: Optional[str]
+Context = TypedDict("Context", {
+    "requested_tokens": Optional[int], "effective_tokens": Optional[int], "source": Optional[str],
+    "reason": Optional[str], "remedy": Optional[str]})
+Slots = TypedDict("Slots", {"count": Optional[int], "source": Optional[str]})
 
 
 class EndpointIdentified(Event):
@@ -156,12 +126,8 @@ class PhaseSkipped(Event):
     reason: str
 
 
-class Attempt(TypedDict):
-    """One attempt to send a request."""
-    kind: str
-    status: Optional[int]
-    started_us: int
-    ended_us: int
+Attempt = TypedDict("Attempt", {
+    "kind": str, "status": Optional[int], "started_us": int, "ended_us": int})
 
 
 class Request(TypedDict):
@@ -214,49 +180,18 @@ class Timing(TypedDict):
     heartbeat_gap_us: Optional[int]
 
 
-class Reasoning(TypedDict):
-    """How the model's reasoning reached the client."""
-    mode: str
-    chunks: int
-    characters: int
-
-
-class Truncated(TypedDict):
-    """Whether the server truncated the prompt."""
-    verdict: str
-    reason: Optional[str]
-
-
-class Marker(TypedDict):
-    """Whether the answer contains one marker."""
-    marker: str
-    found: bool
-
-
-class Checks(TypedDict):
-    """Results of checking the answer for markers and format."""
-    markers: list[Marker]
-    format_rule: Optional[str]
-    format_ok: Optional[bool]
-    passed: Optional[bool]
-
-
-class Error(TypedDict):
-    """Why a call failed."""
-    kind: str
-    message: str
-    status: Optional[int]
-    body_start: Optional[str]
-
-
-class LoadState(TypedDict, total=False):
-    """Missing in ledgers of earlier versions."""
-    loaded: Optional[bool]
-
-
-class Level(TypedDict, total=False):
-    """Missing except in calls of ramp and depth."""
-    level: int
+Reasoning = TypedDict("Reasoning", {"mode": str, "chunks": int, "characters": int})
+Truncated = TypedDict("Truncated", {"verdict": str, "reason": Optional[str]})
+Marker = TypedDict("Marker", {"marker": str, "found": bool})
+Checks = TypedDict("Checks", {
+    "markers": list[Marker], "format_rule": Optional[str], "format_ok": Optional[bool],
+    "passed": Optional[bool]})
+Error = TypedDict("Error", {
+    "kind": str, "message": str, "status": Optional[int], "body_start": Optional[str]})
+# Missing in ledgers of earlier versions.
+LoadState = TypedDict("LoadState", {"loaded": Optional[bool]}, total=False)
+# Missing except in calls of ramp and depth.
+Level = TypedDict("Level", {"level": int}, total=False)
 
 
 class CallFinished(Event, LoadState, Level):
@@ -302,9 +237,8 @@ class CacheProbed(Event):
     reason: Optional[str]
 
 
-class ServerMemory(TypedDict, total=False):
-    """Missing in ledgers of earlier versions."""
-    server_memory_bytes: Optional[float]
+# Missing in ledgers of earlier versions.
+ServerMemory = TypedDict("ServerMemory", {"server_memory_bytes": Optional[float]}, total=False)
 
 
 class HostSampled(Event, ServerMemory):
@@ -371,12 +305,7 @@ class RunFinished(Event):
     sha256: str
 
 
-class Git(TypedDict):
-    """The commit that the harness was checked out from."""
-    commit: Optional[str]
-    dirty: Optional[bool]
-
-
+Git = TypedDict("Git", {"commit": Optional[str], "dirty": Optional[bool]})
 # Where the endpoint is, without its address.
 Target = TypedDict("Target", {"class": str, "scheme": str, "port": int, "path": Optional[str]})
 
@@ -445,15 +374,8 @@ class Manifest(TypedDict):
 Run = TypedDict("Run",
     {"started_at": str, "ended_at": str, "segments_count": int, "wall_s": float, "class": str,
     "run_jsonl_sha256": str, "manifest_sha256": str, "host_name_removed": bool})
-
-
-class Fact(TypedDict):
-    """A value with its source; the reason explains why it is unknown or differs."""
-    value: Any
-    source: Optional[str]
-    reason: Optional[str]
-
-
+# A value with its source; the reason explains why it is unknown or differs.
+Fact = TypedDict("Fact", {"value": Any, "source": Optional[str], "reason": Optional[str]})
 # Where the models were served.
 Endpoint = TypedDict("Endpoint", {"class": str, "same_machine": Fact, "engine": Engine})
 
@@ -486,24 +408,11 @@ class ClientBound(TypedDict):
     saturation_chunks_per_s: Optional[float]
 
 
-class Unstable(TypedDict):
-    """Whether decode rates varied too much for one number."""
-    flagged: Optional[bool]
-    iqr_ratio: Optional[float]
-
-
-class Outliers(TypedDict):
-    """Whether single decode rates were far off."""
-    flagged: Optional[bool]
-    count: Optional[int]
-    largest_sigmas: Optional[float]
-
-
-class Verdicts(TypedDict):
-    """Verdicts over all calls of a cell, with the numbers behind them."""
-    client_bound: ClientBound
-    unstable: Unstable
-    outliers: Outliers
+Unstable = TypedDict("Unstable", {"flagged": Optional[bool], "iqr_ratio": Optional[float]})
+Outliers = TypedDict("Outliers", {
+    "flagged": Optional[bool], "count": Optional[int], "largest_sigmas": Optional[float]})
+Verdicts = TypedDict("Verdicts", {
+    "client_bound": ClientBound, "unstable": Unstable, "outliers": Outliers})
 
 
 class Cell(TypedDict):
@@ -531,28 +440,15 @@ class Cell(TypedDict):
     flags: list[str]
 
 
-class LanesHeadline(TypedDict):
-    """Throughput of parallel lanes."""
-    phase: str
-    lanes_count: int
-    output_token_throughput_tokens_per_s: Optional[float]
-    speedup_ratio: Optional[float]
-
-
-class Energy(TypedDict):
-    """Energy over the one-lane phases, idle power included."""
-    joules_per_output_token: Optional[float]
-    mean_power_w: Optional[float]
-    scope: str
-    samples_count: int
-    error_ratio: Optional[float]
-
-
-class Memory(TypedDict):
-    """Largest use of memory in the run."""
-    peak_card_bytes: Optional[int]
-    peak_process_bytes: Optional[int]
-    peak_swap_bytes: Optional[int]
+LanesHeadline = TypedDict("LanesHeadline", {
+    "phase": str, "lanes_count": int, "output_token_throughput_tokens_per_s": Optional[float],
+    "speedup_ratio": Optional[float]})
+Energy = TypedDict("Energy", {
+    "joules_per_output_token": Optional[float], "mean_power_w": Optional[float], "scope": str,
+    "samples_count": int, "error_ratio": Optional[float]})
+Memory = TypedDict("Memory", {
+    "peak_card_bytes": Optional[int], "peak_process_bytes": Optional[int],
+    "peak_swap_bytes": Optional[int]})
 
 
 class Headline(TypedDict):
@@ -576,26 +472,11 @@ class Headline(TypedDict):
     server_prefill_tokens_per_s: Optional[float]
 
 
-class Point(TypedDict):
-    """A value at one number of lanes or one depth, with its interval."""
-    at: float
-    n: int
-    value: Optional[float]
-    low: Optional[float]
-    high: Optional[float]
-
-
-class Series(TypedDict):
-    """One quantity along a curve."""
-    metric: str
-    points: list[Point]
-
-
-class CurveStop(TypedDict):
-    """Where and why a curve ended."""
-    level: int
-    kind: str
-    reason: str
+Point = TypedDict("Point", {
+    "at": float, "n": int, "value": Optional[float], "low": Optional[float],
+    "high": Optional[float]})
+Series = TypedDict("Series", {"metric": str, "points": list[Point]})
+CurveStop = TypedDict("CurveStop", {"level": int, "kind": str, "reason": str})
 
 
 class CurveClient(TypedDict):
@@ -625,12 +506,8 @@ class Curve(TypedDict):
     checks: dict[str, int]
 
 
-class ReadLagSummary(TypedDict):
-    """The reader's delay over n calls, in microseconds."""
-    p50: Optional[float]
-    p99: Optional[float]
-    max: int
-    n: int
+ReadLagSummary = TypedDict("ReadLagSummary", {
+    "p50": Optional[float], "p99": Optional[float], "max": int, "n": int})
 
 
 class Instrument(TypedDict):

@@ -4,19 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from core import flag_definitions, metrics
+from core import flag_definitions, metrics, text
 from core.records import CallFinished
-from core.text import (
-    align_columns,
-    duration,
-    format_number,
-    interval_column,
-    number_column,
-    printable,
-    readable,
-    time_text,
-    with_interval,
-)
 
 PHASE_WIDTH = 14              # of the longest phase, and of most questions
 QUESTION_WIDTH = 21
@@ -35,21 +24,22 @@ def call_line(number: int, total: int, call: CallFinished) -> str:
     """`12/38  5q              json-invoice           ok   41 tokens  TTFT 84.1 ms  81 tok/s`."""
     count = f"{number}/{max(number, total)}"
     if call["phase"] == "hello":
-        question = readable(call["model"], QUESTION_WIDTH - len("..."))
+        question = text.readable(call["model"], QUESTION_WIDTH - len("..."))
     else:
-        question = (f"{call['level']} " if "level" in call else "") + printable(call["question_id"])
+        question = f"{call['level']} " if "level" in call else ""
+        question += text.printable(call["question_id"])
         question += f" again ({call['repeat']})" if call["repeat"] else ""
     head = (f"{count:>{2 * len(str(max(number, total))) + 1}}  {call['phase']:<{PHASE_WIDTH}}  "
             f"{question:<{QUESTION_WIDTH}}")
     if call["error"]:
         status = call["error"]["status"]
         shown = call["outcome"] + (f" (HTTP {status})" if status not in (None, 200) else "")
-        return f"{head}  {shown}: {readable(call['error']['message'])}"
+        return f"{head}  {shown}: {text.readable(call['error']['message'])}"
     numbers, checks = metrics.call_metrics(call), call["checks"]
     rate = numbers["decode_tokens_per_s"]
-    parts = [head, f"ok {format_number(numbers['output_tokens']):>4} tokens",
-             f"TTFT {time_text(numbers['ttft_ms']):>7}",
-             f"{number_column([rate])[0]:>4} tok/s" if rate is not None else " " * 10]
+    parts = [head, f"ok {text.format_number(numbers['output_tokens']):>4} tokens",
+             f"TTFT {text.time_text(numbers['ttft_ms']):>7}",
+             f"{text.number_column([rate])[0]:>4} tok/s" if rate is not None else " " * 10]
     if checks and checks["passed"] is False:
         parts.append("format: no" if checks["format_ok"] is False else "markers: no")
     if call["truncated"]["verdict"] == "yes":
@@ -63,10 +53,10 @@ def phase_line(phase: str, calls: Sequence[CallFinished], wall_us: int) -> str:
     rate, ttft = ([one[name] for one in ok if one[name] is not None]
                   for name in ("decode_tokens_per_s", "ttft_ms"))
     count = f"{len(ok)} ok" + (f", {len(calls) - len(ok)} failed" if len(calls) > len(ok) else "")
-    shown = f"{number_column([metrics.median(rate)])[0]} tok/s" if rate else ""
-    first = f"TTFT {time_text(metrics.median(ttft)):>7}" if ttft else ""
+    shown = f"{text.number_column([metrics.median(rate)])[0]} tok/s" if rate else ""
+    first = f"TTFT {text.time_text(metrics.median(ttft)):>7}" if ttft else ""
     return f"{phase:<{PHASE_WIDTH}}  {count:<16}  {shown:>12}  {first:<12}  in " \
-           f"{duration(wall_us / 1e6)}"
+           f"{text.duration(wall_us / 1e6)}"
 
 
 def summary_table(summary: Mapping[str, Any], width: int) -> str:
@@ -81,7 +71,7 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
         if max(map(len, lines)) > width:
             lines = _phase_rows(cells, False)
         lanes = [f"{cell['phase']}: "
-                 f"{format_number(cell['output_token_throughput_tokens_per_s'])} tok/s on "
+                 f"{text.format_number(cell['output_token_throughput_tokens_per_s'])} tok/s on "
                  f"{cell['lanes']} lanes together, {speedup_text(cell)}"
                  for cell in cells if cell["output_token_throughput_tokens_per_s"] is not None
                  and cell["lanes"] > 1]
@@ -90,7 +80,7 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
                      {flag for cell in cells for flag in cell["flags"]})]
         curves = [line for curve in summary.get("curves", ()) if curve["model"] == model
                   for line in ("", *curve_lines(curve))]
-        tables.append("\n".join([readable(model), *lines, *lanes,
+        tables.append("\n".join([text.readable(model), *lines, *lanes,
                                  *([f"flags: {', '.join(flags)}"] if flags else []), *curves]))
     return "\n\n".join(tables)
 
@@ -98,13 +88,13 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
 def _phase_rows(cells: Sequence[Mapping[str, Any]], with_intervals: bool) -> list[str]:
     of = {name: [cell["metrics"][name] for cell in cells]
           for name in ("decode_tokens_per_s", "ttft_ms", "prefill_tokens_per_s")}
-    decode, prefill = (interval_column(of[name]) if with_intervals else
-                       number_column(one["median"] for one in of[name])
+    decode, prefill = (text.interval_column(of[name]) if with_intervals else
+                       text.number_column(one["median"] for one in of[name])
                        for name in ("decode_tokens_per_s", "prefill_tokens_per_s"))
     ttft = [time_cell(one, with_intervals) for one in of["ttft_ms"]]
     titles = ("phase", "calls", "decode tok/s", "TTFT", "prefill tok/s", "checks")
     numbers = (1, 5) if with_intervals else (1, 2, 4, 5)
-    return align_columns([titles, *(
+    return text.align_columns([titles, *(
         (cell["phase"] + (" (cold)" if cell["cold"] else ""),
          f"{cell['ok']}/{cell['ok'] + cell['failed']}", rate, first, reading,
          f"{cell['checks']['passed']}/{cell['checks']['total']}" if cell["checks"]["total"] else "")
@@ -113,20 +103,20 @@ def _phase_rows(cells: Sequence[Mapping[str, Any]], with_intervals: bool) -> lis
 
 def time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
     """` 697 ms [592-825]`: the interval has the median's unit."""
-    number, _, unit = time_text(summary["median"]).partition(" ")
+    number, _, unit = text.time_text(summary["median"]).partition(" ")
     shown = f"{number:>4} {unit:<2}".rstrip()
     if summary["ci_low"] is None or not with_interval:
         return shown
-    ends = number_column(summary[key] / (1000 if unit == "s" else 1)
+    ends = text.number_column(summary[key] / (1000 if unit == "s" else 1)
                          for key in ("ci_low", "ci_high"))
     return f"{number:>4} {unit:<2} [{'-'.join(ends)}]"
 
 
 def speedup_text(cell: Mapping[str, Any]) -> str:
     """`1.4 x of one lane`, and in a mixed phase `, beside 2.1 lanes of other models`."""
-    beside, speedup = cell["other_models_lanes_mean"], format_number(cell["speedup_ratio"])
+    beside, speedup = cell["other_models_lanes_mean"], text.format_number(cell["speedup_ratio"])
     return f"{speedup} x of one lane" + (
-        "" if beside is None else f", beside {format_number(beside)} lanes of other models")
+        "" if beside is None else f", beside {text.format_number(beside)} lanes of other models")
 
 
 def flags_explained(summary: Mapping[str, Any]) -> list[str]:
@@ -141,7 +131,7 @@ def instrument_line(summary: Mapping[str, Any]) -> str:
     if not rows:
         return f"timing error: not measured ({summary['instrument']['reason']})"
     row = max(rows, key=lambda one: int(one["lanes"]))
-    p50, p99 = (format_number(row["lag_us"][name] / 1000) for name in ("p50", "p99"))
+    p50, p99 = (text.format_number(row["lag_us"][name] / 1000) for name in ("p50", "p99"))
     return (f"timing error: median {p50} ms, p99 {p99} ms at {row['lanes']} "
             f"lane{'s' * (row['lanes'] != 1)} ({summary['instrument']['stamp']} timestamps)")
 
@@ -161,7 +151,7 @@ def curve_lines(curve: Mapping[str, Any]) -> list[str]:
         rows.append((f"{at:.0f}", bar(shown.get(at, {}).get("value"), most),
                      *(_number(points[name].get(at)) for _, name in COLUMNS[phase])))
     slow = [str(row["level"]) for row in curve["client"] if row["flagged"]]
-    return [_heading(curve), *align_columns(rows, right=(0,)),
+    return [_heading(curve), *text.align_columns(rows, right=(0,)),
             *([f"This client was too slow for the server at level {', '.join(slow)}."]
               if slow else [])]
 
@@ -177,7 +167,7 @@ def bar(value: Optional[float], most: float) -> str:
 def _number(point: Optional[Mapping[str, Any]]) -> str:
     if point is None:
         return "-"
-    return with_interval({"median": point["value"], "ci_low": point["low"],
+    return text.with_interval({"median": point["value"], "ci_low": point["low"],
                           "ci_high": point["high"]})
 
 
@@ -195,5 +185,5 @@ def _heading(curve: Mapping[str, Any]) -> str:
                      "slept or other programs used it")
     if curve["end"]:
         parts.append(f"ended at {curve['end']['level']} ({curve['end']['kind']}): "
-                     f"{printable(curve['end']['reason'])}")
+                     f"{text.printable(curve['end']['reason'])}")
     return f"{curve['phase']}: {'; '.join(parts) or 'all levels'}"

@@ -11,30 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any, NamedTuple, Optional
 
-from core import (
-    curve_levels,
-    curves,
-    flag_definitions,
-    headline,
-    metrics,
-    records,
-    suites,
-    thresholds,
-    throughput,
-    usage,
-)
+from core import curves, headline, ledger, metrics, records, thresholds, throughput, usage
 from core import metric_definitions as defs
-from core.metrics import (
-    Number,
-    Numbers,
-    Result,
-    chunk_times_us,
-    median_or_none,
-    round_sig,
-    token_counts,
-)
+from core.curve_levels import most_at_once
+from core.flag_definitions import ordered_flags
+from core.metrics import Number, Numbers, Result, chunk_times_us, median_or_none, round_sig
 from core.names import is_generic_model
 from core.records import CallFinished, InstrumentCalibrated, LedgerLine, Manifest
+from core.suites import CURVES
 from core.throughput import HostLoad
 
 Key = tuple[str, str]                        # model, phase
@@ -83,7 +67,7 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
     call_finished lines of one cell_id the last counts.
     """
     run, every = _groups(manifest, events, declared_slots or {})
-    groups = {key: group for key, group in every.items() if key[1] not in suites.CURVES}
+    groups = {key: group for key, group in every.items() if key[1] not in CURVES}
     cells = [_cell(run, key, groups) for key in groups]
     samples = [event for event in events if event["event"] == "host_sampled"]
     headlines = [headline.of_model(
@@ -96,7 +80,7 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
     calls.sort(key=lambda call: call["seq"])
     return {"cells": cells, "headlines": headlines, "curves": [
                 _curve(run, key, group, events) for key, group in every.items()
-                if key[1] in suites.CURVES],
+                if key[1] in CURVES],
             "run_flags": _run_flags(run, events, groups, headlines), "counts": _outcomes(calls),
             "instrument": _instrument(run.calibration, calls)}
 
@@ -121,10 +105,10 @@ def call_numbers(manifest: Manifest, events: Sequence[LedgerLine]) -> dict[str, 
 
 def _groups(manifest: Manifest, events: Sequence[LedgerLine],
             declared_slots: Mapping[str, Optional[int]]) -> tuple[_Run, dict[Key, _Group]]:
-    finished = [e for e in events if e["event"] == "call_finished"]
-    calls = sorted({c["cell_id"]: c for c in finished}.values(), key=lambda c: c["seq"])
+    calls = ledger.latest_calls(events)
     run = _run_of(manifest, events, calls, declared_slots)
-    by_key: dict[Key, list[CallFinished]] = {(c["model"], c["phase"]): [] for c in finished}
+    by_key: dict[Key, list[CallFinished]] = {
+        (e["model"], e["phase"]): [] for e in events if e["event"] == "call_finished"}
     for call in calls:
         by_key[call["model"], call["phase"]].append(call)
     return run, {key: _group(found, run) for key, found in by_key.items()}
@@ -205,7 +189,8 @@ def _cache(call: CallFinished, run: _Run,
         return metrics.Cache(None, "cached tokens are not reported, and the cache probe found the "
                              "prompt cached" if call["model"] in run.cached else None)
     before = run.turns_before.get(call["cell_id"])
-    own, last = token_counts(call), token_counts(before) if before else None
+    own = usage.counts(call["response"])
+    last = usage.counts(before["response"]) if before else None
     if call["model"] in run.keeping and last and last.prompt and last.completion and own.prompt \
             and before and counted.get(before["cell_id"]) \
             and call["truncated"]["verdict"] != "yes" \
@@ -362,7 +347,7 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
             for name in (call["response"] and call["response"]["model"] for call in ok
                          if "model_mismatch" in call["flags"])):
         found.discard("model_mismatch")
-    return flag_definitions.ordered_flags(found | {name for name, holds in (
+    return ordered_flags(found | {name for name, holds in (
         ("client_bound", verdicts["client_bound"]["flagged"]),
         ("unstable", verdicts["unstable"]["flagged"]),
         ("outliers", verdicts["outliers"]["flagged"]),
@@ -377,7 +362,7 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
         ("context_shift", context and any(
             counted.prompt and counted.completion
             and counted.prompt <= context < counted.prompt + counted.completion
-            for counted in map(token_counts, ok))),
+            for counted in (usage.counts(call["response"]) for call in ok))),
         ("coalesced",
          sum(map(metrics.shared_chunks, ok)) > thresholds.COALESCED_SHARE * max(chunks, 1)),
         ("tokens_from_chunks", group.source("output_tokens_source") == "chunks"),
@@ -415,7 +400,7 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
         chunk_times_us(call)[0] for call in groups[key].ok if chunk_times_us(call))
     waited = own_us is not None and (
         alone_us is None or own_us > thresholds.WAITING_RATIO * alone_us)
-    return waited and len(together) > lanes and curve_levels.most_at_once(together) < lanes
+    return waited and len(together) > lanes and most_at_once(together) < lanes
 
 
 def _call_flags(call: CallFinished, counted: Optional[usage.Counts]) -> list[str]:
@@ -444,7 +429,7 @@ def _run_flags(run: _Run, events: Sequence[LedgerLine], groups: dict[Key, _Group
                headlines: Sequence[records.Headline]) -> list[str]:
     samples = [e for e in events if e["event"] == "host_sampled"]
     drifts = [one["drift_ratio"] for one in headlines if one["drift_ratio"] is not None]
-    return flag_definitions.ordered_flags(name for name, holds in (
+    return ordered_flags(name for name, holds in (
         ("busy_host", any(group.hindered or "busy_host" in group.left_out
                           for group in groups.values())),
         ("drifting", any(not 1 / (1 + thresholds.DRIFT_RATIO) <= ratio <= 1 + thresholds.DRIFT_RATIO
@@ -454,7 +439,7 @@ def _run_flags(run: _Run, events: Sequence[LedgerLine], groups: dict[Key, _Group
         ("context_differs", any(map(_context_differs, run.endpoints.values()))),
         ("cached_prefill", run.cached),
         ("usage_implausible", any(run.distrusted.values()) or any(run.bad_prompts.values())),
-        ("not_calibrated", not metrics.calibration_rows(run.calibration, "lanes")),
+        ("not_calibrated", not (run.calibration and run.calibration["lanes"])),
         ("unfinished", not any(e["event"] == "run_finished" for e in events)),
     ) if holds)
 

@@ -9,16 +9,8 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Optional
 
-from core import plan, records, schema
+from core import names, plan, records, schema
 from core.errors import HarnessError
-from core.names import (
-    cell_id_prefix_problem,
-    device_tag_problem,
-    handle_problem,
-    plain_engine,
-    target_class,
-    this_machine,
-)
 from core.records import Manifest
 from core.suites import ADDED, PHASES, Question
 from engines import answers, queries
@@ -67,7 +59,7 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
         "schema_version": SCHEMA_VERSION, "harness_version": context.harness_version,
         "run_id": context.run_id,
         "submitter_handle": options.submitter_handle, "device_tag": options.device_tag,
-        "cell_id_prefix": options.cell_id_prefix or f"{tag}:{plain_engine(name)}",
+        "cell_id_prefix": options.cell_id_prefix or f"{tag}:{names.plain_engine(name)}",
         "started_at": context.started_at, "synthetic": context.synthetic, "smoke": options.smoke,
         "files_sha256": files_sha256, "git": git,
         "python": {"version": platform.python_version(),
@@ -75,7 +67,7 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
         "os": {"system": platform.system(), "machine": platform.machine() or None},
         "host_hostname_short": None if options.no_hostname else
         (context.host_name.split(".")[0][:63] or None),
-        "target": {"class": target_class(target.host, context.resolved_ip),
+        "target": {"class": names.target_class(target.host, context.resolved_ip),
                    "scheme": target.scheme, "port": target.port,
                    "path": redaction.text(target.path)[:200] or None},
         "engine": redaction.document(engine), "models": list(served),
@@ -143,16 +135,16 @@ def with_added(manifest: Manifest, options: Options, events: Iterable[records.Le
     if asked.challenge and texts and texts != [asked.challenge]:
         raise HarnessError(f"run {manifest['run_id']} has answered the challenge '{texts[0]}'; a "
                            "run has one. For another, leave out --run-id")
-    names = [name for name in plan.parse_phases(asked.phases)
-             if PHASES[name].kind in ADDED and name not in planned]
-    if names and manifest["smoke"]:
+    missing = [name for name in plan.parse_phases(asked.phases)
+               if PHASES[name].kind in ADDED and name not in planned]
+    if missing and manifest["smoke"]:
         raise HarnessError(f"run {manifest['run_id']} is a smoke run, to which no phase can be "
                            "added; leave out --run-id for a new run")
     chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
     lanes = asked.lanes if "lanes" in asked.given else manifest["plan"]["lanes"]
     added = [plan.phase_of(name, suites, lanes, int(chosen["num_predict"]),
                            asked.num_ctx if "num_ctx" in asked.given else None, asked.challenge)
-             for name in names]
+             for name in missing]
     return plan.with_phases(known, added), added
 
 
@@ -164,10 +156,10 @@ def require_same_run(earlier: Manifest, now: Manifest) -> None:
                      for one in (earlier, now))
     if earlier["synthetic"] and now["synthetic"]:      # the built-in endpoint has another port
         after["target"] = earlier["target"]
-    names = [name for name in (*MUST_AGREE, "engine") if before[name] != after[name]]
-    if names:
-        was, is_now = schema.difference(names[0], before[names[0]], after[names[0]])
-        more = f" ({', '.join(names)} differ)" if len(names) > 1 else ""
+    changed = [name for name in (*MUST_AGREE, "engine") if before[name] != after[name]]
+    if changed:
+        was, is_now = schema.difference(changed[0], before[changed[0]], after[changed[0]])
+        more = f" ({', '.join(changed)} differ)" if len(changed) > 1 else ""
         raise HarnessError(f"run {now['run_id']} cannot be resumed like this: {was}, now it is "
                            f"{is_now}{more}. Resume it with its own options and files, or leave "
                            "out --run-id for a new run")
@@ -175,10 +167,10 @@ def require_same_run(earlier: Manifest, now: Manifest) -> None:
 
 def require_valid_names(options: Options) -> None:
     """Raise HarnessError if handle, tag or prefix may not be published."""
-    names = this_machine()
-    problems = [handle_problem(options.submitter_handle),
-                device_tag_problem(options.device_tag, names)]
+    own = names.this_machine()
+    problems = [names.handle_problem(options.submitter_handle),
+                names.device_tag_problem(options.device_tag, own)]
     if options.cell_id_prefix:
-        problems.append(cell_id_prefix_problem(options.cell_id_prefix, names))
+        problems.append(names.cell_id_prefix_problem(options.cell_id_prefix, own))
     for problem in filter(None, problems):
         raise HarnessError(problem)

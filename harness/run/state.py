@@ -8,30 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from core import (
-    answer_checks,
-    challenge,
-    curve_levels,
-    depth_prompts,
-    metrics,
-    plan,
-    reasoning_marks,
-    records,
-    usage,
-)
+from core import challenge, curve_levels, depth_prompts, plan, records, usage
+from core.answer_checks import check_answer
+from core.metrics import median_or_none
+from core.reasoning_marks import strip_reasoning
 from core.suites import ADDED, PHASES, Question
 from engines import answers, queries
-from run.reply import (
-    AT_LIMIT,
-    Longest,
-    Reply,
-    call_flags,
-    interrupted,
-    outcome_of,
-    reason_of,
-    reasoning_of,
-    response_of,
-)
+from run import reply as replies
 
 Json = dict[str, Any]
 Conversation = tuple[str, str, int, Optional[int]]     # model, phase, repeat, level
@@ -100,7 +83,7 @@ class State:
         self.outcomes[cell.cell_id] = event["outcome"]
         if cell.phase == "hello" and event["outcome"] != "ok":
             self.failed_hellos.add(cell.model)
-        if event["response"] and reason_of(event["response"].get("finish_reason")):
+        if event["response"] and replies.reason_of(event["response"].get("finish_reason")):
             self._gives_reasons.add(cell.model)
         if cell.level:
             calls = self._level_calls.setdefault((cell.model, cell.phase, cell.level), {})
@@ -128,7 +111,7 @@ class State:
             document = self.document(cell, chars - len(request["prompt"])) \
                 if kind == "depth" and conversation not in self._turns else ""
             self._turns.setdefault(conversation, []).append(
-                (document + request["prompt"], reasoning_marks.strip_reasoning(response["text"])))
+                (document + request["prompt"], strip_reasoning(response["text"])))
             if request["salt"]:
                 self._salts[conversation] = request["salt"]
             if self._edges.get(conversation) == cell.question_id:
@@ -291,52 +274,52 @@ class State:
                   "stream_options": {"include_usage": True}, **cache[1]}
         return {k: v for k, v in wanted.items() if k not in dropped}
 
-    def longest(self, model: str) -> Optional[Longest]:
+    def longest(self, model: str) -> Optional[replies.Longest]:
         """Return the longest prompt sent on one lane."""
         found = self._prompts.get(model)
         if not found:
             return None
         chars, first_us, cell = max(found, key=lambda one: one[0])
-        return Longest(first_us, cell, metrics.median_or_none(
+        return replies.Longest(first_us, cell, median_or_none(
             us * chars / own for own, us, other in found
             if 2 * own >= chars and other.cell_id != cell.cell_id))
 
     # -- the ledger line of a call
-    def call_fields(self, cell: plan.Cell, messages: list[dict[str, str]], reply: Reply,
+    def call_fields(self, cell: plan.Cell, messages: list[dict[str, str]], reply: replies.Reply,
                     timing: Optional[records.Timing], attempts: list[Json],
                     request: Json, loaded: Optional[bool] = None) -> Json:
         """Return the fields of `call_finished` except those of the cell.
 
         loaded: whether the model was loaded before the request, None if unknown.
         """
-        outcome, error = outcome_of(reply)
-        response = response_of(reply)
+        outcome, error = replies.outcome_of(reply)
+        response = replies.response_of(reply)
         if error and outcome == "empty_answer" and self._fills_context(cell, response):
             outcome = "context_limit"
             error = {**error, "kind": outcome, "message":
                      "the prompt fills the context; " + error["message"]}
         if outcome == "ok" and self.lacks_reason(cell, response):
-            outcome, error = interrupted(reply.status)
+            outcome, error = replies.interrupted(reply.status)
         checks = self.checks(cell, response) if outcome == "ok" and response else None
         return {"cold": is_cold(cell, loaded), "loaded": loaded, "attempts": attempts,
                 "request": {"prompt": self.question(cell).prompt, **plan.fingerprint(messages),
                             **request},
-                "response": response, "timing": timing, "reasoning": reasoning_of(reply),
+                "response": response, "timing": timing, "reasoning": replies.reasoning_of(reply),
                 "truncated": self.truncation(cell, messages, response, checks, outcome),
-                "checks": checks, "flags": sorted({*reply.stream.flags, *call_flags(
+                "checks": checks, "flags": sorted({*reply.stream.flags, *replies.call_flags(
                     reply.stream.model, self.served[cell.model])}),
                 "outcome": outcome, "error": error}
 
     def lacks_reason(self, cell: plan.Cell, response: Optional[records.Response]) -> bool:
         """Whether an answer ended without a finish_reason, while earlier ones had one."""
         return (cell.model in self._gives_reasons and response is not None
-                and reason_of(response["finish_reason"]) is None)
+                and replies.reason_of(response["finish_reason"]) is None)
 
     def _fills_context(self, cell: plan.Cell, response: Optional[records.Response]) -> bool:
         """Whether the prompt left no room for an answer."""
         tokens, context = usage.counts(response).prompt, self.effective_tokens.get(cell.model)
-        return bool(tokens and context and tokens >= context - plan.CONTEXT_SPARE
-                    and response and reason_of(response["finish_reason"]) in AT_LIMIT)
+        return bool(tokens and context and tokens >= context - plan.CONTEXT_SPARE and response
+                    and replies.reason_of(response["finish_reason"]) in replies.AT_LIMIT)
 
     def checks(self, cell: plan.Cell, response: records.Response) -> Optional[records.Checks]:
         """Return the checks of an answer; None if thinking used up the limit of output tokens.
@@ -344,11 +327,10 @@ class State:
         Then there is no answer whose format could be wrong.
         """
         only_thinking = response["reasoning_text"] and not response["text"].strip()
-        if only_thinking and reason_of(response["finish_reason"]) in AT_LIMIT:
+        if only_thinking and replies.reason_of(response["finish_reason"]) in replies.AT_LIMIT:
             return None
         question = self.question(cell)
-        return answer_checks.check_answer(response["text"], question.required_markers,
-                                          question.format_rule)
+        return check_answer(response["text"], question.required_markers, question.format_rule)
 
     def truncation(self, cell: plan.Cell, messages: list[dict[str, str]],
                    response: Optional[records.Response],
@@ -368,7 +350,7 @@ class State:
         earlier = [size for size in sizes[:max(len(sizes) - unseen, 0)]
                    if not (alike and size[0] == cell.phase)]
         counted = usage.counts(response)
-        at_limit = reason_of(response["finish_reason"]) in AT_LIMIT and (
+        at_limit = replies.reason_of(response["finish_reason"]) in replies.AT_LIMIT and (
             counted.completion is not None
             and counted.completion < self.max_tokens(cell) - plan.CONTEXT_SPARE)
         verdict, reason = plan.truncation(

@@ -217,7 +217,7 @@ class RequireValidNames(unittest.TestCase):
                                                  "--cell-id-prefix", "x:y"))
 
     def test_names_of_this_machine_are_refused(self):
-        with mock.patch.object(manifests, "this_machine",
+        with mock.patch.object(names, "this_machine",
                                lambda: [privacy.MachineName("host", "tower-8gb")]), \
                 self.assertRaises(HarnessError):
             manifests.require_valid_names(options_of("--device-tag", "tower-8gb"))
