@@ -6,7 +6,7 @@
   python3 harness/check_submission.py --privacy submissions/you            private values only
   git diff origin/main... | python3 harness/check_submission.py --privacy -
   python3 harness/check_submission.py --answers submissions/you/...        what the models answered
-  python3 harness/check_submission.py --texts submissions/you/...          texts of the JSON files
+  python3 harness/check_submission.py --privacy --texts submissions/you    and texts of JSON files
   git switch main && git fetch origin pull/NUMBER/head                     then, for its author:
   python3 harness/check_submission.py --base main --head FETCH_HEAD --handle LOGIN
   python3 harness/check_submission.py --explain CODE                       what a finding means
@@ -232,13 +232,14 @@ def build_parser() -> Parser:
              "are then not read again")
     add("--write-index", metavar="FILE",
         help="write signatures of all runs merged at --head to FILE, and check nothing")
-    add("--privacy", nargs="+", metavar="PATH",
+    add("--privacy", nargs="*", metavar="PATH",
         help="search files, folders or - (standard input) for private values, including the "
              "names of this machine and user")
-    add("--answers", nargs="+", metavar="PATH",
+    add("--answers", nargs="*", metavar="PATH",
         help="for each call, print its outcome, finish reason, and the start and end of its answer")
-    add("--texts", nargs="+", metavar="PATH",
-        help="print each text in manifest.json, hardware.json and metadata.json once")
+    add("--texts", nargs="*", metavar="PATH",
+        help="print each text in manifest.json, hardware.json and metadata.json once; --answers, "
+             "--texts and --privacy can be combined, before the paths")
     add("--explain", nargs="?", const="", metavar="CODE",
         help="explain a finding code (default: all codes)")
     add("--allow-synthetic", action="store_true",
@@ -260,12 +261,19 @@ def check_combination(args: argparse.Namespace) -> None:
                            "letters, digits, blanks and ._:/#@-; pass the one of the pull request")
     if args.git_dir and args.base is None:
         raise HarnessError("--git-dir needs --base and --head; pass them as well")
-    modes = (args.base, args.privacy, args.answers, args.texts, args.explain)
-    if sum([bool(args.paths), *(mode is not None for mode in modes)]) != 1:
-        raise HarnessError("pass either folders to check, or --base and --head, or --privacy, "
-                           "--answers, --texts or --explain")
-    if args.json and any(mode is not None for mode in modes[2:]):
+    reviewed = review_paths(args)
+    modes = (args.base, args.explain, reviewed)
+    if sum([bool(args.paths), *(mode is not None for mode in modes)]) != 1 or reviewed == []:
+        raise HarnessError("pass either folders to check, or --base and --head, or --explain, or "
+                           "--privacy, --answers and --texts with folders")
+    if args.json and any(mode is not None for mode in (args.answers, args.texts, args.explain)):
         raise HarnessError("--answers, --texts and --explain have no --json; leave it out")
+
+
+def review_paths(args: argparse.Namespace) -> Optional[list[str]]:
+    """What --answers, --texts and --privacy look at, each at all paths; None without them."""
+    given = [paths for paths in (args.answers, args.texts, args.privacy) if paths is not None]
+    return sum(given, []) if given else None
 
 
 def next_lines(paths: Sequence[str]) -> list[str]:
@@ -288,10 +296,15 @@ def next_lines(paths: Sequence[str]) -> list[str]:
     tags = " and ".join(dict.fromkeys(place.split("/")[2] for place in places))
     if lines and not os.access(release.HERE.parent / "submissions", os.W_OK):
         lines.insert(0, plan_and_probe.copy_command())
-    return ["", "Next, at the top of the clone:", *(f"  {line}" for line in (
-        *lines, "git switch -c " + places[0].rpartition("/")[2], f"git add {' '.join(places)}",
-        *search, f"{utc}git -c user.name={author} -c user.email={author}@users.noreply.github.com "
-        f'commit -m "Add {"runs" if len(places) > 1 else "a run"} on {tags}" {" ".join(places)}'))]
+    lines += ["git switch -C " + places[0].rpartition("/")[2], f"git add {' '.join(places)}",
+              *search,
+              f"{utc}git -c user.name={author} -c user.email={author}@users.noreply.github.com "
+              f'commit -m "Add {"runs" if len(places) > 1 else "a run"} on {tags}" '
+              + " ".join(places)]
+    # A command that fails ends the others; Windows PowerShell 5 has no such operator.
+    after = "" if os.name == "nt" else " &&"
+    return ["", "Next, at the top of the clone:",
+            *(f"  {line}{after}" for line in lines[:-1]), f"  {lines[-1]}"]
 
 
 def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s: float) -> int:
@@ -309,16 +322,18 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         print_safe("\n\n".join(findings.explain(code, width) for code in findings.CODES.values()
                                if args.explain in ("", code.name)))
         return 0
-    if args.answers is not None or args.texts is not None:
-        lines = texts(args.texts, report) if args.texts else answers(args.answers, report)
-        print_text("\n".join(lines or ["no submission was found"]))
-        if report.exit_code():
-            print_error(report.text(0, noun, width))
-        return report.exit_code()
+    reviewed = review_paths(args) or []
+    for mode, show in ((args.answers, answers), (args.texts, texts)):
+        if mode is not None:
+            print_text("\n".join(show(reviewed, report) or ["no submission was found"]))
+    code = report.exit_code()
+    if code:
+        print_error(report.text(0, noun, width))
+    if reviewed and args.privacy is None:
+        return code
     if args.privacy is not None:
-        report, noun, checked = findings.Report(KEPT_BY_PRIVACY), "place", len(args.privacy)
-        privacy_scan.PrivacyScan(report, names.this_machine()).paths(args.privacy,
-                                                                      sys.stdin.buffer)
+        report, noun, checked = findings.Report(KEPT_BY_PRIVACY), "place", len(reviewed)
+        privacy_scan.PrivacyScan(report, names.this_machine()).paths(reviewed, sys.stdin.buffer)
     elif args.base is None:
         submissions = list(submission_files.of_paths(args.paths, report))
         index = index_from(settings.signatures)[1]
@@ -349,7 +364,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         print_text(report.text(checked, noun, width))
         if args.paths and not (report.exit_code() or args.allow_synthetic):
             print_text("\n".join(next_lines(args.paths)))
-    return report.exit_code()
+    return max(code, report.exit_code())
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -403,7 +403,7 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
     elif declarations or words or refused:
         following = command("complete_submission", folder, *declarations, *words)
     elif to_do:
-        following = command("check_submission", "--privacy", folder)
+        following = command("check_submission", "--privacy", "--texts", folder)
     else:
         following = command("check_submission", *["--allow-synthetic"] * is_synthetic, folder)
     notes, endpoint = [], made.metadata["endpoint"]
@@ -508,9 +508,10 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         lines += paragraph("None. means that there is nothing to say. Otherwise write what you "
                            "changed and why, and what a reader should know.", hanging="")
     if "attestation" in report.to_do and not is_partial:
-        lines += ["then, once you have reviewed all five files (see --answers and --texts of "
-                  "check_submission.py):", *command_lines(command(
-            "complete_submission", report.folder, "--set", "run_md.attestation=true"), width)]
+        lines += ["then, once all of this is true:", *(
+            line for statement in attestation.STATEMENTS
+            for line in paragraph(f"- {statement}")), *command_lines(command(
+                "complete_submission", report.folder, "--set", "run_md.attestation=true"), width)]
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ import json
 import time
 from typing import Any, Callable, Optional, Sequence
 
-from core import text
+from core import text, thresholds
 from machine import gauges, inventory
 
 
@@ -33,12 +33,23 @@ def describe(document: dict[str, Any]) -> list[str]:
                                for name, item in rows], (), text.terminal_width())
 
 
-def busy_now(sampler: gauges.Sampler, pause: Callable[[float], Any] = time.sleep) -> str:
-    """How much of the processors other programs use now, in words."""
+def busy_now(sampler: gauges.Sampler, pause: Callable[[float], Any] = time.sleep
+             ) -> Optional[float]:
+    """The share of the processors that other programs use now; None if it is not reported."""
     with contextlib.closing(sampler):
         pause(gauges.BUSY_LOOK_S)
-        busy = sampler.sample()["cpu_busy_ratio"]
-    return "unknown (the system does not report it at once)" if busy is None else f"{busy:.0%}"
+        busy: Optional[float] = sampler.sample()["cpu_busy_ratio"]
+    return busy
+
+
+def before_a_run(busy: Optional[float], power: Optional[str]) -> list[str]:
+    """What to do before a run about other programs and about the battery. power: its source."""
+    shown = "unknown (the system does not report it at once)" if busy is None else f"{busy:.0%}"
+    wishes = ["close other programs"] * ((busy or 0) > thresholds.OTHER_CPU_SHARE)
+    wishes += ["connect mains power"] * (power == "battery")
+    return [f"processors in use now: {shown}", *(
+        [f"Before a run: {' and '.join(wishes)}, if you can. Otherwise run anyway, and mention it "
+         "in your notes."] if wishes else [])]
 
 
 def build_parser() -> text.Parser:
@@ -59,7 +70,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if options.json:
         text.print_safe(json.dumps(found, indent=2))
     else:
-        text.print_text("\n".join([*describe(found), "", f"processors in use now: {busy}"]))
+        text.print_text("\n".join([*describe(found), "", *before_a_run(
+            busy, found["power"]["source"]["value"])]))
     return 0
 
 

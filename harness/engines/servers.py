@@ -572,7 +572,8 @@ def _ollama_variable(name: str, value: str) -> dict[str, str]:
     shell = f"In a shell: `{name}={value} ollama serve`."
     return {
         "Linux": f"{shell} As a service: `sudo systemctl edit ollama`, add `[Service]` and "
-                 f'`Environment="{name}={value}"`, then `sudo systemctl restart ollama`.',
+                 f'`Environment="{name}={value}"`, then `sudo systemctl restart ollama`. '
+                 "To undo it, remove that line in the same way.",
         "Darwin": f"The app: `launchctl setenv {name} {value}`, then quit Ollama and open it "
                   f"again. {shell}",
         "Windows": f"The app: `setx {name} {value}`, then quit Ollama in the notification area "

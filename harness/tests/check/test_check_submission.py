@@ -1193,8 +1193,9 @@ class CommandLine(unittest.TestCase):
             place = f"submissions/{handle}/{tag}/{name}"
             self.assertEqual(next_commands.split("\n")[1:-1], ["  " + line for line in (
                 f"mkdir -p submissions/{handle}/{tag} && cp -R {shlex.quote(folder)} "
-                f"submissions/{handle}/{tag}/", f"git switch -c {name}", f"git add {place}",
-                "git diff --cached | python3 harness/check_submission.py --privacy -",
+                f"submissions/{handle}/{tag}/ &&", f"git switch -C {name} &&",
+                f"git add {place} &&",
+                "git diff --cached | python3 harness/check_submission.py --privacy - &&",
                 f"TZ=UTC git -c user.name={handle} -c user.email={handle}@users.noreply.github.com "
                 f'commit -m "Add a run on {tag}" {place}')])
             os.unlink(os.path.join(folder, "run.md"))
@@ -1232,7 +1233,7 @@ class CommandLine(unittest.TestCase):
                          ("--unheard\x1b",), ("--privacy", os.path.join(root, "no")),
                          ("--privacy",), ("nul\0",), ("--explain", "unheard"),
                          (root, "--explain"), ("--answers", root, "--json"),
-                         ("--texts", root, "--answers", root)):
+                         ("--texts", "--answers"), ("--texts", root, "--explain")):
                 argv = (argv,) if isinstance(argv, str) else argv
                 with self.subTest(argv=argv):
                     code, out, err = run_main(*argv)
@@ -1245,7 +1246,7 @@ class CommandLine(unittest.TestCase):
         lines = check_submission.next_lines(paths)
         places = " ".join(f"submissions/ada/pi5-8gb/{Path(path).name}" for path in paths)
         self.assertEqual(lines[2:4] + lines[-1:], [
-            f"  git switch -c {Path(paths[0]).name}", f"  git add {places}",
+            f"  git switch -C {Path(paths[0]).name} &&", f"  git add {places} &&",
             "  TZ=UTC git -c user.name=ada -c user.email=ada@users.noreply.github.com commit -m "
             f'"Add runs on pi5-8gb" {places}'])
         self.assertEqual(check_submission.next_lines([*paths, "submissions"]), [])
@@ -1370,6 +1371,22 @@ class Answers(unittest.TestCase):
             code, out, err = run_main("--answers", str(folder))
         self.assertEqual((1, True), (code, out.endswith(": 0 calls\n")))
         self.assertIn("error file-malformed", err)
+
+
+    def test_answers_texts_and_privacy_share_their_folders(self):
+        made = make(SMALL)
+        calls_of(made)[1]["response"]["text"] = "write to bob@gmail.com"
+        with tempfile.TemporaryDirectory() as root:
+            folder = str(made.sealed().write(root))
+            parts = [run_main(mode, folder) for mode in ("--answers", "--texts", "--privacy")]
+            both = run_main("--privacy", "--answers", "--texts", folder)
+            self.assertEqual(both, (max(code for code, _, _ in parts),
+                                    "".join(out for _, out, _ in parts), ""))
+            self.assertIn("private-answer", both[1])
+            Path(folder, "run.jsonl").write_bytes(b"no ledger\n")
+            code, out, err = run_main("--privacy", "--answers", folder)
+            self.assertEqual((code, out.splitlines()[-1][:15]), (1, "1 place checked"))
+            self.assertIn("file-malformed", err)
 
 
 class Texts(unittest.TestCase):

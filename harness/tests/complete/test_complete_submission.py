@@ -718,6 +718,8 @@ class Command(Case):
         self.assertRegex(out, r"\nStill to do in run.md: deviations, notes, attestation\n")
         self.assertRegex(out, r"(?s)\nNext:\n  \S+ harness/complete_submission\.py .*=None\..*"
                               r"=None\.\n.*\nthen, .*:\n.*--set run_md\.attestation=true\n")
+        for statement in attestation.STATEMENTS:
+            self.assertIn(statement, " ".join(out.split()))
         out = self.set("run_md.notes=none", "run_md.deviations=none")[1]
         self.assertRegex(out, r"\nNext:\n  \S+ harness/check_submission\.py (\\\n +)?--privacy ")
         code, out, err = self.set("run_md.notes=none", "run_md.deviations=none",

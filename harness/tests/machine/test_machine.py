@@ -788,7 +788,7 @@ class Command(unittest.TestCase):
     def run_main(self, *argv: str) -> tuple[int, str]:
         out, made = io.StringIO(), inventory.inventory(RecordedMachine("linux_laptop"))
         with mock.patch.object(inventory, "inventory", lambda measure: made), \
-                mock.patch.object(hardware, "busy_now", lambda sampler: "42%"), \
+                mock.patch.object(hardware, "busy_now", lambda sampler: 0.12), \
                 contextlib.redirect_stdout(out):
             return hardware.main(argv), out.getvalue()
 
@@ -809,16 +809,24 @@ class Command(unittest.TestCase):
             "memory.limit_bytes": "(no limit below the capacity is set)",
             "accelerators[0].model_name": "NVIDIA RTX A500 Laptop GPU",
             "cpu.instruction_sets": "avx avx2 avx_vnni f16c fma"}))
-        self.assertEqual(last, "processors in use now: 42%")
+        self.assertEqual(last, "processors in use now: 12%")
 
     def test_busy_now_covers_the_last_second(self) -> None:
-        for ratio, words in ((0.975, "98%"), (0.0, "0%"),
-                             (None, "unknown (the system does not report it at once)")):
+        for ratio in (0.975, 0.0, None):
             sampler, paused = mock.Mock(), []
             sampler.sample.return_value = {"cpu_busy_ratio": ratio}
             with self.subTest(ratio=ratio):
-                self.assertEqual(hardware.busy_now(sampler, paused.append), words)
+                self.assertEqual(hardware.busy_now(sampler, paused.append), ratio)
                 self.assertEqual((paused, sampler.close.call_count), ([gauges.BUSY_LOOK_S], 1))
+
+    def test_load_and_battery_come_with_advice(self) -> None:
+        for busy, power, wishes in ((0.25, "ac", ""), (None, None, ""), (0.26, None, "close"),
+                                    (0.0, "battery", "connect"), (0.9, "battery", "close connect")):
+            line, *advice = hardware.before_a_run(busy, power)
+            with self.subTest(busy=busy, power=power):
+                self.assertIn("unknown" if busy is None else f"{busy:.0%}", line)
+                self.assertEqual([word for word in ("close", "connect") if word in
+                                  " ".join(advice)], wishes.split())
 
     def test_unknown_option_exits_with_2(self) -> None:
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as caught:
