@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Optional
 
 from compare import reviewed_names as tables
+from core.names import FILE_ENDING, GENERIC_NAMES, is_generic_model
 
 GIB = 1024 ** 3
 
@@ -34,7 +35,8 @@ def quantization(text: str, in_mlx: bool = False) -> str:
 def _gguf(word: str) -> Optional[str]:
     """A format of llama.cpp; UD- and the mixes _L and _XL of single makers stay apart."""
     folded = re.sub(r"[\s_.\-]+", "", re.sub(r"^(i1|imat(rix)?)[-_. ]", "", word))
-    found = re.fullmatch(r"(ud)?(i|t)?q(\d)(k)?(xxs|xs|xl|s|m|l|nl|[01](?:\d\d)?)?", folded)
+    found = re.fullmatch(r"(ud)?(i|t)?q(\d)(k)?(xxs|xs|xl|s|m|l|nl(?:xl)?|p|[01](?:\d\d)?)?",
+                         folded)
     if not found:
         return None
     maker, kind, bits, is_k, rest = found.groups()
@@ -51,7 +53,7 @@ def _gguf(word: str) -> Optional[str]:
 FLOATS = {"F32": "f32|fp32|float32|full", "F16": "f16|fp16|float16|half",
           "BF16": "bf16|bfloat16", "MXFP4": "mxfp4(moe)?|mxfp4quark", "MXFP6": "mxfp6",
           "NVFP4": "nvfp4|modeloptfp4|fp4nv", "MXFP8": "mxfp8", "FP8_E5M2": "fp8e5m2",
-          "FP8": "(fbgemm|modelopt|compressedtensors)?fp8(e4m3(fn)?|dynamic|block|static|w8a8)?"
+          "FP8": "(fbgemm|modelopt|compressedtensors)?fp8(e4m3(fn)?|dynamic|block|static|w8a8|kv)?"
                  "|w8a8fp8|f(loat)?8(e4m3(fn)?)?",
           "W8A16": "(int8)?w8a16", "INT8": "w8a8(int8)?|int8(w8a8)?",
           "INT4": "w4a16(g\\d+)?|int4(w4a16)?|(auto?round)(int4|4bits?)?|int4autoround",
@@ -117,22 +119,29 @@ class ModelName(NamedTuple):
 
 CONTAINERS = frozenset(
     "mlx gguf ggml ggjt litert litert-lm litertlm llamafile hf transformers safetensors onnx "
-    "openvino ov mlc h6 h8 imat imatrix i1 static quantized quant quants unsloth marlin".split())
+    "openvino ov mlc h6 h8 imat imatrix i1 static quantized quant quants unsloth marlin mtp "
+    "flm gguf2 gguf4 vllm".split())
 # A quantisation, container or packaging in a name whose parts are joined by "-".
 PACKAGING = re.compile(
-    r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl|s|m|kss|ks|kt|k)|[it]?q\d(?:-k(?:-(?:xxs|xs|xl|s|m|l))?"
-    r"|-[01](?:-\d-\d)?)?)"
+    r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl-xl|nl|s|m|kss|ks|kt|k)"
+    r"|[it]?q\d(?:-?k(?:-(?:xxs|xs|xl|s|m|l|p))?|-[01](?:-\d-\d)?)?)"
     r"|bf16|fp?16|fp?32|float16|float32|bfloat16"
-    r"|(?:mx|nv)fp[468](?:-moe)?|fp4|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static))?"
+    r"|(?:mx|nv)fp[468](?:-moe)?|fp4|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static|kv))?"
     r"|(?:awq|gptq)(?:-?(?:int)?\d(?:-?bits?|b(?=-g?\d{2,3}g?-))?)?(?:-marlin)?(?:-g?\d{2,3}g?)?"
     r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4"
     r"|int[348](?:-(?:cw|mixed))?|int8mix(?:-lite)?|w\da\d{1,2}(?:-fp8)?"
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
-    r"|mixed-\d-\d|[2-8](?:\.\d+)?-?bits?(?:-dwq(?:-\d{6})?)?(?:-gs?\d{2,3})?|dwq"
-    rf"|{'|'.join(sorted(CONTAINERS, key=len, reverse=True))}|q\df(?:16|32)(?:-\d)?"
+    r"|mixed-\d-\d|[1-8](?:\.\d+)?-?bits?(?:-dwq(?:-\d{4,6})?)?(?:-gs?\d{2,3})?|dwq"
+    r"|(?:ryzenai|onnx)-(?:\d\.\d-)?(?:hybrid|npu|cpu)|(?:cpu|npu)(?=-onnx)"
+    r"|(?:asym-)?uint4(?:-asym)?(?:-g\d+)?|lmhead"
+    r"|vllm-(?:low|high)conc|apex(?:-i)?-(?:balanced|quality|compact|mini)|apex(?=-(?:gguf-)?$)"
+    r"|(?:iq|arm)(?:-arm)?-imatrix|mlc-1k|q\df(?:16|32)(?:-\d)?"
+    rf"|{'|'.join(sorted(CONTAINERS, key=len, reverse=True))}"
     r"|(?:gs?|group-?size-?)(?:32|64|128)|128g)(?=-)")
-IMATRIX = frozenset(("i1", "imat", "imatrix"))
-FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
+# Packaging that makes other weights of one model: the row stays apart, the block does not.
+BUILDS = {"i1": "imatrix", "imat": "imatrix", "imatrix": "imatrix", "mtp": "mtp", "flm": "flm",
+          "hybrid": "hybrid", "npu": "npu", "cpu": "cpu", "lowconc": "lowconc",
+          "highconc": "highconc"}
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bm]|e\d+b")
 TUNES = {"instruct": "instruct", "it": "instruct", "chat": "instruct", "inst": "instruct",
          "base": "base", "pt": "base", "pretrained": "base"}
@@ -143,16 +152,22 @@ def model_name(text: str, engine: str = "") -> ModelName:
     """Take a served name, a file name or a repository apart. engine: folded name of the engine."""
     path, owner, from_ollama = _location(text, engine)
     file_owner = ""
-    if not owner and not from_ollama:
-        path, owner, file_owner = _file_owner(path)
+    if not from_ollama:
+        path, cached, file_owner = _file_owner(path)
+        owner = owner or cached
     quant_after_at = ""
     path, _, revision = path.partition("@")
     if PACKAGING.search(f"-{_joined(revision)}-"):
         quant_after_at, revision = f"-{revision}", ""
     base, _, tag = path.partition(":")
-    if tag.isdigit() and not from_ollama or tag == "latest":
+    if re.fullmatch(r"\d{1,2}", tag) and not from_ollama or tag in ("latest", "*"):
         tag = ""
+    if re.search(FILE_ENDING, tag, re.IGNORECASE):         # repository:file
+        tag = "-".join(PACKAGING.findall(f"-{_joined(tag)}-"))
     name = _joined(base + (f"-{tag}" if tag else "") + quant_after_at)
+    if engine == "lemonade" and "onnx" not in name:
+        # Qwen3-8B-Hybrid is amd/Qwen3-8B-onnx-ryzenai-1.7-hybrid.
+        name = re.sub(r"-(hybrid|npu|cpu)$", r"-ryzenai-\1", name)
     quant, words, packaging = _without_packaging(name)
     in_mlx = "mlx" in packaging or owner.startswith("mlx-community") or engine in (
         "mlx", "mlxlm", "mlxserver", "mlxomni", "mlxengine")
@@ -161,13 +176,15 @@ def model_name(text: str, engine: str = "") -> ModelName:
         repository = owner if "/" in owner else f"{owner}/{base.lower()}"
         repository = f"ollama:{repository}" if from_ollama else repository
         repository += f"@{revision.lower()}" if revision not in ("", "main") else ""
+    in_library = from_ollama and not owner
     canonical, tune = _canonical(
-        words, from_ollama and not owner or engine == "lmstudio" and owner in tables.CATALOG_OWNERS,
-        bool(owner or file_owner) and not from_ollama)
-    generic = canonical in tables.GENERIC_NAMES or not owner and not tag and _is_generic(base)
+        words, in_library, in_library or engine == "lmstudio" and owner in tables.CATALOG_OWNERS,
+        bool(owner or file_owner or engine == "lemonade") and not from_ollama)
+    generic = canonical in GENERIC_NAMES or not owner and not tag and is_generic_model(base)
+    builds = {BUILDS[word] for part in packaging for word in part.split("-") if word in BUILDS}
     return ModelName(None if generic or not canonical else canonical, tune, repository,
                      quantization(quant, in_mlx) if quant else None, in_mlx,
-                     f"{file_owner} {'imatrix' if IMATRIX.intersection(packaging) else ''}".strip())
+                     " ".join(filter(None, (file_owner, *sorted(builds)))))
 
 
 def _file_owner(path: str) -> tuple[str, str, str]:
@@ -175,13 +192,15 @@ def _file_owner(path: str) -> tuple[str, str, str]:
     writes owner_repository_file, and bartowski publishes Owner_Model-Q4_K_M.gguf."""
     cached = re.fullmatch(r"([^_/]+)_([^/]+?-gguf)_([^/]+)", path, re.IGNORECASE)
     name, repository = (cached[3], f"{cached[1]}/{cached[2]}".lower()) if cached else (path, "")
-    named = re.fullmatch(r"([a-z][a-z0-9.\-]*)_([a-z][^/]*-.+)", name, re.IGNORECASE)
+    named = re.fullmatch(r"([a-z][a-z0-9\-]*)_([a-z]{3}[^/]*-.+)", name, re.IGNORECASE)
     if not named:
         return name, repository, ""
     owner, model = re.sub(r"[^a-z0-9]", "", named[1].lower()), named[2].lower()
     is_tune = _family(model) in tables.FAMILIES and not re.search(
         "abliterated|uncensored|heretic", model)      # MyTune_Qwen3-8B is a model of its own
-    if owner not in tables.MAKERS and (is_tune or owner.startswith(tuple(tables.FAMILIES))):
+    if owner not in tables.MAKERS and (
+            is_tune or owner.startswith(tuple(tables.FAMILIES)) or not SIZE.search(model)
+            or any(SIZE.fullmatch(word) for word in named[1].lower().split("-"))):
         return name, repository, ""
     return named[2], repository, named[1].lower()
 
@@ -205,7 +224,7 @@ def _location(text: str, engine: str) -> tuple[str, str, bool]:
         for host in tables.HOSTS:
             if lower.startswith(host):
                 in_library = in_library or host in (
-                    "ai/", "registry.ollama.ai/", "ollama.com/", "ollama://")
+                    "ai/", "library/", "registry.ollama.ai/", "ollama.com/", "ollama://")
                 from_hub = from_hub or "hf" in host or "hugging" in host or "modelscope" in host
                 path, lower, cut = path[len(host):], lower[len(host):], True
     if is_path or path.count("/") == 0:
@@ -228,7 +247,7 @@ def _joined(name: str) -> str:
     lower = re.sub(r"(exl[23])[_-](\d)_(\d)(?!\d)", r"\1-\2.\3", lower)
     lower = re.sub(r"-0\d{4}-of-0\d{4}", "", lower)
     lower = re.sub(r"(?<![q0-9_.])(?<!exl)(\d)_(\d+[bm]?)(?![a-z0-9_])", r"\1.\2", lower)
-    lower = re.sub(r"\.(?=(i1-|ud-)?(i?q\d|bf16|f16|fp16|f32|mxfp4|imat|w\da\d))", "-", lower)
+    lower = re.sub(r"\.(?=(i1-|ud-)?(gguf\d|i?q\d|b?f16|fp16|f32|mxfp4|imat|w\da\d))", "-", lower)
     return re.sub(r"[\s_\-:+()\[\],]+", "-", lower).strip("-.")
 
 
@@ -242,16 +261,19 @@ def _without_packaging(name: str) -> tuple[str, list[str], list[str]]:
             break
         found.append(match[0])
         rest = rest[:match.start()] + rest[match.end() + 1:]
-    formats = [part for part in found if part not in CONTAINERS]
+    formats = [part for part in found
+               if part not in CONTAINERS and part.rpartition("-")[2] not in BUILDS]
     return "-".join(formats), [word for word in rest.split("-") if word], found
 
 
-def _canonical(words: list[str], from_library: bool, is_repository: bool) -> tuple[str, str]:
-    """(canonical words with the size last, tune)."""
+def _canonical(words: list[str], in_library: bool, in_catalog: bool,
+               is_repository: bool) -> tuple[str, str]:
+    """(canonical words with the size last, tune). in_library: a name in Ollama's library.
+    in_catalog: a name in a list of chat models."""
     if any(word.startswith("ernie") for word in words[:2]):     # its -PT means PyTorch
         words = [word for word in words if word not in ("pt", "paddle")]
     tune = next((TUNES[word] for word in words if word in TUNES), "")
-    if from_library and "text" in words:
+    if in_library and "text" in words:
         tune, words = "base", [word for word in words if word != "text"]
     split: list[str] = []
     for word in _without_maker([word for word in words if word not in TUNES]):
@@ -268,16 +290,16 @@ def _canonical(words: list[str], from_library: bool, is_repository: bool) -> tup
         else word for word in split if not SIZE.fullmatch(word))
     family = re.sub(r"^gptoss", "gpt-oss", family)
     family = re.sub(r"\b(qwen|llama)-distill\b", r"distill-\1", family)
-    if from_library and not sizes and family in tables.OLLAMA_SIZES:
+    if in_library and not sizes and family in tables.OLLAMA_SIZES:
         sizes = [tables.OLLAMA_SIZES[family]]
     if not sizes and family in tables.ONLY_SIZES:
         sizes = [tables.ONLY_SIZES[family]]
     name = "-".join([family, *sizes] if family else sizes)
-    if from_library:
-        name = tables.OLLAMA_NAMES.get(name, name)
+    if in_library:
+        name = tables.OLLAMA_NAMES.get(f"{name} {tune}", tables.OLLAMA_NAMES.get(name, name))
     name = tables.OTHER_NAMES.get(name, name)
     if not tune:
-        tune = _unmarked_tune(family, from_library, is_repository)
+        tune = _unmarked_tune(family, in_catalog, is_repository)
     return name, tune
 
 
@@ -293,20 +315,19 @@ def _without_maker(words: list[str]) -> list[str]:
     return words
 
 
-def _unmarked_tune(family: str, from_library: bool, is_repository: bool) -> str:
-    """Tune of a name without one: Ollama's library serves chat models, makers differ."""
+def _unmarked_tune(family: str, in_catalog: bool, is_repository: bool) -> str:
+    """Tune of a name without one: catalogs list chat models, makers differ."""
     def among(families: Iterable[str]) -> bool:
         return any(family == one or family.startswith(f"{one}-") for one in families)
 
-    if from_library or among(tables.UNMARKED_IS_INSTRUCT) or re.search(
+    if family in tables.ONLY_BASE:
+        return "base"
+    if in_catalog or among(tables.UNMARKED_IS_INSTRUCT) or re.search(
             r"\b(think|thinking|reasoning|distill|hermes|dolphin|nemotron|tulu)\b", family):
         return "instruct"
-    return "base" if is_repository and among(tables.UNMARKED_IS_BASE) else ""
-
-
-def _is_generic(name: str) -> bool:
-    folded = re.sub(r"[\s_.]+", "-", re.sub(FILE_ENDING, "", name.strip().lower()))
-    return folded in tables.GENERIC_NAMES or bool(re.match(tables.GENERIC_PATTERN, folded))
+    return "base" if is_repository and any(
+        re.fullmatch(rf"{one}(-(v?\d[^-]*|coder|math|vision))*", family)
+        for one in tables.UNMARKED_IS_BASE) else ""
 
 
 # --- machines ------------------------------------------------------------------------------------
@@ -321,7 +342,8 @@ def cpu(text: str) -> str:
     name = re.sub(r"@.*| (?:w/|with) .*", " ", _plain(text))
     name = re.sub(r"\b\d+(?:st|nd|rd|th) gen(?:eration)?\b", " ", name)
     name = re.sub(r"\b(?:\d+|dual|triple|quad|six|eight|ten|twelve|sixteen)[- ]cores?\b", " ", name)
-    name = re.sub(r"\b(?:intel|amd|apple|qualcomm|cpu|processor|genuine|authentic)\b", " ", name)
+    name = re.sub(r"\b(?:intel|amd|apple|qualcomm|oryon|cpu|processor|genuine|authentic)\b| - ",
+                  " ", name)
     name = re.sub(r"\bcore (?=i\d)", " ", name)
     clock = re.search(r"@ *([\d.]+ ?ghz)", _plain(text))
     if clock and not re.search(r"\d", name):     # a cloud reports no more than "Xeon @ 2.20GHz"
@@ -348,6 +370,8 @@ def card(text: str, memory_is_known: bool) -> str:
         r"|graphics card|advanced micro devices,? inc\.?)(?!\w)|radeon (?=rx )", " ", name)
     if memory_is_known:
         name = re.sub(r"\b\d+ ?gi?b\b", " ", name)
+    name = re.sub(r"\b([rg]tx|rx)(?=\d)", r"\1 ", name)           # RTX4090
+    name = re.sub(r"(?<=\d{3})(?=(?:d|ti|xtx?|gre|super)\b)", " ", name)      # 5090D, 7900XTX
     name = re.sub(r"\bmobile\b", "laptop", name.replace("-", " "))
     if re.search(r"\barc (?:pro )?[ab]\d", name):
         name = name.replace("graphics", " ")

@@ -25,6 +25,7 @@ SAME_SIZE_RATIO = 1.02        # of parameter counts: engines round them
 POWER_STEP_W = 5              # drivers report 449.8 W or 450.6 W for a limit of 450 W
 MIN_SHORT_DIGEST = 12         # hexadecimal digits, as `ollama list` prints them
 HAS_SIZE = re.compile(r"\d[bm]$")
+LATER = re.compile(r"\d{4}|think(?:ing)?|reasoning|a\d+b|qwen|llama|\d(?:\.\d+)?")
 HARDWARE_UNKNOWN = "hardware not reported"
 
 Facts = Mapping[str, Any]
@@ -138,12 +139,22 @@ def _names(facts: Facts, is_declared: bool, engine: str) -> list[names.ModelName
     if facts.get("file_name"):
         found.append(names.model_name(facts["file_name"].rpartition("/")[2], file_engine))
     own, served = facts.get("name"), names.model_name(facts["model"], engine)
-    titled = names.model_name("-".join(own.split())) if own else None
+    titled = names.model_name("-".join(dict.fromkeys(re.split(r"[\s\-]+", own)))) if own else None
     if titled and is_declared:
         return [*found, titled]
     has_size = bool(served.words and HAS_SIZE.search(served.words))
+    if titled and has_size and engine == "ollama" and _is_moved_tag(served, titled):
+        has_size = False
     return [*found, *([served, titled] if has_size else [titled, served])] if titled else \
         [*found, served]
+
+
+def _is_moved_tag(served: names.ModelName, titled: names.ModelName) -> bool:
+    """Whether the file's header names a later model of the same size: `qwen3:4b` was Qwen3-4B, and
+    is Qwen3-4B-Thinking-2507 since August 2025."""
+    more = set((titled.words or "").split("-")) - set((served.words or "").split("-"))
+    return bool(more) and (titled.words or "").startswith((served.words or "").rpartition("-")[0]) \
+        and all(LATER.fullmatch(word) for word in more)
 
 
 def _quant(reported: Optional[str], named: Iterable[names.ModelName],
@@ -289,15 +300,19 @@ def _system(hardware: Facts, chip: Optional[str], own: list[tuple[Any, ...]]) ->
 
 
 def _power(hardware: Facts, kind: Optional[str]) -> tuple[Any, ...]:
-    """(on battery, low power mode, governor powersave). A desktop has no battery, and its mode
-    and governor matter only where they save power; a laptop's are unknown if not reported."""
+    """(on battery, low power mode or its watts, governor powersave). A desktop has no battery, and
+    its mode and governor matter only where they save power; a laptop's are unknown if not reported.
+    """
     source, mode = hardware.get("power.source"), hardware.get("power.mode")
-    low: Any = None if mode is None else bool(re.search(
-        r"low|sav|quiet|silent|eco|efficien|battery", mode.lower()))
+    low: Any = None
+    if mode is not None:
+        watts = re.search(r"\d+ ?w\b", mode.lower())
+        low = watts[0] if watts else bool(re.search(
+            r"low|sav|quiet|silent|eco|efficien|battery", mode.lower()))
     governor = (hardware.get("power.governor") or "").lower() == "powersave"
     if kind == "laptop":
         return source == "battery" if source else None, low, None
-    return source == "battery", bool(low), governor
+    return source == "battery", low or False, governor
 
 
 def _group(chip: Optional[str], gib: Optional[float], own: list[tuple[Any, ...]]) -> str:

@@ -5,16 +5,6 @@ wrong merges two rows. So add only what the source states explicitly.
 """
 from __future__ import annotations
 
-# Served names that say nothing about the model. Source: defaults in the manuals of llama.cpp,
-# vLLM, text-generation-webui and LM Studio, and names of OpenAI's models that clients insist on.
-GENERIC_NAMES = frozenset((
-    "default", "model", "models", "local", "local-model", "localmodel", "chat", "chat-model",
-    "test", "unknown", "none", "null", "main", "llm", "assistant", "current", "any", "auto",
-    "my-model", "mymodel", "custom", "server", "ggml-model", "gguf-model", "consolidated",
-    "pytorch-model", "model-00001", "weights", "snapshot", "base-model", "loaded-model"))
-GENERIC_PATTERN = (r"(gpt-(3|4|5)|chatgpt|o[134](-|$)|text-(davinci|embedding)|davinci|claude"
-                   r"|model(-\d+)*$|gemini-\d)")
-
 # First parts of a path that are no owner of weights. Source: ids in the engines' model lists.
 HOSTS = ("https://", "http://", "hf://", "hf.co/", "huggingface.co/", "www.modelscope.cn/models/",
          "modelscope.cn/", "registry.ollama.ai/", "ollama.com/", "ollama://", "library/",
@@ -61,10 +51,12 @@ UNMARKED_IS_INSTRUCT = (
     "glm-4.7", "seed-oss", "ernie-4.5", "kimi", "openhermes", "zephyr", "wizardlm", "vicuna",
     "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep", "cogito", "deephermes", "orca",
     "minimax", "aya", "command", "medgemma")
+# Base models also in catalogs of chat models. Source: the model cards and Ollama's library.
+ONLY_BASE = frozenset(("starcoder", "starcoder-2", "phi-1.5", "phi-2"))
 # Families that publish their base model under the plain name. Source: the model cards.
 UNMARKED_IS_BASE = (
     "qwen-1.5", "qwen-2", "qwen-2.5", "llama-2", "llama-3", "llama-3.1", "llama-3.2", "mistral",
-    "mixtral", "gemma", "smollm", "falcon", "olmo", "yi", "starcoder", "phi-1", "phi-2",
+    "mixtral", "gemma", "smollm", "falcon", "olmo", "yi", "starcoder", "phi-1",
     "codellama", "internlm", "stablelm")
 
 # Default size of a tag without one, such as qwen2.5 or qwen2.5:latest. Source: the page of each
@@ -73,9 +65,10 @@ OLLAMA_SIZES = {
     "llama-2": "7b", "llama-3": "8b", "llama-3.1": "8b", "llama-3.2": "3b", "llama-3.3": "70b",
     "llama-3.2-vision": "11b", "codellama": "7b", "qwen": "4b", "qwen-2": "7b", "qwen-2.5": "7b",
     "qwen-2.5-coder": "7b", "qwen-2.5-vl": "7b", "qwen-3": "8b", "qwq": "32b", "gemma": "7b",
-    "gemma-2": "9b", "gemma-3": "4b", "gemma-3n": "e4b", "mistral": "7b", "mixtral": "8x7b",
-    "phi-3.5": "3.8b", "gpt-oss": "20b", "smollm-2": "1.7b", "smollm": "1.7b", "tinyllama": "1.1b",
-    "granite-3.3": "8b", "olmo-2": "7b", "falcon-3": "7b", "mistral-nemo": "12b",
+    "gemma-2": "9b", "gemma-3": "4b", "gemma-3n": "e4b", "gemma-4": "e4b", "mistral": "7b",
+    "mixtral": "8x7b", "phi-3.5": "3.8b", "gpt-oss": "20b", "smollm-2": "1.7b", "smollm": "1.7b",
+    "tinyllama": "1.1b", "granite-3.3": "8b", "olmo-2": "7b", "falcon-3": "7b",
+    "mistral-nemo": "12b",
     "mistral-small-3.1": "24b", "mistral-small-3.2": "24b", "mistral-large": "123b",
     "devstral": "24b", "magistral": "24b", "qwen-3-coder": "30b", "phi": "2.7b",
     "llama-4": "16x17b", "codestral": "22b", "openchat": "7b", "aya-expanse": "8b",
@@ -86,9 +79,17 @@ OLLAMA_SIZES = {
     "opencoder": "8b", "openthinker": "7b", "phi-3": "3.8b", "smallthinker": "3b",
     "solar": "10.7b", "stablelm-2": "1.6b", "starcoder-2": "3b", "tulu-3": "8b", "vicuna": "7b"}
 
-# Ollama's library name -> the maker's name of the same model. Source: the library's pages, which
-# link the maker's repository.
+# Ollama's library name, with its tune if the tag has one -> the maker's name of the same model.
+# Source: the library's pages, which link the maker's repository.
 OLLAMA_NAMES = {
+    "qwen-3-4b instruct": "qwen-3-2507-4b", "qwen-3-30b instruct": "qwen-3-a3b-2507-30b",
+    "qwen-3-235b instruct": "qwen-3-a22b-2507-235b",
+    "qwen-3-thinking-4b": "qwen-3-thinking-2507-4b",
+    "qwen-3-thinking-30b": "qwen-3-a3b-thinking-2507-30b",
+    "qwen-3-thinking-235b": "qwen-3-a22b-thinking-2507-235b",
+    "qwen-3-vl-8b instruct": "qwen-3-vl-8b", "qwen-3-vl-8b": "qwen-3-vl-thinking-8b",
+    "starcoder-2-15b instruct": "starcoder-2-v0.1-15b", "command-r7b-7b": "command-r7b-12-2024",
+    **{f"yi-v1.5-{size}": f"yi-1.5-{size}" for size in ("6b", "9b", "34b")},
     "mistral-7b": "mistral-v0.3-7b", "mixtral-8x7b": "mixtral-v0.1-8x7b",
     "mixtral-8x22b": "mixtral-v0.1-8x22b", "mistral-small-3.2-24b": "mistral-small-3.2-2506-24b",
     "mistral-small-3.1-24b": "mistral-small-3.1-2503-24b",
@@ -122,9 +123,11 @@ ONLY_SIZES = {
     "phi-3.5-mini": "3.8b", "phi-3-mini-4k": "3.8b", "phi-3-mini-128k": "3.8b", "phi-2": "2.7b",
     "mistral-nemo-2407": "12b", "magistral-small-2506": "24b", "devstral-small-2505": "24b",
     "devstral-small-2507": "24b", "magistral-small-2509": "24b", "deepseek-coder-v2-lite": "16b",
-    "mistral-large-2407": "123b", "mistral-large-2411": "123b", "openchat-3.5-0106": "7b"}
+    "mistral-large-2407": "123b", "mistral-large-2411": "123b", "openchat-3.5-0106": "7b",
+    "smollm-3": "3b"}
 # Other spellings of one model, of any source -> the maker's name. Source: model cards.
-OTHER_NAMES = {"dolphin-3.0-llama-3.1-8b": "dolphin-3-llama-3.1-8b",
+OTHER_NAMES = {"nemotron-3-nano": "nemotron-3-nano-a3b-30b",
+               "dolphin-3.0-llama-3.1-8b": "dolphin-3-llama-3.1-8b",
                "qwen-3-coder-30b": "qwen-3-coder-a3b-30b",
                "qwen-3-coder-480b": "qwen-3-coder-a35b-480b",
                "qwen-3-next-80b": "qwen-3-next-a3b-80b",

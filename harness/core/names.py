@@ -121,15 +121,23 @@ def plain_engine(name: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:32]
 
 
-# Names under which servers offer any model, by default or because clients insist on them.
-_GENERIC_MODEL = re.compile(r"(?:any|auto|chat|current|custom|default|llm|local|main|model|test"
-                            r"|unknown|(?:local|my|chat|base|loaded|gguf|ggml)[-_]?model|gpt-\d.*"
-                            r"|model\.(?:gguf|safetensors))\Z", re.IGNORECASE)
+# Served names that say nothing about the model. Source: defaults in the manuals of llama.cpp, vLLM,
+# text-generation-webui and LM Studio, and names of hosted models that clients insist on.
+GENERIC_NAMES = frozenset((
+    "default", "model", "models", "local", "local-model", "localmodel", "chat", "chat-model",
+    "test", "unknown", "none", "null", "main", "llm", "assistant", "current", "any", "auto",
+    "my-model", "mymodel", "custom", "server", "ggml-model", "gguf-model", "consolidated",
+    "pytorch-model", "model-00001", "weights", "snapshot", "base-model", "loaded-model"))
+_HOSTED = re.compile(r"gpt-[345]|chatgpt|o[134](-|$)|text-(davinci|embedding)|davinci|claude"
+                     r"|model(-\d+)*$|gemini-\d")
+FILE_ENDING = r"\.(?:gguf|safetensors|bin|llamafile)(?=-|$)"
 
 
 def is_generic_model(name: str) -> bool:
     """True if a served name does not show which model it is, such as `default`."""
-    return bool(_GENERIC_MODEL.match(re.split(r"[/\\]", name)[-1]))
+    word = re.sub(FILE_ENDING, "", re.split(r"[/\\]", name)[-1].strip().lower())
+    word = re.sub(r"[\s_.]+", "-", word)
+    return word in GENERIC_NAMES or bool(_HOSTED.match(word))
 
 
 # --- names of this machine -----------------------------------------------------------------------

@@ -138,6 +138,11 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
     "bits of a repository in EXL3": (
         {"quantization": "4.0bpw", "file_name": "Qwen2.5-7B-Instruct-exl3-4.0bpw"},
         {"quantization": "EXL3-4.0bpw", "file_name": "Qwen2.5-7B-Instruct-exl3-4.0bpw"}),
+    "a later model by its tag's header = by its name": served(
+        {"model": "qwen3:4b", "name": "Qwen3 4B Thinking 2507"}, "qwen3:4b-thinking", "Ollama"),
+    "words of the file's header once": served(
+        {"model": "my-helper:latest", "name": "Qwen3-4B-Instruct-2507 4B Instruct 2507"},
+        "qwen3:4b-instruct-2507-q4_K_M", "Ollama"),
     "a name in the file's header = that name": served(
         {"model": "my-helper:latest", "name": "Qwen2.5 7B Instruct"}, "qwen2.5:7b", "Ollama"),
     "an MLX format reported = MLX in the name": (
@@ -181,9 +186,10 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
         ("Intel(R) Core(TM) Ultra 7 265K", "Intel Core Ultra 7 265K"),
         ("AMD Ryzen 7 7840HS w/ Radeon 780M Graphics", "AMD Ryzen 7 7840HS"),
         ("Snapdragon(R) X Elite - X1E78100 - Qualcomm(R) Oryon(TM) CPU",
-         "Snapdragon X Elite - X1E78100 - Qualcomm Oryon CPU"))},
+         "Snapdragon X Elite X1E78100"))},
     **{f"card {a} = {b}": machines({"probed": cards(a)}, {"probed": cards(b)}) for a, b in (
-        ("GeForce RTX 4090", "NVIDIA GeForce RTX 4090"), ("RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("GeForce RTX 4090", "NVIDIA GeForce RTX 4090"), ("RTX4090", "RTX 4090"),
+        ("GeForce RTX 5090D", "NVIDIA GeForce RTX 5090 D"), ("RTX 4090", "NVIDIA GeForce RTX 4090"),
         ("NVIDIA Corporation AD102 [GeForce RTX 4090]", "NVIDIA GeForce RTX 4090"),
         ("Radeon RX 7900 XTX", "AMD Radeon RX 7900 XTX"),
         ("AMD Radeon(TM) RX 7900 XTX", "AMD Radeon RX 7900 XTX"),
@@ -356,6 +362,24 @@ olmo-3:7b-think  Ollama  allenai/Olmo-3-7B-Think  vLLM
 speakleash_Bielik-11B-v3.0-Instruct-Q4_K_M.gguf  llama.cpp  speakleash/Bielik-11B-v3.0-Instruct  TGI
 huihui-ai_Qwen3-8B-abliterated-Q4_K_M.gguf  llama.cpp  huihui_ai/qwen3-abliterated:8b-q4_K_M  Ollama
 cogito:8b  Ollama  deepcogito/cogito-v1-preview-llama-8B  vLLM
+# Tags whose default is another variant, builds of one engine, a repository with its file.
+qwen3:4b-instruct  Ollama  Qwen/Qwen3-4B-Instruct-2507  vLLM
+qwen3:30b-thinking  Ollama  Qwen/Qwen3-30B-A3B-Thinking-2507-FP8  SGLang
+qwen3-vl:8b  Ollama  Qwen/Qwen3-VL-8B-Thinking  vLLM
+qwen3-vl:8b-instruct  Ollama  qwen/qwen3-vl-8b@q4_k_m  LM Studio
+command-r7b:7b  Ollama  CohereForAI/c4ai-command-r7b-12-2024  vLLM
+starcoder2:3b  Ollama  bigcode/starcoder2-3b  vLLM
+library/smollm2:135m  ramalama  SmolLM2-135M-Instruct-Q8_0.gguf  llama.cpp
+SmolLM3-Q4_K_M.gguf  llama.cpp  HuggingFaceTB/SmolLM3-3B  vLLM
+nvidia/nemotron-3-nano  LM Studio  Nemotron-3-Nano-30B-A3B-UD-Q4_K_XL.gguf  llama.cpp
+Qwen3-8B-Hybrid  Lemonade  amd/Qwen3-8B-awq-quant-onnx-ryzenai-1.7-hybrid  Lemonade
+Llama-3.2-1B-Instruct-CPU  Lemonade  amd/Llama-3.2-1B-Instruct-awq-uint4-float16-cpu-onnx  Lemonade
+llama3.1:8b  Ollama  Llama-3.1-8B-Instruct-q4f16_1-MLC-1k  MLC-LLM
+llama3.1:8b  Ollama  amd/Llama-3.1-8B-Instruct-FP8-KV  vLLM
+qwen3:8b  Ollama  unsloth/Qwen3-8B-GGUF:Qwen3-8B-Q4_1.gguf  Lemonade
+Qwen3.6-35B-A3B-APEX-I-Balanced.gguf  llama.cpp  unsloth/Qwen3.6-35B-A3B-MTP-GGUF:Q4_K_M  llama.cpp
+Qwen3.6-27B-Uncensored-Q5_K_P.gguf  llama.cpp  ann/Qwen3.6-27B-Uncensored  vLLM
+bartowski/FINAL-Bench_Darwin-36B-Opus-GGUF:Q4_K_M  llama.cpp  Darwin-36B-Opus  vLLM
 """
 BLOCKS: dict[str, tuple[Changes, Changes]] = {
     f"{a} ~ {b}": served(a, b, one, other) for a, one, b, other in (
@@ -397,13 +421,19 @@ APART: dict[str, tuple[Changes, Changes]] = {
         ("google/gemma-3n-E4B", "google/gemma-3n-E4B-it"),
         ("Qwen3-30B-A1.5B-High-Speed", "Qwen3-30B-A3B"),
         ("gpt-oss-safeguard-20b", "gpt-oss-20b"), ("GLM-4.5-Air-REAP-82B-A12B", "GLM-4.5-Air"),
+        ("L3.2-8X3B-Champion-Inst-18.4B-D_AU-Q4_K_M", "L3-DARKEST-PLANET-16.5B-D_AU-Q4_K_M"),
+        ("Dusk_Twilight-v0.2", "Azure_Twilight-v0.2"), ("magistral:2506", "magistral:2509"),
         ("Yi-1.5-9B-Chat", "Yi-9B-200K"), ("Mistral-Small-24B-Instruct-2501",
                                            "Mistral-Small-24B-Base-2501"))},
     **{f"{a} / {b} in Ollama": served(a, b, "Ollama") for a, b in (
         ("codellama:7b", "codellama:7b-python"), ("llama3-groq-tool-use:8b", "llama3:8b"),
         ("huihui_ai/qwen3-abliterated:8b", "qwen3:8b"), ("gemma3:4b", "gemma3:4b-it-qat"),
         ("gpt-oss:20b", "gpt-oss-safeguard:20b"), ("deepseek-r1:8b", "llama3.1:8b"),
-        ("granite4:micro", "granite4:micro-h"), ("qwen3:8b", "qwen3-vl:8b"))},
+        ("granite4:micro", "granite4:micro-h"), ("qwen3:8b", "qwen3-vl:8b"),
+        ("qwen3:4b", "qwen3:4b-instruct"), ("qwen3-vl:8b", "qwen3-vl:8b-instruct"))},
+    "a tag that names a later model": served(
+        {"model": "qwen3:4b", "name": "Qwen3 4B"},
+        {"model": "qwen3:4b", "name": "Qwen3 4B Thinking 2507"}, "Ollama"),
     "base and instruct in Ollama": served("llama3:8b-text", "llama3:8b", "Ollama"),
     "one alias, two digests": served({"model": "default", "digest": A},
                                      {"model": "default", "digest": B}),
@@ -427,6 +457,8 @@ OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
         {"model": FILE, "source_repository": "unsloth/Qwen2.5-7B-Instruct-GGUF"}),
     "imatrix / static, digests": ({"digest": A, "model": FILE}, {"digest": B, "model": FILE}),
     "imatrix / static, by the file name": served("Qwen3-8B.i1-Q4_K_M.gguf", "Qwen3-8B.Q4_K_M.gguf"),
+    "NPU / NPU and GPU": served("Qwen3-8B-NPU", "Qwen3-8B-Hybrid", "Lemonade"),
+    "with prediction heads": served("Qwen3.6-27B-MTP-Q4_K_M", "Qwen3.6-27B-Q4_K_M"),
     "owners of abliterated files": served("huihui-ai_Qwen3-8B-abliterated-Q4_K_M.gguf",
                                           "mlabonne_Qwen3-8B-abliterated-Q4_K_M.gguf"),
     "a tag that was pulled again": served(
@@ -486,6 +518,8 @@ OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
                             {"hardware.accelerators.0.power_limit_w": 300}),
     "mains / battery": macs({"hardware.power.source": "ac"}, {"hardware.power.source": "battery"}),
     "low power mode": macs({"hardware.power.mode": "low_power"}, {"hardware.power.mode": None}),
+    "power mode by its watts": machines({"hardware.power.mode": "15W"},
+                                        {"hardware.power.mode": "MAXN"}),
     "battery saver on a PC": machines({"hardware.power.mode": "power_saver"},
                                       {"hardware.power.mode": "balanced"}),
     "memory channels": on_cpu({"hardware.memory.channels_count": 1},
