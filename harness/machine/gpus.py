@@ -13,7 +13,7 @@ INTEGRATED = re.compile(
     r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|AMD Custom GPU"
     r"|\bIris\b(?!.* MAX)|\b(U?HD|Intel\S*) Graphics"
     r"|\bArc\W*(TM\W+)?(Pro )?(Graphics|1\d\d[TV]\b|B3\d0\b)"
-    r"|\bRadeon\W*(TM\W+)?(Graphics$|\d{3}M\b|80\d0S\b|(RX )?Vega \d+ (Graphics|Mobile)"
+    r"|\bRadeon\W*(TM\W+)?(Graphics$|\d{3}M\b|80\d\dS\b|(RX )?Vega \d+ (Graphics|Mobile)"
     r"|R\d Graphics)")
 # 0x8 hardware slowdown, 0x20 software thermal, 0x40 hardware thermal, 0x80 power brake. Not 0x4,
 # the card's own power limit, which is normal for a busy card.
@@ -30,6 +30,9 @@ PCI_VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel", "0x1ed5":
 SOC_DRIVERS = {"tegra-host1x": "NVIDIA", "nvgpu": "NVIDIA", "gk20a": "NVIDIA", "asahi": "Apple",
                "msm_dpu": "Qualcomm", "msm": "Qualcomm", "adreno": "Qualcomm", "panthor": "ARM",
                "panfrost": "ARM"}
+# Drivers of servers' management chips and of virtual machines' screens.
+DISPLAY_ONLY = re.compile(r"ast|mgag200|sm750\w*|hibmc\S*|bochs\S*|cirrus\S*|qxl|virtio\S*|vmwgfx"
+                          r"|vboxvideo|hyperv_drm|vkms|simple\S*|evdi|udl")
 UNNAMED = re.compile(r"(?i)(amd )?radeon\W*(tm\W+)?graphics|0x[0-9a-f]+|device .*")
 
 
@@ -144,10 +147,21 @@ def drm_folders(machine: system.Machine) -> tuple[list[str], list[str]]:
     return amd, [folder for folder in cards if folder not in amd and _vendor(machine, folder)]
 
 
+def _driver(machine: system.Machine, folder: str) -> str:
+    found = re.search(r"^DRIVER=(\S+)$", machine.read(f"{folder}/uevent") or "", re.MULTILINE)
+    return found[1] if found else ""
+
+
 def _vendor(machine: system.Machine, folder: str) -> Optional[str]:
-    driver = re.search(r"^DRIVER=(\S+)$", machine.read(f"{folder}/uevent") or "", re.MULTILINE)
-    return PCI_VENDORS.get((machine.read(f"{folder}/vendor") or "").strip()) or (
-        SOC_DRIVERS.get(driver[1]) if driver else None)
+    return PCI_VENDORS.get((machine.read(f"{folder}/vendor") or "").strip()) \
+        or SOC_DRIVERS.get(_driver(machine, folder))
+
+
+def has_unknown_card(machine: system.Machine) -> bool:
+    """Whether sysfs lists a PCI card of another vendor that may compute."""
+    folders = [f"{DRM}/{name}/device" for name in system.numbered(machine.names(DRM), r"card\d+")]
+    return any(machine.read(f"{folder}/vendor") and not _vendor(machine, folder)
+               and not DISPLAY_ONLY.fullmatch(_driver(machine, folder)) for folder in folders)
 
 
 def is_nvidia(machine: system.Machine, folder: str) -> bool:

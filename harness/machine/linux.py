@@ -7,6 +7,7 @@ from typing import Any, Iterable, Optional, Sequence
 from machine import gpus, system
 
 CPU_FOLDER = "/sys/devices/system/cpu"
+DMI = "/sys/class/dmi/id"
 LITTLE_SHARE = 0.75                   # of the largest core's capacity; a core below it is small
 MODULE_SLOTS = 64
 MODULE_FIELDS = ("TYPE", "SPEED_MTS", "CONFIGURED_SPEED_MTS", "DATA_WIDTH", "SIZE", "LOCATOR",
@@ -22,15 +23,19 @@ ARM_VENDORS = {0x41: "ARM", 0x42: "Broadcom", 0x43: "Cavium", 0x46: "Fujitsu", 0
                0x4e: "NVIDIA", 0x50: "APM", 0x51: "Qualcomm", 0x53: "Samsung", 0x61: "Apple",
                0x6d: "Microsoft", 0x70: "Phytium", 0xc0: "Ampere"}
 ARM_PARTS = {(0x41, int(part, 16)): name for part, _, name in (row.partition(" ") for row in (
-    "d03 Cortex-A53", "d04 Cortex-A35", "d05 Cortex-A55", "d07 Cortex-A57", "d08 Cortex-A72",
-    "d09 Cortex-A73", "d0a Cortex-A75", "d0b Cortex-A76", "d0c Neoverse-N1", "d0d Cortex-A77",
-    "d40 Neoverse-V1", "d41 Cortex-A78", "d42 Cortex-A78AE", "d44 Cortex-X1", "d46 Cortex-A510",
-    "d47 Cortex-A710", "d48 Cortex-X2", "d49 Neoverse-N2", "d4b Cortex-A78C", "d4c Cortex-X1C",
-    "d4d Cortex-A715", "d4e Cortex-X3", "d4f Neoverse-V2", "d80 Cortex-A520", "d81 Cortex-A720",
-    "d82 Cortex-X4", "d83 Neoverse-V3AE", "d84 Neoverse-V3", "d85 Cortex-X925",
-    "d87 Cortex-A725", "d8e Neoverse-N3"))}
-ARM_PARTS.update({(0x51, 0x001): "Oryon", (0x4e, 0x004): "Carmel", (0xc0, 0xac3): "Ampere-1",
-                  (0xc0, 0xac4): "Ampere-1a", (0x46, 0x001): "A64FX", (0x48, 0xd01): "TaiShan-v110",
+    "c07 Cortex-A7", "c0f Cortex-A15", "d03 Cortex-A53", "d04 Cortex-A35", "d05 Cortex-A55",
+    "d07 Cortex-A57", "d08 Cortex-A72", "d09 Cortex-A73", "d0a Cortex-A75", "d0b Cortex-A76",
+    "d0c Neoverse-N1", "d0d Cortex-A77", "d40 Neoverse-V1", "d41 Cortex-A78", "d42 Cortex-A78AE",
+    "d44 Cortex-X1", "d46 Cortex-A510", "d47 Cortex-A710", "d48 Cortex-X2", "d49 Neoverse-N2",
+    "d4b Cortex-A78C", "d4c Cortex-X1C", "d4d Cortex-A715", "d4e Cortex-X3", "d4f Neoverse-V2",
+    "d80 Cortex-A520", "d81 Cortex-A720", "d82 Cortex-X4", "d83 Neoverse-V3AE",
+    "d84 Neoverse-V3", "d85 Cortex-X925", "d87 Cortex-A725", "d8a C1-Nano", "d8b C1-Pro",
+    "d8c C1-Ultra", "d8e Neoverse-N3", "d90 C1-Premium"))}
+ARM_PARTS.update({(0x51, 0x001): "Oryon", (0x51, 0x802): "Kryo-3XX-Gold",
+                  (0x51, 0x803): "Kryo-3XX-Silver", (0x51, 0x804): "Kryo-4XX-Gold",
+                  (0x51, 0x805): "Kryo-4XX-Silver", (0x4e, 0x004): "Carmel",
+                  (0xc0, 0xac3): "Ampere-1", (0xc0, 0xac4): "Ampere-1a",
+                  (0x46, 0x001): "A64FX", (0x48, 0xd01): "TaiShan-v110",
                   (0x48, 0xd02): "TaiShan-v120", (0x6d, 0xd49): "Azure-Cobalt-100",
                   (0x70, 0x662): "FTC662", (0x70, 0x663): "FTC663", (0x70, 0x862): "FTC862"})
 CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "x86_pkg_temp",
@@ -38,11 +43,15 @@ CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", 
 # Words of distributions in a kernel release. The suffix of a private build may be the name of a
 # host or a person, so the release ends before the first word that is not among these.
 KERNEL_WORDS = re.compile(
-    r"\d[\d.]*|rc\d+|generic|lowlatency|hwe|oem|aws|azure|gcp|gke|kvm|oracle|ibm|cloud|virtual"
-    r"|server|amd64|arm64|x86|x86_64|aarch64|armv[78]l?|v[78]l?|raspi|rpi\d*|rpt|tegra|rockchip(64)?|sunxi"
-    r"(64)?|standard|microsoft|WSL2|el\d+\w{0,3}|amzn\d+|fc\d+|bpo|deb\d+u?\d*|arch\d*|zen\d*|lts"
-    r"|hardened|rt\d*|default|desktop|pve|xanmod\d*|liquorix|cachyos|asahi|bazzite|nixos|gentoo"
-    r"|MANJARO|ARCH|nvidia|qcom|x1e|16k|64k|android\d*|gki|current|edge|vendor|meson64|rk35\w\w|ogc\d*")
+    r"(?i)\d[\d.]*(server(r2)?)?|(el|deb|rk|oe)\d+\w{0,3}|(rc|r|amzn|fc|an|ky|ba|valve|x64v|v|p)\d+"
+    r"|(rpi|bpo|arch|zen|rt|xanmod|kali|android|ogc)\d*|(armv|v)[78]l?|g[0-9a-f]{7,12}"
+    r"|(rockchip|sunxi|meson)(64)?|" + "|".join("""
+    generic lowlatency realtime hwe oem aws azure gcp gke kvm oracle ibm intel cloud virtual virt
+    server amd64 arm64 x86 aarch64 i386 i686 ppc64le s390x riscv64 loong64 loongarch64 raspi rpt
+    tegra rk35xx standard microsoft wsl2 default longterm desktop pve lts hardened liquorix cachyos
+    asahi bazzite nixos gentoo dist manjaro nvidia qcom x1e 16k 64k gki current edge vendor legacy
+    linuxkit orbstack unraid production truenas talos flatcar qubes elrepo starfive spacemit
+    neptune perf release""".split()))
 CHASSIS_KINDS = {                     # SMBIOS 7.4.1
     **dict.fromkeys((8, 9, 10, 14, 30, 31, 32), "laptop"),
     **dict.fromkeys((3, 4, 5, 6, 7, 13, 15, 16, 24, 35, 36), "desktop"),
@@ -91,7 +100,8 @@ def power_source(machine: system.Machine) -> Optional[str]:
     """"ac" where mains is connected, even if it is too weak; else "battery" if one discharges."""
     supplies = _supplies(machine)
     batteries = {supply["status"] for supply in supplies if supply["type"] == "Battery"}
-    if any(supply["type"] in ("Mains", "USB") and supply["online"] == "1" for supply in supplies):
+    if any(supply["type"] in ("Mains", "USB") and supply["online"] in ("1", "2")
+           for supply in supplies):
         return "ac"
     if "Discharging" in batteries:
         return "battery"
@@ -102,7 +112,7 @@ def _frequency_mhz(machine: system.Machine, name: str) -> Optional[float]:
     """The highest value in MHz of a file of cpufreq's policies, which give kHz."""
     folder = f"{CPU_FOLDER}/cpufreq"
     return system.scaled(system.maximum(
-        system.whole(machine.read(f"{folder}/{policy}/{name}"))
+        system.whole(machine.read(f"{folder}/{policy}/{name}")) or None
         for policy in system.numbered(machine.names(folder), r"policy\d+")), 1e-3, 1)
 
 
@@ -157,6 +167,7 @@ def energy_between(before: dict[str, tuple[int, int]], after: dict[str, tuple[in
 def parse_cpuinfo(text: Optional[str]) -> dict[str, Any]:
     """/proc/cpuinfo: model_name, vendor, flags and threads_count.
 
+    POWER kernels may write "0-119" as the processor's number, s390 "processor 0".
     ARM kernels give numbers, which ARM_PARTS names; different cores are joined by " + ".
     """
     lines = [(name.strip(), value.strip()) for name, _, value in (
@@ -175,13 +186,17 @@ def parse_cpuinfo(text: Optional[str]) -> dict[str, Any]:
             "vendor": system.clean(names.get("vendor_id")) or next(
                 (ARM_VENDORS.get(implementer) for implementer, _ in parts), None),
             "flags": (names.get("flags") or names.get("features") or "").split(),
-            "threads_count": sum(name == "processor" for name, _ in lines) or None}
+            "threads_count": sum(len(parse_cpu_list(value)) or 1 for name, value in lines
+                                 if re.fullmatch(r"processor( \d+)?", name)) or None}
 
 
 def parse_lscpu(text: Optional[str]) -> dict[str, str]:
-    """model_name and vendor from `lscpu`; the names of different cores are joined by " + "."""
+    """model_name and vendor from `lscpu`; the names of different cores are joined by " + ".
+
+    It prints "-" for a core and a number for a vendor that it does not know.
+    """
     models = re.findall(r"^\s*Model name:\s+(.+)$", text or "", re.MULTILINE)
-    vendors = re.findall(r"^\s*Vendor ID:\s+(.+)$", text or "", re.MULTILINE)
+    vendors = re.findall(r"^\s*Vendor ID:(?!\s+0x)\s+(.+)$", text or "", re.MULTILINE)
     found = {"model_name": " + ".join(filter(None, dict.fromkeys(map(system.clean, models)))),
              "vendor": next(filter(None, map(system.clean, vendors)), None)}
     return {name: value[:system.TEXT_LIMIT] for name, value in found.items() if value}
@@ -245,7 +260,7 @@ def caches(machine: system.Machine, cpus: Iterable[int]) -> dict[str, int]:
                 for part in ("level", "type", "shared_cpu_list", "size"))
             field = {"1Data": "l1d", "2Unified": "l2", "3Unified": "l3"}.get(level + kind)
             found = re.fullmatch(r"(\d{1,9})([KM])", size, re.ASCII)
-            if field and found:
+            if field and found and shared:
                 sizes[field, shared] = int(found.group(1)) * {"K": 1, "M": 1024}[found.group(2)]
     added: dict[str, int] = {}
     for (field, _), kib in sizes.items():
@@ -308,7 +323,10 @@ def cpu(machine: system.Machine) -> dict[str, Any]:
     text = re.sub(r"(?im)^model name\s*: *ARM-?v\d.*$", "", machine.read("/proc/cpuinfo") or "")
     info, cores = parse_cpuinfo(text), cores_by_cpu(machine)
     if "model name" not in text.lower():
-        info.update(parse_lscpu(machine.run(["lscpu"])))
+        names = parse_lscpu(machine.run(["lscpu"]))
+        if (info["model_name"] or "").count(" + ") > names.get("model_name", "").count(" + "):
+            names.pop("model_name", None)          # an older lscpu does not know all kinds of cores
+        info.update(names)
     if info["threads_count"] and len(cores) > info["threads_count"]:
         # In an LXC container, sysfs shows the host's CPUs and /proc/cpuinfo those it may use.
         listed = {int(at) for at in re.findall(r"^processor\s*:\s*(\d{1,5})$", text, re.M)}
@@ -364,16 +382,22 @@ def memory(machine: system.Machine) -> dict[str, Any]:
 
 # --- system, power -------------------------------------------------------------------------------
 def virtualization(machine: system.Machine, flags: Sequence[str]) -> Optional[str]:
-    """"none", or which: kvm, vmware, wsl2 ...; "vm" if only the CPU shows that there is one."""
+    """"none", or which: kvm, vmware, wsl2 ...; "vm" if only CPU or kernel show that there is one.
+
+    On x86 a flag of the CPU is there if a virtual machine is; elsewhere the firmware's names count.
+    """
     found = re.search(r"(?i)microsoft", machine.kernel_release or "")
     if found:                         # "4.4.0-19041-Microsoft", "5.15.90.1-microsoft-standard-WSL2"
         return "wsl1" if found[0] == "Microsoft" else "wsl2"
     reported = (machine.run(["systemd-detect-virt", "--vm"]) or "").strip()
     if re.fullmatch(r"[a-z0-9-]{1,20}", reported):
         return reported
-    if "hypervisor" in flags:
+    if "hypervisor" in flags or re.search(r"linuxkit|orbstack", machine.kernel_release or ""):
         return "vm"
-    return "none" if "fpu" in flags else None         # on x86 the flag is there if a VM is
+    if "fpu" in flags and re.fullmatch(r"x86_64|i\d86", machine.architecture):
+        return "none"
+    return system.hypervisor(*(machine.read(f"{DMI}/{name}")
+                               for name in ("sys_vendor", "product_name")))
 
 
 def container(machine: system.Machine) -> Optional[str]:
@@ -387,17 +411,18 @@ def container(machine: system.Machine) -> Optional[str]:
 
 def is_android(machine: system.Machine) -> bool:
     """Whether this is Android, which Python before 3.13 calls Linux."""
-    return machine.system == "Android" or "-android" in (machine.kernel_release or "")
+    return (machine.system == "Android" or "-android" in (machine.kernel_release or "")
+            or machine.read("/etc/os-release") is None
+            and bool(machine.run(["getprop", "ro.build.version.release"])))
 
 
 def system_section(machine: system.Machine) -> dict[str, Any]:
     """Section "system"."""
-    folder = "/sys/class/dmi/id"
-    dmi = {name: machine.read(f"{folder}/{name}") for name in (
+    dmi = {name: machine.read(f"{DMI}/{name}") for name in (
         "sys_vendor", "product_name", "product_version", "board_vendor", "board_name")}
     board = system.clean(machine.read("/proc/device-tree/model"))
     hypervisor = virtualization(machine, parse_cpuinfo(machine.read("/proc/cpuinfo"))["flags"])
-    kind: Any = CHASSIS_KINDS.get(system.whole(machine.read(f"{folder}/chassis_type")) or 0)
+    kind: Any = CHASSIS_KINDS.get(system.whole(machine.read(f"{DMI}/chassis_type")) or 0)
     if hypervisor in ("wsl1", "wsl2"):
         kind = system.Unknown("WSL hides the machine that it runs on")
     elif hypervisor not in ("none", None):
@@ -405,7 +430,8 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
     elif kind is None:
         kind = next((kind for pattern, kind in BOARD_KINDS if pattern.search(board or "")), None)
         battery = any(supply["type"] == "Battery" for supply in _supplies(machine))
-        kind = kind or ("laptop" if battery else "sbc" if board else None)
+        small = bool(board) and not machine.architecture.startswith("ppc")     # POWER: servers
+        kind = kind or ("laptop" if battery else "sbc" if small else None)
     name = system.firmware_name(dmi) or board
     if is_android(machine):
         kind = system.Unknown("phones and tablets have no kind of their own")
@@ -453,7 +479,7 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
     board = machine.read("/proc/device-tree/model") or ""
     if not cards and (machine_section["virtualization"] in ("wsl1", "wsl2") or is_android(machine)
                       or (board and "Raspberry Pi" not in board)
-                      or gpus.nvidia_query(machine, "name")):
+                      or gpus.nvidia_query(machine, "name") or gpus.has_unknown_card(machine)):
         cards = None                  # there may be one that no tool lists
     unified = gpus.shares_memory(cards)
     return {"system": machine_section, "cpu": processor,

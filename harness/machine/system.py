@@ -18,6 +18,7 @@ GAUGE_SHARE = 0.001               # of one core, at most, for any one gauge
 WATCH_EVERY_S = 5                 # how often nvidia-smi and iostat report
 STALE_AFTER_S = 3 * WATCH_EVERY_S
 MIB = 1024 * 1024
+CONSOLE_ENCODING = "oem" if os.name == "nt" else "utf-8"
 
 
 class Machine:
@@ -72,7 +73,7 @@ class Machine:
                                   **_child_options())
         except (OSError, ValueError, subprocess.SubprocessError):
             return None
-        return bytes(done.stdout).decode("utf-8", "replace")
+        return decode(bytes(done.stdout))
 
     def watch(self, argv: Sequence[str]) -> Optional[Watch]:
         """A command that keeps printing lines, or null if it does not start."""
@@ -108,6 +109,14 @@ class Machine:
             return copy_bandwidth_gb_per_s(min(COPY_THREADS, threads))
         except (ImportError, MemoryError, OSError, RuntimeError):
             return None
+
+
+def decode(raw: bytes) -> str:
+    """A command's output as text: UTF-8, else in Windows' code page for consoles."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode(CONSOLE_ENCODING, "replace")
 
 
 def _child_options() -> dict[str, Any]:
@@ -236,12 +245,12 @@ def word(text: Optional[str]) -> Optional[str]:
 
 def clean(text: Any) -> Optional[str]:
     """A name as firmware reports it, with single spaces and printable characters only; null if it
-    is one of the texts that mean "not known"."""
+    is one of the texts that mean "not known", or if characters of it could not be decoded."""
     if not isinstance(text, str):
         return None
     shown = "".join(char if char.isprintable() else " " for char in text.replace("\0", ""))
     name = " ".join(shown.split())[:TEXT_LIMIT].strip()
-    return None if FILLER.fullmatch(name) else name
+    return None if FILLER.fullmatch(name) or "\ufffd" in name else name
 
 
 def parse_json(text: Optional[str]) -> Any:
@@ -447,7 +456,8 @@ class Module(NamedTuple):
 
 
 # What names a channel: a word or, on boards with one letter per channel, the slot behind a socket.
-CHANNEL = re.compile(r"(?i)(?:channel|(?<![a-z])ch(?:an)?) ?[-_]? ?([A-P]|\d{1,2})(?![a-z])")
+CHANNEL = re.compile(r"(?i)(?:(?:channel|(?<![a-z])ch(?:an)?) ?[-_]? ?(?=[A-P\d]\d?(?![a-z]))"
+                     r"|(?<![a-z])C(?=\d{1,2}D\d))([A-P]|\d{1,2})")
 SLOT = re.compile(r"(?i)(?:CPU|PROC|P|Controller)[ _]?\d[-_ ]{1,2}DIMM[-_ ]?([A-P])\d"
                   r"|DIMM_P\d_([A-P])\d")
 ABOVE_CHANNEL = re.compile(
@@ -495,6 +505,26 @@ def memory_of_modules(modules: Sequence[Module]) -> dict[str, Any]:
     if speed and widths and all(widths.values()):
         found["bandwidth_theoretical_gb_per_s"] = round(speed * sum(widths.values()) / 8e3, 1)
     return found
+
+
+# What a virtual machine's firmware gives as its vendor and model: which hypervisor it is.
+VIRTUAL_MACHINES = (("parallels", "parallels"), ("vmware", "vmware"), ("virtualbox", "oracle"),
+                    ("qemu", "qemu"), ("standard pc (", "qemu"), ("kvm", "kvm"), ("domu", "xen"),
+                    ("xenserver", "xen"), ("amazon ec2", "amazon"), ("nutanix ahv", "nutanix"),
+                    ("google compute engine", "google"), ("openstack", "openstack"),
+                    ("bhyve", "bhyve"), ("alibaba cloud", "alibaba"), ("tencent cloud", "tencent"),
+                    ("hetzner vserver", "kvm"), ("digitalocean droplet", "kvm"), ("vultr", "kvm"),
+                    ("linode", "kvm"), ("upcloud", "kvm"), ("ovirt", "kvm"), ("rhev", "kvm"),
+                    ("apple virtualization", "apple"), ("cloud pc", "hyper-v"),
+                    ("microsoft corporation virtual machine", "hyper-v"), ("virtual machine", "vm"))
+
+
+def hypervisor(vendor: Any, model: Any) -> Optional[str]:
+    """Which hypervisor the firmware's vendor and model name, or null."""
+    words = " ".join(f"{vendor} {model}".lower().split())
+    if words.endswith(".metal"):      # Amazon's machines without one
+        return None
+    return next((name for word, name in VIRTUAL_MACHINES if word in words), None)
 
 
 def firmware_name(dmi: dict[str, Any]) -> Optional[str]:

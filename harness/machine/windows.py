@@ -29,12 +29,6 @@ KINDS = {1: "desktop", 2: "laptop", 3: "desktop", 4: "server", 5: "server", 7: "
 SMBIOS_MEMORY = {18: "DDR", 19: "DDR2", 24: "DDR3", 26: "DDR4", 27: "LPDDR", 28: "LPDDR2",
                  29: "LPDDR3", 30: "LPDDR4", 32: "HBM", 33: "HBM2", 34: "DDR5", 35: "LPDDR5",
                  36: "HBM3"}
-VIRTUAL_MACHINES = (("parallels", "parallels"), ("vmware", "vmware"), ("virtualbox", "oracle"),
-                    ("qemu", "qemu"), ("standard pc (", "qemu"), ("kvm", "kvm"), ("domu", "xen"),
-                    ("xenserver", "xen"), ("amazon ec2", "amazon"), ("nutanix ahv", "nutanix"),
-                    ("google compute engine", "google"), ("openstack", "openstack"),
-                    ("bhyve", "bhyve"), ("alibaba cloud", "alibaba"), ("tencent cloud", "tencent"),
-                    ("microsoft corporation virtual machine", "hyper-v"), ("virtual machine", "vm"))
 # PROCESSOR_FEATURE numbers of winnt.h for IsProcessorFeaturePresent.
 FEATURES = {39: "avx", 40: "avx2", 41: "avx512f", 19: "neon", 43: "dotprod"}
 POWER_SCHEMES = {                     # Windows' own; any other plan was named by a person
@@ -58,8 +52,7 @@ def parse_power_scheme(text: Optional[str]) -> Optional[str]:
 
 def system_section(item: dict[str, Any], board: dict[str, Any]) -> dict[str, Any]:
     """Section "system" from Win32_ComputerSystem and Win32_BaseBoard."""
-    words = f"{item.get('Manufacturer')} {item.get('Model')}".lower()
-    virtual = next((name for word, name in VIRTUAL_MACHINES if word in words), None)
+    virtual = system.hypervisor(item.get("Manufacturer"), item.get("Model"))
     known = any(system.clean(item.get(name)) for name in ("Manufacturer", "Model"))
     return {"kind": "vm" if virtual else KINDS.get(system.item_whole(item, "PCSystemType") or 0),
             "model_name": system.firmware_name({
@@ -118,14 +111,15 @@ def cards(answer: dict[str, Any], nvidia: list[dict[str, Any]]) -> list[dict[str
              for item in system.dicts(answer.get("gpu_memory")) if registry_size(item.get(field))}
     found = list(nvidia)
     for item in system.dicts(answer.get("gpu")):
-        name, vendor = map(system.clean, (item.get("Name"), item.get("AdapterCompatibility")))
+        name, vendor = str(item.get("Name") or ""), system.clean(item.get("AdapterCompatibility"))
         if not name or NO_CARD.search(name) or not CARD.search(f"{vendor} {name}") or (
                 nvidia and "NVIDIA" in f"{vendor} {name}"):
             continue
         small = system.item_whole(item, "AdapterRAM")
         integrated = bool(gpus.INTEGRATED.search(name))
         found.append({
-            "model_name": name, "driver_version": system.clean(item.get("DriverVersion")),
+            "model_name": system.clean(name),
+            "driver_version": system.clean(item.get("DriverVersion")),
             "vendor": "AMD" if "Micro Devices" in (vendor or "") else vendor,
             "integrated": integrated,
             "memory_bytes": gpus.SHARED if integrated else sizes.get(str(item.get("Name"))) or (

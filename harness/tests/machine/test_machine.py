@@ -266,7 +266,12 @@ class Parts(unittest.TestCase):
                  "6.1.0-annas-laptop+": "6.1.0", "5.15.0-1067-aws": "5.15.0-1067-aws",
                  "4.18.0-553.el8_10.x86_64": "4.18.0-553.el8_10.x86_64",
                  "6.10.3-arch1-2": "6.10.3-arch1-2", "5.15.136-tegra": "5.15.136-tegra",
-                 "anna": None, "": None, None: None}
+                 "6.14.8-2-bpo12-pve": "6.14.8-2-bpo12-pve", "6.6.44-al1ce": "6.6.44",
+                 "6.17.7-ba22.fc43.x86_64": "6.17.7-ba22.fc43.x86_64",
+                 "6.6.0-72.0.0.76.oe2403sp1.x86_64": "6.6.0-72.0.0.76.oe2403sp1.x86_64",
+                 "6.12.31-0-virt": "6.12.31-0-virt", "2022Server": "2022Server",
+                 "6.14.10-orbstack-00291-g1b252bd3edea": "6.14.10-orbstack-00291-g1b252bd3edea",
+                 "6.8.0-gina": "6.8.0", "anna": None, "": None, None: None}
         self.assertEqual({text: linux.public_kernel_release(text) for text in cases}, cases)
 
     def test_processors_of_other_architectures_are_named(self) -> None:
@@ -366,6 +371,20 @@ class Parts(unittest.TestCase):
             self.assertEqual({key: value for key, value in card.items() if value},
                              {"vendor": "NVIDIA", "driver_version": "550.1",
                               **({"model_name": known_as} if known_as else {})})
+
+    def test_output_in_the_code_page_of_a_console_is_decoded(self) -> None:
+        with mock.patch.object(system, "CONSOLE_ENCODING", "cp936"):
+            self.assertEqual(system.decode("专业版".encode("gbk")), "专业版")
+        self.assertEqual(system.decode("专业版 Radeon™".encode("utf-8")), "专业版 Radeon™")
+
+    def test_hypervisors_are_named_by_firmware(self) -> None:
+        for vendor, model, name in (
+                ("Amazon EC2", "c7g.large", "amazon"), ("Amazon EC2", "c7g.metal", None),
+                ("DigitalOcean", "Droplet", "kvm"), ("Vultr", "VHP", "kvm"),
+                ("Microsoft Corporation", "Virtual Machine", "hyper-v"),
+                ("Microsoft Corporation", "Cloud PC Enterprise 4vCPU/16GB/128GB", "hyper-v"),
+                ("Microsoft Corporation", "Surface Pro 6", None), (None, None, None)):
+            self.assertEqual(system.hypervisor(vendor, model), name)
 
     def test_a_laptops_power_limit_is_the_enforced_one(self) -> None:
         machine = RecordedMachine("nvidia_a2000_laptop")
