@@ -375,7 +375,7 @@ class Parts(unittest.TestCase):
     def test_output_in_the_code_page_of_a_console_is_decoded(self) -> None:
         with mock.patch.object(system, "CONSOLE_ENCODING", "cp936"):
             self.assertEqual(system.decode("专业版".encode("gbk")), "专业版")
-        self.assertEqual(system.decode("专业版 Radeon™".encode("utf-8")), "专业版 Radeon™")
+        self.assertEqual(system.decode("专业版 Radeon™".encode()), "专业版 Radeon™")
 
     def test_hypervisors_are_named_by_firmware(self) -> None:
         for vendor, model, name in (
