@@ -72,8 +72,9 @@ def check_page(manifest: Manifest, document: Metadata, hardware: Mapping[str, An
         given, expected = page.split("\n"), rendered.split("\n")
         line = next((i for i, (a, b) in enumerate(zip(given, expected)) if a != b),
                     min(len(given), len(expected)) - 1)
-        notes.add("document-differs", f"the line is {schema.shown(given[line])}; rendered "
-                                      f"{schema.shown(expected[line])}", line + 1)
+        notes.add("document-differs", "lines end with CR LF" if given[line] == expected[line] + "\r"
+                  else f"the line is {schema.shown(given[line])}; rendered "
+                       f"{schema.shown(expected[line])}", line + 1)
     for statement in attestation.unticked_statements(words):
         notes.add("attestation-missing", f"not ticked: {statement}")
     for name in ("deviations", "notes"):

@@ -6,7 +6,6 @@ class of the target) cannot be checked.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Optional
@@ -16,7 +15,7 @@ from core import curve_levels, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
 from core.plan import plan_of
 from core.records import Manifest
-from core.release import Release, current_hashes, differences, revision
+from core.release import Release, current_hashes, differences, file_sha256, revision
 from core.suites import PHASES, load_suites
 from engines import queries
 
@@ -133,7 +132,7 @@ def commit_problems(manifest: Manifest, repository: submission_files.Repository)
     sizes = repository.sizes_bytes(list(blobs.values()))
     unlike = [path for path in files if path not in blobs
               or sizes.get(blobs[path], submission_files.MIB) >= submission_files.MIB
-              or hashlib.sha256(repository.read(blobs[path])).hexdigest() != files[path]]
+              or file_sha256(repository.read(blobs[path])) != files[path]]
     if unlike:
         yield "claim-contradicted", f"{len(unlike)} files of git.commit have other hashes than " \
             f"files_sha256, among them {unlike[0]}"

@@ -72,11 +72,17 @@ def known() -> dict[str, Release]:
     return {name: Release(asked, revisions.get(name, ())) for name, asked in RELEASES.items()}
 
 
+def file_sha256(data: bytes) -> str:
+    """SHA-256 of a file with the line ends of the repository: Git may have converted those of this
+    checkout, which neither Python nor JSON distinguishes."""
+    return hashlib.sha256(data.replace(b"\r\n", b"\n")).hexdigest()
+
+
 def current_hashes() -> dict[str, str]:
     """{`harness/...`: SHA-256} of the measuring files in this checkout, sorted by path."""
     paths = {path for pattern in MEASURING for path in HERE.glob(pattern)}
     return {f"harness/{path.relative_to(HERE).as_posix()}":
-            hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
+            file_sha256(path.read_bytes()) for path in sorted(paths)}
 
 
 def revision(files_sha256: Mapping[str, str]) -> str:

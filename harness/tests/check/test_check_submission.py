@@ -723,6 +723,8 @@ CASES = (
     Case("document-differs", "counts", after=lambda made: made.metadata.update(counts={"ok": 1})),
     Case("document-differs", "Means", after=file_bytes(
         "run.md", lambda page: page.replace(b"Medians", b"Means"))),
+    Case("document-differs", "CR LF", after=file_bytes(
+        "run.md", lambda page: page.replace(b"\n", b"\r\n"))),
     Case("document-differs", "mark", after=file_bytes("run.md", b"# A page of my own\n")),
     Case("attestation-missing", "not ticked", words("attestation", "\n".join(
         f"- [x] {statement}" for statement in attestation.STATEMENTS[:3]))),

@@ -48,6 +48,12 @@ class Pins(unittest.TestCase):
                       {"harness/a.py": "2" * 64, "harness/b.py": "1" * 64}):
             self.assertNotEqual(release.revision(other), digest)
 
+    def test_line_ends_that_git_converts_change_no_hash(self):
+        text = release.HERE.joinpath("prompts.py").read_bytes()
+        self.assertEqual(release.file_sha256(text.replace(b"\n", b"\r\n")),
+                         release.current_hashes()["harness/prompts.py"])
+        self.assertNotEqual(release.file_sha256(text + b"\r"), release.file_sha256(text))
+
     def test_differences_from_this_checkout_are_named(self):
         files = {**OTHER, "harness/more.py": "1" * 64}
         del files["harness/prompts.py"]
