@@ -82,6 +82,10 @@ def generate(folder: str) -> None:
         made = made_submissions.complete(manifest, events, spec.probed)
         made_submissions.write(os.path.join(folder, "submissions"), made)
     valid_run.make(valid_run.Spec(phases="ramp,depth")).write(os.path.join(folder, "submissions"))
+    wrong = [{"run_id": manifest["run_id"], "state": "disputed", "since": "2026-11-29",
+              "reason": "made up for this test", "issue": None, "values": {}}]
+    with open(os.path.join(folder, "submissions", "CORRECTIONS.json"), "w") as file:
+        json.dump({"schema_version": "1", "corrections": wrong}, file)
 
 
 def _disturbed(events: list[Json], seed: int) -> list[Json]:
