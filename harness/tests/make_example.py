@@ -223,6 +223,11 @@ def make(root: str, files_sha256: Optional[Json] = None) -> str:
         event["run_id"] = like["run_id"]
         if event["event"] == "host_sampled":
             event.update(memory_available_bytes=5 << 30, cpu_mhz=3_200)
+        for stamped in (event, event.get("timing"), *event.get("lanes", ())):
+            if stamped and "stamp" in stamped:         # macOS has no kernel stamps
+                stamped["stamp"] = "user"
+            if stamped and "read_lag_us" in stamped:
+                stamped["read_lag_us"] = None
     write_raw(folder, made.manifest, made.sealed().events)
     complete_submission.complete(folder, DECLARED, machine=Mac(), names=())
     return folder
