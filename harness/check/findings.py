@@ -46,8 +46,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "submissions or changes to the project.",
         "remove it, or propose it in a pull request of its own"),
     "file-not-regular": (ERROR,
-        "A path is not a plain file with git mode 100644. Windows and WSL set the mode of programs "
-        "by mistake.",
+        "A path is not a plain file with git mode 100644. On Windows and WSL, git may mark a file as a "
+        "program by mistake.",
         "replace it with the file itself; for a wrong mode: git update-index --chmod=-x FILE"),
     "file-too-large": (ERROR,
         "A file or ledger line is larger than any run makes it: 32 MiB for run.jsonl, 4 MiB for a "
@@ -63,9 +63,10 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "file-changed": (ERROR, "The pull request changes, renames or deletes a merged file.",
         "leave merged files alone; to have a wrong submission annotated, open an issue"),
     "too-many-files": (ERROR,
-        "There are more files than one person can review: over 60 in a pull request, or over "
-        "10,000 in a folder.", "split the pull request"),
-    "text-invisible": (ERROR, "A value holds characters that are invisible or turn the text.",
+        "There are too many files to review: over 25 in a pull request (five runs), or over 10,000 in "
+        "a folder.", "split the pull request"),
+    "text-invisible": (ERROR,
+        "A value holds characters that are invisible, or that reverse the direction of the text.",
         "enter the value again with plain characters"),
     "answer-invisible": (WARNING,
         "A model's answer holds invisible characters. Some languages and emoji need them; they "
@@ -78,8 +79,9 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "The folder is not <handle>/<device-tag>/run-<uuid>, or folder, manifest and ledger name "
         "different runs.", "name the folder as in manifest.json; keep the files of one run"),
     "harness-modified": (ERROR,
-        "The harness version is unknown, or a program, suite or canonical option differs from its "
-        "release.", "git checkout a release, and run again"),
+        "The harness version is unknown, or a program, a suite or the list of canonical options was "
+        "edited. Options that were given to a run are options-overridden.",
+        "git checkout a release, and run again"),
     "harness-unreleased": (WARNING,
         "The programs of this version are not released yet; only prompts and suites were compared.",
         "run a released version of the harness"),
@@ -118,8 +120,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "The last line is not run_finished, or a planned call has no line.",
         "resume the run: python3 harness/run_benchmark.py --run-id RUN_ID --detach"),
     "call-repeated": (ERROR,
-        "A call was made again although it had an answer, or twice in one segment. The runner "
-        "repeats only failed calls, after a resume.",
+        "A call was made again although it had an answer, or twice without a resume between. After a "
+        "resume, the runner repeats only failed calls and the hello of a model.",
         "submit the run as it was; a better second run is a submission of its own"),
     "machine-slept": (WARNING,
         "Wall clock and monotonic clock disagree, or a call outlasted its timeout: the machine "
@@ -134,13 +136,12 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "The run does not answer the challenge of --challenge, or not with texts long enough to "
         "measure.", "python3 harness/run_benchmark.py --run-id RUN_ID --challenge TEXT"),
     "challenge-answered": (INFO,
-        "The run answered questions that follow from this text, so that it was not made before the "
-        "text was known.", NOTHING),
+        "The run has answered questions that follow from this text. These answers were made after the "
+        "text was known; the rest of the run may be older.", NOTHING),
     # --- physics and the server's own numbers
     "hardware-exceeded": (WARNING,
-        "The run is faster, or the weights larger, than the declared hardware allows: an answer "
-        "token reads all weights, a prompt token takes two operations per parameter. Prompt "
-        "caches, draft models and wrong declared values do that too.",
+        "The run is faster than the declared hardware allows, or the weights do not fit into its "
+        "memory. Prompt caches, draft models and wrong declared values can also cause this.",
         "check file_bytes, parameters_count, gpu_offload_ratio, backend and memory, declare a "
         "draft model, or make a second run"),
     "context-exceeded": (WARNING,
@@ -154,21 +155,22 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "own limit. Rates are unaffected.",
         "start the server without its own limit and run again, or describe the limit in run.md"),
     "claim-contradicted": (WARNING,
-        "A model's name, quantization, draft model or the harness's commit contradicts the "
-        "evidence.", "remove a wrong value with python3 harness/complete_submission.py "
+        "The name, quantization or draft model of a model, or the commit of the harness, contradicts "
+        "the evidence.", "remove a wrong value with python3 harness/complete_submission.py "
         "FOLDER --set models.0.quantization=null (or parameters_count, draft_model), or set the "
         "true one; or explain it in run.md"),
     # --- copies and invented data
     "run-copied": (ERROR,
-        "Another submission has the same run id, or calls with the same times, perhaps scaled.",
+        "Another submission has the same run id, or calls with the same times (also if all were "
+        "multiplied by a factor).",
         "submit your own run, once, in one folder"),
     "answers-copied": (WARNING,
-        "Most long answers have the text, or the tokens and chunks, of another submission's. At "
-        "temperature 0 the same model may repeat them.",
+        "Most long answers have the same text, or the same numbers of tokens and chunks, as those of "
+        "another submission. At temperature 0, the same model may repeat them.",
         "say in run.md that the temperature was 0, or make a second run"),
     "weights-contradict": (ERROR,
-        "Another submission's weights have the same hash and over 2 % more or fewer parameters, so "
-        "one of the two servers reported another model's.",
+        "Another submission has weights with the same hash, but over 2 % more or fewer parameters. One "
+        "of the two servers reported the values of another model.",
         "run again with a server that reports its own model, and say in run.md which one it is"),
     "data-too-regular": (WARNING,
         "Answers, times or rates are more regular than any known server's: equal answers or "

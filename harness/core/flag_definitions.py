@@ -33,12 +33,12 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "Set the server's context to at least the requested size and run the phase again.", True),
     Flag("cached_prefill", "Part of a prompt came from the server's prompt cache, so TTFT and "
          "prefill rate look better than they are.",
-         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append, nothing: a growing "
-         "conversation sends its earlier turns again, and servers keep them.",
+         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append, no action is needed: "
+         "each turn of a conversation repeats the earlier ones, and most servers keep them.",
          True),
     Flag("client_bound",
-         "This client was too slow for the server, so some medians include the client's own delay. "
-         "They are not ranked.",
+         "This client was too slow for the server. Medians that its delay changed are not ranked; "
+         "the others are.",
          "Close other programs, use fewer lanes, or measure from another machine.", False),
     Flag("suspended", f"The machine slept or stalled for over {SUSPENDED_US / 1e6:g} s during "
          "calls, which are left out.", "Keep the machine awake during a run.", False),
@@ -54,11 +54,12 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("failures", f"Over {FAILED_SHARE:.0%} of the calls failed. Only the others were measured.",
          "See the kinds of failure in `outcomes`, fix the cause, and run with --retry-failed.",
          True),
-    Flag("survivors", f"{SURVIVORS_SHARE:.0%} of the calls or more failed, so the medians are "
-         "those of calls that had the machine more to themselves.",
+    Flag("survivors", f"At least {SURVIVORS_SHARE:.0%} of the calls failed. The others shared the "
+         "machine with fewer calls than planned, so their medians look better than they are.",
          "Leave the phase out, or use fewer models or a lower --num-predict.", True),
     Flag("few_samples", f"Fewer than {MIN_RANKED_N} answered calls count, so the median has no "
-         "interval.", "Use --repeats. (With one repeat, 5q always has this flag.)", False),
+         "interval. A phase with few questions, such as 5q, has this flag unless they are repeated.",
+         "No action is needed. --repeats asks each question more often.", False),
     Flag("hidden_reasoning", "The model's reasoning was not streamed. TTFT includes the time it "
          "took, and rates cannot be computed.",
          "Let the server stream reasoning, or turn reasoning off.", True),
@@ -96,11 +97,11 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("reloaded", "The model was loaded again within calls. Their TTFT is left out.",
          "Keep the model loaded between calls (Ollama: OLLAMA_KEEP_ALIVE=10m).", False),
     Flag("queued", "Calls on parallel lanes waited for each other, because the server has fewer "
-         "slots than the run has lanes. TTFT includes the wait and is not ranked.",
+         "slots than the run has lanes. TTFT includes the wait, so two runs are not compared by it.",
          "Give the server as many parallel slots as the run has lanes.", False),
     Flag("busy_host", "Other programs or virtual machines used over "
-         f"{OTHER_CPU_SHARE:.0%} of the processors that calls needed. These calls are left out; a "
-         f"cell with over {DISTURBED_SHARE:.0%} of them is not ranked.",
+         f"{OTHER_CPU_SHARE:.0%} of the processors that calls needed. These calls are left out. A "
+         f"phase that lost over {DISTURBED_SHARE:.0%} of its calls in this way is not ranked.",
          "Stop them and run again.", True),
     Flag("throttled", "The machine slowed down because of heat or a power limit.",
          "Improve the cooling or use mains power, or publish the result as typical of this "

@@ -63,21 +63,21 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            f"g x output_tokens / chunks / (sum of the first g gaps after the first read / 1e6), "
            f"g = min({DECODE_GAPS}, gaps)", "higher",
            "AIPerf: output token throughput per user; llama-bench: tg",
-           f"Decode rate over the first {DECODE_GAPS} chunks after the first read: how fast an "
-           "answer is generated, however long it gets. If the last of them shares its read with "
-           "others, these count, too.",
+           "Decode rate: how fast an answer is generated. It covers only the first "
+           f"{DECODE_GAPS} chunks after the first read, since long answers get slower. Chunks that "
+           "arrive together with the last of them count, too.",
            f"fewer than {MIN_DECODE_GAPS} chunks came after the first read, or reasoning was "
            "hidden"),
     Metric("answer_tokens_per_s", "whole answer tok/s", "tokens/s", "1000 / tpot_ms", "higher",
            "llama.cpp: predicted_per_second",
-           "Decode rate over the whole answer, which is lower the longer the answer is.",
+           "Decode rate over the whole answer. It is lower for longer answers.",
            "as tpot_ms"),
     Metric("prefill_tokens_per_s", "prefill tok/s", "tokens/s",
            "(prompt_tokens - cached_tokens) x 1000 / (ttft_ms - 1000 / decode_tokens_per_s)",
            "higher", "AIPerf: prefill throughput; llama-bench: pp",
-           "Prefill rate of the uncached part of the prompt as the client sees it, including queue "
-           "and network. One decode step is not part of it (if the answer is too short for a "
-           "decode rate, that of its few chunks). With derived cached tokens it is a lower bound.",
+           "Prefill rate: how fast the prompt is processed, as the client sees it, with queue and "
+           "network. Cached tokens and the time of one decode step are left out. If the cached "
+           "tokens are derived, it is a lower bound.",
            f"fewer than {MIN_PREFILL_TOKENS} tokens were uncached, it is not known how many were, "
            "or as ttft_ms or for a whole answer in one read"),
     Metric("icl_ms", "ICL ms", "ms", "median of the gaps chunk_us[1:] / 1000, without shared reads",
@@ -103,8 +103,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "usage.prompt_tokens_details.cached_tokens or a synonym, else server_timings.cache_n, "
            "else prompt and output tokens of the turn before - 1", "none",
            "OpenAI API, llama.cpp",
-           "Prompt tokens that the server took from a cache. Derived from the turn before, they "
-           "are an upper bound: an answer may be tokenised differently when it is read.",
+           "Prompt tokens that the server took from a cache. If they are derived from the turn "
+           "before, they are an upper bound.",
            "the server does not report it, and it cannot be derived: only in a growing "
            "conversation on a server whose cache probe found identical prompts cached"),
     Metric("coalesced_ratio", "coalesced", "1", "chunks that share a read / chunks", "none",
@@ -114,22 +114,21 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("output_token_throughput_tokens_per_s", "all lanes tok/s", "tokens/s",
            "sum of output_tokens x chunks that arrived within busy_window_ms / chunks, over "
            "busy_window_ms / 1000", "higher", "vLLM, AIPerf: output token throughput",
-           "Output tokens of all lanes of a phase per second while all lanes were busy, including "
-           f"the waits for first tokens. In {MIXED_PHASE}: this model's tokens; "
-           "other_models_lanes_mean is the load beside them.",
+           "Output tokens per second of all lanes together, while all lanes were busy, with the "
+           f"waits for first tokens. In {MIXED_PHASE}, only this model's tokens.",
            "as busy_window_ms, no answer was streamed, or an answer's tokens are unknown"),
     Metric("busy_window_ms", "busy window ms", "ms",
            "first end of a lane's last call - first start of the phase's calls", "none",
            "timing.started_us, timing.done_us",
-           "Time in which all lanes of a phase had something to do, over all models.",
+           "Time until the first lane had nothing left to do, over all models.",
            "the run was resumed during the phase, or its window was disturbed as a call that is "
            "left out"),
     Metric("speedup_ratio", "x of one lane", "1",
            "output_token_throughput_tokens_per_s / (sum(output_tokens) / sum(e2el_ms / 1000) on "
            "one lane)", "higher", "this project",
-           "Throughput of several lanes over that of one: 1 if the server answers one call after "
-           f"the other. One lane is {', '.join(ONE_LANE_PHASES)} of the same run and model, all "
-           "their answers together.",
+           "How many times more several lanes generate than one lane: 1 if the server answers one "
+           f"call after the other. One lane: all answers of {', '.join(ONE_LANE_PHASES)} of the same "
+           "run and model.",
            "the phase has one lane, as the throughput, there is no answer on one lane, or its "
            "tokens were counted in another way (usage, chunks)"),
     Metric("other_models_lanes_mean", "lanes of other models", "lanes",
@@ -137,9 +136,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "none", "this project", "Mean number of other models' lanes that were active.",
            f"the phase is not {MIXED_PHASE}"),
     Metric("drift_ratio", "drift", "1",
-           "last / first value of Theil and Sen's line through the decode rates of "
-           f"{', '.join(ONE_LANE_PHASES)}, in their order", "none", "this project",
-           "How the decode rate changed over the run; below 1 if the machine became slower.",
+           "end / start of Theil and Sen's line through the decode rates of "
+           f"{', '.join(ONE_LANE_PHASES)}", "none", "this project",
+           "How much the decode rate changed during the run: below 1 if the machine became slower.",
            f"fewer than {MIN_DRIFT_N} of these calls have a decode rate"),
     Metric("checks_passed", "checks", "answers", "checks passed / answers with a check", "higher",
            "answer_checks.py",

@@ -87,8 +87,9 @@ def filled(words: Iterable[str]) -> list[str]:
 
 
 def own_commands(text: str) -> Iterator[list[str]]:
-    """Commands of a document that run a file of harness/."""
-    for words in documents.commands(documents.without_tables(text)):
+    """Commands of a document, and in the first column of its tables, that run a file of harness/."""
+    listed = re.findall(r"(?m)^\| `(python3 harness/[^`]+)`", text)
+    for words in [*documents.commands(documents.without_tables(text)), *map(str.split, listed)]:
         named = words[2:] == ["--privacy"]             # in the attestation, without a folder
         if words[0] == "python3" and words[1].startswith("harness/") and not named:
             yield words

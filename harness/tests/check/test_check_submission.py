@@ -1652,6 +1652,10 @@ class Changes(unittest.TestCase):
     def test_a_change_of_the_project_is_no_submission(self):
         self.assertEqual(codes(self.report("project")), ["no-submission"])
 
+    def test_the_text_of_too_many_files_states_the_limit(self):
+        self.assertIn(f"over {check_submission.MAX_CHANGED_FILES} in a pull request",
+                      findings.CODES["too-many-files"].text)
+
     def test_private_addresses_of_authors_are_found(self):
         self.assertEqual(codes(self.report("private")), ["author-published"])
 
