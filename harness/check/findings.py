@@ -46,8 +46,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "submissions or changes to the project.",
         "remove it, or propose it in a pull request of its own"),
     "file-not-regular": (ERROR,
-        "A path is not a plain file with git mode 100644. On Windows and WSL, git may mark a file as a "
-        "program by mistake.",
+        "A path is not a plain file with git mode 100644. On Windows and WSL, git may mark a file "
+        "as a program by mistake.",
         "replace it with the file itself; for a wrong mode: git update-index --chmod=-x FILE"),
     "file-too-large": (ERROR,
         "A file or ledger line is larger than any run makes it: 32 MiB for run.jsonl, 4 MiB for a "
@@ -63,8 +63,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "file-changed": (ERROR, "The pull request changes, renames or deletes a merged file.",
         "leave merged files alone; to have a wrong submission annotated, open an issue"),
     "too-many-files": (ERROR,
-        "There are too many files to review: over 25 in a pull request (five runs), or over 10,000 in "
-        "a folder.", "split the pull request"),
+        "There are too many files to review: over 25 in a pull request (five runs), or over 10,000 "
+        "in a folder.", "split the pull request"),
     "text-invisible": (ERROR,
         "A value holds characters that are invisible, or that reverse the direction of the text.",
         "enter the value again with plain characters"),
@@ -79,8 +79,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "The folder is not <handle>/<device-tag>/run-<uuid>, or folder, manifest and ledger name "
         "different runs.", "name the folder as in manifest.json; keep the files of one run"),
     "harness-modified": (ERROR,
-        "The harness version is unknown, or a program, a suite or the list of canonical options was "
-        "edited. Options that were given to a run are options-overridden.",
+        "The harness version is unknown, or a program, a suite or the list of canonical options "
+        "was edited. Options that were given to a run are options-overridden.",
         "git checkout a release, and run again"),
     "harness-unreleased": (WARNING,
         "The programs of this version are not released yet; only prompts and suites were compared.",
@@ -120,8 +120,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "The last line is not run_finished, or a planned call has no line.",
         "resume the run: python3 harness/run_benchmark.py --run-id RUN_ID --detach"),
     "call-repeated": (ERROR,
-        "A call was made again although it had an answer, or twice without a resume between. After a "
-        "resume, the runner repeats only failed calls and the hello of a model.",
+        "A call was made again although it had an answer, or twice without a resume between. After "
+        "a resume, the runner repeats only failed calls and the hello of a model.",
         "submit the run as it was; a better second run is a submission of its own"),
     "machine-slept": (WARNING,
         "Wall clock and monotonic clock disagree, or a call outlasted its timeout: the machine "
@@ -136,8 +136,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "The run does not answer the challenge of --challenge, or not with texts long enough to "
         "measure.", "python3 harness/run_benchmark.py --run-id RUN_ID --challenge TEXT"),
     "challenge-answered": (INFO,
-        "The run has answered questions that follow from this text. These answers were made after the "
-        "text was known; the rest of the run may be older.", NOTHING),
+        "The run has answered questions that follow from this text. These answers were made after "
+        "the text was known; the rest of the run may be older.", NOTHING),
     # --- physics and the server's own numbers
     "hardware-exceeded": (WARNING,
         "The run is faster than the declared hardware allows, or the weights do not fit into its "
@@ -155,22 +155,22 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "own limit. Rates are unaffected.",
         "start the server without its own limit and run again, or describe the limit in run.md"),
     "claim-contradicted": (WARNING,
-        "The name, quantization or draft model of a model, or the commit of the harness, contradicts "
-        "the evidence.", "remove a wrong value with python3 harness/complete_submission.py "
-        "FOLDER --set models.0.quantization=null (or parameters_count, draft_model), or set the "
-        "true one; or explain it in run.md"),
+        "The name, quantization or draft model of a model, or the commit of the harness, "
+        "contradicts the evidence.", "remove a wrong value with python3 "
+        "harness/complete_submission.py FOLDER --set models.0.quantization=null (or "
+        "parameters_count, draft_model), or set the true one; or explain it in run.md"),
     # --- copies and invented data
     "run-copied": (ERROR,
         "Another submission has the same run id, or calls with the same times (also if all were "
         "multiplied by a factor).",
         "submit your own run, once, in one folder"),
     "answers-copied": (WARNING,
-        "Most long answers have the same text, or the same numbers of tokens and chunks, as those of "
-        "another submission. At temperature 0, the same model may repeat them.",
+        "Most long answers have the same text, or the same numbers of tokens and chunks, as those "
+        "of another submission. At temperature 0, the same model may repeat them.",
         "say in run.md that the temperature was 0, or make a second run"),
     "weights-contradict": (ERROR,
-        "Another submission has weights with the same hash, but over 2 % more or fewer parameters. One "
-        "of the two servers reported the values of another model.",
+        "Another submission has weights with the same hash, but over 2 % more or fewer parameters. "
+        "One of the two servers reported the values of another model.",
         "run again with a server that reports its own model, and say in run.md which one it is"),
     "data-too-regular": (WARNING,
         "Answers, times or rates are more regular than any known server's: equal answers or "

@@ -33,8 +33,9 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "Set the server's context to at least the requested size and run the phase again.", True),
     Flag("cached_prefill", "Part of a prompt came from the server's prompt cache, so TTFT and "
          "prefill rate look better than they are.",
-         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append, no action is needed: "
-         "each turn of a conversation repeats the earlier ones, and most servers keep them.",
+         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append, no action is "
+         "needed: each turn of a conversation repeats the earlier ones, and most servers keep "
+         "them.",
          True),
     Flag("client_bound",
          "This client was too slow for the server. Medians that its delay changed are not ranked; "
@@ -58,7 +59,8 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "machine with fewer calls than planned, so their medians look better than they are.",
          "Leave the phase out, or use fewer models or a lower --num-predict.", True),
     Flag("few_samples", f"Fewer than {MIN_RANKED_N} answered calls count, so the median has no "
-         "interval. A phase with few questions, such as 5q, has this flag unless they are repeated.",
+         "interval. A phase with few questions, such as 5q, has this flag unless they are "
+         "repeated.",
          "No action is needed. --repeats asks each question more often.", False),
     Flag("hidden_reasoning", "The model's reasoning was not streamed. TTFT includes the time it "
          "took, and rates cannot be computed.",
@@ -97,7 +99,8 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("reloaded", "The model was loaded again within calls. Their TTFT is left out.",
          "Keep the model loaded between calls (Ollama: OLLAMA_KEEP_ALIVE=10m).", False),
     Flag("queued", "Calls on parallel lanes waited for each other, because the server has fewer "
-         "slots than the run has lanes. TTFT includes the wait, so two runs are not compared by it.",
+         "slots than the run has lanes. TTFT includes the wait, so two runs are not compared by "
+         "it.",
          "Give the server as many parallel slots as the run has lanes.", False),
     Flag("busy_host", "Other programs or virtual machines used over "
          f"{OTHER_CPU_SHARE:.0%} of the processors that calls needed. These calls are left out. A "

@@ -127,8 +127,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "output_token_throughput_tokens_per_s / (sum(output_tokens) / sum(e2el_ms / 1000) on "
            "one lane)", "higher", "this project",
            "How many times more several lanes generate than one lane: 1 if the server answers one "
-           f"call after the other. One lane: all answers of {', '.join(ONE_LANE_PHASES)} of the same "
-           "run and model.",
+           f"call after the other. One lane: all answers of {', '.join(ONE_LANE_PHASES)} of the "
+           "same run and model.",
            "the phase has one lane, as the throughput, there is no answer on one lane, or its "
            "tokens were counted in another way (usage, chunks)"),
     Metric("other_models_lanes_mean", "lanes of other models", "lanes",

@@ -87,7 +87,7 @@ def filled(words: Iterable[str]) -> list[str]:
 
 
 def own_commands(text: str) -> Iterator[list[str]]:
-    """Commands of a document, and in the first column of its tables, that run a file of harness/."""
+    """Commands that run a file of harness/, in a document's blocks and first columns."""
     listed = re.findall(r"(?m)^\| `(python3 harness/[^`]+)`", text)
     for words in [*documents.commands(documents.without_tables(text)), *map(str.split, listed)]:
         named = words[2:] == ["--privacy"]             # in the attestation, without a folder
