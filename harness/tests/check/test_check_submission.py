@@ -39,10 +39,9 @@ from check import (
     submission_files,
 )
 from complete import attestation
-from core import ledger, names, privacy, release, schema
+from core import answer_checks, ledger, names, privacy, release, schema
 from core.errors import HarnessError
 from machine import inventory
-from run import state
 from tests import runs, valid_run
 from tests.valid_run import Spec, make
 
@@ -156,8 +155,8 @@ def set_answer(call, text):
     """Give a call another answer and its checks."""
     call["response"]["text"] = text
     question = next(q for q in valid_run.SUITES[call["phase"]] if q.id == call["question_id"])
-    call["checks"] = state.answer_checks.check_answer(text, question.required_markers,
-                                                      question.format_rule)
+    call["checks"] = answer_checks.check_answer(text, question.required_markers,
+                                                question.format_rule)
 
 
 def count_prompts(made, factor):
