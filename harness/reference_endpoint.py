@@ -44,9 +44,8 @@ counted from the first token, until there were `tokens`, whatever the context.
 With "gap_ms": 0 chunks are sent as fast as the socket takes them, in blocks
 with one stamp.
 
-The same model and prompt always get the same answer, in the format that the
-prompt asks for (JSON, five bullets, a Python block, ...). Its content is
-arbitrary.
+The same model and prompt always get the same answer: a few arbitrary
+sentences.
 
 exit codes:
   0 ended as requested; 2 wrong usage; 3 the port is not available.
@@ -72,7 +71,7 @@ import textwrap
 import threading
 import time
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from time import perf_counter_ns as clock_ns
 from typing import Any, Callable, NamedTuple, NoReturn, Optional, Sequence
 
@@ -110,7 +109,6 @@ READ_BYTES = 64 << 10
 CONNECTIONS = 200             # select takes 512 sockets on Windows, 1,024 elsewhere
 LOG_REQUESTS = 1_000
 LOG_STAMPS = 20_000           # per request
-CACHE_ENTRIES = 10_000
 EARLY_NS = 200_000_000        # standard input that ends this early was probably never there
 
 REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found"}
@@ -139,27 +137,9 @@ SENTENCES = (
     "Make a copy of the data before the script is started.",
     "Remove the temporary files when everything else is done.")
 
-# A pattern that the prompt contains, and the answer: {0} ... {4} are different sentences, {n} is a
-# number, and both depend on the prompt. The first pattern that matches counts. Each answer follows
-# the format rule of the questions that match.
-PROSE = "{0} {1} {2} {3} {4} This is answer {n}."
-ANSWERS = (
-    (r"one JSON object", '{{\n  "answer": {n},\n  "first": "{0}",\n  "second": "{1}",\n'
-     '  "last": "{2}"\n}}'),
-    (r"exactly five bullets", "- {0}\n- {1}\n- {2}\n- {3}\n- This is answer {n}."),
-    (r"exactly four numbered steps", "1. {0}\n2. {1}\n3. {2}\n4. This is answer {n}."),
-    (r"[Ss]hell commands", "```bash\n# {0}\ngit status --short\ndf -h\ndu -sh /tmp/answer-{n}\n"
-     "ls -l /tmp/answer-{n}\nsort -rn sizes-{n}.txt\n```"),
-    (r"bash script", "```bash\n#!/usr/bin/env bash\n# {0}\nset -euo pipefail\n"
-     "if [ ! -d \"$1\" ]; then\n  echo \"not a folder: $1\" >&2\n  exit 1\nfi\n"
-     "find \"$1\" -type f -size +{n}\n```"),
-    (r"[Ww]rite .{0,20}pytest test", "```python\nimport pytest\n\n\ndef test_answer():\n"
-     "    # {0}\n    assert answer([{n}]) == {n}\n    with pytest.raises(ValueError):\n"
-     "        answer([])\n```"),
-    (r"Python 3|code block", "{0}\n\n```python\ndef answer(values):\n    # {1}\n"
-     "    if not values:\n        raise ValueError('no values')\n"
-     "    return sorted(values)[:{n}]\n```"),
-    (r"", PROSE))
+# {0} ... {4} are different sentences, {n} is a number; both depend on the prompt.
+ANSWER = "{0} {1} {2} {3} {4} This is answer {n}."
+GREETING = "Hello, this is answer {n}."
 
 
 def tokens_of(text: str) -> list[str]:
@@ -169,15 +149,13 @@ def tokens_of(text: str) -> list[str]:
 
 def answer_to(model: str, messages: Messages) -> str:
     """A model's answer to (role, text) messages: always the same for the same messages."""
-    asked = messages[-1][1]
     texts = "\0".join((model, *(text for _, text in messages)))
     digest = hashlib.sha256(texts.encode("utf-8", "surrogatepass")).digest()
     # A step that shares no divisor with their number visits every sentence once.
     first, step = digest[0], (1, 5, 7, 11)[digest[1] % 4]
     chosen = [SENTENCES[(first + i * step) % len(SENTENCES)] for i in range(5)]
-    form = next(form for pattern, form in ANSWERS if re.search(pattern, asked))
-    if form == PROSE and len(tokens_of(asked[:200])) <= SHORT_TOKENS:
-        form = "Hello, this is answer {n}."
+    is_short = len(tokens_of(messages[-1][1][:200])) <= SHORT_TOKENS
+    form = GREETING if is_short else ANSWER
     return form.format(*chosen, n=int.from_bytes(digest[2:6], "big") % 1_000_000)
 
 
@@ -425,7 +403,7 @@ class Endpoint:
         self._waiting: deque[Job] = deque()
         self._running = self._connections = self._last_id = self._log_seq = 0
         self._log: deque[dict[str, Any]] = deque(maxlen=LOG_REQUESTS)
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._seen: set[bytes] = set()             # digests of beginnings of prompts
         self._facts: dict[str, Any] = {
             "/version": {"engine": NAME, "version": VERSION, "slots": settings.slots,
                          "cache": settings.cache},
@@ -602,10 +580,7 @@ class Endpoint:
             tokens += count
             if state.digest() in self._seen:
                 cached_tokens = tokens
-            self._seen[state.digest()] = None
-            self._seen.move_to_end(state.digest())
-        while len(self._seen) > CACHE_ENTRIES:
-            self._seen.popitem(last=False)
+            self._seen.add(state.digest())
         # Never the whole prompt: the next token needs work on the last one.
         return min(cached_tokens, tokens - 1) if self.settings.cache and ask.cache_prompt else 0
 

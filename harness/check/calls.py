@@ -60,7 +60,7 @@ class Replay(state.State):
             if not self.failed_hellos & ({cell.model} if PHASES[cell.phase].kind != "mixed"
                                          else set(self.served)):
                 yield "outcome: no hello of this segment has failed"
-            for name, value in self.skipped(cell, message).items():
+            for name, value in self.not_asked(cell, "skipped", message).items():
                 yield from _compare(name, dict(call)[name], value)
             return
         edge = self.edge(cell) if PHASES[cell.phase].kind == "append" else None

@@ -202,10 +202,10 @@ class Run:
             failed = sorted(needed & state.failed_hellos)
             edge = state.edge(cell) if kind == "append" else None
             if failed:
-                self._record(cell, state.skipped(cell, "not asked: the hello failed of "
-                                                 + ", ".join(failed)), False)
+                self._record(cell, state.not_asked(cell, "skipped", "not asked: the hello failed "
+                                                   "of " + ", ".join(failed)), False)
             elif edge:
-                self._record(cell, self.state.beyond_the_edge(cell, edge))
+                self._record(cell, state.beyond_the_edge(cell, edge))
             else:
                 self.call(cell)
 

@@ -368,14 +368,11 @@ class State:
 
     def beyond_the_edge(self, cell: plan.Cell, edge: str) -> Json:
         """As `call_fields`, for a turn that is not asked because question `edge` did not fit."""
-        return self._not_asked(cell, "context_limit", "not asked: the conversation met the "
-                               f"context's edge at question {edge}")
+        return self.not_asked(cell, "context_limit", "not asked: the conversation met the "
+                              f"context's edge at question {edge}")
 
-    def skipped(self, cell: plan.Cell, message: str) -> Json:
-        """As `call_fields`, for a call that is not made because a hello failed."""
-        return self._not_asked(cell, "skipped", message)
-
-    def _not_asked(self, cell: plan.Cell, outcome: str, message: str) -> Json:
+    def not_asked(self, cell: plan.Cell, outcome: str, message: str) -> Json:
+        """As `call_fields`, for a call that is not made."""
         return {"cold": False, "loaded": None, "attempts": [],
                 "request": {"prompt": self.question(cell).prompt,
                             **plan.fingerprint(self.messages(cell)), "salt": None, "options": {},

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Optional
 
 import prompts
 import reference_endpoint
-from core import answer_checks
 from tests import runs
 
 PROGRAM = str(runs.HARNESS / "reference_endpoint.py")
@@ -473,8 +472,8 @@ class ContextAndCache(WithReference):
 
 
 class Bounds(WithReference):
-    flags = ("--cache", "--first-token-ms", "0", "--models", "reference-swift:100000")
-    bounds = {"LOG_REQUESTS": 6, "LOG_STAMPS": 20, "CACHE_ENTRIES": 3, "CONNECTIONS": 4,
+    flags = ("--first-token-ms", "0", "--models", "reference-swift:100000")
+    bounds = {"LOG_REQUESTS": 6, "LOG_STAMPS": 20, "CONNECTIONS": 4,
               "HEAD_BYTES": 1024, "BODY_BYTES": 4096, "READ_BYTES": 1024}
 
     def test_log_is_limited_in_requests(self):
@@ -490,11 +489,6 @@ class Bounds(WithReference):
             self.post(chat(stream=True, reference={"gap_ms": 0, "tokens": tokens}))
         stamps = [len(entry["sent_ns"]) for entry in self.reference.log(last)]
         self.assertEqual(stamps, [20, 15])
-
-    def test_cache_is_limited_in_entries(self):
-        cached = [self.post(chat(text, max_tokens=1)).body["usage"]["prompt_tokens_details"]
-                  ["cached_tokens"] for text in ("a", "b", "a", "c", "d", "a", "b")]
-        self.assertEqual(cached, [0, 0, 3, 0, 0, 3, 0])
 
     def test_connection_above_the_limit_is_closed(self):
         self.get("/health")             # the first of four
@@ -671,9 +665,9 @@ class Process(unittest.TestCase):
 
 
 
-def asked_questions() -> list[tuple[str, list[tuple[str, str]], dict[str, Any]]]:
-    """(suite, messages, question) as a run asks them; edge_append with answers of this endpoint."""
-    asked = [("prompts", [("user", text)], {})
+def asked_questions() -> list[list[tuple[str, str]]]:
+    """The messages that a run sends; edge_append with answers of this endpoint."""
+    asked = [[("user", text)]
              for text in (prompts.HELLO_PROMPT, *prompts.PROMPTS.values())]
     for path in sorted((runs.HARNESS / "suites").glob("*.json")):
         questions = json.loads(path.read_text(encoding="utf-8"))["questions"]
@@ -684,7 +678,7 @@ def asked_questions() -> list[tuple[str, list[tuple[str, str]], dict[str, Any]]]
             if "suite_only" in path.name:
                 content = f"{together}\n\nAnswer only the question [{question['id']}]."
             messages = [*history, ("user", content)]
-            asked.append((path.stem, messages, question))
+            asked.append(messages)
             if "append" in path.name:
                 text = reference_endpoint.answer_to("reference-swift", tuple(messages))
                 history = [*messages, ("assistant", text)]
@@ -696,7 +690,7 @@ class Answers(unittest.TestCase):
     def setUpClass(cls):
         cls.asked = asked_questions()
         cls.answers = {model.name: [reference_endpoint.answer_to(model.name, tuple(messages))
-                                    for _, messages, _ in cls.asked]
+                                    for messages in cls.asked]
                        for model in reference_endpoint.MODELS}
 
     def test_answers_are_unique(self):
@@ -705,7 +699,7 @@ class Answers(unittest.TestCase):
         self.assertEqual(len(set(texts)), len(texts))
 
     def test_same_prompt_gets_the_same_answer_in_another_process(self):
-        _, messages, _ = self.asked[-1]
+        messages = self.asked[-1]
         script = ("import json, sys, reference_endpoint as r\n"
                   "print(json.dumps(r.answer_to('reference-steady', "
                   "tuple(map(tuple, json.load(sys.stdin))))))")
@@ -715,14 +709,6 @@ class Answers(unittest.TestCase):
             env={**os.environ, "PYTHONHASHSEED": "7"}).stdout
         self.assertEqual(json.loads(out), self.answers["reference-steady"][-1])
 
-    def test_answers_pass_every_format_rule(self):
-        for model, answers in self.answers.items():
-            for text, (suite, _, question) in zip(answers, self.asked):
-                if question.get("format_rule"):
-                    with self.subTest(model, suite=suite, question=question["id"]):
-                        check = answer_checks.check_answer(text, [], question["format_rule"])
-                        self.assertTrue(check["format_ok"])
-
     def test_answers_are_short_enough_for_a_rehearsal_and_long_enough_for_a_rate(self):
         for answers in self.answers.values():
             greeting, *counts = [len(reference_endpoint.tokens_of(text)) for text in answers]
@@ -731,7 +717,7 @@ class Answers(unittest.TestCase):
             self.assertLess(max(counts), 140)
 
     def test_tokens_join_to_the_text_and_have_about_four_characters(self):
-        texts = [messages[-1][1] for _, messages, _ in self.asked] + ["", " \n\t ", "ä€😀 x" * 9]
+        texts = [messages[-1][1] for messages in self.asked] + ["", " \n\t ", "ä€😀 x" * 9]
         counts = [len(reference_endpoint.tokens_of(text)) for text in texts]
         for text in texts:
             self.assertEqual("".join(reference_endpoint.tokens_of(text)), text)
@@ -739,7 +725,7 @@ class Answers(unittest.TestCase):
 
     def test_every_prompt_of_a_run_leaves_room_in_the_default_context(self):
         longest = max(sum(3 + len(reference_endpoint.tokens_of(text)) for _, text in messages)
-                      for _, messages, _ in self.asked)
+                      for messages in self.asked)
         self.assertLess(longest + 140, reference_endpoint.CONTEXT_TOKENS)
 
 
