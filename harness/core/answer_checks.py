@@ -63,7 +63,7 @@ _SHELL_TEXT = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"|(?<!\S)#[^\n]*", re.
 _HEREDOC = re.compile(r"(?<!<)<<-?[ \t]*[\"'\\]?([A-Za-z_]\w*)")
 _NOT_SHELL = re.compile(r"def \w+\(|class \w+.*:$|from [\w.]+ import |import \w+$|print\(")
 _SHELL_PAIRS = (("if", "fi"), ("do", "done"), ("case", "esac"))
-_TAG = re.compile(r"[\w+-]*")
+_TAG_END = re.compile(r"[^\w+-]")
 _FSTRING_START, _FSTRING_MIDDLE, _FSTRING_END = (
     getattr(tokenize, f"FSTRING_{part}", None) for part in ("START", "MIDDLE", "END"))
 
@@ -86,7 +86,10 @@ def check_answer(text: str, required_markers: Iterable[str],
 
 def is_python_code(text: str) -> bool:
     """The longest Python block (or the whole text, unfenced) parses and does something."""
-    return any(_does_something(node) for node in _python_statements(text))
+    # A statement or a call: single words and numbers parse as Python, too.
+    return any(not isinstance(node, ast.Expr) or any(
+        isinstance(part, (ast.Call, ast.comprehension)) for part in ast.walk(node))
+        for node in _python_statements(text))
 
 
 def is_pytest_code(text: str) -> bool:
@@ -177,16 +180,11 @@ def _split_fences(text: str) -> tuple[list[str], list[tuple[str, str]]]:
         elif bare.startswith(("```", "~~~")) and "`" not in bare.lstrip("`"):
             info = bare.lstrip(bare[0])
             mark = bare[:len(bare) - len(info)]
-            fences.append((_tag(info), []))
+            # `python`, `{.python}`, `Python3.9`, `python title=x`
+            fences.append((_TAG_END.split(info.strip().lstrip("{."), 1)[0].lower(), []))
         else:
             prose.append(line)
     return prose, [(tag, "\n".join(lines)) for tag, lines in fences]
-
-
-def _tag(info: str) -> str:
-    """The language after an opening fence: `python`, `{.python}`, `Python3.9`, `python title=x`."""
-    match = _TAG.match(info.strip().lstrip("{."))
-    return match[0].lower() if match else ""
 
 
 def _code(text: str, tags: tuple[str, ...]) -> tuple[str, int]:
@@ -278,12 +276,6 @@ def _tokens(code: str) -> Iterable[tokenize.TokenInfo]:
         yield from tokenize.generate_tokens(io.StringIO(code).readline)
     except (tokenize.TokenError, SyntaxError):
         return                        # the parser has accepted it; the tokens so far suffice
-
-
-def _does_something(node: ast.stmt) -> bool:
-    """Whether it is a statement or a call; single words and numbers parse as Python, too."""
-    return not isinstance(node, ast.Expr) or any(
-        isinstance(part, (ast.Call, ast.comprehension)) for part in ast.walk(node))
 
 
 def _name_of(node: ast.AST) -> Optional[str]:

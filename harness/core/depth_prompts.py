@@ -6,7 +6,7 @@ this file is pinned with what measures.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import cycle
 from typing import Optional
@@ -26,16 +26,6 @@ def canaries(depth: int) -> tuple[str, ...]:
                                 for place in ("head", "middle", "tail")))
 
 
-def depth_question(question: Question, depth: int) -> Question:
-    """The question with the canaries of its level as markers."""
-    return question._replace(required_markers=canaries(depth))
-
-
-def _notes(texts: Sequence[str]) -> Iterator[str]:
-    for number, text in enumerate(cycle(texts), 1):
-        yield f"Note {number}\n{text.strip()}\n\n"
-
-
 def source_texts(suites: Mapping[str, Sequence[Question]]) -> tuple[str, ...]:
     """All frozen prompts once, in the order of the phases."""
     return tuple(dict.fromkeys(question.prompt for name in ALL_PHASES
@@ -47,12 +37,10 @@ def document(texts: tuple[str, ...], depth: int, chars: int) -> str:
     """Notes made of the frozen texts: `chars` characters that include the three canaries."""
     head, middle, tail = (f"Reference code: {code}\n\n" for code in canaries(depth))
     room = max(chars - len(head) - len(middle) - len(tail) - 4, 0)
-    parts, length = list[str](), 0
-    for note in _notes(texts):
-        if length >= room:
-            break
-        parts.append(note)
-        length += len(note)
+    parts, length, turns = list[str](), 0, cycle(texts)
+    while length < room:
+        parts.append(f"Note {len(parts) + 1}\n{next(turns).strip()}\n\n")
+        length += len(parts[-1])
     text = "".join(parts)
     return f"{head}{text[:room // 2]}\n\n{middle}{text[room // 2:room]}\n\n{tail}"
 

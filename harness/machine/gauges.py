@@ -194,7 +194,9 @@ class Sampler:
 
     def _card(self, folder: str, index: int) -> dict[str, Any]:
         card, now_s = gpus.drm_gauges(self._machine, folder, index), time.monotonic()
-        energy_uj = gpus.card_energy(self._machine, folder)
+        # Intel's drivers report the energy since the system started instead of the power.
+        energy_uj = system.whole(self._machine.read(
+            f"{gpus.hwmon(self._machine, folder)}/energy1_input"))
         if energy_uj is not None:         # the mean power since the sample before
             before_uj, before_s = self._card_energy.get(folder, (energy_uj, now_s))
             self._card_energy[folder] = (energy_uj, now_s)

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import struct
-from typing import BinaryIO, Optional, Union
+from typing import Any, BinaryIO, Optional, Union
 
 MAX_DIGEST_BYTES = 8 * 1024 ** 3       # hashing more would take minutes
 MAX_KEYS = 200
@@ -23,7 +23,7 @@ NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?
 SOURCES = ("general.repo_url", "general.source.repo_url", "general.source.url",
            "general.source.huggingface.repository")
 # general.file_type: the type of most weights (llama.h, enum llama_ftype).
-FILE_TYPES = {
+FILE_TYPES: dict[Any, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
     11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
     17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
@@ -52,7 +52,7 @@ def facts(path: str) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {key: value for key, value in (
-        ("models.0.quantization", _quantization(keys)),
+        ("models.0.quantization", FILE_TYPES.get(keys.get("general.file_type"))),
         ("models.0.family", keys.get("general.architecture")),
         ("models.0.source_repository", _repository(keys)),
         ("models.0.name", _name(keys)),
@@ -104,11 +104,6 @@ def sha256_of(file: BinaryIO) -> str:
     for part in iter(lambda: file.read(PART_BYTES), b""):
         digest.update(part)
     return "sha256:" + digest.hexdigest()
-
-
-def _quantization(found: dict[str, Value]) -> Optional[str]:
-    kind = found.get("general.file_type")
-    return FILE_TYPES.get(kind) if isinstance(kind, int) else None
 
 
 def _repository(found: dict[str, Value]) -> Optional[str]:

@@ -180,14 +180,9 @@ def _slot(machine: system.Machine, folder: str) -> str:
     return found[1] if found else ""
 
 
-def _hwmon(machine: system.Machine, folder: str) -> str:
+def hwmon(machine: system.Machine, folder: str) -> str:
     """Folder of a card's sensors."""
     return next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
-
-
-def card_energy(machine: system.Machine, folder: str) -> Optional[int]:
-    """Energy in µJ since the system started, which Intel's drivers report instead of power."""
-    return system.whole(machine.read(f"{_hwmon(machine, folder)}/energy1_input"))
 
 
 def is_integrated(machine: system.Machine, folder: str) -> bool:
@@ -206,7 +201,7 @@ def is_integrated(machine: system.Machine, folder: str) -> bool:
 def drm_gauges(machine: system.Machine, folder: str, index: int) -> dict[str, Any]:
     """Gauges of one card; sysfs gives µW, thousandths of a degree, Hz. An integrated AMD unit uses
     the machine's memory through GTT."""
-    sensors = _hwmon(machine, folder)
+    sensors = hwmon(machine, folder)
 
     def gauge(*paths: str) -> Optional[float]:
         return next((value for value in map(system.number, map(machine.read, paths))
@@ -303,14 +298,14 @@ def drm_card(machine: system.Machine, folder: str, rocm_name: Optional[str] = No
              if slot else None]
     specific = [name for name in names if name and not UNNAMED.fullmatch(name)]
     generic = [name for name in names if name and not name.lower().startswith(("0x", "device"))]
-    hwmon = _hwmon(machine, folder)
+    sensors = hwmon(machine, folder)
     sizes = [system.whole(machine.read(path)) for path in (
         f"{folder}/mem_info_vram_total", f"{folder}/lmem_total_bytes",
         folder.replace("/device", "/lmem_total_bytes"))]
     tiles = [system.whole(machine.read(f"{folder}/{name}/physical_vram_size_bytes"))
              for name in system.numbered(machine.names(folder), r"tile\d+")]
     integrated = is_integrated(machine, folder)
-    limits = [system.number(machine.read(f"{hwmon}/power1_{name}")) for name in ("cap", "max")]
+    limits = [system.number(machine.read(f"{sensors}/power1_{name}")) for name in ("cap", "max")]
     return {
         "model_name": next(iter(specific + generic), None)
                       or (system.clean(f"{vendor} {device:#06x}") if device else None),

@@ -333,7 +333,7 @@ def cpu(machine: system.Machine) -> dict[str, Any]:
         allowed = next((cpus for cpus in (machine.affinity(), *cpusets(machine))
                         if cpus and len(cpus) == info["threads_count"]), listed)
         cores = {at: core for at, core in cores.items() if at in allowed}
-    usable = [machine.affinity_count(), cpu_quota(machine), info["threads_count"]]
+    usable = [len(machine.affinity() or ()), cpu_quota(machine), info["threads_count"]]
     everything = [int(name[3:]) for name in machine.names(CPU_FOLDER)
                   if re.fullmatch(r"cpu\d{1,5}", name)]
     return {**info, **caches(machine, cores or everything), **core_kinds(machine, cores),

@@ -86,11 +86,6 @@ class Machine:
         """CPUs that this process may run on, or null if the system has no such limit."""
         return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
-    def affinity_count(self) -> Optional[int]:
-        """Number of those CPUs, or null."""
-        allowed = self.affinity()
-        return None if allowed is None else len(allowed)
-
     def windows_gauges(self) -> dict[str, Any]:
         """See read_windows; raises on other systems."""
         return read_windows()
@@ -104,7 +99,7 @@ class Machine:
 
     def copy_bandwidth(self) -> Optional[float]:
         """Measured memory bandwidth in GB/s, or null; see copy_bandwidth_gb_per_s."""
-        threads = self.affinity_count() or os.cpu_count() or 1
+        threads = len(self.affinity() or ()) or os.cpu_count() or 1
         try:
             return copy_bandwidth_gb_per_s(min(COPY_THREADS, threads))
         except (ImportError, MemoryError, OSError, RuntimeError):

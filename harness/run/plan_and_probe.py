@@ -22,7 +22,6 @@ from run.model_choice import commands_for, measurable, size_and_state
 Json = dict[str, Any]
 CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CALIBRATION_S = 1.2               # for each number of lanes
-MAX_COMMANDS = 10                 # printed for one endpoint
 TRIAL = ("This run is a trial: it names no contributor, so it cannot be submitted. To submit one, "
          "run with --submitter-handle and --device-tag.")
 
@@ -136,12 +135,10 @@ def no_endpoint(url: Optional[str], options: cli.Options, failure: Optional[tupl
         lines.append("found on this machine, with a command for each model:")
         for one in found:
             lines.append(f"  {one['url']}  {printable(one['engine']['name'])}")
-            chatting = sorted((model for model in one["models"] if model["chat"]),
-                              key=lambda model: model["facts"].get("file_bytes") or 0)
-            chosen = [options.models] if options.models else [model["id"] for model in chatting]
-            lines += ["    " + readable(cli.command_with(
-                options, target_url=one["url"], models=name), 1000)
-                for name in chosen[:MAX_COMMANDS]]
+            lines += ["    " + line for line in (
+                [cli.command_with(options, target_url=one["url"])] if options.models else
+                commands_for(list(filter(measurable, one["models"])), options,
+                             target_url=one["url"]))]
     else:
         if url is not None:
             lines.append(f"no model server found on this machine either ({tried})")

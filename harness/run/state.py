@@ -234,7 +234,7 @@ class State:
         found = next(q for q in self.suites[cell.phase] if q.id == cell.question_id)
         if cell.phase == "challenge":
             return challenge.question(found, self.phases["challenge"]["challenge"])
-        return depth_prompts.depth_question(found, cell.level or 0) \
+        return found._replace(required_markers=depth_prompts.canaries(cell.level or 0)) \
             if PHASES[cell.phase].kind == "depth" else found
 
     def messages(self, cell: plan.Cell) -> list[dict[str, str]]:

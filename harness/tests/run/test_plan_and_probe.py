@@ -170,9 +170,10 @@ next: python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --mode
         lines = plan_and_probe.no_endpoint("http://h", options, None, [self.found()]).splitlines()
         self.assertEqual(lines[0], "no endpoint at http://h (no answer)")
         self.assertEqual(lines[2], "  http://127.0.0.1:8080  llama.cpp")
-        self.assertRegex(lines[3], "^    python3 harness/run_benchmark.py --target-url "
+        self.assertRegex(lines[3], "^    .+:$")
+        self.assertRegex(lines[4], "^      python3 harness/run_benchmark.py --target-url "
                          "http://127.0.0.1:8080 --models .* --phases all --timeout 9.5 --smoke$")
-        words = shlex.split(lines[3])[2:]
+        words = shlex.split(lines[4])[2:]
         self.assertEqual(cli.parse_options(run_benchmark.build_parser(), words,
                                            run_benchmark.defaults()).smoke, True)
 
