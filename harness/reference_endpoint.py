@@ -103,8 +103,6 @@ SPIN_NS = {"linux": 150_000, "win32": 16_000_000}.get(sys.platform, 300_000)
 TIMER_SLACK_FILE = "/proc/self/timerslack_ns"
 BLOCK_CHUNKS = 256            # of a stream without gaps: 60 kB, about what one send takes
 
-HEAD_BYTES = 64 << 10
-BODY_BYTES = 16 << 20
 READ_BYTES = 64 << 10
 CONNECTIONS = 200             # select takes 512 sockets on Windows, 1,024 elsewhere
 LOG_REQUESTS = 1_000
@@ -187,18 +185,15 @@ REQUEST_LINE = re.compile(r"([A-Z]{1,16}) (/[^ ?]*)\??([^ ]*) HTTP/1\.1")
 def cut_request(inbox: bytearray) -> Optional[Request]:
     """Take the first request out of the bytes read so far; None while it is incomplete. Raises
     Refusal where the end of the request cannot be known."""
-    end = inbox.find(b"\r\n\r\n", 0, HEAD_BYTES)
+    end = inbox.find(b"\r\n\r\n")
     if end < 0:
-        if len(inbox) >= HEAD_BYTES:
-            raise Refusal(400, f"the head of the request has more than {HEAD_BYTES} bytes")
         return None
     line, *fields = inbox[:end].decode("latin-1").split("\r\n")
     pairs = (field.partition(":") for field in fields)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     match, length = REQUEST_LINE.fullmatch(line), headers.get("content-length", "0")
-    if (not match or "transfer-encoding" in headers or not re.fullmatch("[0-9]{1,9}", length)
-            or int(length) > BODY_BYTES):
-        raise Refusal(400, f"send HTTP/1.1 with a Content-Length of at most {BODY_BYTES}")
+    if not match or "transfer-encoding" in headers or not re.fullmatch("[0-9]{1,9}", length):
+        raise Refusal(400, "send HTTP/1.1 with a Content-Length")
     body_end = end + 4 + int(length)
     if len(inbox) < body_end:
         return None
@@ -463,9 +458,7 @@ class Endpoint:
         conn.received_ns = conn.received_ns if conn.inbox else now_ns
         conn.read_ns = now_ns
         conn.inbox += data
-        # A client that closes only its own half has gone, too. One that keeps sending while an
-        # answer is in progress is cut off.
-        if not data or len(conn.inbox) > HEAD_BYTES + BODY_BYTES + READ_BYTES:
+        if not data:                    # a client that closes only its own half has gone, too
             self._drop(conn)
         else:
             self._take_requests(conn)

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-from core import ledger, metrics, records, schema, usage
+from complete.metadata import FACTS
+from core import ledger, metrics, schema, usage
 from core.metric_definitions import GROWING_PHASES
 from core.thresholds import SPARE_TOKENS
 
@@ -34,7 +35,7 @@ TIMINGS_RATIO = 1.25
 TIMINGS_SPARE_MS = 20
 ROUNDED_RATIO, ROUNDED = 0.001, 0.006        # of a quotient rounded to two decimals
 IDENTITY = (("engine", ("version", "build", "recognised_by")),
-            ("facts", tuple(records.Facts.__annotations__)), ("slots", ("count", "source")),
+            ("facts", tuple(FACTS["properties"])), ("slots", ("count", "source")),
             ("context", ("effective_tokens",)))
 # --- invented data
 LONG_CHARACTERS = 100

@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, cast
 
 from core import ledger, metric_definitions, metrics, plan, run_summary, schema
-from core.records import EndpointIdentified, Fact, Facts, LedgerLine, Manifest, Metadata
+from core.records import EndpointIdentified, Fact, LedgerLine, Manifest, Metadata
 
 Declared = Mapping[str, Any]     # {"runtime.backend": "cuda"}; None: withdrawn by the contributor
 SCHEMA_VERSION = "1"
+FACTS = schema.schema("ledger")["$defs"]["endpoint_identified"]["properties"]["facts"]
 
 # Reasons. Merged submissions hold these texts: a change would make their metadata.json differ.
 WITHHELD = "taken out by the contributor"
@@ -197,8 +198,8 @@ def _model(at: int, manifest: Manifest, events: Sequence[LedgerLine],
     facts, slots = identified.get("facts") or {}, identified.get("slots") or {}
     contexts: list[Any] = [one for one in manifest["contexts"] if one["model"] == model]
     context = identified.get("context") or (contexts[0] if contexts else {})
-    found = {name: reported(facts.get(name)) for name in Facts.__annotations__
-             if name in Facts.__required_keys__ or facts.get(name) is not None}
+    found = {name: reported(facts.get(name)) for name in FACTS["properties"]
+             if name in FACTS["required"] or facts.get(name) is not None}
     if facts.get("gpu_offload_ratio") is not None:
         found["gpu_offload_ratio"] = known(facts["gpu_offload_ratio"], "server")     # 0 is a value
     found["context_effective_tokens"] = reported(context.get("effective_tokens"),

@@ -56,44 +56,6 @@ class InstrumentCalibrated(Event):
 
 Engine = TypedDict("Engine", {
     "name": str, "version": Optional[str], "build": Optional[str], "recognised_by": Optional[str]})
-
-
-class MoreFacts(TypedDict, total=False):
-    """Properties that only some engines report; absent where they are not reported."""
-    gpu_offload_ratio: float
-    source_repository: str
-    publisher: str
-    file_name: str
-    file_format: str
-    flash_attention: str
-    kv_cache_type: str
-    kv_cache_offloaded: bool
-    dtype: str
-    bits_per_weight: float
-    vocabulary_tokens: int
-    embedding_length: int
-    batch_tokens: int
-    accelerators_used_count: int
-    speculative: str
-    parent_model: str
-    chat_template: bool
-    gguf_basename: str
-    gguf_finetune: str
-    gguf_size_label: str
-    gguf_version: str
-    gguf_organization: str
-
-
-class Facts(MoreFacts):
-    """Properties of a model as reported by the engine."""
-    quantization: Optional[str]
-    parameters_count: Optional[int]
-    file_bytes: Optional[int]
-    digest: Optional[str]
-    family: Optional[str]
-    trained_context_tokens: Optional[int]
-
-
 Context = TypedDict("Context", {
     "requested_tokens": Optional[int], "effective_tokens": Optional[int], "source": Optional[str],
     "reason": Optional[str], "remedy": Optional[str]})
@@ -105,7 +67,7 @@ class EndpointIdentified(Event):
     event: Literal["endpoint_identified"]
     model: str
     engine: Engine
-    facts: Facts
+    facts: dict[str, Any]              # what the engine reports about the model
     context: Context
     slots: Slots
     prompt_cache_method: str
@@ -153,7 +115,18 @@ class Response(TypedDict):
     server_timings: Optional[dict[str, Any]]
 
 
-class Timing(TypedDict):
+class ChunkTiming(TypedDict):
+    """The part of Timing that concerns chunks of text."""
+    first_token_us: Optional[int]
+    first_answer_us: Optional[int]
+    last_token_us: Optional[int]
+    chunk_us: list[int]
+    chunk_kinds: Optional[str]
+    reads: list[list[int]]
+    ttft_null_reason: Optional[str]
+
+
+class Timing(ChunkTiming):
     """Times of one call in microseconds.
 
     started_us counts from the segment's start, the other times from the moment when the request's
@@ -165,14 +138,7 @@ class Timing(TypedDict):
     sent_us: int
     headers_us: Optional[int]
     first_chunk_us: Optional[int]
-    first_token_us: Optional[int]
-    first_answer_us: Optional[int]
-    last_token_us: Optional[int]
     done_us: Optional[int]
-    chunk_us: list[int]
-    chunk_kinds: Optional[str]
-    reads: list[list[int]]
-    ttft_null_reason: Optional[str]
     bytes_received: int
     stamp: str
     read_lag_us: Optional[Spread]

@@ -34,7 +34,7 @@ UNLOADING_S = 2               # the server's date has whole seconds
 Places = tuple[str, ...]                              # of `value_at`, the first with a value counts
 
 
-# What an engine reports about a model: records.Facts of core, which this folder does not import.
+# What an engine reports about a model, as ledger.schema.json describes it.
 Facts = dict[str, Any]
 FACT_NAMES = ("quantization", "parameters_count", "file_bytes", "digest", "family",
               "trained_context_tokens")

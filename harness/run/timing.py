@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple, Optional, TypedDict
+from typing import NamedTuple, Optional
 
 from core import records
 from run.sse import StreamParser
@@ -48,18 +48,6 @@ class Stamps(NamedTuple):
     kind: str
     lag_us: list[int]
     step_us: int
-
-
-class ChunkTiming(TypedDict):
-    """The fields of `timing` that concern chunks of text."""
-
-    first_token_us: Optional[int]
-    first_answer_us: Optional[int]
-    last_token_us: Optional[int]
-    chunk_us: list[int]
-    chunk_kinds: Optional[str]
-    reads: list[list[int]]
-    ttft_null_reason: Optional[str]
 
 
 def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_before_ns: int,
@@ -109,7 +97,7 @@ def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -
                   step_ns // 1000 if abs(step_ns) >= CLOCK_STEP_NS else 0)
 
 
-def chunk_timing(stream: StreamParser, us_of_read: Sequence[int]) -> ChunkTiming:
+def chunk_timing(stream: StreamParser, us_of_read: Sequence[int]) -> records.ChunkTiming:
     """Return the fields of `timing` about chunks of text, in µs since the request was sent.
 
     us_of_read: the stamp of each read; a read without one has the last stamp.

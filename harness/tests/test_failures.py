@@ -81,7 +81,7 @@ class NothingCanBeAsked(Failures):
             with mock.patch.object(queries, "USUAL_PORTS", {other.port: ("Ollama",), port: ()}):
                 ran = run(f"http://127.0.0.1:{port}")
         self.assertEqual((ran.code, ran.out, ran.files), (3, "", {}))
-        commands = [line.strip() for line in ran.err.splitlines() if line.startswith("    ")]
+        commands = [line.strip() for line in ran.err.splitlines() if line.startswith("      ")]
         self.assertIn(f"  {other.url}  Ollama", ran.err)
         self.assertTrue(commands)
         for one in commands:
