@@ -56,7 +56,7 @@ DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
 MAX_LEDGER_BYTES = 512 * 1024 * 1024
 MAX_SECTION = 4000                       # characters of the contributor's texts on the page
 # The options that an output does not use.
-IGNORED = {"vs": ("paths", "sort", "all_phases", "markdown", "csv", "html", "history", "wanted",
+IGNORED = {"vs": ("paths", "sort", "all_phases", "csv", "html", "history", "wanted",
                   *ranking.FILTERS),
            "history": ("sort", "all_phases", *ranking.FILTERS),
            "wanted": ("sort", "all_phases", *ranking.FILTERS), "html": ("sort", "all_phases")}
@@ -145,8 +145,8 @@ def do_table(args: argparse.Namespace) -> int:
         return 1 if found.broken else 0
     filters = {name: getattr(args, name) for name in ranking.FILTERS}
     is_data = args.json or args.csv
-    by_phase = args.phase or args.all_phases or ranking.SHORT.get(
-        args.sort, ranking.RANKED_BY) not in entries.HEADLINES
+    metric = ranking.SHORT[args.sort]
+    by_phase = args.phase or args.all_phases or metric not in entries.HEADLINES
     rows = ranking.make_rows(found.submissions) if is_data or by_phase or args.html else []
     shown = ranking.matching(rows, filters, with_hello=is_data)
     if args.html:
@@ -158,14 +158,10 @@ def do_table(args: argparse.Namespace) -> int:
     if is_data:
         texts.print_safe(tables.json_text([*blocks, *headlines], found) if args.json else
                          tables.csv_text([*blocks, *headlines]).removesuffix("\n"))
-    elif args.markdown:
-        texts.print_safe(tables.details_markdown(blocks, found) if by_phase else
-                         tables.markdown_text(headlines, found))
     elif by_phase:
         texts.print_safe(tables.details_text(blocks, found, texts.terminal_width()))
     else:
-        texts.print_safe(tables.headline_text(headlines, found, texts.terminal_width(),
-                                              ranking.SHORT.get(args.sort, ranking.RANKED_BY)))
+        texts.print_safe(tables.headline_text(headlines, found, texts.terminal_width(), metric))
     return 1 if found.broken else 0
 
 
@@ -243,15 +239,11 @@ def build_parser() -> texts.Parser:
     for name in ranking.FILTERS:
         parser.add_argument(f"--{name}", metavar="TEXT", help=f"only rows whose {name} contains "
                             "this text, ignoring case")
-    parser.add_argument("--sort", metavar="COLUMN", choices=ranking.SORTS, default="decode",
-                        help="order and rank rows by " + ", ".join(ranking.SORTS) +
-                        "; a text column orders rows, but their ranks stay those of decode "
-                        "(default: decode)")
+    parser.add_argument("--sort", metavar="NUMBER", choices=[*ranking.SHORT], default="decode",
+                        help=f"rank rows by {', '.join(ranking.SHORT)} (default: decode)")
     parser.add_argument("--all-phases", action="store_true",
                         help="rank rows within each phase, with all details; see --phase")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true",
-                      help="print the table as Markdown, for a README")
     form.add_argument("--csv", action="store_true",
                       help="print all rows and columns as CSV; headline rows have no phase")
     form.add_argument("--json", action="store_true", help="print the same rows as JSON")

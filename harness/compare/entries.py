@@ -43,14 +43,6 @@ class BrokenSubmission(Exception):
     """A document that does not match its schema; the message names the place and the fault."""
 
 
-class Spread(NamedTuple):
-    """A median over runs with its 95 % interval, or None (see verdicts.interval)."""
-
-    value: float
-    low: Optional[float]
-    high: Optional[float]
-
-
 class Entry(NamedTuple):
     """One model in one phase of one submission. about: facts that identify the model."""
 
@@ -92,17 +84,10 @@ class Runtime(NamedTuple):
     backend: Optional[str]
 
 
-class Curve(NamedTuple):
-    """Speed of a model along an axis. series: (at, value, low, high) of each point, by metric."""
-
-    model: str
-    axis: str
-    series: dict[str, list[tuple[float, Optional[float], Optional[float], Optional[float]]]]
-
-
 class Submission(NamedTuple):
     """What a comparison needs from one submission. asked: the workload by its manifest; headlines:
-    the numbers of the whole run by model and metric."""
+    the numbers of the whole run by model and metric; curves: (model, axis, {metric: its points as
+    (at, value, low, high)})."""
 
     run_id: str
     handle: str
@@ -116,7 +101,7 @@ class Submission(NamedTuple):
     run_flags: tuple[str, ...]
     entries: tuple[Entry, ...]
     headlines: dict[str, dict[str, float]]
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[tuple[str, str, Json], ...] = ()
     corrections: tuple[str, ...] = ()     # why maintainers exclude it from comparison
 
 
@@ -244,13 +229,13 @@ def _headline(document: Any) -> Iterator[tuple[str, float]]:
             yield name, field(holder, last, NUMBER)
 
 
-def _curve(document: Any) -> Curve:
-    return Curve(field(document, "model", TEXT), field(document, "axis", TEXT), {
+def _curve(document: Any) -> tuple[str, str, Json]:
+    return field(document, "model", TEXT), field(document, "axis", TEXT), {
         field(one, "metric", TEXT): [
             (field(point, "at", NUMBER), *(field(point, name, NUMBER_OR_NULL)
                                            for name in ("value", "low", "high")))
             for point in field(one, "points", LIST)]
-        for one in field(document, "series", LIST)})
+        for one in field(document, "series", LIST)}
 
 
 def _entry(cell: Any, about: dict[str, tuple[Json, identity.Model, Any]]) -> Entry:

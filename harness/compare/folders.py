@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from compare import entries
-from core import corrections, files
+from core import corrections, files, schema
 from core import text as texts
 from core.errors import HarnessError
 
@@ -75,17 +75,13 @@ def read_document(folder: str, name: str) -> Any:
     path = os.path.join(folder, name)
     try:
         refuse_odd_file(path, MAX_DOCUMENT_BYTES)
-        return json.loads(files.read(path), parse_constant=_no_constant)
+        return json.loads(files.read(path), parse_constant=schema.no_constant)
     except OSError as error:
         raise entries.BrokenSubmission(f"{name}: {error.strerror or error}") from None
     except RecursionError:
         raise entries.BrokenSubmission(f"{name}: nested too deep") from None
     except ValueError as error:
         raise entries.BrokenSubmission(f"{name}: {error}") from None
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
 
 
 def refuse_odd_file(path: str, limit: int) -> None:

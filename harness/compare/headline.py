@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 from compare import entries as reading
 from compare import identity, verdicts
-from compare.ranking import RANKED_BY, LeftOut, Member, Row, Spreads, by_owner, members_of, refusals
+from compare.ranking import RANKED_BY, LeftOut, Member, Row, by_owner, members_of, refusals
 from core import flag_definitions, metrics
 from core import metric_definitions as defs
 
@@ -90,8 +90,9 @@ def _row(key: tuple[str, str, str], every: list[Run]) -> Row:
                               for run in shown) or "",
         phase=None, reasons=() if counted else every[0].reasons,
         lanes=max(run.member.entry.lanes for run in shown),
-        numbers=Spreads(values, lambda found: float(metrics.median(
-            metrics.median(own) for own in by_owner(runs, found).values()))),
+        numbers={name: verdicts.interval(name, found, float(metrics.median(
+            metrics.median(own) for own in by_owner(runs, found).values())))
+            for name, found in values.items()},
         values=values, passed=sum(run.passed for run in counted),
         checked=sum(run.checked for run in counted),
         flags=tuple(flag_definitions.ordered_flags(flags)),

@@ -198,8 +198,8 @@ def _result(run: headline.Run, numbers: dict[str, int], tables: dict[str, Table]
             "checks": [run.passed, run.checked],
             "flags": flag_definitions.ordered_flags(run.flags),
             "reasons": [tables["reasons"].number(reason) for reason in run.reasons],
-            "curves": {curve.axis: curve.series for curve in member.submission.curves
-                       if curve.model == member.entry.model} or None,
+            "curves": {axis: series for model, axis, series in member.submission.curves
+                       if model == member.entry.model} or None,
             "dropped": [i for i, name in enumerate(NUMBERS) if name not in run.numbers and name in
                         member.submission.headlines.get(member.entry.model, {})],
             "values": [run_detail.drawn(run.numbers.get(name), DIGITS) for name in NUMBERS]}

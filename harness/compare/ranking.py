@@ -7,7 +7,7 @@ mixes the two. Ranks are given within one model and phase, by the verdicts of co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -68,34 +68,6 @@ class LeftOut(NamedTuple):
     numbers: dict[str, float]
 
 
-class Spreads(Mapping[str, reading.Spread]):
-    """The spread of each metric over the runs of a row, computed when it is looked at: most tables
-    show few of them. around: centres other than the medians over runs."""
-
-    __slots__ = ("_around", "_found", "_values")
-
-    def __init__(self, values: dict[str, list[Optional[float]]],
-                 around: Optional[Callable[[Sequence[Optional[float]]], float]] = None) -> None:
-        self._values, self._around = values, around
-        self._found: dict[str, reading.Spread] = {}
-
-    def __getitem__(self, name: str) -> reading.Spread:
-        if name not in self._found:
-            values = self._values[name]
-            self._found[name] = reading.Spread(*verdicts.interval(
-                name, values, self._around(values) if self._around else None))
-        return self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-
 class Row(NamedTuple):
     """Runs with one identity in one phase; in a headline row phase is None.
 
@@ -119,7 +91,7 @@ class Row(NamedTuple):
     phase: Optional[str]
     reasons: tuple[str, ...]
     lanes: int
-    numbers: Spreads
+    numbers: dict[str, verdicts.Spread]
     values: dict[str, list[Optional[float]]]
     passed: int
     checked: int
@@ -138,11 +110,6 @@ class Row(NamedTuple):
         """Short name of the identity (and phase): the same for ranked runs and those that are not.
         """
         return identity.short_id(self.key)
-
-    @property
-    def page_id(self) -> str:
-        """Short name of the row, which differs between ranked runs and those that are not."""
-        return identity.short_id((*self.key, self.reasons))
 
 
 class Place(NamedTuple):
@@ -211,7 +178,7 @@ def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],
                newest.identity.quant, identity.weights_text(newest.identity),
                identity.configuration_text(newest.identity),
                key[1], reasons, max(entry.lanes for entry in entries),
-               Spreads(values), values,
+               {name: verdicts.interval(name, found) for name, found in values.items()}, values,
                sum(entry.passed for entry in entries), sum(entry.checked for entry in entries),
                tuple(flag_definitions.ordered_flags(flags)), runs, left_out,
                not reasons and verdicts.is_reproduced(
@@ -240,36 +207,25 @@ def _values(members: Iterable[Member], runs: Iterable[reading.Submission],
 
 
 # --- order and ranks -----------------------------------------------------------------------------
-TEXTS: dict[str, Callable[[Row], Any]] = {
-    "device": lambda row: (row.device.tag, reading.device_text(row.device)),
-    "hardware": lambda row: reading.device_text(row.device),
-    "memory": lambda row: -(row.device.memory_gib or 0),
-    "runtime": lambda row: reading.runtime_text(row.runtime),
-    "quantisation": lambda row: row.quantization or "",
-    "runs": lambda row: -len(row.runs),
-    "checks": lambda row: -(row.passed / row.checked if row.checked else -1),
-}
 SHORT = {"decode": "decode_tokens_per_s", "prefill": "prefill_tokens_per_s", "ttft": "ttft_ms",
          "tpot": "tpot_ms", "lanes": "output_token_throughput_tokens_per_s",
          "speedup": "speedup_ratio", "energy": "joules_per_output_token", "load": "load_s"}
-SORTS = (*SHORT, *TEXTS)
 
 
 def ranked(rows: Iterable[Row], sort: str = "decode") -> list[list[Place]]:
     """Blocks of one model and phase each, ranked rows first, best first, then those without;
-    headline rows are in blocks of one model and bits class. sort: one of SORTS. Ranks are by that
-    number, or by the decode rate if it is not a speed; rows that lack it have no rank."""
+    headline rows are in blocks of one model and bits class. sort: one of SHORT, the number that
+    ranks; rows that lack it have no rank."""
     blocks: dict[tuple[int, str, str], list[Row]] = {}
     order = list(suites.PHASES)
     for row in rows:
         at = order.index(row.phase) if row.phase else -1
         bits = "" if row.phase else row.bits_class
         blocks.setdefault((at, row.block, bits), []).append(row)
-    return [_ranked_block(blocks[key], sort) for key in sorted(blocks)]
+    return [_ranked_block(blocks[key], SHORT[sort]) for key in sorted(blocks)]
 
 
-def _ranked_block(rows: list[Row], sort: str) -> list[Place]:
-    metric = SHORT.get(sort, RANKED_BY)
+def _ranked_block(rows: list[Row], metric: str) -> list[Place]:
     able = [row for row in rows if not row.reasons and metric in row.numbers]
     able.sort(key=lambda row: _best_first(row, metric))
     # Never before a row above: one with many runs may be distinguishable from more of the others
@@ -279,15 +235,13 @@ def _ranked_block(rows: list[Row], sort: str) -> list[Place]:
     places = [Place(row, rank, shared[rank] > 1) for row, rank in zip(able, ranks)]
     rest = sorted((row for row in rows if row.reasons or metric not in row.numbers),
                   key=lambda row: (bool(row.reasons), _best_first(row, metric)))
-    if sort in TEXTS:
-        places.sort(key=lambda place: (TEXTS[sort](place.row), place.rank))
     return [*places, *(Place(row, None, False) for row in rest)]
 
 
 def _best_first(row: Row, metric: str) -> tuple[Any, ...]:
     spread = row.numbers.get(metric)
     sign = -1 if metric_definitions.METRICS[metric].direction == "higher" else 1
-    return (spread is None, sign * spread.value if spread else 0, row.device.tag, row.page_id)
+    return (spread is None, sign * spread.value if spread else 0, row.device.tag, row.id, row.reasons)
 
 
 # --- filters -------------------------------------------------------------------------------------

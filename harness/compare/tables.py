@@ -1,14 +1,13 @@
-"""Rows of a comparison as text: terminal tables, a scoreboard in Markdown, CSV and JSON.
-"""
+"""Rows of a comparison as text: terminal tables, CSV and JSON."""
 from __future__ import annotations
 
 import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
-from compare import entries, folders, history, ranking, wanted
+from compare import entries, folders, history, ranking, verdicts, wanted
 from compare.titles_and_sizes import machine_title, model_title
 from core import flag_definitions
 from core import text as texts
@@ -88,25 +87,6 @@ def heading(block: Block) -> str:
     return f"{model_name(block[0].row)}, {block[0].row.bits_class}"
 
 
-def numbers_of(blocks: Iterable[Block], metric: str = ranking.RANKED_BY) -> tuple[Number, ...]:
-    """NUMBERS, the one by which rows are sorted, and those of RARE that a row has."""
-    known = {name for block in blocks for place in block for name in place.row.numbers}
-    own = [SORTED_BY[metric]] if metric in SORTED_BY else []
-    return (*NUMBERS, *own, *(number for number in RARE
-                              if number[2] in known and number not in own))
-
-
-def titles_of(numbers: Sequence[Number]) -> list[tuple[str, ...]]:
-    """The heading in two lines."""
-    return [("#", "machine", "quant", *(number[0] for number in numbers), "runs/"),
-            ("", "", "", *(number[1] for number in numbers), "owners")]
-
-
-def right_of(numbers: Sequence[Number]) -> tuple[int, ...]:
-    """Columns that are aligned to the right."""
-    return (0, *range(3, 4 + len(numbers)))
-
-
 def headline_cells(places: Block, numbers: Sequence[Number]) -> list[tuple[str, ...]]:
     """Cells in the order of the titles; a row that is not ranked shows its newest run."""
     return [(rank_text(place), machine_name(place.row), _quants(place.row),
@@ -135,10 +115,15 @@ def headline_text(blocks: Iterable[Block], read: folders.Found, width: int,
     """One table per model and bits class, the legend, and what is not ranked. metric: the number
     by which rows are sorted; rare numbers are left out where the table would be too wide."""
     kept = shown_blocks(blocks)
-    numbers = numbers_of(kept, metric)
     places = [place for block in kept for place in block]
+    known = {name for place in places for name in place.row.numbers}
+    own = [SORTED_BY[metric]] if metric in SORTED_BY else []
+    numbers = [*NUMBERS, *own, *(number for number in RARE
+                                 if number[2] in known and number not in own)]
     while True:
-        head, cells = titles_of(numbers), headline_cells(places, numbers)
+        head = [("#", "machine", "quant", *(number[0] for number in numbers), "runs/"),
+                ("", "", "", *(number[1] for number in numbers), "owners")]
+        cells = headline_cells(places, numbers)
         used = [max(map(len, column)) for column in zip(*head, *cells)]
         room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
         if room >= min(used[1], USUAL_MACHINE) or numbers[-1][2] in (NUMBERS[-1][2], metric):
@@ -146,7 +131,7 @@ def headline_text(blocks: Iterable[Block], read: folders.Found, width: int,
         numbers = numbers[:-1]
     cells = [(row[0] if row[0].endswith("=") else f"{row[0]} ",
               _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in cells]
-    lines = texts.align_columns([*head, *cells], right_of(numbers))
+    lines = texts.align_columns([*head, *cells], (0, *range(3, 4 + len(numbers))))
     titles, rows = lines[:len(head)], iter(lines[len(head):])
     out = []
     for block in kept:
@@ -170,11 +155,9 @@ def _no_row() -> str:
     return "no row matches; leave out --" + ", --".join(ranking.FILTERS) + " to see all"
 
 
-def left_out_text(blocks: Iterable[Block], read: folders.Found,
-                  safe: Callable[[str], str] = plain) -> str:
-    """Which runs no number comes from, and each one's first reason; safe: makes foreign text
-    harmless."""
-    reasons = Counter(safe(one.reasons[0]) for block in blocks for place in block
+def left_out_text(blocks: Iterable[Block], read: folders.Found) -> str:
+    """Which runs no number comes from, and each one's first reason."""
+    reasons = Counter(plain(one.reasons[0]) for block in blocks for place in block
                       for one in place.row.left_out if not one.run.synthetic)
     synthetic = sum(run.synthetic and run.handle != "example" for run in read.submissions)
     found = [f"{count} run{'' if count == 1 else 's'} ({reason})"
@@ -183,23 +166,6 @@ def left_out_text(blocks: Iterable[Block], read: folders.Found,
     found += ["the made-up example"] if any(run.handle == "example"
                                             for run in read.submissions) else []
     return f"Left out: {', '.join(found)}." if found else ""
-
-
-def markdown_text(blocks: Iterable[Block], read: folders.Found) -> str:
-    """A table per model and bits class, and the legend."""
-    kept, parts = shown_blocks(blocks), []
-    numbers = numbers_of(kept)
-    titles = [" ".join(words).replace("/ ", "/").strip() for words in zip(*titles_of(numbers))]
-    for block in kept:
-        rows = [[row[0], *map(texts.markdown_words, row[1:3]), *row[3:]]
-                for row in headline_cells([place for place in block if place.rank is not None],
-                                          numbers)]
-        if rows:
-            parts.append(f"**{texts.markdown_words(heading(block))}**\n\n"
-                         + texts.markdown_table(titles, rows, right_of(numbers)))
-    left_out = left_out_text(kept, read, texts.markdown_words)
-    ends = [f"{found_text(read)}. {left_out}".strip(), *LEGEND] if parts else [_no_row()]
-    return "\n".join([*parts, "\n\n".join(ends)])
 
 
 # --- rows of single phases -----------------------------------------------------------------------
@@ -222,19 +188,6 @@ def phase_table(block: Block) -> tuple[list[str], list[tuple[str, ...]]]:
                for i, column in enumerate(spreads)]
     return [title.replace("TTFT ms", f"TTFT {unit}") for title in COLUMNS], \
         [phase_cells(*row) for row in zip(block, *numbers)]
-
-
-def details_markdown(blocks: Sequence[Block], read: folders.Found) -> str:
-    """A table per model and phase, and the legend; a row without a rank has its reason."""
-    parts = []
-    for block in blocks:
-        titles, rows = phase_table(block)
-        cells = [[row[0], *map(texts.markdown_words, row[1:6]), *map(str.strip, row[6:]),
-                  texts.markdown_words(why_not(place.row)) if place.rank is None else ""]
-                 for place, row in zip(block, rows)]
-        parts.append(f"**{texts.markdown_words(model_name(block[0].row))}: {block[0].row.phase}**"
-                     "\n\n" + texts.markdown_table([*titles, "not ranked"], cells, COLUMNS_RIGHT))
-    return "\n".join([*parts, f"{found_text(read)}. {PHASE_LEGEND}" if parts else _no_row()])
 
 
 def details_text(blocks: Sequence[Block], read: folders.Found, width: int) -> str:
@@ -267,7 +220,7 @@ def phase_cells(place: ranking.Place, *numbers: str) -> tuple[str, ...]:
             f"{row.passed}/{row.checked}" if row.checked else "", ", ".join(row.flags))
 
 
-def _spread_texts(spreads: Sequence[Optional[entries.Spread]], factor: float) -> list[str]:
+def _spread_texts(spreads: Sequence[Optional[verdicts.Spread]], factor: float) -> list[str]:
     known = [{key: None if end is None else end * factor for key, end in zip(
         ("median", "ci_low", "ci_high"), spread)} for spread in spreads if spread]
     cells = iter(texts.interval_column(known))
@@ -309,5 +262,5 @@ def json_text(blocks: Iterable[Block], read: folders.Found) -> str:
         "submissions": len(read.submissions),
         "left_out": [{"path": path, "reason": reason} for path, reason in read.broken],
         "rows": [ranking.row_json(place) for block in blocks for place in block],
-        "history": history.history_json(history.series(read.submissions)),
-        "wanted": wanted.wanted_json(wanted.cells(read.submissions))}, indent=1)
+        "history": history.series(read.submissions),
+        "wanted": wanted.cells(read.submissions)}, indent=1)

@@ -7,7 +7,6 @@ Student's t.
 from __future__ import annotations
 
 import bisect
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -46,6 +45,14 @@ T_QUANTILES: dict[float, tuple[float, ...]] = {
         2.7874, 2.7787, 2.7707, 2.7633, 2.7564, 2.7500, 2.7440, 2.7385, 2.7333, 2.7284, 2.7238,
         2.7195, 2.7154, 2.7116, 2.7079, 2.7045),
 }
+
+
+class Spread(NamedTuple):
+    """A median over runs with its 95 % interval, or None."""
+
+    value: float
+    low: Optional[float]
+    high: Optional[float]
 
 
 def t_quantile(probability: float, freedom: int) -> float:
@@ -87,28 +94,19 @@ def spread(before: float, *sides: Side) -> tuple[float, int]:
     return math.sqrt(squares / freedom), freedom
 
 
-def interval(metric: str, values: Iterable[Optional[float]], around: Optional[float] = None) \
-        -> tuple[float, Optional[float], Optional[float]]:
-    """(centre, low, high): the 95 % interval over runs, from the runs and the prior, around their
-    median or another centre."""
+def interval(metric: str, values: Iterable[Optional[float]],
+             around: Optional[float] = None) -> Spread:
+    """The 95 % interval over runs, from the runs and the prior, around their median or another
+    centre."""
     known = [value for value in values if value is not None]
     centre = float(metrics.median(known)) if around is None else around
     if centre <= 0 or not any(known):
-        return centre, None, None
-    factor = math.exp(_half_of_one_run(metric) if len(known) == 1 else _half(metric, known))
-    low, high = metrics.round_sig(centre / factor), metrics.round_sig(centre * factor)
-    return metrics.round_sig(centre) or centre, low, high
-
-
-def _half(metric: str, values: Iterable[float]) -> float:
-    side = side_of(values)
+        return Spread(centre, None, None)
+    side = side_of(known)
     sigma, freedom = spread(prior(metric), side)
-    return t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.runs)
-
-
-@functools.cache
-def _half_of_one_run(metric: str) -> float:
-    return _half(metric, [1.0])
+    factor = math.exp(t_quantile(INTERVAL, freedom) * sigma / math.sqrt(side.runs))
+    low, high = metrics.round_sig(centre / factor), metrics.round_sig(centre * factor)
+    return Spread(metrics.round_sig(centre) or centre, low, high)
 
 
 def is_reproduced(metric: str, owners: Mapping[str, Sequence[float]]) -> bool:

@@ -5,16 +5,18 @@ A size fits if its 4-bit weights and the usual context leave a tenth of the memo
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import entries as reading
 from compare import folders, identity
 from compare.headline import runs_of
+from compare.titles_and_sizes import parameters_of
 from core.errors import HarnessError
 from core.text import fit_table, printable
+
+Json = dict[str, Any]
 
 GIB = 1024 ** 3
 
@@ -42,39 +44,31 @@ FREE_SHARE = 0.9              # of the memory, that a model may take
 READING_LIMIT_S = 3.0
 
 
-class Measured(NamedTuple):
-    """A class of machines: memory for a model in GiB, and the titles of the sizes measured."""
-
-    memory_gib: Optional[float]
-    sizes: frozenset[str]
-
-
 def size_of(name: Optional[str], parameters: Optional[float]) -> Optional[Size]:
     """The class of a model by its parameters, else by its canonical name."""
-    billions = parameters / 1e9 if parameters else None
-    found = re.search(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])$", name or "")
-    if billions is None and found:
-        billions = int(found[1] or 1) * float(found[2]) / (1000 if found[3] == "m" else 1)
-    return next((size for size in SIZES if billions and size.low <= billions <= size.high), None)
+    billions = parameters_of(name or "", parameters) / 1e9
+    return next((size for size in SIZES if size.low <= billions <= size.high), None)
 
 
-def cells(submissions: Iterable[reading.Submission]) -> dict[str, Measured]:
-    """{class of machines: what was measured}, of runs that count."""
-    found: dict[str, Measured] = {}
+def cells(submissions: Iterable[reading.Submission]) -> list[Json]:
+    """What runs that count measured, and what is wanted, by class of machines, as --json publishes
+    it."""
+    found: dict[str, tuple[Optional[float], set[str]]] = {}
     for run in runs_of(submissions):
         machine, about = run.member.submission.machine, run.member.entry.about
         size = size_of(about.name, about.parameters)
         if not run.reasons and identity.HARDWARE_UNKNOWN not in machine.group:
-            before = found.get(machine.group, Measured(machine.memory_gib, frozenset()))
-            found[machine.group] = before._replace(
-                sizes=before.sizes | ({size.title} if size else frozenset()))
-    return found
+            _, measured = found.setdefault(machine.group, (machine.memory_gib, set()))
+            measured |= {size.title} if size else set()
+    return [_cell(group, *one) for group, one in found.items()]
 
 
-def missing(measured: Measured) -> list[Size]:
-    """Sizes that fit and were not measured, in the order of SIZES."""
-    room = (measured.memory_gib or 0) * FREE_SHARE
-    return [size for size in SIZES if size.memory_gib <= room and size.title not in measured.sizes]
+def _cell(group: str, memory_gib: Optional[float], measured: Container[str]) -> Json:
+    room = (memory_gib or 0) * FREE_SHARE
+    return {"machine_class": group, "memory_gib": memory_gib,
+            "measured": [size.title for size in SIZES if size.title in measured],
+            "wanted": [size.title for size in SIZES
+                       if size.memory_gib <= room and size.title not in measured]}
 
 
 def here(folder: str, hardware: Any, limit_s: float = READING_LIMIT_S) -> list[str]:
@@ -96,29 +90,22 @@ def for_machine(submissions: Iterable[reading.Submission], hardware: Any) -> lis
     """At most 3 lines on what is wanted of the machine of a hardware.json."""
     parts, cards = reading.hardware_facts(hardware)
     machine = identity.machine(parts, cards, "this machine", "loopback")
-    found = cells(submissions)
-    own = found.get(machine.group, Measured(machine.memory_gib, frozenset()))
-    sizes = missing(own)
-    if not sizes:
+    own = next((one for one in cells(submissions) if one["machine_class"] == machine.group),
+               _cell(machine.group, machine.memory_gib, ()))
+    if not own["wanted"]:
         return []
-    known = ", ".join(size.title for size in SIZES if size.title in own.sizes)
-    shown = ", ".join(f"{size.title} ({size.example})" for size in sizes[:3])
-    return [f"Measured so far on {printable(machine.group)}: {known or 'no model of these sizes'}.",
-            f"Wanted: {shown}, in 4 bits."]
+    shown = [f"{size.title} ({size.example})" for size in SIZES if size.title in own["wanted"]]
+    return [f"Measured so far on {printable(machine.group)}: "
+            f"{', '.join(own['measured']) or 'no model of these sizes'}.",
+            f"Wanted: {', '.join(shown[:3])}, in 4 bits."]
 
 
-def wanted_json(found: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    """One object per class of machines."""
-    return [{"machine_class": group, "memory_gib": one.memory_gib, "measured": sorted(one.sizes),
-             "wanted": [size.title for size in missing(one)]} for group, one in found.items()]
-
-
-def wanted_text(found: Mapping[str, Measured], width: int) -> str:
+def wanted_text(found: Sequence[Json], width: int) -> str:
     """A table of the classes of machines with what is measured and wanted, fewest first."""
-    rows: Sequence[tuple[str, ...]] = [
-        (printable(group), f"{one.memory_gib:g} GiB" if one.memory_gib else "unknown",
-         ", ".join(size.title for size in SIZES if size.title in one.sizes) or "nothing",
-         ", ".join(size.title for size in missing(one)) or "nothing that fits")
-        for group, one in sorted(found.items(), key=lambda item: (len(item[1].sizes), item[0]))]
+    rows = [(printable(one["machine_class"]),
+             f"{one['memory_gib']:g} GiB" if one["memory_gib"] else "unknown",
+             ", ".join(one["measured"]) or "nothing",
+             ", ".join(one["wanted"]) or "nothing that fits")
+            for one in sorted(found, key=lambda one: (len(one["measured"]), one["machine_class"]))]
     return "\n".join(fit_table(("machine", "memory", "measured", "wanted (4 bits)"), rows, (1,),
                                width)) if rows else "No run counts yet, so everything is wanted."

@@ -112,9 +112,8 @@ class Table(Case):
         made[1]["headlines"][0].update({
             "energy": {"joules_per_output_token": 1.256}, "memory": {"peak_card_bytes": 5 * GIB}})
         self.put(*made)
-        for words in ((), ("--markdown",)):
-            _, out, _ = run_program(self.root, *words, columns=100)
-            self.assertRegex(out, r"1\.26\W+5\.0")
+        _, out, _ = run_program(self.root, columns=100)
+        self.assertRegex(out, r"1\.26\W+5\.0")
         _, out, _ = run_program(self.root, "--sort", "energy", columns=100)
         self.assertIn("J per", out)
 
@@ -162,14 +161,6 @@ class Table(Case):
                     _, out, _ = run_program(self.root, *words, columns=columns)
                     self.assertLessEqual(max(map(len, out.split("\n"))), columns)
 
-    def test_phases_as_markdown_have_equally_many_columns(self) -> None:
-        self.put_three()
-        for words in (("--all-phases",), ("--phase", "20q")):
-            _, out, _ = run_program(self.root, "--markdown", *words)
-            rows = [line for line in out.split("\n") if line[:1] == "|"]
-            self.assertEqual((len(rows), {row.count("|") for row in rows}), (5, {15}))
-            self.assertIn("| truncated |", rows[-1])
-
     def test_phases_have_a_heading_and_reasons(self) -> None:
         self.put_three()
         code, out, err = run_program(self.root, "--all-phases", columns=300)
@@ -185,7 +176,7 @@ class Table(Case):
 
     def test_filter_without_matches_is_reported(self) -> None:
         self.put_three()
-        for words in ((), ("--all-phases",), ("--markdown",)):
+        for words in ((), ("--all-phases",)):
             self.assertIn("no row matches", run_program(self.root, "--model", "llama", *words)[1])
 
     def test_filter_keeps_ranks(self) -> None:
@@ -197,23 +188,9 @@ class Table(Case):
 
     def test_sort_takes_known_names_only(self) -> None:
         self.put_three()
-        _, out, _ = run_program(self.root, "--all-phases", "--sort", "device", columns=300)
-        self.assertEqual([line.split()[1] for line in out.split("\n")[2:4]],
-                         ["desktop-rtx4090", "mac-m1-8gb"])
         code, _, err = run_program(self.root, "--sort", "beauty")
         self.assertEqual((code, err.count("\n")), (2, 1))
         self.assertIn("decode, prefill, ttft", err.replace("'", ""))
-
-    def test_scoreboard_has_ranked_rows_only(self) -> None:
-        self.put_headlines()
-        self.put(*documents(cell(flags=["truncated"]), run=8, tag="other", probed={
-            **DESKTOP, "accelerators": []}))
-        code, out, err = run_program(self.root, "--markdown")
-        self.assertEqual((code, err), (0, ""))
-        rows = [line.strip("| ").split(" | ") for line in out.split("\n") if line[:1] == "|"]
-        self.assertEqual([[row[0], *row[3:]] for row in rows[2:]], [
-            ["1", "400.0", "-", "-", "-", "1/1"], ["2", "105.0", "-", "16.36", "-", "2/2"]])
-        self.assertIn("Left out: 1 run (truncated)", out)
 
 
 class Formats(Case):
@@ -287,13 +264,6 @@ class Hostile(Case):
         for columns, words in ((80, ()), (60, ("--all-phases",)), (400, ("--all-phases",))):
             _, out, _ = run_program(self.root, *words, columns=columns)
             self.assertTrue(all(line.isascii() and line.isprintable() for line in out.split("\n")))
-
-    def test_markdown_keeps_columns_and_puts_text_in_code_spans(self) -> None:
-        self.put_hostile()
-        _, out, _ = run_program(self.root, "--markdown")
-        head, line = out.split("\n")[0], out.split("\n")[4]
-        self.assertEqual(len(re.findall(r"(?<!\\)\|", line)), 9)
-        self.assertNotRegex(re.sub(r"`[^`]*`", "", head + line), r"[<>\[\]@`&\\]")
 
     def test_csv_cells_are_not_formulas(self) -> None:
         for text in ("=HYPERLINK(1)", "+1", "-1", "@x", "\t=1"):

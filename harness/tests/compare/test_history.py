@@ -29,10 +29,10 @@ class History(unittest.TestCase):
         [one] = history.series([*version("b7012", 101.0, 99.0, 100.0, first=4),
                                 *version("b6800", 100.0, 102.0, 98.0),
                                 *version("b10000", 151.0, 149.0, 150.0, first=8)])
-        self.assertEqual([(point.version, len(point.runs), point.verdict)
-                          for point in one.points],
+        self.assertEqual([(point["version"], len(point["run_ids"]), point["verdict"])
+                          for point in one["versions"]],
                          [("6800", 3, None), ("7012", 3, "cannot tell"), ("10000", 3, "faster")])
-        self.assertAlmostEqual(one.points[2].ratio or 0, 1.5, places=2)
+        self.assertAlmostEqual(one["versions"][2]["ratio"], 1.5, places=2)
         self.assertIn("1.500  faster", history.history_text([one], 80))
 
     def test_one_version_and_runs_that_are_left_out_make_no_series(self) -> None:
@@ -55,8 +55,8 @@ class History(unittest.TestCase):
 
 class Wanted(unittest.TestCase):
     def titles(self, run: entries.Submission) -> list[str]:
-        [one] = wanted.cells([run]).values()
-        return [size.title for size in wanted.missing(one)]
+        [one] = wanted.cells([run])
+        return list(one["wanted"])
 
     def test_sizes_that_fit_and_were_not_measured(self) -> None:
         for probed, expected in (
