@@ -111,7 +111,7 @@ def index_of(repository: submission_files.Repository, base: str,
              known: Optional[bytes]) -> copies.Index:
     """Sketches of all ledgers that are merged at a commit. known: an index of an earlier commit,
     whose ledgers are not read again. Raises HarnessError."""
-    commit, index = index_from(known)
+    commit, index = copies.Index.from_bytes(known)
     if commit is None:
         merged = list(repository.files(base, "submissions", "run.jsonl"))
     else:
@@ -128,14 +128,6 @@ def index_of(repository: submission_files.Repository, base: str,
         if sizes_bytes[sha] <= submission_files.LIMITS_BYTES["run.jsonl"]:
             index.add(copies.sketch(path, repository.read(sha).split(b"\n")))
     return index
-
-
-def index_from(known: Optional[bytes]) -> tuple[Optional[str], copies.Index]:
-    """(commit, sketches) of the file of --index; (None, none) without one. Raises HarnessError."""
-    try:
-        return copies.Index.from_bytes(known) if known is not None else (None, copies.Index())
-    except ValueError as error:
-        raise HarnessError(f"--index: {error}") from None
 
 
 def check_corrections(repository: submission_files.Repository, head: str, sha: str,
@@ -336,7 +328,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         privacy_scan.PrivacyScan(report, names.this_machine()).paths(reviewed, sys.stdin.buffer)
     elif args.base is None:
         submissions = list(submission_files.of_paths(args.paths, report))
-        index = index_from(settings.signatures)[1]
+        index = copies.Index.from_bytes(settings.signatures)[1]
         index.remove({f"{one.path}/run.jsonl" for one in submissions})
         checked = check_all(submissions, settings, index, report)
         for path in args.paths:

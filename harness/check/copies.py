@@ -17,10 +17,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from check import findings
 from core import metrics
+from core.errors import HarnessError
 from core.metric_definitions import GROWING_PHASES
 
 KEPT = 24
@@ -147,9 +148,11 @@ class Index:
         return gzip.compress(text.encode("ascii"), mtime=0)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> tuple[str, Index]:
-        """(commit, sketches) of a file of `to_bytes`, which this project's workflow wrote. Raises
-        ValueError."""
+    def from_bytes(cls, data: Optional[bytes]) -> tuple[Optional[str], Index]:
+        """(commit, sketches) of a file of `to_bytes`, which this project's workflow wrote; (None,
+        none) without a file. Raises HarnessError."""
+        if data is None:
+            return None, cls()
         try:
             head, *rows = map(json.loads, gzip.decompress(data).decode("ascii").split("\n"))
             if head["version"] != VERSION:
@@ -164,8 +167,8 @@ class Index:
                     row["parameters"]))
             return str(head["commit"]), index
         except (OSError, EOFError, LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"not an index of merged runs ({type(error).__name__}: {error}); "
-                             "write it again with --write-index") from None
+            raise HarnessError(f"--index: not an index of merged runs ({type(error).__name__}: "
+                               f"{error}); write it again with --write-index") from None
 
     def check(self, new: Sketch, is_synthetic: bool, notes: findings.Notes) -> None:
         """Add a finding of each kind for the run in the index that is most like this one."""

@@ -12,7 +12,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from check import calls, findings
 from core import curve_levels, ledger, metrics, plan, records, schema
@@ -130,9 +130,6 @@ class Walker:
         self.segment.t_us = event["t_us"]
         if self.segment.group and event["event"] not in INSIDE_GROUPS:
             self.note("comes before phase_finished of the calls above")
-        if event["event"] == "run_started" or event["event"] == "run_resumed":
-            if event["manifest_sha256"] != self.manifest_sha256:
-                self.note("manifest_sha256 is not the hash of manifest.json", "manifest-altered")
         getattr(self, f"_{event['event']}")(event)
         if event["event"] not in WITHIN_GROUPS:
             self.segment.barrier_us = event["t_us"]
@@ -142,10 +139,12 @@ class Walker:
             self.taken.append(event)
 
     # -- begin and end
-    def _run_started(self, event: records.RunStarted) -> None:
-        """Checked in `take`."""
+    def _run_started(self, event: Union[records.RunStarted, records.RunResumed]) -> None:
+        if event["manifest_sha256"] != self.manifest_sha256:
+            self.note("manifest_sha256 is not the hash of manifest.json", "manifest-altered")
 
     def _run_resumed(self, event: records.RunResumed) -> None:
+        self._run_started(event)
         try:
             torn = base64.b64decode(event["torn_base64"] or "", validate=True)
         except (binascii.Error, ValueError):

@@ -40,7 +40,8 @@ def check_manifest(manifest: Manifest, submission: submission_files.Submission,
     """Add all findings on manifest.json and on the names of the folder."""
     found = [*_names(manifest, submission), *_kind(manifest, allow_synthetic),
              *_release(manifest, released), *_options(manifest)]
-    if submission.is_example() and manifest["synthetic"]:
+    if (submission.parts[0], submission.parts[2]) == submission_files.EXAMPLE \
+            and manifest["synthetic"]:
         found = [("example", "not a measurement"),
                  *(one for one in found if one[0] not in EXAMPLE_CODES)]
     notes.add_all(found)
