@@ -241,7 +241,8 @@ def _ranked_block(rows: list[Row], metric: str) -> list[Place]:
 def _best_first(row: Row, metric: str) -> tuple[Any, ...]:
     spread = row.numbers.get(metric)
     sign = -1 if metric_definitions.METRICS[metric].direction == "higher" else 1
-    return (spread is None, sign * spread.value if spread else 0, row.device.tag, row.id, row.reasons)
+    return (spread is None, sign * spread.value if spread else 0, row.device.tag, row.id,
+            row.reasons)
 
 
 # --- filters -------------------------------------------------------------------------------------
