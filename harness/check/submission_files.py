@@ -343,9 +343,12 @@ def of_changes(repository: Repository, changes: Sequence[Change],
             elif found[name] not in sizes:
                 notes.of(name).add("file-unreadable", "the object is missing in this clone")
         yield Submission(path, parts, {
-            name: Blob(f"{path}/{name}", sizes[sha],
-                       lambda sha=sha: io.BytesIO(repository.read(sha)))
+            name: Blob(f"{path}/{name}", sizes[sha], functools.partial(_open_blob, repository, sha))
             for name, sha in found.items() if sha in sizes})
+
+
+def _open_blob(repository: Repository, sha: str) -> BinaryIO:
+    return io.BytesIO(repository.read(sha))
 
 
 def _place_of(path: str) -> tuple[Optional[tuple[str, str, str]], str]:
