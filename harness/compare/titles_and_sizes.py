@@ -65,17 +65,11 @@ def model_title(block: str) -> str:
     return title if tune in ("", "instruct") else f"{title} {tune}"
 
 
-def parameters_of(name: str, reported: Optional[float]) -> float:
-    """The number of parameters, by a canonical name if it is not reported; 0 if unknown."""
-    count = float(reported or 0)
-    for factor, size, unit in re.findall(r"(?:\b(\d+)x)?\b(\d+(?:\.\d+)?)([bm])\b", name):
-        count = count or float(factor or 1) * float(size) * (1e9 if unit == "b" else 1e6)
-    return count
-
-
 def size_class(block: str, parameters: Optional[int]) -> str:
     """One of SIZES, by the number of parameters or else by the name."""
-    count = parameters_of(block, parameters)
+    count = float(parameters or 0)
+    for factor, size, unit in re.findall(r"(?:\b(\d+)x)?\b(\d+(?:\.\d+)?)([bm])\b", block):
+        count = count or float(factor or 1) * float(size) * (1e9 if unit == "b" else 1e6)
     if not count:
         return SIZE_UNKNOWN
     classes = MIXTURES if MIXTURE_NAMES.search(block) else DENSE

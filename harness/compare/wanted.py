@@ -5,6 +5,7 @@ A size fits if its 4-bit weights and the usual context leave a tenth of the memo
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple, Optional
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple, Optional
 from compare import entries as reading
 from compare import folders, identity
 from compare.headline import runs_of
-from compare.titles_and_sizes import parameters_of
 from core.errors import HarnessError
 from core.text import fit_table, printable
 
@@ -46,8 +46,11 @@ READING_LIMIT_S = 3.0
 
 def size_of(name: Optional[str], parameters: Optional[float]) -> Optional[Size]:
     """The class of a model by its parameters, else by its canonical name."""
-    billions = parameters_of(name or "", parameters) / 1e9
-    return next((size for size in SIZES if size.low <= billions <= size.high), None)
+    billions = parameters / 1e9 if parameters else None
+    found = re.search(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])$", name or "")
+    if billions is None and found:
+        billions = int(found[1] or 1) * float(found[2]) / (1000 if found[3] == "m" else 1)
+    return next((size for size in SIZES if billions and size.low <= billions <= size.high), None)
 
 
 def cells(submissions: Iterable[reading.Submission]) -> list[Json]:
