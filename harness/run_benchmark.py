@@ -786,15 +786,18 @@ def do_plan(options: Options, progress: Progress, environment: Mapping[str, str]
     """Show the planned calls and, after hello calls, how long they may take; writes nothing."""
     run, notes, hello = try_hello(options, environment, progress)
     manifest, cells = run.state.manifest, run.state.planned
-    for model in run.state.served:                  # the first call of each may load the model
+    for model, served in run.state.served.items():  # the first call of each may load the model
         progress.say(f"warm call to {readable(model)}")
         first = hello if model == manifest["models"][0] else run.call(run.state.hello(model, 0))
         if first["outcome"] == "ok":
             run.paces.learn(cast(CallFinished, run.call(run.state.hello(model, 0))))
+        notes.append(run.identify(model, discover.ask_again(
+            run.client.send, run.state.engine, served, run.probes[model])))
     found = run.paces.estimate(cells)
     print_result(options.json, {"manifest": manifest, "calls": len(cells), "hello": hello,
                                 "estimate": found and found._asdict()},
-                 plan_and_probe.plan_text(manifest, len(cells), found, notes, options))
+                 plan_and_probe.plan_text(manifest, len(cells), found,
+                                          list(filter(None, notes)), options))
     return int(hello["outcome"] != "ok")
 
 

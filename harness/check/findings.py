@@ -215,7 +215,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "look at it; invented values may stay"),
     "cells-not-ranked": (INFO,
         "Some results carry flags that keep them out of rankings. They are published anyway.",
-        "see the flags in metadata.json and harness/docs/flags.md"),
+        "nothing to do; run.md explains the flags"),
 }.items()}
 
 

@@ -105,7 +105,7 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("busy_host", "Other programs or virtual machines used over "
          f"{OTHER_CPU_SHARE:.0%} of the processors that calls needed. These calls are left out. A "
          f"phase that lost over {DISTURBED_SHARE:.0%} of its calls in this way is not ranked.",
-         "Stop them and run again.", True),
+         "Stop them before the next run.", True),
     Flag("throttled", "The machine slowed down because of heat or a power limit.",
          "Improve the cooling or use mains power, or publish the result as typical of this "
          "machine.", False),

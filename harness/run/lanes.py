@@ -312,17 +312,22 @@ class Run:
             raise self.fatal
         return event
 
-    def identify(self, model: str, probes: answers.Probes) -> None:
-        """Record what the server reports of itself and of one model, some only after its load."""
+    def identify(self, model: str, probes: answers.Probes) -> str:
+        """Record what the server reports of itself and of one model, some only after its load.
+
+        Returns what to do about a context that is too short, or "".
+        """
         if self.stopping.is_set():
-            return                            # the answers are those of a dropped connection
+            return ""                         # the answers are those of a dropped connection
         self.probes[model] = probes
         found = self.ledger.write("endpoint_identified", **redaction.document(
             self.state.identity(model, probes)))
         self.paces.take(found)
-        context = found["context"]
+        context, note = found["context"], ""
         if context["remedy"]:
-            self.progress.say(readable(f"{model}: {context['reason']}. {context['remedy']}", 700))
+            note = readable(f"{model}: {context['reason']}. {context['remedy']}", 700)
+            self.progress.say(note)
+        return note
 
     def _probe_cache(self, model: str, _: Any) -> None:
         """Ask the longest prompt of one lane twice more: as in the run, then the same bytes."""

@@ -162,6 +162,16 @@ class Choice(Servers):
         self.assertIn("b: the same weights as c", self.run_it(
             endpoint, "--plan", "--models", "b").out)
 
+    def test_plan_shows_how_to_get_a_longer_context_once_the_model_is_loaded(self):
+        for tokens, shown in ((2048, True), (4096, False)):
+            before = ollama("a")
+            after = ollama("a", loaded=("a",), a={"context_length": tokens})
+            endpoint = self.serve({**before, "/api/ps": lambda _, after=after["/api/ps"]: (
+                after if endpoint.chats else before["/api/ps"])})
+            outcome = self.run_it(endpoint, "--plan", "--models", "a")
+            self.assertEqual((outcome.code, "OLLAMA_CONTEXT_LENGTH=4096" in outcome.out),
+                             (0, shown))
+
     def test_warm_hello_is_not_cold(self):
         for loaded, expected in (((), [True]), (("a",), [False])):
             endpoint = self.serve(ollama("a", loaded=loaded))
