@@ -163,11 +163,12 @@ class Choice(Servers):
             endpoint, "--plan", "--models", "b").out)
 
     def test_plan_shows_how_to_get_a_longer_context_once_the_model_is_loaded(self):
+        unloaded, endpoint = ollama("a"), self.serve({})
         for tokens, shown in ((2048, True), (4096, False)):
-            before = ollama("a")
-            after = ollama("a", loaded=("a",), a={"context_length": tokens})
-            endpoint = self.serve({**before, "/api/ps": lambda _, after=after["/api/ps"]: (
-                after if endpoint.chats else before["/api/ps"])})
+            loaded = ollama("a", loaded=("a",), a={"context_length": tokens})["/api/ps"]
+            endpoint.get = {**unloaded, "/api/ps": lambda _, loaded=loaded: (
+                loaded if endpoint.chats else unloaded["/api/ps"])}
+            endpoint.requests.clear()
             outcome = self.run_it(endpoint, "--plan", "--models", "a")
             self.assertEqual((outcome.code, "OLLAMA_CONTEXT_LENGTH=4096" in outcome.out),
                              (0, shown))
