@@ -4,8 +4,10 @@ Every function is total: whatever a server sends, the result is a value or None,
 """
 from __future__ import annotations
 
+import ipaddress
 import re
 import unicodedata
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
@@ -15,11 +17,13 @@ PROBE_PATHS: tuple[str, ...] = (
     "/v1/models", "/version", "/props", "/api/version", "/api/tags", "/api/ps", "/api/v0/models",
     "/api/v1/models", "/api/v1/health", "/api/extra/version",
     "/api/extra/true_max_context_length", "/system", "/server_info", "/get_server_info", "/info",
-    "/health/readiness", "/load_model", "/running", "/v1/internal/model/info", "/v1/model")
+    "/health/readiness", "/load_model", "/running", "/v1/internal/model/info", "/v1/model",
+    "/v1/models/status", "/ollama/api/ps", "/model/info")
 
 # Paths that list models, and the field that holds the list.
 MODEL_LISTS = {"/v1/models": "data", "/api/tags": "models", "/api/ps": "models",
-               "/api/v0/models": "data", "/api/v1/models": "models", "/running": "running"}
+               "/api/v0/models": "data", "/api/v1/models": "models", "/running": "running",
+               "/v1/models/status": "models", "/ollama/api/ps": "models", "/model/info": "data"}
 LIST_FIELDS = ("data", "models", "result", "items")     # where other servers hold theirs
 ID_FIELDS = ("id", "name", "model", "key", "model_name", "model_id")
 LARGEST_COUNT = 2**53 - 1         # the largest integer that every JSON reader keeps exactly
@@ -155,7 +159,8 @@ def name_of_model(value: Any) -> Optional[str]:
 
 # --- Whether a model is in memory -----------------------------------------------------------------
 
-STATES = ("loaded", "loading", "not loaded", "failed")
+# "not running": a call does not load it.
+STATES = ("loaded", "loading", "not loaded", "not running", "failed")
 STATE_WORDS = {
     "loaded": "loaded", "ready": "loaded", "running": "loaded", "active": "loaded",
     "loading": "loading", "starting": "loading",
@@ -175,6 +180,19 @@ def state_in(entry: dict[str, Any]) -> Optional[str]:
     words = (field(status, "value"), status, entry.get("state"))
     return next((STATE_WORDS[word.lower()] for word in words
                  if isinstance(word, str) and word.lower() in STATE_WORDS), None)
+
+
+def is_public(url: str) -> bool:
+    """Whether a URL leads to the internet, by its address or the form of its name."""
+    try:
+        host = urllib.parse.urlsplit(url if "://" in url else "//" + url).hostname or ""
+    except ValueError:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host.rstrip(".") and not re.search(
+            r"\.(?:local|localhost|lan|home|internal|intranet|corp|localdomain|arpa)\.?$", host)
 
 
 def server_headers(probes: Any) -> list[str]:

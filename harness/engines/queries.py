@@ -77,9 +77,9 @@ DOES_NOT_CHAT = re.compile(
     r"|similarity|extraction|fill-mask|reward|(?:text-to-|->\s*|^)(?:image|audio|video|music|voice)"
     r"|image-(?:gen|edit|to-image)|2im(?:age|g)|(?:cross|bi)-encoder|^(?:vad|upscal.*|encoder)$")
 KIND_FIELDS = ("type", "task", "model_type", "task_type", "kind", "mode", "pipeline_tag",
-               "category", "capabilities", "abilities", "model_ability", "tasks", "supported_tasks",
-               "supported_endpoints", "supported_endpoint_types", "supported_generation_methods",
-               "labels", "tags", "modality", "modalities")
+               "category", "categories", "capabilities", "abilities", "model_ability", "tasks",
+               "supported_tasks", "supported_endpoints", "supported_endpoint_types",
+               "supported_generation_methods", "labels", "tags", "modality", "modalities")
 KIND_HOLDERS = ("meta", "metadata", "info", "model_info", "details", "architecture")
 CAN_CHAT = ("chat_completion", "completion_chat", "chat", "chat_completions")   # Azure, Mistral
 
@@ -99,6 +99,8 @@ def _kind(value: Any) -> Optional[bool]:
 
 def _reported_chat(entry: dict[str, Any]) -> Optional[bool]:
     """Whether an entry of any server's list marks its model as chatting; None if unknown."""
+    if str(entry.get("recipe")).startswith("collection"):      # Lemonade: several models
+        return False
     holders = answers.objects([entry, *map(entry.get, KIND_HOLDERS)])
     for chats in (_kind(holder.get(name)) for holder in holders for name in KIND_FIELDS):
         if chats is not None:
@@ -112,11 +114,28 @@ def _reported_chat(entry: dict[str, Any]) -> Optional[bool]:
                  if isinstance(output, list) and output and "text" not in output), None)
 
 
+# Providers of LiteLLM that are servers on this machine if no address is given.
+LOCAL_PROVIDERS = ("docker_model_runner", "hosted_vllm", "infinity", "lemonade", "llamafile",
+                   "lm_studio", "ollama", "ollama_chat", "oobabooga", "triton", "vllm",
+                   "xinference")
+
+
 def _remote(entry: dict[str, Any]) -> Optional[str]:
     """The field that shows that another machine computes an entry's model, or None."""
-    for name in ("remote_host", "remote_model", "remote_url"):           # Ollama
+    for name in ("remote_host", "remote_model", "remote_url",            # Ollama
+                 "cloud_provider"):                                      # Lemonade
         if isinstance(entry.get(name), str) and entry[name]:
             return f"{name} {answers.one_line(entry[name])[:80]}"
+    swap, upstream = answers.field(entry, "meta", "llamaswap"), entry.get("litellm_params")
+    if answers.field(swap, "type") == "peer":
+        return f"peer {answers.one_line(str(swap.get('peerID')))[:80]}"
+    if isinstance(upstream, dict):
+        base = upstream.get("api_base")
+        provider, slash, _ = answers.one_line(str(upstream.get("model"))[:80]).partition("/")
+        if isinstance(base, str) and base:
+            return f"api_base {answers.one_line(base)[:80]}" if answers.is_public(base) else None
+        provider = provider if slash else "openai"
+        return None if provider in LOCAL_PROVIDERS else f"provider {provider}"
     for name in ("remote", "is_remote", "cloud", "is_cloud"):
         if entry.get(name) is True:
             return f"{name} true"
@@ -178,10 +197,7 @@ def served_models(engine_name: Any, probes: answers.Probes,
         if chat is None:
             chat = reported.get(model_id, not NO_CHAT_NAME.search(model_id))
         facts = model_facts(engine_name, model_id, about)
-        # What two names of one model have in common (vLLM, SGLang).
-        entry = answers.model_at(about, "/v1/models", model_id)
-        root = (isinstance(entry.get("root"), str) and entry.get("parent") is None
-                and entry["root"]) or None
+        root = _root(answers.model_at(about, "/v1/models", model_id))
         elsewhere = remote(engine_name, model_id, about)
         digest = facts["digest"] if engine_name == "Ollama" and not elsewhere else None
         # Ollama's sizes include the template and the license, so equal weights differ in them.
@@ -194,12 +210,27 @@ def served_models(engine_name: Any, probes: answers.Probes,
             "size_bytes": facts["file_bytes"], "chat_template": facts.get("chat_template")})
     pairs = [(key, model) for key, model in zip(weights, models) if key[0]]
     first: dict[tuple[Any, ...], str] = {}
-    for key, model in sorted(pairs, key=lambda pair: pair[1]["state"] != "loaded"):
+    for key, model in sorted(pairs, key=lambda pair: (pair[1]["state"] != "loaded",
+                                                      pair[1]["id"] != pair[0][0])):
         first.setdefault(key, model["id"])
     for key, model in pairs:
         if first[key] != model["id"]:
             model["same_as"], model["is_alias"] = first[key], len(key) > 1     # not by digest
     return models
+
+
+def _root(entry: dict[str, Any]) -> Optional[str]:
+    """What two names of one model have in common: vLLM's and SGLang's root, or in llama-swap the
+    model to which an alias or a selector leads.
+    """
+    swap = answers.field(entry, "meta", "llamaswap")
+    if answers.field(swap, "type"):
+        targets = swap.get("targets")
+        root = swap.get("modelID") or (targets[0] if isinstance(targets, list) and targets
+                                       else entry.get("id"))
+    else:
+        root = entry.get("root") if entry.get("parent") is None else None
+    return root if isinstance(root, str) and root else None
 
 
 def model_facts(engine_name: Any, model_id: Any, probes: answers.Probes) -> Facts:
@@ -270,16 +301,25 @@ def _remedy(engine: Engine, model_id: Any, probes: answers.Probes,
     shown = answers.published_model_id(model_id)
     safe = PLAIN_ID.fullmatch(shown) and shown != answers.NO_NAME
     text = engine.remedy_on.get(platform.system(), engine.remedy)
-    return text.format(tokens=requested, total=requested * count, slots=count,
-                       model=shown if safe else "MODEL") or None
+    return _typed(text.format(tokens=requested, total=requested * count, slots=count,
+                              model=shown if safe else "MODEL")) or None
+
+
+# A command in backticks, or one of several, with the option before the model's place.
+MODEL_PLACE = re.compile(r"(`?)([^`;]*?)((?: -[\w-]+)?) MODEL(?:\.\w+)?([^`;]*)\1")
+
+
+def _typed(text: str) -> str:
+    """Commands without a placeholder, which would be taken for a model's name."""
+    return MODEL_PLACE.sub(r"\1\2\4\3\1 (add your model)", text)
 
 
 def parallel_remedy(engine_name: Any, slots_count: int, tokens: int) -> Optional[str]:
     """How to let an engine work on `slots_count` requests at once; None if that is not known."""
     engine = engine_named(engine_name)
     text = engine.parallel_remedy_on.get(platform.system(), engine.parallel_remedy)
-    return text.format(slots=slots_count, tokens=tokens, total=slots_count * tokens,
-                       model="MODEL") or None
+    return _typed(text.format(slots=slots_count, tokens=tokens, total=slots_count * tokens,
+                              model="MODEL")) or None
 
 
 def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[str, Any]]:
@@ -299,6 +339,6 @@ def cache_switch(engine_name: Any, policy: str, salt: Any) -> tuple[str, dict[st
 def start_hint() -> str:
     """The commands that start a server of the most used engines on this system, one per line."""
     width, system = max(map(len, MOST_USED)), platform.system()
-    return "\n".join(f"{name:<{width}}  "
-                     f"{ENGINES[name].start_on.get(system, ENGINES[name].start_command)}"
-                     for name in MOST_USED)
+    starts = {name: ENGINES[name].start_on.get(system, ENGINES[name].start_command)
+              for name in MOST_USED}
+    return "\n".join(f"{name:<{width}}  {_typed(start)}" for name, start in starts.items())

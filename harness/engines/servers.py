@@ -79,7 +79,7 @@ class Engine:
     context_at: Places = ("/v1/models max_model_len",)
     slots_at: Places = ()
     # Where it is reported which models are loaded, and the place of a list of these alone.
-    state_paths: Places = ("/v1/models", "/running")
+    state_paths: Places = ("/v1/models", "/running", "/v1/models/status")     # the last: oMLX
     loaded_at = ""
     # A POST of {"model": id} to this path describes one model and does not load it.
     show_path = ""
@@ -138,7 +138,7 @@ class Engine:
             found = answers.entry_of(answers.objects(loaded), model_id)
             return ("loaded" if found else "not loaded") if isinstance(loaded, list) else None
         states = [answers.state_in(answers.model_at(probes, path, model_id))
-                  for path in ("/v1/models", "/api/v0/models", "/running")]
+                  for path in ("/v1/models", "/api/v0/models", "/running", "/v1/models/status")]
         reported = next(filter(None, states), None)
         listed = answers.probe_at(probes, "/running").status == 200 and isinstance(
             json_at(probes, "/running", "running"), list)
@@ -507,6 +507,7 @@ class LlamaCpp(LlamaServer):
     remedy = ("Start llama-server with `-c {total} -np {slots}`, which gives each of its slots "
               "{tokens} tokens.")
     build_at = "/props build_info"
+    state_paths = ("/v1/models", "/props")
     cache_field = "cache_prompt"
     context_error_codes = ("exceed_context_size_error",)
 
@@ -525,6 +526,12 @@ class LlamaCpp(LlamaServer):
 
     def cache_value(self, salt: Any) -> Any:
         return False
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        # With --sleep-idle-seconds, the server unloads its model until the next call.
+        sleeps, reported = json_at(probes, "/props", "is_sleeping"), super().state(model_id, probes)
+        own = ("loaded", "not loaded")[sleeps] if isinstance(sleeps, bool) else None
+        return reported or own
 
     def model_request(self, model_id: str, probes: Probes) -> ModelRequest:
         # A router answers for one model, and would load it unless it is asked not to.
@@ -738,6 +745,20 @@ class LlamaCppPython(Engine):
         return '/v1/models owned_by "me"' if known else None
 
 
+class Exo(Engine):
+    """Lists all models that it knows; a call does not start one."""
+
+    name = "exo"
+    owner = "exo"
+    facts_at = {"quantization": ("/v1/models quantization",), "family": ("/v1/models family",)}
+    state_paths = ("/ollama/api/ps",)
+    loaded_at = "/ollama/api/ps models"
+
+    def state(self, model_id: Any, probes: Probes) -> Optional[str]:
+        found = super().state(model_id, probes)
+        return "not running" if found == "not loaded" else found
+
+
 class OpenRouter(Engine):
     name = "OpenRouter"
     hosted = True
@@ -811,4 +832,4 @@ UNKNOWN = Engine()
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (
     ReferenceEndpoint(), LiteLLM(), KoboldCpp(), LMStudio(), Lemonade(), LocalAI(), SGLang(),
     TGI(), Llamafile(), LlamaSwap(), DockerModelRunner(), LlamaCpp(), Ollama(), VLLM(),
-    LlamaCppPython(), OpenRouter(), AzureOpenAI(), Jan(), MlxLm(), TransformersServe())}
+    LlamaCppPython(), Exo(), OpenRouter(), AzureOpenAI(), Jan(), MlxLm(), TransformersServe())}

@@ -27,7 +27,8 @@ ASK_AGAIN_TIMEOUT_S = 1.0         # after the first timeout: there are many requ
 FEW_MODELS = 30                   # all are asked about, to know which have the same weights
 MOST_ASKED = 200                  # models of a list that a probe asks about one by one
 # Where some servers have theirs.
-OTHER_APIS = ("/api", "/v3", "/api/v1", "/openai/v1", "/v2", "/engines/v1")
+OTHER_APIS = ("/api", "/v3", "/api/v1", "/openai/v1", "/v2", "/engines/v1", "/v1-openai",
+              "/api/v1/openai")
 
 
 def ask(send: Send, paths: Iterable[str] = answers.PROBE_PATHS) -> answers.Probes:
@@ -70,7 +71,8 @@ def is_web_page(reply: Reply) -> bool:
 
 def is_busy(reply: Reply) -> bool:
     """Whether the server is busy, or still loads a model."""
-    return reply.status == 503 or server_errors.is_loading(reply.status, _text_of(reply))
+    return reply.status == 503 or not answers.lists_models(probe_of(reply)) \
+        and server_errors.is_loading(reply.status, _text_of(reply))
 
 
 def _text_of(reply: Reply) -> str:
@@ -107,8 +109,8 @@ def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) 
         return None
     now = dict(probes)
     for path in queries.engine_named(engine).state_paths:
-        reply = send("GET", path, None, ASK_AGAIN_TIMEOUT_S)
-        now[path] = probe_of(reply)
+        if answers.probe_at(probes, path).status == 200:
+            now[path] = probe_of(send("GET", path, None, ASK_AGAIN_TIMEOUT_S))
     return queries.is_loaded(engine, served_id, now)
 
 

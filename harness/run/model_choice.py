@@ -25,6 +25,8 @@ def skip_reason(model: Mapping[str, Any]) -> Optional[str]:
         return f"another machine computes it ({model['remote'].split()[0]})"
     if not model["chat"]:
         return "it is not a chat model, by its engine or by its name"
+    if model["state"] == "not running":
+        return "no instance of it runs, and a call does not start one"
     if model["state"] == "failed":
         return "the server reports that it failed to load"
     if model["same_as"]:
@@ -72,7 +74,8 @@ def choose_models(options: Options, listed: Sequence[queries.ServedModel]
             raise HarnessError("--models auto: the endpoint lists no chat model (it lists: "
                                f"{shown})")
     elif asked is not None:
-        chosen = [_served_id(name, names) for name in _split(asked)]
+        whole = _find(asked, names)              # some ids hold a comma
+        chosen = [whole] if whole else [_served_id(name, names) for name in _split(asked)]
         if not chosen:
             raise HarnessError(f"--models names no model; the endpoint serves: {shown}")
         for served_id in chosen:
@@ -142,7 +145,7 @@ def named_models(asked: Optional[str], ids: Sequence[str]) -> list[str]:
     if asked in (None, "auto"):
         return list(ids)
     names = redaction.model_names(ids)
-    found = (_find(name, names) for name in _split(asked or ""))
+    found = (_find(name, names) for name in [asked or "", *_split(asked or "")])
     return [served_id for served_id in found if served_id]
 
 

@@ -86,6 +86,9 @@ class ServedModels(unittest.TestCase):
             (listing(id="m", capabilities={"embeddings": True, "vision": True}), False),
             (listing(id="m", capabilities={"vision": True, "tool_use": True}), True),
             (listing(id="m", model_ability=["rerank"]), False),
+            (listing(id="m", categories=["embedding"]), False),
+            (listing(id="m", recipe="collection.omni", labels=["vision"]), False),
+            (listing(id="m", recipe="llamacpp"), True),
             (listing(id="m", meta={"task_type": "cross-encoder"}), False),
             (listing(id="m", model_info={"mode": "audio_transcription"}), False),
             (listing(id="m", architecture={"modality": "text->image"}), False),
@@ -116,12 +119,33 @@ class ModelStates(unittest.TestCase):
             ("unknown", "m", {"connection_type": "external"}, "connection_type external"),
             ("unknown", "m", {"connection_type": "local"}, None),
             ("unknown", "m", {"is_remote": True}, "is_remote true"),
+            ("Lemonade", "m", {"cloud_provider": "together"}, "cloud_provider together"),
+            ("llama-swap", "m", {"meta": {"llamaswap": {"type": "peer", "peerID": "openrouter"}}},
+             "peer openrouter"),
+            ("llama-swap", "m", {"meta": {"llamaswap": {"type": "model"}}}, None),
         ):
             with self.subTest(engine, name=name, entry=entry):
                 tags = {"models": [{"name": name, **entry}]}
                 for probes in (only(api_tags=tags), only(**listing(id=name, **entry)),
                                only(api_show=entry)):
                     self.assertEqual(queries.remote(engine, name, probes), expected)
+
+    def test_models_behind_litellm(self):
+        for upstream, expected in (
+                ({"model": "openai/qwen", "api_base": "http://127.0.0.1:8080/v1"}, None),
+                ({"model": "openai/qwen", "api_base": "http://host.docker.internal:8080"}, None),
+                ({"model": "openai/qwen", "api_base": "http://[::1]:8080"}, None),
+                ({"model": "openai/qwen", "api_base": "http://ollama:11434"}, None),
+                ({"model": "hosted_vllm/qwen"}, None), ({"model": "ollama_chat/qwen"}, None),
+                ({"model": "openai/qwen", "api_base": "https://api.together.xyz/v1"},
+                 "api_base https://api.together.xyz/v1"),
+                ({"model": "openai/qwen", "api_base": "http://8.8.8.8/v1"},
+                 "api_base http://8.8.8.8/v1"),
+                ({"model": "anthropic/claude"}, "provider anthropic"),
+                ({"model": "gpt-4o"}, "provider openai")):
+            with self.subTest(upstream):
+                info = {"data": [{"model_name": "m", "litellm_params": upstream}]}
+                self.assertEqual(queries.remote("litellm", "m", only(model_info=info)), expected)
 
     def test_states_that_servers_report(self):
         old, new = servers.ENGINES["LM Studio"].name, "api_v1_models"
@@ -131,6 +155,12 @@ class ModelStates(unittest.TestCase):
             ("llama.cpp", listing(id="m", status={"value": "loading"}), "loading"),
             ("llama.cpp", listing(id="m", status={"value": "unloaded", "failed": True}), "failed"),
             ("llama.cpp", listing(id="m"), None), ("vLLM", listing(id="m", status=7), None),
+            ("llama.cpp", {**listing(id="m"), "props": {"is_sleeping": True}}, "not loaded"),
+            ("llama.cpp", {**listing(id="m"), "props": {"is_sleeping": False}}, "loaded"),
+            ("llama.cpp", {**listing(id="m"), "props": {"is_sleeping": []}}, None),
+            ("exo", {"ollama_api_ps": {"models": [{"name": "m"}]}}, "loaded"),
+            ("exo", {"ollama_api_ps": {"models": []}}, "not running"), ("exo", {}, None),
+            ("unknown", {"v1_models_status": {"models": [{"id": "m", "loaded": True}]}}, "loaded"),
             ("unknown", listing(id="m", loaded=False), "not loaded"),
             ("unknown", {**listing(id="m"), "running": {"running": [
                 {"model": "m", "state": "ready"}]}}, "loaded"),
@@ -174,6 +204,16 @@ class ModelStates(unittest.TestCase):
         own = {name: {**probes, **listed} for name, probes in own.items()}
         self.assertEqual([m["same_as"] for m in queries.served_models(
             "Ollama", {**common, **listed}, own)], ["b", None, None, None])
+
+    def test_names_that_lead_to_another_model_of_llama_swap(self):
+        kinds = {"a-alias": {"type": "alias", "modelID": "m"}, "m": {"type": "model"},
+                 "other": {"type": "model"}, "z-any": {"type": "selector", "targets": ["m"]},
+                 "odd": {"type": "selector", "targets": 7}}
+        listed = only(v1_models={"data": [{"id": name, "meta": {"llamaswap": kind}}
+                                          for name, kind in kinds.items()]})
+        self.assertEqual([(m["same_as"], m["is_alias"]) for m in queries.served_models(
+            "llama-swap", listed)], [("m", True), (None, False), (None, False), ("m", True),
+                                     (None, False)])
 
     def test_loaded_model_that_is_not_listed(self):
         probes = only(v1_internal_model_info={"model_name": "mixtral"},
@@ -323,7 +363,8 @@ class Contexts(unittest.TestCase):
                      "loaded_context_length": 1024}
             with self.subTest(model_id):
                 probes = changed("lm-studio-v0", api_v0_models={"data": [entry]})
-                self.assertIn("`lms unload MODEL` and then `lms load MODEL --context-length 8192`",
+                self.assertIn("`lms unload` (add your model) and then `lms load --context-length "
+                              "8192` (add your model)",
                               context("LM Studio", model_id, probes, 8192)["remedy"])
 
     def test_counts(self):
@@ -386,7 +427,14 @@ class Commands(unittest.TestCase):
     def test_start_hints(self):
         lines = queries.start_hint().split("\n")
         self.assertEqual([line[:11].strip() for line in lines], list(queries.MOST_USED))
-        self.assertEqual(lines[1], "llama.cpp  llama-server -m MODEL.gguf -c 16384 -np 4")
+        self.assertEqual(lines[1], "llama.cpp  llama-server -c 16384 -np 4 -m (add your model)")
+
+    def test_no_printed_command_holds_a_placeholder(self):
+        texts = [queries.start_hint(), *(text for name in servers.ENGINES for text in (
+            queries.parallel_remedy(name, 4, 4096),
+            queries.context_in_force(name, "a b", {}, 4096)["reason"]) if text)]
+        for text in texts:
+            self.assertNotRegex(text, r"\b(?:MODEL|CONFIG|TOKENS|URL|NAME)\b|[<{]\w+[>}]")
 
     def test_usual_ports_are_those_of_the_engines_most_used_first(self):
         self.assertEqual(list(queries.USUAL_PORTS)[:4], [11434, 8080, 1234, 8000])

@@ -30,6 +30,11 @@ EXPECTED = {
         named("Docker Model Runner", "v1.1.40", by='/v1/models owned_by "docker"'),
         {"docker.io/ai/smollm2:135m-F16": (
             True, {"quantization": "F16", "family": "llama"}, UNKNOWN)}, UNKNOWN),
+    "exo": (
+        named("exo", by='/v1/models owned_by "exo"'),
+        {"mlx-community/Qwen3-0.6B-4bit": (
+            True, {"quantization": "4bit", "family": "qwen"}, UNKNOWN),
+         "exolabs/FLUX.1-schnell": (False, {"family": "flux"}, UNKNOWN)}, UNKNOWN),
     "jan": (
         named("Jan", by='/v1/models created 1, owned_by "user"'),
         {"Qwen2_5-7B-Instruct-Q4_K_M": (True, {"quantization": "Q4_K_M"}, UNKNOWN)}, UNKNOWN),
