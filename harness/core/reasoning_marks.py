@@ -17,6 +17,7 @@ _TAGS = (*((f"<{tag}>", f"</{tag}>") for tag in (
          ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<|think|>", "<|/think|>"),
          ("<|inner_prefix|>", "<|inner_suffix|>"), ("<unused94>", "<unused95>"),
          ("<|channel>thought", "<channel|>"))
+_OPENING = frozenset(opened for opened, _ in _TAGS)
 _ANSWER_START = (r"(?:\s*(?:<(?:answer|response|[Oo]utput)>|<\|START_RESPONSE\|>"
                  r"|<\|begin_of_solution\|>|<\|start_header_id\|>assistant<\|end_header_id\|>))?\s*")
 _MARKED = [(re.compile(rf"\s*(?:{opened})"), re.compile(f"(?:{closed}){_ANSWER_START}"))
@@ -50,6 +51,11 @@ def strip_reasoning(text: str) -> str:
     text = text.rpartition("</think>")[2].strip()
     mark = next(filter(text.endswith, _LAST_MARKS), "")
     return text[:len(text) - len(mark)].rstrip()
+
+
+def is_opening(text: str) -> bool:
+    """Whether a text is a mark that opens reasoning, and nothing else."""
+    return text.strip() in _OPENING
 
 
 def reasoning_characters(text: str) -> int:

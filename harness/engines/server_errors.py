@@ -12,7 +12,7 @@ LONGEST_MESSAGE = 300
 LONGEST_BODY = 1 << 18            # a longer error body is not parsed
 LONGEST_TEXT = 20_000             # of an error, where fields and reasons are looked for
 # Fields with the message of an error, the most specific first: KoboldCpp's is in detail.msg.
-ERROR_FIELDS = ("message", "error", "errors", "detail", "msg", "status")
+ERROR_FIELDS = ("message", "error", "errors", "detail", "msg", "text", "status")
 
 
 def _parsed(body_text: Any) -> Any:
@@ -63,8 +63,9 @@ CONTEXT_ERROR = re.compile("|".join(dict.fromkeys(t for e in _ALL for t in e.con
                            re.IGNORECASE)
 CONTEXT_CODES = {code for engine in _ALL for code in engine.context_error_codes}
 NOT_ABOUT_CONTEXT = (401, 403, 404, 429)
-# With these, some servers and proxies answer while a model is being loaded.
-LOADING_STATUSES = (202, 425, 500, 502, 504)
+# With these, some servers and proxies answer while a model is being loaded. 200: with the error in
+# the body or the stream.
+LOADING_STATUSES = (200, 202, 400, 404, 409, 423, 424, 425, 500, 502, 504)
 LOADING = re.compile(r"\b(?:is|still|currently|being) (?:loading|starting|warming)|^loading\b"
                      r"|\bnot (?:yet )?ready\b|\bloading (?:the )?model\b", re.IGNORECASE)
 NOT_LOADING = re.compile(r"fail|error|unable|can(?:not|'t)|could not|exit|crash", re.IGNORECASE)

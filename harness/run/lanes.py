@@ -257,17 +257,18 @@ class Run:
             text = reply.head.decode("utf-8", "replace")
             refused = server_errors.refused_fields(reply.status, text, options) - dropped
             left_s = (until_ns - self.clocks.now_ns()) / 1e9
-            pause_s = 0.0 if refused else None if reply.failure else retries.pause_s(
-                reply.status, reply.headers, text, len(attempts))
+            kind = replies.outcome_of(reply)[0]
+            pause_s = 0.0 if refused else None if reply.failure or reply.stream.texts else \
+                retries.pause_s(kind, reply.headers, text, len(attempts))
             if pause_s is None or pause_s >= left_s or self.stopping.is_set():
                 break
             dropped |= refused
             cache = self._fresh_cache(cell) if refused else cache
-            attempts.append({"kind": "refused_fields" if refused else replies.outcome_of(reply)[0],
+            attempts.append({"kind": "refused_fields" if refused else kind,
                              "status": reply.status, "started_us": begun_us,
                              "ended_us": self.ledger.now_us()})
             self.stopping.wait(pause_s)
-        self._stop_if_useless(reply, text)
+        self._stop_if_useless(reply, kind, text)
         gap_us = (self.heartbeat.longest_gap_us(reply.arrivals.started_ns, self.clocks.now_ns())
                   if reply.arrivals and self.heartbeat.is_alive() else None)
         timing = call_timing(reply.stream, reply.arrivals, before_ns, after_ns,
@@ -275,7 +276,7 @@ class Run:
         return Asked(reply, timing, attempts, {"salt": cache[0], "options": options,
                                                "dropped_fields": sorted(dropped)}, loaded)
 
-    def _stop_if_useless(self, reply: replies.Reply, text: str) -> None:
+    def _stop_if_useless(self, reply: replies.Reply, kind: str, text: str) -> None:
         """Stop the run after a few calls in a row that found no server, or if a quota is used up.
         """
         if self.stopping.is_set():
@@ -285,12 +286,12 @@ class Run:
             self.fatal = self.fatal or EndpointError(
                 f"the server is gone: {self.misses} calls in a row found none "
                 f"({reply.failure[1]}); start it again")
-        reset_s = retries.reset_s(reply.headers, time.time()) if reply.status == 429 else None
-        if retries.is_used_up(reply.status, text) \
+        reset_s = retries.reset_s(reply.headers, time.time()) if kind == "rate_limited" else None
+        if retries.is_used_up(kind, text) \
                 or reset_s and reset_s > self.state.manifest["timeout_s"]:
             when = f"resume in {duration(reset_s)}" if reset_s else "resume when it is renewed"
             self.fatal = self.fatal or EndpointError(
-                "the endpoint refuses more calls (HTTP 429: "
+                f"the endpoint refuses more calls (HTTP {reply.status}: "
                 f"{readable(redaction.text(server_errors.error_message(text)))}); {when}")
 
     def _record(self, cell: plan.Cell, fields: Json, shows: bool = True) -> Json:

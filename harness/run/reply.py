@@ -31,6 +31,7 @@ STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token"
 AT_LIMIT = ("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "limit",
             "max_completion_tokens", "stopped_limit", "token_limit")
 CALLED_TOOLS = ("tool_calls", "tool_call", "tool_use", "function_call")
+BUSY = ("rate_limited", "server_busy")        # kinds of failures after which a call is tried again
 # What was removed from a stream, and how it ended.
 STREAM_FLAGS = ("foreign_text", "repeated_text", "left_open")
 NO_REASONS = ("", "null", "none")     # written by servers that have no reason to report
@@ -95,13 +96,14 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
     if reply.failure and not (
             complete and (stream.done or reply.failure[0] == "connection_lost")):
         return error(*reply.failure)
-    if reply.status != 200:
+    if reply.status != 200 or not stream.events and server_errors.is_loading(200, body):
         return error(server_errors.error_kind(reply.status, body),
                      server_errors.error_message(body) or f"HTTP {reply.status} (no error message)")
     if stream.error is not None or reason == "error":
         text = json.dumps({"error": sse.bounded(redaction.without_keys(stream.error))})
-        about_context = server_errors.error_kind(200, text) == "context_limit"
-        return error("context_limit" if about_context else "stream_error",
+        kind = server_errors.error_kind(200, text)
+        known = kind == "context_limit" or kind in BUSY and not stream.texts
+        return error(kind if known else "stream_error",
                      server_errors.error_message(text) or "error in the stream (no error message)")
     if not stream.events and not body.strip():
         return error("no_events", "the server answered 200 and sent no event")
@@ -120,6 +122,9 @@ def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
         return error("interrupted_answer", "the server ended the answer early: finish_reason is "
                      f"'{printable(reason or '', 60)}'")
     counted = usage.counts(response_of(reply))
+    if not stream.texts and reason in AT_LIMIT and counted.completion == 0:
+        return error("context_limit", "the context has no room for an answer: the server answered "
+                     f"200 with finish_reason {reason} and no token")
     if not stream.texts and not counted.reasoning and reason not in CALLED_TOOLS:
         shown = "no token count" if counted.completion is None else \
             f"{counted.completion} tokens by its count"

@@ -1,8 +1,8 @@
 """Decide whether, and after how long, a call that a busy server refused is tried again.
 
-A server that loads a model (by its message), is busy (HTTP 503) or limits requests (HTTP 429) is
-asked again within the time of the call. The pause is what the server asks for, otherwise it
-doubles with each attempt.
+A server that loads a model (by its message), is busy (503) or limits requests (429), by its HTTP
+status or in its stream, is asked again within the time of the call. The pause is what the server
+asks for, otherwise it doubles with each attempt.
 """
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Optional
 
 from engines import server_errors
+from run.reply import BUSY
 
-RETRY_STATUSES = (429, 503)
+RETRY_STATUSES = (200, 429, 503)                # 200: with the error in the stream
 RETRY_PAUSE_S = 1.0           # the first pause, and the shortest
 LONGEST_PAUSE_S = 30.0        # between two attempts, if the server names no time
 MAX_ATTEMPTS = 100            # of one call
@@ -28,14 +29,13 @@ DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d
 UNITS_S = (86_400, 3_600, 60, 1, 0.001)
 
 
-def pause_s(status: Optional[int], headers: Mapping[str, str], body: str,
-            attempts: int) -> Optional[float]:
+def pause_s(kind: str, headers: Mapping[str, str], body: str, attempts: int) -> Optional[float]:
     """Seconds until the next attempt; None if the call is not to be tried again.
 
-    headers: with names in lower case; attempts: number of attempts before this one.
+    kind: of the call's failure; headers: with names in lower case; attempts: number of attempts
+    before this one.
     """
-    if attempts >= MAX_ATTEMPTS or is_used_up(status, body) or not (
-            status in RETRY_STATUSES or server_errors.is_loading(status, body)):
+    if attempts >= MAX_ATTEMPTS or kind not in BUSY or is_used_up(kind, body):
         return None
     asked_s = reset_s(headers, time.time())
     if asked_s is None:
@@ -43,9 +43,9 @@ def pause_s(status: Optional[int], headers: Mapping[str, str], body: str,
     return max(asked_s, RETRY_PAUSE_S)
 
 
-def is_used_up(status: Optional[int], body: str) -> bool:
+def is_used_up(kind: str, body: str) -> bool:
     """Whether the server reports that the quota of a day or more is used up."""
-    return status == 429 and bool(QUOTA.search(server_errors.error_message(body)))
+    return kind == "rate_limited" and bool(QUOTA.search(server_errors.error_message(body)))
 
 
 def reset_s(headers: Mapping[str, str], now_s: float) -> Optional[float]:

@@ -230,9 +230,10 @@ class StreamParser:
         timings, had read the prompt or begun to generate; there are exactly as many more chunks
         than tokens, and they came much slower.
         """
-        total = len(self.texts)
         at_ms = [ms_of_read[min(read, len(ms_of_read) - 1)] for read in self.reads] \
             if len(ms_of_read) and self.streamed else []
+        self._delay_opening_mark(at_ms)
+        total = len(self.texts)
         counted = usage.counts(self._counted())
         tokens = counted.completion
         prefix = next((at for at, source in enumerate(self._sources) if source is not None), 0)
@@ -244,6 +245,22 @@ class StreamParser:
             prefix = self._early_chunks(at_ms, tokens)
         if 0 < prefix < total and prefix <= MAX_FOREIGN_CHUNKS:
             self._keep(range(prefix, total))
+            self.flags.append("foreign_text")
+
+    def _delay_opening_mark(self, at_ms: list[float]) -> None:
+        """Join a mark that opens reasoning to the text behind it if it came before the prefill.
+
+        Some servers send the mark of a chat template themselves (KTransformers --force_think): it
+        comes much sooner than the next text, and sooner than a decode step or long before one.
+        """
+        gaps = [after - before for before, after in zip(at_ms, at_ms[1:])]
+        step_ms = sorted(gaps)[len(gaps) // 2] if gaps else 0
+        if len(gaps) > MIN_REPEATED_CHUNKS and reasoning_marks.is_opening(self.texts[0]) \
+                and self.kinds[0] == self.kinds[1] and gaps[0] > SLOW_RATIO * at_ms[0] \
+                and (at_ms[0] < step_ms or gaps[0] > SLOW_RATIO * step_ms):
+            self.texts[1] = self.texts[0] + self.texts[1]
+            self._keep(range(1, len(self.texts)))
+            del at_ms[0]
             self.flags.append("foreign_text")
 
     def _early_chunks(self, at_ms: list[float], tokens: Optional[int]) -> int:
@@ -314,8 +331,9 @@ class StreamParser:
             length += len(text)
         texts, half = [self.texts[at] for at in kept], len(kept) // 2
         tokens = usage.counts(self._counted()).completion
+        others = len(self.texts) - len(own)              # of the other kind
         if half < MIN_DOUBLED_PAIRS or len(kept) % 2 or len(set(texts)) < MIN_DISTINCT \
-                or tokens and tokens > 0.75 * len(kept):
+                or tokens and tokens - others > 0.75 * len(kept):
             return kept
         if texts[0::2] == texts[1::2]:
             return kept[0::2]
@@ -354,9 +372,10 @@ class StreamParser:
             line = line[len(BOM):] if line.startswith(BOM) else line
         if not line:
             self._dispatch()
-        elif line.startswith(b"data:"):
-            value = line[6:] if line[5:6] == b" " else line[5:]
-            self._data.append((value.decode("utf-8", "replace"), read))
+        elif line.startswith((b"data:", b"error:")):          # "error: {...}": old llama.cpp
+            value = line.partition(b":")[2]
+            self._event_name = b"error" if line[:1] == b"e" else self._event_name
+            self._data.append((value[value[:1] == b" ":].decode("utf-8", "replace"), read))
         elif line.startswith(b"event:"):
             self._event_name = line[6:].strip()
         elif not line.startswith((b":", b"id:", b"retry:")):
@@ -522,11 +541,9 @@ def _text(value: Any) -> Optional[str]:
 
 
 def _first_choice(choices: Any) -> dict[str, Any]:
-    if isinstance(choices, list):
-        for choice in choices:
-            if isinstance(choice, dict) and choice.get("index") in (None, 0):
-                return choice
-    return {}
+    """The choice of index 0, else the first: old TGI's index is that of the token."""
+    found = _objects(choices) if isinstance(choices, list) else []
+    return next((one for one in found if one.get("index") in (None, 0)), found[0] if found else {})
 
 
 def _error_in(message: dict[str, Any]) -> Any:
@@ -538,10 +555,11 @@ def _error_in(message: dict[str, Any]) -> Any:
         return message["error"]
     if message.get("detail"):                         # FastAPI
         return message["detail"]
-    # Old vLLM's {"object": "error", "message": ...}, and gateways' {"code": 500, "msg": ...}.
-    has_text = isinstance(message.get("message"), str) or isinstance(message.get("msg"), str)
-    marked = "error" in (message.get("object"), message.get("type")) or "code" in message
-    return message if has_text and marked else None
+    # Old vLLM's {"object": "error", "message": ...}, gateways' {"code": 500, "msg": ...}, and
+    # FastChat's {"error_code": 50001, "text": ...}.
+    has_text = any(isinstance(message.get(name), str) for name in ("message", "msg", "text"))
+    marked = "error" in map(message.get, ("object", "type", "status")) or "code" in message
+    return message if has_text and (marked or message.get("error_code")) else None
 
 
 def _is_completion(message: dict[str, Any]) -> bool:

@@ -391,17 +391,20 @@ class Retries(Failures):
     def test_busy_server_is_asked_again_and_attempts_are_recorded(self):
         slow = response(b'{"error":"slow down"}', "429 Too Many Requests", Retry_After="0")
         dated = response(b"", "429 No", Retry_After="Wed, 21 Oct 2009 07:28:00 GMT")
+        within = STREAM + event(error={"message": "Loading model", "code": 503}) + DONE
         self.assert_rows(
             {"429": [(slow,), (slow,), ANSWER], "503": [(self.BUSY,), ANSWER],
+             "200": [(within,), ANSWER],
              "both": [(self.BUSY,), (slow,), (dated,), ANSWER]},
             {"429": answer(attempts=[("rate_limited", 429)] * 2),
              "503": answer(attempts=[("server_busy", 503)]),
+             "200": answer(attempts=[("server_busy", 200)]),
              "both": answer(attempts=[("server_busy", 503), ("rate_limited", 429),
                                       ("rate_limited", 429)])})
 
     def test_pauses_are_made(self):
-        with mock.patch.object(retries, "pause_s", lambda status, *_: (
-                0.2 if status == 429 else None)):
+        with mock.patch.object(retries, "pause_s", lambda kind, *_: (
+                0.2 if kind == "rate_limited" else None)):
             ran, found = played({"429": [(response(b"", "429 No"),), ANSWER]})
         self.assertEqual(found, {"429": answer(attempts=[("rate_limited", 429)])})
         call = next(call for call in ran.calls if call["attempts"])

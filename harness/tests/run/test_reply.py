@@ -36,6 +36,15 @@ class Outcomes(unittest.TestCase):
                 ("stopped without text", reply(event({}, "stop")), "empty_answer"),
                 ("without text, however many tokens",
                  reply(event({}, "length", usage={"completion_tokens": 9})), "empty_answer"),
+                ("no room for a token", reply(event({}, "length", usage={
+                    "prompt_tokens": 4000, "completion_tokens": 0})), "context_limit"),
+                ("loading, with 200", reply(b'{"status": "loading"}'), "server_busy"),
+                ("loading, in the stream", reply(
+                    b'data: {"error": {"message": "Loading model", "code": 503}}\n\n'),
+                 "server_busy"),
+                ("loading, by its message", reply(
+                    b'{"error": {"message": "the model is still loading"}}', status=409),
+                 "server_busy"),
                 ("only hidden reasoning", reply(event({}, "length", usage={
                     "completion_tokens_details": {"reasoning_tokens": 9}})), "ok"),
                 *((f"finish_reason {reason}", reply(says("a") + event({}, reason)),

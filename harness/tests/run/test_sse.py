@@ -258,7 +258,6 @@ class Messages(Table):
             ("content empty", delta(role="assistant", content="")),
             ("reasoning empty", delta(content=None, reasoning_content="", reasoning="")),
             ("content of another type", delta(content=7)),
-            ("another choice", {"choices": [{"index": 1, "delta": {"content": "b"}}]}),
             ("a tool call", delta(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}])),
             ("an image part", delta(content=[{"type": "image_url", "image_url": {"url": "x"}}])),
             ("encrypted reasoning", delta(reasoning_details=[{"type": "reasoning.encrypted",
@@ -396,7 +395,8 @@ class Errors(Table):
     def test_messages_without_an_error(self):
         for message in ({"choices": [], "error": None}, {"choices": [], "error": False},
                         {**delta(content="a"), "error": ""}, {**delta(content="a"), "error": {}},
-                        {"choices": [], "message": "loading"}, {"usage": USAGE}):
+                        {"choices": [], "message": "loading"}, {"usage": USAGE},
+                        {"text": "a", "error_code": 0}):
             with self.subTest(message):
                 self.assertIsNone(parsed(event(message)).error)
 
@@ -554,6 +554,20 @@ class Quirks(Table):
              {"events": 6, **done, "texts": ["t", "a"], "kinds": "ra", "reads": [2, 3], **stop}),
             ("TGI: a refused request inside a stream", [b": \n\n", event({"error": error}), DONE],
              {"events": 2, **done, "error": error}),
+            ("TGI 1.4: the index of each token as that of its choice",
+             [event({"choices": [{"index": 1, "delta": {"content": "a"}}]}),
+              event({"choices": [{"index": 2, "delta": {"content": "b"},
+                                  "finish_reason": "length"}]})],
+             {"events": 2, **ab, "finish_reason": "length"}),
+            ("llama-server before 2025: an error in a line of that name",
+             [text("a"), b'error: {"code":500,"message":"m","type":"server_error"}\n\n'],
+             {"events": 2, **a, "error": error}),
+            ("FastChat: an error beside its text",
+             [ROLE, event({"text": "m", "error_code": 50001}), DONE],
+             {"events": 3, **done, "error": {"text": "m", "error_code": 50001}}),
+            ("a gateway: an error by its status",
+             [ROLE, event({"status": "error", "message": "m"}), DONE],
+             {"events": 3, **done, "error": {"status": "error", "message": "m"}}),
             ("TGI: usage without an id",
              [text("a"), STOP, event({"id": "", "model": "m", "choices": [], "usage": USAGE}),
               DONE],
@@ -715,6 +729,28 @@ class ForeignText(unittest.TestCase):
             with self.subTest(name):
                 found, flags = self.removed(*map(text, sent), counted)
                 self.assertEqual(("".join(found), flags), (whole, ["repeated_text"]))
+
+    def test_only_the_reasoning_was_sent_twice(self):
+        thoughts, counted = self.WORDS[:20], {"completion_tokens": 60}
+        sent = [event(delta(reasoning_content=word)) for word in thoughts for _ in "ab"]
+        answer = [text(word) for word in self.WORDS]
+        found, flags = self.removed(*sent, *answer, event({"choices": [], "usage": counted}))
+        self.assertEqual((found, flags), ([*thoughts, *self.WORDS], ["repeated_text"]))
+
+    def test_opening_mark_that_the_server_sent_before_the_prefill(self):
+        answer = [text("<think>\n"), *map(text, self.WORDS)]
+        for name, ms, found in (
+                ("before", [3.0, *(900.0 + 10 * i for i in range(40))],
+                 (["<think>\n" + self.WORDS[0], *self.WORDS[1:]], ["foreign_text"])),
+                ("before a short prefill", [1.0, *(30.0 + 10 * i for i in range(40))],
+                 (["<think>\n" + self.WORDS[0], *self.WORDS[1:]], ["foreign_text"])),
+                ("generated", [900.0 + 10 * i for i in range(41)],
+                 (["<think>\n", *self.WORDS], []))):
+            with self.subTest(name):
+                self.assertEqual(self.removed(*answer, ms=ms), found)
+        late = [3.0, *(900.0 + 10 * i for i in range(40))]
+        self.assertEqual(self.removed(text("Yes"), *map(text, self.WORDS), ms=late),
+                         (["Yes", *self.WORDS], []))
 
     def test_text_that_was_sent_again_with_a_character_made_whole(self):
         words = self.WORDS[:20]
