@@ -375,7 +375,8 @@ def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
     over = 0
     for call in calls:
         (prompt, tokens), chars = _usage(call), call["request"]["messages_chars"]
-        if prompt and chars >= MIN_PROMPT_CHARACTERS and call["truncated"]["verdict"] != "yes":
+        if prompt and chars >= MIN_PROMPT_CHARACTERS and call["truncated"]["verdict"] != "yes" \
+                and not usage.counts_only_new(call):
             ratios["prompts"].append(chars / prompt)
         usable = metrics.usable_counts(call)
         if not tokens or not usable or metrics.has_hidden_reasoning(call, usable):

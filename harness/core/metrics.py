@@ -248,8 +248,10 @@ def call_metrics(call: CallFinished, usable: Optional[usage.Counts] = OWN_COUNTS
     counted = usage.counts(call["response"])
     hidden = has_hidden_reasoning(call, usable)
     chunks, tokens = len(chunk_times_us(call)), output_tokens(call, usable)
-    prompt = counted.prompt if trust_prompt else None
-    no_prompt = NO_PROMPT_TOKENS if trust_prompt else "the server reports the same in every call"
+    only_new = usage.counts_only_new(call)
+    prompt = counted.prompt if trust_prompt and not only_new else None
+    no_prompt = "the server counts only the tokens of the new turn" if only_new else \
+        NO_PROMPT_TOKENS if trust_prompt else "the server reports the same in every call"
     is_load = reloaded or call["cold"] and call["phase"] != "hello"
     untimed = LOADED if is_load else AT_ONCE if came_at_once(call) else None
     ttft = (None, untimed) if untimed else _mark_ms(call, "first_token_us")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, cast
 
-from core import curve_levels, depth_prompts
+from core import curve_levels, depth_prompts, usage
 from core.records import LedgerLine, Manifest, Plan
 from core.records import Phase as PlannedPhase
 from core.suites import ALL_PHASES, CURVES, CURVES_RELEASE, PHASES, Question
@@ -197,14 +197,15 @@ def fingerprint(messages: list[dict[str, str]]) -> dict[str, Any]:
 
 def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tuple[str, int, int]],
                effective_tokens: Optional[int], markers_found: Optional[bool],
-               was_cut: bool = False,
-               room_tokens: Optional[int] = None) -> tuple[str, Optional[str]]:
+               was_cut: bool = False, room_tokens: Optional[int] = None, max_tokens: int = 0,
+               only_new: bool = False) -> tuple[str, Optional[str]]:
     """Whether the server truncated the prompt: (yes, no or unknown; the reason).
 
     earlier: (phase, messages_chars, prompt_tokens) of this model's answered calls before this one,
     which show the characters per token of its tokenizer. was_cut: an earlier turn of the same
     conversation was truncated. room_tokens: length of an answer that ended at a limit below its
-    own max_tokens. Ollama silently drops the first half of a prompt that is too long (0.30), whole
+    own limit, max_tokens. only_new: an earlier turn showed that only new tokens are counted, as by
+    Ollama 0.30. Ollama silently drops the first half of a prompt that is too long (0.30), whole
     turns, or what does not fit (0.24). Ledgers hold the reasons word by word.
     """
     if was_cut:
@@ -219,15 +220,19 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
         return "yes", f"{filled}; the answer ended after {room_tokens} tokens"
     samples = sorted(c / t for _, c, t in earlier if t > 0 and c >= 200)
     turn = [e for e in earlier if e[0] == phase]
-    grew = PHASES[phase].kind == "append" and turn and chars > turn[-1][1]
+    continues = PHASES[phase].kind in ("append", "depth") and turn and chars > turn[-1][1]
+    grew = continues and PHASES[phase].kind == "append"
+    per_token = samples[len(samples) // 2] if samples else 1.0
+    expected = chars / per_token
+    sent = f"prompt_tokens is {prompt_tokens}, about {expected:.0f} were sent"
+    fits = FILLED_SHARE * expected + max_tokens + CONTEXT_SPARE <= (effective_tokens or 0)
+    if continues and samples and prompt_tokens < CUT_SHARE * expected and (fits or only_new):
+        return "unknown", f"{sent}: {usage.ONLY_NEW}"
     if grew and prompt_tokens <= turn[-1][2]:
         return "yes", ("the conversation grew, prompt_tokens did not "
                        f"({turn[-1][2]} -> {prompt_tokens})")
     if not samples:
         return "unknown", "no earlier call to compare prompt_tokens with"
-    per_token = samples[len(samples) // 2]
-    expected = chars / per_token
-    sent = f"prompt_tokens is {prompt_tokens}, about {expected:.0f} were sent"
     if grew:
         growth, more = prompt_tokens - turn[-1][2], (chars - turn[-1][1]) / per_token
         if more > MIN_GROWTH and growth < CUT_GROWTH * more:

@@ -193,7 +193,7 @@ def _cache(call: CallFinished, run: _Run,
     last = usage.counts(before["response"]) if before else None
     if call["model"] in run.keeping and last and last.prompt and last.completion and own.prompt \
             and before and counted.get(before["cell_id"]) \
-            and call["truncated"]["verdict"] != "yes" \
+            and call["truncated"]["verdict"] == "no" \
             and own.prompt >= last.prompt + last.completion:
         return metrics.Cache(last.prompt + last.completion - 1)
     return metrics.Cache(None, metrics.EARLIER_TURNS)
@@ -377,8 +377,9 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
 def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
     """Whether calls on parallel lanes waited for each other.
 
-    Known from the server's slots, reported or declared. Without them, from the times: TTFT is over
-    twice that of one lane, and fewer answers were ever generated at once than lanes asked.
+    Known from the server's slots, reported or declared, and from calls that it refused meanwhile.
+    Without them, from the times: TTFT is over twice that of one lane, and fewer answers were ever
+    generated at once than lanes asked.
     """
     (model, phase), endpoint = key, run.endpoints.get(key[0])
     lanes = _phase_plan(run.manifest, phase)[0]
@@ -386,13 +387,12 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
     slots = run.declared_slots.get(model) or (endpoint["slots"]["count"] if endpoint else None)
     if slots and slots < own_lanes:
         return True
+    together = [call for (_, name), group in groups.items() if name == phase
+                for call in group.ok] if phase == defs.MIXED_PHASE else groups[key].ok
+    if lanes > 1 and _was_refused(groups[key].calls, together):
+        return True
     if lanes == 1 or slots and phase != defs.MIXED_PHASE:
         return False
-    if phase == defs.MIXED_PHASE:
-        together = [call for (_, name), group in groups.items() if name == phase
-                    for call in group.ok]
-    else:
-        together = groups[key].ok
     alone_us = median_or_none(
         chunk_times_us(call)[0] for name in defs.ONE_LANE_PHASES if (model, name) in groups
         for call in groups[model, name].ok if chunk_times_us(call) and not call["cold"])
@@ -401,6 +401,15 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
     waited = own_us is not None and (
         alone_us is None or own_us > thresholds.WAITING_RATIO * alone_us)
     return waited and len(together) > lanes and most_at_once(together) < lanes
+
+
+def _was_refused(calls: Iterable[CallFinished], together: Iterable[CallFinished]) -> bool:
+    """Whether a busy server refused one of the calls while it answered another one."""
+    spans = [throughput.span_of(call) for call in together]
+    return any(segment == call["segment"] and begin_us < attempt["started_us"] < end_us
+               for call in calls for attempt in call["attempts"]
+               if attempt["kind"] in ("server_busy", "rate_limited")
+               for segment, begin_us, end_us in spans)
 
 
 def _call_flags(call: CallFinished, counted: Optional[usage.Counts]) -> list[str]:

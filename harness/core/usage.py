@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-from core.records import Response
+from core.records import CallFinished, Response
 
 # OpenAI, Anthropic and OpenAI's responses, Ollama, Gemini, llama.cpp, TGI and mlx, LM Studio.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -123,6 +123,14 @@ def counts(response: Optional[Response]) -> Counts:
         completion = None
     return Counts(prompt or None, completion, found["total"] or None, cached, found["reasoning"],
                   invalid if completion is None else None)
+
+
+ONLY_NEW = "earlier turns may not be counted"    # the end of a reason of plan.truncation
+
+
+def counts_only_new(call: CallFinished) -> bool:
+    """Whether prompt_tokens leaves out the turns that the cache held, as in Ollama 0.30."""
+    return (call["truncated"]["reason"] or "").endswith(ONLY_NEW)
 
 
 def has_counts(usage: Mapping[str, Any]) -> bool:

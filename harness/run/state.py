@@ -55,6 +55,7 @@ class State:
         self._edges: dict[Conversation, str] = {}
         self._gives_reasons: set[str] = set()           # models with a finish_reason so far
         self._cut: set[Conversation] = set()            # conversations that the server truncated
+        self._only_new: set[Conversation] = set()       # usage.counts_only_new
         # Of ramp and depth: latest calls by level and cell id; where a curve ended; samples of the
         # machine in this segment, the first and the latest; characters and tokens of a prompt.
         self._level_calls: dict[tuple[str, str, int], dict[str, records.CallFinished]] = {}
@@ -102,7 +103,9 @@ class State:
         chars, tokens = request["messages_chars"], usage.counts(response).prompt
         if kind == "append" and event["truncated"]["verdict"] == "yes":
             self._cut.add(conversation_of(cell))
-        if tokens and event["truncated"]["verdict"] != "yes":   # a truncated one has fewer tokens
+        if usage.counts_only_new(event):
+            self._only_new.add(conversation_of(cell))
+        elif tokens and event["truncated"]["verdict"] != "yes":   # a truncated one has fewer
             self._prompt_sizes[cell.model].append((cell.phase, chars, tokens))
         if kind == "depth" and tokens:
             self._counted[cell.model] = chars, tokens
@@ -357,7 +360,8 @@ class State:
             cell.phase, counted.prompt, sum(len(m["content"]) for m in messages), earlier,
             self.effective_tokens.get(cell.model), found,
             PHASES[cell.phase].kind == "append" and conversation_of(cell) in self._cut,
-            counted.completion if at_limit else None)
+            counted.completion if at_limit else None, self.max_tokens(cell),
+            conversation_of(cell) in self._only_new)
         return {"verdict": verdict, "reason": reason}
 
     def edge(self, cell: plan.Cell) -> Optional[str]:

@@ -494,5 +494,16 @@ class ClientBound(unittest.TestCase):
         self.assertEqual((found["flagged"], found["error_source"]), (None, "not calibrated"))
 
 
+class OnlyNewTokens(unittest.TestCase):
+    def test_prompt_without_the_turns_before_it_has_no_count(self) -> None:
+        made = call(phase="edge_append", request__messages_count=3, truncated={
+            "verdict": "unknown", "reason": f"prompt_tokens is 9: {usage.ONLY_NEW}"})
+        found = metrics.call_metrics(made)
+        self.assertEqual([found[name] for name in ("prompt_tokens", "prefill_tokens_per_s")],
+                         [None, None])
+        self.assertEqual(found["null_reasons"]["prompt_tokens"],
+                         "the server counts only the tokens of the new turn")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -386,6 +386,18 @@ class Flags(unittest.TestCase):
         self.assertEqual([is_queued(lanes(4), {"m": slots}) for slots in (None, 1, 4)],
                          [False, True, False])
 
+    def test_calls_that_a_busy_server_refused_were_queued(self) -> None:
+        def is_queued(started_us: int) -> bool:
+            made = calls_of(2, phase="parallel_same", lanes=2)
+            made[1]["attempts"] = [{"kind": "server_busy", "status": 503, "started_us": started_us,
+                                    "ended_us": started_us + 10}]
+            made[0]["timing"]["started_us"], made[1]["timing"]["started_us"] = 5000, 2_000_000
+            found = summarize_run(manifest(("parallel_same", 2, 2)), made)
+            return "queued" in found["cells"][0]["flags"]
+
+        # While the other call was answered, or before it, as of a model that is loaded.
+        self.assertEqual([is_queued(100_000), is_queued(1000)], [True, False])
+
     def test_a_third_of_failed_calls_leaves_survivors(self) -> None:
         events = calls_of(9)
         found = []

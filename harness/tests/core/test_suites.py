@@ -374,6 +374,14 @@ class Truncation(unittest.TestCase):
                 ("the conversation shrank", "edge_append", 1900, 9000, turns, 4096, {}, "yes"),
                 ("it hardly grew", "edge_append", 2050, 11000, turns, 4096, {}, "yes"),
                 ("it grew", "edge_append", 2700, 11000, turns, 4096, {}, "no"),
+                # Ollama 0.30 counts the new tokens only; the whole of it fits the context.
+                ("it counts the new turn", "edge_append", 250, 9000, turns, 4096, {}, "unknown"),
+                ("it counts the new turn, which may not fit", "edge_append", 250, 9000, turns,
+                 2400, {}, "yes"),
+                ("no room for the answer", "edge_append", 250, 9000, turns, 4096,
+                 {"max_tokens": 2048}, "yes"),
+                ("it always counts the new turn", "edge_append", 600, 15000, turns, 4096,
+                 {"only_new": True}, "unknown"),
                 ("an earlier turn was truncated", "edge_append", 2700, 11000, turns, 4096,
                  {"was_cut": True}, "yes")):
             with self.subTest(name):
