@@ -276,11 +276,12 @@ def next_lines(paths: Sequence[str]) -> list[str]:
         if not re.fullmatch(r"run-[0-9a-f-]{36}", name) or handle == submission_files.EXAMPLE[0]:
             return []
         places.append(f"submissions/{handle}/{tag}/{name}")
-        if path != str(release.HERE.parent / places[-1].replace("/", os.sep)):
+        if os.path.realpath(path) != os.path.realpath(release.HERE.parent / places[-1]):
             folder = places[-1].rpartition("/")[0]
+            own = shell_word(path)
             lines.append(f"New-Item -Force -ItemType Directory {folder}; "
-                         f"Copy-Item -Recurse {shell_word(path)} {folder}" if os.name == "nt" else
-                         f"mkdir -p {folder} && cp -R {shell_word(path)} {folder}/")
+                         f"Copy-Item -Recurse -LiteralPath {own} {folder}" if os.name == "nt" else
+                         f"mkdir -p {folder} && cp -R {own} {folder}/")
     # Windows PowerShell changes the encoding of what it pipes; the folders were searched already.
     search = [] if os.name == "nt" else ["git diff --cached | "
                                          + command("check_submission", "--privacy", "-")]

@@ -270,7 +270,7 @@ def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
         for path, data in paths.items():
             files.write_whole(path + STAGED, data)
         for path in paths:
-            os.replace(path + STAGED, path)
+            files.replace(path + STAGED, path)
     except OSError as error:
         for path in paths:
             with contextlib.suppress(OSError):

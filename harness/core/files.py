@@ -5,8 +5,10 @@ import contextlib
 import errno
 import os
 import sys
+import time
 
 LOCK_SUFFIX = ".lock"
+REPLACE_TRIES, REPLACE_WAIT_S = 10, 0.1
 # Answers of file systems (SMB, exFAT, FUSE, some network drives) that lack an operation.
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.ENOLCK, errno.ENOTSUP,
                errno.EOPNOTSUPP}
@@ -37,11 +39,23 @@ def write_whole(path: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             flush_to_disk(file.fileno())
-        os.replace(part, path)
+        replace(part, path)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+
+
+def replace(part: str, path: str) -> None:
+    """os.replace, tried for a second on Windows: scanners and clouds may hold a new file open."""
+    for tries_left in reversed(range(REPLACE_TRIES if os.name == "nt" else 1)):
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError:
+            if not tries_left:
+                raise
+            time.sleep(REPLACE_WAIT_S)
 
 
 def read(path: str) -> bytes:

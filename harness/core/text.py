@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import textwrap
 import unicodedata
@@ -263,7 +264,7 @@ def fit_lines(text: str, width: Optional[int]) -> str:
 
 
 # A command of this harness, maybe after a few words, or an indented one of the shell.
-_COMMAND = re.compile(r"(.*:|) *((?:python3|py) harness/\w+\.py(?: .*)?)")
+_COMMAND = re.compile(r"(.*:|) *((?:python3?|py) harness/\w+\.py(?: .*)?)")
 _SHELL_COMMAND = re.compile(r"() +((?:TZ=UTC git|git|mkdir) .*)")
 
 
@@ -327,25 +328,30 @@ def csv_text(titles: Sequence[str], rows: Iterable[Sequence[TableCell]]) -> str:
 # --- command lines -------------------------------------------------------------------------------
 def shell_word(word: str) -> str:
     """A word quoted for this system's shell. On Windows that is PowerShell, where curly quotes work
-    like straight ones; most words also fit cmd.exe."""
+    like straight ones and -a.b would be two words; most words also fit cmd.exe, and Git's bash,
+    where a backslash outside of quotes would be lost."""
     if not ON_WINDOWS:
         return shlex.quote(word)
-    if re.fullmatch(r"[\w./:\\=+-][\w./:\\=@+-]*", word):
+    if re.fullmatch(r"--?[A-Za-z][\w-]*|[\w./][\w./:=@+-]*", word):
         return word
     if re.search("[$`\"\u201c-\u201e]", word):
         return "'" + re.sub("(['\u2018-\u201b])", r"\1\1", word) + "'"
     return '"' + re.sub(r"(\\+)\Z", r"\1\1", word) + '"'
 
 
+def python_word() -> str:
+    """What to type for Python on this system: without python.org's launcher, Windows has no py."""
+    return "python3" if not ON_WINDOWS else "py" if shutil.which("py") else "python"
+
+
 def command(program: str, *words: str) -> str:
     """A command that can be typed as it is in the repository's root, on this system."""
-    return " ".join(["py" if ON_WINDOWS else "python3", f"harness/{program}.py",
-                     *map(shell_word, words)])
+    return " ".join([python_word(), f"harness/{program}.py", *map(shell_word, words)])
 
 
 def for_this_system(text: str) -> str:
     """Text whose commands are those of a POSIX shell, with this system's name of Python."""
-    return text.replace("python3 ", "py ") if ON_WINDOWS else text
+    return text.replace("python3 ", python_word() + " ")
 
 
 def command_lines(text: str, width: int, indent: str = "  ") -> list[str]:
@@ -386,7 +392,7 @@ def with_command(text: str, width: int, indent: str = "  ") -> list[str]:
     """A sentence in lines of at most `width`. A command at its end, after a colon, gets lines of
     its own that a shell joins again.
     """
-    sentence, *commands = re.split(r"(?<=:) (?=(?:python3|py) harness/)", text, maxsplit=1)
+    sentence, *commands = re.split(r"(?<=:) (?=(?:python3?|py) harness/)", text, maxsplit=1)
     return [*wrapped(indent + sentence, width, indent),
             *(line for one in commands for line in command_lines(one, width, indent + GAP))]
 

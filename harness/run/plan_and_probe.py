@@ -188,5 +188,6 @@ def copy_command() -> str:
     copy = os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(),
                         os.path.basename(CLONE) + "-copy")
     clone, copy = map(shell_word, (CLONE, copy))
-    return (f"Copy-Item -Recurse {clone} {copy}; cd {copy}" if os.name == "nt" else
+    return (f"Copy-Item -Recurse -LiteralPath {clone} {copy}; "
+            f"Set-Location -LiteralPath {copy}" if os.name == "nt" else
             f"cp -R {clone} {copy} && chmod -R u+w {copy} && cd {copy}")

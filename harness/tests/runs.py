@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import unittest
@@ -98,7 +99,8 @@ def ended(process: subprocess.Popen[str]) -> Outcome:
     """What a child came to."""
     out, err = process.communicate(timeout=LIMIT_S)
     if os.name == "nt":                       # Python has another name there
-        out, err = (text.replace("py harness/", "python3 harness/") for text in (out, err))
+        out, err = (re.sub(r"\b(python|py) harness/", "python3 harness/", text)
+                    for text in (out, err))
     return Outcome(process.returncode, out, err)
 
 

@@ -61,7 +61,7 @@ CHANGES_FILES = {
     "core/release": {"PROGRAMS.write_text"},    # the maintainers' --add
     "run_benchmark": {"open", "os.makedirs"},
     "run/ledger_writer": {"os.write", "os.ftruncate"},
-    "complete_submission": {"os.replace", "os.unlink"},
+    "complete_submission": {"os.unlink"},
     "reference_endpoint": {"open"},      # this process's own timer slack, in /proc
     "core/text": {"os.open"},            # the null device, if standard output is closed
 }

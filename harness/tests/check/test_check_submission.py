@@ -1252,6 +1252,15 @@ class CommandLine(unittest.TestCase):
             f'"Add runs on pi5-8gb" {places}'])
         self.assertEqual(check_submission.next_lines([*paths, "submissions"]), [])
 
+    @runs.posix_only
+    def test_a_run_below_a_link_to_this_clone_is_not_copied(self):
+        run = "submissions/ada/pi5-8gb/run-11111111-1111-4111-8111-111111111111"
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "clone"
+            link.symlink_to(release.HERE.parent)
+            lines = check_submission.next_lines([str(link / run)])
+        self.assertTrue(lines[2].startswith("  git switch -C run-1"), lines)
+
     def test_a_clone_that_cannot_be_written_is_copied_first(self):
         path = "/x/ada/pi5-8gb/run-11111111-1111-4111-8111-111111111111"
         for writable, start in ((True, "  mkdir -p "), (False, "  cp -R ")):

@@ -44,6 +44,18 @@ class Files(unittest.TestCase):
                 files.write_whole(self.path, b"new")
             self.assertEqual((files.read(self.path), os.listdir(self.folder)), (b"old", ["x.json"]))
 
+    def test_windows_replaces_again_while_a_scanner_holds_the_file(self):
+        for failures, fails in ((3, False), (99, True)):
+            with self.subTest(failures), mock.patch("os.name", "nt"), \
+                    mock.patch("time.sleep") as slept, mock.patch("os.replace", side_effect=[
+                        *[PermissionError(13, "held")] * failures, None]) as replaced:
+                if fails:
+                    self.assertRaises(PermissionError, files.replace, "a", "b")
+                else:
+                    files.replace("a", "b")
+                self.assertEqual((replaced.call_count, slept.call_count),
+                                 (10, 9) if fails else (4, 3))
+
     def test_disks_without_flushing_are_written_all_the_same(self):
         for number, fails in ((95, False), (22, False), (25, False), (28, True), (5, True)):
             with self.subTest(number), mock.patch("os.fsync", side_effect=OSError(number, "x")):

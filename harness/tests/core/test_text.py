@@ -190,8 +190,9 @@ class CommandLines(unittest.TestCase):
 
     def test_help_ends_with_the_exit_codes(self):
         about = "Do it.\n\n  python3 harness/x.py\n\nexit codes:\n  0 done\n"
-        for system, python in (("posix", "python3"), ("nt", "py")):
-            with self.subTest(system), mock.patch.object(text, "ON_WINDOWS", system == "nt"):
+        for launcher, python in ((None, "python3"), ("C:\\py.exe", "py"), ("", "python")):
+            with self.subTest(python), mock.patch("shutil.which", lambda _, at=launcher: at), \
+                    mock.patch.object(text, "ON_WINDOWS", launcher is not None):
                 shown = text.Parser("x", about, "PATH").format_help()
                 self.assertTrue(shown.startswith(
                     f"usage: {python} harness/x.py PATH\n\nDo it.\n\n  {python} harness/x.py\n"))
@@ -224,13 +225,16 @@ class CommandLines(unittest.TestCase):
     def test_printed_commands_can_be_typed(self):
         for system, shown in (("posix", "python3 harness/x.py --out 'a b' c:7b"),
                               ("nt", 'py harness/x.py --out "a b" c:7b')):
-            with self.subTest(system), mock.patch.object(text, "ON_WINDOWS", system == "nt"):
+            with self.subTest(system), mock.patch("shutil.which", lambda _: "py.exe"), \
+                    mock.patch.object(text, "ON_WINDOWS", system == "nt"):
                 self.assertEqual(text.command("x", "--out", "a b", "c:7b"), shown)
 
     def test_words_are_quoted_as_powershell_reads_them(self):
         for word, shown in (
                 ("hf.co/x@y:7b", "hf.co/x@y:7b"), ("hello,5q", '"hello,5q"'),
-                ("C:\\runs\\jörg", "C:\\runs\\jörg"), ("C:\\a b\\", '"C:\\a b\\\\"'),
+                ("C:\\runs\\jörg", '"C:\\runs\\jörg"'),
+                ("--out-dir", "--out-dir"), ("-m.x", '"-m.x"'), ("-", '"-"'), ("=", '"="'),
+                ("a.b=1+2", "a.b=1+2"), ("C:\\a b\\", '"C:\\a b\\\\"'),
                 ("C:\\a b\\\\", '"C:\\a b\\\\\\\\"'),
                 ("@cf/meta", '"@cf/meta"'), ("a'b", '"a\'b"'), ("a;b&c", '"a;b&c"'), ("", '""'),
                 ("$HOME\u2019s", "'$HOME\u2019\u2019s'"), ("a`b'", "'a`b'''"),
