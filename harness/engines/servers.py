@@ -60,8 +60,8 @@ class Engine:
     owner = ""
     hosted = False                    # an API of a company, whose machines compute
     usual_port: Optional[int] = None
-    # How to start it with 4096 tokens for each of four requests at once, where it has such
-    # options. By platform.system(), where that differs from `start_command`: `start_on`.
+    # Of the most used engines: how to start it with 4096 tokens for each of four requests at once,
+    # where it has such options. By platform.system(), where that differs: `start_on`.
     start_command = ""
     start_on: dict[str, str] = {}
     # How to get a longer context: a sentence with {tokens} (of one request), {total} (of all
@@ -183,8 +183,6 @@ def first_count(probes: Probes, places: Places, model_id: Any = None) -> Sourced
 
 class ReferenceEndpoint(Engine):
     name = "reference-endpoint"
-    start_command = "python3 harness/run_benchmark.py --rehearse"
-    start_on = {"Windows": "py harness/run_benchmark.py --rehearse"}
     remedy = "Start the reference endpoint with a context of at least {tokens} tokens."
     version_at = "/version version"
 
@@ -196,7 +194,6 @@ class LiteLLM(Engine):
     """A proxy: whether a request field reaches the server behind it is unknown."""
 
     name = "litellm"
-    start_command = "litellm --config CONFIG.yaml"
     remedy = "Set a context of {tokens} tokens on the server behind litellm."
     version_at = "/health/readiness litellm_version"
     context_errors = (r"ContextWindowExceeded",)
@@ -215,8 +212,6 @@ class KoboldCpp(Engine):
     name = "KoboldCpp"
     owner = "koboldcpp"
     usual_port = 5001
-    start_command = "koboldcpp --model MODEL.gguf --contextsize 4096"
-    start_on = {"Windows": "koboldcpp.exe --model MODEL.gguf --contextsize 4096"}
     remedy = "Start KoboldCpp with `--contextsize {tokens}`."
     version_at = "/api/extra/version version"
     context_at = ("/api/extra/true_max_context_length value",)
@@ -298,7 +293,6 @@ class Lemonade(Engine):
     name = "Lemonade"
     owner = "lemonade"
     usual_port = 13305
-    start_command = "lemonade load MODEL --ctx-size 4096"
     remedy = "Load the model again with `lemonade load {model} --ctx-size {tokens}`."
     version_at = "/api/v1/health version"
     state_paths = ("/api/v1/health",)
@@ -332,7 +326,6 @@ class LocalAI(Engine):
     name = "LocalAI"
     marks_at = {"/system": {"backends", "loaded_models"}}
     usual_port = 8080
-    start_command = "local-ai run MODEL"
     remedy = "Set `context_size: {tokens}` in the model's YAML file and restart LocalAI."
     version_at = "/version version"
     facts_at = {"quantization": ("/api/show details quantization_level",)}
@@ -360,8 +353,6 @@ class SGLang(Engine):
     name = "SGLang"
     owner = "sglang"
     usual_port = 30000
-    start_command = ("python3 -m sglang.launch_server --model-path MODEL --port 30000 "
-                     "--context-length 4096")
     parallel_remedy = "Start SGLang with `--max-running-requests {slots}` or without that option."
     remedy = "Start SGLang with `--context-length {tokens}`."
     context_errors = (r"longer than the model's context",)
@@ -411,7 +402,6 @@ class SGLang(Engine):
 
 class TGI(Engine):
     name = "TGI"
-    start_command = "text-generation-launcher --model-id MODEL --port 8080"
     remedy = "Start TGI with `--max-total-tokens {tokens}`."
     version_at = "/info version"
     build_at = "/info sha"
@@ -479,8 +469,6 @@ class Llamafile(LlamaServer):
 
     name = "llamafile"
     owner = "llamafile"
-    start_command = "./MODEL.llamafile --server -c 16384 -np 4"
-    start_on = {"Windows": "MODEL.llamafile.exe --server -c 16384 -np 4"}
     parallel_remedy = "Start the llamafile with `-c {total} -np {slots}`."
     remedy = "Start the llamafile with `-c {total}`."
 
@@ -545,7 +533,6 @@ class LlamaSwap(LlamaServer):
     name = "llama-swap"
     owner = "llama-swap"
     usual_port = 8080
-    start_command = "llama-swap -config CONFIG.yaml -listen 127.0.0.1:8080"
     remedy = "Put `-c {total}` into the model's cmd in llama-swap's configuration."
     parallel_remedy = ("Put `-c {total} -np {slots}` into the model's cmd in llama-swap's "
                        "configuration.")
@@ -562,7 +549,6 @@ class DockerModelRunner(Engine):
     name = "Docker Model Runner"
     owner = "docker"
     usual_port = 12434
-    start_command = "docker model configure --context-size 16384 MODEL"
     remedy = "Type `docker model configure --context-size {tokens} {model}`."
     version_at = "/version version"
     facts_at = {"quantization": ("/v1/models dmr quantization",),
@@ -733,8 +719,6 @@ class LlamaCppPython(Engine):
 
     name = "llama-cpp-python"
     usual_port = 8000
-    start_command = "python3 -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"
-    start_on = {"Windows": "py -m llama_cpp.server --model MODEL.gguf --n_ctx 4096"}
     remedy = "Start llama-cpp-python with `--n_ctx {tokens}`."
     interrupted_remedy = ("Start llama-cpp-python with `--interrupt_requests false`: requests then "
                           "wait for each other.")
@@ -783,7 +767,6 @@ class AzureOpenAI(Engine):
 class Jan(Engine):
     name = "Jan"
     usual_port = 1337
-    start_command = "jan serve MODEL --port 1337"
     remedy = ("Set the model's context size to {tokens} in Jan's model settings, then start the "
               "model again.")
 
@@ -801,7 +784,6 @@ class MlxLm(Engine):
 
     name = "mlx-lm"
     usual_port = 8080
-    start_command = "mlx_lm.server --model MODEL --port 8080"
 
     def recognise(self, probes: Probes) -> Optional[str]:
         # Python's plain server with a bare "Not Found" labelled as JSON. It lists entries of three
@@ -819,7 +801,6 @@ class TransformersServe(Engine):
 
     name = "transformers serve"
     usual_port = 8000
-    start_command = "transformers serve MODEL"
 
     def recognise(self, probes: Probes) -> Optional[str]:
         # A path that only takes a POST: the refusal of a GET shows that it exists.
