@@ -65,8 +65,10 @@ def served_text(found: Sequence[Json], options: cli.Options) -> str:
         lines.append(f"{printable(one['url'])}: {printable(engine['name'])}{version}"
                      + (f", {slots} slot{'s' * (slots > 1)}" if slots else ""))
         more_slots = queries.parallel_remedy(engine["name"], options.lanes, options.num_ctx)
-        if slots and slots < options.lanes and more_slots:
-            lines.append(f"  parallel requests wait for each other. {more_slots}")
+        if more_slots and (not slots or slots < options.lanes):
+            lines.append(f"  parallel requests wait for each other. {more_slots}" if slots else
+                         "  how many requests it works on at once is not reported. For "
+                         f"{options.lanes}: {more_slots}")
         for model in one["models"]:
             shown = _model_words(model)
             lines.append(f"  {readable(model['id'])}" + (f"  ({', '.join(shown)})" if shown

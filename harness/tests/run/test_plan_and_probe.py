@@ -92,6 +92,8 @@ class Probes(unittest.TestCase):
     def test_text_of_a_probe(self):
         self.assertEqual(self.text([self.found()], call(model="m")), """\
 http://127.0.0.1:8080: llama.cpp b1\\x1b
+  how many requests it works on at once is not reported. For 4: Start llama-server with `-c 16384 \
+-np 4`: its slots share the tokens of -c.
   m  (Q4_K_M, qwen2, context 8192 tokens, trained for 32768)
   e\\x1b  (not a chat model)
     Start it with -c 4096.
