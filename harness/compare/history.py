@@ -14,6 +14,7 @@ from compare import entries as reading
 from compare import identity, verdicts
 from compare.headline import Run, runs_of
 from compare.ranking import RANKED_BY
+from compare.titles_and_sizes import machine_text, model_title
 from core.text import fit_table, printable
 
 Json = dict[str, Any]
@@ -69,8 +70,8 @@ def history_text(found: Sequence[Json], width: int) -> str:
         return "No machine has runs of two versions of one runtime with equal settings."
     lines = []
     for one in found:
-        names = (one[name] for name in ("model", "quantization", "machine_class", "runtime",
-                                        "backend"))
+        names = (model_title(one["model"]), one["quantization"],
+                 machine_text(one["machine_class"]), one["runtime"], one["backend"])
         lines += [printable(", ".join(filter(None, names))), *fit_table(
             ("version", "writes tok/s", "runs", "to the version before"), [
                 (printable(point["version"]), f"{point[RANKED_BY]['value']:.4g}",

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 from compare import entries, folders, history, ranking, verdicts, wanted
-from compare.titles_and_sizes import machine_title, model_title
+from compare.titles_and_sizes import machine_text, model_title
 from core import flag_definitions
 from core import text as texts
 
@@ -30,9 +31,8 @@ def model_name(row: ranking.Row) -> str:
 def machine_name(row: ranking.Row) -> str:
     """`2 x RTX 3090 24 GB`, as the page shows it, in ASCII."""
     runs = [*row.runs, *(one.run for one in row.left_out)]
-    title = machine_title(row.group, sorted({
-        run.device.system for run in runs if run.device.system}))
-    return plain(title.replace("\u00d7", "x"))
+    return machine_text(row.group, sorted({run.device.system for run in runs
+                                           if run.device.system}))
 
 
 def rank_text(place: ranking.Place) -> str:
@@ -67,6 +67,9 @@ SORTED_BY = {number[2]: number for number in (
     ("load", "s", "load_s", 1.0, 1))}
 Number = tuple[str, str, str, float, int]
 NARROWEST_MACHINE, USUAL_MACHINE = 15, 23
+ENGINE = 3                    # its column
+RARE_LEGEND = {"joules_per_output_token": " J per token: energy per output token.",
+               "peak_card_bytes": " card GiB: peak memory in use on the cards."}
 LEGEND = (
     "writes: output tokens per second. reads: prompt tokens per second. first word: seconds until "
     "the first token after a prompt of about 2,900 tokens. 4 at once: output tokens per second of "
@@ -89,7 +92,9 @@ def heading(block: Block) -> str:
 
 def headline_cells(places: Block, numbers: Sequence[Number]) -> list[tuple[str, ...]]:
     """Cells in the order of the titles; a row that is not ranked shows its newest run."""
-    return [(rank_text(place), machine_name(place.row), _quants(place.row),
+    return [(rank_text(place), machine_name(place.row),
+             _with_more((place.row.quantization or "unknown").split(", ")),
+             _with_more(dict.fromkeys(run.runtime.name for run in runs)),
              *(_number(place.row, name, factor, decimals)
                for _, _, name, factor, decimals in numbers),
              f"{len(runs)}/{len({run.handle for run in runs})}")
@@ -97,9 +102,9 @@ def headline_cells(places: Block, numbers: Sequence[Number]) -> list[tuple[str, 
             for runs in [place.row.runs or [one.run for one in place.row.left_out]]]
 
 
-def _quants(row: ranking.Row) -> str:
-    """`Q4_K_M +2` where a row has three of a bits class."""
-    first, *others = plain(row.quantization or "unknown").split(", ")
+def _with_more(names: Iterable[str]) -> str:
+    """`Q4_K_M +2` where a row has three."""
+    first, *others = map(plain, names)
     return f"{first} +{len(others)}" if others else first
 
 
@@ -113,36 +118,48 @@ def _number(row: ranking.Row, name: str, factor: float, decimals: int) -> str:
 def headline_text(blocks: Iterable[Block], read: folders.Found, width: int,
                   metric: str = ranking.RANKED_BY) -> str:
     """One table per model and bits class, the legend, and what is not ranked. metric: the number
-    by which rows are sorted; rare numbers are left out where the table would be too wide."""
+    by which rows are sorted; where the table would be too wide, the engine and the last of the
+    other numbers are left out."""
     kept = shown_blocks(blocks)
     places = [place for block in kept for place in block]
     known = {name for place in places for name in place.row.numbers}
     own = [SORTED_BY[metric]] if metric in SORTED_BY else []
     numbers = [*NUMBERS, *own, *(number for number in RARE
                                  if number[2] in known and number not in own)]
+    others = [number for number in numbers[1:] if number not in own]
+    hidden: set[int] = set()
     while True:
-        head = [("#", "machine", "quant", *(number[0] for number in numbers), "runs/"),
-                ("", "", "", *(number[1] for number in numbers), "owners")]
-        cells = headline_cells(places, numbers)
-        used = [max(map(len, column)) for column in zip(*head, *cells)]
+        table = [("#", "machine", "quant", "engine", *(number[0] for number in numbers), "runs/"),
+                 ("", "", "", "", *(number[1] for number in numbers), "owners"),
+                 *headline_cells(places, numbers)]
+        table = [tuple(cell for i, cell in enumerate(row) if i not in hidden) for row in table]
+        used = [max(map(len, column)) for column in zip(*table)]
         room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
-        if room >= min(used[1], USUAL_MACHINE) or numbers[-1][2] in (NUMBERS[-1][2], metric):
+        if room >= used[1] or hidden and (room >= USUAL_MACHINE or len(numbers) <= len(NUMBERS)):
             break
-        numbers = numbers[:-1]
-    cells = [(row[0] if row[0].endswith("=") else f"{row[0]} ",
-              _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in cells]
-    lines = texts.align_columns([*head, *cells], (0, *range(3, 4 + len(numbers))))
-    titles, rows = lines[:len(head)], iter(lines[len(head):])
+        if hidden:
+            numbers.remove(others.pop())
+        hidden = {ENGINE}
+    table = [(row[0] if row[0].endswith("=") else f"{row[0]} ",
+              _shortened(row[1], max(room, NARROWEST_MACHINE)), *row[2:]) for row in table]
+    first = ENGINE + 1 - len(hidden)
+    lines = texts.align_columns(table, (0, *range(first, first + len(numbers) + 1)))
+    titles, rows = lines[:2], iter(lines[2:])
     out = []
     for block in kept:
         out += [heading(block), *titles]
         for place in block:
             out.append(next(rows))
-            if place.rank is None:
+            if place.row.reasons:
                 out.append(f"    not ranked: {why_not(place.row)}")
+        if any(place.rank is None and not place.row.reasons for place in block):
+            out.append("    Rows without a # lack the number that ranks.")
         out.append("")
+    more = any(re.search(r" \+\d", cell) for row in table for cell in row)
     out += [] if kept else [_no_row(), ""]
-    out += [f"{found_text(read)}. {left_out_text(kept, read)}", *LEGEND]
+    out += [f"{found_text(read)}. {left_out_text(kept, read)}",
+            LEGEND[0] + "".join(RARE_LEGEND.get(number[2], "") for number in numbers)
+            + " +1: also runs with one other format or engine." * more, LEGEND[1]]
     return texts.fit_lines("\n".join(out), width)
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
+from core.text import printable
+
 # Largest number of parameters of each class, for models that use all of them for each token, and
 # for mixtures of experts. A model belongs in the first class that is large enough.
 DENSE = (("\u2264 2 B", 2.2e9), ("3\u20134 B", 5.5e9), ("7\u20139 B", 10.5e9),
@@ -45,6 +47,11 @@ def machine_title(group: str, systems: Sequence[str] = ()) -> str:
         return f"{name} {size[0] if size else ''}".strip().replace("GiB", "GB")
     parts = group.split(" GiB")
     return " GB".join(" ".join(map(_word, part.split(" "))) for part in parts)
+
+
+def machine_text(group: str, systems: Sequence[str] = ()) -> str:
+    """machine_title in ASCII, for terminals."""
+    return printable(machine_title(group, systems).replace("\u00d7", "x"))
 
 
 def memory_gib(group: str) -> Optional[float]:

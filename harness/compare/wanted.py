@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Optional
 from compare import entries as reading
 from compare import folders, identity
 from compare.headline import runs_of
+from compare.titles_and_sizes import machine_text
 from core.errors import HarnessError
-from core.text import fit_table, printable
+from core.text import fit_table
 
 Json = dict[str, Any]
 
@@ -98,15 +99,15 @@ def for_machine(submissions: Iterable[reading.Submission], hardware: Any) -> lis
     if not own["wanted"]:
         return []
     shown = [f"{size.title} ({size.example})" for size in SIZES if size.title in own["wanted"]]
-    return [f"Measured so far on {printable(machine.group)}: "
+    return [f"Measured so far on {machine_text(machine.group)}: "
             f"{', '.join(own['measured']) or 'no model of these sizes'}.",
             f"Wanted: {', '.join(shown[:3])}, in 4 bits."]
 
 
 def wanted_text(found: Sequence[Json], width: int) -> str:
     """A table of the classes of machines with what is measured and wanted, fewest first."""
-    rows = [(printable(one["machine_class"]),
-             f"{one['memory_gib']:g} GiB" if one["memory_gib"] else "unknown",
+    rows = [(machine_text(one["machine_class"]),
+             f"{one['memory_gib']:g} GB" if one["memory_gib"] else "unknown",
              ", ".join(one["measured"]) or "nothing",
              ", ".join(one["wanted"]) or "nothing that fits")
             for one in sorted(found, key=lambda one: (len(one["measured"]), one["machine_class"]))]

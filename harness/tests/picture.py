@@ -80,7 +80,7 @@ def _values(row: ranking.Row) -> list[float]:
 def _row(place: ranking.Place, cells: Sequence[str], y: int, scale: float,
          colours: Colours) -> list[str]:
     row, middle = place.row, y + BAR_TOP + BAR_HEIGHT / 2
-    _, machine, quant, writes, reads, first, at_once, runs = cells
+    _, machine, quant, _, writes, reads, first, at_once, runs = cells
     spread = row.numbers.get(WRITES)
     parts = [_text(MARGIN, y + 17, f"{machine}, {quant}", 15, colours.text),
              _text(WIDTH - MARGIN, y + 17, f"{writes} tok/s", 15, colours.text, bold=True,

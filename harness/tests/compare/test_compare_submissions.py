@@ -115,7 +115,24 @@ class Table(Case):
         _, out, _ = run_program(self.root, columns=100)
         self.assertRegex(out, r"1\.26\W+5\.0")
         _, out, _ = run_program(self.root, "--sort", "energy", columns=100)
-        self.assertIn("J per", out)
+        self.assertIn("J per token: energy per output token.", re.sub(r"\s+", " ", out))
+        self.assertEqual(out.count("Rows without a # lack the number that ranks."), 1)
+
+    def test_a_narrow_table_leaves_out_the_engine_then_the_last_numbers(self) -> None:
+        self.put_headlines()
+        made = documents(cell(decode=90.0), run=9, handle="eve", probed=DESKTOP)
+        made[1]["runtime"]["name"] = known("vLLM")
+        made[1]["headlines"][0]["memory"] = {"peak_card_bytes": 5 * GIB}
+        self.put(*made)
+        wide, middle, narrow = (run_program(self.root, columns=columns)[1]
+                                for columns in (100, 72, 62))
+        for text, in_wide, in_middle, in_narrow in (
+                ("vLLM +1", True, False, False), ("+1: also runs", True, False, False),
+                ("card GiB: peak", True, True, False), ("RTX 4090 24 GB", True, True, True)):
+            with self.subTest(text):
+                self.assertEqual([text in re.sub(r"\s+", " ", out)
+                                  for out in (wide, middle, narrow)],
+                                 [in_wide, in_middle, in_narrow])
 
     def test_history_and_wanted_are_printed_and_in_json(self) -> None:
         self.put_headlines()

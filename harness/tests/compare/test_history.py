@@ -77,7 +77,7 @@ class Wanted(unittest.TestCase):
         def lines(*runs: entries.Submission, probed: Optional[Any] = None) -> list[str]:
             return wanted.for_machine(runs, documents(probed=probed or MAC)[2])
 
-        self.assertEqual(lines()[0], "Measured so far on m1 8 GiB: no model of these sizes.")
+        self.assertEqual(lines()[0], "Measured so far on M1 8 GB: no model of these sizes.")
         self.assertIn("7-9 B (Qwen3 8B), 3-4 B (Qwen3 4B), 1-2 B (Llama 3.2 1B)", lines()[1])
         self.assertLessEqual(len(lines(run_of(100.0), probed=CARDS)), 3)
         measured, wish = lines(run_of(100.0, facts={
@@ -93,7 +93,7 @@ class Wanted(unittest.TestCase):
             os.mkdir(broken)
             Path(broken, "metadata.json").write_text("{", "ascii")
             [known_line, wish] = wanted.here(root, made.hardware)
-            self.assertEqual(known_line, "Measured so far on m1 8 GiB: no model of these sizes.")
+            self.assertEqual(known_line, "Measured so far on M1 8 GB: no model of these sizes.")
             self.assertIn("7-9 B", wish)
             self.assertEqual(wanted.here(root, made.hardware, limit_s=-1.0), [])
             self.assertEqual(wanted.here(os.path.join(root, "none"), made.hardware), [])
