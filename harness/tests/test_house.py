@@ -42,7 +42,7 @@ NOT_MEASURING = {f"core/{name}" for name in (
     # What a probe shows: which machine this is, and what is not measured on it.
     "machine/awake", "machine/inventory", "machine/windows", *(f"compare/{name}" for name in (
         "entries", "folders", "headline", "identity", "canonical_names", "reviewed_names",
-        "ranking", "verdicts", "wanted"))}
+        "ranking", "titles_and_sizes", "verdicts", "wanted"))}
 TOP = {"AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "LICENSE", "LICENSE-MIT", "README.md",
        "harness", "submissions"}
 
