@@ -26,9 +26,9 @@ For maintainers: --recompute FOLDER recomputes metadata.json and run.md of all s
 folder after a change of a metric. Declared values, attestation and notes stay as they are.
 
 exit codes:
-  0 written, and no error is left except unfinished parts of run.md; 1 written, but a value that a
+  0 written, and nothing is missing except your own parts of run.md; 1 written, but a value that a
   ranking needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
-  written; 4 a file cannot be read or written, nothing written; --recompute wrote the others.
+  written; 4 a file cannot be read or written (then only --recompute has written other files).
 """
 import sys
 

@@ -246,8 +246,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--no-hostname", None, "leave this machine's host name out of manifest.json")
 
     group = parser.add_argument_group("modes")
-    add("--probe", None, "list what is served and make one hello call; without --target-url, "
-        "search the usual ports of this machine; writes nothing")
+    add("--probe", None, "list what is served, and make one hello call if a model is loaded; "
+        "without --target-url, search the usual ports of this machine; writes nothing")
     add("--smoke", None, "make one hello call only, and store it like a run")
     add("--plan", None, "show the planned calls and, after one hello call, how long they may "
         "take; writes nothing")

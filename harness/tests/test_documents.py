@@ -131,6 +131,16 @@ class Commands(unittest.TestCase):
                 count += 1
         self.assertGreater(count, 60)
 
+    def test_blocks_can_be_pasted_into_zsh(self):
+        """An interactive zsh takes # as a word, and a quote or ; in a comment as its own."""
+        for name, text in TEXTS.items():
+            for block in documents.parts(text).blocks:
+                for line in block.text.split("\n") if block.language == "sh" else ():
+                    with self.subTest(name, line=line):
+                        comment = line.partition("#")[2] if line.startswith("#") else ""
+                        self.assertNotRegex(line if not comment else "", r"\s# ")
+                        self.assertNotRegex(comment, r"[;'\"`$()*?<>|&!]")
+
     def test_every_option_exists(self):
         modules = make_documents.PROGRAMS
         for name, text in TEXTS.items():
