@@ -43,7 +43,7 @@ def _series(key: Any, versions: dict[str, list[Run]]) -> Json:
         side = verdicts.side_of(values)
         ratio = verdict = None
         if before:
-            apart = verdicts.difference(before, side, verdicts.VERDICT, verdicts.prior(RANKED_BY))
+            apart = verdicts.difference(before, side, verdicts.prior(RANKED_BY))
             ratio = round(math.exp(side.mean - before.mean), 4)
             verdict = "cannot tell" if not apart else "faster" if apart > 0 else "slower"
         points.append({

@@ -68,7 +68,6 @@ def _cell(cell: Json) -> Json:
                for name in ("decode_tokens_per_s", "ttft_ms", "prefill_tokens_per_s")}
     return {**{name: cell[name] for name in ("model", "phase", "lanes", "ok", "failed", "flags")},
             **spreads, "throughput": drawn(cell["output_token_throughput_tokens_per_s"]),
-            "speedup": drawn(cell["speedup_ratio"]),
             "checks": [cell["checks"]["passed"], cell["checks"]["total"]],
             "spread": drawn(cell["verdicts"]["unstable"]["iqr_ratio"])}
 

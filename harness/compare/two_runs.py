@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import verdicts
-from core import flag_definitions, metric_definitions, metrics, run_summary
+from core import flag_definitions, ledger, metric_definitions, metrics, run_summary
 from core.records import CallFinished
 from core.text import align_columns, fit_table, number_column, printable, time_text, wrapped
 
@@ -60,10 +60,9 @@ class Run(NamedTuple):
     corrections: Sequence[str] = ()       # why maintainers exclude it from comparison
 
 
-def run_of(manifest: Any, events: Sequence[Any], calls: Sequence[CallFinished],
-           corrections: Sequence[str] = ()) -> Run:
-    """A Run from the results of ledger.load_run and ledger.latest_calls."""
-    return Run(manifest, calls, run_summary.summarize_run(manifest, events),
+def run_of(manifest: Any, events: Sequence[Any], corrections: Sequence[str] = ()) -> Run:
+    """A Run from the results of ledger.load_run."""
+    return Run(manifest, ledger.latest_calls(events), run_summary.summarize_run(manifest, events),
                run_summary.call_numbers(manifest, events), corrections)
 
 
@@ -271,7 +270,7 @@ def verdict_on(phases: Sequence[Phase], quantity: str) -> Optional[Json]:
     apart, half = verdicts.ratio_interval(a, b, prior)
     ends = [metrics.round_sig(math.exp(apart + sign * half)) for sign in (0, -1, 1)]
     is_better = (apart > 0) == (metric_definitions.METRICS[metric].direction == "higher")
-    if verdicts.difference(a, b, verdicts.VERDICT, prior):
+    if verdicts.difference(a, b, prior):
         return {**about, **_decided(ends, "faster" if is_better else "slower", _busy(usable),
                                     min(a.runs, b.runs) >= verdicts.MIN_CONFIRMING_RUNS)}
     small = abs(apart) < verdicts.MIN_DIFFERENCE

@@ -124,12 +124,12 @@ def ratio_interval(a: Side, b: Side, before: float,
         t_quantile(probability, freedom) * sigma * math.sqrt(1 / a.runs + 1 / b.runs)
 
 
-def difference(a: Side, b: Side, probability: float, before: float) -> float:
-    """Mean log ratio of b to a if it is decided at that probability and 5 % or more, else 0."""
+def difference(a: Side, b: Side, before: float) -> float:
+    """Mean log ratio of b to a if it is decided and 5 % or more, else 0."""
     apart = b.mean - a.mean
     if abs(apart) < MIN_DIFFERENCE or not a.runs or not b.runs:
         return 0.0
-    return apart if abs(apart) > ratio_interval(a, b, before, probability)[1] else 0.0
+    return apart if abs(apart) > ratio_interval(a, b, before, VERDICT)[1] else 0.0
 
 
 def ranks(metric: str, rows: Sequence[Sequence[Optional[float]]]) -> list[int]:

@@ -57,7 +57,7 @@ def stretched(folder: str, factor: float) -> two_runs.Run:
     """A run with all times multiplied by a factor."""
     manifest, state = ledger.load_run(folder)
     events = made_submissions.stretched(state.events, factor)
-    return two_runs.run_of(manifest, events, ledger.latest_calls(events))
+    return two_runs.run_of(manifest, events)
 
 
 @unittest.skipUnless(FOLDERS, "no merged runs")

@@ -6,7 +6,7 @@ import unittest
 from typing import Any, Callable
 
 from compare import two_runs
-from core import flag_definitions, ledger
+from core import flag_definitions
 from tests import made_submissions
 from tests.made_submissions import Spec
 
@@ -32,7 +32,7 @@ def run(seed: int = 1, factor: float = 1.0, change: Any = None, **spec: Any) -> 
     if change:
         manifest, events = copy.deepcopy((manifest, events))
         change(manifest, events)
-    return two_runs.run_of(manifest, events, ledger.latest_calls(events))
+    return two_runs.run_of(manifest, events)
 
 
 def rows_of(a: Any, b: Any, phase: str = "20q") -> dict[str, Json]:
