@@ -14,8 +14,16 @@ import sys
 from datetime import datetime, timedelta
 
 from check import copies
-from tests.outside.attacks.forgeries import MERGED, calls_of, codes, is_missed, set_times
-from tests.outside.attacks.more_forgeries import Attack, renamed, run_attacks
+from tests.outside.attacks.forgeries import (
+    MERGED,
+    Attack,
+    calls_of,
+    codes,
+    is_missed,
+    run_attacks,
+    set_times,
+)
+from tests.outside.attacks.more_forgeries import renamed
 from tests.outside.mutate_submissions import load
 from tests.valid_run import Made, Spec, make
 
@@ -176,8 +184,9 @@ ATTACKS = (
     Attack("every third text trimmed", functools.partial(trimmed, every=3),
            ("server-counts-contradict",)),
     Attack("a draft model hidden", hidden_draft, ("tokens-implausible",)),
-    Attack("a copy without both ends", shifted_copy, ("run-copied",), True),
-    Attack("names of two models swapped", names_swapped, ("claim-contradicted",), True),
+    Attack("a copy without both ends", shifted_copy, ("run-copied",), is_indexed=True),
+    Attack("names of two models swapped", names_swapped, ("claim-contradicted",),
+           is_indexed=True),
     Attack("fewer threads than the command line", threads_claimed, ("claim-contradicted",)),
 )
 OPEN = (

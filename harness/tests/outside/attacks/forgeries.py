@@ -119,42 +119,38 @@ def more_memory(made: Made) -> None:
 
 
 class Attack(NamedTuple):
-    """A forgery of a merged run, and the code that has to be found."""
+    """A forgery of a merged run; any of the codes has to be found, if there are any. is_indexed:
+    the check knows the merged runs."""
 
     name: str
-    run: str
     change: Callable[[Made], Any]
-    code: str
+    codes: tuple[str, ...]
+    run: str = LLAMA_CPP
+    is_indexed: bool = False
 
 
 ATTACKS = (
-    Attack("gaps / 5", LLAMA_CPP, faster, "ledger-altered"),
-    Attack("gaps / 5 on vLLM", VLLM, faster, "ledger-altered"),
-    Attack("gaps / 2 with noise", LLAMA_CPP, functools.partial(faster, gaps=2, noise_us=3),
-           "ledger-altered"),
-    Attack("gaps / 1.2", LLAMA_CPP, functools.partial(faster, gaps=1.2, noise_us=3),
-           "ledger-altered"),
-    Attack("first tokens / 5", LLAMA_CPP, functools.partial(faster, gaps=1, first=5),
-           "time-unexplained"),
-    Attack("gaps / 5, same end of each call", LLAMA_CPP, functools.partial(faster, keeps_end=True),
-           "ledger-altered"),
-    Attack("gaps / 5, slow to connect", LLAMA_CPP, with_pauses_before_connecting,
-           "ledger-altered"),
-    Attack("no samples of the host", LLAMA_CPP, without_samples, "ledger-altered"),
-    Attack("every second sample", LLAMA_CPP, every_second_sample, "time-unexplained"),
-    Attack("tokens x 1.45", LLAMA_CPP, more_tokens, "tokens-implausible"),
-    Attack("tokens x 1.5 on vLLM", VLLM, functools.partial(more_tokens, factor=1.5),
-           "tokens-implausible"),
-    Attack("tokens x 1.2", LLAMA_CPP, functools.partial(more_tokens, factor=1.2),
-           "tokens-implausible"),
-    Attack("nothing cached", LLAMA_CPP, nothing_cached, "server-counts-contradict"),
-    Attack("another quantization", LLAMA_CPP, declared("quantization", "F16"),
-           "claim-contradicted"),
-    Attack("a larger model", LLAMA_CPP, declared("source_repository", "meta/llama-3.1-8b"),
-           "claim-contradicted"),
-    Attack("a draft model", LLAMA_CPP, declared("draft_model", "a small one"),
-           "claim-contradicted"),
-    Attack("more memory", LLAMA_CPP, more_memory, "hardware-implausible"),
+    Attack("gaps / 5", faster, ("ledger-altered",)),
+    Attack("gaps / 5 on vLLM", faster, ("ledger-altered",), VLLM),
+    Attack("gaps / 2 with noise", functools.partial(faster, gaps=2, noise_us=3),
+           ("ledger-altered",)),
+    Attack("gaps / 1.2", functools.partial(faster, gaps=1.2, noise_us=3), ("ledger-altered",)),
+    Attack("first tokens / 5", functools.partial(faster, gaps=1, first=5), ("time-unexplained",)),
+    Attack("gaps / 5, same end of each call", functools.partial(faster, keeps_end=True),
+           ("ledger-altered",)),
+    Attack("gaps / 5, slow to connect", with_pauses_before_connecting, ("ledger-altered",)),
+    Attack("no samples of the host", without_samples, ("ledger-altered",)),
+    Attack("every second sample", every_second_sample, ("time-unexplained",)),
+    Attack("tokens x 1.45", more_tokens, ("tokens-implausible",)),
+    Attack("tokens x 1.5 on vLLM", functools.partial(more_tokens, factor=1.5),
+           ("tokens-implausible",), VLLM),
+    Attack("tokens x 1.2", functools.partial(more_tokens, factor=1.2), ("tokens-implausible",)),
+    Attack("nothing cached", nothing_cached, ("server-counts-contradict",)),
+    Attack("another quantization", declared("quantization", "F16"), ("claim-contradicted",)),
+    Attack("a larger model", declared("source_repository", "meta/llama-3.1-8b"),
+           ("claim-contradicted",)),
+    Attack("a draft model", declared("draft_model", "a small one"), ("claim-contradicted",)),
+    Attack("more memory", more_memory, ("hardware-implausible",)),
 )
 
 
@@ -173,8 +169,8 @@ def copied(made: Made, handle: str, speed: float, lost: int, texts: bool) -> Non
         call["response"]["text"] += " " * texts
 
 
-COPIES = tuple((f"copy by {handle}, speed {speed}, {lost} chunks lost", functools.partial(
-    copied, handle=handle, speed=speed, lost=lost, texts=texts))
+COPIES = tuple(Attack(f"copy by {handle}, speed {speed}, {lost} chunks lost", functools.partial(
+    copied, handle=handle, speed=speed, lost=lost, texts=texts), ("run-copied",), is_indexed=True)
     for handle, speed, lost, texts in (("maintainers", 1, 0, False), ("another", 1, 0, True),
                                        ("maintainers", 2, 0, True), ("another", 5, 1, True)))
 
@@ -200,24 +196,22 @@ def is_missed(name: str, wanted: Collection[str], new: Collection[str]) -> bool:
     return missed
 
 
-def main() -> int:
-    """Run all attacks; return the exit code."""
-    merged = {name: next(MERGED.glob(f"*/{name}*")) for name in (LLAMA_CPP, VLLM)}
+def run_attacks(attacks: Sequence[Attack], *known: str) -> int:
+    """Forge merged runs; return how many attacks were missed. known: further merged runs."""
     index, missed = copies.Index(), 0
-    before = {name: codes(load(folder), folder.parts[-3:], index)
-              for name, folder in merged.items()}
-    for attack in ATTACKS:
-        folder, made = merged[attack.run], load(merged[attack.run])
+    folders = {run: next(MERGED.glob(f"*/{run}*"))
+               for run in (*(attack.run for attack in attacks), *known)}
+    before = {run: codes(load(folder), folder.parts[-3:], index)
+              for run, folder in folders.items()}
+    for attack in attacks:
+        made = load(folders[attack.run])
         attack.change(made)
-        new = codes(made.sealed(), folder.parts[-3:], copies.Index()) - before[attack.run]
-        missed += is_missed(attack.name, (attack.code,), new)
-    for name, change in COPIES:
-        made = load(merged[LLAMA_CPP])
-        change(made)
-        new = codes(made.sealed(), made.path().split("/"), index)
-        missed += is_missed(name, ("run-copied",), new)
-    return int(missed > 0)
+        sealed = made.sealed()
+        new = codes(sealed, sealed.path().split("/"),
+                    index if attack.is_indexed else copies.Index()) - before[attack.run]
+        missed += is_missed(attack.name, attack.codes, new)
+    return missed
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_attacks((*ATTACKS, *COPIES)) > 0)

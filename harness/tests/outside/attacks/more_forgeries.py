@@ -11,18 +11,18 @@ import copy
 import functools
 import random
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from check import challenge, copies
 from tests.outside.attacks.forgeries import (
     ANOTHER_ID,
-    LLAMA_CPP,
     MERGED,
+    Attack,
     calls_of,
     codes,
     faster,
     is_missed,
+    run_attacks,
     set_times,
 )
 from tests.outside.mutate_submissions import load
@@ -176,26 +176,16 @@ def fewer_prompt_tokens(made: Made) -> None:
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-class Attack(NamedTuple):
-    """A forgery; any of the codes has to be found, if there are any. indexed: the merged runs are
-    known."""
-
-    name: str
-    change: Callable[[Made], Any]
-    codes: tuple[str, ...]
-    indexed: bool = False
-
-
 COPIED = ("run-copied", "answers-copied")
 ATTACKS = (
     *(Attack(f"copy with jitter of {ratio:.0%}", functools.partial(jittered, ratio=ratio), COPIED,
-             True) for ratio in (0.00001, 0.01, 0.1, 0.4)),
+             is_indexed=True) for ratio in (0.00001, 0.01, 0.1, 0.4)),
     Attack("copy with jitter and lost chunks", functools.partial(
-        jittered, ratio=0.2, lost=0.04), COPIED, True),
+        jittered, ratio=0.2, lost=0.04), COPIED, is_indexed=True),
     Attack("copy with jitter, lost chunks and other words", functools.partial(
-        jittered, ratio=0.3, lost=0.05, words=0.05, tokens=4), COPIED, True),
-    Attack("halves of two merged runs", two_halves, COPIED, True),
-    Attack("answers of other questions", reordered, (*COPIED, "ledger-altered"), True),
+        jittered, ratio=0.3, lost=0.05, words=0.05, tokens=4), COPIED, is_indexed=True),
+    Attack("halves of two merged runs", two_halves, COPIED, is_indexed=True),
+    Attack("answers of other questions", reordered, (*COPIED, "ledger-altered"), is_indexed=True),
     Attack("a fifth of the time", compressed, ("ledger-altered", "time-unexplained",
                                                "machine-slept")),
     Attack("a ratio above 1", calm, ("hardware-implausible",)),
@@ -240,23 +230,6 @@ def challenged(made: Made) -> set[str]:
 
 CHALLENGED = ((older_run, "challenge-unanswered"), (pretended, "ledger-altered"),
               (slower, "server-changed"))
-
-
-def run_attacks(attacks: Iterable[Attack], other_run: str) -> int:
-    """Forge a merged run; return how many attacks were missed. other_run: a second run that is
-    known to the check."""
-    folder, other = (next(MERGED.glob(f"*/{name}*")) for name in (LLAMA_CPP, other_run))
-    index, missed = copies.Index(), 0
-    before = codes(load(folder), folder.parts[-3:], index)
-    codes(load(other), other.parts[-3:], index)
-    for attack in attacks:
-        made = load(folder)
-        attack.change(made)
-        sealed = made.sealed()
-        new = codes(sealed, sealed.path().split("/"),
-                    index if attack.indexed else copies.Index()) - before
-        missed += is_missed(attack.name, attack.codes, new)
-    return missed
 
 
 def main() -> int:
