@@ -190,10 +190,9 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "write None., null or what is true: python3 harness/complete_submission.py FOLDER --set "
         "SETTING"),
     "notes-not-plain": (ERROR,
-        "Your notes in run.md hold something that GitHub may not show as written, such as HTML, an "
-        "image, a formula, a footnote, a link definition or a code block without end.",
-        "write plain text, lists, tables and links; put code between `backticks` on one line, or "
-        "between two lines of three backticks at the left edge"),
+        "Your notes in run.md hold something that GitHub does not show as written, such as HTML, "
+        "an image, a formula, a footnote, a link definition or a code block without end.",
+        "write plain text, lists, tables and links; put `backticks` around code"),
     "correction-invalid": (ERROR,
         "submissions/CORRECTIONS.json does not match its schema, or names a run, day, key or value "
         "that does not exist.", "fix it as submissions/README.md describes"),
