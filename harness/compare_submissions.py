@@ -56,10 +56,11 @@ DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
 MAX_LEDGER_BYTES = 512 * 1024 * 1024
 MAX_SECTION = 4000                       # characters of the contributor's texts on the page
 # The options that an output does not use.
-IGNORED = {"vs": ("paths", "sort", "all_phases", "csv", "html", "history", "wanted",
+IGNORED = {"vs": ("paths", "sort", "all_phases", "markdown", "csv", "html", "history", "wanted",
                   *ranking.FILTERS),
            "history": ("sort", "all_phases", *ranking.FILTERS),
-           "wanted": ("sort", "all_phases", *ranking.FILTERS), "html": ("sort", "all_phases")}
+           "wanted": ("sort", "all_phases", *ranking.FILTERS), "html": ("sort", "all_phases"),
+           "markdown": ("all_phases", "phase")}
 
 Json = dict[str, Any]
 
@@ -158,6 +159,8 @@ def do_table(args: argparse.Namespace) -> int:
     if is_data:
         texts.print_safe(tables.json_text([*blocks, *headlines], found) if args.json else
                          tables.csv_text([*blocks, *headlines]).removesuffix("\n"))
+    elif args.markdown:
+        texts.print_safe(tables.markdown_text(headlines, found, metric))
     elif by_phase:
         texts.print_safe(tables.details_text(blocks, found, texts.terminal_width()))
     else:
@@ -244,6 +247,8 @@ def build_parser() -> texts.Parser:
     parser.add_argument("--all-phases", action="store_true",
                         help="rank rows within each phase, with all details; see --phase")
     form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true",
+                      help="print the ranked rows as a scoreboard for a README")
     form.add_argument("--csv", action="store_true",
                       help="print all rows and columns as CSV; headline rows have no phase")
     form.add_argument("--json", action="store_true", help="print the same rows as JSON")

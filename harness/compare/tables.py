@@ -1,4 +1,4 @@
-"""Rows of a comparison as text: terminal tables, CSV and JSON."""
+"""Rows of a comparison as text: terminal tables, a scoreboard in Markdown, CSV and JSON."""
 from __future__ import annotations
 
 import functools
@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from compare import entries, folders, history, ranking, verdicts, wanted
 from compare.titles_and_sizes import machine_text, model_title
@@ -90,6 +90,20 @@ def heading(block: Block) -> str:
     return f"{model_name(block[0].row)}, {block[0].row.bits_class}"
 
 
+def numbers_of(places: Iterable[ranking.Place], metric: str) -> list[Number]:
+    """NUMBERS, the one by which rows are sorted, and those of RARE that a row has."""
+    known = {name for place in places for name in place.row.numbers}
+    own = [SORTED_BY[metric]] if metric in SORTED_BY else []
+    return [*NUMBERS, *own, *(number for number in RARE
+                              if number[2] in known and number not in own)]
+
+
+def headline_titles(numbers: Sequence[Number]) -> list[tuple[str, ...]]:
+    """The heading in two lines."""
+    return [("#", "machine", "quant", "engine", *(number[0] for number in numbers), "runs/"),
+            ("", "", "", "", *(number[1] for number in numbers), "owners")]
+
+
 def headline_cells(places: Block, numbers: Sequence[Number]) -> list[tuple[str, ...]]:
     """Cells in the order of the titles; a row that is not ranked shows its newest run."""
     return [(rank_text(place), machine_name(place.row),
@@ -122,16 +136,11 @@ def headline_text(blocks: Iterable[Block], read: folders.Found, width: int,
     other numbers are left out."""
     kept = shown_blocks(blocks)
     places = [place for block in kept for place in block]
-    known = {name for place in places for name in place.row.numbers}
-    own = [SORTED_BY[metric]] if metric in SORTED_BY else []
-    numbers = [*NUMBERS, *own, *(number for number in RARE
-                                 if number[2] in known and number not in own)]
-    others = [number for number in numbers[1:] if number not in own]
+    numbers = numbers_of(places, metric)
+    others = [number for number in numbers[1:] if number[2] != metric]
     hidden: set[int] = set()
     while True:
-        table = [("#", "machine", "quant", "engine", *(number[0] for number in numbers), "runs/"),
-                 ("", "", "", "", *(number[1] for number in numbers), "owners"),
-                 *headline_cells(places, numbers)]
+        table = [*headline_titles(numbers), *headline_cells(places, numbers)]
         table = [tuple(cell for i, cell in enumerate(row) if i not in hidden) for row in table]
         used = [max(map(len, column)) for column in zip(*table)]
         room = width - sum(used) + used[1] - len("=") - len(texts.GAP) * (len(used) - 1)
@@ -172,9 +181,30 @@ def _no_row() -> str:
     return "no row matches; leave out --" + ", --".join(ranking.FILTERS) + " to see all"
 
 
-def left_out_text(blocks: Iterable[Block], read: folders.Found) -> str:
-    """Which runs no number comes from, and each one's first reason."""
-    reasons = Counter(plain(one.reasons[0]) for block in blocks for place in block
+def markdown_text(blocks: Iterable[Block], read: folders.Found, metric: str) -> str:
+    """A table of ranked rows per model and bits class, and the legend."""
+    kept, parts = shown_blocks(blocks), []
+    numbers = numbers_of((place for block in kept for place in block), metric)
+    titles = [" ".join(words).replace("/ ", "/").strip()
+              for words in zip(*headline_titles(numbers))]
+    right = (0, *range(ENGINE + 1, len(titles)))
+    for block in kept:
+        rows = [[row[0], *map(texts.markdown_words, row[1:ENGINE + 1]), *row[ENGINE + 1:]]
+                for row in headline_cells([place for place in block if place.rank is not None],
+                                          numbers)]
+        if rows:
+            parts.append(f"**{texts.markdown_words(heading(block))}**\n\n"
+                         + texts.markdown_table(titles, rows, right))
+    left_out = left_out_text(kept, read, texts.markdown_words)
+    ends = [f"{found_text(read)}. {left_out}".strip(), *LEGEND] if parts else [_no_row()]
+    return "\n".join([*parts, "\n\n".join(ends)])
+
+
+def left_out_text(blocks: Iterable[Block], read: folders.Found,
+                  safe: Callable[[str], str] = plain) -> str:
+    """Which runs no number comes from, and each one's first reason; safe: makes foreign text
+    harmless."""
+    reasons = Counter(safe(one.reasons[0]) for block in blocks for place in block
                       for one in place.row.left_out if not one.run.synthetic)
     synthetic = sum(run.synthetic and run.handle != "example" for run in read.submissions)
     found = [f"{count} run{'' if count == 1 else 's'} ({reason})"

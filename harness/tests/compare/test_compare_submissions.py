@@ -193,7 +193,7 @@ class Table(Case):
 
     def test_filter_without_matches_is_reported(self) -> None:
         self.put_three()
-        for words in ((), ("--all-phases",)):
+        for words in ((), ("--all-phases",), ("--markdown",)):
             self.assertIn("no row matches", run_program(self.root, "--model", "llama", *words)[1])
 
     def test_filter_keeps_ranks(self) -> None:
@@ -208,6 +208,17 @@ class Table(Case):
         code, _, err = run_program(self.root, "--sort", "beauty")
         self.assertEqual((code, err.count("\n")), (2, 1))
         self.assertIn("decode, prefill, ttft", err.replace("'", ""))
+
+    def test_scoreboard_has_ranked_rows_only(self) -> None:
+        self.put_headlines()
+        self.put(*documents(cell(flags=["truncated"]), run=8, tag="other", probed={
+            **DESKTOP, "accelerators": []}))
+        code, out, err = run_program(self.root, "--markdown")
+        self.assertEqual((code, err), (0, ""))
+        rows = [line.strip("| ").split(" | ") for line in out.split("\n") if line[:1] == "|"]
+        self.assertEqual([[row[0], *row[4:]] for row in rows[2:]], [
+            ["1", "400.0", "-", "-", "-", "1/1"], ["2", "105.0", "-", "16.36", "-", "2/2"]])
+        self.assertIn("Left out: 1 run (truncated)", out)
 
 
 class Formats(Case):
@@ -281,6 +292,13 @@ class Hostile(Case):
         for columns, words in ((80, ()), (60, ("--all-phases",)), (400, ("--all-phases",))):
             _, out, _ = run_program(self.root, *words, columns=columns)
             self.assertTrue(all(line.isascii() and line.isprintable() for line in out.split("\n")))
+
+    def test_markdown_keeps_columns_and_puts_text_in_code_spans(self) -> None:
+        self.put_hostile()
+        _, out, _ = run_program(self.root, "--markdown")
+        head, line = out.split("\n")[0], out.split("\n")[4]
+        self.assertEqual(len(re.findall(r"(?<!\\)\|", line)), 10)
+        self.assertNotRegex(re.sub(r"`[^`]*`", "", head + line), r"[<>\[\]@`&\\]")
 
     def test_csv_cells_are_not_formulas(self) -> None:
         for text in ("=HYPERLINK(1)", "+1", "-1", "@x", "\t=1"):
