@@ -1,8 +1,10 @@
 """Follow a run that another process makes (--wait), and stop it (--stop)."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
@@ -38,19 +40,21 @@ def follow(options: cli.Options, progress: Progress,
     manifest, tail = ledger.manifest_of(folder), ledger.Tail(path)
     events = tail.new_events()
     manifest = plan.extended(manifest, events)
-    count = Count(plan.all_cells(manifest), None, {})
+    count, shown = Count(plan.all_cells(manifest), None, {}), Shown(manifest["run_id"])
     for event in events:
         count.take(event)
-        if progress.live:              # a terminal shows whole phases, a log only what is new
+        if progress.live or event["seq"] >= shown.seq:      # a terminal shows whole phases
             _show_event(event, count, progress)
     while True:
         ended = not files.is_locked(path)      # before the read, so that no last line is missed
         for event in tail.new_events():
             count.take(event)
             _show_event(event, count, progress)
+        shown.keep(len(tail.events))
         progress.show(lambda _: f"{progress_bar(count.made, count.total())} calls")
         if ended:
             progress.end()
+            shown.forget()
             resume = resume_command(options, manifest)
             return end_of_run.print_end(manifest, tail.events, folder, resume, options)
         if now_s() >= until_s:
@@ -86,6 +90,28 @@ def _with_out_dir(options: cli.Options, run: str, folder: str) -> cli.Options:
         return options
     root = os.path.abspath(os.path.join(folder, "..", "..", ".."))
     return dataclasses.replace(options, out_dir=root, given=options.given | {"out_dir"})
+
+
+class Shown:
+    """How many lines of a run --wait has shown, kept in the temporary folder between two calls."""
+
+    def __init__(self, run_id: str) -> None:
+        self._path = os.path.join(tempfile.gettempdir(), f"run-{run_id}.seen")
+        try:
+            self.seq = int(files.read(self._path) or b"0")
+        except (OSError, ValueError):
+            self.seq = 0
+
+    def keep(self, seq: int) -> None:
+        """Remember that all lines below `seq` were shown."""
+        if seq != self.seq:
+            self.seq = seq
+            with contextlib.suppress(OSError):
+                files.write_whole(self._path, str(seq).encode())
+
+    def forget(self) -> None:
+        """Forget it, since the run has ended."""
+        files.remove(self._path)
 
 
 def resume_command(options: cli.Options, manifest: Manifest) -> str:

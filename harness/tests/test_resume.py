@@ -585,8 +585,7 @@ class Background(Runs):
             f"{shlex.quote(self.out_dir)}\n", ""))
         followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:])
         self.assertEqual(followed.code, 0)
-        # What was answered before --wait is in the table only.
-        self.assertRegex(followed.err, r"\A(1/1 +hello +\S+ +ok +\d+ tokens +TTFT [\d.]+ ms\n)?\Z")
+        self.assertRegex(followed.err, r"\A1/1 +hello +\S+ +ok +\d+ tokens +TTFT [\d.]+ ms\n\Z")
         self.assertRegex(followed.out, r"run folder: .*\nnext: .*\n\Z")
         with open(log, encoding="utf-8") as file:
             self.assertEqual(file.read().replace("127.0.0.1", "localhost").replace(
