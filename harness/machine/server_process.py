@@ -7,6 +7,7 @@ contributor declares, since the server may have been restarted after the run.
 """
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -188,8 +189,20 @@ def _on_mac(machine: system.Machine, port: int) -> Optional[Process]:
     listing = machine.run(["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp"]) or ""
 
     def words(pid: str) -> list[str]:
-        # ps separates words by blanks and quotes none: a path with a blank is split.
-        return (machine.run(["ps", "-ww", "-o", "command=", "-p", pid]) or "").split()
+        # ps separates words by blanks and quotes none: parts of a path that exists are one word,
+        # and of an argument's path that cannot be seen, all parts up to the next option.
+        parts = (machine.run(["ps", "-ww", "-o", "command=", "-p", pid]) or "").split()
+        found = list[str]()
+        while parts:
+            end = 1
+            if parts[0].startswith("/"):
+                unseen = len(list(itertools.takewhile(lambda part: part[0] != "-", parts)))
+                end = next((at for at in range(len(parts), 0, -1)
+                            if machine.owner(" ".join(parts[:at])) is not None),
+                           unseen if found else 1)
+            found.append(" ".join(parts[:end]))
+            parts = parts[end:]
+        return found
 
     pids = re.findall(r"^p(\d+)$", listing, re.MULTILINE)
     server = words(pids[0]) if pids else []

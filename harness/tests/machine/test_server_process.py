@@ -63,6 +63,16 @@ class Find(unittest.TestCase):
     def test_process_by_its_socket(self):
         self.assertEqual(words(linux()), shlex.split(LLAMA))
 
+    def test_paths_with_blanks_are_words_on_a_mac(self):
+        program, model = "/Volumes/My Disk/llama-server", "/Users/sam/Application Support/m.gguf"
+        machine = mac(f"{program} -m {model} -c 4096 --flag /no such/path")
+        machine.owners.update(dict.fromkeys(("/Volumes/My", program, model), 501))
+        self.assertEqual(words(machine), [
+            program, "-m", model, "-c", "4096", "--flag", "/no such/path"])
+        self.assertEqual(server_process.started(machine, PORT, "llama.cpp", ()), Started(
+            "llama-server -m m.gguf -c 4096 --flag ...",
+            {"launch_flags": "-c 4096", "models.0.file_name": "m.gguf"}))
+
     def test_socket_of_both_families(self):
         machine = linux()
         machine.files["/proc/net/tcp6"] = machine.files.pop("/proc/net/tcp").replace(
@@ -187,7 +197,8 @@ class Settings(unittest.TestCase):
             python.touch(0o755)
             for folder in ("mlx_lm-0.32.2.dist-info", "mlx-0.31.0.dist-info", "mlx_lm"):
                 Path(top, "lib", "python3.11", "site-packages", folder).mkdir(parents=True)
-            command, by_path = f"{python} -m mlx_lm server", linux("python3 -m mlx_lm server")
+            command = shlex.join([str(python), "-m", "mlx_lm", "server"])
+            by_path = linux("python3 -m mlx_lm server")
             by_path.files["/proc/12/environ"] = f"PATH={python.parent}\0"
             for machine, engine, version in (
                     (linux(command), "mlx-lm", "0.32.2"), (by_path, "mlx-lm", "0.32.2"),
@@ -366,8 +377,10 @@ class Children(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "m.gguf")
             path.write_bytes(test_gguf.ORDINARY)
-            for others, facts in (((), gguf.facts(str(path))), ((f"x -m {folder}/n.gguf",), {})):
-                machine = self.server(f"llama-server -m {path} --port 1", *others)
+            runner, other = (shlex.join([name, "-m", str(file)]) for name, file in (
+                ("llama-server", path), ("x", path.with_name("n.gguf"))))
+            for others, facts in (((), gguf.facts(str(path))), ((other,), {})):
+                machine = self.server(runner, *others)
                 found = server_process.started(machine, PORT, "llama-swap", ())
                 self.assertEqual({key: found.settings.get(key) for key in facts}, facts)
                 self.assertEqual("models.0.digest" in found.settings, not others)
