@@ -22,7 +22,7 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 import run_benchmark
 from check import findings, submission_files
 from compare import folders, headline, ranking, tables
-from core import answer_checks, flag_definitions, ledger, privacy, suites, text
+from core import answer_checks, flag_definitions, ledger, metric_definitions, privacy, suites, text
 from core import schema as schemas
 from core.text import markdown_table
 from engines import queries, servers
@@ -184,6 +184,19 @@ def exit_codes_table() -> str:
         for program in PROGRAMS))
 
 
+def metrics_table() -> str:
+    """What each metric of the registry is."""
+    return markdown_table(("metric", "unit", "better", "meaning", "formula"), (
+        (code(m.name), m.unit, m.direction, m.text, code(m.formula))
+        for m in metric_definitions.METRICS.values()))
+
+
+def null_rules_table() -> str:
+    """When each metric of the registry is null, and who else uses it."""
+    return markdown_table(("metric", "null if", "source"), (
+        (code(m.name), m.null_if, m.source) for m in metric_definitions.METRICS.values()))
+
+
 def thresholds_table() -> str:
     """The registry's thresholds: its lines `NAME = value  # meaning`."""
     source = (Path(HARNESS) / "core" / "thresholds.py").read_text("utf-8")
@@ -247,6 +260,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "events": events_table,
     "call-fields": call_fields_table,
     "outcomes": outcomes_table,
+    "metrics": metrics_table,
+    "null-rules": null_rules_table,
     "thresholds": thresholds_table,
     "flags": flags_table,
     "checks": codes_table,

@@ -22,16 +22,7 @@ from unittest import mock
 import complete_submission
 import run_benchmark
 from complete import attestation, declared, metadata, run_md
-from core import (
-    flag_definitions,
-    ledger,
-    metric_definitions,
-    names,
-    release,
-    schema,
-    suites,
-    thresholds,
-)
+from core import flag_definitions, ledger, metric_definitions, names, release, schema, suites
 from core.errors import HarnessError
 from engines import queries, servers
 from run import cli, estimates
@@ -270,35 +261,6 @@ def known_names() -> frozenset[str]:
     for name in ("manifest", "metadata", "hardware", "ledger"):
         names |= set(re.findall(r'"([a-z0-9_]+)":', json.dumps(schema.schema(name))))
     return frozenset(names)
-
-
-class Metrics(unittest.TestCase):
-    METRICS, RULES = (documents.rows(TEXTS[f"harness/docs/{name}.md"], "metric")
-                      for name in ("metrics", "thresholds"))
-
-    def test_metrics_are_those_of_the_registry(self):
-        self.assertEqual([tuple(row[:3]) for row in self.METRICS], [
-            (f"`{m.name}`", m.unit, m.direction) for m in metric_definitions.METRICS.values()])
-        self.assertEqual([row[0] for row in self.RULES], [row[0] for row in self.METRICS])
-
-    def test_meanings_are_those_of_the_schema(self):
-        cell = schema.schema("metadata")["properties"]["cells"]["items"]["properties"]
-        fields = {**cell, **cell["metrics"]["properties"]}
-        meanings = {row[0].strip("`"): row[3] for row in self.METRICS}
-        self.assertEqual({name: make_documents.shown(fields[name]["description"])
-                          for name in meanings if name in fields},
-                         {name: text for name, text in meanings.items() if name in fields})
-
-    def test_numbers_are_those_of_the_thresholds(self):
-        for rows, name, words in (
-                (self.METRICS, "decode_tokens_per_s", f"min({thresholds.DECODE_GAPS}, gaps)"),
-                (self.RULES, "decode_tokens_per_s", f" {thresholds.MIN_DECODE_GAPS} chunks "),
-                (self.RULES, "tpot_ms", f" {thresholds.MIN_TPOT_TOKENS} tokens "),
-                (self.RULES, "prefill_tokens_per_s", f" {thresholds.MIN_PREFILL_TOKENS} tokens "),
-                (self.RULES, "drift_ratio", f" {thresholds.MIN_DRIFT_N} of these calls "),
-                (self.RULES, "joules_per_output_token",
-                 f" {thresholds.MIN_ENERGY_SAMPLES} samples")):
-            self.assertIn(words, next(" | ".join(row) for row in rows if row[0] == f"`{name}`"))
 
 
 class Tables(unittest.TestCase):

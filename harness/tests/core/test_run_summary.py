@@ -7,7 +7,7 @@ import json
 import unittest
 from typing import Any
 
-from core import flag_definitions, metric_definitions, metrics
+from core import flag_definitions, metric_definitions, metrics, schema
 from core.run_summary import summarize_run
 from tests.core.test_metrics import (
     CALIBRATION,
@@ -549,6 +549,14 @@ class Flags(unittest.TestCase):
 
 
 class Registry(unittest.TestCase):
+    def test_schema_describes_each_metric_as_the_registry(self) -> None:
+        cell = schema.schema("metadata")["properties"]["cells"]["items"]["properties"]
+        fields = {**cell, **cell["metrics"]["properties"]}
+        self.assertEqual({name: fields[name]["description"] for name in metric_definitions.METRICS
+                          if name in fields},
+                         {name: metric.text for name, metric in metric_definitions.METRICS.items()
+                          if name in fields})
+
     def test_registry_has_every_metric_of_a_cell(self) -> None:
         cell = the_cell(calls_of(1))
         published = {*cell["metrics"],
