@@ -126,8 +126,9 @@ PACKAGING = re.compile(
     r"(?<=-)(?:(?:ud-)?(?:iq\d-(?:xxs|xs|nl-xl|nl|s|m|kss|ks|kt|k)"
     r"|[it]?q\d(?:-?k(?:-(?:xxs|xs|xl|s|m|l|p))?|-[01](?:-\d-\d)?)?)"
     r"|bf16|fp?16|fp?32|float16|float32|bfloat16"
-    r"|(?:mx|nv)fp[468](?:-moe)?|fp4|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static|kv))?"
+    r"|(?:mx|nv)fp[468](?:-moe|-v\d)?|fp4|fp8(?:-(?:e4m3(?:fn)?|e5m2|dynamic|block|static|kv))?"
     r"|(?:awq|gptq)(?:-?(?:int)?\d(?:-?bits?|b(?=-g?\d{2,3}g?-))?)?(?:-marlin)?(?:-g?\d{2,3}g?)?"
+    r"|gptqmodel-\dbit(?:-vortex-v\d)?"
     r"|auto-?round(?:-int4)?|hqq(?:-?\d-?bits?)?|bnb(?:-?\d-?bits?)?|nf4"
     r"|int[348](?:-(?:cw|mixed))?|int8mix(?:-lite)?|w\da\d{1,2}(?:-fp8)?"
     r"|\d(?:\.\d+)?-?bpw(?:-exl[23])?|exl[23](?:-\d(?:\.\d+)?(?:-?bpw)?)?"
@@ -332,7 +333,8 @@ def _unmarked_tune(family: str, in_catalog: bool, is_repository: bool) -> str:
 
 # --- machines ------------------------------------------------------------------------------------
 def _plain(text: str) -> str:
-    lower = re.sub(r"\((?:r|tm|c)\)|[\u00ae\u2122]", " ", text.lower())
+    lower = re.sub(r"\((?:r|tm|c)\)(?=-)", "", text.lower())
+    lower = re.sub(r"\((?:r|tm|c)\)|[\u00ae\u2122]", " ", lower)
     return re.sub(r"\s+", " ", lower).strip()
 
 
@@ -342,8 +344,8 @@ def cpu(text: str) -> str:
     name = re.sub(r"@.*| (?:w/|with) .*", " ", _plain(text))
     name = re.sub(r"\b\d+(?:st|nd|rd|th) gen(?:eration)?\b", " ", name)
     name = re.sub(r"\b(?:\d+|dual|triple|quad|six|eight|ten|twelve|sixteen)[- ]cores?\b", " ", name)
-    name = re.sub(r"\b(?:intel|amd|apple|qualcomm|oryon|cpu|processor|genuine|authentic)\b| - ",
-                  " ", name)
+    name = re.sub(r"(?<![\w-])(?:intel|amd|apple|qualcomm|oryon|cpu|processor|genuine|authentic)\b"
+                  r"| - ", " ", name)
     name = re.sub(r"\bcore (?=i\d)", " ", name)
     clock = re.search(r"@ *([\d.]+ ?ghz)", _plain(text))
     if clock and not re.search(r"\d", name):     # a cloud reports no more than "Xeon @ 2.20GHz"
@@ -422,11 +424,15 @@ def system(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def size_as_sold_gib(size_bytes: int) -> float:
+def size_as_sold_gib(size_bytes: int, of_card: bool = False) -> float:
     """The size of memory that a machine with so many usable bytes was sold with, in GiB. Systems
     keep up to a tenth for themselves, another part with every version; sold are powers of two and
-    their multiples by 9/8, 5/4, 3/2 and 7/4. The smallest of those that holds it."""
+    their multiples by 9/8, 5/4, 3/2 and 7/4. The smallest of those that holds it. Cards keep less
+    for themselves, and a few were sold with other sizes."""
     size = 0.25
+    for odd in tables.CARD_SIZES_GIB if of_card else ():
+        if 0.97 * odd < size_bytes / GIB <= odd:
+            return odd
     while True:
         for eighths in (8, 9, 10, 12, 14):
             if size * eighths / 8 * GIB >= size_bytes:

@@ -310,7 +310,7 @@ def _card_text(card: Json) -> str:
     watts = card.get("power_limit_w")
     return " ".join(filter(None, (
         _without_marks(card.get("model_name")) or "unknown accelerator",
-        f"{size_as_sold_gib(size):g} GiB" if size else f"{cores}-core GPU" if cores else "",
+        f"{size_as_sold_gib(size, True):g} GiB" if size else f"{cores}-core GPU" if cores else "",
         f"{watts:.0f} W" if watts else "")))
 
 

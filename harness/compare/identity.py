@@ -281,7 +281,7 @@ def _cards(listed: list[Facts]) -> tuple[tuple[Any, ...], ...]:
         text = card.get("model_name") or "unknown"
         made.append(("integrated" if not own and names.is_integrated(text)
                      else names.card(text, bool(size)),
-                     names.size_as_sold_gib(size) if size else None, card.get("cores_count"),
+                     names.size_as_sold_gib(size, True) if size else None, card.get("cores_count"),
                      None if watts is None else round(watts / POWER_STEP_W) * POWER_STEP_W))
     return tuple(sorted(made, key=repr))
 

@@ -40,7 +40,8 @@ CATALOG_OWNERS = frozenset((
 
 # People who publish formats of other makers' models. Source: their pages on Hugging Face.
 QUANTIZERS = frozenset(("bartowski", "thebloke", "mradermacher", "unsloth", "lmstudio", "turboderp",
-                        "casperhansen", "neuralmagic", "redhatai", "maziyarpanahi", "ggml"))
+                        "casperhansen", "neuralmagic", "redhatai", "maziyarpanahi", "ggml",
+                        "lonestriker", "quantfactory", "tensorblock"))
 
 # Families that publish their chat model under the plain name. Source: the model cards; their base
 # models are marked -Base or do not exist. "gemma" includes "gemma-2", and so on.
@@ -48,6 +49,7 @@ UNMARKED_IS_INSTRUCT = (
     "gpt-oss", "qwen-3", "qwen-3.5", "qwen-3.6", "qwen-3.8", "qwq", "deepseek-r1", "deepseek-v3",
     "deepseek-v3.1", "deepseek-v3.2", "deepseek-v2.5", "phi-3", "phi-3.5", "phi-4", "smollm-3",
     "granite-4", "granite-4.1", "magistral", "devstral", "codestral", "glm-4.5", "glm-4.6",
+    "glm-4.5v", "glm-4.6v", "llama-guard", "openthinker", "deepscaler", "marco-o1",
     "glm-4.7", "seed-oss", "ernie-4.5", "kimi", "openhermes", "zephyr", "wizardlm", "vicuna",
     "openchat", "starling", "lfm-2", "exaone-4.0", "exaone-deep", "cogito", "deephermes", "orca",
     "minimax", "aya", "command", "medgemma")
@@ -88,6 +90,9 @@ OLLAMA_NAMES = {
     "qwen-3-thinking-30b": "qwen-3-a3b-thinking-2507-30b",
     "qwen-3-thinking-235b": "qwen-3-a22b-thinking-2507-235b",
     "qwen-3-vl-8b instruct": "qwen-3-vl-8b", "qwen-3-vl-8b": "qwen-3-vl-thinking-8b",
+    "nous-hermes-2-10.7b": "nous-hermes-2-solar-10.7b",
+    "deepscaler-1.5b": "deepscaler-preview-1.5b",
+    "nous-hermes-2-34b": "nous-hermes-2-yi-34b", "cogito-2.1-671b": "cogito-v2.1-671b",
     "starcoder-2-15b instruct": "starcoder-2-v0.1-15b", "command-r7b-7b": "command-r7b-12-2024",
     **{f"yi-v1.5-{size}": f"yi-1.5-{size}" for size in ("6b", "9b", "34b")},
     "mistral-7b": "mistral-v0.3-7b", "mixtral-8x7b": "mixtral-v0.1-8x7b",
@@ -124,7 +129,7 @@ ONLY_SIZES = {
     "mistral-nemo-2407": "12b", "magistral-small-2506": "24b", "devstral-small-2505": "24b",
     "devstral-small-2507": "24b", "magistral-small-2509": "24b", "deepseek-coder-v2-lite": "16b",
     "mistral-large-2407": "123b", "mistral-large-2411": "123b", "openchat-3.5-0106": "7b",
-    "smollm-3": "3b"}
+    "smollm-3": "3b", "marco-o1": "7b", "rnj-1": "8b"}
 # Other spellings of one model, of any source -> the maker's name. Source: model cards.
 OTHER_NAMES = {"nemotron-3-nano": "nemotron-3-nano-a3b-30b",
                "dolphin-3.0-llama-3.1-8b": "dolphin-3-llama-3.1-8b",
@@ -176,6 +181,10 @@ SETTINGS = {
         "cont-batching", "cb", "threads-http", "trust-remote-code", "download-dir", "timeout",
         "log-disable", "quantization", "chat-template-kwargs", "offline", "mlock", "mmap",
         "no-mmap"), "")}
+
+# Memory of cards that is no power of two times 9/8, 5/4, 3/2 or 7/4. Source: NVIDIA's pages of GTX
+# 1080 Ti and RTX 2080 Ti, H100 NVL, and H200.
+CARD_SIZES_GIB = (11.0, 94.0, 141.0)
 
 # Apple's identifiers -> (product, screen in inches). Source: Apple's "Identify your Mac" pages,
 # support.apple.com/102869, 108052, 108054, 102231, 102852; Mac17 from lists of board names.

@@ -183,6 +183,7 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
         ("13th Gen Intel(R) Core(TM) i9-13900K", "Intel Core i9-13900K"),
         ("AMD Ryzen Threadripper PRO 5995WX 64-Cores", "AMD Ryzen Threadripper PRO 5995WX"),
         ("AMD EPYC 7763 64-Core Processor", "AMD EPYC 7763"),
+        ("AMD FX(tm)-8350 Eight-Core Processor", "AMD FX-8350"),
         ("Intel(R) Core(TM) Ultra 7 265K", "Intel Core Ultra 7 265K"),
         ("AMD Ryzen 7 7840HS w/ Radeon 780M Graphics", "AMD Ryzen 7 7840HS"),
         ("Snapdragon(R) X Elite - X1E78100 - Qualcomm(R) Oryon(TM) CPU",
@@ -369,6 +370,10 @@ qwen3-vl:8b  Ollama  Qwen/Qwen3-VL-8B-Thinking  vLLM
 qwen3-vl:8b-instruct  Ollama  qwen/qwen3-vl-8b@q4_k_m  LM Studio
 command-r7b:7b  Ollama  CohereForAI/c4ai-command-r7b-12-2024  vLLM
 starcoder2:3b  Ollama  bigcode/starcoder2-3b  vLLM
+llama-guard3:8b  Ollama  meta-llama/Llama-Guard-3-8B  vLLM
+marco-o1:7b  Ollama  AIDC-AI/Marco-o1  vLLM
+nvidia/DeepSeek-R1-0528-NVFP4-v2  vLLM  DeepSeek-R1-0528-UD-IQ1_S-00001-of-00004.gguf  llama.cpp
+/models/LoneStriker_Mixtral-8x7B-Instruct-v0.1-3.75bpw-h6-exl2  TabbyAPI  mixtral:8x7b  Ollama
 library/smollm2:135m  ramalama  SmolLM2-135M-Instruct-Q8_0.gguf  llama.cpp
 SmolLM3-Q4_K_M.gguf  llama.cpp  HuggingFaceTB/SmolLM3-3B  vLLM
 nvidia/nemotron-3-nano  LM Studio  Nemotron-3-Nano-30B-A3B-UD-Q4_K_XL.gguf  llama.cpp
@@ -578,6 +583,8 @@ OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
          "hardware.system.model_name": "GMKtec EVO-X2"}),
     "memory 8 / 16 GB": macs({}, {"hardware.memory.capacity_bytes": 16 * GIB}),
     "processors": machines(with_cpu("AMD Ryzen 9 7950X"), with_cpu("AMD Ryzen 9 7950X3D")),
+    "processors of a cloud by their makers": machines(
+        with_cpu("DO-Premium-Intel"), with_cpu("DO-Premium-AMD")),
 }
 
 

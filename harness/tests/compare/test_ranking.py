@@ -146,6 +146,10 @@ class Rows(unittest.TestCase):
                  91.7: 96, 125.6: 128, 0.9: 1, 503.7: 512}
         self.assertEqual({size: canonical_names.size_as_sold_gib(round(size * GIB))
                           for size in sizes}, sizes)
+        cards = {11: 11, 11.75: 12, 15: 16, 22.5: 24, 44.4: 48, 79.2: 80, 93.6: 94, 95.6: 96,
+                 140.4: 141}
+        self.assertEqual({size: canonical_names.size_as_sold_gib(round(size * GIB), True)
+                          for size in cards}, cards)
 
     def test_device_texts(self) -> None:
         twice = {**DESKTOP, "accelerators": DESKTOP["accelerators"] * 2}
