@@ -11,9 +11,8 @@ from typing import Optional
 from core import flag_definitions, ledger, metrics, result_tables
 from core import metric_definitions as defs
 from core import text as texts
-from core.records import Cell, Headline, LedgerLine, Manifest, Metadata, Summary
+from core.records import Headline, LedgerLine, Manifest, Metadata, Summary
 
-LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 MAX_BARS = 20                 # of a phase, for a phone's width
 RESULTS_LEGEND = (
     "Medians of the answered calls; in brackets the exact 95 % confidence interval of the median "
@@ -115,12 +114,10 @@ def _rate(summary: Optional[Summary]) -> Optional[str]:
 
 
 def _time(summary: Optional[Summary]) -> Optional[str]:
-    median, _, ends = _time_cell(summary).partition(" [") if summary else ("", "", "")
-    return f"**{median}**" + (f" [{ends}" if ends else "") if median else None
-
-
-def _time_cell(summary: Summary) -> str:
-    return " ".join(result_tables.time_cell(summary, True).split())
+    if summary is None:
+        return None
+    median, _, ends = " ".join(result_tables.time_cell(summary, True).split()).partition(" [")
+    return f"**{median}**" + (f" [{ends}" if ends else "")
 
 
 def picture(document: Metadata, events: Sequence[LedgerLine]) -> str:
@@ -154,38 +151,26 @@ def _bars(rates: Sequence[Optional[float]], largest: float) -> str:
     per_bar = -(-len(rates) // MAX_BARS)
     groups = [[rate for rate in rates[at:at + per_bar] if rate]
               for at in range(0, len(rates), per_bar)]
-    return "".join(LEVELS[round(metrics.median(group) / largest * (len(LEVELS) - 1))]
+    levels = result_tables.EIGHTHS
+    return "".join(levels[round(metrics.median(group) / largest * (len(levels) - 1))]
                    if group else "x" for group in groups)
 
 
 # --- all results ---------------------------------------------------------------------------------
 def phase_tables(document: Metadata) -> str:
     """One table per model, one row per phase."""
-    titles = ("phase", "calls", "decode tok/s", "TTFT", "prefill tok/s", "checks")
     parts = []
     for model in dict.fromkeys(cell["model"] for cell in document["cells"]):
         cells = [cell for cell in document["cells"] if cell["model"] == model]
-        numbers = zip(*(texts.interval_column([cell["metrics"][name] for cell in cells])
-                        for name in ("decode_tokens_per_s", "prefill_tokens_per_s")))
-        parts.append(f"{texts.code_span(model)}\n\n" + texts.markdown_table(titles, [
-            _phase_row(cell, decode.strip(), prefill.strip())
-            for cell, (decode, prefill) in zip(cells, numbers)], (1, 2, 3, 4, 5)))
-        parts += [f"{cell['phase']}: {texts.format_number(rate)} tok/s on {cell['lanes']} lanes "
-                  f"together, {result_tables.speedup_text(cell)}\n" for cell in cells
-                  for rate in [cell["output_token_throughput_tokens_per_s"]]
-                  if cell["lanes"] > 1 and rate]
+        rows = [[" ".join(text.split()) for text in row]
+                for row in result_tables.phase_rows(cells, True)]
+        parts.append(f"{texts.code_span(model)}\n\n" + texts.markdown_table(
+            result_tables.PHASE_TITLES, rows, (1, 2, 3, 4, 5)))
+        parts += [f"{line}\n" for line in result_tables.lanes_lines(cells)]
         for curve in (one for one in document["curves"] if one["model"] == model):
             heading, *lines = result_tables.curve_lines(curve)
             parts.append("\n".join(["```text", texts.markdown_safe(heading, 400), *lines, "```\n"]))
     return "\n".join([*parts, RESULTS_LEGEND]) if parts else "No call was made."
-
-
-def _phase_row(cell: Cell, decode: str, prefill: str) -> list[str]:
-    checks = cell["checks"]
-    return [cell["phase"] + (" (cold)" if cell["cold"] else ""),
-            f"{cell['ok']}/{cell['ok'] + cell['failed']}", decode,
-            _time_cell(cell["metrics"]["ttft_ms"]), prefill,
-            f"{checks['passed']}/{checks['total']}" if checks["total"] else ""]
 
 
 def flag_lines(document: Metadata) -> list[str]:
