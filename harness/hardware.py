@@ -29,7 +29,7 @@ def describe(document: dict[str, Any]) -> list[str]:
     rows += [(f"accelerators[{at}].{name}", item)
              for at, card in enumerate(document["accelerators"]) for name, item in card.items()]
     return text.align_columns([(name, f"({item['reason']})" if item["value"] is None
-                                else text.format_value(name, item["value"]))
+                                else text.field_text(name, item["value"]))
                                for name, item in rows], (), text.terminal_width())
 
 

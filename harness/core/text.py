@@ -116,19 +116,6 @@ def with_interval(summary: Mapping[str, Any]) -> str:
     return median if summary["ci_low"] is None else f"{median} [{low}-{high}]"
 
 
-def format_value(field: str, value: Any) -> str:
-    """The value of a JSON field: `yes`, `8,192`, `17,179,869,184 (16 GiB)` for `*_bytes`."""
-    if value is None or isinstance(value, bool):
-        return "-" if value is None else "yes" if value else "no"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    if not isinstance(value, (int, float)):
-        return str(value)
-    number = f"{value:,}" if isinstance(value, int) else f"{value:g}"
-    size = value * {"bytes": 1, "kib": 1024}.get(field.rpartition("_")[2], 0)
-    return f"{number} ({size_text(size)})" if size >= 2 ** 20 else number
-
-
 # What the name of a field ends with, and the unit of its value.
 UNITS = {"_bytes": "", "_kib": "", "_count": "", "_ratio": "", "_tokens": "tokens", "_w": "W",
          "_mhz": "MHz", "_mts": "MT/s", "_gb_per_s": "GB/s"}
@@ -142,11 +129,17 @@ def field_title(field: str) -> str:
 
 
 def field_text(field: str, value: Any) -> str:
-    """A field's value with its unit: `8 GiB`, `4,096 tokens`."""
+    """A field's value with its unit: `8 GiB`, `4,096 tokens`, `yes`; "-" for null."""
     ending = next((ending for ending in UNITS if field.endswith(ending)), "")
-    if ending in ("_bytes", "_kib") and isinstance(value, (int, float)):
-        return size_text(value * (1024 if ending == "_kib" else 1))
-    return f"{format_value('', value)} {UNITS.get(ending, '')}".strip()
+    if value is None or isinstance(value, bool):
+        shown = "-" if value is None else "yes" if value else "no"
+    elif isinstance(value, (int, float)):
+        if ending in ("_bytes", "_kib"):
+            return size_text(value * (1024 if ending == "_kib" else 1))
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    else:
+        shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{shown} {UNITS.get(ending, '')}".strip()
 
 
 def size_text(size_bytes: float) -> str:

@@ -824,7 +824,7 @@ class Command(unittest.TestCase):
             "system.kind", "memory.capacity_bytes", "memory.limit_bytes",
             "accelerators[0].model_name", "cpu.instruction_sets")}
         self.assertEqual((code, shown), (0, {
-            "system.kind": "laptop", "memory.capacity_bytes": "16,455,061,504 (15.3 GiB)",
+            "system.kind": "laptop", "memory.capacity_bytes": "15.3 GiB",
             "memory.limit_bytes": "(no limit below the capacity is set)",
             "accelerators[0].model_name": "NVIDIA RTX A500 Laptop GPU",
             "cpu.instruction_sets": "avx avx2 avx_vnni f16c fma"}))
