@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NamedTuple, Optional, cast
 
-from core import schema
+from core import files, schema
 from core.errors import StorageError
 from core.records import CallFinished, LedgerLine, Manifest
 
@@ -117,10 +117,7 @@ class LedgerState(NamedTuple):
 def read_ledger(path: str) -> LedgerState:
     """A ledger as a crash may have left it; LedgerError if more than its end is broken."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        data = b""
+        data = files.read(path)
     except OSError as error:
         raise LedgerError(f"{path} cannot be read ({error.strerror})") from None
     lines = data.split(b"\n")

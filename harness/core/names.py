@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 
 from core import privacy_patterns as patterns
 from core.privacy import MachineName, scan
+from core.text import printable
 
 # --- targets -------------------------------------------------------------------------------------
 _LAN_SUFFIXES = (".local", ".lan", ".home", ".internal", ".intranet", ".corp", ".localdomain",
@@ -58,11 +59,6 @@ _HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}\Z")
 
 
-def _quoted(text: str) -> str:
-    shown = ascii(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..." + shown[0]
-
-
 def safe_handle(text: str) -> str:
     """The valid handle nearest to `text`, or "your-login"."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
@@ -77,8 +73,8 @@ def handle_problem(text: str) -> Optional[str]:
     """
     if _HANDLE.match(text) and len(text) <= 39 and not _DEVICE_FILES.match(text):
         return None
-    return (f"handle {_quoted(text)} is not a GitHub login in lower case (1 to 39 of a-z, 0-9, "
-            "single hyphens between, not a reserved file name such as con): "
+    return (f"handle '{printable(text, 56)}' is not a GitHub login in lower case (1 to 39 of a-z, "
+            "0-9, single hyphens between, not a reserved file name such as con): "
             f"type --submitter-handle {safe_handle(text)}")
 
 
@@ -97,7 +93,7 @@ def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> Optional
     names, and `names` of this machine, are refused.
     """
     fault = _tag_fault(text, names, 3)
-    return fault and (f"device tag {_quoted(text)} {fault}: name the kind of machine, "
+    return fault and (f"device tag '{printable(text, 56)}' {fault}: name the kind of machine, "
                       "for example --device-tag mac-m1-8gb or rtx4090-64gb")
 
 
@@ -112,7 +108,7 @@ def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> Opti
     if colon and _ENGINE.match(engine) and fault is None:
         return None
     what = f"has a node tag that {fault}" if colon and fault else "is not <node-tag>:<engine>"
-    return (f"cell-id prefix {_quoted(text)} {what}: "
+    return (f"cell-id prefix '{printable(text, 56)}' {what}: "
             "type for example --cell-id-prefix mac-m1-8gb:ollama")
 
 

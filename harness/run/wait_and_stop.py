@@ -30,12 +30,7 @@ def follow(options: cli.Options, progress: Progress,
     """Show a run's new calls until it ends or the time of --wait is up; return the exit code."""
     seconds, run = options.wait
     until_s = now_s() + cli.wait_seconds(options.wait)
-    folder = ledger.find_run(options.out_dir, run)
-    if folder is None:
-        raise HarnessError(
-            f"--wait: no run {printable(run)} in {printable(options.out_dir)}; pass its id and its "
-            "--out-dir, or its folder. A run has no folder before its server has loaded")
-    options = _with_out_dir(options, run, folder)
+    options, folder = _found(options, "--wait", run)
     path = os.path.join(folder, ledger.LEDGER)
     manifest, tail = ledger.manifest_of(folder), ledger.Tail(path)
     events = tail.new_events()
@@ -84,12 +79,17 @@ def _show_event(event: Any, count: Count, progress: Progress) -> None:
         progress.phase_ended(event)
 
 
-def _with_out_dir(options: cli.Options, run: str, folder: str) -> cli.Options:
-    """The options with the --out-dir of a run that was given by its folder."""
-    if folder != run:
-        return options
-    root = os.path.abspath(os.path.join(folder, "..", "..", ".."))
-    return dataclasses.replace(options, out_dir=root, given=options.given | {"out_dir"})
+def _found(options: cli.Options, option: str, run: str) -> tuple[cli.Options, str]:
+    """(the options, the folder of a run); with its --out-dir if the run was given by its folder."""
+    folder = ledger.find_run(options.out_dir, run)
+    if folder is None:
+        raise HarnessError(
+            f"{option}: no run {printable(run)} in {printable(options.out_dir)}; pass its id and "
+            "its --out-dir, or its folder. A run has no folder before its server has loaded")
+    if folder == run:
+        root = os.path.abspath(os.path.join(folder, "..", "..", ".."))
+        options = dataclasses.replace(options, out_dir=root, given=options.given | {"out_dir"})
+    return options, folder
 
 
 class Shown:
@@ -130,10 +130,7 @@ def is_under_way(out_dir: str, run: str) -> bool:
 def stop(options: cli.Options) -> int:
     """Ask the process of a run to stop, and wait until it has."""
     run = str(options.stop)
-    folder = ledger.find_run(options.out_dir, run)
-    if folder is None:
-        raise HarnessError(f"--stop: no run {printable(run)} in {printable(options.out_dir)}; pass "
-                           "its id and its --out-dir, or its folder")
+    options, folder = _found(options, "--stop", run)
     path = os.path.join(folder, ledger.LEDGER)
     if not files.is_locked(path):
         raise HarnessError(f"--stop: run {printable(run)} is not active")
@@ -145,7 +142,7 @@ def stop(options: cli.Options) -> int:
                                "the same command again")
         time.sleep(FOLLOW_EVERY_S / 5)
     manifest = ledger.manifest_of(folder)
-    following = resume_command(_with_out_dir(options, run, folder), manifest)
+    following = resume_command(options, manifest)
     print_result(options.json, {"run_id": manifest["run_id"], "next": following},
                  f"stopped; no finished call is lost\nto resume: {following}")
     return 0
