@@ -58,8 +58,9 @@ def assemble(probed: dict[str, Any]) -> dict[str, Any]:
         values = probed.get(section) or {}
         document[section] = {name: leaf(values.get(name), why) for name, why in fields.items()}
     cards = probed.get("accelerators")
-    document["accelerators_count"] = leaf(None if cards is None else len(cards),
-                                          REASONS["accelerators_count"])
+    document["accelerators_count"] = leaf(
+        probed.get("accelerators_count") or (None if cards is None else len(cards)),
+        REASONS["accelerators_count"])
     document["accelerators"] = [
         {name: leaf(card.get(name), why) for name, why in ACCELERATOR_FIELDS.items()}
         for card in cards or []]

@@ -477,11 +477,16 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
     machine_section, processor = system_section(machine), cpu(machine)
     cards = gpus.linux_accelerators(machine, processor["model_name"])
     board = machine.read("/proc/device-tree/model") or ""
-    if not cards and (machine_section["virtualization"] in ("wsl1", "wsl2") or is_android(machine)
-                      or (board and "Raspberry Pi" not in board)
-                      or gpus.nvidia_query(machine, "name") or gpus.has_unknown_card(machine)):
-        cards = None                  # there may be one that no tool lists
-    unified = gpus.shares_memory(cards)
+    # A card may be installed that no tool lists.
+    silent = gpus.has_unknown_card(machine) or bool(
+        all(card["vendor"] != "NVIDIA" for card in cards or ())
+        and gpus.nvidia_query(machine, "name"))
+    if not cards and (silent or machine_section["virtualization"] in ("wsl1", "wsl2")
+                      or is_android(machine) or (board and "Raspberry Pi" not in board)):
+        cards = None
+    unified = None if silent else gpus.shares_memory(cards)
     return {"system": machine_section, "cpu": processor,
             "memory": {**memory(machine), "unified": True if "Jetson" in board else unified},
-            "accelerators": cards, "os": os_section(machine), "power": power(machine)}
+            "accelerators": cards, "accelerators_count": system.Unknown(
+                "a driver does not list its card") if silent and cards else None,
+            "os": os_section(machine), "power": power(machine)}

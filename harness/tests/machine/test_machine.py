@@ -410,6 +410,17 @@ class Parts(unittest.TestCase):
         cards = known(inventory.inventory(machine))["accelerators"]
         self.assertEqual(cards[0]["model_name"], "AMD Radeon RX 7900 XT")
 
+    def test_number_of_cards_is_unknown_while_nvidias_driver_fails(self) -> None:
+        machine = RecordedMachine("linux_arc_b60_b580")
+        machine.commands["nvidia-smi"] = ("NVIDIA-SMI has failed because it couldn't communicate "
+                                          "with the NVIDIA driver.\n")
+        found = inventory.inventory(machine)
+        self.assertEqual(len(found["accelerators"]), 2)
+        self.assertEqual(found["accelerators_count"], {
+            "value": None, "source": None, "reason": "a driver does not list its card"})
+        self.assertIsNone(found["memory"]["unified"]["value"])
+        self.assertEqual(faults(found), [])
+
     def test_intel_cards_report_their_memory(self) -> None:
         machine = RecordedMachine("linux_arc_b60_b580")
         machine.files["/sys/class/drm/card0/device/tile0/physical_vram_size_bytes"] = "25669140480"
