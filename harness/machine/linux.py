@@ -482,6 +482,7 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
         all(card["vendor"] != "NVIDIA" for card in cards or ())
         and gpus.nvidia_query(machine, "name"))
     if not cards and (silent or machine_section["virtualization"] in ("wsl1", "wsl2")
+                      or machine.owner("/dev/dxg") is not None          # Hyper-V shares one
                       or is_android(machine) or (board and "Raspberry Pi" not in board)):
         cards = None
     unified = None if silent else gpus.shares_memory(cards)
