@@ -293,6 +293,7 @@ def is_later_turn(call: CallFinished) -> bool:
 
 
 EARLIER_TURNS = "cached tokens are not reported, and earlier turns may be cached"
+CUT = "cached tokens are not reported, and what is left of a truncated prompt may be cached"
 NO_PROMPT_TOKENS = "the server does not report prompt_tokens"
 LOADED = "the model was loaded during this call"
 HIDDEN = "hidden reasoning: not all counted tokens were streamed"

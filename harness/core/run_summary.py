@@ -183,8 +183,11 @@ def _cache(call: CallFinished, run: _Run,
            counted: Mapping[str, Optional[usage.Counts]]) -> metrics.Cache:
     """A later turn of a growing conversation repeats all of the turn before, whose prompt and
     answer but for its last token are in the cache of a server that keeps prefixes. A truncated one
-    begins with another turn. counted: the usable counts of answered calls, by cell_id.
+    begins with another turn, or without its salt like the call before. counted: the usable counts
+    of answered calls, by cell_id.
     """
+    if call["truncated"]["verdict"] == "yes":
+        return metrics.Cache(None, metrics.CUT)
     if not metrics.is_later_turn(call):
         return metrics.Cache(None, "cached tokens are not reported, and the cache probe found the "
                              "prompt cached" if call["model"] in run.cached else None)

@@ -212,6 +212,20 @@ class OneRun(unittest.TestCase):
         cut = {"verdict": "yes", "reason": "fewer tokens than before"}     # other turns come first
         self.assertEqual(turns("cached", truncated=cut)[0], None)
 
+    def test_what_is_left_of_a_truncated_prompt_may_be_cached(self) -> None:
+        """Without its start, which made it differ from the prompts before; not if the server
+        reports how much of it was cached."""
+        def prefill(verdict: str, **details: int) -> Any:
+            events = calls_of(6, phase="edge_suite", truncated={"verdict": verdict, "reason": "x"})
+            for made in events:
+                made["response"]["usage"].update(prompt_tokens=600, prompt_tokens_details=details)
+            metric = the_cell(events, planned=manifest(("edge_suite", 1, 6)))["metrics"]
+            return metric["prefill_tokens_per_s"]["median"]
+
+        self.assertEqual(
+            [prefill("no"), prefill("yes"), prefill("yes", cached_tokens=0)],
+            [metrics.round_sig(600 / 0.19), None, metrics.round_sig(600 / 0.19)])
+
     def test_repeats_of_one_question_are_not_across_prompts(self) -> None:
         cell = the_cell(calls_of(6, question_id="q1"), planned=manifest(("20q", 1, 1), repeats=6))
         self.assertEqual((cell["across_prompts"], cell["planned"]), (False, 6))

@@ -183,6 +183,8 @@ class Run:
     def derived(self, call: Json) -> tuple[Any, bool]:
         """(cached tokens by the turn before, whether unreported ones are unknown)."""
         probe = self.probes.get(call["model"], {"verdict": "", "control": ""})
+        if call["truncated"]["verdict"] == "yes":
+            return None, True
         if call["phase"] != "edge_append" or call["request"]["messages_count"] == 1:
             return None, probe["verdict"] == "cached"
         at = self.calls.index(call)
