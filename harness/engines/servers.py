@@ -663,10 +663,16 @@ class Ollama(Engine):
         if found:
             return "not loaded" if self._is_unloading(found, probes) else "loaded"
         # Names of one file share a process, listed under the name that was called first.
-        details = answers.model_at(probes, "/api/tags", model_id).get("details")
-        alike = details and any(entry.get("details") == details
-                                for entry in models_at(probes, "/api/ps"))
+        own = self._kind_of_weights(answers.model_at(probes, "/api/tags", model_id))
+        alike = any(own) and any(self._kind_of_weights(entry) == own
+                                 for entry in models_at(probes, "/api/ps"))
         return None if alike else "not loaded"
+
+    @staticmethod
+    def _kind_of_weights(entry: dict[str, Any]) -> list[Any]:
+        """What both lists tell of a file; since 0.30, /api/tags tells more than /api/ps."""
+        return [field(entry, "details", name)
+                for name in ("family", "parameter_size", "quantization_level")]
 
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         return not self._loaded(model_id, probes)

@@ -461,8 +461,11 @@ class LoadState(unittest.TestCase):
         self.assertEqual([asked({"models": []}, "a"), asked({}, "a")], [False, None])
         # Another template for the same file: one process, listed under one of the names.
         details = {"family": "llama", "parameter_size": "134.52M", "quantization_level": "F16"}
-        tags += [{"name": name, "digest": name, "details": details} for name in ("c", "c-thinks")]
-        self.assertEqual([asked({"models": tags[-1:]}, name) for name in ("c-thinks", "c", "a")],
+        tags += [{"name": name, "digest": name, "details": {
+            **details, "parent_model": "/blobs/sha256-1", "context_length": 8192}}
+            for name in ("c", "c-thinks")]                      # as 0.32 lists them
+        running = {"models": [{**tags[-1], "details": {**details, "parent_model": ""}}]}
+        self.assertEqual([asked(running, name) for name in ("c-thinks", "c", "a")],
                          [True, None, False])
         # With OLLAMA_KEEP_ALIVE=0, a model is still listed while it is unloaded.
         for expires_at, is_loaded in (
