@@ -684,6 +684,7 @@ def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: b
             monitor = gauges.HostMonitor(
                 target["port"] if target["class"] == "loopback" else None,
                 lambda found: run.state.note_sample(ledger.write("host_sampled", **found)))
+            run.sampler = monitor.sampler
         for model, probes in ready.probes.items():
             run.identify(model, probes)
         for note in ready.notes:

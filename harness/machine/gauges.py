@@ -40,6 +40,7 @@ class Sampler:
         self._server: frozenset[int] = frozenset()
         self._times: Optional[system.CpuTimes] = None
         self._listing: Optional[Listing] = None
+        self._held: dict[int, system.Process] = {}    # the server's processes at the last look
         self._energy: dict[str, tuple[int, int]] = {}
         self._energy_uj = 0
         self._power_limits_w: dict[int, Optional[float]] = {}
@@ -145,6 +146,7 @@ class Sampler:
         if not self._server:
             return {}
         served = system.descendants(processes, self._server)
+        self._held = {pid: processes[pid] for pid in served}
         memory = {"server_memory_bytes": sum(processes[pid].memory_bytes for pid in served) or None}
         if before is None:
             return memory
@@ -154,6 +156,21 @@ class Sampler:
             for pid in system.descendants(processes, own | self._server))
         return {**memory, "other_cpu_busy_ratio": system.ratio(
             times.busy - before.times.busy - known_ticks, times.total - before.times.total)}
+
+    def note_server_processes(self) -> None:
+        """Look at the server's processes now, since the next sample may come in half a minute."""
+        if self._server:
+            self._held = system.family(self._machine, self._server) or self._held
+
+    def server_lost_processes(self) -> bool:
+        """Whether processes with much of the server's memory have ended since the last look."""
+        held = lost = 0
+        for pid, process in self._held.items():
+            held += process.memory_bytes
+            now = system.parse_process_stat(self._machine.read(f"/proc/{pid}/stat"))
+            if now is None or not now.memory_bytes:         # ended, or ended and not yet reaped
+                lost += process.memory_bytes
+        return lost > LOST_SHARE * held
 
     def _command(self, *argv: str) -> Optional[str]:
         found: Optional[str] = self._safely(
@@ -214,6 +231,7 @@ class Sampler:
 
 
 SAMPLE_EVERY_S = 5.0
+LOST_SHARE = 0.2              # of the server's memory; a process with a model holds most of it
 BUSY_LOOK_S = 1.0
 
 
@@ -226,19 +244,19 @@ class HostMonitor(threading.Thread):
     def __init__(self, server_port: Optional[int],
                  record: Callable[[dict[str, Any]], Any]) -> None:
         super().__init__(daemon=True)
-        self._record, self._ended, self._sampler = record, threading.Event(), Sampler(server_port)
+        self._record, self._ended, self.sampler = record, threading.Event(), Sampler(server_port)
         self.start()
 
     def run(self) -> None:
         """Sample until `close`."""
         with contextlib.suppress(StorageError):
             while not self._ended.wait(SAMPLE_EVERY_S):
-                self._record(self._sampler.sample())
+                self._record(self.sampler.sample())
 
     def close(self, final_sample: bool) -> None:
         """End; with `final_sample`, after one more sample, so that a short run has one."""
         self._ended.set()
         self.join()
         if final_sample:
-            self._record(self._sampler.sample(whole=True))
-        self._sampler.close()
+            self._record(self.sampler.sample(whole=True))
+        self.sampler.close()

@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional, cast
 
 from core import plan
 from core.errors import EndpointError, Interrupted
+from core.metric_definitions import BROKEN_OUTCOMES
 from core.records import CallFinished, Timing
 from core.suites import CURVES, PHASES
 from core.text import duration, readable
@@ -54,7 +55,9 @@ class Run:
     """All calls of one run to one endpoint, recorded in one ledger.
 
     client, ledger, heartbeat: the runner's; in_progress: cell id by lane; warm: models that had
-    their hello in this segment; probes: what the server reported of each model last; fatal: the
+    their hello in this segment; probes: what the server reported of each model last; sampler: of
+    the host's gauges, null in a smoke run; lost: lanes and models of which the server lost a
+    process, so that the next call loads the model again, which it may not notice before; fatal: the
     error that stops the run.
     """
 
@@ -66,6 +69,8 @@ class Run:
         self.in_progress: dict[int, str] = {}
         self.warm: set[str] = set()
         self.probes: dict[str, answers.Probes] = {}
+        self.sampler: Any = None
+        self.lost: set[tuple[int, str]] = set()
         self.shown = (0, time.monotonic())
         self.paces = estimates.Paces(state.manifest, state.suites)
         self.counting = threading.Lock()
@@ -111,6 +116,8 @@ class Run:
         if error and error["status"] == 401:         # some servers list models without a key
             discover.require_key_accepted(401, bool(self.client.key))
         self.warm.add(model)
+        if self.sampler:
+            self.sampler.note_server_processes()
         if error and not self.state.manifest["smoke"]:
             why = (f"the hello of {readable(model)} failed ({error['kind']}: "
                    f"{readable(error['message'], 400)})")
@@ -229,7 +236,11 @@ class Run:
         asked = self._ask(cell, messages, self.state.max_tokens(cell), self._fresh_cache(cell))
         if self.stopping.is_set():                    # dropped; the next segment asks it again
             return {"outcome": "client_stopped", "error": None}
-        return self._record(cell, self.state.call_fields(cell, messages, *asked))
+        event = self._record(cell, self.state.call_fields(cell, messages, *asked))
+        if event["outcome"] in BROKEN_OUTCOMES and self.sampler \
+                and self.sampler.server_lost_processes():
+            self.lost.add((cell.lane, cell.model))
+        return event
 
     def _fresh_cache(self, cell: plan.Cell) -> Cache:
         return self.state.cache(cell, uuid.uuid4().hex[:16])
@@ -246,6 +257,9 @@ class Run:
         loaded = discover.ask_loaded(self.client.send, self.state.engine,
                                      self.state.served[cell.model],
                                      self.probes.get(cell.model, {}))
+        if (cell.lane, cell.model) in self.lost:
+            self.lost.remove((cell.lane, cell.model))
+            loaded = False
         while True:
             options = self.state.options(cell, max_tokens, cache)
             body = {"model": self.state.served[cell.model],

@@ -837,6 +837,17 @@ class VanishedServer(Failures):
         self.assertEqual((ran.code, [told(call) for call in ran.calls]),
                          (3, [answer(), lost, lost, lost]))
 
+    def test_call_after_the_end_of_an_engine_loads_the_model(self):
+        """The first one on its lane; a server may still list the model as loaded."""
+        lost = iter((False, True))
+        with ScriptedEndpoint(ANSWER, ANSWER, GONE, ANSWER, GONE) as endpoint, \
+                mock.patch("machine.gauges.Sampler.server_lost_processes", lambda _: next(lost)):
+            calls = run(endpoint, phases="frozen,5q").calls
+        self.assertEqual([(call["outcome"], call["loaded"], call["cold"]) for call in calls], [
+            ("ok", None, True), ("ok", None, False), ("connection_lost", None, False),
+            ("ok", None, False), ("connection_lost", None, False), ("ok", False, True),
+            *[("ok", None, False)] * 3])
+
     def test_answer_in_between_resets_the_count(self):
         self.assert_rows(
             {name: GONE if name in "abde" else ANSWER for name in "abcdef"},

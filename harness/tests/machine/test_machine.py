@@ -657,6 +657,33 @@ class Samples(unittest.TestCase):
         self.assertIn("clocks_throttle_reasons.active --format=csv,noheader,nounits -l 5",
                       machine.asked[-1])
 
+    def test_an_engine_that_ended_since_the_last_sample(self) -> None:
+        """Not the small parts of a server, and not an engine that has been replaced since."""
+        machine = with_processes(user=1000)
+        machine.files["/proc/70/stat"] = stat(1, 0).replace(" 250", " 90")
+        machine.files["/proc/72/stat"] = stat(70, 0).replace(" 250", " 30")
+        use(machine, {}, busy=1000, idle=9000)
+        sampler, lost = gauges.Sampler(11434, machine), []
+        for pid, left in ((80, None), (72, None), (71, stat(70, 0).replace(" 250", " 0")),
+                          (71, None)):
+            before = machine.files.pop(f"/proc/{pid}/stat")
+            if left:
+                machine.files[f"/proc/{pid}/stat"] = left
+            lost.append(sampler.server_lost_processes())
+            machine.files[f"/proc/{pid}/stat"] = before
+        del machine.files["/proc/71/stat"]
+        machine.files["/proc/73/stat"] = stat(70, 0)
+        lost += [sampler.server_lost_processes(), sampler.sample()["load_1m"],
+                 sampler.server_lost_processes()]
+        for pid, children in ((70, "73 74"), (73, ""), (74, "")):
+            machine.files[f"/proc/{pid}/task/{pid}/children"] = children
+        machine.files["/proc/74/stat"] = stat(70, 0)        # started after the sample
+        sampler.note_server_processes()
+        del machine.files["/proc/74/stat"]
+        lost.append(sampler.server_lost_processes())
+        self.assertEqual(lost, [False, False, True, True, True, 1.24, False, True])
+        self.assertFalse(gauges.Sampler(None, machine).server_lost_processes())
+
     def test_children_listed_by_the_kernel_give_the_same_shares(self) -> None:
         machine = with_processes(user=1000)
         for pid, children in ((os.getpid(), ""), (70, "71 72"), (71, ""), (72, "")):
