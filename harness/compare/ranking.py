@@ -13,6 +13,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from compare import entries as reading
 from compare import identity, verdicts
+from compare.titles_and_sizes import machine_text, model_title
 from core import flag_definitions, metric_definitions, metrics, release, suites
 
 Json = dict[str, Any]
@@ -247,9 +248,10 @@ def _best_first(row: Row, metric: str) -> tuple[Any, ...]:
 
 # --- filters -------------------------------------------------------------------------------------
 FILTERS: dict[str, Callable[[Row], str]] = {
-    "model": lambda row: " ".join([row.model, *row.served_as]),
-    "runtime": lambda row: reading.runtime_text(row.runtime),
-    "hardware": lambda row: " ".join([reading.device_text(row.device),
+    "model": lambda row: " ".join([model_title(row.block), row.model, *row.served_as]),
+    "runtime": lambda row: ", ".join(sorted({reading.runtime_text(run.runtime)
+                                             for run in row.runs or [row]})),
+    "hardware": lambda row: " ".join([machine_text(row.group), reading.device_text(row.device),
                                       reading.device_notes(row.device),
                                       *sorted({run.device.tag for run in row.runs})]),
     "phase": lambda row: row.phase or "",

@@ -164,11 +164,11 @@ def headline_text(blocks: Iterable[Block], read: folders.Found, width: int,
         if any(place.rank is None and not place.row.reasons for place in block):
             out.append("    Rows without a # lack the number that ranks.")
         out.append("")
+    out.append(f"{found_text(read)}. {left_out_text(kept, read)}".strip())
     more = any(re.search(r" \+\d", cell) for row in table for cell in row)
-    out += [] if kept else [_no_row(), ""]
-    out += [f"{found_text(read)}. {left_out_text(kept, read)}",
-            LEGEND[0] + "".join(RARE_LEGEND.get(number[2], "") for number in numbers)
-            + " +1: also runs with one other format or engine." * more, LEGEND[1]]
+    out += [LEGEND[0] + "".join(RARE_LEGEND.get(number[2], "") for number in numbers)
+            + " +1: also runs with one other format or engine." * more, LEGEND[1]] if kept else [
+                _no_row()]
     return texts.fit_lines("\n".join(out), width)
 
 

@@ -196,6 +196,18 @@ class Table(Case):
         for words in ((), ("--all-phases",), ("--markdown",)):
             self.assertIn("no row matches", run_program(self.root, "--model", "llama", *words)[1])
 
+    def test_filters_find_what_the_table_shows(self) -> None:
+        self.put_headlines()
+        older = documents(cell(decode=390.0), run=9, handle="eve", probed=DESKTOP)
+        older[1]["runtime"]["name"] = known("vLLM")
+        older[1]["headlines"][0]["model"] = older[1]["models"][0]["model"]
+        self.put(*older)
+        shown = run_program(self.root, columns=120)[1].split("\n")[0].partition(",")[0]
+        for words in (("--model", shown), ("--hardware", "rtx 4090 24 gb"), ("--runtime", "vllm"),
+                      ("--runtime", "llama.cpp")):
+            with self.subTest(words):
+                self.assertIn("RTX 4090 24 GB", run_program(self.root, *words, columns=120)[1])
+
     def test_filter_keeps_ranks(self) -> None:
         self.put_three()
         for words, at in (((), 3), (("--all-phases",), 2)):
