@@ -263,6 +263,8 @@ def _shown_characters(text: str, at: int, mark: str) -> int:
             what = "a link to no web page"
         elif mark == "](" and link[2]:
             what = "the title of a link"
+        elif mark == "](" and "`" in link[1]:
+            what = "a backtick in the address of a link"       # where it begins no code span
     elif mark == "<" and TAG.match(text, at):
         what = "HTML"
     elif mark == "$":

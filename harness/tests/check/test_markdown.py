@@ -26,6 +26,7 @@ HIDDEN = {
     "an image": ("![a](b)", "[![a](b)](c)", "- x ![](y)"),
     "the title of a link": ("[a](http://x \"hidden\")", "[a](<b> 'c')"),
     "a link to no web page": ("[a](javascript:alert(1))", "[a](java&#115;cript:x)", "<data:x>"),
+    "a backtick in the address of a link": ("[a](`) <b> `", "[a](b`\n) <b>` x"),
     "a link without text": ("[](http://x)", "[ ](http://x)"),
     "a code block without end": ("```", "```\nx", "- ~~~~\n  ~~~", "> ```\n\n```x\n```"),
     "a code block with more than a language": (
