@@ -260,7 +260,7 @@ def _probe(manifest: Manifest, machine: system.Machine) -> dict[str, Any]:
             f"the run was made on another machine ({printable(' '.join(map(str, ran_on)))}) than "
             f"this one ({machine.system} {machine.architecture}); complete it there, or type --set "
             "metadata.endpoint.same_machine=false and describe the machine with --set hardware.*")
-    return inventory.inventory(machine)
+    return {**inventory.inventory(machine), "python": declared.python_of(manifest["python"])}
 
 
 def write_all(folder: str, contents: Mapping[str, bytes]) -> None:

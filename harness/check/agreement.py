@@ -12,10 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-from core import ledger, metrics, schema
+from core import ledger, metrics, schema, usage
 from core.metric_definitions import ONE_LANE_PHASES
 from core.records import Manifest
-from run import redaction
+from engines import server_errors
+from machine import inventory
+from run import redaction, reply
 
 Problems = Iterator[tuple[str, str]]          # code, what
 
@@ -29,7 +31,7 @@ LOAD_S, LOAD_STEP_S, LOAD_SPARE = 60, 6, 0.03     # of the system's moving avera
 PROBED_STEPS = {"memory.capacity_bytes": PAGE_BYTES, "memory.swap_bytes": PAGE_BYTES,
                 "cpu.cache_l1d_kib": 4, "cpu.cache_l2_kib": 32, "cpu.cache_l3_kib": 32}
 PROBED_DIGITS = {"memory.bandwidth_measured_gb_per_s": 1, "cpu.base_mhz": 3, "cpu.max_mhz": 3}
-SYSTEMS = {"Darwin": "macos", "Windows": "windows"}       # Linux has its distribution's name
+SYSTEMS = {"Darwin": "macos", "Windows": "windows"}       # others have their own name
 VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD", "Apple": "Apple"}
 IDLE_THREADS, MIN_SAMPLES = 0.5, 5          # samples taken while calls ran
 OTHERS_IDLE = 0.2             # of all CPUs
@@ -40,13 +42,16 @@ MIN_CHUNKS, MIN_CALLS = 16, 8
 # HTTP, in hexadecimal digits, depend on its text.
 SPARE_BYTES, SPARE_PER_CHUNK = 32, 0.4
 STEADY_ENGINES = ("llama.cpp", "vLLM")      # others vary what surrounds a text now and then
+STOPS_SHARE = 0.25            # of the answers; more of them if the server does not count the end
 LONGER_KEYS = (0, 2, 10)      # of "reasoning" and "reasoning_content" than of "content"
 BURST_RATIO, BURST_SHARE = 0.1, 0.35        # of the mean gap; merged runs have no such gaps
 # --- speeds
 LANES_RATIO = 1.25            # n lanes are at most n times as fast as one
 PHASES_RATIO = 2              # between phases on one lane; merged runs have up to 1.6
-# --- the command line
-FLAGS = ((r"(?:-t|--threads)", "threads_count"), (r"(?:-np|--parallel)", "slots_count"),
+# --- the command line, hashes
+SHA256 = re.compile("sha256:[0-9a-f]{64}")
+FLAGS = ((r"(?:-t|--threads)", "threads_count"),
+         (r"(?:-np|--parallel|OLLAMA_NUM_PARALLEL)", "slots_count"),
          (r"(?:-b|--batch-size)", "batch_tokens"), (r"(?:-ub|--ubatch-size)", "micro_batch_tokens"))
 
 
@@ -60,12 +65,14 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
         yield from _hardware(manifest, hardware)
         yield from _idle(samples, calls, metadata, hardware)
     yield from _claims(metadata)
+    yield from _messages(events)
     if manifest["engine"]["name"] in STEADY_ENGINES:
         yield from _streams(calls)
     for model in metadata["models"]:
         own = [call for call in calls if call["model"] == model["model"]]
-        for code, what in (*_bursts(own, model["draft_model"]["value"]), *_speeds(own, [
-                cell for cell in metadata["cells"] if cell["model"] == model["model"]])):
+        cells = [cell for cell in metadata["cells"] if cell["model"] == model["model"]]
+        for code, what in (*_bursts(own, model["draft_model"]["value"]), *_ends(own),
+                           *_speeds(own, cells)):
             yield code, f"{schema.shown(model['model'])}: {what}"
 
 
@@ -107,7 +114,8 @@ def _hardware(manifest: Manifest, hardware: Any) -> Problems:
     ran_on = manifest["os"]["system"]
     name = str(probed.get("os.name", "")).lower().replace(" ", "")
     named = [system for system, word in SYSTEMS.items() if word in name]
-    if name and named != [system for system in SYSTEMS if system == ran_on]:
+    if name and (ran_on not in inventory.PROBERS
+                 or named != [system for system in SYSTEMS if system == ran_on]):
         yield "hardware-implausible", f"os.name is {schema.shown(probed['os.name'])}; the run " \
             f"was made on {schema.shown(ran_on)}"
     odd = [key for key, step in PROBED_STEPS.items() if probed.get(key, 0) % step]
@@ -153,15 +161,20 @@ def _idle(samples: Sequence[Any], calls: Sequence[Any], metadata: Any, hardware:
 
 
 def _claims(metadata: Any) -> Problems:
-    """The server's command line against the values that it sets."""
+    """The server's command line against the values that it sets, and hashes against their form."""
     flags = metadata["runtime"]["launch_flags"]["value"] or ""
     values = {name: field["value"] for holder in (metadata["runtime"], *metadata["models"][:1])
               for name, field in holder.items() if isinstance(field, dict)}
     for flag, name in FLAGS:
-        given = re.findall(rf"(?:^|\s){flag}[ =](\d{{1,9}})(?=\s|$)", flags)
+        given = re.findall(rf"(?:^|\s){flag}[ =](\d\S*)", flags)
         value = values.get(name)
-        if given and value is not None and int(given[-1]) != value:
-            yield "claim-contradicted", f"launch_flags sets {name} to {given[-1]}; it is {value}"
+        if given and value is not None and given[-1] != str(value):
+            yield "claim-contradicted", f"launch_flags sets {name} to " \
+                f"{schema.shown(given[-1])}; it is {value}"
+    for model in metadata["models"]:
+        digest = model["digest"]["value"] or ""
+        if digest.startswith("sha256:") and not SHA256.fullmatch(digest):
+            yield "claim-contradicted", f"{schema.shown(digest)} is not a SHA-256"
 
 
 # --- streams -------------------------------------------------------------------------------------
@@ -207,6 +220,36 @@ def _odd_sizes(rows: Sequence[tuple[Any, int]], key: int) -> list[tuple[Any, flo
         odd += [(call, rest - usual) for call, chunks, rest in found
                 if abs(rest - usual) > SPARE_BYTES + SPARE_PER_CHUNK * chunks]
     return odd
+
+
+def _messages(events: Sequence[Any]) -> Problems:
+    """A server's message against the body that held it."""
+    for event in events:
+        error = event["error"] if event["event"] == "call_finished" else None
+        body = (error["body_start"] or "") if error else ""
+        if error and body and error["kind"] in ("http_error", "context_limit") \
+                and error["status"] != 200 and len(body) < reply.MAX_BODY_START \
+                and "<redacted" not in body + error["message"]:
+            message = server_errors.error_message(body)
+            if message in ("", error["message"]):
+                continue
+            yield "server-counts-contradict", f"line {event['seq'] + 1}: error.message is " \
+                f"{schema.shown(error['message'])}, body_start has {schema.shown(message)}"
+
+
+def _ends(calls: Sequence[Any]) -> Problems:
+    """Why answers ended against their tokens: the one that ends an answer has no text."""
+    ended = []
+    for call in calls:
+        tokens = usage.counts(call["response"]).completion
+        if tokens and reply.reason_of(call["response"]["finish_reason"]) in reply.STOPPED \
+                and not call["reasoning"]["chunks"]:
+            ended.append((tokens - len(call["timing"]["chunk_us"]), call))
+    odd = [call for over, call in ended if over <= 0]
+    if odd and len(odd) <= STOPS_SHARE * len(ended) and len(ended) >= MIN_CALLS:
+        yield "server-counts-contradict", f"{schema.shown(odd[0]['question_id'])} has as many " \
+            f"chunks as tokens and ended as {odd[0]['response']['finish_reason']}; in " \
+            f"{len(odd)} of {len(ended)} calls"
 
 
 def _bursts(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:

@@ -12,7 +12,8 @@ from typing import Any
 from check import findings, markdown, parsing
 from complete import attestation, declared, metadata, run_md
 from core import flag_definitions, schema
-from core.records import LedgerLine, Manifest, Metadata
+from core.records import Fact, LedgerLine, Manifest, Metadata
+from machine import inventory, linux
 
 GIB = 1024 ** 3
 SPARE_RATIO = 1.1             # bandwidths are rounded, and measured ones may be higher
@@ -36,6 +37,11 @@ RANGES = (
     ("memory.bandwidth_theoretical_gb_per_s", 1, 20_000),
     ("memory.bandwidth_measured_gb_per_s", 0.1, 20_000))
 ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "aarch64": "arm64"}
+IN_MANIFEST = {               # fields of hardware.json: where the manifest has the same
+    "cpu.architecture": ("os", "machine"), "python.version": ("python", "version"),
+    "python.implementation": ("python", "implementation")}
+WHY_NULL = frozenset((        # besides the reasons of the inventory
+    declared.REMOTE, declared.PRIVATE, declared.WITHDRAWN, metadata.WITHHELD, metadata.UNDECLARED))
 
 
 # --- recomputed ----------------------------------------------------------------------------------
@@ -98,14 +104,30 @@ def check_declared(document: Any, notes: findings.Notes) -> None:
 
 def check_hardware(manifest: Manifest, hardware: Mapping[str, Any], notes: findings.Notes) -> None:
     """Add findings on implausible values of hardware.json."""
-    held = {key: item["value"] for key, item in metadata.values(dict(hardware))}
-    for what in _implausible(hardware, held):
+    facts = dict(metadata.values(dict(hardware)))
+    held = {key: item["value"] for key, item in facts.items()}
+    for what in (*_implausible(hardware, held), *_unwritten(facts)):
         notes.add("hardware-implausible", what)
-    cpu, ran = held["cpu.architecture"], manifest["os"]["machine"]
-    names = [ARCHITECTURES.get(name.lower(), name.lower()) for name in (cpu, ran) if name]
-    if len(set(names)) > 1:
-        notes.add("hardware-implausible", f"cpu.architecture is {schema.shown(cpu)}; the run was "
-                                          f"made on {schema.shown(ran)}")
+    recorded: Any = manifest
+    for key, (part, name) in IN_MANIFEST.items():
+        ran = recorded[part][name]
+        names = [ARCHITECTURES.get(one.lower(), one.lower()) for one in (held[key], ran) if one]
+        if len(set(names)) > 1:
+            notes.add("hardware-implausible", f"{key} is {schema.shown(held[key])}; the run was "
+                                              f"made on {schema.shown(ran)}")
+
+
+def _unwritten(facts: Mapping[str, Fact]) -> Iterator[str]:
+    """Values and reasons that the inventory and complete_submission.py do not write."""
+    for key, item in facts.items():
+        value, words = item["value"], inventory.WORDS.get(key)
+        if value is None and item["reason"] not in inventory.reasons_of(key) | WHY_NULL:
+            yield f"{key}: the reason {schema.shown(item['reason'])} is not one of the programs"
+        if value is None or item["source"] != "probed":
+            continue
+        if words and value not in words \
+                or key == "os.kernel_release" and linux.public_kernel_release(value) != value:
+            yield f"{key} is {schema.shown(value)}, which is not what the programs write"
 
 
 def _implausible(hardware: Mapping[str, Any], held: Mapping[str, Any]) -> Iterator[str]:

@@ -28,6 +28,7 @@ MAX_SEGMENTS = 200                    # hours in a shell that ends commands afte
 TIMEOUT_SPARE_US = 5_000_000          # a read that ends late; a machine that sleeps takes longer
 EARLY_RATIO = 0.98                    # of the timeout, by a clock with coarse steps
 JUMP_US, JUMP_RATIO = 2_000_000, 0.001
+ODD_US = 4_000                        # `at` is in milliseconds
 PREPARATION_US = 600_000_000          # between the manifest and the first line: a slow server
 WITHIN_GROUPS = ("call_finished", "host_sampled", "curve_ended")
 INSIDE_GROUPS = (*WITHIN_GROUPS, "phase_finished", "run_interrupted")
@@ -514,6 +515,14 @@ def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
                 wall_us < -JUMP_US or segment < 0 and wall_us > PREPARATION_US:
             notes.add("machine-slept", f"{wall_us / 1e6:.3f} s passed on the wall clock, "
                                        f"{clock_us / 1e6:.3f} s on the monotonic clock", line)
+        after = events[line] if line < len(events) else event
+        if after["segment"] == event["segment"] == segment:
+            # Lines are written under one lock. A clock that is set stays so for the next line.
+            after_us = epoch_us(after["at"]) or at
+            if abs(after_us - before - (after["t_us"] - t_us)) < ODD_US \
+                    and not before - ODD_US < at < after_us + ODD_US:
+                notes.add("machine-slept", f"the wall clock of this line, {event['at']}, is not "
+                                           "between those of the lines beside", line)
         if event["event"] == "run_started" or event["event"] == "run_resumed":
             # A restart or a sleep of the system sets the monotonic clock back, never forward.
             zero_before_us = zero_us

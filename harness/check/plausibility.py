@@ -21,6 +21,7 @@ Problems = Iterator[tuple[str, str]]          # code, what
 
 # --- physics
 SPARE_RATIO = 1.05            # sizes and bandwidths are rounded
+SPARE_SHARE = 0.005           # counters of idle time go back a little
 COPY_TO_READ = 2              # reading alone may be faster than the measured copy
 CURVE_RATIO = 1.25            # from a level of ramp or depth to the next
 CACHES_SHARE = 0.5            # of the weights: what the caches keep is not read again
@@ -132,9 +133,12 @@ def _samples(samples: Sequence[Any], hardware: Any) -> Problems:
                 f"{count}"
         ratios = [sample[name] for name in ("cpu_busy_ratio", "cpu_steal_ratio",
                                             "other_cpu_busy_ratio")]
+        shares = (ratios[0] or 0) + (ratios[1] or 0)        # of the same time
         ratios += [gpu["busy_ratio"] for gpu in sample["gpus"]]
-        if any(not 0 <= ratio <= 1 for ratio in ratios if ratio is not None):
-            yield "hardware-implausible", f"a ratio is not between 0 and 1: {schema.shown(ratios)}"
+        if shares > 1 + SPARE_SHARE or any(
+                not 0 <= ratio <= 1 for ratio in ratios if ratio is not None):
+            yield "hardware-implausible", f"a ratio is not between 0 and 1, or busy and stolen " \
+                f"time are more than all: {schema.shown(ratios)}"
 
 
 # --- claims against evidence ---------------------------------------------------------------------
@@ -292,16 +296,24 @@ def _counts(calls: Sequence[Any], events: Sequence[Any], context: Optional[int])
     if cut:
         yield "answers-cut", f"{cut[0]}; in {len(cut)} of {len(calls)} calls"
     odd = [what for call in calls for what in _usage_problems(call)]
+    for kind in ("prompt", "predicted"):     # some versions leave out the first token
+        odd += min((list(_rate_problems(calls, kind, left_out)) for left_out in (0, 1)), key=len)
+    never_cached = {usage.counts(call["response"]).cached for call in calls} == {0}
     counted: dict[str, set[Optional[int]]] = {}      # prompt tokens of the same messages
     for call in calls:
         if call["request"]["salt"] is None:
             counted.setdefault(call["request"]["messages_sha256"], set()).add(_usage(call)[0])
     for event in events:
-        if event["event"] == "cache_probed" and event["probes"]:
+        if event["event"] == "cache_probed" and event["probes"] \
+                and event["model"] in {call["model"] for call in calls}:
             tokens = counted.setdefault(f"{event['model']} probes", set())
             tokens.update(probe["prompt_tokens"] for probe in event["probes"])
             tokens.update(_usage(call)[0] for call in calls if call["cell_id"] == event["cell_id"]
                           and call["request"]["salt"] is None)
+            odd += [f"a probe had {probe['cached_tokens']} cached tokens, the calls had none"
+                    for probe in event["probes"] if probe["cached_tokens"] and never_cached
+                    and not metrics.counts_as_cached(probe["cached_tokens"],
+                                                     probe["prompt_tokens"])]
     odd += [f"the same messages were counted as {sorted(filter(None, tokens))} tokens"
             for tokens in counted.values() if len(tokens - {None, 0}) > 1]
     if odd:
@@ -339,16 +351,20 @@ def _usage_problems(call: Any) -> Iterator[str]:
         yield f"cached_tokens is {cached:g}, cache_n is {cache_n:g}"
     if answer and limit and answer > limit + SPARE_TOKENS:
         yield f"completion_tokens is {answer}, max_tokens is {limit:g}"
-    # llama.cpp reports counts, times and rates. Some versions leave out the first token in rates.
-    for kind in ("prompt", "predicted"):
+
+
+def _rate_problems(calls: Sequence[Any], kind: str, left_out: int) -> Iterator[str]:
+    """llama.cpp's rates against its counts and times. left_out: of the tokens, in the rates."""
+    for call in calls:
         count, ms, per_token_ms, per_second = (
-            _number(timings, f"{kind}_{name}")
+            _number(call["response"]["server_timings"], f"{kind}_{name}")
             for name in ("n", "ms", "per_token_ms", "per_second"))
-        counts = {count, max(count - 1, 1)} if count and ms else ()
-        for given, expected in ((per_token_ms, [(ms or 0) / n for n in counts]),
-                                (per_second, [n * 1000 / (ms or 1) for n in counts])):
-            if given is not None and counts and all(
-                    abs(given - one) > max(ROUNDED_RATIO * one, ROUNDED) for one in expected):
+        if not count or not ms:
+            continue
+        tokens = max(count - left_out, 1)
+        for given, expected in ((per_token_ms, ms / tokens), (per_second, tokens * 1000 / ms)):
+            if given is not None \
+                    and abs(given - expected) > max(ROUNDED_RATIO * expected, ROUNDED):
                 yield f"{kind}: {count:g} tokens in {ms:g} ms are reported as {given:g}"
 
 

@@ -201,6 +201,11 @@ def merge(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # --- hardware.json -------------------------------------------------------------------------------
+def python_of(python: Mapping[str, str]) -> dict[str, Fact]:
+    """The Python that made a run, from its manifest."""
+    return {name: metadata.known(value, "probed") for name, value in python.items()}
+
+
 def remote_hardware(python: Mapping[str, str]) -> dict[str, Any]:
     """hardware.json of a server on another machine: only the harness's Python is known."""
     document: dict[str, Any] = {}
@@ -208,8 +213,7 @@ def remote_hardware(python: Mapping[str, str]) -> dict[str, Any]:
         document[name] = {field_name: metadata.unknown(REMOTE)
                           for field_name in node.get("required", ())}
     return {**document, "schema_version": metadata.SCHEMA_VERSION,
-            "python": {name: metadata.known(python[name], "probed")
-                       for name in document["python"]},
+            "python": python_of(python),
             "accelerators_count": metadata.unknown(REMOTE), "accelerators": []}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from core import schema
-from machine import linux, macos, system, windows
+from machine import gpus, linux, macos, system, windows
 
 SCHEMA_VERSION = "1"
 DEFAULT_REASON = "the system does not report it"
@@ -30,6 +30,21 @@ REASONS = {                           # why a value may be null, where more is k
     **dict.fromkeys(("pcie_generation_current", "pcie_generation_max", "pcie_lanes_current",
                      "pcie_lanes_max"),
                     "the driver does not report it, or the card is not on a PCIe bus")}
+
+
+PROBERS = {"Linux": linux.inventory, "Android": linux.inventory, "Darwin": macos.inventory,
+           "Windows": windows.inventory}
+# What programs write in these fields. Of other values, more words are possible.
+WORDS = {
+    "system.virtualization": linux.HYPERVISORS | {"vm", "wsl1", "wsl2"} | {
+        name for _, name in windows.VIRTUAL_MACHINES},
+    "system.container": linux.CONTAINERS}
+
+
+def reasons_of(key: str) -> set[str]:
+    """Every text with which the inventory explains that a value, such as cpu.vendor, is null."""
+    return {REASONS.get(key.rpartition(".")[2], DEFAULT_REASON), linux.WSL_HIDES, linux.NO_KIND,
+            macos.NO_SUCH_CORE, gpus.SHARED}
 
 
 def _reasons(part: dict[str, Any]) -> dict[str, str]:
@@ -74,12 +89,10 @@ def inventory(machine: Optional[system.Machine] = None, measure: bool = True) ->
     Takes some seconds; `measure` copies memory during one of them. Never raises.
     """
     machine = machine or system.Machine()
-    probers = {"Linux": linux.inventory, "Android": linux.inventory, "Darwin": macos.inventory,
-               "Windows": windows.inventory}
     probed: dict[str, Any] = {}
-    if machine.system in probers:
+    if machine.system in PROBERS:
         try:
-            probed = probers[machine.system](machine)
+            probed = PROBERS[machine.system](machine)
         except Exception:             # an unforeseen machine gets an empty draft, not a traceback
             probed = {}
     probed.setdefault("cpu", {})["architecture"] = system.clean(machine.architecture)

@@ -56,6 +56,15 @@ CHASSIS_KINDS = {                     # SMBIOS 7.4.1
     **dict.fromkeys((8, 9, 10, 14, 30, 31, 32), "laptop"),
     **dict.fromkeys((3, 4, 5, 6, 7, 13, 15, 16, 24, 35, 36), "desktop"),
     **dict.fromkeys((17, 23, 25, 28, 29), "server")}
+# What systemd-detect-virt prints; what it calls otherwise is published as unknown.
+HYPERVISORS = frozenset((
+    "none", "kvm", "qemu", "amazon", "zvm", "vmware", "microsoft", "oracle", "powervm", "xen",
+    "bochs", "uml", "parallels", "bhyve", "qnx", "acrn", "apple", "sre", "google", "vm-other"))
+CONTAINERS = frozenset((
+    "none", "docker", "podman", "lxc", "lxc-libvirt", "systemd-nspawn", "openvz", "rkt", "wsl",
+    "proot", "pouch", "container-other"))
+WSL_HIDES = system.Unknown("WSL hides the machine that it runs on")
+NO_KIND = system.Unknown("phones and tablets have no kind of their own")
 # Kinds of machines whose firmware gives a device tree instead of DMI tables.
 BOARD_KINDS = (
     (re.compile(r"(?i)book|laptop|thinkpad|ideapad|yoga|surface|xps|inspiron"), "laptop"),
@@ -390,7 +399,7 @@ def virtualization(machine: system.Machine, flags: Sequence[str]) -> Optional[st
     if found:                         # "4.4.0-19041-Microsoft", "5.15.90.1-microsoft-standard-WSL2"
         return "wsl1" if found[0] == "Microsoft" else "wsl2"
     reported = (machine.run(["systemd-detect-virt", "--vm"]) or "").strip()
-    if re.fullmatch(r"[a-z0-9-]{1,20}", reported):
+    if reported in HYPERVISORS:
         return reported
     if "hypervisor" in flags or re.search(r"linuxkit|orbstack", machine.kernel_release or ""):
         return "vm"
@@ -403,7 +412,7 @@ def virtualization(machine: system.Machine, flags: Sequence[str]) -> Optional[st
 def container(machine: system.Machine) -> Optional[str]:
     """"none", or which: docker, podman, lxc ...; null if unknown."""
     reported = (machine.run(["systemd-detect-virt", "--container"]) or "").strip()
-    if re.fullmatch(r"[a-z0-9-]{1,20}", reported):
+    if reported in CONTAINERS:
         return "none" if reported == "wsl" else reported
     marks = (("/.dockerenv", "docker"), ("/run/.containerenv", "podman"))
     return next((name for path, name in marks if machine.read(path) is not None), None)
@@ -424,7 +433,7 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
     hypervisor = virtualization(machine, parse_cpuinfo(machine.read("/proc/cpuinfo"))["flags"])
     kind: Any = CHASSIS_KINDS.get(system.whole(machine.read(f"{DMI}/chassis_type")) or 0)
     if hypervisor in ("wsl1", "wsl2"):
-        kind = system.Unknown("WSL hides the machine that it runs on")
+        kind = WSL_HIDES
     elif hypervisor not in ("none", None):
         kind = "vm"
     elif kind is None:
@@ -434,7 +443,7 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
         kind = kind or ("laptop" if battery else "sbc" if small else None)
     name = system.firmware_name(dmi) or board
     if is_android(machine):
-        kind = system.Unknown("phones and tablets have no kind of their own")
+        kind = NO_KIND
         name = system.firmware_name({key: machine.run(["getprop", f"ro.product.{part}"])
                                      for key, part in (("sys_vendor", "manufacturer"),
                                                        ("product_name", "model"))})

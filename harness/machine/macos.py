@@ -22,6 +22,7 @@ INSTRUCTION_SETS = {
     "hw.optional.arm.FEAT_DotProd": "dotprod", "hw.optional.arm.FEAT_FP16": "fp16",
     "hw.optional.arm.FEAT_I8MM": "i8mm", "hw.optional.arm.FEAT_BF16": "bf16",
     "hw.optional.arm.FEAT_SME": "sme"}
+NO_SUCH_CORE = system.Unknown("no kind of core has this name")
 # GB/s of Apple's technical specifications, by chip, or by chip and GPU cores where they differ.
 BANDWIDTH_GB_PER_S = {
     "Apple M1": 68.3, "Apple M1 Pro": 200.0, "Apple M1 Max": 400.0, "Apple M1 Ultra": 800.0,
@@ -118,7 +119,7 @@ def core_kinds(values: dict[str, str]) -> dict[str, Any]:
         return {}
     return {"performance_cores_count": counts.get("Performance", counts.get("Super")),
             "efficiency_cores_count": counts.get(
-                "Efficiency", system.Unknown("no kind of core has this name"))}
+                "Efficiency", NO_SUCH_CORE)}
 
 
 def cpu(values: dict[str, str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ SHIPPED = {path.relative_to(HARNESS).with_suffix("").as_posix(): path
            for folder in (".", *FOLDERS) for path in sorted((HARNESS / folder).glob("*.py"))}
 
 # What each folder may import of the harness. Programs may import any folder, and nothing imports a
-# program. check imports complete and run to recompute what they wrote.
+# program. check imports complete, machine and run to recompute what they wrote.
 MAY_IMPORT = {
     "core": {"core", "prompts"},
     "engines": {"engines"},
@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "complete": {"complete", "core"},
     "compare": {"compare", "core"},
     "run": {"run", "core", "engines"},
-    "check": {"check", "core", "engines", "run", "complete"}}
+    "check": {"check", "core", "engines", "run", "complete", "machine"}}
 MAX_FLOORS = 5
 # What the runner imports although it can change no number: texts, results, redaction, releases.
 NOT_MEASURING = {f"core/{name}" for name in (

@@ -419,6 +419,12 @@ def slow_cpu(made):
     probe(made, "cpu.instruction_sets", ["neon"])
 
 
+def one_token_less(made):
+    """Give one call the rate that a server gives which leaves out the first token."""
+    timings = calls_of(made)[1]["response"]["server_timings"]
+    timings["prompt_per_second"] *= 1 - 1 / timings["prompt_n"]
+
+
 def slow_server(made):
     for call in calls_of(made):
         timings = call["response"]["server_timings"]
@@ -671,6 +677,17 @@ CASES = (
          spec=FIVE),
     Case("time-unexplained", "load_1m falls", falling("load_1m", 9.0, 2.0), spec=FIVE),
     Case("hardware-implausible", "os.name", lambda made: probe(made, "os.name", "macOS")),
+    Case("hardware-implausible", "made on 'Plan 9'", manifest_field(
+        "os", "system", value="Plan 9")),
+    Case("hardware-implausible", "python.version", lambda made: probe(
+        made, "python.version", "3.8.1")),
+    Case("hardware-implausible", "kernel_release", lambda made: probe(
+        made, "os.kernel_release", "6.1-alice")),
+    Case("hardware-implausible", "virtualization", lambda made: probe(
+        made, "system.virtualization", "kvmx")),
+    Case("hardware-implausible", "the reason", lambda made: made.hardware["memory"].update(
+        type={"value": None, "source": None, "reason": "ask me"})),
+    Case("hardware-implausible", "stolen", line_field("host_sampled", "cpu_steal_ratio", 0.6)),
     Case("hardware-implausible", "cpu.vendor", lambda made: probe(made, "cpu.vendor", "Apple")),
     Case("hardware-implausible", "instruction_sets", lambda made: probe(
         made, "cpu.instruction_sets", ["avx2", "avx2"])),
@@ -681,6 +698,15 @@ CASES = (
         server_memory_bytes=2 ** 20) for event in made.events if event["event"] == "host_sampled"]),
     Case("claim-contradicted", "launch_flags", lambda made: [declare(made, f"runtime.{name}", value)
          for name, value in (("launch_flags", "-t 8 -np 1"), ("threads_count", 9))]),
+    Case("claim-contradicted", "8x", lambda made: [declare(made, f"runtime.{name}", value)
+         for name, value in (("launch_flags", "-np 1 -t 8x"), ("threads_count", 8))]),
+    Case("claim-contradicted", "SHA-256", lambda made: declare(
+        made, "models.0.digest", f"sha256:{'a1' * 32}0")),
+    Case("server-counts-contradict", "as many chunks as tokens", lambda made: count_answers(
+        made, lambda call: len(call["timing"]["chunk_us"]) + 1), spec=FIVE),
+    Case("server-counts-contradict", "body_start has", lambda made: next(
+        call for call in calls_of(made) if call["error"] and call["timing"])["error"].update(
+            message="no context"), spec=EDGE),
     Case("server-counts-contradict", "compared with its text", lambda made: calls_of(made)[4][
         "response"].update(text="so " * 90), spec=ANSWERS),
     Case("tokens-implausible", "come at once", bursts, spec=LONG_CALLS,
@@ -690,6 +716,8 @@ CASES = (
         "lanes"][0].update(ttft_error_us={"p50": 90, "p99": 90, "max": 90, "n": 1})),
     Case("ledger-altered", "more digits", lambda made: one(made, "instrument_calibrated").update(
         clock_offset_us=43.61234)),
+    Case("machine-slept", "lines beside", line_field(
+        "endpoint_identified", "at", lambda at: moved(at, -300_000), at=1)),
     Case("machine-slept", "clock_origin_ns", line_field(
         "run_resumed", "clock_origin_ns", 10 ** 15), spec=RESUMED),
     # physics and the server's own numbers
@@ -705,6 +733,9 @@ CASES = (
          call_field("response", "usage", "total_tokens", value=lambda n: n + 1)),
     Case("server-counts-contradict", "predicted", call_field(
         "response", "server_timings", "predicted_ms", value=lambda ms: ms * 1.01)),
+    Case("server-counts-contradict", "prompt: ", one_token_less),
+    Case("server-counts-contradict", "cached tokens",
+         lambda made: one(made, "cache_probed")["probes"][1].update(cached_tokens=1)),
     Case("server-counts-contradict", "same messages",
          lambda made: one(made, "cache_probed")["probes"][1].update(prompt_tokens=9)),
     Case("answers-cut", "length", lambda made: calls_of(made)[1]["response"].update(

@@ -409,6 +409,9 @@ class RemoteServer(Case):
         self.assertTrue(machine.asked)
         self.assertEqual(known("Apple M1", "probed"),
                          self.read("hardware.json")["cpu"]["model_name"])
+        self.assertNotEqual(machine.python, self.read("manifest.json")["python"])
+        self.assertEqual(self.read("manifest.json")["python"], {
+            name: item["value"] for name, item in self.read("hardware.json")["python"].items()})
         self.assertEqual(known(True, "declared", "computed was false"),
                          self.read("metadata.json")["endpoint"]["same_machine"])
 
