@@ -630,7 +630,7 @@ CASES = (
         wall_ms=500)),
     Case("ledger-altered", "p50", lambda made: one(made, "instrument_calibrated")["lanes"][0][
         "lag_us"].update(p50=15)),
-    Case("ledger-altered", "t_us", sample_back_in_time),
+    Case("ledger-altered", "t_us", sample_back_in_time, follows=("machine-slept",)),
     Case("ledger-altered", "last_token_us",
          lambda made: calls_of(made)[1]["timing"]["chunk_us"].__setitem__(3, 9)),
     Case("ledger-altered", "lane 0",
@@ -677,7 +677,7 @@ CASES = (
          spec=FIVE),
     Case("time-unexplained", "load_1m falls", falling("load_1m", 9.0, 2.0), spec=FIVE),
     Case("hardware-implausible", "os.name", lambda made: probe(made, "os.name", "macOS")),
-    Case("hardware-implausible", "made on 'Plan 9'", manifest_field(
+    Case("hardware-implausible", "Plan 9", manifest_field(
         "os", "system", value="Plan 9")),
     Case("hardware-implausible", "python.version", lambda made: probe(
         made, "python.version", "3.8.1")),
@@ -687,7 +687,8 @@ CASES = (
         made, "system.virtualization", "kvmx")),
     Case("hardware-implausible", "the reason", lambda made: made.hardware["memory"].update(
         type={"value": None, "source": None, "reason": "ask me"})),
-    Case("hardware-implausible", "stolen", line_field("host_sampled", "cpu_steal_ratio", 0.6)),
+    Case("hardware-implausible", "stolen", line_field("host_sampled", "cpu_steal_ratio", 0.6),
+         follows=("cells-not-ranked",)),
     Case("hardware-implausible", "cpu.vendor", lambda made: probe(made, "cpu.vendor", "Apple")),
     Case("hardware-implausible", "instruction_sets", lambda made: probe(
         made, "cpu.instruction_sets", ["avx2", "avx2"])),
@@ -703,7 +704,8 @@ CASES = (
     Case("claim-contradicted", "SHA-256", lambda made: declare(
         made, "models.0.digest", f"sha256:{'a1' * 32}0")),
     Case("server-counts-contradict", "as many chunks as tokens", lambda made: count_answers(
-        made, lambda call: len(call["timing"]["chunk_us"]) + 1), spec=FIVE),
+        made, lambda call: len(call["timing"]["chunk_us"]) + (call["question_id"] != "P-EASY")),
+         spec=FIVE),
     Case("server-counts-contradict", "body_start has", lambda made: next(
         call for call in calls_of(made) if call["error"] and call["timing"])["error"].update(
             message="no context"), spec=EDGE),
