@@ -34,6 +34,13 @@ REASONS = {                           # why a value may be null, where more is k
 
 PROBERS = {"Linux": linux.inventory, "Android": linux.inventory, "Darwin": macos.inventory,
            "Windows": windows.inventory}
+EARLIER_REASONS = frozenset((         # of earlier versions
+    "all cores are alike, or the system does not tell them apart", "it was not measured",
+    "the firmware does not name the machine", "the system does not tell the base clock",
+    "the system does not tell the highest clock", "the system has no power mode, or does not tell "
+    "it", "the system has no CPU governor, or does not tell it", "the firmware's list of modules "
+    "cannot be read, or has none", "the firmware's list of modules does not name channels",
+    "the system does not say whether CPU and accelerator share the memory"))
 # What programs write in these fields. Of other values, more words are possible.
 WORDS = {
     "system.virtualization": linux.HYPERVISORS | {"vm", "wsl1", "wsl2"} | {
@@ -44,7 +51,7 @@ WORDS = {
 def reasons_of(key: str) -> set[str]:
     """Every text with which the inventory explains that a value, such as cpu.vendor, is null."""
     return {REASONS.get(key.rpartition(".")[2], DEFAULT_REASON), linux.WSL_HIDES, linux.NO_KIND,
-            macos.NO_SUCH_CORE, gpus.SHARED}
+            macos.NO_SUCH_CORE, gpus.SHARED, *EARLIER_REASONS}
 
 
 def _reasons(part: dict[str, Any]) -> dict[str, str]:
