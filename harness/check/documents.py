@@ -106,7 +106,7 @@ def check_hardware(manifest: Manifest, hardware: Mapping[str, Any], notes: findi
     """Add findings on implausible values of hardware.json."""
     facts = dict(metadata.values(dict(hardware)))
     held = {key: item["value"] for key, item in facts.items()}
-    for what in (*_implausible(hardware, held), *_unwritten(facts)):
+    for what in (*_implausible(hardware, held), *unwritten(facts)):
         notes.add("hardware-implausible", what)
     recorded: Any = manifest
     for key, (part, name) in IN_MANIFEST.items():
@@ -117,7 +117,7 @@ def check_hardware(manifest: Manifest, hardware: Mapping[str, Any], notes: findi
                                               f"made on {schema.shown(ran)}")
 
 
-def _unwritten(facts: Mapping[str, Fact]) -> Iterator[str]:
+def unwritten(facts: Mapping[str, Fact]) -> Iterator[str]:
     """Values and reasons that the inventory and complete_submission.py do not write."""
     for key, item in facts.items():
         value, words = item["value"], inventory.WORDS.get(key)

@@ -44,7 +44,7 @@ EARLIER_REASONS = frozenset((         # of earlier versions
 # What programs write in these fields. Of other values, more words are possible.
 WORDS = {
     "system.virtualization": linux.HYPERVISORS | {"vm", "wsl1", "wsl2"} | {
-        name for _, name in windows.VIRTUAL_MACHINES},
+        name for _, name in system.VIRTUAL_MACHINES},
     "system.container": linux.CONTAINERS}
 
 

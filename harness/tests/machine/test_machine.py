@@ -16,6 +16,8 @@ from typing import Any, Optional
 from unittest import mock
 
 import hardware
+from check import documents
+from complete import metadata
 from core import schema
 from machine import gauges, gpus, inventory, linux, macos, system, windows
 
@@ -148,9 +150,10 @@ def load(path: str) -> Any:
         return json.load(file)
 
 
-def faults(found: dict[str, Any]) -> list[schema.Finding]:
-    """What in an inventory does not fit hardware.schema.json."""
-    return schema.validate(found, "hardware")
+def faults(found: dict[str, Any]) -> list[Any]:
+    """What in an inventory does not fit hardware.schema.json, or is not accepted by the check."""
+    return [*schema.validate(found, "hardware"),
+            *documents.unwritten(dict(metadata.values(found)))]
 
 
 class Inventory(unittest.TestCase):
