@@ -297,7 +297,9 @@ def _counts(calls: Sequence[Any], events: Sequence[Any], context: Optional[int])
         yield "answers-cut", f"{cut[0]}; in {len(cut)} of {len(calls)} calls"
     odd = [what for call in calls for what in _usage_problems(call)]
     for kind in ("prompt", "predicted"):     # some versions leave out the first token
-        odd += min((list(_rate_problems(calls, kind, left_out)) for left_out in (0, 1)), key=len)
+        rates = [list(_rate_problems(calls, kind, left_out)) for left_out in (0, 1)]
+        fewest = min(rates, key=len)
+        odd += fewest
     never_cached = {usage.counts(call["response"]).cached for call in calls} == {0}
     counted: dict[str, set[Optional[int]]] = {}      # prompt tokens of the same messages
     for call in calls:
