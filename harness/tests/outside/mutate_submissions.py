@@ -217,13 +217,13 @@ def load(folder: Path) -> Made:
 def published(made: Made) -> Json:
     """The numbers and flags of metadata.json.
 
-    Without the verdicts of cells: they repeat the client's own error, of which the calibration is
+    Without the verdicts of cells and levels: they repeat the client's own error, of which the calibration is
     the only record, and no table or rank uses it. What follows from a verdict is one of the flags,
     which count. Memory counts: a gauge's page is a second record of it.
     """
     return {"cells": [{**cell, "verdicts": None} for cell in made.metadata["cells"]],
-            **{name: made.metadata.get(name)
-               for name in ("headlines", "curves", "run_flags", "counts")}}
+            "curves": [{**curve, "client": None} for curve in made.metadata["curves"]],
+            **{name: made.metadata.get(name) for name in ("headlines", "run_flags", "counts")}}
 
 
 class Subject:
@@ -276,9 +276,11 @@ class Subject:
         for number, mutant in enumerate(self.mutants):
             if class_of(mutant.pattern) != "sealed":
                 kinds.setdefault(mutant.pattern, []).append(number)
-        for numbers in kinds.values():
+        fields = list(kinds.values())
+        rng.shuffle(fields)                  # a small limit takes some of every document
+        for numbers in fields:
             rng.shuffle(numbers)
-        return [numbers[turn] for turn in range(EACH_KIND) for numbers in kinds.values()
+        return [numbers[turn] for turn in range(EACH_KIND) for numbers in fields
                 if turn < len(numbers)][:limit]
 
 
