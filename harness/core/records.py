@@ -90,29 +90,13 @@ class PhaseSkipped(Event):
 
 Attempt = TypedDict("Attempt", {
     "kind": str, "status": Optional[int], "started_us": int, "ended_us": int})
-
-
-class Request(TypedDict):
-    """The request as it was sent."""
-    prompt: str
-    messages_sha256: str
-    messages_chars: int
-    messages_count: int
-    salt: Optional[str]
-    options: dict[str, Any]
-    dropped_fields: list[str]
-
-
-class Response(TypedDict):
-    """The server's response."""
-    http_status: int
-    text: str
-    reasoning_text: str
-    finish_reason: Optional[str]
-    model: Optional[str]
-    system_fingerprint: Optional[str]
-    usage: Optional[dict[str, Any]]
-    server_timings: Optional[dict[str, Any]]
+Request = TypedDict("Request", {
+    "prompt": str, "messages_sha256": str, "messages_chars": int, "messages_count": int,
+    "salt": Optional[str], "options": dict[str, Any], "dropped_fields": list[str]})
+Response = TypedDict("Response", {
+    "http_status": int, "text": str, "reasoning_text": str, "finish_reason": Optional[str],
+    "model": Optional[str], "system_fingerprint": Optional[str], "usage": Optional[dict[str, Any]],
+    "server_timings": Optional[dict[str, Any]]})
 
 
 class ChunkTiming(TypedDict):
@@ -182,13 +166,9 @@ class CallFinished(Event, LoadState, Level):
     error: Optional[Error]
 
 
-class Probe(TypedDict):
-    """Result of sending the longest prompt once more."""
-    kind: str
-    outcome: str
-    first_token_us: Optional[int]
-    prompt_tokens: Optional[int]
-    cached_tokens: Optional[int]
+Probe = TypedDict("Probe", {
+    "kind": str, "outcome": str, "first_token_us": Optional[int], "prompt_tokens": Optional[int],
+    "cached_tokens": Optional[int]})
 
 
 class CacheProbed(Event):
@@ -299,11 +279,7 @@ class Phase(Levels):
     question_ids: list[str]
 
 
-class Plan(TypedDict):
-    """All calls to make."""
-    repeats: int
-    lanes: int
-    phases: list[Phase]
+Plan = TypedDict("Plan", {"repeats": int, "lanes": int, "phases": list[Phase]})
 
 
 class Manifest(TypedDict):
@@ -443,16 +419,9 @@ Point = TypedDict("Point", {
     "high": Optional[float]})
 Series = TypedDict("Series", {"metric": str, "points": list[Point]})
 CurveStop = TypedDict("CurveStop", {"level": int, "kind": str, "reason": str})
-
-
-class CurveClient(TypedDict):
-    """The client's own error at one level."""
-    level: int
-    flagged: Optional[bool]
-    reasons: list[str]
-    error_p50_us: Optional[float]
-    chunks_per_s: Optional[float]
-    saturation_chunks_per_s: Optional[float]
+CurveClient = TypedDict("CurveClient", {
+    "level": int, "flagged": Optional[bool], "reasons": list[str], "error_p50_us": Optional[float],
+    "chunks_per_s": Optional[float], "saturation_chunks_per_s": Optional[float]})
 
 
 class Curve(TypedDict):

@@ -5,7 +5,6 @@ docs/thresholds.md is made from these lines and their comments.
 from __future__ import annotations
 
 SIGNIFICANT_DIGITS = 6        # of published values
-QUARTILE_TYPE = 7             # of Hyndman and Fan: linear, at position (n - 1) x share from 0
 MIN_QUARTILE_N = 4            # quartiles need at least one value per quarter
 TAIL_FLOORS = {"p90": (90, 64), "p95": (95, 130), "p99": (99, 662)}  # MLPerf early stopping, 99 %
 DECODE_GAPS = 64              # chunks a decode rate covers: tokens get slower as an answer grows
