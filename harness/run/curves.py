@@ -22,40 +22,32 @@ def make(run: Any, model: str, phase: str, left: Sequence[plan.Cell]) -> None:
     if (model, phase) in run.state.ends:           # failed calls of earlier levels are repeated
         run.ask(left)
         return
-    for level in run.state.levels_of(phase):
+    levels = run.state.levels_of(phase)
+    for level in levels:
         cells = [cell for cell in left if cell.level == level]
         end: Optional[curve_levels.End] = None
-        # The second question of a depth is asked only if the first has an answer.
-        steps = [cells] if PHASES[phase].kind == "ramp" and cells else [[cell] for cell in cells]
-        for step in steps:
-            if step[0].question_id == "continued":
+        for number, step in enumerate([cells] if PHASES[phase].kind == "ramp" and cells else [
+                [cell] for cell in cells]):
+            # The second question of a depth is asked only if the first has an answer.
+            if number or step[0].question_id == "continued":
                 end = run.state.end_after(model, phase, level)
-            end = end or run.state.end_before(model, phase, level) or _ask(
-                run, model, phase, level, step)
+            end = end or run.state.end_before(model, phase, level)
             if end or run.stopping.is_set():
                 break
+            try:
+                run.ask(step)
+            except EndpointError:
+                # That more lanes break a server is a result, but not at the first level.
+                end = run.state.end_after(model, phase, level) if level > levels[0] else None
+                if end:
+                    record(run, model, phase, end)
+                raise
         end = end or run.state.end_after(model, phase, level)
         if run.stopping.is_set():
             return
         if end:
             record(run, model, phase, end)
             return
-
-
-def _ask(run: Any, model: str, phase: str, level: int,
-         cells: Sequence[plan.Cell]) -> Optional[curve_levels.End]:
-    """Ask some calls of a level; why the curve ends with them, if it does."""
-    try:
-        run.ask(cells)
-    except EndpointError:
-        # A server that breaks down under more lanes is a result, but not at the first level.
-        if level > run.state.levels_of(phase)[0]:
-            end = run.state.end_after(model, phase, level)
-            if end:
-                record(run, model, phase, end)
-        raise
-    found: Optional[curve_levels.End] = run.state.end_after(model, phase, level)
-    return found
 
 
 def record(run: Any, model: str, phase: str, end: curve_levels.End) -> None:

@@ -140,30 +140,24 @@ class Paces:
     def _key(self, model: str, phase: str) -> tuple[Optional[str], str]:
         return None if PHASES[phase].kind == "mixed" else model, phase
 
-    def _lanes(self, key: tuple[Optional[str], str],
-               cells: Sequence[plan.Cell]) -> tuple[int, int]:
-        """Lanes of calls, and how many of them the server is known to serve at once."""
-        is_ramp = PHASES[key[1]].kind == "ramp"
-        lanes = cells[0].level or 1 if is_ramp else self._phases[key[1]]["lanes"]
-        slots = self.slots.get(key[0]) if key[0] else None
-        return lanes, max(min(lanes, slots or 1), 1)
-
     def _predict(self, key: tuple[Optional[str], str],
                  cells: Sequence[plan.Cell]) -> tuple[float, float, float]:
         """(most, typical, longest call) seconds of a phase, by the rates of single calls."""
-        found = sorted({cell.level for cell in cells if cell.level})
+        found, kind = sorted({cell.level for cell in cells if cell.level}), PHASES[key[1]].kind
+        slots = self.slots.get(key[0]) if key[0] else None
         if len(found) > 1:             # ramp and depth, level by level
             parts = [self._predict(key, [cell for cell in cells if cell.level == level])
                      for level in found]
             most, typical, longest = zip(*parts)
-            slots = self.slots.get(cells[0].model) if PHASES[key[1]].kind == "ramp" else None
-            usual = 1 + sum(level <= slots for level in found) if slots else len(found)
+            usual = 1 + sum(level <= slots for level in found) if slots and kind == "ramp" else \
+                len(found)
             return sum(most), sum(typical[:usual]), max(longest)
-        if PHASES[key[1]].kind == "depth" and curve_levels.context_end(
+        if kind == "depth" and curve_levels.context_end(
                 found[0], self._contexts.get(cells[0].model)):
             return 0.0, 0.0, 0.0       # it is not asked
         limit_s, tokens = self._manifest["timeout_s"], self._phases[key[1]]["max_tokens"]
-        lanes, at_once = self._lanes(key, cells)
+        lanes = found[0] if kind == "ramp" else self._phases[key[1]]["lanes"]
+        at_once = max(min(lanes, slots or 1), 1)       # as the server is known to serve
         # Engines side by side slow each other down, or each call loads its model again.
         crowd = len(self._manifest["models"]) if key[0] is None else 1
         slowest = max(self._rates.values(), key=lambda rates: rates.token_s)
@@ -178,7 +172,7 @@ class Paces:
             typical_s += min(first_s + tokens / (1 if found else TYPICAL_SHARE) * rates.token_s,
                              limit_s)
         rounds = -(-len(cells) // lanes)
-        sure = 1 if PHASES[key[1]].kind == "ramp" else at_once
+        sure = 1 if kind == "ramp" else at_once
         return min(most_s / sure, rounds * limit_s), typical_s / at_once, longest_s
 
     def _chars(self, cell: plan.Cell) -> int:
