@@ -232,11 +232,13 @@ def _location(text: str, engine: str) -> tuple[str, str, bool]:
         name = path.rstrip("/").rpartition("/")[2]
         is_file = re.search(FILE_ENDING, name, re.IGNORECASE)
         return name, "", in_library and not is_file
-    parts = [part for part in path.split("/") if part]
+    parts = [part for part in path.partition("?")[0].split("/") if part]
+    if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve"):
+        parts = [*parts[:2], *parts[4:]]
+    if len(parts) > 3 and not _without_packaging(_joined(parts[-2]))[1]:
+        del parts[-2]                    # owner/repository/UD-Q4_K_XL/part of the file
     if len(parts) > 2 and re.search(FILE_ENDING, parts[-1], re.IGNORECASE):
         return parts[-1], f"{parts[-3]}/{parts[-2]}".lower(), False
-    if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve"):
-        parts = parts[:2]
     if re.search(FILE_ENDING, parts[-1], re.IGNORECASE):
         return parts[-1], "", False
     return parts[-1], parts[-2].lower() if len(parts) > 1 else "", in_library and not from_hub

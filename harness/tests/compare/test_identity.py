@@ -167,6 +167,10 @@ ROWS: dict[str, tuple[Changes, Changes]] = {
                                              digest=A),
     "digest with and without sha256:": ({"digest": A}, {"digest": f"sha256:{A}"}),
     "digest as a file name of a blob": ({"digest": f"sha256-{A}"}, {"digest": A}),
+    "address of a file = its repository": (
+        {"source_repository": "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct-GGUF/resolve/main/"
+         f"{FILE}?download=true"},
+        {"source_repository": "Qwen/Qwen2.5-7B-Instruct-GGUF"}),
     "file in a repository and its format": served(
         f"bartowski/Qwen2.5-7B-Instruct-GGUF/{FILE}",
         "bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M", quantization=None),
@@ -513,6 +517,9 @@ OTHER_ROWS: dict[str, tuple[Changes, Changes]] = {
                                         {"runtime.launch_flags": "-tp 1"}),
     "layers on the card, in the launch flags": ({"runtime.launch_flags": "-ngl 20"},
                                                 {"runtime.launch_flags": "-ngl 99"}),
+    "repositories, in addresses of files": tuple(
+        {"source_repository": f"https://huggingface.co/{owner}/X-7B-GGUF/blob/main/Q4_K_M/{FILE}"}
+        for owner in ("ann", "bob")),
     "revision of a repository": served("Qwen/Qwen2.5-7B-Instruct@0a1b2c3",
                                        "Qwen/Qwen2.5-7B-Instruct@d4e5f67", "vLLM"),
     "slots 4 / 1": ({"slots_count": 4}, {"slots_count": 1}),
