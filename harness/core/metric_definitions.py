@@ -76,8 +76,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "(prompt_tokens - cached_tokens) x 1000 / (ttft_ms - 1000 / decode_tokens_per_s)",
            "higher", "AIPerf: prefill throughput; llama-bench: pp",
            "Prefill rate: how fast the prompt is processed, as the client sees it, with queue and "
-           "network. Cached tokens and the time of one decode step are left out. If the cached "
-           "tokens are derived, it is a lower bound.",
+           "network. Cached tokens and the time of one decode step are left out (also if the "
+           "answer is too short for a decode rate). If the cached tokens are derived, it is a "
+           "lower bound.",
            f"fewer than {MIN_PREFILL_TOKENS} tokens were uncached, it is not known how many were, "
            "or as ttft_ms or for a whole answer in one read"),
     Metric("icl_ms", "ICL ms", "ms", "median of the gaps chunk_us[1:] / 1000, without shared reads",
