@@ -1,0 +1,26 @@
+"""Claims against what is measured: bounds that real models keep."""
+
+from __future__ import annotations
+
+import unittest
+
+from check import plausibility
+
+
+class Quantization(unittest.TestCase):
+    def test_label_against_the_size_of_the_file(self) -> None:
+        """Sizes of published GGUF files; then an F16 file that is called Q4."""
+        def bits(quantization: str, parameters: float, megabytes: float) -> list[str]:
+            held = {"file_name": None, "source_repository": None, "active_parameters_count": None,
+                    "parameters_count": parameters, "quantization": quantization,
+                    "file_bytes": megabytes * 1e6, "bits_per_weight": None, "draft_model": None}
+            return [str(one[1]) for one in plausibility._model_claims("m", held, [])]
+
+        for published in (("Q4_K_M", 268.1e6, 253.1), ("Q2_K", 268.1e6, 237),
+                          ("Q2_K", 134.5e6, 88.2), ("Q2_K", 494e6, 339), ("Q8_0", 134.5e6, 144.8),
+                          ("Q4_K_M", 8.03e9, 4921), ("Q2_K", 8.03e9, 3179)):
+            self.assertEqual(bits(*published), [], published)
+        self.assertEqual(bits("Q4_K_M", 134.5e6, 271),
+                         ['quantization is "Q4_K_M" with 16.1 bits per weight'])
+        self.assertEqual(bits("Q4_K_M", 8.03e9, 8000),
+                         ['quantization is "Q4_K_M" with 7.97 bits per weight'])
