@@ -200,6 +200,17 @@ class CacheProbes(unittest.TestCase):
                 [self.probe(first_token_us=probe_us, cached_tokens=None)])
             self.assertEqual(found["verdict"], verdict, (run_us, usual_us, probe_us))
 
+    def test_a_probe_that_is_much_slower_than_the_same_bytes_again_was_not_cached(self):
+        """Unless nearly all of the run's time is saved. The first as seen on a busy machine."""
+        for run_us, probe_us, again_us, verdict in (
+                (1_392_332, 534_350, 70_194, "not_cached"), (1_392_332, 534_350, None, "cached"),
+                (1_392_332, 534_350, 400_000, "cached"), (1_392_332, 180_000, 70_194, "cached"),
+                (2_000_000, 250_000, 40_000, "cached")):
+            probes = [self.probe(first_token_us=us, cached_tokens=None)
+                      for us in (probe_us, again_us)]
+            found = replies.cache_verdicts(replies.Longest(run_us, self.CELL, None), probes)
+            self.assertEqual(found["verdict"], verdict, (run_us, probe_us, again_us))
+
     def test_without_a_prompt_to_repeat_the_verdict_is_unknown(self):
         self.assertEqual(replies.cache_verdicts(None, []), {
             "cell_id": None, "run_first_token_us": None, "probes": [], "verdict": "unknown",
