@@ -675,7 +675,7 @@ class Ollama(Engine):
                 for name in ("family", "parameter_size", "quantization_level")]
 
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
-        return not self._loaded(model_id, probes)
+        return self.state(model_id, probes) == "not loaded"
 
     def _is_unloading(self, entry: dict[str, Any], probes: Probes) -> bool:
         """Whether an entry of /api/ps expires just now: with OLLAMA_KEEP_ALIVE=0, after each call.

@@ -449,11 +449,13 @@ class LoadState(unittest.TestCase):
         tags = [{"name": "a:latest", "digest": "1"}, {"name": "copy-of-a:latest", "digest": "1"},
                 {"name": "b:latest", "digest": "2"}]
 
-        def asked(running, model):
+        def probes_of(running):
             headers = {"date": "Sun, 29 Nov 2026 17:42:15 GMT"}
-            probes = {path: answers.Probe(200, headers, body, "") for path, body in (
+            return {path: answers.Probe(200, headers, body, "") for path, body in (
                 ("/api/tags", {"models": tags}), ("/api/ps", running))}
-            return queries.is_loaded("Ollama", model, probes)
+
+        def asked(running, model):
+            return queries.is_loaded("Ollama", model, probes_of(running))
 
         loaded = {"models": tags[:1]}
         self.assertEqual([asked(loaded, name) for name in ("a", "copy-of-a", "b")],
@@ -467,6 +469,10 @@ class LoadState(unittest.TestCase):
         running = {"models": [{**tags[-1], "details": {**details, "parent_model": ""}}]}
         self.assertEqual([asked(running, name) for name in ("c-thinks", "c", "a")],
                          [True, None, False])
+        self.assertEqual([queries.context_in_force("Ollama", name, probes_of(running), None)[
+            "reason"] for name in ("c", "a")],
+            ["Ollama does not report the context in force",
+             "Ollama reports the context of a model only while it is loaded"])
         # With OLLAMA_KEEP_ALIVE=0, a model is still listed while it is unloaded.
         for expires_at, is_loaded in (
                 ("2026-11-29T17:42:15.967275251Z", False),
