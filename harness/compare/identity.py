@@ -25,7 +25,9 @@ SAME_SIZE_RATIO = 1.02        # of parameter counts: engines round them
 POWER_STEP_W = 5              # drivers report 449.8 W or 450.6 W for a limit of 450 W
 MIN_SHORT_DIGEST = 12         # hexadecimal digits, as `ollama list` prints them
 HAS_SIZE = re.compile(r"\d[bm]$")
+# Words in a file's header that decide which model it is.
 LATER = re.compile(r"\d{4}|think(?:ing)?|reasoning|a\d+b|qwen|llama|\d(?:\.\d+)?")
+DERIVED = re.compile(r"distill|ablit|uncensor|heretic|merge|claude|opus|roleplay")
 HARDWARE_UNKNOWN = "hardware not reported"
 
 Facts = Mapping[str, Any]
@@ -127,7 +129,7 @@ def model(facts: Facts, declared: Iterable[str], engine: str) -> Model:
 def _names(facts: Facts, is_declared: bool, engine: str) -> list[names.ModelName]:
     """Names by precedence: where the weights came from, the file, and the served name or what the
     contributor declared in its place. The name in a file's header comes before a served name
-    without a size, such as `my-model:latest`."""
+    without a size, such as `my-model:latest`, and before names that it makes more precise."""
     found = []
     source = facts.get("source_repository")
     if source:
@@ -135,26 +137,29 @@ def _names(facts: Facts, is_declared: bool, engine: str) -> list[names.ModelName
         first = re.split(r"[\s,;]+", source.strip())[0]
         if re.search(r"\d", first) and (len(first) > 3):
             found.append(names.model_name(first, "ollama" if from_library else ""))
-    file_engine = engine if engine != "ollama" else ""
-    if facts.get("file_name"):
-        found.append(names.model_name(facts["file_name"].rpartition("/")[2], file_engine))
     own, served = facts.get("name"), names.model_name(facts["model"], engine)
     titled = names.model_name("-".join(dict.fromkeys(re.split(r"[\s\-]+", own)))) if own else None
-    if titled and is_declared:
-        return [*found, titled]
-    has_size = bool(served.words and HAS_SIZE.search(served.words))
-    if titled and has_size and engine == "ollama" and _is_moved_tag(served, titled):
-        has_size = False
-    return [*found, *([served, titled] if has_size else [titled, served])] if titled else \
-        [*found, served]
+    reported = [served]
+    if facts.get("file_name"):
+        reported.insert(0, names.model_name(facts["file_name"].rpartition("/")[2],
+                                            engine if engine != "ollama" else ""))
+    if not titled:
+        return [*found, *reported]
+    if is_declared:
+        return [*found, *reported[:-1], titled]
+    if any(_names_more(titled, one) for one in reported):
+        return [*found, titled, *reported]
+    reported.insert(len(reported) - (not HAS_SIZE.search(served.words or "")), titled)
+    return [*found, *reported]
 
 
-def _is_moved_tag(served: names.ModelName, titled: names.ModelName) -> bool:
-    """Whether the file's header names a later model of the same size: `qwen3:4b` was Qwen3-4B, and
-    is Qwen3-4B-Thinking-2507 since August 2025."""
-    more = set((titled.words or "").split("-")) - set((served.words or "").split("-"))
-    return bool(more) and (titled.words or "").startswith((served.words or "").rpartition("-")[0]) \
-        and all(LATER.fullmatch(word) for word in more)
+def _names_more(titled: names.ModelName, named: names.ModelName) -> bool:
+    """Whether the name in the file's header is a later or derived model: `qwen3:4b` was Qwen3-4B,
+    and is Qwen3-4B-Thinking-2507 since August 2025."""
+    words, of_title = (set((one.words or "").split("-")) for one in (named, titled))
+    more = of_title - words
+    return words < of_title and (all(map(LATER.fullmatch, more))
+                                 or any(map(DERIVED.search, more)))
 
 
 def _quant(reported: Optional[str], named: Iterable[names.ModelName],

@@ -440,6 +440,9 @@ APART: dict[str, tuple[Changes, Changes]] = {
         ("gpt-oss:20b", "gpt-oss-safeguard:20b"), ("deepseek-r1:8b", "llama3.1:8b"),
         ("granite4:micro", "granite4:micro-h"), ("qwen3:8b", "qwen3-vl:8b"),
         ("qwen3:4b", "qwen3:4b-instruct"), ("qwen3-vl:8b", "qwen3-vl:8b-instruct"))},
+    "a fine-tune under the file name of its base": served(
+        {"file_name": "Qwen3.5-27B.Q4_K_M.gguf", "name": "Qwen3.5 27B Claude-4.6-Opus-Distilled"},
+        {"file_name": "Qwen3.5-27B.Q4_K_M.gguf", "name": "Qwen3.5 27B"}, model="default"),
     "a tag that names a later model": served(
         {"model": "qwen3:4b", "name": "Qwen3 4B"},
         {"model": "qwen3:4b", "name": "Qwen3 4B Thinking 2507"}, "Ollama"),
