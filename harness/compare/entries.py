@@ -261,8 +261,10 @@ def _shared(value: Any) -> Any:
 
 
 def _numbers(cell: Any) -> Iterator[tuple[str, float]]:
-    """The numbers that are known, without those that the client itself determined."""
+    """The numbers that are known, without those that the client itself or a queue determined."""
     bound = metric_definitions.bound_metrics(field(cell, "verdicts.client_bound.reasons", TEXTS))
+    if "queued" in field(cell, "flags", TEXTS):
+        bound |= metric_definitions.FIRST_TOKEN_METRICS
     for name in (name for name in NUMBERS if name not in bound):
         is_summary = name in metric_definitions.CALL_METRICS
         value = field(cell, f"metrics.{name}.median" if is_summary else name, NUMBER_OR_NULL)

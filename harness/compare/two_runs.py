@@ -35,14 +35,13 @@ QUANTITIES = {
 # interval covers spread; nor is `failures`, because questions without an answer are left out. If a
 # conversation grows on both sides, a cache on both is intended.
 ALL = frozenset((*COMPARED, LANES_METRIC))
-FIRST_TOKEN = frozenset(("ttft_ms", "e2el_ms", "prefill_tokens_per_s"))
 RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s", LANES_METRIC))
 SPOILS = {
-    "truncated": ALL, "cached_prefill": FIRST_TOKEN, "busy_host": ALL,
+    "truncated": ALL, "cached_prefill": metric_definitions.FIRST_TOKEN_METRICS, "busy_host": ALL,
     "hidden_reasoning": ALL, "usage_implausible": RATES, "tokens_from_chunks": RATES,
     "not_streamed": ALL, "model_mismatch": ALL, "survivors": ALL,
     # Waiting is true, but it compares slots, not speed.
-    "queued": FIRST_TOKEN,
+    "queued": metric_definitions.FIRST_TOKEN_METRICS,
 }
 
 

@@ -99,8 +99,7 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("reloaded", "The model was loaded again within calls. Their TTFT is left out.",
          "Keep the model loaded between calls (Ollama: OLLAMA_KEEP_ALIVE=10m).", False),
     Flag("queued", "Calls on parallel lanes waited for each other, because the server has fewer "
-         "slots than the run has lanes. TTFT includes the wait, so two runs are not compared by "
-         "it.",
+         "slots than the run has lanes. TTFT includes the wait, so it is not ranked.",
          "Give the server as many parallel slots as the run has lanes.", False),
     Flag("busy_host", "Other programs or virtual machines used over "
          f"{OTHER_CPU_SHARE:.0%} of the processors that calls needed. These calls are left out. A "

@@ -198,6 +198,9 @@ BOUND_METRICS = {
     "saturation": ("tpot_ms", "decode_tokens_per_s", "answer_tokens_per_s",
                    "output_token_throughput_tokens_per_s", "speedup_ratio")}
 
+# Those that start with the wait for the first token.
+FIRST_TOKEN_METRICS = frozenset(("ttft_ms", "e2el_ms", "prefill_tokens_per_s"))
+
 
 def bound_metrics(reasons: Iterable[str]) -> set[str]:
     """The metrics that a client_bound verdict with these reasons makes untrue."""
