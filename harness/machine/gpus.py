@@ -8,6 +8,7 @@ from machine import system
 
 DRM = "/sys/class/drm"
 SHARED = system.Unknown("it shares the machine's memory")
+UNLISTED = system.Unknown("a driver does not list its card")
 # Name and vendor of graphics units that are part of a processor and use the machine's memory.
 INTEGRATED = re.compile(
     r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|AMD Custom GPU"
@@ -185,6 +186,16 @@ def hwmon(machine: system.Machine, folder: str) -> str:
     return next((f"{folder}/hwmon/{name}" for name in machine.names(f"{folder}/hwmon")), folder)
 
 
+def _slot_folder(machine: system.Machine, folder: str) -> str:
+    """Folder of the device that has a card's link to its slot.
+
+    AMD's and Intel's cards have a PCIe switch of their own. The link of the graphics chip is the
+    one to that switch, which Intel's report as one lane of generation 1.
+    """
+    vendor, *above = (machine.read(f"{folder}{up}/vendor") for up in ("", "/..", "/../.."))
+    return f"{folder}/../.." if vendor and above == [vendor, vendor] else folder
+
+
 def is_integrated(machine: system.Machine, folder: str) -> bool:
     """Whether a card is part of the processor.
 
@@ -304,7 +315,7 @@ def drm_card(machine: system.Machine, folder: str, rocm_name: Optional[str] = No
         folder.replace("/device", "/lmem_total_bytes"))]
     tiles = [system.whole(machine.read(f"{folder}/{name}/physical_vram_size_bytes"))
              for name in system.numbered(machine.names(folder), r"tile\d+")]
-    integrated = is_integrated(machine, folder)
+    integrated, link = is_integrated(machine, folder), _slot_folder(machine, folder)
     limits = [system.number(machine.read(f"{sensors}/power1_{name}")) for name in ("cap", "max")]
     return {
         "model_name": next(iter(specific + generic), None)
@@ -314,7 +325,7 @@ def drm_card(machine: system.Machine, folder: str, rocm_name: Optional[str] = No
                         next(filter(None, [*sizes, system.total(tiles)]), None),
         "power_limit_w": system.scaled(next(filter(None, limits), None), 1e-6),
         **{f"pcie_{name}_{when}": None if integrated else
-           read(machine.read(f"{folder}/{when}_link_{file}"))
+           read(machine.read(f"{link}/{when}_link_{file}"))
            for name, file, read in (("generation", "speed", pcie_generation),
                                     ("lanes", "width", pcie_lanes))
            for when in ("current", "max")}}

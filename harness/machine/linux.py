@@ -497,6 +497,6 @@ def inventory(machine: system.Machine) -> dict[str, Any]:
     unified = None if silent else gpus.shares_memory(cards)
     return {"system": machine_section, "cpu": processor,
             "memory": {**memory(machine), "unified": True if "Jetson" in board else unified},
-            "accelerators": cards, "accelerators_count": system.Unknown(
-                "a driver does not list its card") if silent and cards else None,
+            "accelerators": cards,
+            "accelerators_count": gpus.UNLISTED if silent and cards else None,
             "os": os_section(machine), "power": power(machine)}

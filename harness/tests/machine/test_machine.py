@@ -424,6 +424,25 @@ class Parts(unittest.TestCase):
         self.assertIsNone(found["memory"]["unified"]["value"])
         self.assertEqual(faults(found), [])
 
+    def test_link_of_a_card_with_its_own_switch_is_that_of_its_slot(self) -> None:
+        # nokyan/resources 512 (RX 9060 XT) and Syllo/nvtop 344 (Arc A770)
+        for vendor, inner, outer, right in (
+                ("0x1002", ("32.0 GT/s PCIe", "16"), ("16.0 GT/s PCIe", "8"), (4, 8)),
+                ("0x8086", ("2.5 GT/s PCIe", "1"), ("16.0 GT/s PCIe", "16"), (4, 16))):
+            for above, expected in ((vendor, right), ("0x1022", (
+                    gpus.pcie_generation(inner[0]), int(inner[1])))):
+                machine = RecordedMachine("linux_wsl2")
+                folder = "/sys/class/drm/card1/device"
+                machine.files = {
+                    f"{folder}/vendor": vendor, f"{folder}/device": "0x7590",
+                    f"{folder}/../vendor": above, f"{folder}/../../vendor": above}
+                for up, link in (("", inner), ("/../..", outer)):
+                    for file, value in zip(("speed", "width"), link):
+                        machine.files[f"{folder}{up}/current_link_{file}"] = value
+                card = gpus.drm_card(machine, folder)
+                self.assertEqual((card["pcie_generation_current"], card["pcie_lanes_current"]),
+                                 expected)
+
     def test_intel_cards_report_their_memory(self) -> None:
         machine = RecordedMachine("linux_arc_b60_b580")
         machine.files["/sys/class/drm/card0/device/tile0/physical_vram_size_bytes"] = "25669140480"
