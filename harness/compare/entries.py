@@ -263,7 +263,7 @@ def _shared(value: Any) -> Any:
 def _numbers(cell: Any) -> Iterator[tuple[str, float]]:
     """The numbers that are known, without those that the client itself or a queue determined."""
     bound = metric_definitions.bound_metrics(field(cell, "verdicts.client_bound.reasons", TEXTS))
-    if "queued" in field(cell, "flags", TEXTS):
+    if "queued" in _flags(cell, "flags"):
         bound |= metric_definitions.FIRST_TOKEN_METRICS
     for name in (name for name in NUMBERS if name not in bound):
         is_summary = name in metric_definitions.CALL_METRICS

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 from unittest import mock
 
 from compare import canonical_names, entries, ranking, verdicts
-from core import flag_definitions, metric_definitions, release, suites
+from core import flag_definitions, release, suites
 from machine import inventory
 from tests import made_submissions
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
@@ -113,13 +113,13 @@ class Refusals(unittest.TestCase):
                                  [flag.name] if flag.unrankable else [])
 
     def test_times_that_a_queue_or_this_client_determined_have_no_rank(self) -> None:
-        names = {"ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"}
+        names = {"ttft_ms", "decode_tokens_per_s"}
         queued = cell("parallel_same", lanes=4, flags=["queued"])
         slow = cell("parallel_same", lanes=4)
         set_at(slow, "verdicts.client_bound.reasons", ["ttft"])
         for made, left in ((cell("parallel_same", lanes=4), names),
                            (queued, {"decode_tokens_per_s"}),
-                           (slow, names - metric_definitions.bound_metrics(["ttft"]))):
+                           (slow, {"decode_tokens_per_s"})):
             with self.subTest(made["flags"]):
                 self.assertEqual(names & submission(made).entries[0].numbers.keys(), left)
 
