@@ -65,7 +65,10 @@ CONTAINERS = frozenset((
     "proot", "pouch", "container-other"))
 WSL_HIDES = system.Unknown("WSL hides the machine that it runs on")
 NO_KIND = system.Unknown("phones and tablets have no kind of their own")
-# Kinds of machines whose firmware gives a device tree instead of DMI tables.
+# Kinds of machines whose firmware gives a device tree instead of DMI tables: its chassis-type, or
+# else words of its name.
+DEVICE_TREE_KINDS = {"laptop": "laptop", "convertible": "laptop", "desktop": "desktop",
+                     "server": "server", "embedded": "sbc", "handset": NO_KIND, "tablet": NO_KIND}
 BOARD_KINDS = (
     (re.compile(r"(?i)book|laptop|thinkpad|ideapad|yoga|surface|xps|inspiron"), "laptop"),
     (re.compile(r"(?i)mac (mini|studio|pro)|imac|desktop|workstation"), "desktop"))
@@ -437,7 +440,9 @@ def system_section(machine: system.Machine) -> dict[str, Any]:
     elif hypervisor not in ("none", None):
         kind = "vm"
     elif kind is None:
-        kind = next((kind for pattern, kind in BOARD_KINDS if pattern.search(board or "")), None)
+        kind = DEVICE_TREE_KINDS.get(system.clean(
+            machine.read("/proc/device-tree/chassis-type")) or "") or next(
+                (kind for pattern, kind in BOARD_KINDS if pattern.search(board or "")), None)
         battery = any(supply["type"] == "Battery" for supply in _supplies(machine))
         small = bool(board) and not machine.architecture.startswith("ppc")     # POWER: servers
         kind = kind or ("laptop" if battery else "sbc" if small else None)
