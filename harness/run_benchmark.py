@@ -11,7 +11,7 @@ run.jsonl (the ledger: one line per request, on disk before that lane sends the 
 run that was stopped or killed, use --run-id. Every number is computed from the ledger later.
 
 Times are what a client sees: from the moment the request is passed to the socket until each chunk
-arrives. Not included: connecting (recorded as connect_us), reading suites, parsing and writing.
+arrives. Not included: connecting, reading suites, parsing and writing.
 
 exit codes:
   0 all planned calls have an answer; 1 finished, some calls failed; 2 wrong usage; 3 the endpoint
@@ -203,11 +203,10 @@ class Exchange:
         self.sock: Any = None
         self._kernel_stamps = self._kernel_timeout = False
         self._open_files: list[Any] = []
-        self.connect_us: Optional[int] = None
-        self.started_ns = self.sent_ns = self._quiet_until_ns = 0
+        self.started_ns = self._quiet_until_ns = 0
         self._framing: tuple[str, int] = ("", 0)
         self._look_ns = float("inf")       # when a body is next searched for a whole answer
-        self.header_reads, self.body_in_header, self.cursor = 0, False, 0
+        self.header_reads = self.cursor = 0
         self.raw = bytearray()
         self.ends, self.user_ns, self.kernel_ns = (array.array("q") for _ in range(3))
         self._buffer = memoryview(bytearray(READ_BYTES))
@@ -240,7 +239,6 @@ class Exchange:
         self._kernel_stamps = plain and request_kernel_stamps(sock)
         self.started_ns = time.perf_counter_ns()
         sock.sendall(request)
-        self.sent_ns = time.perf_counter_ns()
         # A timeout in the kernel avoids the poll() before every read that Python's own costs.
         self._kernel_timeout = plain and os.name == "posix"
         if self._kernel_timeout:
@@ -316,7 +314,6 @@ class Exchange:
     def read_body(self, framing: str, length_bytes: int) -> None:
         """Read until the body ends, by its framing, by a last [DONE], or with the connection."""
         self.header_reads = len(self.ends)
-        self.body_in_header = self.cursor < len(self.raw)
         raw, self._framing = self.raw, (framing, length_bytes)
         self._look_ns = self.user_ns[-1] + END_GRACE_S * 1e9
         while not body_is_complete(raw, self.cursor, framing, length_bytes):
@@ -341,8 +338,8 @@ class Exchange:
         """The stamps; None if no request was sent."""
         if not self.started_ns:
             return None
-        return Arrivals(self.started_ns, self.sent_ns, self.connect_us, self.user_ns,
-                        self.kernel_ns, self.header_reads, self.body_in_header, len(self.raw))
+        return Arrivals(self.started_ns, self.user_ns, self.kernel_ns, self.header_reads,
+                        len(self.raw))
 
 
 def body_is_complete(raw: bytearray, start: int, framing: str, length_bytes: int) -> bool:
@@ -405,9 +402,7 @@ class StampedConnection(http.client.HTTPConnection):
             super().send(data)
 
     def getresponse(self) -> http.client.HTTPResponse:
-        begun_ns = time.perf_counter_ns()
         self.connect()
-        self._exchange.connect_us = (time.perf_counter_ns() - begun_ns) // 1000
         self._exchange.send(self.sock, bytes(self._request))
         return super().getresponse()
 

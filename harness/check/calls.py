@@ -29,7 +29,7 @@ CLOCK_STEP_US = CLOCK_STEP_NS // 1000
 MIN_BYTES_PER_CHUNK = 20      # of JSON around the text of a chunk, in any API
 MAY_LACK_TIMING = ("connect_failed", "timeout", "context_limit", "skipped")
 KIND_RUN = re.compile(r"([ra])([1-9][0-9]{0,8})")
-ASCENDING = ("headers_us", "first_chunk_us", "first_token_us", "last_token_us", "done_us")
+ASCENDING = ("first_token_us", "last_token_us", "done_us")
 
 
 # --- what the runner would have written ----------------------------------------------------------
@@ -285,14 +285,11 @@ def _marks(call: records.CallFinished, timing: records.Timing) -> Problems:
     for earlier, later in zip(known, known[1:]):
         if marks[later] < marks[earlier]:
             yield f"timing.{later} {marks[later]} is before {earlier} {marks[earlier]}"
-    if (call["response"] is None) != (timing["headers_us"] is None):
-        yield "timing.headers_us and response: one of them is missing"
     if (timing["bytes_received"] > 0) != (timing["done_us"] is not None) \
             or known and timing["done_us"] is None:
         yield "timing.done_us is missing, or nothing was received"
-    if (timing["first_token_us"] is None) != (timing["last_token_us"] is None) \
-            or timing["first_chunk_us"] is None and timing["first_token_us"] is not None:
-        yield "timing: one of first_chunk_us, first_token_us and last_token_us is missing"
+    if (timing["first_token_us"] is None) != (timing["last_token_us"] is None):
+        yield "timing: one of first_token_us and last_token_us is missing"
 
 
 def _chunks(call: records.CallFinished, timing: records.Timing) -> Problems:
@@ -354,14 +351,12 @@ def spread_fits(spread: records.Spread) -> bool:
 
 
 def span_us(call: records.CallFinished) -> Optional[tuple[int, int]]:
-    """When a call began, with its first attempt and connection, and when it ended, in t_us."""
+    """When a call began, with its first attempt, and when it ended, in t_us."""
     timing, attempts = call["timing"], call["attempts"]
     if timing is None:
         return (attempts[0]["started_us"], attempts[-1]["ended_us"]) if attempts else None
-    # Both marks are truncated to whole microseconds, so their difference may be one too small.
-    begin_us = timing["started_us"] - max((timing["connect_us"] or 0) - 1, 0)
     # done_us is that of the last byte; a call that failed or was left open waited for more.
     end_us = timing["started_us"] + (timing["done_us"] or 0)
     waited = call["outcome"] != "ok" or "left_open" in call["flags"]
-    return (attempts[0]["started_us"] if attempts else begin_us,
+    return ((attempts[0] if attempts else timing)["started_us"],
             max(end_us, call["t_us"]) if waited else end_us)

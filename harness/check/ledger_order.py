@@ -193,7 +193,8 @@ class Walker:
         if segment.is_calibrated or segment.identified or segment.asked or self.manifest["smoke"]:
             self.note("the calibration comes once, at the start of a segment")
         segment.is_calibrated = True
-        self.note_all(calibration_problems(event, plan.calibrated_lanes(self.manifest["plan"])))
+        self.note_all(calibration_problems(event, plan.calibrated_lanes(self.manifest["plan"]),
+                                           event["t_us"] - segment.barrier_us))
 
     def _endpoint_identified(self, event: records.EndpointIdentified) -> None:
         segment, model = self.segment, event["model"]
@@ -443,7 +444,8 @@ def _key_of(call: records.CallFinished) -> Key:
     return None if is_mixed else call["model"], call["phase"]
 
 
-def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int]) -> list[str]:
+def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int],
+                         took_us: int) -> list[str]:
     """Values that no calibration writes. lanes: the numbers of lanes at which it measures."""
     if not event["lanes"]:
         return [] if event["reason"] else ["lanes is empty, and reason is null"]
@@ -474,15 +476,11 @@ def calibration_problems(event: records.InstrumentCalibrated, lanes: list[int]) 
         if lags and first and first["max"] > lags["max"]:
             found.append(f"lanes: a first chunk lags {first['max']} us, no chunk lags more than "
                          f"{lags['max']}")
-    numbers = [(fast["chunks_per_s"], metrics.round_sig(fast["chunks_per_s"]))
-               for fast in event["saturation"]]
-    offset_us = event["clock_offset_us"]
-    if offset_us is not None:
-        numbers.append((offset_us, round(offset_us, 3)))
-    found += [f"{given} has more digits than it is measured with" for given, rounded in numbers
-              if given != rounded]
-    if event["wall_ms"] is None or event["wall_ms"] + 1 < streams_ms:
-        found.append(f"wall_ms is {event['wall_ms']}; its streams took {streams_ms:.0f} ms")
+    rates = [fast["chunks_per_s"] for fast in event["saturation"]]
+    found += [f"{rate} has more digits than it is measured with" for rate in rates
+              if rate != metrics.round_sig(rate)]
+    if took_us + 1000 < streams_ms * 1000:
+        found.append(f"it took {took_us / 1000:.0f} ms, its streams {streams_ms:.0f} ms")
     overshoot = event["heartbeat_overshoot_us"]
     if overshoot and not calls.spread_fits(overshoot):
         found.append(f"heartbeat_overshoot_us cannot be {schema.shown(overshoot)}")

@@ -304,7 +304,7 @@ def _counts(calls: Sequence[Any], events: Sequence[Any], context: Optional[int])
         rates = [list(_rate_problems(calls, kind, left_out)) for left_out in (0, 1)]
         fewest = min(rates, key=len)
         odd += fewest
-    never_cached = {usage.counts(call["response"]).cached for call in calls} == {0}
+    never_cached = {usage.counts(call["response"]).cached for call in calls} - {None} == {0}
     counted: dict[str, set[Optional[int]]] = {}      # prompt tokens of the same messages
     for call in calls:
         if call["request"]["salt"] is None:

@@ -41,16 +41,20 @@ Lane = TypedDict("Lane", {
 Saturation = TypedDict("Saturation", {"lanes": int, "chunks_per_s": float})
 
 
-class InstrumentCalibrated(Event):
+class EarlierCalibration(TypedDict, total=False):
+    """Written by earlier versions; ignored."""
+    clock_offset_us: Optional[float]
+    wall_ms: Optional[int]
+
+
+class InstrumentCalibrated(Event, EarlierCalibration):
     """The client's own timing error, measured against a local reference endpoint."""
     event: Literal["instrument_calibrated"]
     stamp: Optional[str]
     clock_resolution_ns: Optional[int]
     lanes: list[Lane]
     saturation: list[Saturation]
-    clock_offset_us: Optional[float]
     heartbeat_overshoot_us: Optional[Spread]
-    wall_ms: Optional[int]
     reason: Optional[str]
 
 
@@ -110,7 +114,15 @@ class ChunkTiming(TypedDict):
     ttft_null_reason: Optional[str]
 
 
-class Timing(ChunkTiming):
+class EarlierMarks(TypedDict, total=False):
+    """Written by earlier versions; ignored."""
+    connect_us: Optional[int]
+    sent_us: int
+    headers_us: Optional[int]
+    first_chunk_us: Optional[int]
+
+
+class Timing(ChunkTiming, EarlierMarks):
     """Times of one call in microseconds.
 
     started_us counts from the segment's start, the other times from the moment when the request's
@@ -118,10 +130,6 @@ class Timing(ChunkTiming):
     """
 
     started_us: int
-    connect_us: Optional[int]
-    sent_us: int
-    headers_us: Optional[int]
-    first_chunk_us: Optional[int]
     done_us: Optional[int]
     bytes_received: int
     stamp: str
@@ -452,7 +460,6 @@ class Instrument(TypedDict):
     lanes: Optional[list[Lane]]
     saturation: Optional[list[Saturation]]
     heartbeat_overshoot_us: Optional[Spread]
-    wall_ms: Optional[int]
     reason: Optional[str]
     stamps: dict[str, int]
     read_lag_us: Optional[ReadLagSummary]

@@ -481,7 +481,7 @@ def _instrument(calibration: Optional[InstrumentCalibrated],
         "stamp": found.get("stamp"), "clock_resolution_ns": found.get("clock_resolution_ns"),
         "lanes": found.get("lanes"), "saturation": found.get("saturation"),
         "heartbeat_overshoot_us": found.get("heartbeat_overshoot_us"),
-        "wall_ms": found.get("wall_ms"), "reason": found.get("reason"), "stamps": stamps,
+        "reason": found.get("reason"), "stamps": stamps,
         "read_lag_us": {"p50": round_sig(metrics.median(lag["p50"] for lag in lags)),
                         "p99": round_sig(metrics.median(lag["p99"] for lag in lags)),
                         "max": max(lag["max"] for lag in lags), "n": len(lags)} if lags else None}

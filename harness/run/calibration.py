@@ -66,8 +66,7 @@ class Stream(NamedTuple):
 
 def calibration(reason: Optional[str], **fields: Any) -> dict[str, Any]:
     """Return the fields of `instrument_calibrated`; all null, and a reason, if nothing is known."""
-    names = ("stamp", "clock_resolution_ns", "lanes", "saturation", "clock_offset_us",
-             "heartbeat_overshoot_us", "wall_ms")
+    names = ("stamp", "clock_resolution_ns", "heartbeat_overshoot_us")
     return {**dict.fromkeys(names), "lanes": [], "saturation": [], **fields, "reason": reason}
 
 
@@ -81,7 +80,7 @@ def calibrate(send: Send, now_ns: Clock, wall_offset_ns: Clock, counts: Sequence
     the endpoint does not answer as it should.
     """
     begun_ns = now_ns()
-    offset_ns, bound_ns = clock_offset_ns(_read_clocks(send) for _ in range(CLOCK_READINGS))
+    offset_ns = clock_offset_ns(_read_clocks(send) for _ in range(CLOCK_READINGS))
     rows = [calibration_row(_run_streams(send, wall_offset_ns, count, SCHEDULE), count,
                             SCHEDULE["gap_ms"] * 1000, offset_ns) for count in counts]
     saturation = []
@@ -92,13 +91,11 @@ def calibrate(send: Send, now_ns: Clock, wall_offset_ns: Clock, counts: Sequence
                                                                     schedule))
         rate = metrics.round_sig(chunks * 1e9 / (now_ns() - since_ns))
         saturation.append({"lanes": count, "chunks_per_s": rate or 0.0})
-    ended_ns = now_ns()
     return calibration(
         None, stamp="kernel" if {kind for kind, _ in rows} == {"kernel"} else "user",
         clock_resolution_ns=clock_resolution_ns(now_ns), lanes=[row for _, row in rows],
-        saturation=saturation, clock_offset_us=bound_ns / 1000,
-        heartbeat_overshoot_us=timing.spread(overslept_us(begun_ns, ended_ns)),
-        wall_ms=(ended_ns - begun_ns) // 1_000_000)
+        saturation=saturation,
+        heartbeat_overshoot_us=timing.spread(overslept_us(begun_ns, now_ns())))
 
 
 def _read_clocks(send: Send) -> tuple[int, int, int]:
@@ -161,15 +158,15 @@ def calibration_row(streams: Iterable[Stream], lanes: int, gap_us: int,
         "read_lag_us": timing.spread(read_lags_us), "ttft_error_us": timing.spread(first_lags_us)}
 
 
-def clock_offset_ns(readings: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
-    """Return (our clock minus theirs, bound of its error) from (before, theirs, after) in ns.
+def clock_offset_ns(readings: Iterable[tuple[int, int, int]]) -> int:
+    """Return our clock minus theirs from (before, theirs, after) in ns.
 
     The narrowest reading decides. If it cannot distinguish the clocks they are the same clock: the
     monotonic clocks of Linux, macOS and Windows are system-wide.
     """
     before, theirs, after = min(readings, key=lambda reading: reading[2] - reading[0])
     offset, bound = (before + after) // 2 - theirs, (after - before + 1) // 2
-    return (0 if abs(offset) <= bound else offset), bound
+    return 0 if abs(offset) <= bound else offset
 
 
 def clock_resolution_ns(now_ns: Callable[[], int]) -> int:

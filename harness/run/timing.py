@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, cast
 
 from core import records
 from run.sse import StreamParser
@@ -24,16 +24,13 @@ class Arrivals(NamedTuple):
     """When one response arrived: nanoseconds of the monotonic clock.
 
     kernel_ns is on the wall clock, 0 if the kernel gave no stamp. header_reads: number of reads
-    until the header was complete; body_in_header: whether the last of them brought body, too.
+    until the header was complete.
     """
 
     started_ns: int
-    sent_ns: int
-    connect_us: Optional[int]
     user_ns: Sequence[int]
     kernel_ns: Sequence[int]
     header_reads: int
-    body_in_header: bool
     bytes_received: int
 
 
@@ -61,19 +58,12 @@ def call_timing(stream: StreamParser, arrivals: Optional[Arrivals], offset_befor
     if arrivals is None:
         return None
     stamps = stamps_of(arrivals, offset_before_ns, offset_after_ns)
-    us, headers = stamps.us, arrivals.header_reads
-    body_us = us[headers - arrivals.body_in_header:] if headers else []
-    # A thread that lost its CPU while sending notes the end late, even after the kernel's stamps.
-    sent_us = max(arrivals.sent_ns - arrivals.started_ns, 0) // 1000
-    return {
-        "started_us": (arrivals.started_ns - zero_ns) // 1000, "connect_us": arrivals.connect_us,
-        "sent_us": min(sent_us, us[headers - 1]) if headers else sent_us,
-        "headers_us": us[headers - 1] if headers else None,
-        "first_chunk_us": body_us[0] if body_us else None, "done_us": us[-1] if us else None,
-        **chunk_timing(stream, us),
+    return cast(records.Timing, {
+        "started_us": (arrivals.started_ns - zero_ns) // 1000,
+        "done_us": stamps.us[-1] if stamps.us else None, **chunk_timing(stream, stamps.us),
         "bytes_received": arrivals.bytes_received, "stamp": stamps.kind,
         "read_lag_us": spread(stamps.lag_us), "clock_step_us": stamps.step_us,
-        "heartbeat_gap_us": heartbeat_gap_us}
+        "heartbeat_gap_us": heartbeat_gap_us})
 
 
 def stamps_of(arrivals: Arrivals, offset_before_ns: int, offset_after_ns: int) -> Stamps:

@@ -183,8 +183,7 @@ def _calibration() -> Json:
          "read_lag_us": {**spread, "p50": 29, "p99": 99}, "ttft_error_us": spread}
         for lanes in (1, 4)],
         "saturation": [{"lanes": lanes, "chunks_per_s": 445_655.0} for lanes in (1, 4)],
-        "clock_offset_us": 43.6, "heartbeat_overshoot_us": {**spread, "max": 14_359},
-        "wall_ms": 1858, "reason": None}
+        "heartbeat_overshoot_us": {**spread, "max": 14_359}, "reason": None}
 
 
 def _sample(spec: Spec, rng: random.Random, first: bool) -> Json:
@@ -242,10 +241,8 @@ def _call(spec: Spec, cell: plan.Cell, question: suites.Question, messages: list
                      "usage": {"completion_tokens": tokens, "prompt_tokens": prompt_tokens,
                                "prompt_tokens_details": {"cached_tokens": cached}},
                      "server_timings": None},
-        "timing": {"started_us": started_us, "connect_us": 90, "sent_us": 12,
-                   "headers_us": max(first_us - 500, 12), "first_chunk_us": first_us,
-                   "first_token_us": first_us, "first_answer_us": first_us,
-                   "last_token_us": last_us, "done_us": last_us + 60,
+        "timing": {"started_us": started_us, "first_token_us": first_us,
+                   "first_answer_us": first_us, "last_token_us": last_us, "done_us": last_us + 60,
                    "chunk_us": [first_us, *gaps], "chunk_kinds": None, "reads": [],
                    "ttft_null_reason": None, "bytes_received": 200 * tokens, "stamp": "kernel",
                    "read_lag_us": {"p50": 29, "p99": 99, "max": 117, "n": tokens},
@@ -308,8 +305,8 @@ def stretched(events: Sequence[Json], factor: float) -> list[Json]:
             return [longer(one) for one in value]
         return round(value * factor) if type(value) is int else value
 
-    marks = ("started_us", "sent_us", "headers_us", "first_chunk_us", "first_token_us",
-             "first_answer_us", "last_token_us", "done_us", "chunk_us")
+    marks = ("started_us", "first_token_us", "first_answer_us", "last_token_us", "done_us",
+             "chunk_us")
     out = []
     for event in events:
         timing = event.get("timing")

@@ -143,7 +143,8 @@ def call_fields_table() -> str:
     root = schemas.schema("ledger")
     return markdown_table(("field of `call_finished`", "meaning"), (
         (code(name), text) for name, text in fields_below(root, root["$defs"]["call_finished"])
-        if name not in COMMON_FIELDS and not name.startswith("timing.read_lag_us.")))
+        if name not in COMMON_FIELDS and not name.startswith("timing.read_lag_us.")
+        and not text.startswith("Written by earlier versions")))
 
 
 def fields_below(root: Json, node: Json, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -156,11 +156,9 @@ def call_of(cell: plan.Cell, call: Call, started_us: int, max_tokens: int) -> Js
     messages = plan.messages_of(cell.phase, question, SUITES[cell.phase])
     ok, tokens = call.outcome == "ok", len(call.gaps_us) + 1
     last_us = call.first_us + sum(call.gaps_us)
-    marks = dict.fromkeys(("headers_us", "first_chunk_us", "first_token_us", "first_answer_us",
-                           "last_token_us"))
+    marks = dict.fromkeys(("first_token_us", "first_answer_us", "last_token_us"))
     if ok:
-        marks = {"headers_us": call.first_us - 700, "first_chunk_us": call.first_us,
-                 "first_token_us": call.first_us, "first_answer_us": call.first_us,
+        marks = {"first_token_us": call.first_us, "first_answer_us": call.first_us,
                  "last_token_us": last_us}
     return {
         **cell.fields(), "cold": cell.phase == "hello", "attempts": [],
@@ -168,8 +166,7 @@ def call_of(cell: plan.Cell, call: Call, started_us: int, max_tokens: int) -> Js
                     "options": {"temperature": 0.1, "max_tokens": max_tokens, "stream": True,
                                 "stream_options": {"include_usage": True}}, "dropped_fields": []},
         "response": _response(cell.model, call, tokens, messages) if ok else None,
-        "timing": {"started_us": started_us, "connect_us": CONNECT_US, "sent_us": 31, **marks,
-                   "done_us": last_us + 900,
+        "timing": {"started_us": started_us, **marks, "done_us": last_us + 900,
                    "chunk_us": [call.first_us, *call.gaps_us] if ok else [],
                    "chunk_kinds": None, "reads": [],
                    "ttft_null_reason": None if ok else "no text arrived",

@@ -270,7 +270,9 @@ class Maker:
         self.warm, self.sampled_us = set[str](), None
         smoke = self.manifest["smoke"]
         if not smoke:
-            self._write("instrument_calibrated", 2_000_000, **_calibration(self.manifest))
+            calibrated = _calibration(self.manifest)
+            self._write("instrument_calibrated", max(2, len(calibrated["lanes"])) * 1_000_000,
+                        **calibrated)
             self.sampled_us = self.t_us
         for model in self.served:
             self._write("endpoint_identified", **self.known.identity(model, self._told(model)))
@@ -441,13 +443,12 @@ class Maker:
                 parser.feed(data, read)
             reads = [(first_us - 400, b""), *events]
         parser.close(len(reads) - 1)
-        started_ns, connect_us = (at_us + 130) * 1000, 95
+        started_ns = (at_us + 130) * 1000
         user_ns = [started_ns + t_us * 1000 + rng.randrange(20_000, 90_000) for t_us, _ in reads]
         kernel_ns = [started_ns + t_us * 1000 + WALL_NS for t_us, _ in reads]
         user_ns.sort()
         total = 250 + len(head) + sum(len(data) for _, data in reads)
-        arrivals = run_timing.Arrivals(started_ns, started_ns + 18_000, connect_us, user_ns,
-                                       kernel_ns, 1, False, total)
+        arrivals = run_timing.Arrivals(started_ns, user_ns, kernel_ns, 1, total)
         reply = replies.Reply(status, {}, head, parser, failure, arrivals)
         timing = run_timing.call_timing(parser, arrivals, WALL_NS, WALL_NS, 0, 100_000)
         assert timing is not None
@@ -514,9 +515,7 @@ def _calibration(manifest: Json) -> Json:
          "read_lag_us": {"p50": 29, "p99": 99, "max": 140, "n": 701 * lanes},
          "ttft_error_us": {"p50": 9, "p99": 9, "max": 9, "n": lanes}} for lanes in counts],
         saturation=[{"lanes": lanes, "chunks_per_s": 445_655.0} for lanes in counts],
-        clock_offset_us=43.6,
-        heartbeat_overshoot_us={"p50": 80, "p99": 210, "max": 359, "n": 150},
-        wall_ms=860 * len(counts))
+        heartbeat_overshoot_us={"p50": 80, "p99": 210, "max": 359, "n": 150})
 
 
 def _sample(rng: random.Random) -> Json:

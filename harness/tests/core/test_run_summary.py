@@ -72,7 +72,7 @@ class OneRun(unittest.TestCase):
             "instrument": {
                 **{name: CALIBRATION[name] for name in (
                     "stamp", "clock_resolution_ns", "lanes", "saturation",
-                    "heartbeat_overshoot_us", "wall_ms", "reason")},
+                    "heartbeat_overshoot_us", "reason")},
                 "stamps": {"kernel": 6},
                 "read_lag_us": {"p50": 50.0, "p99": 100.0, "max": 200, "n": 6}}})
 
@@ -86,7 +86,7 @@ class OneRun(unittest.TestCase):
             made["timing"].update(chunk_us=gaps, first_token_us=gaps[0], last_token_us=sum(gaps),
                                   done_us=sum(gaps) + 77)
         text = json.dumps(summarize_run(manifest(("20q", 1, 100)), events), sort_keys=True)
-        self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "640739b0865e13e7")
+        self.assertEqual(hashlib.sha256(text.encode()).hexdigest()[:16], "09a8713873385874")
 
     def test_run_without_calls_has_no_cells(self) -> None:
         self.assertEqual(summarize_run(manifest(), []), {
@@ -94,7 +94,7 @@ class OneRun(unittest.TestCase):
             "run_flags": ["not_calibrated", "unfinished"],
             "instrument": {
                 **dict.fromkeys(("stamp", "clock_resolution_ns", "lanes", "saturation",
-                                 "heartbeat_overshoot_us", "wall_ms")),
+                                 "heartbeat_overshoot_us")),
                 "reason": "no calibration in this run", "stamps": {}, "read_lag_us": None}})
 
     def test_failed_calls_enter_no_metric(self) -> None:

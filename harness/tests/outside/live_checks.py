@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterator, Optional
 MIN_TOKENS = 64  # with fewer, one token at either end exceeds the tolerance
 CALL_TOLERANCE = 0.05
 MEDIAN_TOLERANCE = 0.01
-MARKS = ("sent_us", "headers_us", "first_chunk_us", "first_token_us", "last_token_us", "done_us")
+MARKS = ("first_token_us", "last_token_us", "done_us")
 
 Json = dict[str, Any]
 MAX_OTHER_TOKENS_SHARE = 0.1      # of the answers

@@ -10,6 +10,7 @@ project's own programs. Prints the rate of edits found for each class of fields,
     derived     follows from other fields, or is recorded twice: all have to be found
     raw         known only to the server, the clock or the machine
     declared    known only to the contributor
+    unread      written by earlier versions, and ignored
 
 Edits of raw fields that change a published number or flag are counted once more, as `moving`.
 
@@ -51,8 +52,10 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.run_finished\.(counts\..*|lines|sha256)", "sealed"),
     (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
     (r"metadata\.run\.(run_jsonl_sha256|manifest_sha256)", "derived"),
+    (r"manifest\.flags", "unread"),
+    (r"ledger\.instrument_calibrated\.(clock_offset_us|wall_ms)", "unread"),
+    (r"ledger\.call_finished\.timing\.(connect_us|sent_us|headers_us|first_chunk_us)", "unread"),
     (r"manifest\.(git|python|os|target)\..*", "declared"),
-    (r"manifest\.flags", "declared"),         # of earlier runs; nothing is read from it
     (r"manifest\.(host_hostname_short|hostname_omitted|api_key_used|timeout_s|plan\.lanes)",
      "declared"),
     (r"manifest\.(started_at|engine\.(version|build|recognised_by))", "raw"),
@@ -69,8 +72,8 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.call_finished\.request\.(salt|options\.cache_salt)", "raw"),
     (r"ledger\.call_finished\.response\.(text|reasoning_text|finish_reason|model"
      r"|system_fingerprint|usage.*|server_timings.*)", "raw"),
-    (r"ledger\.call_finished\.timing\.(started_us|connect_us|sent_us|headers_us|first_chunk_us"
-     r"|done_us|bytes_received|read_lag_us.*|clock_step_us|heartbeat_gap_us)", "raw"),
+    (r"ledger\.call_finished\.timing\.(started_us|done_us|bytes_received|read_lag_us.*"
+     r"|clock_step_us|heartbeat_gap_us)", "raw"),
     (r"ledger\.call_finished\.error\.(message|body_start)", "raw"),
     (r"ledger\.cache_probed\.probes\..*", "raw"),
     (r"ledger\.host_sampled\..*", "raw"),
@@ -322,7 +325,7 @@ def report(results: dict[str, Counter[str]], moving: dict[str, Counter[str]], as
         classes.setdefault("moving", Counter()).update(counts)
     for name, counts in sorted(classes.items()):
         print(f"{name:10} {share(counts) if counts else 'none'}")
-    for name in ("derived", "raw", "declared"):
+    for name in ("derived", "raw", "declared", "unread"):
         print(f"\n{name} fields" + (" that were missed" if name == "derived" else ""))
         for pattern, counts in sorted(results.items()):
             if class_of(pattern) == name and (name != "derived" or counts["missed"]):

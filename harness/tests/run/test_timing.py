@@ -19,13 +19,11 @@ WALL = 1_700_000_000 * S      # wall clock minus monotonic clock
 EMPTY = StreamParser()
 
 
-def arrivals(user_ms: Any, lags_us: Any = (), header_reads: int = 1, body_in_header: bool = False,
-             sent_ns: int = 150_000) -> timing.Arrivals:
+def arrivals(user_ms: Any, lags_us: Any = (), header_reads: int = 1) -> timing.Arrivals:
     """Reads at these ms after a request at 5 s; lags_us: after the kernel (None: no stamp)."""
     user = [5 * S + int(ms * MS) for ms in user_ms]
     kernel = [0 if lag is None else at + WALL - lag * 1000 for at, lag in zip(user, lags_us)]
-    return timing.Arrivals(5 * S, 5 * S + sent_ns, 80, user, kernel or [0] * len(user),
-                           header_reads, body_in_header, 999)
+    return timing.Arrivals(5 * S, user, kernel or [0] * len(user), header_reads, 999)
 
 
 def parsed(*reads: bytes, first_read: int = 0) -> StreamParser:
@@ -77,27 +75,23 @@ class CallTiming(unittest.TestCase):
                         says("a", field="reasoning_content") + says("b"), says("c") + END,
                         first_read=1)
         self.assertEqual(self.timing(arrivals((10, 20, 30, 45), (50, 50, 40, 60)), stream), {
-            "started_us": 3_000_000, "connect_us": 80, "sent_us": 150, "headers_us": 9950,
-            "first_chunk_us": 19_950, "first_token_us": 29_960, "first_answer_us": 29_960,
+            "started_us": 3_000_000, "first_token_us": 29_960, "first_answer_us": 29_960,
             "last_token_us": 44_940, "done_us": 44_940, "chunk_us": [29_960, 0, 14_980],
             "chunk_kinds": "r1a2", "reads": [[0, 2]], "ttft_null_reason": None,
             "bytes_received": 999, "stamp": "kernel",
             "read_lag_us": {"p50": 50, "p99": 60, "max": 60, "n": 4}, "clock_step_us": 0,
             "heartbeat_gap_us": 7})
 
-    def test_header_and_body_times(self):
-        names = ("sent_us", "headers_us", "first_chunk_us", "first_token_us", "done_us")
+    def test_times_without_a_body(self):
         for name, came, stream, expected in (
-                ("body in the header's read", arrivals((10,), body_in_header=True),
-                 parsed(says("a") + END), [150, 10_000, 10_000, 10_000, 10_000]),
-                ("no header", arrivals((), header_reads=0), EMPTY, [150, None, None, None, None]),
+                ("body in the header's read", arrivals((10,)), parsed(says("a") + END),
+                 (10_000, 10_000)),
+                ("no header", arrivals((), header_reads=0), EMPTY, (None, None)),
                 ("header in two reads, no body", arrivals((10, 12), header_reads=2), EMPTY,
-                 [150, 12_000, None, None, 12_000]),
-                ("end of sending noted late", arrivals((10, 20), sent_ns=15 * MS), EMPTY,
-                 [10_000, 10_000, 20_000, None, 20_000])):
+                 (None, 12_000))):
             with self.subTest(name):
                 found = self.timing(came, stream)
-                self.assertEqual([found[field] for field in names], expected)
+                self.assertEqual((found["first_token_us"], found["done_us"]), expected)
 
     def test_no_request_has_no_timing(self):
         self.assertIsNone(self.timing(None))
@@ -196,24 +190,22 @@ class ThroughASocket(unittest.TestCase):
     def test_each_chunk_has_the_time_of_its_own_read_however_the_header_came(self):
         one, two, three = chunked("one"), chunked("two"), chunked("three")
         for name, pieces, chunks, ends in (
-                ("alone", [HEAD, one, two, three, LAST_CHUNK], [1, 2, 3], [0, 1, 3]),
-                ("with the first text", [HEAD + one, two, three + LAST_CHUNK], [0, 1, 2],
-                 [0, 0, 2]),
-                ("in two reads", [HEAD[:20], HEAD[20:], one, two, LAST_CHUNK], [2, 3], [1, 2, 3]),
+                ("alone", [HEAD, one, two, three, LAST_CHUNK], [1, 2, 3], [1, 3]),
+                ("with the first text", [HEAD + one, two, three + LAST_CHUNK], [0, 1, 2], [0, 2]),
+                ("in two reads", [HEAD[:20], HEAD[20:], one, two, LAST_CHUNK], [2, 3], [2, 3]),
                 ("in two reads, the last with text",
-                 [HEAD[:20], HEAD[20:] + one, two, LAST_CHUNK], [1, 2], [1, 1, 2]),
-                ("with an empty text", [HEAD + chunked(""), one, two, LAST_CHUNK], [1, 2],
-                 [0, 1, 2]),
+                 [HEAD[:20], HEAD[20:] + one, two, LAST_CHUNK], [1, 2], [1, 2]),
+                ("with an empty text", [HEAD + chunked(""), one, two, LAST_CHUNK], [1, 2], [1, 2]),
                 ("alone, and two texts in a read", [HEAD, one + two, three, LAST_CHUNK],
-                 [1, 1, 2], [0, 1, 2]),
+                 [1, 1, 2], [1, 2]),
                 ("alone, and a text in two reads", [HEAD, one[:30], one[30:], two, LAST_CHUNK],
-                 [2, 3], [0, 2, 3])):
+                 [2, 3], [2, 3])):
             with self.subTest(header=name):
                 reply, found = self.call(pieces)
                 offset_ns = reply.arrivals.kernel_ns[0] and run_benchmark.wall_offset_ns()
                 us = timing.stamps_of(reply.arrivals, offset_ns, offset_ns).us
                 times = [*itertools.accumulate(found["chunk_us"]), *(
-                    found[field] for field in ("headers_us", "first_token_us", "last_token_us"))]
+                    found[field] for field in ("first_token_us", "last_token_us"))]
                 nearest = [min(range(len(us)), key=lambda read: abs(us[read] - at))
                            for at in times]
                 self.assertEqual((reply.stream.reads, nearest), (chunks, [*chunks, *ends]))

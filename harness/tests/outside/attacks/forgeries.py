@@ -35,11 +35,8 @@ def set_times(call: Any, chunk_us: list[int]) -> None:
     """Set the times of a call's chunks; it ends as long after the last one as before."""
     timing = call["timing"]
     tail_us = timing["done_us"] - timing["last_token_us"]
-    before_us = timing["first_token_us"]
     timing["chunk_us"] = chunk_us
     timing["first_token_us"], timing["last_token_us"] = chunk_us[0], sum(chunk_us)
-    for name in ("headers_us", "first_chunk_us", "sent_us"):
-        timing[name] = timing[name] * chunk_us[0] // before_us
     timing["done_us"] = timing["last_token_us"] + tail_us
     kinds = timing["chunk_kinds"] or ""
     ahead = int(kinds[1:].split("a")[0]) if kinds.startswith("r") else 0
@@ -66,13 +63,12 @@ def faster(made: Made, gaps: float = 5, first: float = 1, noise_us: int = 0,
 
 
 def with_pauses_before_connecting(made: Made) -> None:
-    """The time that is gained becomes time to connect."""
+    """The time that is gained lies before the calls, as if connecting took it."""
     begins = {id(call): call["timing"]["done_us"] for call in calls_of(made)}
     faster(made)
     for call in calls_of(made):
         won_us = begins[id(call)] - call["timing"]["done_us"]
         call["timing"]["started_us"] += won_us
-        call["timing"]["connect_us"] = (call["timing"]["connect_us"] or 0) + won_us
 
 
 def without_samples(made: Made) -> None:
