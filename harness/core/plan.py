@@ -20,6 +20,7 @@ CUT_SHARE = 0.6               # of the expected tokens: fewer were truncated
 UNSURE_SHARE = 0.75           # of the expected tokens: fewer may have been truncated
 FITS_SHARE = 0.8              # of the expected tokens: they do not fit into a smaller context
 FILLED_SHARE = 1.1            # of the prompt's tokens that fill the context: more were sent
+TYPICAL_CHARS = 4             # per token of the suites' texts; no tokenizer has twice as many
 MIN_GROWTH, CUT_GROWTH = 200, 0.4     # tokens from turn to turn, and the share that must arrive
 
 
@@ -231,6 +232,10 @@ def truncation(phase: str, prompt_tokens: Any, chars: int, earlier: Sequence[tup
     if grew and prompt_tokens <= turn[-1][2]:
         return "yes", ("the conversation grew, prompt_tokens did not "
                        f"({turn[-1][2]} -> {prompt_tokens})")
+    if not samples and effective_tokens and chars > TYPICAL_CHARS * effective_tokens \
+            and chars > 2 * TYPICAL_CHARS * prompt_tokens:
+        return "yes", (f"prompt_tokens is {prompt_tokens} for {chars} characters, in a context of "
+                       f"{effective_tokens}")
     if not samples:
         return "unknown", "no earlier call to compare prompt_tokens with"
     if grew:

@@ -374,6 +374,11 @@ class Truncation(unittest.TestCase):
                 ("the conversation shrank", "edge_append", 1900, 9000, turns, 4096, {}, "yes"),
                 ("it hardly grew", "edge_append", 2050, 11000, turns, 4096, {}, "yes"),
                 ("it grew", "edge_append", 2700, 11000, turns, 4096, {}, "no"),
+                ("the first prompt, of which a part is left", "edge_suite", 514, 11507, [], 1024,
+                 {}, "yes"),
+                ("the first prompt fits", "edge_suite", 2870, 11507, [], 4096, {}, "unknown"),
+                ("a wrong count of what fits", "edge_suite", 10, 11507, [], 4096, {}, "unknown"),
+                ("the first prompt may fit", "edge_suite", 2000, 11507, [], 2048, {}, "unknown"),
                 # Ollama 0.30 counts the new tokens only; the whole of it fits the context.
                 ("it counts the new turn", "edge_append", 250, 9000, turns, 4096, {}, "unknown"),
                 ("it counts the new turn, which may not fit", "edge_append", 250, 9000, turns,
