@@ -14,7 +14,9 @@ from typing import Any, Optional
 from complete.metadata import FACTS
 from core import ledger, metrics, schema, usage
 from core.metric_definitions import GROWING_PHASES
+from core.suites import PHASES
 from core.thresholds import SPARE_TOKENS
+from run import state
 
 Json = dict[str, Any]
 Problems = Iterator[tuple[str, str]]          # code, what
@@ -304,7 +306,8 @@ def _counts(calls: Sequence[Any], events: Sequence[Any], context: Optional[int])
         rates = [list(_rate_problems(calls, kind, left_out)) for left_out in (0, 1)]
         fewest = min(rates, key=len)
         odd += fewest
-    never_cached = {usage.counts(call["response"]).cached for call in calls} - {None} == {0}
+    never_cached = {usage.counts(call["response"]).cached for call in calls
+                    if PHASES[call["phase"]].kind not in state.GROWING} - {None} == {0}
     counted: dict[str, set[Optional[int]]] = {}      # prompt tokens of the same messages
     for call in calls:
         if call["request"]["salt"] is None:
