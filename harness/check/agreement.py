@@ -267,14 +267,17 @@ def _bursts(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
 
 # --- speeds --------------------------------------------------------------------------------------
 def _speeds(calls: Sequence[Any], cells: Sequence[Mapping[str, Any]]) -> Problems:
-    """Lanes against one lane, and the phases on one lane against each other."""
+    """Lanes against one lane, and the phases on one lane against each other, as far as other
+    programs did not slow them."""
+    busy = {cell["phase"] for cell in cells if "busy_host" in cell["flags"]}
     for cell in cells:
         if (cell["speedup_ratio"] or 0) > LANES_RATIO * cell["lanes"]:
             yield "hardware-exceeded", f"{cell['phase']}: {cell['lanes']} lanes are " \
                 f"{cell['speedup_ratio']:.3g} times as fast as one"
     rates: dict[str, list[float]] = {}
     for call in calls:
-        rate = metrics.decode_rate(call) if call["phase"] in ONE_LANE_PHASES else None
+        is_alone = call["phase"] in ONE_LANE_PHASES and call["phase"] not in busy
+        rate = metrics.decode_rate(call) if is_alone else None
         if rate:
             rates.setdefault(call["phase"], []).append(rate)
     medians = {metrics.median(found): phase for phase, found in rates.items() if len(found) >= 3}

@@ -273,9 +273,9 @@ def important_keys(document: Metadata, hardware: Mapping[str, Any]) -> list[str]
             wanted.append(f"metadata.models.{at}.gpu_offload_ratio")
     values = all_values(document, hardware)
     for at, model in enumerate(document["models"]):
-        if is_generic_model(model["model"]) and not any(
-                values[f"metadata.models.{at}.{name}"]["value"]
-                for name in ("source_repository", "file_name")):
+        if all(is_generic_model(name) for name in (
+                model["model"], *(values[f"metadata.models.{at}.{key}"]["value"]
+                                  for key in ("source_repository", "file_name"))) if name):
             wanted.append(f"metadata.models.{at}.name")
     return [key for key in wanted if key not in values or values[key]["value"] is None]
 

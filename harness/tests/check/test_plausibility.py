@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unittest
 
-from check import plausibility
+from check import agreement, plausibility
+from tests import made_submissions
 
 
 class Quantization(unittest.TestCase):
@@ -24,3 +25,16 @@ class Quantization(unittest.TestCase):
                          ['quantization is "Q4_K_M" with 16.1 bits per weight'])
         self.assertEqual(bits("Q4_K_M", 8.03e9, 8000),
                          ['quantization is "Q4_K_M" with 7.97 bits per weight'])
+
+
+class Speeds(unittest.TestCase):
+    def test_phases_of_one_server_are_equally_fast_unless_others_slowed_one(self) -> None:
+        made = made_submissions.make(made_submissions.Spec(phases="5q,20q"))
+        calls = [event for event in made.events if event["event"] == "call_finished"]
+        for call in calls:
+            if call["phase"] == "20q":
+                call["timing"]["chunk_us"] = [3 * gap for gap in call["timing"]["chunk_us"]]
+        for busy, codes in (("", ["server-changed"]), ("20q", []), ("hello", ["server-changed"])):
+            cells = [{**cell, "flags": ["busy_host"] if cell["phase"] == busy else []}
+                     for cell in made.metadata["cells"]]
+            self.assertEqual([found[0] for found in agreement._speeds(calls, cells)], codes, busy)

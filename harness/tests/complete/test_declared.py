@@ -113,10 +113,13 @@ class MissingValues(unittest.TestCase):
             self.assertEqual(is_generic, key in declared.important_keys(
                 self.document, self.hardware), model)
         self.document["models"][0]["model"] = "default"
-        for name in ("name", "source_repository"):
+        for name, value, is_asked in (("name", "Qwen/Qwen3-8B", False),
+                                      ("source_repository", "Qwen/Qwen3-8B", False),
+                                      ("file_name", "Qwen3-8B.gguf", False),
+                                      ("file_name", "model.gguf", True)):
             document = copy.deepcopy(self.document)
-            document["models"][0][name] = metadata.known("Qwen/Qwen3-8B", "declared")
-            self.assertNotIn(key, declared.important_keys(document, self.hardware))
+            document["models"][0][name] = metadata.known(value, "declared")
+            self.assertEqual(is_asked, key in declared.important_keys(document, self.hardware))
 
     def test_examples_are_accepted(self) -> None:
         self.document["models"][0]["model"] = "default-8x7b"
