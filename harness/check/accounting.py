@@ -6,6 +6,7 @@ What this runner cannot have written is an error; a pause, as of a machine that 
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
@@ -27,6 +28,7 @@ SAMPLE_GAP_US = 8_500_000                 # 1.7 times the time between two sampl
 HEARTBEAT_US, LATE_US = 100_000, 150_000  # the period, and the first gap that counts as late
 SPEED_RATIO = 1.5                         # between the first segment and another one
 PREFILL_RATIO = 4                         # between two phases
+FORESEEN, MIN_FORESEEN, MIN_CHUNKS = 0.8, 12, 16     # merged runs have correlations up to 0.3
 
 
 def problems(manifest: Manifest, events: Sequence[LedgerLine], metadata: Metadata) -> Problems:
@@ -37,6 +39,7 @@ def problems(manifest: Manifest, events: Sequence[LedgerLine], metadata: Metadat
     yield from _heartbeats(events)
     for model in manifest["models"]:
         yield from _segments(model, events)
+        yield from _foreseen(model, events)
         rates = [cell["metrics"]["prefill_tokens_per_s"]["median"] for cell in metadata["cells"]
                  if cell["model"] == model and cell["lanes"] == 1]
         known = [rate for rate in rates if rate]
@@ -157,3 +160,23 @@ def _segments(model: str, events: Sequence[LedgerLine]) -> Problems:
         if not 1 / SPEED_RATIO < median / first < SPEED_RATIO:
             yield "server-changed", f"{model!a}: {median:.4g} tokens/s in segment {segment}, " \
                 f"{first:.4g} in the first", 0
+
+
+def _foreseen(model: str, events: Sequence[LedgerLine]) -> Problems:
+    """No server knows the length of an answer before its first token: time of later tokens that was
+    moved there shows in a correlation of both."""
+    calls: list[Any] = [
+        event for event in events if event["event"] == "call_finished" and event["model"] == model
+        and event["phase"] in ONE_LANE_PHASES and event["outcome"] == "ok" and not event["cold"]
+        and event["timing"] and len(event["timing"]["chunk_us"]) >= MIN_CHUNKS
+        and not metrics.has_hidden_reasoning(event, metrics.usable_counts(event))]
+    if len(calls) < MIN_FORESEEN:
+        return
+    first, count = ([value - sum(values) / len(values) for value in values] for values in (
+        [call["timing"]["first_token_us"] for call in calls],
+        [len(call["timing"]["chunk_us"]) for call in calls]))
+    spread = math.sqrt(sum(a * a for a in first) * sum(b * b for b in count))
+    correlation = sum(a * b for a, b in zip(first, count)) / spread if spread else 0
+    if correlation > FORESEEN:
+        yield "time-unexplained", f"{model!a}: the longer an answer is, the later its first " \
+            f"token comes (correlation {correlation:.2f} over {len(calls)} calls)", 0

@@ -57,15 +57,18 @@ DIGITS_SHARE = 0.15           # of one digit
 COARSE_CLOCK_NS = 1000
 MEASURED = ("memory_used_bytes", "memory_available_bytes", "load_1m", "cpu_busy_ratio")
 REPEATED_SHARE, MIN_REPEATED = 0.5, 5        # honest runs have up to 9 % of equal samples
+STRAIGHT_RATIO, STRAIGHT, MIN_STRAIGHT = 0.01, 0.0002, 5     # of a change; samples on one line
 CHARACTERS_PER_TOKEN = (0.8, 9.0)
-MIN_PROMPT_CHARACTERS = 200
-TOKENS_PER_CHUNK = 1.15       # honest runs have 1.003 to 1.004
+MIN_PROMPT_CHARACTERS, LONG_PROMPT_CHARACTERS = 200, 1500
+ANSWERS_TO_PROMPTS = 0.78     # characters per token; honest runs have 0.89 and more
+TOKENS_PER_CHUNK = 1.08       # honest runs have 1.00 to 1.03, the end of an answer included
 # --- claims
 DRAFT_SPEEDUP = 6             # at most, of a draft model
 SEEN_MEMORY_RATIO = 1.5       # of the capacity to what is used and available together
 PROBED_MEMORY_RATIO = 1.005   # of both if probed, since systems take one from the other
 SAMPLED_VENDORS = ("nvidia",) # whose cards are sampled by the driver's own program
-SIZE = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([bm])(?![a-z0-9])", re.IGNORECASE)
+SIZE = re.compile(r"(?<![a-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)([bm])(?![a-z0-9])",
+                  re.IGNORECASE)
 SIZE_RATIO = 1.5              # "7b" has up to 8.5 billion parameters
 LABEL = re.compile(r"(?:\b|_)(?:i?q|fp|bf|f|int|nf|mxfp|w)(\d{1,2})(?!\d)|\b(\d{1,2})[- ]?bit",
                    re.IGNORECASE)
@@ -86,6 +89,9 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     is_local = metadata["endpoint"]["same_machine"]["value"] is True
     if is_local and not metadata["smoke"]:
         yield from _unseen(samples, metadata, hardware)
+    if not is_local and metadata["endpoint"]["class"] == "loopback":
+        yield "hardware-implausible", "endpoint.same_machine is false at a loopback address; no " \
+            "sample is of the server's machine"
     for model in metadata["models"]:
         held = {name: field["value"] for name, field in model.items() if name != "model"}
         own = [call for call in calls if call["model"] == model["model"]]
@@ -102,8 +108,7 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
                   for curve in metadata["curves"] if curve["model"] == model["model"]
                   for series in curve["series"]}
         found += _curve_shapes(points)
-        if is_local:
-            found += _physics(model["model"], held, cells, points, metadata["runtime"], hardware)
+        found += _physics(model["model"], held, cells, points, metadata["runtime"], hardware)
         found += [*_server(own, events, model), *_counts(own, events, context),
                   *_tokens(own, held["draft_model"])]
         for code, what in found:
@@ -126,6 +131,11 @@ def _samples(samples: Sequence[Any], hardware: Any) -> Problems:
     if repeated > max(REPEATED_SHARE * len(rows), MIN_REPEATED):
         yield "data-too-regular", f"{repeated} of {len(rows)} samples of the host repeat the one " \
             "before"
+    for name in ("cpu_busy_ratio", "other_cpu_busy_ratio"):
+        straight = _straight([sample[name] for sample in samples])
+        if straight >= MIN_STRAIGHT:
+            yield "data-too-regular", f"{name} of {straight} samples is on a straight line " \
+                "between two others"
     for sample in samples:
         used = max(sample["memory_used_bytes"] or 0, sample["memory_available_bytes"] or 0)
         if capacity and used > SPARE_RATIO * capacity:
@@ -145,6 +155,19 @@ def _samples(samples: Sequence[Any], hardware: Any) -> Problems:
                 f"time are more than all: {schema.shown(ratios)}"
 
 
+def _straight(values: Sequence[Optional[float]]) -> int:
+    """Most successive values that are each in the middle between their neighbors."""
+    most = now = 0
+    for before, value, after in zip(values, values[1:], values[2:]):
+        if before is None or value is None or after is None or before == after:
+            now = 0
+            continue
+        off = abs(value - (before + after) / 2)
+        now = now + 1 if off <= STRAIGHT_RATIO * abs(after - before) + STRAIGHT / 2 else 0
+        most = max(most, now)
+    return most
+
+
 # --- claims against evidence ---------------------------------------------------------------------
 def _unseen(samples: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     """Memory and cards that are declared or found, but that no sample of the host has seen."""
@@ -157,6 +180,9 @@ def _unseen(samples: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
     if capacity and seen and (capacity > ratio * seen or probed and seen > ratio * capacity):
         yield "hardware-implausible", f"memory.capacity_bytes is {capacity}; {seen:.0f} bytes " \
             "were used and available together"
+    backend = metadata["runtime"]["backend"]["value"]
+    if backend not in (None, "cpu") and hardware["accelerators_count"]["value"] == 0:
+        yield "hardware-implausible", f"backend is {schema.shown(backend)}, accelerators_count is 0"
     uses_card = metadata["runtime"]["accelerators_used_count"]["value"] or any(
         model["gpu_offload_ratio"]["value"] for model in metadata["models"])
     for card in hardware["accelerators"] if uses_card and samples else ():
@@ -171,13 +197,13 @@ def _model_claims(model: str, held: Json, calls: Sequence[Any]) -> Problems:
     model's values."""
     texts = [text for text in (model, held["file_name"], held["source_repository"]) if text]
     total = held["parameters_count"]
-    for text in texts if total and not MIXTURE.search(" ".join(texts)) else ():
-        sizes = [float(number) * (1e9 if unit in "bB" else 1e6)
-                 for number, unit in SIZE.findall(text)]
-        # Some mixtures of experts are named for the part of them that is active.
+    for text in texts if total else ():
+        sizes = [(float(number) * (1e9 if unit in "bB" else 1e6), int(experts or 1))
+                 for experts, number, unit in SIZE.findall(text)]
+        # Some mixtures of experts are named for the part of them that is active; "8x7b" share some.
         counts = [count for count in (total, held["active_parameters_count"]) if count]
-        if sizes and not any(1 / SIZE_RATIO < count / size < SIZE_RATIO
-                             for size in sizes for count in counts):
+        if sizes and not any(1 / SIZE_RATIO < count / size < SIZE_RATIO * experts
+                             for size, experts in sizes for count in counts):
             yield "claim-contradicted", f"{schema.shown(text)} has {total} parameters"
             break
     bits = held["bits_per_weight"]
@@ -395,7 +421,7 @@ def _timing_problem(call: Any) -> Optional[str]:
 
 def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
     """Characters per token, and chunks against tokens. A draft model may join tokens."""
-    ratios: dict[str, list[float]] = {"answers": [], "prompts": []}
+    ratios: dict[str, list[float]] = {"answers": [], "prompts": [], "long prompts": []}
     per_chunk: list[float] = []
     over = 0
     for call in calls:
@@ -403,6 +429,8 @@ def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
         if prompt and chars >= MIN_PROMPT_CHARACTERS and call["truncated"]["verdict"] != "yes" \
                 and not usage.counts_only_new(call):
             ratios["prompts"].append(chars / prompt)
+            if chars >= LONG_PROMPT_CHARACTERS:          # a template adds little to these
+                ratios["long prompts"].append(chars / prompt)
         usable = metrics.usable_counts(call)
         if not tokens or not usable or metrics.has_hidden_reasoning(call, usable):
             continue
@@ -416,6 +444,11 @@ def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
         if len(found) >= 3 and not low <= metrics.median(found) <= high:
             yield "tokens-implausible", f"{what} have {metrics.median(found):.2g} characters per " \
                 "token"
+    of_prompts, of_answers = (metrics.median(ratios[what]) if len(ratios[what]) >= 3 else None
+                              for what in ("long prompts", "answers"))
+    if of_prompts and of_answers and of_answers < ANSWERS_TO_PROMPTS * of_prompts:
+        yield "tokens-implausible", f"answers have {of_answers:.3g} characters per token, " \
+            f"prompts {of_prompts:.3g}"
     if len(per_chunk) >= 3 and metrics.median(per_chunk) > TOKENS_PER_CHUNK \
             and draft_model in (None, "none"):
         yield "tokens-implausible", f"answers have {metrics.median(per_chunk):.2f} tokens per " \

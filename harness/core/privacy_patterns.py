@@ -497,8 +497,10 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)(?:(?<![\w.-])/(?:mnt/|cygdrive/)?[a-z]/Users/|\\wsl(?:\$|\.localhost)[\\/]{1,4}"
         r"[^\\/\s]{1,40}[\\/]{1,4}home[\\/]{1,4})" + _NAME, ("/users/", "wsl"), _is_named_person),
     Pattern("id.home_posix", "user", "home folder on Linux or macOS", "It contains a login name.",
-        _left(r"\w.-") + r"/(?:(?:var/|usr/|export/|data/|nfs/|net/|mnt/)?home\d?|Users|u|people)/"
-        + _NAME, ("/home", "/users/", "/u/", "/people/"), _is_named_person),
+        _left(r"\w.-") + r"/(?:(?:(?:var|usr|export|data|nfs|net|mnt|gpfs|lustre|cluster)/)?home\d?"
+        r"|(?:System/Volumes/Data/)?Users|u|people|(?:volume\d|share|var/services)/homes"
+        r"|afs/[\w.-]{2,40}/(?:user|u)(?:/\w){0,2})/(?:\.?/){0,3}"
+        + _NAME, ("/home", "/users/", "/u/", "/people/", "/afs/"), _is_named_person),
     Pattern("id.mount", "user", "disk or shared folder that is named after someone",
         "It contains a login name or the name of a disk.",
         _left(r"\w.-") + r"/(?:(?:run/)?media|Volumes|mnt/[a-z0-9]{1,16}|(?:mnt/)?(?:data|scratch"

@@ -34,6 +34,7 @@ from check import (
     manifest,
     markdown,
     parsing,
+    plausibility,
     privacy_scan,
     submission,
     submission_files,
@@ -656,6 +657,11 @@ CASES = (
     # claims
     Case("claim-contradicted", "parameters", lambda made: declare(
         made, "models.0.source_repository", "llama-3.1-8b")),
+    Case("claim-contradicted", "8x7b", lambda made: declare(
+        made, "models.0.source_repository", "mixtral-8x7b")),
+    Case("hardware-implausible", "same_machine", lambda made: declare(
+        made, "endpoint.same_machine", False)),
+    Case("hardware-implausible", "cuda", lambda made: declare(made, "runtime.backend", "cuda")),
     Case("claim-contradicted", "bits per weight", lambda made: declare(
         made, "models.0.quantization", "Q4_K_M")),
     Case("claim-contradicted", "draft_n", lambda made: declare(
@@ -665,6 +671,8 @@ CASES = (
     Case("hardware-implausible", "no sample has seen it", graphics_card),
     Case("tokens-implausible", "per chunk", lambda made: count_answers(
         made, lambda call: len(call["timing"]["chunk_us"]) * 13 // 10), spec=LONG),
+    Case("tokens-implausible", "per token, prompts", lambda made: count_answers(
+        made, lambda call: len(call["timing"]["chunk_us"]) * 7 // 5), spec=SUITE),
     Case("machine-slept", "wall clock", wall_clock_later),
     Case("time-in-future", "2026", settings={"now_s": valid_run.BASE.timestamp() - 100_000}),
     # facts that are recorded twice
@@ -902,6 +910,29 @@ class Times(unittest.TestCase):
             "prefill_tokens_per_s": {"median": rate}}} for rate in (195.0, None, 3084.0)]
         found = list(accounting.problems(made.manifest, made.events, {"cells": cells}))
         self.assertEqual([code for code, _, _ in found], ["server-counts-contradict"])
+
+    def test_first_tokens_do_not_depend_on_the_length_of_the_answers_that_follow(self):
+        def found(late_us):
+            made = make(Spec(phases="5q,20q"))
+            for number, call in enumerate(calls_of(made)):
+                chunks = list(range(2000, 2020 + number))
+                call["timing"].update(chunk_us=chunks, first_token_us=late_us[number % 5])
+            return [what for _, what, _ in accounting.problems(
+                made.manifest, made.events, {"cells": []}) if "correlation" in what]
+
+        self.assertEqual(found([9000] * 5), [])                    # all alike
+        self.assertEqual(found([9000, 500, 4000, 8000, 2000]), [])
+        made = make(Spec(phases="5q,20q"))
+        for number, call in enumerate(calls_of(made)):
+            call["timing"].update(chunk_us=[9] * (20 + number), first_token_us=900 * number + 70)
+        self.assertEqual(len([1 for _, what, _ in accounting.problems(
+            made.manifest, made.events, {"cells": []}) if "correlation 1.00" in what]), 1)
+
+    def test_samples_on_a_straight_line_are_counted(self):
+        for values, count in (([0.1, 0.2, 0.3, 0.4, 0.5, 0.1], 3), ([0.5] * 9, 0), ([], 0),
+                              ([0.1, 0.2, None, 0.4, 0.5], 0), ([0.1, 0.1203, 0.1405, 0.9], 1),
+                              ([0.99, 0.31, 0.64, 0.2, 0.8, 0.77], 0)):
+            self.assertEqual(plausibility._straight(values), count, values)
 
     def test_a_busy_client_may_pause_between_calls(self):
         made = make()

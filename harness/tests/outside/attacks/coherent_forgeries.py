@@ -12,10 +12,13 @@ import functools
 import random
 import sys
 from datetime import datetime, timedelta
+from typing import Any
 
 from check import copies
 from tests.outside.attacks.forgeries import (
+    LLAMA_CPP,
     MERGED,
+    VLLM,
     Attack,
     calls_of,
     codes,
@@ -23,7 +26,7 @@ from tests.outside.attacks.forgeries import (
     run_attacks,
     set_times,
 )
-from tests.outside.attacks.more_forgeries import renamed
+from tests.outside.attacks.more_forgeries import another_model, renamed
 from tests.outside.mutate_submissions import load
 from tests.valid_run import Made, Spec, make
 
@@ -75,6 +78,40 @@ def phase_faster(made: Made, phase: str, factor: float) -> None:
                     timings[name] *= factor
 
 
+def unprobed(made: Made) -> list[Any]:
+    """Calls that cache_probed does not compare with others."""
+    probed = {event["cell_id"] for event in made.events if event["event"] == "cache_probed"}
+    return [call for call in calls_of(made) if call["cell_id"] not in probed
+            and len(call["timing"]["chunk_us"]) > 1]
+
+
+def shift(call: Any, chunks: list[int]) -> None:
+    """Other times of chunks with the same sum; the server's timings agree."""
+    before, timings = call["timing"]["chunk_us"], call["response"]["server_timings"] or {}
+    for kind, ratio in (("prompt", chunks[0] / before[0]),
+                        ("predicted", sum(chunks[1:]) / max(sum(before[1:]), 1))):
+        for name, sign in (("ms", 1), ("per_token_ms", 1), ("per_second", -1)):
+            if f"{kind}_{name}" in timings:
+                timings[f"{kind}_{name}"] *= ratio ** sign
+    set_times(call, chunks)
+
+
+def gaps_to_first(made: Made, factor: float) -> None:
+    """Faster answers, with the time that is gained before their first tokens."""
+    for call in unprobed(made):
+        first, *gaps = call["timing"]["chunk_us"]
+        faster = [int(gap / factor) for gap in gaps]
+        shift(call, [first + sum(gaps) - sum(faster), *faster])
+
+
+def first_to_gaps(made: Made) -> None:
+    """Earlier first tokens, with the time that is gained spread over the answers."""
+    for call in unprobed(made):
+        first, *gaps = call["timing"]["chunk_us"]
+        each = first * 2 // 3 // len(gaps)
+        shift(call, [first - each * len(gaps), *(gap + each for gap in gaps)])
+
+
 def slow_calls_time_out(made: Made) -> None:
     """The slowest answers of a phase become failures."""
     own = sorted((call for call in calls_of(made) if call["phase"] == "20q"),
@@ -91,6 +128,39 @@ def slow_calls_time_out(made: Made) -> None:
             event["exit_code"] = 1
 
 
+def split_chunks(made: Made, share: float) -> None:
+    """Some chunks are two, and as many more tokens, unless the limit of tokens was reached."""
+    rng = random.Random(6)
+    for call in unprobed(made):
+        timing, response = call["timing"], call["response"]
+        if response["finish_reason"] == "stop" and not timing["chunk_kinds"]:
+            first, *gaps = timing["chunk_us"]
+            parts = [[gap // 2, gap - gap // 2] if rng.random() < share else [gap] for gap in gaps]
+            added = sum(map(len, parts)) - len(gaps)
+            timing["bytes_received"] += added * (timing["bytes_received"] // len(gaps) - 6)
+            timing["reads"] = []
+            if timing["read_lag_us"]:
+                timing["read_lag_us"]["n"] += added
+            set_times(call, [first, *(gap for part in parts for gap in part)])
+            count_more(response, added)
+
+
+def more_tokens_below_limit(made: Made) -> None:
+    for call in calls_of(made):
+        if call["response"]["finish_reason"] == "stop":
+            count_more(call["response"], call["response"]["usage"]["completion_tokens"] // 8)
+
+
+def count_more(response: Any, added: int) -> None:
+    usage, timings = response["usage"], response["server_timings"] or {}
+    for name in ("completion_tokens", "total_tokens"):
+        usage[name] += added
+    if timings:
+        count, ms = usage["completion_tokens"], timings["predicted_ms"]
+        timings.update(predicted_n=count, predicted_per_token_ms=ms / count,
+                       predicted_per_second=count * 1000 / ms)
+
+
 # --- the machine ---------------------------------------------------------------------------------
 def with_busy_samples(made: Made, first: int) -> None:
     """A run whose second quarter was busy, as its load shows, with the samples from there on in
@@ -104,6 +174,33 @@ def with_busy_samples(made: Made, first: int) -> None:
     loads = loads[:cut] + loads[cut + quarter:] + loads[cut:cut + quarter]
     for sample, load in zip(samples, loads):
         sample["load_1m"] = load
+
+
+def interpolated(made: Made) -> None:
+    """The samples of a busy time on a line between the one before and the one after it."""
+    samples = [event for event in made.events if event["event"] == "host_sampled"]
+    begin, end = len(samples) // 4, len(samples) // 2
+    for at in range(begin + 1, end):
+        for name, digits in (("cpu_busy_ratio", 4), ("other_cpu_busy_ratio", 4)):
+            before, after = samples[begin][name], samples[end][name]
+            samples[at][name] = round(
+                before + (after - before) * (at - begin) / (end - begin), digits)
+
+
+def half_energy(made: Made) -> None:
+    for event in made.events:
+        if event["event"] == "host_sampled" and event["energy_uj"] is not None:
+            event["energy_uj"] //= 2
+
+
+def better_calibration(made: Made) -> None:
+    for event in made.events:
+        for row in event["saturation"] if event["event"] == "instrument_calibrated" else ():
+            row["chunks_per_s"] = round(row["chunks_per_s"] * 10)
+
+
+def declares(part: str, name: str, value: Any, made: Made) -> None:
+    made.metadata[part][name] = {"value": value, "source": "declared", "reason": None}
 
 
 def of_another_machine(made: Made) -> None:
@@ -172,17 +269,35 @@ def threads_claimed(made: Made) -> None:
 ATTACKS = (
     Attack("one phase 2.5 times as fast", functools.partial(
         phase_faster, phase="20q", factor=2.5), ("server-changed",)),
+    Attack("one phase 1.5 times as fast", functools.partial(
+        phase_faster, phase="20q", factor=1.5), ("server-changed",)),
+    *(Attack(f"answers {factor} times as fast, first tokens late", functools.partial(
+        gaps_to_first, factor=factor), ("time-unexplained",), run) for factor, run in (
+            (1.5, LLAMA_CPP), (1.2, LLAMA_CPP), (1.5, VLLM))),
     Attack("lanes 3.5 times as fast", functools.partial(
         phase_faster, phase="parallel_same", factor=3.5), ("hardware-exceeded",)),
     Attack("slow calls as timeouts", slow_calls_time_out, ("ledger-altered",)),
     Attack("samples after a busy time moved", functools.partial(with_busy_samples, first=2),
            ("time-unexplained",)),
+    Attack("samples interpolated", interpolated, ("data-too-regular",)),
+    Attack("another machine behind loopback", functools.partial(
+        declares, "endpoint", "same_machine", False), ("hardware-implausible",)),
+    Attack("a backend without a card", functools.partial(
+        declares, "runtime", "backend", "cuda"), ("hardware-implausible",)),
+    Attack("the name of a mixture of experts", functools.partial(
+        another_model, new="mixtral-8x7b-instruct"), ("claim-contradicted",)),
     Attack("another machine's hardware", of_another_machine, ("hardware-implausible",)),
     Attack("a hosted API: idle cores", hosted, ("hardware-implausible",)),
     Attack("a hosted API: a server without weights", functools.partial(
         hosted, name="server_memory_bytes", value=40 << 20), ("hardware-implausible",)),
     Attack("every third text trimmed", functools.partial(trimmed, every=3),
            ("server-counts-contradict",)),
+    Attack("all texts trimmed alike", functools.partial(trimmed, every=1),
+           ("tokens-implausible",)),
+    Attack("chunks split, with more tokens", functools.partial(split_chunks, share=0.6),
+           ("tokens-implausible",)),
+    Attack("an eighth more tokens, below the limit", more_tokens_below_limit,
+           ("tokens-implausible",)),
     Attack("a draft model hidden", hidden_draft, ("tokens-implausible",)),
     Attack("a copy without both ends", shifted_copy, ("run-copied",), is_indexed=True),
     Attack("names of two models swapped", names_swapped, ("claim-contradicted",),
@@ -195,10 +310,11 @@ OPEN = (
      "4 such answers"),
     ("busy samples moved", functools.partial(with_busy_samples, first=1),
      "an average may rise at once, as at the start of a program with many threads"),
-    ("one phase 1.5 times as fast", functools.partial(phase_faster, phase="20q", factor=1.5),
-     "honest phases differ by up to 1.6, as a machine gets warm or busy"),
-    ("all texts trimmed alike", functools.partial(trimmed, every=1),
-     "the size of a chunk is known only from the run itself"),
+    ("earlier first tokens, slower answers", first_to_gaps,
+     "no record but the server's own tells when a prompt was read"),
+    ("half of the energy", half_energy, "counters of energy have no second record"),
+    ("a calibration ten times as fast", better_calibration,
+     "a busy machine pauses between the streams of a calibration"),
 )
 
 

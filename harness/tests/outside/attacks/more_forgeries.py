@@ -120,9 +120,9 @@ def repeated_samples(made: Made) -> None:
 
 
 # --- claims --------------------------------------------------------------------------------------
-def another_model(made: Made) -> None:
+def another_model(made: Made, new: str = "llama-3.1-8b-instruct") -> None:
     """A small model's run under the name of a large one, in every line."""
-    old, new = made.manifest["models"][0], "llama-3.1-8b-instruct"
+    old = made.manifest["models"][0]
 
     def change(value: Any) -> Any:
         if isinstance(value, str):
