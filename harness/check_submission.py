@@ -87,8 +87,8 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     private = [author for author in repository.authors(start_id, head_id)
                if privacy.scan(author)]
     if private:
-        report.add("author-published", ".", f"{len(private)} authors of commits have a private "
-                                            "e-mail address")
+        report.add("author-published", ".", f"{len(private)} authors or lines of messages of "
+                                            "commits have private values")
     for change in changes:
         if change.path == corrections.PATH and change.mode == "100644":
             check_corrections(repository, head_id, change.sha, report)

@@ -276,10 +276,11 @@ class Repository:
         return int(found[1]) if found else None
 
     def authors(self, base: str, head: str) -> list[str]:
-        """`name <mail>` of all authors and committers between two commits, each once."""
-        out = self._output("log", "--format=%aN <%aE>%n%cN <%cE>", "--max-count=200",
-                           f"{base}..{head}")
-        return sorted(set(out.splitlines()))
+        """`name <mail>` of all authors and committers between two commits, and the lines of their
+        messages, each once. Raises HarnessError."""
+        found = self._records(["log", "-z", "--format=%an <%ae>%n%cn <%ce>%n%B", f"{base}..{head}"],
+                              MAX_CHANGES_BYTES)
+        return sorted({line for commit in found for line in commit.split("\n")})
 
     def sizes_bytes(self, shas: Sequence[str]) -> dict[str, int]:
         """{object: size} of the blobs that are available."""

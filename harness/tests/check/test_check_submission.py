@@ -1570,8 +1570,9 @@ def fast_import(repository, commits):
     stream = b""
     for branch, start, files in commits:
         mail = "ada@magrathea.org" if branch == "private" else "a@example.org"
+        message = "x\n\nCo-authored-by: A <ada@magrathea.org>" if branch == "trailer" else "x"
         stream += (f"commit refs/heads/{branch}\ncommitter A <{mail}> 1790000000 +0000\n"
-                   "data 1\nx\n").encode()
+                   f"data {len(message)}\n{message}\n").encode()
         stream += f"from refs/heads/{start}\n".encode() if start else b""
         for path, held in files.items():
             if held is None:
@@ -1622,6 +1623,7 @@ class Changes(unittest.TestCase):
                         "submissions/README.md": ("100644", b"words"),
                         "submissions/EXAMPLE/mac-m1-8gb/run-1/run.md": ("100644", b"words")},
             "private": cls.added,
+            "trailer": cls.added,
             "corrections": {"submissions/CORRECTIONS.json": ("100644", b"{}")},
             "many": {f"submissions/ada/x/run-{i}/run.md": ("100644", b"") for i in range(61)},
             "large": {**cls.added, page: ("100644", b"x" * 300_000)},
@@ -1727,7 +1729,8 @@ class Changes(unittest.TestCase):
                       findings.CODES["too-many-files"].text)
 
     def test_private_addresses_of_authors_are_found(self):
-        self.assertEqual(codes(self.report("private")), ["author-published"])
+        for branch in ("private", "trailer"):
+            self.assertEqual(codes(self.report(branch)), ["author-published"], branch)
 
     def test_a_change_of_the_corrections_is_checked(self):
         self.assertEqual(codes(self.report("corrections")), ["correction-invalid", "no-submission"])
