@@ -207,7 +207,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "remove it, and revoke keys; if the evidence holds it, make the run again"),
     "author-published": (WARNING,
         "Authors or messages of commits of the change have a private value, such as an e-mail "
-        "address, which a merge publishes.", "git commit --amend --reset-author, after git config user.email with your "
+        "address, which a merge publishes.",
+        "git commit --amend --reset-author, after git config user.email with your "
         "noreply address of github.com/settings/emails; or merge with --squash"),
     "private-answer": (WARNING,
         "Text in an answer looks private. Models also invent addresses and keys.",
