@@ -465,7 +465,7 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
     required = [one for one in asked if one.important]
     optional = [one for one in asked if not one.important]
     if required:
-        lines += ["", "Required for ranking (an example, and where to look):",
+        lines += ["", "Required for ranking (example, where to look; skip what is not there):",
                   *_value_lines(required, width)]
     if optional and (report.is_new or list_optional):
         lines += ["", "Optional (skip what you don't know):", *_value_lines(optional, width)]

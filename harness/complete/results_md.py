@@ -71,9 +71,9 @@ def headline_tables(document: Metadata) -> str:
         parts += [texts.markdown_table((name, ""), rows, (1,))] if rows else []
     tokens = [one["long_prompt_tokens"] for one in document["headlines"]
               if one["long_prompt_tokens"]]
-    note = "In brackets the 95 % confidence interval across prompts." + (
-        f" Long prompt: {max(tokens):,.0f} tokens." if tokens else "")
-    return "\n".join([*parts, note]) if parts else "No headline number was measured."
+    notes = ["In brackets the 95 % confidence interval across prompts."] * ("** [" in str(parts))
+    notes += [f"Long prompt: {max(tokens):,.0f} tokens."] if tokens else []
+    return "\n".join([*parts, " ".join(notes)]) if parts else "No headline number was measured."
 
 
 def _headline_rows(one: Headline) -> Iterator[tuple[str, Optional[str]]]:
