@@ -78,7 +78,7 @@ def _check(submission: submission_files.Submission, settings: Settings, index: c
                 run_id=manifest["run_id"])
             index.check(sketch, manifest["synthetic"], notes.of("run.jsonl"))
             index.add(sketch)
-    run_id = manifest["run_id"] if manifest else ""
+    run_id = manifest["run_id"] if manifest else submission.parts[2][len("run-"):]
     for name, document in found.items():
         privacy_scan.check_document(document, run_id, notes.of(f"{name}.json"))
     for line, text in enumerate((page or "").split("\n"), 1):

@@ -515,6 +515,8 @@ CASES = (
     Case("file-too-large", "300000", after=file_bytes("run.md", b"x" * 300_000)),
     Case("file-too-large", "line", after=file_bytes("run.jsonl", HUGE_LINE)),
     Case("file-malformed", "NaN", after=file_bytes("hardware.json", b'{"a": NaN}')),
+    Case("file-malformed", "twice", after=file_bytes(
+        "manifest.json", lambda data: data.replace(b"{", b'{"smoke": false, ', 1))),
     Case("file-malformed", "UTF-8", after=file_bytes("run.md", b"\xff")),
     Case("file-malformed", "list", after=file_bytes("hardware.json", b"[" + b"1," * 600 + b"1]")),
     # The last line is not under the ledger's seal, but metadata.json has the hash of all of it.
