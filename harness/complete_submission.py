@@ -400,7 +400,7 @@ def make_report(evidence: Evidence, made: Submission, written: list[str],
     is_synthetic = made.manifest["synthetic"]
     if made.metadata["run"]["class"] == "partial":
         following = resume_command(evidence.folder, made.manifest)
-    elif declarations or words or refused:
+    elif words or refused or declarations and (to_do or made.is_new):
         following = command("complete_submission", folder, *declarations, *words)
     elif to_do:
         following = command("check_submission", "--privacy", "--texts", folder)

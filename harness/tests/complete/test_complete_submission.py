@@ -649,6 +649,14 @@ class Command(Case):
         typed = shlex.split(line.replace("backend=", "backend=metal").replace("ratio=", "ratio=1"))
         self.assertEqual(0, self.main(self.folder, *typed[3:])[0])
 
+    def test_unknown_required_value_does_not_hold_back_the_check(self) -> None:
+        out = self.set("run_md.deviations=None.", "run_md.notes=None.")[1]
+        self.assertIn("--set backend=", out.partition("\nNext")[2])
+        code, out, _ = self.set("run_md.attestation=true")
+        self.assertEqual(1, code)                  # it is not ranked, but it can be submitted
+        self.assertIn("\n  backend=cuda ", out)
+        self.assertRegex(out, r"\nNext:\n  python3 harness/check_submission.py [^-]")
+
     def test_notes_are_not_filled_in_if_there_are_warnings(self) -> None:
         warning = complete_submission.findings.Finding(
             "run.jsonl", 0, "data-too-regular", "", "x")
