@@ -45,11 +45,12 @@ def busy_now(sampler: gauges.Sampler, pause: Callable[[float], Any] = time.sleep
 def before_a_run(busy: Optional[float], power: Optional[str]) -> list[str]:
     """What to do before a run about other programs and about the battery. power: its source."""
     shown = "unknown (the system does not report it at once)" if busy is None else f"{busy:.0%}"
-    wishes = ["close other programs"] * ((busy or 0) > thresholds.OTHER_CPU_SHARE)
-    wishes += ["connect mains power"] * (power == "battery")
+    is_busy = (busy or 0) > thresholds.OTHER_CPU_SHARE
+    wishes = ["close other programs"] * is_busy + ["connect mains power"] * (power == "battery")
     return [f"processors in use now: {shown}", *(
         [f"Before a run: {' and '.join(wishes)}, if you can. Otherwise run anyway, and mention it "
-         "in your notes."] if wishes else [])]
+         "in your notes." + " What other programs slow is published, but not ranked." * is_busy]
+        if wishes else [])]
 
 
 def build_parser() -> text.Parser:

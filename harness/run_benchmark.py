@@ -521,16 +521,21 @@ def wait_for_server(client: Client, options: Options, url: Optional[str],
         discover.require_usable_server(reply, url, options, scan_ports, client)
 
 
-def scan_ports() -> list[Json]:
-    """The servers on the usual loopback ports; on ::1 where 127.0.0.1 has none."""
+def scan_ports(key: Optional[str] = None) -> list[Json]:
+    """The servers on the usual loopback ports; on ::1 where 127.0.0.1 has none. key: for those that
+    require one."""
     found = []
     for port in queries.USUAL_PORTS:
         for host in LOOPBACK:
             client = Client(cli.parse_target(f"{host}:{port}"))
             reply = client.send("GET", "/v1/models", None, SCAN_TIMEOUT_S)
             if reply.status is not None:
-                found += [] if discover.is_web_page(reply) else [discover.describe(
-                    client.send, client.target.base, int(CANONICAL_OPTIONS["num_ctx"]))]
+                needs_key = reply.status in discover.KEY_REFUSED and not key
+                if reply.status in discover.KEY_REFUSED:
+                    client = Client(client.target, key)
+                found += [] if discover.is_web_page(reply) else [{**discover.describe(
+                    client.send, client.target.base, int(CANONICAL_OPTIONS["num_ctx"])),
+                    "needs_key": needs_key}]
                 break
     return found
 
@@ -759,9 +764,11 @@ def do_probe(options: Options, progress: Progress, environment: Mapping[str, str
     from machine import inventory
 
     url = options.target_url if "target_url" in options.given else None
-    found = [] if url else scan_ports()
+    key = cli.api_key(options, environment)
+    redaction.hide(key)
+    found = [] if url else scan_ports(key)
     if not found:
-        client = Client(cli.parse_target(options.target_url), cli.api_key(options, environment))
+        client = Client(cli.parse_target(options.target_url), key)
         wait_for_server(client, options, url, discover.ASK_TIMEOUT_S)
         found = [discover.describe(client.send, options.target_url, options.num_ctx)]
     hello, models = None, options.models

@@ -24,6 +24,7 @@ Send = Callable[..., Reply]
 
 ASK_TIMEOUT_S = 5.0               # for each request
 ASK_AGAIN_TIMEOUT_S = 1.0         # after the first timeout: there are many requests
+KEY_REFUSED = (401, 403)
 FEW_MODELS = 30                   # all are asked about, to know which have the same weights
 MOST_ASKED = 200                  # models of a list that a probe asks about one by one
 # Where some servers have theirs.
@@ -144,7 +145,7 @@ def require_usable_server(reply: Reply, url: Optional[str], options: Options,
 
 def require_key_accepted(status: Optional[int], has_key: bool) -> None:
     """Raise EndpointError if the server refuses the key, or wants one."""
-    if status not in (401, 403):
+    if status not in KEY_REFUSED:
         return
     if has_key:
         raise EndpointError(f"the endpoint refuses the key (HTTP {status}); check the variable "

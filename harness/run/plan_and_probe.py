@@ -61,6 +61,10 @@ def served_text(found: Sequence[Json], options: cli.Options) -> str:
     lines = []
     for one in found:
         engine, slots = one["engine"], one["slots"].get("count")
+        if one.get("needs_key"):
+            lines.append(f"{printable(one['url'])}: requires a key; put it into an environment "
+                         "variable and pass the variable's name to --api-key-env")
+            continue
         version = f" {printable(engine['version'])}" if engine["version"] else ""
         lines.append(f"{printable(one['url'])}: {printable(engine['name'])}{version}"
                      + (f", {slots} slot{'s' * (slots > 1)}" if slots else ""))

@@ -16,7 +16,7 @@ import run_benchmark
 from compare import wanted
 from core import answer_checks, ledger, plan, schema, suites
 from engines import queries
-from run import estimates, state
+from run import estimates, plan_and_probe, state
 from tests import runs
 from tests.scripted_endpoint import ANSWER, ScriptedEndpoint, response
 from tests.scripted_runs import QUICK
@@ -364,6 +364,25 @@ class ProbeAndPlan(Runs):
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out.splitlines()[0]),
                          (0, f"{self.one.url}: reference-endpoint 1"))
+
+    def test_probe_without_url_uses_the_key_only_where_one_is_required(self):
+        sent, real = [], run_benchmark.Client.send
+
+        def send(client, *words, **more):
+            sent.append((client.target.port, client.key))
+            reply = real(client, *words, **more)
+            refused = client.target.port == self.two.port and client.key != "k1"
+            return reply._replace(status=401, head=b"{}") if refused else reply
+
+        with self.usual_ports(self.one.port, self.two.port), \
+                mock.patch.object(run_benchmark.Client, "send", send):
+            without, found = run_benchmark.scan_ports()[1], run_benchmark.scan_ports("k1")
+        self.assertEqual((without["models"], without["needs_key"]), ([], True))
+        self.assertRegex(plan_and_probe.served_text([without], mock.Mock()),
+                         r"\A\S+ requires a key; .* --api-key-env\Z")
+        self.assertEqual([[model["id"] for model in one["models"]] for one in found],
+                         [["swift"], ["a", "b"]])
+        self.assertNotIn((self.one.port, "k1"), sent)
 
     def test_probe_of_several_endpoints_makes_no_call(self):
         with self.usual_ports(self.one.port, self.two.port), \
