@@ -202,23 +202,24 @@ def _streams(calls: Sequence[Any]) -> Problems:
 def _odd_sizes(rows: Sequence[tuple[Any, int]], key: int) -> list[tuple[Any, float]]:
     """(call, bytes too many) of calls that do not fit. rows: (call, bytes around its text). key:
     more bytes around a chunk of reasoning."""
-    sizes = sorted(((len(call["timing"]["chunk_us"]), around - key * call["reasoning"]["chunks"],
-                     call) for call, around in rows), key=lambda one: one[:2])
-    half = len(sizes) // 2
-    slopes = [(after[1] - before[1]) / (after[0] - before[0])
-              for before, after in zip(sizes, sizes[half:]) if after[0] > before[0]]
+    by_reason: dict[Optional[str], list[tuple[int, int, Any]]] = {}
+    for call, around in rows:     # the end's size depends on its reason
+        by_reason.setdefault(call["response"]["finish_reason"], []).append(
+            (len(call["timing"]["chunk_us"]), around - key * call["reasoning"]["chunks"], call))
+    slopes = []
+    for found in by_reason.values():
+        found.sort(key=lambda one: one[:2])
+        slopes += [(after[1] - before[1]) / (after[0] - before[0])
+                   for before, after in zip(found, found[len(found) // 2:])
+                   if after[0] > before[0]]
     if not slopes:
         return []
     slope = metrics.median(slopes)
-    by_reason: dict[Optional[str], list[tuple[Any, int, float]]] = {}
-    for chunks, size, call in sizes:         # the last chunk's size depends on the reason
-        by_reason.setdefault(call["response"]["finish_reason"], []).append(
-            (call, chunks, size - slope * chunks))
     odd = []
     for found in by_reason.values():
-        usual = metrics.median(rest for _, _, rest in found)
-        odd += [(call, rest - usual) for call, chunks, rest in found
-                if abs(rest - usual) > SPARE_BYTES + SPARE_PER_CHUNK * chunks]
+        usual = metrics.median(size - slope * chunks for chunks, size, _ in found)
+        odd += [(call, size - slope * chunks - usual) for chunks, size, call in found
+                if abs(size - slope * chunks - usual) > SPARE_BYTES + SPARE_PER_CHUNK * chunks]
     return odd
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from typing import Any
 
 from check import agreement, plausibility
 from tests import made_submissions
@@ -38,3 +39,18 @@ class Speeds(unittest.TestCase):
             cells = [{**cell, "flags": ["busy_host"] if cell["phase"] == busy else []}
                      for cell in made.metadata["cells"]]
             self.assertEqual([found[0] for found in agreement._speeds(calls, cells)], codes, busy)
+
+
+class Sizes(unittest.TestCase):
+    def test_answers_that_end_in_another_way_have_their_own_size(self) -> None:
+        """vLLM ends an answer that stops with one more chunk; chunks that stopped are shorter."""
+        def row(chunks: int, reason: str, more: int = 0) -> tuple[Any, int]:
+            return {"timing": {"chunk_us": [0] * chunks}, "reasoning": {"chunks": 0},
+                    "response": {"finish_reason": reason}}, 229 * chunks + 215 * (
+                        reason == "stop") + more
+
+        honest = [row(256, "length") for _ in range(20)] + [
+            row(chunks, "stop") for chunks in (34, 43, 121, 154, 190, 222, 239)]
+        self.assertEqual(agreement._odd_sizes([*honest, row(128, "length")], 0), [])
+        [(_, over)] = agreement._odd_sizes([*honest, row(128, "length", -300)], 0)
+        self.assertEqual(over, -300)
