@@ -73,7 +73,7 @@ SIZE_RATIO = 1.5              # "7b" has up to 8.5 billion parameters
 LABEL = re.compile(r"(?:\b|_)(?:i?q|fp|bf|f|int|nf|mxfp|w)(\d{1,2})(?!\d)|\b(\d{1,2})[- ]?bit",
                    re.IGNORECASE)
 # Scales and offsets take up to a bit. In small models, embeddings and narrow tensors have more
-# bits than the label tells, and the vocabulary is a part of the file that counts.
+# bits than the label states, and the vocabulary is a part of the file that counts.
 LABEL_BITS = {1: (1, 4), 2: (2, 5), 3: (3, 6), 4: (3.8, 7.5), 5: (4.8, 8), 6: (5.8, 9.5),
               8: (7.5, 11), 16: (15, 18), 32: (30, 34)}
 SMALL_MODEL, SMALL_MODEL_BITS = 1e9, 8

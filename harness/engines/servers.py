@@ -670,7 +670,7 @@ class Ollama(Engine):
 
     @staticmethod
     def _kind_of_weights(entry: dict[str, Any]) -> list[Any]:
-        """What both lists tell of a file; since 0.30, /api/tags tells more than /api/ps."""
+        """What both lists report of a file; since 0.30, /api/tags reports more than /api/ps."""
         return [field(entry, "details", name)
                 for name in ("family", "parameter_size", "quantization_level")]
 
