@@ -797,9 +797,11 @@ def do_plan(options: Options, progress: Progress, environment: Mapping[str, str]
         notes.append(run.identify(model, discover.ask_again(
             run.client.send, run.state.engine, served, run.probes[model])))
     found = run.paces.estimate(cells)
+    fewer = [run.paces.estimate(cell for cell in cells if cell.phase in names)
+             for names in plan_and_probe.SHORTER]
     print_result(options.json, {"manifest": manifest, "calls": len(cells), "hello": hello,
                                 "estimate": found and found._asdict()},
-                 plan_and_probe.plan_text(manifest, len(cells), found,
+                 plan_and_probe.plan_text(manifest, len(cells), found, fewer,
                                           list(filter(None, notes)), options))
     return int(hello["outcome"] != "ok")
 

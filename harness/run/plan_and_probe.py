@@ -14,13 +14,22 @@ from core import plan, result_tables, suites
 from core.errors import HarnessError, StorageError
 from core.names import is_generic_model
 from core.records import Manifest
-from core.text import align_columns, command, printable, readable, shell_word, terminal_width
+from core.text import (
+    align_columns,
+    command,
+    duration,
+    printable,
+    readable,
+    shell_word,
+    terminal_width,
+)
 from engines import queries
 from run import cli, estimates
 from run.model_choice import commands_for, measurable, size_and_state
 
 Json = dict[str, Any]
 CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SHORTER = (suites.DEFAULT_PHASES, ("hello", "5q"))      # phases for those who have less time
 CALIBRATION_S = 1.2               # for each number of lanes
 TRIAL = ("This run is a trial: it names no contributor, so it cannot be submitted. To submit one, "
          "run with --submitter-handle and --device-tag.")
@@ -36,8 +45,10 @@ def begin_line(run_id: str, left: int, total: int, calibrated: Optional[Manifest
 
 
 def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Estimate],
-              notes: Sequence[str], options: cli.Options) -> str:
-    """The planned calls, one line per phase, how long they may take, and the command of the run."""
+              fewer: Sequence[Optional[estimates.Estimate]], notes: Sequence[str],
+              options: cli.Options) -> str:
+    """The planned calls, one line per phase, how long they may take, and the command of the run.
+    fewer: estimates for SHORTER."""
     needs_time = found is not None and found.longest_s > manifest["timeout_s"]
     longer: dict[str, Any] = {"timeout": estimates.LONG_TIMEOUT_S} if needs_time else {}
     rows: list[tuple[str, ...]] = [("phase", "calls", "lanes", "limit", "description")]
@@ -50,10 +61,21 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Es
     return "\n".join([f"models: {', '.join(map(readable, manifest['models']))}",
                       *align_columns(rows, (1, 2), terminal_width()),
                       f"{calls_count} calls for all models",
-                      estimates.estimate_line(found, manifest["timeout_s"]), *notes,
+                      estimates.estimate_line(found, manifest["timeout_s"]),
+                      *_fewer_phases(manifest, fewer), *notes,
                       *trial_note(manifest), *write_note(options),
                       "next: " + cli.command_with(options, plan=None, json=None, quiet=None,
                                                   detach=True, **longer)])
+
+
+def _fewer_phases(manifest: Manifest,
+                  fewer: Sequence[Optional[estimates.Estimate]]) -> list[str]:
+    """How long the shorter lists of phases take, as far as they are parts of the plan."""
+    planned = [entry["phase"] for entry in manifest["plan"]["phases"]]
+    times = [f"{duration(found.typical_s)} with --phases {','.join(names)}"
+             for names, found in zip(SHORTER, fewer)
+             if found and len(names) < len(planned) and set(names) <= set(planned)]
+    return [f"With fewer phases: {', '.join(times)}"] if times else []
 
 
 def served_text(found: Sequence[Json], options: cli.Options) -> str:

@@ -428,7 +428,7 @@ class ProbeAndPlan(Runs):
         self.assertEqual([line.split()[:3] for line in lines[2:5]],
                          [["hello", "1", "1"], ["5q", "10", "1"], ["parallel_mixed", "40", "4"]])
         self.assertIn("62 calls for all models", lines)
-        self.assertIn("20 s, at most 60 s", lines[-3])
+        self.assertIn("20 s, at most 60 s", lines[-4])
 
     def estimated(self) -> Any:
         """A fixed estimate."""

@@ -36,7 +36,9 @@ class Plan(unittest.TestCase):
         plan = manifest("m", "n\x1b", names=("5q", "parallel_same", "parallel_mixed"))
         with mock.patch.dict(os.environ, COLUMNS="200"):
             lines = plan_and_probe.plan_text(
-                plan, 72, estimates.Estimate(6000.0, 1200.0, 900.0), ["note"],
+                plan, 72, estimates.Estimate(6000.0, 1200.0, 900.0),
+                [estimates.Estimate(900.0, 600.0, 90.0), estimates.Estimate(300.0, 120.0, 90.0)],
+                ["note"],
                 dataclasses.replace(OPTIONS, plan=True, phases="all", device_tag="pi5-8gb",
                                     given=frozenset(("plan", "phases", "device_tag")))).splitlines()
         self.assertEqual(lines[0], r"models: m, n\x1b")
@@ -47,19 +49,20 @@ class Plan(unittest.TestCase):
         self.assertIn("72 calls", lines[6])
         self.assertRegex(lines[7], "20 min, at most 1 h 40 min")
         self.assertRegex(lines[8], "may take 15 min.*--timeout 3600")
-        self.assertEqual([lines[9], lines[-1]], [
-            "note", "next: python3 harness/run_benchmark.py --phases all --timeout 3600 "
+        self.assertEqual([*lines[9:11], lines[-1]], [      # 20q is not planned
+            "With fewer phases: 2 min with --phases hello,5q", "note",
+            "next: python3 harness/run_benchmark.py --phases all --timeout 3600 "
             "--device-tag pi5-8gb --detach"])
 
     def test_plan_without_a_handle_says_that_it_is_a_trial(self):
         for handle, expected in (("ada", 0), ("unnamed", 1)):
             text = plan_and_probe.plan_text({**manifest("m"), "submitter_handle": handle}, 6, None,
-                                            [], OPTIONS)
+                                            [], [], OPTIONS)
             self.assertEqual(text.count(plan_and_probe.TRIAL), expected)
 
     def test_phase_that_cannot_run_shows_why(self):
         lines = plan_and_probe.plan_text(manifest("m", names=("parallel_mixed",)), 1, None, [],
-                                  OPTIONS).splitlines()
+                                         [], OPTIONS).splitlines()
         self.assertRegex(lines[3], "^parallel_mixed +0 .* parallel_mixed needs two models or more")
         self.assertIn("No estimate", lines[5])
 
