@@ -27,7 +27,7 @@ folder after a change of a metric. Declared values, attestation and notes stay a
 
 exit codes:
   0 written, and nothing is missing except your own parts of run.md; 1 written, but a value that a
-  ranking needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
+  comparison needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
   written; 4 a file cannot be read or written (then only --recompute has written other files).
 """
 import sys
@@ -465,7 +465,7 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
     required = [one for one in asked if one.important]
     optional = [one for one in asked if not one.important]
     if required:
-        lines += ["", "Required for ranking (example, where to look; skip what is not there):",
+        lines += ["", "Important for comparisons (example, where to look; skip what is not there):",
                   *_value_lines(required, width)]
     if optional and (report.is_new or list_optional):
         lines += ["", "Optional (skip what you don't know):", *_value_lines(optional, width)]

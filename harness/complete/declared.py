@@ -257,8 +257,8 @@ def all_values(document: Metadata, hardware: Mapping[str, Any]) -> dict[str, Fac
 
 
 def important_keys(document: Metadata, hardware: Mapping[str, Any]) -> list[str]:
-    """Keys of the null values that a ranking needs. None for a rehearsal, which is not ranked, nor
-    for a public endpoint, whose machine cannot be verified."""
+    """Keys of the null values that distinguish machines and models. None for a rehearsal, which is
+    not compared, nor for a public endpoint, whose machine cannot be verified."""
     if document["synthetic"] or document["endpoint"]["class"] == "public":
         return []
     cards = max(hardware["accelerators_count"]["value"] or 0, len(hardware["accelerators"]))

@@ -626,9 +626,9 @@ class Command(Case):
     def test_required_values_come_first_and_exit_with_1(self) -> None:
         code, out, err = self.main(self.folder)
         self.assertEqual((1, ""), (code, err))
-        self.assertRegex(out, r"(?s)\n\nRequired for ranking .*:\n  backend=cuda  +the devices in "
-                              r".*\n  gpu_offload_ratio=1  .*\n\nOptional \(skip what you don't "
-                              r"know\):\n  memory.speed_mts=6000  +sudo dmidecode")
+        self.assertRegex(out, r"(?s)\n\nImportant for comparisons .*:\n  backend=cuda  +the "
+                              r"devices in .*\n  gpu_offload_ratio=1  .*\n\nOptional \(skip "
+                              r"what you don't know\):\n  memory.speed_mts=6000  +sudo dmidecode")
         self.assertRegex(out, r"\nNext \(with your text after each =\):\n([ '\w].*\n)+?.* "
                               r"--set gpu_offload_ratio= ")
 
@@ -636,7 +636,7 @@ class Command(Case):
         first, later = self.main(self.folder)[1], self.main(self.folder)[1]
         self.assertNotIn("\nOptional values not declared: ", first)
         self.assertRegex(later, r"\nOptional values not declared: \d+ \(--optional lists them\)\n")
-        self.assertIn("\nRequired for ranking", later)
+        self.assertIn("\nImportant for comparisons", later)
         self.assertIn("\nOptional (skip", self.main(self.folder, "--optional")[1])
 
     def test_next_command_is_refused_until_its_values_are_filled_in(self) -> None:
@@ -653,7 +653,7 @@ class Command(Case):
         out = self.set("run_md.deviations=None.", "run_md.notes=None.")[1]
         self.assertIn("--set backend=", out.partition("\nNext")[2])
         code, out, _ = self.set("run_md.attestation=true")
-        self.assertEqual(1, code)                  # it is not ranked, but it can be submitted
+        self.assertEqual(1, code)                  # it can be submitted without
         self.assertIn("\n  backend=cuda ", out)
         self.assertRegex(out, r"\nNext:\n  python3 harness/check_submission.py [^-]")
 
