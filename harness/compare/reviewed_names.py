@@ -82,7 +82,9 @@ OLLAMA_SIZES = {
     "solar": "10.7b", "stablelm-2": "1.6b", "starcoder-2": "3b", "tulu-3": "8b", "vicuna": "7b"}
 
 # Ollama's library name, with its tune if the tag has one -> the maker's name of the same model.
-# Source: the library's pages, which link the maker's repository.
+# Source: the library's pages, which link the maker's repository. Not yet compared with them, but
+# only with the names of the makers' repositories: qwen-3 30b and 235b, nous-hermes-2, deepscaler,
+# cogito-2.1, command-r7b, yi.
 OLLAMA_NAMES = {
     "qwen-3-4b instruct": "qwen-3-2507-4b", "qwen-3-30b instruct": "qwen-3-a3b-2507-30b",
     "qwen-3-235b instruct": "qwen-3-a22b-2507-235b",
