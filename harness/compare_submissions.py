@@ -112,11 +112,7 @@ def do_vs(args: argparse.Namespace) -> int:
     both = {run.manifest["run_id"] for run in a} & {run.manifest["run_id"] for run in b}
     if both:
         raise HarnessError(f"--vs: run {sorted(both)[0]} is on both sides; name it on one")
-    try:
-        found = two_runs.compare_sides(a, b)
-    except two_runs.PairingError as error:
-        texts.print_error(f"compare_submissions: --vs: {error}")
-        return 1
+    found = two_runs.compare_sides(a, b)
     texts.print_safe(json.dumps(found, indent=1) if args.json else
                two_runs.render_sides(found, texts.terminal_width()))
     return 0

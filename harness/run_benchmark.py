@@ -50,7 +50,7 @@ from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest, Phase
 from core.suites import load_suites
 from core.text import Parser, command, print_error, print_result, print_text, readable
-from engines import queries
+from engines import answers, queries
 from machine import awake, gauges
 from machine.heartbeat import HEARTBEAT_FINE_S, HEARTBEAT_S, Heartbeat
 from run import calibration, cli, discover, plan_and_probe, redaction, sse, wait_and_stop
@@ -69,6 +69,7 @@ HARNESS_VERSION = "public-1"
 CANONICAL_OPTIONS = {"temperature": 0.1, "num_ctx": 4096, "num_predict": 2048}
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_OUT = os.path.join(os.path.dirname(HERE), "submissions")
+DEFAULTS = {**CANONICAL_OPTIONS, "out_dir": DEFAULT_OUT}      # of the options; see run/cli.py
 
 READ_BYTES = 16 * 1024            # reads of 256 KiB cost more than parsing; 16 KiB halves the CPU
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -533,7 +534,7 @@ def scan_ports(key: Optional[str] = None) -> list[Json]:
                 needs_key = reply.status in discover.KEY_REFUSED and not key
                 if reply.status in discover.KEY_REFUSED:
                     client = Client(client.target, key)
-                found += [] if discover.is_web_page(reply) else [{**discover.describe(
+                found += [] if answers.is_web_page(reply.probe()) else [{**discover.describe(
                     client.send, client.target.base, int(CANONICAL_OPTIONS["num_ctx"])),
                     "needs_key": needs_key}]
                 break
@@ -834,21 +835,16 @@ def do_detach(options: Options, words: Sequence[str]) -> int:
     return 0
 
 
-def defaults() -> Json:
-    """The defaults of options that this file defines."""
-    return {**CANONICAL_OPTIONS, "out_dir": DEFAULT_OUT}
-
-
 def build_parser() -> Parser:
     """The command line; see run/cli.py."""
-    return cli.build_parser(__doc__, defaults())
+    return cli.build_parser(__doc__, DEFAULTS)
 
 
 def main(argv: Optional[Sequence[str]] = None,
          environment: Mapping[str, str] = os.environ) -> int:
     """Run the program; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    options = cli.parse_options(build_parser(), words, defaults())
+    options = cli.parse_options(build_parser(), words, DEFAULTS)
     progress = Progress.on(sys.stderr, options.quiet, environment)
     try:
         if options.rehearse and "out_dir" not in options.given:

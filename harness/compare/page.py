@@ -22,7 +22,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from compare import entries, headline, identity, ranking, run_detail
 from compare.run_detail import columns
-from compare.titles_and_sizes import SIZES, machine_title, memory_gib, model_title, size_class
+from compare.titles_and_sizes import SIZES, machine_title, model_title, size_class
 from core import flag_definitions, ledger, suites
 
 Json = dict[str, Any]
@@ -164,7 +164,7 @@ def _machine(group: str, runs: Sequence[entries.Submission]) -> Json:
             "maker": {"Radeon": "AMD"}.get(maker, maker),
             "about": cores[0] if cores and not own else "graphics card"
             if own and not systems else ", ".join(systems[:2]) or "processor only",
-            "gib": memory_gib(group), "own": own, "words": " ".join(sorted({word
+            "gib": newest.machine.memory_gib, "own": own, "words": " ".join(sorted({word
             for run in runs for text in (entries.device_text(run.device), run.device.system or "",
                                          run.device.tag, f"{run.device.memory_gib or 0:g}gb")
             for word in text.lower().split()}))}
@@ -229,7 +229,8 @@ def _packs(submissions: Sequence[entries.Submission], folders: dict[str, str], r
     numbers = {submission.run_id: i for i, submission in enumerate(submissions)}
     order = detail_order(submissions)
     for start in range(0, len(order), BATCH_RUNS):
-        batch = sorted(order[start:start + BATCH_RUNS], key=_likeness)
+        batch = sorted(order[start:start + BATCH_RUNS], key=lambda run: (
+            run.machine.group, run.entries[0].model if run.entries else "", run.started_at))
         for at in range(0, len(batch), PACK_RUNS):
             details: dict[int, Json] = {}
             for run in batch[at:at + PACK_RUNS]:
@@ -248,10 +249,6 @@ def _packs(submissions: Sequence[entries.Submission], folders: dict[str, str], r
                 packs.append(pack)
                 packed.append(list(details))
     return packs, packed, broken
-
-
-def _likeness(run: entries.Submission) -> tuple[str, ...]:
-    return (run.machine.group, run.entries[0].model if run.entries else "", run.started_at)
 
 
 def detail_order(runs: Iterable[entries.Submission]) -> list[entries.Submission]:

@@ -283,6 +283,7 @@ def row_json(place: Place) -> Json:
     also those of runs that are left out of a headline row."""
     row, device = place.row, place.row.device
     numbers = reading.NUMBERS if row.phase else reading.HEADLINES
+    holds = len(row.runs) >= verdicts.MIN_CONFIRMING_RUNS        # fewer runs are a hint
     others = [] if row.phase else [one.run.run_id for one in row.left_out]
     return {
         "row_id": row.id, "block_id": identity.short_id(row.block),
@@ -303,11 +304,6 @@ def row_json(place: Place) -> Json:
                           for one in row.left_out],
         "handles": sorted({run.handle for run in row.runs}), "reproduced": row.reproduced,
         "checks": {"passed": row.passed, "total": row.checked}, "flags": list(row.flags),
-        "standing": standing(row), "run_ids": [*(run.run_id for run in row.runs), *others]}
-
-
-def standing(row: Row) -> Optional[str]:
-    """How much a row's number is worth: a hint until there are three runs."""
-    if not row.runs or row.reasons:
-        return None
-    return "holds over runs" if len(row.runs) >= verdicts.MIN_CONFIRMING_RUNS else "hint"
+        "standing": None if row.reasons or not row.runs else
+        "holds over runs" if holds else "hint",
+        "run_ids": [*(run.run_id for run in row.runs), *others]}

@@ -54,12 +54,6 @@ def machine_text(group: str, systems: Sequence[str] = ()) -> str:
     return printable(machine_title(group, systems).replace("\u00d7", "x"))
 
 
-def memory_gib(group: str) -> Optional[float]:
-    """Memory of a machine class for a model: all cards together, or the whole main memory."""
-    found = re.findall(r"(?:(\d+) x )?[^+]*? ([\d.]+) GiB", group)
-    return sum(int(count or 1) * float(size) for count, size in found) or None
-
-
 def model_title(block: str) -> str:
     """`llama-3.1-8b instruct` is `Llama 3.1 8B`, `qwen-3-a3b-30b` is `Qwen 3 30B A3B`."""
     if block.startswith(("unnamed ", "sha256:")):

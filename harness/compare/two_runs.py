@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional
 
 from compare import verdicts
 from core import flag_definitions, ledger, metric_definitions, metrics, run_summary
+from core.errors import HarnessError
 from core.records import CallFinished
 from core.text import align_columns, fit_table, number_column, printable, time_text, wrapped
 
@@ -45,8 +46,10 @@ SPOILS = {
 }
 
 
-class PairingError(Exception):
+class PairingError(HarnessError):
     """Two sides without a common model; the message lists the models of each."""
+
+    exit_code = 1
 
 
 class Run(NamedTuple):
@@ -122,7 +125,7 @@ def paired_models(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
         return same
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
-    raise PairingError(f"no model is on both sides: A has {_listed(a)}; B has {_listed(b)}")
+    raise PairingError(f"--vs: no model is on both sides: A has {_listed(a)}; B has {_listed(b)}")
 
 
 def _listed(names: Sequence[str]) -> str:

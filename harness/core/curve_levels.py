@@ -173,11 +173,8 @@ def depth_end(calls: Iterable[CallFinished], depth: int) -> Optional[End]:
     return None
 
 
-def memory_end(level: int, first: Optional[Mapping[str, Any]],
-               latest: Optional[Mapping[str, Any]]) -> Optional[End]:
+def memory_end(level: int, first: Mapping[str, Any], latest: Mapping[str, Any]) -> Optional[End]:
     """Whether the machine is short of memory, by the first and the latest sample of a segment."""
-    if first is None or latest is None:
-        return None
     free, swapped = latest["memory_available_bytes"], latest["swap_used_bytes"]
     if free is not None and free < FREE_BYTES:
         return End(level, "memory", f"{free / 2 ** 20:.0f} MiB of memory are free")

@@ -33,7 +33,10 @@ def curve(model: str, phase: str, calls: Sequence[CallFinished],
     for call in calls:
         found.setdefault(call["level"], []).append(call)
     ordered = sorted(found.items())
-    series = _ramp(ordered, numbers, load) if phase == "ramp" else _depth(ordered, numbers)
+    series = _depth(ordered, numbers) if phase == "depth" else {
+        THROUGHPUT: [throughput_point(lanes, group, load) for lanes, group in ordered],
+        **{name: [_point(lanes, _of(group, numbers, name)) for lanes, group in ordered]
+           for name in ("ttft_ms", "decode_tokens_per_s")}}
     passed = [c["checks"]["passed"] for c in calls if c["outcome"] == "ok" and c["checks"]]
     return {
         "model": model, "phase": phase, "release": CURVES_RELEASE,
@@ -63,14 +66,6 @@ def _of(calls: Iterable[CallFinished], numbers: Mapping[str, metrics.Numbers],
 
 
 # --- ramp ----------------------------------------------------------------------------------------
-def _ramp(ordered: Sequence[tuple[int, list[CallFinished]]],
-          numbers: Mapping[str, metrics.Numbers],
-          load: HostLoad) -> dict[str, list[records.Point]]:
-    return {THROUGHPUT: [throughput_point(lanes, calls, load) for lanes, calls in ordered],
-            **{name: [_point(lanes, _of(calls, numbers, name)) for lanes, calls in ordered]
-               for name in ("ttft_ms", "decode_tokens_per_s")}}
-
-
 def throughput_point(lanes: int, calls: Sequence[CallFinished], load: HostLoad) -> records.Point:
     """Throughput while every lane was busy; n is the number of answers, 0 if other programs
     disturbed them. Its interval is that of the mean of ten equal parts of the longest such time."""

@@ -7,16 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from core.thresholds import (
-    COALESCED_SHARE,
-    DISTURBED_SHARE,
-    DRIFT_RATIO,
-    FAILED_SHARE,
-    MIN_RANKED_N,
-    OTHER_CPU_SHARE,
-    SURVIVORS_SHARE,
-    SUSPENDED_US,
-)
+from core import thresholds
 
 
 class Flag(NamedTuple):
@@ -41,25 +32,27 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "This client was too slow for the server. Medians that its delay changed are not ranked; "
          "the others are.",
          "Close other programs, use fewer lanes, or measure from another machine.", False),
-    Flag("suspended", f"The machine slept or stalled for over {SUSPENDED_US / 1e6:g} s during "
-         "calls, which are left out.", "Keep the machine awake during a run.", False),
+    Flag("suspended", "The machine slept or stalled for over "
+         f"{thresholds.SUSPENDED_US / 1e6:g} s during calls, which are left out.",
+         "Keep the machine awake during a run.", False),
     Flag("clock_stepped", "The system clock was changed during a call. The call's times are still "
          "correct, because they use the monotonic clock.",
          "No action is needed. Let time synchronization finish before you start a run.", False),
     Flag("unstable", "The decode rates vary much between calls.",
          "Stop other programs, let the machine cool down, or use --repeats.", False),
-    Flag("drifting", f"The decode rate changed by over {DRIFT_RATIO:.0%} during the run.",
-         "Let a laptop reach its steady temperature before a run.", False),
+    Flag("drifting", f"The decode rate changed by over {thresholds.DRIFT_RATIO:.0%} during the "
+         "run.", "Let a laptop reach its steady temperature before a run.", False),
     Flag("outliers", "A few calls were much faster or slower than the others.",
          "Look at these calls in run.jsonl. They hardly affect the medians.", False),
-    Flag("failures", f"Over {FAILED_SHARE:.0%} of the calls failed. Only the others were measured.",
+    Flag("failures", f"Over {thresholds.FAILED_SHARE:.0%} of the calls failed. Only the others "
+         "were measured.",
          "See the kinds of failure in `outcomes`, fix the cause, and run with --retry-failed.",
          True),
-    Flag("survivors", f"At least {SURVIVORS_SHARE:.0%} of the calls failed. The others shared the "
-         "machine with fewer calls than planned, so their medians look better than they are.",
-         "Leave the phase out, or use fewer models or a lower --num-predict.", True),
-    Flag("few_samples", f"Fewer than {MIN_RANKED_N} answered calls count, so the median has no "
-         "interval. A phase with few questions, such as 5q, has this flag unless they are "
+    Flag("survivors", f"At least {thresholds.SURVIVORS_SHARE:.0%} of the calls failed. The others "
+         "shared the machine with fewer calls than planned, so their medians look better than they "
+         "are.", "Leave the phase out, or use fewer models or a lower --num-predict.", True),
+    Flag("few_samples", f"Fewer than {thresholds.MIN_RANKED_N} answered calls count, so the median "
+         "has no interval. A phase with few questions, such as 5q, has this flag unless they are "
          "repeated.",
          "No action is needed. --repeats asks each question more often.", False),
     Flag("hidden_reasoning", "The model's reasoning was not streamed. TTFT includes the time it "
@@ -87,8 +80,8 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "counted as one token.", "Use a server that reports usage in streamed answers.", True),
     Flag("not_streamed", "Answers were not streamed, so there is no time to first token.",
          "Turn streaming on in the server or the proxy.", True),
-    Flag("coalesced", f"Over {COALESCED_SHARE:.0%} of the chunks arrived together with others. A "
-         "buffering proxy can cause this.",
+    Flag("coalesced", f"Over {thresholds.COALESCED_SHARE:.0%} of the chunks arrived together with "
+         "others. A buffering proxy can cause this.",
          "No action is needed for rates. Gaps are computed from the other chunks.", False),
     Flag("model_mismatch", "The server answered with a different model than the requested one.",
          "Serve the model under the name given to --models.", True),
@@ -102,8 +95,9 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "slots than the run has lanes. TTFT includes the wait, so it is not ranked.",
          "Give the server as many parallel slots as the run has lanes.", False),
     Flag("busy_host", "Other programs or virtual machines used over "
-         f"{OTHER_CPU_SHARE:.0%} of the processors that calls needed. These calls are left out. A "
-         f"phase that lost over {DISTURBED_SHARE:.0%} of its calls in this way is not ranked.",
+         f"{thresholds.OTHER_CPU_SHARE:.0%} of the processors that calls needed. These calls are "
+         f"left out. A phase that lost over {thresholds.DISTURBED_SHARE:.0%} of its calls in this "
+         "way is not ranked.",
          "Stop them before the next run.", True),
     Flag("throttled", "The machine slowed down because of heat or a power limit.",
          "Improve the cooling or use mains power, or publish the result as typical of this "

@@ -8,14 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from core.thresholds import (
-    DECODE_GAPS,
-    MIN_DECODE_GAPS,
-    MIN_DRIFT_N,
-    MIN_ENERGY_SAMPLES,
-    MIN_PREFILL_TOKENS,
-    MIN_TPOT_TOKENS,
-)
+from core import thresholds
 
 METRICS_VERSION = 2           # raised with each change of a definition; all runs are recomputed
 
@@ -57,17 +50,17 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "(last_token_us - first_token_us) / 1000 / (output_tokens x (1 - chunks of the first "
            "read / chunks))", "lower", "vLLM, MLPerf, genai-bench: TPOT",
            "Time per output token (TPOT) after the first read, over the whole answer.",
-           f"fewer than {MIN_TPOT_TOKENS} tokens came after the first read, or reasoning was "
-           "hidden"),
+           f"fewer than {thresholds.MIN_TPOT_TOKENS} tokens came after the first read, or "
+           "reasoning was hidden"),
     Metric("decode_tokens_per_s", "decode tok/s", "tokens/s",
            f"g x output_tokens / chunks / (sum of the first g gaps after the first read / 1e6), "
-           f"g = min({DECODE_GAPS}, gaps)", "higher",
+           f"g = min({thresholds.DECODE_GAPS}, gaps)", "higher",
            "AIPerf: output token throughput per user; llama-bench: tg",
            "Decode rate: how fast an answer is generated. It covers only the first "
-           f"{DECODE_GAPS} chunks after the first read, since long answers get slower. Chunks that "
-           "arrive together with the last of them count, too.",
-           f"fewer than {MIN_DECODE_GAPS} chunks came after the first read, or reasoning was "
-           "hidden"),
+           f"{thresholds.DECODE_GAPS} chunks after the first read, since long answers get slower. "
+           "Chunks that arrive together with the last of them count, too.",
+           f"fewer than {thresholds.MIN_DECODE_GAPS} chunks came after the first read, or "
+           "reasoning was hidden"),
     Metric("answer_tokens_per_s", "whole answer tok/s", "tokens/s", "1000 / tpot_ms", "higher",
            "llama.cpp: predicted_per_second",
            "Decode rate over the whole answer. It is lower for longer answers.",
@@ -79,8 +72,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "network. Cached tokens and the time of one decode step are left out (also if the "
            "answer is too short for a decode rate). If the cached tokens are derived, it is a "
            "lower bound.",
-           f"fewer than {MIN_PREFILL_TOKENS} tokens were uncached, it is not known how many were, "
-           "or as ttft_ms or for a whole answer in one read"),
+           f"fewer than {thresholds.MIN_PREFILL_TOKENS} tokens were uncached, it is not known how "
+           "many were, or as ttft_ms or for a whole answer in one read"),
     Metric("icl_ms", "ICL ms", "ms", "median of the gaps chunk_us[1:] / 1000, without shared reads",
            "lower", "AIPerf: ICL; vLLM, evalscope: ITL per chunk",
            "Inter-chunk latency (ICL): the call's median gap between two reads of text. A gap that "
@@ -140,7 +133,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "end / start of Theil and Sen's line through the decode rates of "
            f"{', '.join(ONE_LANE_PHASES)}", "none", "this project",
            "How much the decode rate changed during the run: below 1 if the machine became slower.",
-           f"fewer than {MIN_DRIFT_N} of these calls have a decode rate"),
+           f"fewer than {thresholds.MIN_DRIFT_N} of these calls have a decode rate"),
     Metric("checks_passed", "checks", "answers", "checks passed / answers with a check", "higher",
            "answer_checks.py",
            "Answers with the expected format and markers. It does not mean that they are correct.",
@@ -157,8 +150,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "Energy per output token, idle power included, without the rest of the machine: of the "
            "cards that computed, or else of the processor's package, see `scope`. Integrated "
            "from the samples of the power.",
-           f"there are fewer than {MIN_ENERGY_SAMPLES} samples, or it is not known which card "
-           "computed"),
+           f"there are fewer than {thresholds.MIN_ENERGY_SAMPLES} samples, or it is not known "
+           "which card computed"),
     Metric("mean_power_w", "W", "W", "the same energy / the duration of these calls", "none",
            "as joules_per_output_token", "Mean power during the calls of the one-lane phases.",
            "as joules_per_output_token"),

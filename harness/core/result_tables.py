@@ -82,12 +82,19 @@ def summary_table(summary: Mapping[str, Any], width: int) -> str:
 
 
 def lanes_lines(cells: Iterable[Mapping[str, Any]]) -> list[str]:
-    """`parallel_same: 68.1 tok/s on 4 lanes together, 1.4 x of one lane` of each phase on lanes."""
-    return [f"{cell['phase']}: "
-            f"{text.format_number(cell['output_token_throughput_tokens_per_s'])} tok/s on "
-            f"{cell['lanes']} lanes together, {speedup_text(cell)}"
-            for cell in cells if cell["output_token_throughput_tokens_per_s"] is not None
-            and cell["lanes"] > 1]
+    """`parallel_same: 68.1 tok/s on 4 lanes together, 1.4 x of one lane` of each phase on lanes,
+    and of a mixed phase `, beside 2.1 lanes of other models`."""
+    lines = []
+    for cell in cells:
+        if cell["output_token_throughput_tokens_per_s"] is not None and cell["lanes"] > 1:
+            rate, speedup, beside = (text.format_number(cell[name]) for name in (
+                "output_token_throughput_tokens_per_s", "speedup_ratio",
+                "other_models_lanes_mean"))
+            line = f"{cell['phase']}: {rate} tok/s on {cell['lanes']} lanes together, " \
+                f"{speedup} x of one lane"
+            is_mixed = cell["other_models_lanes_mean"] is not None
+            lines.append(line + f", beside {beside} lanes of other models" * is_mixed)
+    return lines
 
 
 def phase_rows(cells: Sequence[Mapping[str, Any]],
@@ -115,13 +122,6 @@ def time_cell(summary: Mapping[str, Any], with_interval: bool) -> str:
     ends = text.number_column(summary[key] / (1000 if unit == "s" else 1)
                          for key in ("ci_low", "ci_high"))
     return f"{number:>4} {unit:<2} [{'-'.join(ends)}]"
-
-
-def speedup_text(cell: Mapping[str, Any]) -> str:
-    """`1.4 x of one lane`, and in a mixed phase `, beside 2.1 lanes of other models`."""
-    beside, speedup = cell["other_models_lanes_mean"], text.format_number(cell["speedup_ratio"])
-    return f"{speedup} x of one lane" + (
-        "" if beside is None else f", beside {text.format_number(beside)} lanes of other models")
 
 
 def flags_explained(summary: Mapping[str, Any]) -> list[str]:
@@ -170,10 +170,11 @@ def bar(value: Optional[float], most: float) -> str:
 
 
 def _number(point: Optional[Mapping[str, Any]]) -> str:
+    """`84.1 [80.2-99]`: a point's value, and its interval if there is one."""
     if point is None:
         return "-"
-    return text.with_interval({"median": point["value"], "ci_low": point["low"],
-                          "ci_high": point["high"]})
+    value, low, high = (text.format_number(point[name]) for name in ("value", "low", "high"))
+    return value if point["low"] is None else f"{value} [{low}-{high}]"
 
 
 def _heading(curve: Mapping[str, Any]) -> str:

@@ -110,12 +110,6 @@ def time_text(time_ms: Optional[float]) -> str:
     return f"{number_column([number])[0]} {unit}".rstrip()
 
 
-def with_interval(summary: Mapping[str, Any]) -> str:
-    """`84.1 [80.2-99]`: the median, and its interval if there is one."""
-    median, low, high = (format_number(summary[key]) for key in ("median", "ci_low", "ci_high"))
-    return median if summary["ci_low"] is None else f"{median} [{low}-{high}]"
-
-
 # What the name of a field ends with, and the unit of its value.
 UNITS = {"_bytes": "", "_kib": "", "_count": "", "_ratio": "", "_tokens": "tokens", "_w": "W",
          "_mhz": "MHz", "_mts": "MT/s", "_gb_per_s": "GB/s"}

@@ -39,7 +39,7 @@ def ask(send: Send, paths: Iterable[str] = answers.PROBE_PATHS) -> answers.Probe
         reply = send("GET", path, None, timeout_s)
         if reply.failure and reply.failure[0] == "timeout":
             timeout_s = ASK_AGAIN_TIMEOUT_S
-        probes[path] = probe_of(reply)
+        probes[path] = reply.probe()
     return probes
 
 
@@ -50,7 +50,7 @@ def ask_about(send: Send, engine: str, served_id: str, probes: answers.Probes) -
         return probes
     method, path, body, kept_as = request
     reply = send(method, path, body, ASK_TIMEOUT_S)
-    return {**probes, kept_as: probe_of(reply)} if reply.status == 200 else probes
+    return {**probes, kept_as: reply.probe()} if reply.status == 200 else probes
 
 
 def ask_again(send: Send, engine: str, served_id: str, probes: answers.Probes) -> answers.Probes:
@@ -60,24 +60,10 @@ def ask_again(send: Send, engine: str, served_id: str, probes: answers.Probes) -
     return ask_about(send, engine, served_id, {**probes, **state})
 
 
-def probe_of(reply: Reply) -> answers.Probe:
-    """What is kept of a reply."""
-    return answers.Probe(reply.status, reply.headers, reply.json(), _text_of(reply))
-
-
-def is_web_page(reply: Reply) -> bool:
-    """Whether a reply is HTML, as web servers give for any path."""
-    return answers.is_web_page(probe_of(reply))
-
-
 def is_busy(reply: Reply) -> bool:
     """Whether the server is busy, or still loads a model."""
-    return reply.status == 503 or not answers.lists_models(probe_of(reply)) \
-        and server_errors.is_loading(reply.status, _text_of(reply))
-
-
-def _text_of(reply: Reply) -> str:
-    return reply.head.decode("utf-8", "replace")
+    return reply.status == 503 or not answers.lists_models(reply.probe()) \
+        and server_errors.is_loading(reply.status, reply.text())
 
 
 def found_api(client: Any, reply: Reply) -> bool:
@@ -86,7 +72,7 @@ def found_api(client: Any, reply: Reply) -> bool:
     reply: to /v1/models where the client looks first.
     """
     other = other_api(client.target)
-    return other is not None and not answers.lists_models(probe_of(reply)) \
+    return other is not None and not answers.lists_models(reply.probe()) \
         and _use_first(client, [other])
 
 
@@ -95,7 +81,7 @@ def _use_first(client: Any, targets: Iterable[Target]) -> bool:
     given = client.target
     for target in targets:
         client.target = target
-        if answers.lists_models(probe_of(client.send("GET", "/v1/models", None, ASK_TIMEOUT_S))):
+        if answers.lists_models(client.send("GET", "/v1/models", None, ASK_TIMEOUT_S).probe()):
             return True
     client.target = given
     return False
@@ -111,7 +97,7 @@ def ask_loaded(send: Send, engine: str, served_id: str, probes: answers.Probes) 
     now = dict(probes)
     for path in queries.engine_named(engine).state_paths:
         if answers.probe_at(probes, path).status == 200:
-            now[path] = probe_of(send("GET", path, None, ASK_AGAIN_TIMEOUT_S))
+            now[path] = send("GET", path, None, ASK_AGAIN_TIMEOUT_S).probe()
     return queries.is_loaded(engine, served_id, now)
 
 
@@ -127,7 +113,7 @@ def require_usable_server(reply: Reply, url: Optional[str], options: Options,
     if reply.status in REDIRECTS and reply.failure:
         raise EndpointError(f"{printable(url or DEFAULT_URL)}: {reply.failure[1]}")
     require_key_accepted(reply.status, options.api_key_env is not None)
-    is_page, shown, place = is_web_page(reply), printable(url or DEFAULT_URL), None
+    is_page, shown, place = answers.is_web_page(reply.probe()), printable(url or DEFAULT_URL), None
     if (is_page or reply.status == 404) and _use_first(
             client, [client.target._replace(api=api) for api in OTHER_APIS]):
         place = f"{client.target.base}{client.target.api}"
@@ -138,7 +124,7 @@ def require_usable_server(reply: Reply, url: Optional[str], options: Options,
         raise EndpointError(
             f"{shown} answers /v1/models with {what}, not with a list of models; {todo}")
     if is_busy(reply):
-        why = server_errors.error_message(_text_of(reply)) or "loading or busy"
+        why = server_errors.error_message(reply.text()) or "loading or busy"
         raise EndpointError(f"{shown} still answers HTTP {reply.status} ({readable(why)}); wait, "
                             "then use the same command again")
 

@@ -268,7 +268,7 @@ class Run:
             reply = self.client.send("POST", "/v1/chat/completions", body,
                                      (until_ns - self.clocks.now_ns()) / 1e9)
             after_ns = self.clocks.wall_offset_ns()
-            text = reply.head.decode("utf-8", "replace")
+            text = reply.text()
             refused = server_errors.refused_fields(reply.status, text, options) - dropped
             left_s = (until_ns - self.clocks.now_ns()) / 1e9
             kind = replies.outcome_of(reply)[0]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Optional
 from core import metrics, records, usage
 from core.plan import Cell
 from core.text import printable
-from engines import server_errors
+from engines import answers, server_errors
 from run import redaction, sse
 from run.timing import Arrivals
 
@@ -59,6 +59,14 @@ class Reply(NamedTuple):
         except (ValueError, RecursionError):
             return None
 
+    def text(self) -> str:
+        """Return the first bytes of the body as text."""
+        return self.head.decode("utf-8", "replace")
+
+    def probe(self) -> answers.Probe:
+        """Return the reply as engines/ reads it."""
+        return answers.Probe(self.status, self.headers, self.json(), self.text())
+
 
 def reply_of(status: Optional[int], headers: dict[str, str], head: bytes, stream: sse.StreamParser,
              failure: Optional[tuple[str, str]], arrivals: Optional[Arrivals]) -> Reply:
@@ -78,7 +86,7 @@ def reply_of(status: Optional[int], headers: dict[str, str], head: bytes, stream
 # --- outcome and response ------------------------------------------------------------------------
 def outcome_of(reply: Reply) -> tuple[str, Optional[records.Error]]:
     """Return ("ok", None), or the kind of error and its details without private values."""
-    body: str = redaction.without_keys(reply.head.decode("utf-8", "replace"))
+    body: str = redaction.without_keys(reply.text())
     stream = reply.stream
 
     def error(kind: str, message: str) -> tuple[str, records.Error]:

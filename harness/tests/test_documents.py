@@ -286,7 +286,7 @@ class Tables(unittest.TestCase):
         self.assertEqual(len(marks), 2 * len(held))
 
     def test_option_table_matches_the_parser(self):
-        options = cli.parse_options(run_benchmark.build_parser(), [], run_benchmark.defaults())
+        options = cli.parse_options(run_benchmark.build_parser(), [], run_benchmark.DEFAULTS)
         for flag, default, *_ in documents.rows(documents.section(RUNBOOK, "3 "), "option"):
             with self.subTest(flag):
                 name = documents.plain(flag).split()[0]

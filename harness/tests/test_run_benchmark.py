@@ -318,7 +318,8 @@ class Smoke(Runs):
         self.assertNotIn("not_calibrated", outcome.out)
 
     def test_default_out_dir_is_submissions_of_the_repository(self):
-        with mock.patch.object(run_benchmark, "DEFAULT_OUT", os.path.join(self.out_dir, "s")):
+        own = os.path.join(self.out_dir, "s")
+        with mock.patch.dict(run_benchmark.DEFAULTS, out_dir=own):
             document = runs.run("--target-url", self.url, "--smoke", "--quiet", "--json").document
         self.assertEqual(os.path.relpath(document["folder"], self.out_dir),
                          os.path.join("s", "unnamed", "unnamed-device",
@@ -397,8 +398,8 @@ class ProbeAndPlan(Runs):
               f"--target-url {one.url} --probe" for one in (self.one, self.two))]))
 
     def test_probe_without_any_server_names_the_tried_ports(self):
-        closed = {**run_benchmark.defaults(), "target_url": "http://127.0.0.1:1"}
-        with self.usual_ports(1), mock.patch.object(run_benchmark, "defaults", lambda: closed):
+        closed = mock.patch.dict(run_benchmark.DEFAULTS, target_url="http://127.0.0.1:1")
+        with self.usual_ports(1), closed:
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out), (3, ""))
         self.assertIn("no model server found on this machine (tried ports 1)", outcome.err)

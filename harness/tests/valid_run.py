@@ -221,7 +221,7 @@ class Maker:
         options = cli.parse_options(run_benchmark.build_parser(), [
             "--target-url", "http://127.0.0.1:8080", "--models", "auto", "--phases",
             self.spec.phases, "--submitter-handle", self.spec.handle, "--device-tag",
-            self.spec.tag, "--no-hostname", *self.spec.more], run_benchmark.defaults())
+            self.spec.tag, "--no-hostname", *self.spec.more], run_benchmark.DEFAULTS)
         engine = queries.identify(self.probes)
         self.served, self.skipped = model_choice.choose_models(
             options, queries.served_models(engine["name"], {

@@ -260,7 +260,7 @@ class Pairing(unittest.TestCase):
         with self.assertRaises(two_runs.PairingError) as caught:
             two_runs.compare_sides([run(models=("x", "w"))], [run(2, models=("y\x1b[31m",))])
         self.assertEqual(str(caught.exception),
-                         "no model is on both sides: A has x, w; B has y\\x1b[31m")
+                         "--vs: no model is on both sides: A has x, w; B has y\\x1b[31m")
 
     def test_repeats_are_one_value_per_question(self) -> None:
         row = rows_of(run(repeats=3), run(2, repeats=3))["ttft_ms"]

@@ -69,6 +69,11 @@ class Tables(unittest.TestCase):
         self.assertEqual([result_tables.bar(value, 96) for value in (None, 0, 1, 4, 8, 12)],
                          ["", "", "\u2581", "\u2584", "\u2588", "\u2588\u2584"])
 
+    def test_numbers_have_their_interval(self) -> None:
+        self.assertEqual([result_tables._number(point) for point in (
+            {"value": 84.06, "low": 80.2, "high": 99}, {"value": 7, "low": None, "high": None},
+            None)], ["84.1 [80.2-99]", "7", "-"])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -88,11 +88,6 @@ class Values(unittest.TestCase):
             with self.subTest(seconds):
                 self.assertEqual(text.duration(seconds), shown)
 
-    def test_intervals(self):
-        self.assertEqual(text.with_interval({"median": 84.06, "ci_low": 80.2, "ci_high": 99}),
-                         "84.1 [80.2-99]")
-        self.assertEqual(text.with_interval({"median": 7, "ci_low": None, "ci_high": None}), "7")
-
     def test_fields_have_a_title_and_their_unit(self):
         for field, value, title, shown in (
                 ("memory.capacity_bytes", 8 * 2 ** 30, "memory capacity", "8 GiB"),

@@ -66,7 +66,7 @@ INVALID: dict[str, tuple[list[list[str]], str]] = {
 
 def parse(*words: str) -> cli.Options:
     """Options as the runner parses them."""
-    return cli.parse_options(run_benchmark.build_parser(), words, run_benchmark.defaults())
+    return cli.parse_options(run_benchmark.build_parser(), words, run_benchmark.DEFAULTS)
 
 
 def field(option: str) -> str:

@@ -24,7 +24,7 @@ ENGINE = {"name": "LM Studio", "version": "0.3", "build": None, "recognised_by":
 
 
 def options_of(*words: str) -> cli.Options:
-    return cli.parse_options(run_benchmark.build_parser(), words, run_benchmark.defaults())
+    return cli.parse_options(run_benchmark.build_parser(), words, run_benchmark.DEFAULTS)
 
 
 def assemble(options: cli.Options, synthetic: bool = False, host: str = "box.local",

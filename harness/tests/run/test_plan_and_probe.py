@@ -88,7 +88,7 @@ class Probes(unittest.TestCase):
 
     def text(self, found: Any, hello: Any, *words: str) -> str:
         options = cli.parse_options(run_benchmark.build_parser(), ["--probe", *words],
-                                    run_benchmark.defaults())
+                                    run_benchmark.DEFAULTS)
         return "\n".join([plan_and_probe.served_text(found, options),
                           plan_and_probe.hello_text(found, hello, options)])
 
@@ -180,7 +180,7 @@ next: python3 harness/run_benchmark.py --target-url http://127.0.0.1:8080 --mode
                          "http://127.0.0.1:8080 --models .* --phases all --timeout 9.5 --smoke$")
         words = shlex.split(lines[4])[2:]
         self.assertEqual(cli.parse_options(run_benchmark.build_parser(), words,
-                                           run_benchmark.defaults()).smoke, True)
+                                           run_benchmark.DEFAULTS).smoke, True)
 
     def test_folder_that_cannot_be_written(self):
         inside = os.path.join(plan_and_probe.CLONE, "submissions", "a\x1b")
