@@ -127,6 +127,10 @@ def index_of(repository: submission_files.Repository, base: str,
     for path, sha in merged:
         if sizes_bytes[sha] <= submission_files.LIMITS_BYTES["run.jsonl"]:
             index.add(copies.sketch(path, repository.read(sha).split(b"\n")))
+    index.doubted = frozenset().union(*(
+        corrections.doubted_in(repository.read(sha))
+        for path, sha in repository.files(base, "submissions", "CORRECTIONS.json")
+        if path == corrections.PATH))
     return index
 
 
@@ -330,6 +334,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
     elif args.base is None:
         submissions = list(submission_files.of_paths(args.paths, report))
         index = copies.Index.from_bytes(settings.signatures)[1]
+        index.doubted = corrections.doubted_near(args.paths)
         index.remove({f"{one.path}/run.jsonl" for one in submissions})
         checked = check_all(submissions, settings, index, report)
         for path in args.paths:

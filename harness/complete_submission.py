@@ -28,7 +28,7 @@ folder after a change of a metric. Declared values, attestation and notes stay a
 exit codes:
   0 written, and nothing is missing except your own parts of run.md; 1 written, but a value that a
   comparison needs is missing, or the check would refuse the submission; 2 wrong usage, nothing
-  written; 4 a file cannot be read or written (then only --recompute has written other files).
+  written; 4 a file cannot be read or written (only --recompute may have written runs before it).
 """
 import sys
 

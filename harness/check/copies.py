@@ -128,6 +128,7 @@ class Index:
 
     def __init__(self) -> None:
         self._sketches: list[Sketch] = []
+        self.doubted: frozenset[str] = frozenset()   # ids of runs whose weights accuse no other
 
     def add(self, new: Sketch) -> None:
         """Add a run."""
@@ -175,6 +176,8 @@ class Index:
         found: dict[tuple[str, str], tuple[float, str]] = {}
         for other in self._sketches:
             for code, kind, share, what in _likeness(new, other, is_synthetic):
+                if kind == "weights" and self.doubted & {new.run_id, other.run_id}:
+                    continue
                 found[code, kind] = max(found.get((code, kind), (0.0, "")), (share, what))
         for (code, _), (_, what) in sorted(found.items()):
             notes.add(code, what)

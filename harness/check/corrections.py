@@ -7,9 +7,27 @@ from datetime import date
 from check import findings, privacy_scan
 from complete import declared
 from core import corrections, schema
+from core.errors import HarnessError
 
 PATH = f"submissions/{corrections.NAME}"
 MOST_MODELS = schema.schema("metadata")["properties"]["models"]["maxItems"]
+
+
+def doubted_near(paths: Collection[str]) -> frozenset[str]:
+    """Ids of the withdrawn and disputed runs of these folders. An invalid file gives none: `check`
+    reports it."""
+    try:
+        return corrections.doubted(corrections.near(paths))
+    except HarnessError:
+        return frozenset()
+
+
+def doubted_in(data: bytes) -> frozenset[str]:
+    """The same, of the bytes of a CORRECTIONS.json."""
+    try:
+        return corrections.doubted(corrections.parse(data))
+    except ValueError:
+        return frozenset()
 
 
 def check(data: bytes, run_ids: Collection[str], notes: findings.Notes) -> None:

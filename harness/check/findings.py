@@ -100,7 +100,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "The handle is not the GitHub login of the pull request's author.",
         "run with --submitter-handle and your own login"),
     "options-overridden": (INFO,
-        "Options differ from the canonical ones. Only runs with the same options are compared.",
+        "Options differ from the canonical ones. Such a run is shown, but not ranked.",
         NOTHING),
     "endpoint-remote": (INFO,
         "The server's address is not a loopback address. hardware.json has to describe the "

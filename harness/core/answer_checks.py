@@ -93,7 +93,8 @@ def is_python_code(text: str) -> bool:
 
 
 def is_pytest_code(text: str) -> bool:
-    """Python code with a `test_` function, plain or in a `Test` class, that asserts or expects.
+    """Python code with a `test_` function, plain or in a `Test` class, with an assertion or an
+    expected exception.
 
     An assertion in a function of the same block that the test calls also counts.
     """

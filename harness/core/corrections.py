@@ -63,6 +63,11 @@ def reasons(run_id: str, corrections: Corrections) -> tuple[str, ...]:
                  for one in corrections.get(run_id, ()) if one["state"] != "corrected")
 
 
+def doubted(found: Corrections) -> frozenset[str]:
+    """The ids of the runs that are withdrawn or disputed."""
+    return frozenset(run_id for run_id in found if reasons(run_id, found))
+
+
 def apply(run_id: str, corrections: Corrections, documents: Mapping[str, Any]) -> None:
     """Replace the values that are corrected. documents: `hardware` and `metadata`, changed in
     place; a value that a document does not have is left out."""

@@ -54,7 +54,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "reasoning was hidden"),
     Metric("decode_tokens_per_s", "decode tok/s", "tokens/s",
            f"g x output_tokens / chunks / (sum of the first g gaps after the first read / 1e6), "
-           f"g = min({thresholds.DECODE_GAPS}, gaps)", "higher",
+           "g = the gaps up to the end of the read that has the "
+           f"{thresholds.DECODE_GAPS}th", "higher",
            "AIPerf: output token throughput per user; llama-bench: tg",
            "Decode rate: how fast an answer is generated. It covers only the first "
            f"{thresholds.DECODE_GAPS} chunks after the first read, since long answers get slower. "
@@ -69,18 +70,18 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "(prompt_tokens - cached_tokens) x 1000 / (ttft_ms - 1000 / decode_tokens_per_s)",
            "higher", "AIPerf: prefill throughput; llama-bench: pp",
            "Prefill rate: how fast the prompt is processed, as the client sees it, with queue and "
-           "network. Cached tokens and the time of one decode step are left out (also if the "
-           "answer is too short for a decode rate). If the cached tokens are derived, it is a "
-           "lower bound.",
-           f"fewer than {thresholds.MIN_PREFILL_TOKENS} tokens were uncached, it is not known how "
-           "many were, or as ttft_ms or for a whole answer in one read"),
+           "network. Cached tokens and the time of one decode step are left out (for a short "
+           "answer, the mean step of the chunks that it has). If the cached tokens are derived, "
+           "the rate is a lower bound.",
+           f"fewer than {thresholds.MIN_PREFILL_TOKENS} tokens were uncached, or it is not known "
+           "how many; the whole answer came in one read; as ttft_ms"),
     Metric("icl_ms", "ICL ms", "ms", "median of the gaps chunk_us[1:] / 1000, without shared reads",
            "lower", "AIPerf: ICL; vLLM, evalscope: ITL per chunk",
            "Inter-chunk latency (ICL): the call's median gap between two reads of text. A gap that "
            "ends in a read of several chunks is left out, because they share one timestamp.",
            "no two reads of text were separate"),
     Metric("icl_max_ms", "ICL max ms", "ms", "largest of the gaps of icl_ms / 1000", "lower",
-           "as icl_ms", "Longest pause within the answer.", "as icl_ms"),
+           "as icl_ms", "Longest of these gaps.", "as icl_ms"),
     Metric("e2el_ms", "E2EL ms", "ms", "last_token_us / 1000", "none",
            "vLLM, AIPerf: E2EL, request latency",
            "End-to-end latency (E2EL): to the last generated text, not to the usage chunk. It "
@@ -99,31 +100,32 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "OpenAI API, llama.cpp",
            "Prompt tokens that the server took from a cache. If they are derived from the turn "
            "before, they are an upper bound.",
-           "the server does not report it, and it cannot be derived: only in a growing "
-           "conversation on a server whose cache probe found identical prompts cached"),
+           "the server does not report it, and it cannot be derived (it can in a growing "
+           "conversation, if the server was seen to keep prompts in a cache)"),
     Metric("coalesced_ratio", "coalesced", "1", "chunks that share a read / chunks", "none",
            "timing.reads",
            "Share of text chunks that arrived together with others and have no time of their own.",
            FAILED),
     Metric("output_token_throughput_tokens_per_s", "all lanes tok/s", "tokens/s",
-           "sum of output_tokens x chunks that arrived within busy_window_ms / chunks, over "
-           "busy_window_ms / 1000", "higher", "vLLM, AIPerf: output token throughput",
+           "sum(output_tokens x (chunks within the busy window / chunks)) / "
+           "(busy_window_ms / 1000)", "higher", "vLLM, AIPerf: output token throughput",
            "Output tokens per second of all lanes together, while all lanes were busy, with the "
            f"waits for first tokens. In {MIXED_PHASE}, only this model's tokens.",
            "as busy_window_ms, no answer was streamed, or an answer's tokens are unknown"),
     Metric("busy_window_ms", "busy window ms", "ms",
-           "first end of a lane's last call - first start of the phase's calls", "none",
+           "end of the last call of the lane that ended first - start of the phase's first call",
+           "none",
            "timing.started_us, timing.done_us",
            "Time until the first lane had nothing left to do, over all models.",
-           "the run was resumed during the phase, or its window was disturbed as a call that is "
-           "left out"),
+           "the run was resumed during the phase, or the machine slept or other programs used it "
+           "(as for calls that are left out)"),
     Metric("speedup_ratio", "x of one lane", "1",
            "output_token_throughput_tokens_per_s / (sum(output_tokens) / sum(e2el_ms / 1000) on "
            "one lane)", "higher", "this project",
-           "How many times more several lanes generate than one lane: 1 if the server answers one "
-           f"call after the other. One lane: all answers of {', '.join(ONE_LANE_PHASES)} of the "
-           "same run and model.",
-           "the phase has one lane, as the throughput, there is no answer on one lane, or its "
+           "Throughput of all lanes, divided by that of one lane: 1 if the server answers one call "
+           f"after the other. One lane: all answers of {', '.join(ONE_LANE_PHASES)} of the same "
+           "run and model.",
+           "the phase has one lane; the throughput is null; there is no answer on one lane, or its "
            "tokens were counted in another way (usage, chunks)"),
     Metric("other_models_lanes_mean", "lanes of other models", "lanes",
            "time that calls of other models ran beside this model's / time of this model's calls",
@@ -133,7 +135,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "end / start of Theil and Sen's line through the decode rates of "
            f"{', '.join(ONE_LANE_PHASES)}", "none", "this project",
            "How much the decode rate changed during the run: below 1 if the machine became slower.",
-           f"fewer than {thresholds.MIN_DRIFT_N} of these calls have a decode rate"),
+           f"fewer than {thresholds.MIN_DRIFT_N} calls of {', '.join(ONE_LANE_PHASES)} have a "
+           "decode rate"),
     Metric("checks_passed", "checks", "answers", "checks passed / answers with a check", "higher",
            "answer_checks.py",
            "Answers with the expected format and markers. It does not mean that they are correct.",
@@ -147,11 +150,11 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("joules_per_output_token", "J/token", "J/token",
            "energy during the calls of the one-lane phases / sum(output_tokens)", "lower",
            "MLPerf Power, inference-atlas",
-           "Energy per output token, idle power included, without the rest of the machine: of the "
-           "cards that computed, or else of the processor's package, see `scope`. Integrated "
-           "from the samples of the power.",
-           f"there are fewer than {thresholds.MIN_ENERGY_SAMPLES} samples, or it is not known "
-           "which card computed"),
+           "Energy per output token, with idle power. It is that of the cards that computed; "
+           "without such a card, that of the processor's package; `scope` in metadata.json says "
+           "which. The rest of the machine is not included.",
+           f"fewer than {thresholds.MIN_ENERGY_SAMPLES} intervals between samples end within a "
+           "call, or it is not known which card computed"),
     Metric("mean_power_w", "W", "W", "the same energy / the duration of these calls", "none",
            "as joules_per_output_token", "Mean power during the calls of the one-lane phases.",
            "as joules_per_output_token"),
@@ -170,7 +173,8 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
            "the server reports no drafts"),
     Metric("load_s", "load s", "s", "TTFT of the hello that loaded the model - a warm TTFT",
            "lower", "Ollama: load_duration",
-           "Time to load the model.", "the server did not report that it was not loaded"),
+           "Time to load the model.",
+           "the server did not say that it loaded the model for the hello"),
     Metric("server_decode_tokens_per_s", "server decode tok/s", "tokens/s",
            "median of predicted_n / predicted_ms", "higher", "llama.cpp: timings",
            "Decode rate as the server measured it. It covers whole answers, so it is lower than "

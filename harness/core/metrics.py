@@ -436,7 +436,7 @@ def outliers(values: Sequence[Number]) -> records.Outliers:
     Sigma is 1.4826 times the median absolute deviation (modified z-score). largest_sigmas is None
     if that is 0; then only the 20 % count.
     """
-    if len(values) < thresholds.MIN_RANKED_N:
+    if len(values) < thresholds.MIN_INTERVAL_N:
         return {"flagged": None, "count": None, "largest_sigmas": None}
     middle = median(values)
     off = [abs(v - middle) for v in values]
@@ -467,7 +467,7 @@ def instability(values: Sequence[Number],
     For rates only: times to first token rightly differ from prompt to prompt.
     """
     ordered = sorted(values)
-    if len(ordered) < thresholds.MIN_RANKED_N or not quartile(ordered, 2):
+    if len(ordered) < thresholds.MIN_INTERVAL_N or not quartile(ordered, 2):
         return {"flagged": None, "iqr_ratio": None}
     ratio = (quartile(ordered, 3) - quartile(ordered, 1)) / quartile(ordered, 2)
     return {"flagged": ratio > limit_ratio, "iqr_ratio": round_sig(ratio)}

@@ -354,7 +354,7 @@ def _cell_flags(run: _Run, key: Key, groups: dict[Key, _Group],
         ("client_bound", verdicts["client_bound"]["flagged"]),
         ("unstable", verdicts["unstable"]["flagged"]),
         ("outliers", verdicts["outliers"]["flagged"]),
-        ("few_samples", not is_hello and len(group.measured) < thresholds.MIN_RANKED_N),
+        ("few_samples", not is_hello and len(group.measured) < thresholds.MIN_INTERVAL_N),
         ("busy_host", group.left_out.get("busy_host", 0) + group.hindered
          > thresholds.DISTURBED_SHARE * (len(ok) + group.hindered)),
         ("failures", failures > thresholds.FAILED_SHARE * len(group.calls)),

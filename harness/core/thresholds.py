@@ -6,14 +6,14 @@ from __future__ import annotations
 
 SIGNIFICANT_DIGITS = 6        # of published values
 MIN_QUARTILE_N = 4            # quartiles need at least one value per quarter
-TAIL_FLOORS = {"p90": (90, 64), "p95": (95, 130), "p99": (99, 662)}  # MLPerf early stopping, 99 %
+TAIL_FLOORS = {"p90": (90, 64), "p95": (95, 130), "p99": (99, 662)}  # percent, values needed
 DECODE_GAPS = 64              # chunks a decode rate covers: tokens get slower as an answer grows
 MIN_DECODE_GAPS = 32          # chunks; below, one late packet changes the rate by several percent
 MIN_TPOT_TOKENS = 32          # tokens after the first read; for the same reason
 MIN_PREFILL_TOKENS = 512      # uncached; below, queue and network take longer than the prompt
 CACHED_SHARE = 0.10           # of a prompt; above, the prompt counts as cached
 CACHED_FLOOR_TOKENS = 64      # tokens of a chat template's beginning, which comes before any salt
-MIN_RANKED_N = 6              # values; the exact interval of a median exists from here
+MIN_INTERVAL_N = 6              # values; with fewer, a median has no exact interval
 
 # Whether a server's own counts are plausible. No tokenizer in use packs three words into a token.
 MAX_WORDS_PER_TOKEN = 3       # words; above, the count is implausible
@@ -22,7 +22,7 @@ MAX_CHUNKS_PER_TOKEN = 1.1    # a proxy may split a text; no server sends one to
 SPARE_TOTAL_TOKENS = 2        # by which total_tokens may exceed prompt and answer
 LETTERS_PER_TOKEN = 3         # conservative: English has over 4, code 3
 MIN_HIDDEN_RATIO = 1.5        # tokens per chunk of text above which reasoning may be hidden
-MIN_CONSTANT_CALLS = 5        # as many equal counts for texts of different lengths are not counts
+MIN_CONSTANT_CALLS = 5        # different texts; if all have one count, it is no count
 
 MIN_DRIFT_N = 12              # decode rates; fewer show no drift
 DRIFT_RATIO = 0.10            # change of the decode rate over the run, along Theil and Sen's line

@@ -459,7 +459,7 @@ class StreamParser:
         choice = _first_choice(message.get("choices"))
         # In the choice: Moonshot. At the top: Ollama's own API.
         top = {name: message[name] for name in usage.TOP_LEVEL if name in message}
-        holders = [message.get(name) for name in usage.PLACES]
+        holders = [message[name] for name in usage.PLACES if name in message]
         for holder in (choice.get("usage"), top, *holders, message.get("usage"),
                        *(holder.get("usage") for holder in holders if isinstance(holder, dict))):
             if holder and isinstance(holder, dict) and (holder is message.get("usage")
@@ -502,8 +502,12 @@ class StreamParser:
         before = len(self.texts)
         thoughts = (_flat(delta[name]) for name in REASONING_FIELDS if name in delta)
         self._add("r", next(filter(None, thoughts), None), read)
-        for kind, parts in groupby(_content_parts(delta.get("content")), key=lambda part: part[0]):
-            self._add(kind, "".join(text for _, text in parts), read)
+        content = delta.get("content")
+        if isinstance(content, str):                  # nearly always: saves time
+            self._add("a", content, read)
+        else:
+            for kind, parts in groupby(_content_parts(content), key=lambda part: part[0]):
+                self._add(kind, "".join(text for _, text in parts), read)
         return len(self.texts) > before
 
     def _add(self, kind: str, text: Optional[str], read: int) -> None:
@@ -543,6 +547,8 @@ def _text(value: Any) -> Optional[str]:
 def _first_choice(choices: Any) -> dict[str, Any]:
     """The choice of index 0, else the first: old TGI's index is that of the token."""
     found = _objects(choices) if isinstance(choices, list) else []
+    if len(found) == 1:                               # nearly always: saves time
+        return found[0]
     return next((one for one in found if one.get("index") in (None, 0)), found[0] if found else {})
 
 

@@ -209,7 +209,8 @@ def thresholds_table() -> str:
 def flags_table() -> str:
     """The registry of flags."""
     ranked = {**{f.name: "no" if f.unrankable else "yes" for f in flag_definitions.FLAGS.values()},
-              "client_bound": "partly", "busy_host": "partly"}     # as their texts explain
+              "client_bound": "partly", "busy_host": "partly",
+              "queued": "partly"}     # as their texts explain
     return markdown_table(("flag", "meaning", "what to do", "still ranked"), (
         (code(f.name), f.text, f.remedy, ranked[f.name])
         for f in flag_definitions.FLAGS.values()))

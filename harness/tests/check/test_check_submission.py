@@ -1142,6 +1142,13 @@ class Copies(unittest.TestCase):
             report = self.checked(first, reporting(2, digest, parameters))
             self.assertEqual([code for code in codes(report) if code.startswith("weights")],
                              expected, parameters)
+        for doubted in (first, reporting(2, "AB" * 32, 8_000_000_000)):
+            index = copies.Index()
+            index.doubted = frozenset({doubted.manifest["run_id"]})
+            with tempfile.TemporaryDirectory() as root:
+                found = [made.write(root)
+                         for made in (first, reporting(2, "AB" * 32, 8_000_000_000))]
+                self.assertNotIn("weights-contradict", codes(check_folders(found, index)))
 
     def test_a_sketch_needs_only_some_kinds_of_lines(self):
         for spec in (SMALL, EVERYTHING):
@@ -1642,7 +1649,11 @@ class Changes(unittest.TestCase):
                                "harness/core/plan.py": None}),
             ("offer", "older", dict(cls.added)),
             *((name, "base", files) for name, files in changes.items()),
-            ("base2", "base", {"README.md": ("100644", b"later")})])
+            ("base2", "base", {"README.md": ("100644", b"later")}),
+            ("marked", "base", {"submissions/CORRECTIONS.json": ("100644", json.dumps({
+                "schema_version": "1", "corrections": [{
+                    "run_id": mine.manifest["run_id"], "state": "disputed", "since": "2026-11-29",
+                    "reason": "Another model.", "issue": None, "values": {}}]}).encode())})])
 
     @staticmethod
     def at(commit, spec):
@@ -1668,6 +1679,13 @@ class Changes(unittest.TestCase):
             repository.close()
         self.assertFalse(os.path.exists(self.marker))
         return report
+
+    def test_runs_that_main_marks_as_disputed_are_known(self):
+        repository = submission_files.Repository(os.path.join(self.repository, ".git"))
+        self.addCleanup(repository.close)
+        merged = {path.split("/")[3][4:] for path in self.merged}
+        for branch, expected in (("base", set()), ("marked", merged), ("corrections", set())):
+            self.assertEqual(check_submission.index_of(repository, branch, None).doubted, expected)
 
     def test_an_index_stands_for_the_ledgers_that_it_holds(self):
         repository = submission_files.Repository(os.path.join(self.repository, ".git"))
