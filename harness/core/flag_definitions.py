@@ -22,11 +22,11 @@ class Flag(NamedTuple):
 FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
     Flag("truncated", "The server truncated the prompt, so it processed less than it was sent.",
          "Set the server's context to at least the requested size and run the phase again.", True),
-    Flag("cached_prefill", "Part of a prompt came from the server's prompt cache, so TTFT and "
-         "prefill rate look better than they are.",
-         "Turn prefix caching off, or use --prompt-cache avoid. In edge_append, no action is "
-         "needed: each turn of a conversation repeats the earlier ones, and most servers keep "
-         "them.",
+    Flag("cached_prefill", "Part of a prompt came from the server's prompt cache, so TTFT covers "
+         "only the rest of it. In edge_append, a growing conversation, most servers keep the "
+         "earlier turns, and TTFT covers the new turn, as in a real chat.",
+         "In edge_append, no action is needed. In other phases, turn prefix caching off in the "
+         "server, and do not use --prompt-cache allow.",
          True),
     Flag("client_bound",
          "This client was too slow for the server. Medians that its delay changed are not ranked; "
@@ -85,8 +85,9 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "No action is needed for rates. Gaps are computed from the other chunks.", False),
     Flag("model_mismatch", "The server answered with a different model than the requested one.",
          "Serve the model under the name given to --models.", True),
-    Flag("context_differs", "The context in force is not the requested one.",
-         "Set the context on the server. For known engines the runner prints how.", False),
+    Flag("context_differs", "The server's context is smaller than requested, so it may truncate or "
+         "refuse long prompts.",
+         "Set the context on the server. For known engines the runner prints how.", True),
     Flag("context_shift", "An answer continued beyond the context, so the server dropped the start "
          "of the conversation meanwhile.", "No action is needed.", False),
     Flag("reloaded", "The model was loaded again within calls. Their TTFT is left out.",

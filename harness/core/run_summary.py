@@ -433,8 +433,9 @@ def _call_flags(call: CallFinished, counted: Optional[usage.Counts]) -> list[str
 
 
 def _context_differs(endpoint: records.EndpointIdentified) -> bool:
-    context = endpoint["context"]
-    return len({context["requested_tokens"], context["effective_tokens"]} - {None}) > 1
+    requested, effective = (endpoint["context"][name]
+                            for name in ("requested_tokens", "effective_tokens"))
+    return bool(requested and effective and effective < requested)
 
 
 def _run_flags(run: _Run, events: Sequence[LedgerLine], groups: dict[Key, _Group],

@@ -371,8 +371,9 @@ class Flags(unittest.TestCase):
         lanes = calls_of(6, phase="parallel_same", lanes=4)
         planned = manifest(("parallel_same", 4, 6))
         found = [the_cell([facts, *lanes], planned=planned)["flags"] for facts in (
-            endpoint(None, 4096, None), endpoint(4, 4096, 4096), endpoint(3, 4096, 2048))]
-        self.assertEqual(found, [[], [], ["context_differs", "queued"]])
+            endpoint(None, 4096, None), endpoint(4, 4096, 4096), endpoint(4, 4096, 8192),
+            endpoint(3, 4096, 2048))]
+        self.assertEqual(found, [[], [], [], ["context_differs", "queued"]])
 
     def test_waiting_is_seen_from_declared_slots_and_from_the_times(self) -> None:
         def lanes(at_once: int, waits: bool = True) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ BOUND = {"ttft": {"ttft_ms", "ttfo_ms", "prefill_tokens_per_s"},
                         "output_token_throughput_tokens_per_s", "speedup_ratio"}}
 UNRANKED = {"truncated", "cached_prefill", "failures", "survivors", "hidden_reasoning",
             "usage_implausible", "tokens_from_chunks", "not_streamed", "model_mismatch",
-            "busy_host"}
+            "context_differs", "busy_host"}
 
 
 # --- statistics ----------------------------------------------------------------------------------
