@@ -2,7 +2,7 @@
 """Describe this machine, as in a submission's hardware.json, and show how busy it is.
 
 Nothing is written or sent, and nothing that identifies the machine or its user is printed: queries
-name their fields one by one, because full listings of the same tools contain serial numbers.
+name their fields where they can, because full listings of the same tools contain serial numbers.
 Parentheses mark values that were not found; complete_submission.py asks for those that matter.
 
 exit codes: 0 printed; 2 wrong usage.

@@ -9,6 +9,7 @@ from machine import system
 DRM = "/sys/class/drm"
 SHARED = system.Unknown("it shares the machine's memory")
 UNLISTED = system.Unknown("a driver does not list its card")
+UNEQUAL = system.Unknown("the card is divided into instances of several sizes")
 # Name and vendor of graphics units that are part of a processor and use the machine's memory.
 INTEGRATED = re.compile(
     r"(?i)\b(GB10|N1X?|Orin|Thor|Xavier|Tegra|nvgpu)\b|Adreno|AMD Custom GPU"
@@ -111,6 +112,14 @@ def parse_nvidia(text: Optional[str], version: Optional[str]) -> list[dict[str, 
     return cards
 
 
+def mig_sizes_mib(text: Optional[str]) -> list[set[int]]:
+    """Memory sizes of each card's instances (MIG), from `nvidia-smi -q -x`."""
+    instances = (re.findall(r"(?s)<mig_device>.*?</mig_device>", card)
+                 for card in re.findall(r"(?s)<gpu id=.*?</gpu>", text or ""))
+    return [set(map(int, re.findall(r"<fb_memory_usage>\s*<total>(\d{1,9}) MiB<", "".join(one))))
+            for one in instances]
+
+
 def nvidia_cards(machine: system.Machine) -> list[dict[str, Any]]:
     """Cards that nvidia-smi lists, possibly none."""
     listed = nvidia_query(machine, *NVIDIA_FIELDS)
@@ -124,6 +133,11 @@ def nvidia_cards(machine: system.Machine) -> list[dict[str, Any]]:
         enforced = (nvidia_query(machine, "enforced.power.limit") or "").splitlines()
         for card, line in zip(cards, enforced if len(enforced) == len(cards) else ()):
             card["power_limit_w"] = card["power_limit_w"] or system.number(line) or None
+    if "Enabled" in (nvidia_query(machine, "mig.mode.current") or ""):
+        sizes = mig_sizes_mib(machine.run(["nvidia-smi", "-q", "-x"]))
+        for card, found in zip(cards, sizes if len(sizes) == len(cards) else ()):
+            if found:                 # a process can use one instance only
+                card["memory_bytes"] = found.pop() * system.MIB if len(found) == 1 else UNEQUAL
     return cards
 
 

@@ -51,7 +51,7 @@ WORDS = {
 def reasons_of(key: str) -> set[str]:
     """Every text with which the inventory explains that a value, such as cpu.vendor, is null."""
     return {REASONS.get(key.rpartition(".")[2], DEFAULT_REASON), linux.WSL_HIDES, linux.NO_KIND,
-            macos.NO_SUCH_CORE, gpus.SHARED, gpus.UNLISTED, *EARLIER_REASONS}
+            macos.NO_SUCH_CORE, gpus.SHARED, gpus.UNLISTED, gpus.UNEQUAL, *EARLIER_REASONS}
 
 
 def _reasons(part: dict[str, Any]) -> dict[str, str]:

@@ -395,6 +395,23 @@ class Parts(unittest.TestCase):
         cards = known(inventory.inventory(machine))["accelerators"]
         self.assertEqual([card["power_limit_w"] for card in cards], [350.0, 65.5])
 
+    def test_divided_cards_have_the_memory_of_one_instance(self) -> None:
+        instance = ("<mig_device><fb_memory_usage>\n<total>{} MiB</total><used>1 MiB</used>"
+                    "</fb_memory_usage><bar1_memory_usage><total>9 MiB</total></bar1_memory_usage>"
+                    "</mig_device>").format
+        whole = '<gpu id="1"><fb_memory_usage><total>81920 MiB</total></fb_memory_usage>{}</gpu>'
+        for instances, size, reason in (
+                ("<mig_devices>None</mig_devices>", 81920, None),
+                (instance(9856) + instance(9856), 9856, None),
+                (instance(9856) + instance(19968), None, str(gpus.UNEQUAL))):
+            with self.subTest(instances):
+                machine = RecordedMachine("nvidia_mig_a800")
+                machine.commands["nvidia-smi --query-gpu=mig.mode.current"] = "Enabled\n"
+                machine.commands["nvidia-smi -q -x"] = whole.format(instances)
+                found = inventory.inventory(machine)["accelerators"][0]["memory_bytes"]
+                self.assertEqual((found["value"], found["reason"]),
+                                 (size and size * system.MIB, reason))
+
     def test_amd_names_are_matched_by_bus_address(self) -> None:
         machine = RecordedMachine("linux_rx7900xtx_with_igpu")
         machine.commands["rocm-smi --showproductname --json"] = json.dumps({
