@@ -194,6 +194,7 @@ class LiteLLM(Engine):
     """A proxy: whether a request field reaches the server behind it is unknown."""
 
     name = "litellm"
+    usual_port = 4000
     remedy = "Set a context of {tokens} tokens on the server behind litellm."
     version_at = "/health/readiness litellm_version"
     context_errors = (r"ContextWindowExceeded",)
@@ -469,6 +470,7 @@ class Llamafile(LlamaServer):
 
     name = "llamafile"
     owner = "llamafile"
+    usual_port = 8080
     parallel_remedy = "Start the llamafile with `-c {total} -np {slots}`."
     remedy = "Start the llamafile with `-c {total}`."
 
@@ -740,6 +742,7 @@ class Exo(Engine):
 
     name = "exo"
     owner = "exo"
+    usual_port = 52415
     facts_at = {"quantization": ("/v1/models quantization",), "family": ("/v1/models family",)}
     state_paths = ("/ollama/api/ps",)
     loaded_at = "/ollama/api/ps models"
