@@ -70,12 +70,14 @@ NARROWEST_MACHINE, USUAL_MACHINE = 15, 23
 ENGINE = 3                    # its column
 RARE_LEGEND = {"joules_per_output_token": " J per token: energy per output token.",
                "peak_card_bytes": " card GiB: peak memory in use on the cards."}
+TIES = ("rows with = share a rank. Rows above that are not clearly faster do not count, so 4 can "
+        "follow 3=, 3=, 3=.")
 LEGEND = (
     "writes: output tokens per second. reads: prompt tokens per second. first word: seconds until "
     "the first token after a prompt of about 2,900 tokens. 4 at once: output tokens per second of "
     "4 parallel requests together.",
     "A number is the median of the owners' medians. #: 1 + the number of rows of the same model "
-    "and bits class that are faster, by at least 5 % and a t-test; rows with = share a rank.")
+    f"and bits class that are faster, by at least 5 % and a t-test; {TIES}")
 
 
 def shown_blocks(blocks: Iterable[Block]) -> list[Block]:
@@ -223,7 +225,7 @@ COLUMNS = ("#", "device", "hardware", "memory", "runtime", "quant",
 COLUMNS_RIGHT = (0, 3, 10, 11)
 PHASE_LEGEND = (
     "Medians over all runs of a row, in brackets the 95 % interval over runs. #: 1 + the number of "
-    "rows that are faster by at least 5 % and a t-test; rows with = share a rank.")
+    f"rows that are faster by at least 5 % and a t-test; {TIES}")
 
 
 def phase_table(block: Block) -> tuple[list[str], list[tuple[str, ...]]]:

@@ -1,4 +1,4 @@
-"""What is not measured yet: sizes of models that fit into classes of machines.
+"""What is not measured yet: sizes of models that fit into classes of machines; and a device tag.
 
 A size fits if its 4-bit weights and the usual context leave a tenth of the memory free.
 """
@@ -10,12 +10,14 @@ import time
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
-from compare import entries as reading
-from compare import folders, identity
-from compare.headline import runs_of
-from compare.titles_and_sizes import machine_text
+from core import names
 from core.errors import HarnessError
 from core.text import fit_table
+
+from compare import canonical_names, folders, identity
+from compare import entries as reading
+from compare.headline import runs_of
+from compare.titles_and_sizes import machine_text
 
 Json = dict[str, Any]
 
@@ -102,6 +104,26 @@ def for_machine(submissions: Iterable[reading.Submission], hardware: Any) -> lis
     return [f"Measured so far on {machine_text(machine.group)}: "
             f"{', '.join(own['measured']) or 'no model of these sizes'}.",
             f"Wanted: {', '.join(shown[:3])}, in 4 bits."]
+
+
+def device_tag(hardware: Any) -> Optional[str]:
+    """A device tag for the machine of a hardware.json, such as `rtx-3060-12gb-ryzen-5-5600`,
+    `m1-8gb` or `xeon-vm-2c-24gb`; None if too little of it is known."""
+    parts, cards = reading.hardware_facts(hardware)
+    machine = identity.machine(parts, cards, "", "loopback")
+    chip = canonical_names.cpu(parts.get("cpu.model_name") or "unknown processor").split(",")[0]
+    threads = parts.get("cpu.usable_threads_count") or parts.get("cpu.threads_count")
+    title = machine_text(machine.group, [parts.get("system.model_name") or "unknown"])
+    if machine.has_own_memory:
+        whole = [f"{title} {chip}", title]
+    elif parts.get("system.kind") == "vm" and threads and machine.memory_gib:
+        whole = [f"{chip} vm {threads:.0f}c {machine.memory_gib:g} GB"]
+    else:
+        whole = [title]
+    tags = (names.plain_name(re.sub(r"(\d) (?=GB|x )", r"\1", one), 60)
+            for one in whole if not re.search("(?i)unknown|not reported", one))
+    return next((tag for tag in tags if names.device_tag_problem(tag, names.this_machine())
+                 is None), None)
 
 
 def wanted_text(found: Sequence[Json], width: int) -> str:

@@ -15,7 +15,8 @@ function drawHow() {
       term(h("b", {}, "bar"), "The median of its owners’ medians, so that one owner with many runs does not " +
         "outweigh the others. A machine with one owner is indicative."),
       term(h("b", {}, "rank"), "1 + the number of machines that are faster, by a t-test and at least 5 %. " +
-        "Machines with “=” share a rank."),
+        "Machines with “=” share a rank. Those above that are not clearly faster do not count, " +
+        "so 4 can follow 3=, 3=, 3=."),
       term(h("b", {}, "left out"), "Runs with other questions or options, a prompt from a cache, a truncated " +
         "context, a client that was the bottleneck, or a hosted endpoint. The reason is shown with each."),
       term(h("b", {}, "reproduced"), "Two owners measured the same weights, runtime and settings, and their " +

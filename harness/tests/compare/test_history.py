@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from compare import entries, history, wanted
+from core import names
+from machine import inventory
 from tests import made_submissions
 from tests.compare.test_headline import run_of
 from tests.compare.test_ranking import documents, known
+from tests.machine.test_machine import MACHINES, RecordedMachine
 from tests.made_submissions import DESKTOP, GIB, MAC, Spec
 
 CARDS = {**DESKTOP, "accelerators": [{**DESKTOP["accelerators"][0],
@@ -84,6 +87,18 @@ class Wanted(unittest.TestCase):
             "models.0.parameters_count": known(1_200_000_000)}))
         self.assertEqual(("1-2 B" in measured, "1-2 B" in wish), (True, False))
 
+    def test_device_tags_of_recorded_machines_are_valid_and_short(self) -> None:
+        tags = {name: wanted.device_tag(inventory.inventory(RecordedMachine(name), measure=False))
+                for name in MACHINES}
+        self.assertEqual({name: tags[name] for name in (
+            "linux_amd_desktop", "linux_container_cgroup1", "mac_m1", "linux_raspberry_pi",
+            "linux_x99_type_other")}, {
+                "linux_amd_desktop": "rx-7900-xtx-24gb-ryzen-9-7950x",
+                "linux_container_cgroup1": "xeon-platinum-8488c-vm-2c-4gb", "mac_m1": "m1-8gb",
+                "linux_raspberry_pi": "raspberry-pi-5-8gb", "linux_x99_type_other": None})
+        for name, tag in tags.items():
+            self.assertTrue(tag is None or names.device_tag_problem(tag) is None, (name, tag))
+            self.assertNotRegex(tag or "", "unknown|reported", name)
 
     def test_lines_from_a_folder_within_a_time_limit(self) -> None:
         made = made_submissions.make(Spec(phases="5q"))
