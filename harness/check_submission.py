@@ -38,6 +38,7 @@ from typing import Optional
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
 from core import challenge, files, metrics, names, privacy, release, result_tables
+from core import ledger as ledger_file
 from core.errors import HarnessError
 from core.records import Response
 from core.text import (
@@ -54,6 +55,7 @@ from core.text import (
 )
 from run import plan_and_probe
 
+SUBMISSIONS = str(release.HERE.parent / "submissions")
 MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 80, 30       # of an answer, printed by --answers
@@ -151,8 +153,10 @@ def require_own_harness(repository: submission_files.Repository, args: argparse.
     base, head = repository.commit(args.base), repository.commit(args.head)
     unlike = repository.differences(base, str(release.HERE))
     if unlike:
-        words = [*(["--git-dir", args.git_dir] if args.git_dir else []),
-                 *(["--handle", args.handle] if args.handle else [])]
+        given = {name: getattr(args, name.replace("-", "_")) for name in (
+            "git-dir", "handle", "challenge", "index", "write-index", "allow-synthetic", "json")}
+        words = [word for name, value in given.items() if value
+                 for word in (f"--{name}", *([value] if value is not True else []))]
         raise HarnessError(
             f"this harness differs from that of --base ({printable(', '.join(unlike[:3]), 300)}"
             f"{f', and {len(unlike) - 3} more' if len(unlike) > 3 else ''}), so that it may be a "
@@ -210,12 +214,17 @@ def texts(paths: Sequence[str], report: findings.Report) -> list[str]:
 
 
 # --- command line --------------------------------------------------------------------------------
+def _folder(path: str) -> str:
+    """A path, or the folder of the run in submissions/ that has this id."""
+    return path if os.path.exists(path) else ledger_file.find_run(SUBMISSIONS, path) or path
+
+
 def build_parser() -> Parser:
     """The command line."""
     parser = Parser("check_submission", __doc__, "[options] [PATH ...]")
     add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH",
-        help="folder of a submission, or a folder with submissions")
+    add("paths", nargs="*", metavar="PATH", type=_folder,
+        help="folder or id of a submission, or a folder with submissions")
     add("--base", metavar="GITREF", help="target commit of the merge")
     add("--head", metavar="GITREF", help="last commit of the change")
     add("--git-dir", metavar="DIR", help="git directory (default: that of the current folder)")
@@ -228,14 +237,14 @@ def build_parser() -> Parser:
              "are then not read again")
     add("--write-index", metavar="FILE",
         help="write signatures of all runs merged at --head to FILE, and check nothing")
-    add("--privacy", nargs="*", metavar="PATH",
+    add("--privacy", nargs="*", metavar="PATH", type=_folder,
         help="search files, folders or - (standard input) for private values, including the "
              "names of this machine and user")
-    add("--answers", nargs="*", metavar="PATH",
+    add("--answers", nargs="*", metavar="PATH", type=_folder,
         help="for each call, print its outcome, finish reason, and the start and end of its answer")
-    add("--texts", nargs="*", metavar="PATH",
+    add("--texts", nargs="*", metavar="PATH", type=_folder,
         help="print each text in manifest.json, hardware.json and metadata.json once; --answers, "
-             "--texts and --privacy can be combined, before the paths")
+             "--texts and --privacy can be combined")
     add("--explain", nargs="?", const="", metavar="CODE",
         help="explain a finding code (default: all codes)")
     add("--allow-synthetic", action="store_true",
@@ -259,7 +268,8 @@ def check_combination(args: argparse.Namespace) -> None:
         raise HarnessError("--git-dir needs --base and --head; pass them as well")
     reviewed = review_paths(args)
     modes = (args.base, args.explain, reviewed)
-    if sum([bool(args.paths), *(mode is not None for mode in modes)]) != 1 or reviewed == []:
+    has_own = bool(args.paths) and reviewed is not args.paths
+    if has_own + sum(mode is not None for mode in modes) != 1 or reviewed == []:
         raise HarnessError("pass either folders to check, or --base and --head, or --explain, or "
                            "--privacy, --answers and --texts with folders")
     if args.json and any(mode is not None for mode in (args.answers, args.texts, args.explain)):
@@ -267,9 +277,10 @@ def check_combination(args: argparse.Namespace) -> None:
 
 
 def review_paths(args: argparse.Namespace) -> Optional[list[str]]:
-    """What --answers, --texts and --privacy look at, each at all paths; None without them."""
+    """What --answers, --texts and --privacy look at, each at all paths, also those that are in
+    front of them; None without these options."""
     given = [paths for paths in (args.answers, args.texts, args.privacy) if paths is not None]
-    return sum(given, []) if given else None
+    return sum(given, []) or args.paths if given else None
 
 
 def next_lines(paths: Sequence[str]) -> list[str]:
@@ -360,7 +371,7 @@ def run(args: argparse.Namespace, released: Mapping[str, release.Release], now_s
         print_safe(report.json(checked))
     else:
         print_text(report.text(checked, noun, width))
-        if args.paths and not (report.exit_code() or args.allow_synthetic):
+        if args.paths and not (reviewed or report.exit_code() or args.allow_synthetic):
             print_text("\n".join(next_lines(args.paths)))
     return max(code, report.exit_code())
 

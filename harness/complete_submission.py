@@ -35,6 +35,7 @@ import sys
 if sys.version_info < (3, 9):      # above all code that an older Python cannot run
     sys.exit("complete_submission needs Python 3.9 or newer; this is " + sys.version.split()[0])
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -176,10 +177,8 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
     """The KEY=VALUE of every --set. Raises HarnessError."""
     settings = Settings({}, {})
     for word in typed:
-        key, equals, text = word.partition("=")
+        key, _, text = (part.strip() for part in word.partition("="))
         name = key.partition(".")[2]
-        if not equals:
-            raise HarnessError(f"--set {printable(word, 80)}: the value is missing; type KEY=VALUE")
         if key.startswith("run_md."):
             if name not in attestation.SECTIONS:
                 keys = ", ".join(f"run_md.{section}" for section in attestation.SECTIONS)
@@ -521,8 +520,9 @@ def _value_lines(chosen: Sequence[declared.MissingValue], width: int) -> list[st
     for one in chosen:
         alike.setdefault(re.sub(r"\.\d+\.", ".N.", one.key), []).append(one)
     shown = [(f'{one.short}="{one.example}"' if " " in one.example else
-              f"{one.short}={one.example}", one.where + "".join(
-                  f"; {other.short} too" for other in others))
+              f"{one.short}={one.example}", "".join([
+                  f"{one.accepts}; " * one.accepts.startswith("one of"), one.where,
+                  *(f"; {other.short} too" for other in others)]))
              for one, *others in alike.values()]
     column = min(max(len(example) for example, _ in shown), width // 2)
     return [line for example, where in shown
@@ -560,11 +560,18 @@ def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
                        *find_server(made, machine, names))
 
 
+def _setting(word: str) -> str:
+    if "=" in word:
+        return word
+    raise argparse.ArgumentTypeError(f"{printable(word, 80)}: the value is missing; type KEY=VALUE")
+
+
 def build_parser() -> Parser:
     """The command line."""
     parser = Parser("complete_submission", __doc__, "RUN_DIR [options]")
-    parser.add_argument("folder", metavar="RUN_DIR", help="folder of a finished run")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
+    parser.add_argument("folder", metavar="RUN_DIR", help="folder or id of a finished run")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
+                        dest="settings", type=_setting,
                         help="declare a value, or remove it with null; may be repeated")
     parser.add_argument("--partial", action="store_true",
                         help="complete a run that has not ended; it cannot be submitted yet")
@@ -587,7 +594,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             if args.settings or args.partial or args.reprobe or args.json or args.optional:
                 raise HarnessError("--recompute takes only a folder; leave out the other options")
             return recompute(args.folder)
-        report = complete(args.folder, args.settings, args.partial, args.reprobe)
+        report = complete(ledger.find_run(SUBMISSIONS, args.folder) or args.folder, args.settings,
+                          args.partial, args.reprobe)
     except HarnessError as error:
         print_error(f"complete_submission: {error}")
         return error.exit_code

@@ -49,7 +49,7 @@ from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
 from core.records import CallFinished, LedgerLine, Manifest, Phase
 from core.suites import load_suites
-from core.text import Parser, command, print_error, print_result, print_text, readable
+from core.text import Parser, command, print_error, print_result, print_text, printable, readable
 from engines import answers, queries
 from machine import awake, gauges
 from machine.heartbeat import HEARTBEAT_FINE_S, HEARTBEAT_S, Heartbeat
@@ -625,6 +625,9 @@ def do_run(options: Options, progress: Progress, environment: Mapping[str, str],
     run_id = options.run_id or str(uuid.uuid4())
     folder = ledger_file.find_run(options.out_dir, run_id) if options.run_id else None
     earlier = ledger_file.read_manifest(folder) if folder else None
+    if options.retry_failed and not earlier:
+        raise HarnessError(f"--retry-failed: no run {run_id} in {printable(options.out_dir)}; pass "
+                           "its id, and its --out-dir")
     if earlier:
         options = manifests.inherit_options(options, earlier)
     if not earlier or not folder:
@@ -780,9 +783,13 @@ def do_probe(options: Options, progress: Progress, environment: Mapping[str, str
         if models or not found[0]["models"]:
             hello = try_hello(dataclasses.replace(options, target_url=found[0]["url"],
                                                   models=models), environment, progress)[2]
-    wishes = [] if url else wanted.here(DEFAULT_OUT, inventory.inventory(measure=False))
-    print_result(options.json, {"endpoints": found, "hello": hello, "wanted": wishes},
-                 "\n".join([*wishes, plan_and_probe.hello_text(found, hello, options)]))
+    hardware = None if url else inventory.inventory(measure=False)
+    wishes = wanted.here(DEFAULT_OUT, hardware) if hardware else []
+    tag = wanted.device_tag(hardware) if hardware and "device_tag" not in options.given else None
+    print_result(options.json,
+                 {"endpoints": found, "hello": hello, "wanted": wishes, "device_tag": tag},
+                 "\n".join([*wishes, *([f"A device tag for this machine: {tag}"] if tag else []),
+                            plan_and_probe.hello_text(found, hello, options)]))
     return int(hello is not None and hello["outcome"] != "ok")
 
 

@@ -156,7 +156,9 @@ def parse(key: str, text: str) -> Any:
     value = _typed(_value_schema(key).get("type", "string"), text)
     option = f"--set {key}={printable(text, 80)}"
     if value is None or not is_valid(key, value):
-        raise HarnessError(f"{option}: not valid; type {accepted(key)}, or null")
+        example = field(key).get("examples", [None])[0]
+        such = f", such as {example}" if type(example) in (int, float) else ""
+        raise HarnessError(f"{option}: not valid; type {accepted(key)}{such}, or null")
     if isinstance(value, str) and (value != value.strip() or not value.isprintable()
                                    or value.lower() in FILLERS):
         raise HarnessError(f"{option}: not valid; type printable text and no placeholder, or null")

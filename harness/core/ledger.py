@@ -182,7 +182,9 @@ class Tail:
 
 # --- reading a run's folder ----------------------------------------------------------------------
 def find_run(out_dir: str, run: str) -> Optional[str]:
-    """The folder of a run below `out_dir`, by its id or path; None if it is not found."""
+    """The folder of a run below `out_dir`, by its id, its path or that of one of its files; None
+    if it is not found."""
+    run = os.path.dirname(run) if os.path.isfile(run) else run
     if os.path.isfile(os.path.join(run, MANIFEST)):
         return run
     name = run if run.startswith("run-") else f"run-{run}"

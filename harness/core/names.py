@@ -59,10 +59,15 @@ _HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}\Z")
 
 
+def plain_name(text: str, longest: int) -> str:
+    """The name of a-z, 0-9 and single hyphens nearest to `text`, possibly empty."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub("[^a-z0-9]+", "-", plain).strip("-")[:longest].strip("-")
+
+
 def safe_handle(text: str) -> str:
     """The valid handle nearest to `text`, or "your-login"."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    near = re.sub("[^a-z0-9]+", "-", plain).strip("-")[:39].strip("-")
+    near = plain_name(text, 39)
     return "your-login" if not near or _DEVICE_FILES.match(near) else near
 
 
@@ -92,9 +97,10 @@ def device_tag_problem(text: str, names: Iterable[MachineName] = ()) -> Optional
     A tag describes the machine (mac-m1-8gb), in 3 to 48 of a-z, 0-9 and single hyphens. Host
     names, and `names` of this machine, are refused.
     """
-    fault = _tag_fault(text, names, 3)
+    fault, near = _tag_fault(text, names, 3), plain_name(text, 48)
+    known = [near] if _tag_fault(near, names, 3) is None else ["mac-m1-8gb", "rtx4090-64gb"]
     return fault and (f"device tag '{printable(text, 56)}' {fault}: name the kind of machine, "
-                      "for example --device-tag mac-m1-8gb or rtx4090-64gb")
+                      f"for example --device-tag {' or '.join(known)}")
 
 
 def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> Optional[str]:

@@ -391,7 +391,8 @@ ARGPARSE_WORDS = (
     (r"expected one argument$", "a value is missing"),
     (r"expected at least one argument$", "a value is missing"),
     (r"expected (\d+) arguments$", r"\1 values are needed"),
-    (r"not allowed with argument", "cannot be combined with"))
+    (r"not allowed with argument", "cannot be combined with"),
+    (r"ignored explicit argument", "takes no value; leave out"))
 
 
 class Parser(argparse.ArgumentParser):
@@ -402,6 +403,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, program: str, doc: Optional[str], arguments: str = "[options]") -> None:
         about, _, codes = (doc or "").partition("\nexit codes:")
+        self.loose = ""                # what to do about a value without its option
         super().__init__(
             prog=program, usage=f"{command(program)} {arguments}", allow_abbrev=False,
             description=for_this_system(about.strip()),
@@ -412,10 +414,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         for pattern, words in ARGPARSE_WORDS:
             message = re.sub(pattern, words, message)
-        unknown = re.match(r"unknown argument: (--[\w-]+)", message)
-        for near in difflib.get_close_matches(unknown[1] if unknown else "",
-                                              self._option_string_actions, 1):
+        # Editors make long dashes of two hyphens.
+        unknown = re.match(r"unknown argument: [-\u2010-\u2015]*([\w-]+)(?=[\s=]|$)", message)
+        for near in difflib.get_close_matches(f"--{unknown[1]}" if unknown else "",
+                                              self._option_string_actions, 1, 0.7):
             message += f" (did you mean {near}?)"
+        if re.match(r"unknown argument: [^-\u2010-\u2015]", message) and "?" not in message:
+            message += self.loose
+        bare = re.match(r"(--[\w-]+): (?:a value is missing|\d values are needed)$", message)
+        shape = self._option_string_actions[bare[1]].metavar if bare else None
+        if bare and shape:
+            values = shape if isinstance(shape, str) else " ".join(shape)
+            message += f"; type {bare[1]} {values}"
         shown = printable(message, 400)
         print_error(f"{self.prog}: {shown}; --help lists the options")
         self.exit(2)

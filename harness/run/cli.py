@@ -117,15 +117,18 @@ def _challenge(text: str) -> str:
 
 
 def _run_id(text: str) -> str:
-    name = text[4:] if text.startswith("run-") else text
+    last = re.split(r"[/\\]", text.rstrip("/\\"))[-1].lower()
+    name = last[4:] if last.startswith("run-") else last
     try:
-        if str(uuid.UUID(name)) == name.lower():
-            return name.lower()
+        is_id = str(uuid.UUID(name)) == name
     except ValueError:
-        pass
+        is_id = False
+    if is_id and last == text.lower():
+        return name
+    todo = f"type --run-id {name}, with its --out-dir" if is_id else \
+        "leave the option out for a new run"
     raise argparse.ArgumentTypeError(
-        f"'{printable(text)}' is not a run id such as {uuid.UUID(int=0)}; leave the option out for "
-        "a new run")
+        f"'{printable(text)}' is not a run id such as {uuid.UUID(int=0)}; {todo}")
 
 
 def _variable(text: str) -> str:
@@ -145,15 +148,17 @@ def parse_target(text: str) -> Target:
 
     Raises ArgumentTypeError.
     """
+    port_only = re.fullmatch(r":?(\d{2,5})/?", text)
     try:
         parts = urllib.parse.urlsplit(text if "://" in text else "http://" + text)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if (not host or port == 0 or parts.scheme not in ("http", "https")
+    if (port_only or not host or port == 0 or parts.scheme not in ("http", "https")
             or not re.fullmatch(r"[\x21-\x7e]+", text)):
+        example = f"http://127.0.0.1:{port_only[1]}" if port_only else DEFAULT_URL
         raise argparse.ArgumentTypeError(
-            f"'{printable(text)}' is not an http or https URL; use for example {DEFAULT_URL}")
+            f"'{printable(text)}' is not an http or https URL; use for example {example}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError(
             "leave out user, password, query and fragment; put a key into an environment variable "
@@ -188,6 +193,7 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     """The parser. doc: the runner's docstring; defaults: its values for fields of `Options`."""
     parser = Parser("run_benchmark", doc)
     parser.argument_default = argparse.SUPPRESS        # so that only given options are parsed
+    parser.loose = " (write its option before it, such as --target-url URL or --models LIST)"
     shown = {**{field.name: field.default for field in dataclasses.fields(Options)}, **defaults}
     group: Any = None
 
@@ -344,6 +350,6 @@ def next_command(options: Options, run: str, wait_s: Optional[str] = None) -> st
     if wait_s is None:
         words += ["--rehearse"] * options.rehearse
         names = [*names[2 * options.rehearse:], "no_calibration"]
-    for name in names:
+    for name in (*names, "json", "quiet"):
         words += _option(name, getattr(options, name) if name in options.given else None)
     return command("run_benchmark", *words)

@@ -4,7 +4,6 @@ core/result_tables makes the tables. Text from a server goes through `printable`
 """
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -119,10 +118,12 @@ def whole_run(options: cli.Options, manifest: Manifest) -> str:
     """The command of a run like a smoke run, but whole."""
     known, default = inherit_options(options, manifest), cli.Options
     shown = {name: getattr(known, name) for name in (
-        "target_url", "models", "submitter_handle", "device_tag", "no_hostname")}
+        "target_url", "models", "timeout", "prompt_cache", "submitter_handle", "device_tag",
+        "no_hostname")}
     return cli.command_with(
-        dataclasses.replace(options, given=options.given & {"out_dir", "api_key_env"}),
-        **{name: value for name, value in shown.items() if value != getattr(default, name)})
+        options, smoke=None, run_id=None, retry_failed=None,
+        **{name: value for name, value in shown.items() if value != getattr(default, name)},
+        **manifest["canonical_options_overrides"])
 
 
 def end_text(summary: Json, folder: str, advice: str, next_command: str,

@@ -64,8 +64,8 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Es
                       estimates.estimate_line(found, manifest["timeout_s"]),
                       *_fewer_phases(manifest, fewer), *notes,
                       *trial_note(manifest), *write_note(options),
-                      "next: " + cli.command_with(options, plan=None, json=None, quiet=None,
-                                                  detach=True, **longer)])
+                      "next: " + cli.command_with(options, plan=None, json=None, detach=True,
+                                                  **longer)])
 
 
 def _fewer_phases(manifest: Manifest,

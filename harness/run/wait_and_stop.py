@@ -56,7 +56,7 @@ def follow(options: cli.Options, progress: Progress,
             break
         sleep(FOLLOW_EVERY_S)
     progress.end()
-    next_wait = cli.next_command(options, manifest["run_id"], seconds) + " --quiet" * options.quiet
+    next_wait = cli.next_command(options, manifest["run_id"], seconds)
     paces = estimates.Paces(manifest, suite_questions)
     for event in tail.events:
         paces.take(event)

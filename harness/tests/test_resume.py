@@ -512,7 +512,8 @@ class Interrupted(Runs):
                 self.assert_refused(outcome, code,
                                     rf"stopped by {name}\nnext: python3 harness/run_benchmark\.py "
                                     rf"--run-id {RUN_ID} --target-url \S+ --out-dir "
-                                    + re.escape(shlex.quote(self.out_dir)) + " --no-calibration")
+                                    + re.escape(shlex.quote(self.out_dir))
+                                    + " --no-calibration --quiet")
                 last = self.events[-1]
                 self.assertEqual((last["event"], last["reason"], last["exit_code"],
                                   last["in_flight"]),
@@ -582,14 +583,15 @@ class Background(Runs):
         self.assertEqual(outcome, runs.Outcome(
             0, f"run {RUN_ID} started in the background\nrun folder: {self.folder}\n"
             f"log: {log}\nnext: python3 harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir "
-            f"{shlex.quote(self.out_dir)}\n", ""))
-        followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:])
+            f"{shlex.quote(self.out_dir)} --quiet\n", ""))
+        followed = runs.run(*shlex.split(outcome.out.splitlines()[-1])[3:-1])
         self.assertEqual(followed.code, 0)
         self.assertRegex(followed.err, r"\A1/1 +hello +\S+ +ok +\d+ tokens +TTFT [\d.]+ ms\n\Z")
         self.assertRegex(followed.out, r"run folder: .*\nnext: .*\n\Z")
         with open(log, encoding="utf-8") as file:
             self.assertEqual(file.read().replace("127.0.0.1", "localhost").replace(
-                "py harness", "python3 harness"), followed.out)       # as a child on Windows
+                "py harness", "python3 harness").replace(       # as a child on Windows
+                    " --no-calibration --quiet", ""), followed.out)
 
     @runs.posix_only
     def test_detached_run_has_its_own_session(self):
@@ -660,7 +662,7 @@ class Background(Runs):
             "run_id": RUN_ID, "begun": True, "folder": self.folder,
             "log": os.path.join(self.logs, f"run-{RUN_ID}.log"),
             "next": f"python3 harness/run_benchmark.py --wait 100 {RUN_ID} --out-dir "
-            f"{shlex.quote(self.out_dir)}"})
+            f"{shlex.quote(self.out_dir)} --json --quiet"})
         self.assertEqual(runs.run("--quiet", "--wait", "60", self.folder).code, 0)
 
     def test_detached_rehearsal_can_be_followed(self):
@@ -719,7 +721,8 @@ class Waiting(Runs):
         outcome = self.follow("--wait", "100", RUN_ID, meanwhile=write_on)
         self.assertEqual((outcome.code, self.now_s), (0, 1.5))
         self.assertRegex(outcome.err, r"\A1/1 +hello +\S+ +ok .*\n\Z")
-        self.assertEqual(outcome.out, self.run_it().out.replace("127.0.0.1", "localhost"))
+        self.assertEqual(outcome.out, self.run_it().out.replace("127.0.0.1", "localhost").replace(
+            " --no-calibration --quiet", ""))
 
     def test_wait_shows_progress_when_the_time_is_up(self):
         self.hold(3)
@@ -734,7 +737,7 @@ class Waiting(Runs):
         self.assertEqual(self.follow("--wait", "0", RUN_ID, "--quiet", "--json").document, {
             "run_id": RUN_ID, "folder": self.folder, "exit_code": 5, "summary": None,
             "next": f"python3 harness/run_benchmark.py --wait 0 {RUN_ID} --out-dir "
-            f"{shlex.quote(self.out_dir)} --quiet"})
+            f"{shlex.quote(self.out_dir)} --json --quiet"})
 
     def test_wait_for_a_killed_run_prints_the_resume_command(self):
         self.ledger.write_bytes(b"".join(self.lines[:3]) + b'{"torn')
@@ -758,7 +761,7 @@ class Waiting(Runs):
                 self.assertEqual(outcome, runs.Outcome(
                     code, f"the run was interrupted: {reason}\nnext: python3 "
                     f"harness/run_benchmark.py --run-id {RUN_ID} "
-                    f"--out-dir {shlex.quote(self.out_dir)} --detach{retry}\n".replace(
+                    f"--out-dir {shlex.quote(self.out_dir)} --quiet --detach{retry}\n".replace(
                         "\x1b", "\\x1b"), ""))
 
     def test_early_end_with_json_is_one_document(self):

@@ -311,10 +311,11 @@ class Smoke(Runs):
 
     def test_smoke_prints_the_command_of_a_whole_run(self):
         outcome = runs.run("--target-url", self.url, "--out-dir", self.out_dir, "--smoke",
-                           "--no-hostname", "--quiet")
+                           "--no-hostname", "--quiet", "--timeout", "99", "--temperature", "0.2")
         self.assertTrue(outcome.out.endswith(
-            f"\nnext: python3 harness/run_benchmark.py --out-dir {shlex.quote(self.out_dir)} "
-            f"--target-url {self.url} --models {runs.MODEL} --no-hostname\n"), outcome.out)
+            "\nnext: python3 harness/run_benchmark.py --temperature 0.2 --out-dir "
+            f"{shlex.quote(self.out_dir)} --target-url {self.url} --models {runs.MODEL} "
+            "--timeout 99 --no-hostname --quiet\n"), outcome.out)
         self.assertNotIn("not_calibrated", outcome.out)
 
     def test_default_out_dir_is_submissions_of_the_repository(self):
@@ -387,12 +388,14 @@ class ProbeAndPlan(Runs):
 
     def test_probe_of_several_endpoints_makes_no_call(self):
         with self.usual_ports(self.one.port, self.two.port), \
-                mock.patch.object(wanted, "here", lambda *_: ["Measured so far: nothing."]):
+                mock.patch.object(wanted, "here", lambda *_: ["Measured so far: nothing."]), \
+                mock.patch.object(wanted, "device_tag", lambda _: "pi5-8gb"):
             outcome = self.run_it("--probe")
         self.assertEqual((outcome.code, outcome.out.splitlines()), (0, [
             f"{self.one.url}: reference-endpoint 1", "  swift  (context 4096 tokens)",
             f"{self.two.url}: reference-endpoint 1", "  a  (context 4096 tokens)",
             "  b  (context 4096 tokens)", "Measured so far: nothing.",
+            "A device tag for this machine: pi5-8gb",
             "several endpoints; to choose one:",
             *(f"  python3 harness/run_benchmark.py --out-dir {shlex.quote(self.folder)} "
               f"--target-url {one.url} --probe" for one in (self.one, self.two))]))
@@ -406,7 +409,7 @@ class ProbeAndPlan(Runs):
 
     def test_probe_as_json(self):
         document = self.run_it("--probe", "--target-url", self.one.url, "--json").document
-        self.assertEqual(set(document), {"endpoints", "hello", "wanted"})
+        self.assertEqual(set(document), {"endpoints", "hello", "wanted", "device_tag"})
         self.assertEqual([(e["url"], e["engine"]["name"], [m["id"] for m in e["models"]])
                           for e in document["endpoints"]],
                          [(self.one.url, "reference-endpoint", [runs.MODEL])])

@@ -1461,6 +1461,7 @@ class Answers(unittest.TestCase):
             folder = str(made.sealed().write(root))
             parts = [run_main(mode, folder) for mode in ("--answers", "--texts", "--privacy")]
             both = run_main("--privacy", "--answers", "--texts", folder)
+            self.assertEqual(run_main(folder, "--privacy", "--answers", "--texts"), both)
             self.assertEqual(both, (max(code for code, _, _ in parts),
                                     "".join(out for _, out, _ in parts), ""))
             self.assertIn("private-answer", both[1])
@@ -1781,11 +1782,13 @@ class Changes(unittest.TestCase):
     def test_a_program_that_differs_from_the_bases_refuses_and_prints_the_command(self):
         with mock.patch.object(release, "known", lambda: valid_run.RELEASES):
             code, out, err = run_main("--git-dir", os.path.join(self.repository, ".git"), "--base",
-                                      "older", "--head", "offer", "--handle", "ada")
+                                      "older", "--head", "offer", "--json", "--handle", "ada",
+                                      "--challenge", "a b c d")
         self.assertEqual((code, out), (2, ""))
         self.assertIn("harness/check/copies.py is changed, harness/core/plan.py is added", err)
         self.assertRegex(err, r"\n  git switch --detach [0-9a-f]{40}\n  python3 harness/check_"
-                              r"submission.py --base [0-9a-f]{40} --head [0-9a-f]{40} .*ada\n\Z")
+                              r"submission.py --base [0-9a-f]{40} --head [0-9a-f]{40} .*ada "
+                              r"--challenge 'a b c d' --json\n\Z")
 
     def test_files_that_python_could_import_count_and_line_ends_do_not(self):
         repository = submission_files.Repository(os.path.join(self.repository, ".git"))

@@ -573,6 +573,8 @@ class ChosenNamesTest(unittest.TestCase):
             "device tag 'heart-of-gold' looks like the name of a person or of a machine: name the "
             "kind of machine, for example --device-tag mac-m1-8gb or rtx4090-64gb",
         )
+        self.assertTrue(names.device_tag_problem("Mac M1 (8GB)").endswith(
+            "for example --device-tag mac-m1-8gb"))
 
     def test_bad_prefixes_are_refused(self):
         for prefix in ("", "local", ":ollama", "local:", "a b:ollama", "local:Ollama", "local:a:b",

@@ -139,6 +139,26 @@ class Values(unittest.TestCase):
             "run_benchmark: --lanes: 'many' is not a whole number from 1 to 256; use for example "
             "--lanes 4; --help lists the options\n")))
 
+    def test_a_mistyped_option_is_refused_with_what_to_type(self):
+        for words, told in (
+                (["probe"], "unknown argument: probe (did you mean --probe?)"),
+                (["-plan"], "unknown argument: -plan (did you mean --plan?)"),
+                (["\u2014probe"], "unknown argument: \\u2014probe (did you mean --probe?)"),
+                (["--target_url", "h"], "--target_url h (did you mean --target-url?)"),
+                (["http://h:80"], "unknown argument: http://h:80 (write its option before it, such "
+                                  "as --target-url URL or --models LIST)"),
+                (["--wait", RUN_ID], "2 values are needed; type --wait SECONDS RUN"),
+                (["--models"], "a value is missing; type --models LIST"),
+                (["--plan=all"], "--plan: takes no value; leave out 'all'"),
+                (["--target-url", "8080"], "use for example http://127.0.0.1:8080"),
+                (["--target-url", ":8080"], "use for example http://127.0.0.1:8080"),
+                (["--run-id", f"submissions\\ada\\m1\\run-{RUN_ID}\\"],
+                 f"type --run-id {RUN_ID}, with its --out-dir")):
+            with self.subTest(words):
+                code, err = refusal(*words)
+                self.assertEqual((code, err.count("\n")), (2, 1))
+                self.assertIn(f"{told}; --help lists", err)
+
     def test_refused_urls_and_names_never_show_a_key(self):
         for words in (["--api-key-env", KEY],
                       *(["--target-url", url] for url in (f"http://u:{KEY}@h", f"http://h?k={KEY}",
@@ -243,7 +263,8 @@ class Commands(unittest.TestCase):
 
     def test_resume_command_repeats_what_the_manifest_does_not_hold(self):
         for words, expected in (
-                ((), ""), (("--phases", "all", "--quiet", "--json", "--timeout", "5"), ""),
+                ((), ""), (("--phases", "all", "--quiet", "--json", "--timeout", "5"),
+                           " --json --quiet"),
                 (("--no-calibration",), " --no-calibration"),
                 (PRIVATE, " --target-url http://10.1.2.3:8080/secret --api-key-env BOBS_KEY "
                  "--out-dir /mnt/bob/runs"),
@@ -254,6 +275,7 @@ class Commands(unittest.TestCase):
 
     def test_wait_command_repeats_folder_and_address_of_another_machine(self):
         for words, expected in (((), ""), (("--out-dir", "my runs"), " --out-dir 'my runs'"),
+                                (("--phases", "all", "--detach", "--quiet"), " --quiet"),
                                 (("--no-calibration", "--target-url", "http://[::1]:1"), ""),
                                 (PRIVATE, " --target-url http://10.1.2.3:8080/secret "
                                  "--api-key-env BOBS_KEY --out-dir /mnt/bob/runs")):
