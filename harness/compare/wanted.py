@@ -10,14 +10,13 @@ import time
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
-from core import names
-from core.errors import HarnessError
-from core.text import fit_table
-
 from compare import canonical_names, folders, identity
 from compare import entries as reading
 from compare.headline import runs_of
 from compare.titles_and_sizes import machine_text
+from core import names
+from core.errors import HarnessError
+from core.text import fit_table
 
 Json = dict[str, Any]
 
