@@ -626,7 +626,8 @@ class Command(Case):
         self.assertEqual((1, ""), (code, err))
         self.assertRegex(out, r"(?s)\n\nImportant for comparisons .*:\n  backend=cuda  +one "
                               r"of cpu, cuda, .* the devices in .*\n  gpu_offload_ratio=1  .*\n\n"
-                              r"Optional \(skip what you don't know\):\n  memory.speed_mts=6000  +sudo dmidecode")
+                              r"Optional \(skip what you don't know\):\n"
+                              r"  memory.speed_mts=6000  +sudo dmidecode")
         self.assertRegex(out, r"\nNext \(with your text after each =\):\n([ '\w].*\n)+?.* "
                               r"--set gpu_offload_ratio= ")
 
