@@ -78,26 +78,16 @@ BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "pattern": ("string", lambda v, b: re.search(b, v) is not None, "does not match {}"),
     "minItems": ("array", lambda v, b: len(v) >= b, "has fewer than {} items"),
     "maxItems": ("array", lambda v, b: len(v) <= b, "has more than {} items"),
-    "uniqueItems": ("array", lambda v, b: not b or not any(
-        _same(one, other) for i, one in enumerate(v) for other in v[:i]), "has a repeated item"),
+    "uniqueItems": ("array", lambda v, b: all(one not in v[:i] for i, one in enumerate(v)),
+                    "has a repeated item"),
     "minProperties": ("object", lambda v, b: len(v) >= b, "has fewer than {} keys"),
     "maxProperties": ("object", lambda v, b: len(v) <= b, "has more than {} keys"),
 }
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Equality in JSON: 1 equals 1.0, and true does not equal 1."""
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return type(a) is type(b) and a == b or _is_number(a) and _is_number(b) and a == b
-
-
 class _Validator:
-    """Walks a value and a schema side by side."""
+    """Walks a value and a schema side by side. Values of const and enum, and unique items, are
+    texts in all schemas, so that Python's equality is that of JSON."""
 
     def __init__(self, root: Schema, exact: bool = False) -> None:
         self.root, self.exact = root, exact
@@ -111,13 +101,12 @@ class _Validator:
                 or self.exact and kind == "integer" and type(value) is float:
             yield Finding(path, f"{shown(value)} is not of type {kind}")
             return
-        if "const" in at and not _same(value, at["const"]):
+        if "const" in at and value != at["const"]:
             yield Finding(path, f"{shown(value)} is not {shown(at['const'])}")
-        if "enum" in at and not any(_same(value, one) for one in at["enum"]):
+        if "enum" in at and value not in at["enum"]:
             yield Finding(path, f"{shown(value)} is not one of {', '.join(map(shown, at['enum']))}")
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in at:
-                yield from self._branches(value, at[keyword], path, keyword == "oneOf")
+        if "anyOf" in at:
+            yield from self._branches(value, at["anyOf"], path)
         for keyword, bound in at.items():
             if keyword in BOUNDS:
                 kind, holds, words = BOUNDS[keyword]
@@ -129,22 +118,17 @@ class _Validator:
             for i, item in enumerate(value):
                 yield from self.check(item, at["items"], f"{path}[{i}]")
 
-    def _branches(self, value: Any, branches: list[Schema], path: str,
-                  is_one_of: bool) -> Iterator[Finding]:
-        """Findings if no branch matches, or several of a oneOf."""
+    def _branches(self, value: Any, branches: list[Schema], path: str) -> Iterator[Finding]:
+        """Findings if no branch matches."""
         results = []
         of_its_type = [b for b in branches if "type" not in b or TYPES[b["type"]](value)]
         for branch in of_its_type or branches:
             results.append(list(self.check(value, branch, path)))
-            if not results[-1] and not is_one_of:
+            if not results[-1]:
                 return
-        matching = results.count([])
-        if matching > 1:
-            yield Finding(path, f"{shown(value)} fits more than one form")
-        elif not matching:
-            # Report the branch that was probably meant: it fails deeper inside, and is not `null`.
-            yield from max(results, key=lambda found: (len(found[0].path),
-                                                       not found[0].message.endswith("null")))
+        # Report the branch that was probably meant: it fails deeper inside, and is not `null`.
+        yield from max(results, key=lambda found: (len(found[0].path),
+                                                   not found[0].message.endswith("null")))
 
     def _object(self, value: dict[str, Any], at: Schema, path: str) -> Iterator[Finding]:
         properties, others = at.get("properties", {}), at.get("additionalProperties")

@@ -281,10 +281,10 @@ def caches(machine: system.Machine, cpus: Iterable[int]) -> dict[str, int]:
     return added
 
 
-def parse_cgroups(text: Optional[str], controller: str) -> list[str]:
-    """Folders whose limits apply to this process, from /proc/self/cgroup; the innermost first."""
+def cgroups(machine: system.Machine, controller: str) -> list[str]:
+    """Folders whose limits apply to this process, the innermost first."""
     folders = []
-    for line in (text or "").splitlines():
+    for line in (machine.read("/proc/self/cgroup") or "").splitlines():
         hierarchy, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if hierarchy == "0" and not names:
@@ -301,7 +301,7 @@ def parse_cgroups(text: Optional[str], controller: str) -> list[str]:
 def memory_limit(machine: system.Machine) -> Optional[int]:
     """The smallest memory limit of this process's control groups in bytes, or null."""
     limits = [system.whole(machine.read(f"{folder}/{name}"))
-              for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "memory")
+              for folder in cgroups(machine, "memory")
               for name in ("memory.max", "memory.limit_in_bytes")]
     return min((limit for limit in limits if limit), default=None)
 
@@ -309,7 +309,7 @@ def memory_limit(machine: system.Machine) -> Optional[int]:
 def cpusets(machine: system.Machine) -> list[set[int]]:
     """The CPUs that each of this process's control groups may use."""
     found = [parse_cpu_list(machine.read(f"{folder}/cpuset.{name}"))
-             for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "cpuset")
+             for folder in cgroups(machine, "cpuset")
              for name in ("cpus.effective", "effective_cpus")]
     return [cpus for cpus in found if cpus]
 
@@ -320,7 +320,7 @@ def cpu_quota(machine: system.Machine) -> Optional[float]:
     Both versions give a quota and a period in µs, where "max" and -1 mean no limit, and a list.
     """
     quotas: list[float] = [len(cpus) for cpus in cpusets(machine)]
-    for folder in parse_cgroups(machine.read("/proc/self/cgroup"), "cpu"):
+    for folder in cgroups(machine, "cpu"):
         older = [machine.read(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
         for text in (machine.read(f"{folder}/cpu.max"), " ".join(older)):
             fields = [system.whole(field) for field in (text or "").split()]

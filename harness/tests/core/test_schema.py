@@ -38,10 +38,9 @@ KEYWORDS: dict[str, tuple[dict[str, Any], list[Any], list[tuple[Any, str, str]]]
     "type": ({"type": "integer"}, [0, -3, 4.0], [
         (True, "", "true is not of type integer"), (0.5, "", "0.5 is not of type integer"),
         ("1", "", '"1" is not of type integer'), (None, "", "null is not of type integer")]),
-    "const": ({"const": 1}, [1, 1.0], [(True, "", "true is not 1"), ("1", "", '"1" is not 1')]),
-    "enum": ({"enum": ["a", 0, None]}, ["a", 0, None], [
-        (False, "", 'false is not one of "a", 0, null'), ("A", "", '"A" is not one of "a", 0, '
-                                                                   "null")]),
+    "const": ({"const": "1"}, ["1"], [(True, "", 'true is not "1"'), (1, "", '1 is not "1"')]),
+    "enum": ({"enum": ["a", "0"]}, ["a", "0"], [
+        (0, "", '0 is not one of "a", "0"'), ("A", "", '"A" is not one of "a", "0"')]),
     "minimum": ({"minimum": 2}, [2, 3.5, "text"], [(1.9, "", "1.9 is below 2")]),
     "maximum": ({"maximum": 2}, [2, -3.5, "text"], [(2.1, "", "2.1 is above 2")]),
     "exclusiveMinimum": ({"exclusiveMinimum": 0}, [0.1, None], [(0, "", "0 is not above 0")]),
@@ -51,8 +50,8 @@ KEYWORDS: dict[str, tuple[dict[str, Any], list[Any], list[tuple[Any, str, str]]]
     "pattern": ({"pattern": "^a+$"}, ["aa", 1], [("ba", "", '"ba" does not match ^a+$')]),
     "minItems": ({"minItems": 1}, [[0], {}], [([], "", "[] has fewer than 1 items")]),
     "maxItems": ({"maxItems": 1}, [[0], {}], [([0, 0], "", "[0, 0] has more than 1 items")]),
-    "uniqueItems": ({"uniqueItems": True}, [[0, False, "0", [1], [True]]], [
-        ([0, 0.0], "", "[0, 0.0] has a repeated item"),
+    "uniqueItems": ({"uniqueItems": True}, [["a", "A", ""]], [
+        (["a", "b", "a"], "", '["a", "b", "a"] has a repeated item'),
         ([{"a": 1}, {"a": 1}], "", '[{"a": 1}, {"a": 1}] has a repeated item')]),
     "minProperties": ({"minProperties": 1}, [{"a": 0}, []], [({}, "", "{} has fewer than 1 keys")]),
     "maxProperties": ({"maxProperties": 1}, [{"a": 0}, []], [
@@ -70,8 +69,6 @@ KEYWORDS: dict[str, tuple[dict[str, Any], list[Any], list[tuple[Any, str, str]]]
     "$ref": ({"$ref": "#/$defs/small"}, [9, "text"], [(10, "", "10 is above 9")]),
     "anyOf": ({"anyOf": [{"type": "integer"}, {"minimum": 2}]}, [1, 2, 2.5, "text"], [
         (1.5, "", "1.5 is below 2")]),
-    "oneOf": ({"oneOf": [{"type": "integer"}, {"minimum": 2}]}, [1, 2.5, "text"], [
-        (1.5, "", "1.5 is below 2"), (2, "", "2 fits more than one form")]),
 }
 
 
@@ -156,7 +153,11 @@ class Schemas(unittest.TestCase):
             for part in parts_of(root):
                 used.update(part)
                 re.compile(part.get("pattern", ""))
-        self.assertEqual(used - ANNOTATIONS, set(KEYWORDS))
+                texts = [part.get("const", ""), *part.get("enum", ())]
+                self.assertEqual({type(one) for one in texts}, {str})
+                self.assertIs(part.get("uniqueItems", True), True)
+        # A ledger line is checked by its event: see ledger.validate_line.
+        self.assertEqual(used - ANNOTATIONS - {"oneOf"}, set(KEYWORDS))
 
     def test_every_field_has_a_description(self):
         for path in FILES:
