@@ -102,7 +102,7 @@ def read_run(folder: str) -> two_runs.Run:
                    f"{error.strerror or error}") from None
     except ledger.LedgerError as error:
         raise HarnessError(texts.printable(str(error), 600)) from None
-    why = corrections.reasons(manifest["run_id"], folders.corrections_of(os.path.dirname(folder)))
+    why = corrections.reasons(manifest["run_id"], corrections.near(os.path.dirname(folder)))
     return two_runs.run_of(manifest, state.events, why)
 
 

@@ -1,7 +1,6 @@
 """Find and read the submissions in folders."""
 from __future__ import annotations
 
-import functools
 import json
 import os
 import stat
@@ -42,18 +41,12 @@ def read_all(paths: Iterable[str]) -> Found:
     return found
 
 
-@functools.lru_cache(maxsize=64)
-def corrections_of(parent: str) -> corrections.Corrections:
-    """The corrections for runs in a folder; raises HarnessError."""
-    return corrections.near([parent])
-
-
 def corrected(folder: str) -> tuple[Json, Json, Json, tuple[str, ...]]:
     """Manifest, metadata and hardware of a submission with corrected values, and why it is not to
     be compared; raises BrokenSubmission and HarnessError."""
     manifest, metadata, hardware = (read_document(folder, name) for name in DOCUMENTS)
     run_id = str(manifest.get("run_id") if isinstance(manifest, dict) else None)
-    known = corrections_of(os.path.dirname(os.path.abspath(folder)))
+    known = corrections.near(os.path.dirname(os.path.abspath(folder)))
     corrections.apply(run_id, known, {"metadata": metadata, "hardware": hardware})
     return manifest, metadata, hardware, corrections.reasons(run_id, known)
 

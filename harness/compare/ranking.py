@@ -150,16 +150,16 @@ def make_rows(submissions: Iterable[reading.Submission]) -> list[Row]:
     for member in members_of(submissions):
         by_reason = groups.setdefault((member.identity.exact, member.entry.phase), {})
         by_reason.setdefault(refusals(member.submission, member.entry), []).append(member)
-    return [_row(key, reasons, of, _left_out(by_reason) if not reasons else ())
-            for key, by_reason in groups.items() for reasons, of in by_reason.items()]
-
-
-def _left_out(by_reason: dict[tuple[str, ...], list[Member]]) -> tuple[LeftOut, ...]:
-    ranked_runs = {member.submission.run_id for member in by_reason.get((), ())}
-    found = {member.submission.run_id: LeftOut(member.submission, reasons, member.entry.numbers)
-             for reasons, of in by_reason.items() if reasons for member in of
-             if member.submission.run_id not in ranked_runs}
-    return tuple(found.values())
+    rows = []
+    for key, by_reason in groups.items():
+        ranked_runs = {member.submission.run_id for member in by_reason.get((), ())}
+        left_out = {member.submission.run_id: LeftOut(
+            member.submission, reasons, member.entry.numbers)
+            for reasons, of in by_reason.items() if reasons for member in of
+            if member.submission.run_id not in ranked_runs}
+        rows += [_row(key, reasons, of, () if reasons else tuple(left_out.values()))
+                 for reasons, of in by_reason.items()]
+    return rows
 
 
 def _row(key: tuple[Any, Any], reasons: tuple[str, ...], members: list[Member],

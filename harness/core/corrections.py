@@ -5,9 +5,10 @@ replaces declared values, such as a wrong quantization. Comparisons obey them.
 """
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from collections.abc import Mapping
+from typing import Any
 
 from core import schema
 from core.errors import HarnessError
@@ -33,28 +34,21 @@ def parse(data: bytes) -> Corrections:
     return found
 
 
-def near(paths: Iterable[str]) -> Corrections:
-    """The corrections that belong to some folders: of the nearest CORRECTIONS.json in or above
-    each. Raises HarnessError."""
-    found: dict[str, list[Json]] = {}
-    for place in sorted({place for place in map(_place, paths) if place}):
-        try:
-            with open(place, "rb") as file:
-                found.update(parse(file.read(MAX_BYTES + 1)))
-        except (OSError, ValueError) as error:
-            raise HarnessError(f"{ascii(place)[1:-1]}: {error}; restore it from the "
-                               "repository") from None
-    return found
-
-
-def _place(path: str) -> Optional[str]:
-    folder = os.path.realpath(path)
+@functools.lru_cache(maxsize=64)
+def near(folder: str) -> Corrections:
+    """The corrections of the nearest CORRECTIONS.json in or above a folder. Raises HarnessError."""
+    above = os.path.realpath(folder)
     for _ in range(LEVELS):
-        place = os.path.join(folder, NAME)
+        place = os.path.join(above, NAME)
         if os.path.isfile(place):
-            return place
-        folder = os.path.dirname(folder)
-    return None
+            try:
+                with open(place, "rb") as file:
+                    return parse(file.read(MAX_BYTES + 1))
+            except (OSError, ValueError) as error:
+                raise HarnessError(f"{ascii(place)[1:-1]}: {error}; restore it from the "
+                                   "repository") from None
+        above = os.path.dirname(above)
+    return {}
 
 
 def reasons(run_id: str, corrections: Corrections) -> tuple[str, ...]:

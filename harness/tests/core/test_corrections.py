@@ -50,7 +50,7 @@ class Form(unittest.TestCase):
         self.assertEqual(problems(state="corrected", values={key: "Q4_0"}), [])
 
     def test_the_committed_file_is_valid(self):
-        self.assertIsInstance(corrections.near([compare_submissions.DEFAULT_PATH]), dict)
+        self.assertIsInstance(corrections.near(compare_submissions.DEFAULT_PATH), dict)
 
 
 class Obeyed(unittest.TestCase):
@@ -60,7 +60,7 @@ class Obeyed(unittest.TestCase):
         self.root = folder.name
         self.made = [made_submissions.make(Spec(seed=seed)) for seed in (1, 2)]
         self.folders = [made_submissions.write(self.root, made) for made in self.made]
-        folders.corrections_of.cache_clear()
+        corrections.near.cache_clear()
 
     def correct(self, **changes: object) -> None:
         run_id = self.made[0].manifest["run_id"]
@@ -76,7 +76,7 @@ class Obeyed(unittest.TestCase):
     def test_withdrawn_and_disputed_runs_are_not_ranked(self):
         for state in ("withdrawn", "disputed"):
             with self.subTest(state):
-                folders.corrections_of.cache_clear()
+                corrections.near.cache_clear()
                 self.correct(state=state)
                 reasons = {row["not_ranked"][0] for row in self.output(self.root)["rows"]
                            if row["not_ranked"]}
