@@ -17,7 +17,7 @@ def doubted_near(paths: Collection[str]) -> frozenset[str]:
     """Ids of the withdrawn and disputed runs of these folders. An invalid file gives none: `check`
     reports it."""
     try:
-        return corrections.doubted(corrections.near(paths))
+        return frozenset().union(*(corrections.doubted(corrections.near(path)) for path in paths))
     except HarnessError:
         return frozenset()
 
