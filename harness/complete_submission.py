@@ -5,8 +5,8 @@
   python3 harness/complete_submission.py RUN_DIR --set backend=cuda
   python3 harness/complete_submission.py RUN_DIR --set hardware.memory.type=DDR5 --json
 
-The numbers are computed from run.jsonl. The machine is probed once; --reprobe probes it again. Then
-the submission is checked as check_submission.py does, and searched for private values. The program
+The numbers are computed from run.jsonl, and so is the machine, as the run recorded it. Then the
+submission is checked as check_submission.py does, and searched for private values. The program
 lists values that only you can provide, what the check refuses or warns about, and what is left to
 do. You can run it as often as you like: it keeps what you declared and wrote, and recomputes the
 rest.
@@ -17,8 +17,8 @@ enough if that is unique. Keys of run.md are run_md.deviations, run_md.notes and
 reviewed all five files, run_md.attestation=true. You can also edit run.md between its comments.
 manifest.json allows one change: --set manifest.host_hostname_short=null removes the machine's name.
 
-If the server runs on another machine, nothing is probed: describe that machine with --set
-hardware.*. If a loopback address leads to another machine through a tunnel, add
+If the server runs on another machine, describe that machine with --set hardware.*; this one is not
+probed. If a loopback address leads to another machine through a tunnel, add
 --set metadata.endpoint.same_machine=false. If a LAN address is this machine's own, add
 --set metadata.endpoint.same_machine=true.
 
@@ -201,17 +201,14 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
 # --- privacy -------------------------------------------------------------------------------------
 def keep_private_out(hardware: Any, document: Metadata, sections: Mapping[str, str],
                      names: Names) -> None:
-    """Replace private probed values with null. Raises HarnessError for private texts that the
-    contributor declared or wrote; what the run itself holds is left to the check."""
+    """Raise HarnessError for private texts that the contributor declared or wrote; what the run
+    itself holds is left to the check."""
     for name, held in (("hardware", hardware), ("metadata", document)):
         values = dict(metadata.values(held))
         for path, hit in privacy.scan_json(held, allowed={document["run_id"]}, names=names):
             key = re.sub(r"\[(\d+)\]", r".\1", path).rpartition(".")[0]
-            item: Any = values.get(key, {"source": None})
-            if item["source"] == "declared":
+            if key in values and values[key]["source"] == "declared":
                 raise HarnessError(f"{name}.{key}: {_about(hit)}")
-            if name == "hardware":
-                item.update(metadata.unknown(declared.PRIVATE))
     for name, text in sections.items():
         for hit in privacy.scan(text, allowed={document["run_id"]}, names=names):
             raise HarnessError(f"{PAGE}, {name}: {_about(hit)}")
@@ -224,7 +221,7 @@ def _about(hit: privacy.Hit) -> str:
 
 # --- building and writing ------------------------------------------------------------------------
 def build_submission(evidence: Evidence, settings: Settings, machine: system.Machine,
-                     reprobe: bool, names: Names) -> Submission:
+                     names: Names) -> Submission:
     """A submission of a run. Raises HarnessError and StorageError."""
     manifest = evidence.manifest.copy()
     earlier_hardware, earlier_metadata = (_read(evidence.folder, name)
@@ -239,27 +236,34 @@ def build_submission(evidence: Evidence, settings: Settings, machine: system.Mac
     is_local = bool(metadata.endpoint_of(manifest, declarations)["same_machine"]["value"])
     was_local = earlier_metadata is None or bool(
         earlier_metadata["endpoint"]["same_machine"]["value"])
-    hardware = earlier_hardware
-    if hardware is None or was_local != is_local or reprobe:
-        fresh = _probe(manifest, machine) if is_local else declared.remote_hardware(
-            dict(manifest["python"]))
-        hardware = declared.declare(fresh, metadata.declared_in(earlier_hardware))
-    hardware = declared.declare(hardware, declared.of_file(settings.values, "hardware"))
+    own = declared.of_file(settings.values, "hardware")
+    base = declared.recorded_hardware(manifest, evidence.events, is_local)
+    if base is None and was_local and earlier_hardware:      # probed by an earlier call
+        hardware = declared.declare(earlier_hardware, own)
+    else:
+        kept = metadata.declared_in(earlier_hardware)
+        if any(key.startswith("accelerators.") for key in own) and earlier_hardware and \
+                kept.get("accelerators_count") == len(earlier_hardware["accelerators"]):
+            del kept["accelerators_count"]                  # counted again
+        hardware = declared.declare(base or _probe(manifest, machine, names),
+                                    declared.merge(kept, own))
     document = metadata.build(manifest, evidence.events, evidence.sha256, hardware, declarations)
     keep_private_out(hardware, document, sections, names)
     page = run_md.render_run_md(manifest, document, hardware, sections, evidence.events)
     return Submission(manifest, hardware, document, page, earlier_metadata is None)
 
 
-def _probe(manifest: Manifest, machine: system.Machine) -> dict[str, Any]:
-    """hardware.json of this machine, which must be the one that made the run."""
+def _probe(manifest: Manifest, machine: system.Machine, names: Names) -> dict[str, Any]:
+    """hardware.json of this machine, which must be the one that made the run. For runs that have
+    not recorded it: those of earlier versions, smoke runs, and those on a LAN address."""
     ran_on = (manifest["os"]["system"], manifest["os"]["machine"])
     if ran_on != (machine.system, machine.architecture):
         raise HarnessError(
             f"the run was made on another machine ({printable(' '.join(map(str, ran_on)))}) than "
             f"this one ({machine.system} {machine.architecture}); complete it there, or type --set "
             "metadata.endpoint.same_machine=false and describe the machine with --set hardware.*")
-    return {**inventory.inventory(machine), "python": declared.python_of(manifest["python"])}
+    return {**inventory.inventory(machine, names=names),
+            "python": declared.remote_hardware(manifest["python"])["python"]}
 
 
 def write_all(folder: str, contents: Mapping[str, bytes]) -> None:
@@ -542,14 +546,13 @@ def as_json(report: Report) -> str:
 
 # --- the command ---------------------------------------------------------------------------------
 def complete(folder: str, settings: Sequence[str] = (), partial: bool = False,
-             reprobe: bool = False, machine: Optional[system.Machine] = None,
-             names: Optional[Names] = None) -> Report:
+             machine: Optional[system.Machine] = None, names: Optional[Names] = None) -> Report:
     """Write the three files of a run. Raises HarnessError and StorageError; then nothing changed.
     machine, names: this machine and its names, unless a test provides others."""
     machine, names = machine or system.Machine(), this_machine() if names is None else names
     evidence = read_evidence(folder, partial)
     parsed = read_settings(settings, len(evidence.manifest["models"]))
-    made = build_submission(evidence, parsed, machine, reprobe, names)
+    made = build_submission(evidence, parsed, machine, names)
     contents = {HARDWARE: ledger.dump_document(made.hardware),
                 METADATA: ledger.dump_document(made.metadata), PAGE: made.page.encode("utf-8")}
     if HOST_NAME in parsed.values:
@@ -575,8 +578,6 @@ def build_parser() -> Parser:
                         help="declare a value, or remove it with null; may be repeated")
     parser.add_argument("--partial", action="store_true",
                         help="complete a run that has not ended; it cannot be submitted yet")
-    parser.add_argument("--reprobe", action="store_true",
-                        help="probe this machine again; declared values are kept")
     parser.add_argument("--optional", action="store_true",
                         help="list the optional values again; otherwise only the first call does")
     parser.add_argument("--recompute", action="store_true",
@@ -591,11 +592,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         if args.recompute:
-            if args.settings or args.partial or args.reprobe or args.json or args.optional:
+            if args.settings or args.partial or args.json or args.optional:
                 raise HarnessError("--recompute takes only a folder; leave out the other options")
             return recompute(args.folder)
         report = complete(ledger.find_run(SUBMISSIONS, args.folder) or args.folder, args.settings,
-                          args.partial, args.reprobe)
+                          args.partial)
     except HarnessError as error:
         print_error(f"complete_submission: {error}")
         return error.exit_code

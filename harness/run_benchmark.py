@@ -51,7 +51,7 @@ from core.records import CallFinished, LedgerLine, Manifest, Phase
 from core.suites import load_suites
 from core.text import Parser, command, print_error, print_result, print_text, printable, readable
 from engines import answers, queries
-from machine import awake, gauges
+from machine import awake, gauges, inventory
 from machine.heartbeat import HEARTBEAT_FINE_S, HEARTBEAT_S, Heartbeat
 from run import calibration, cli, discover, plan_and_probe, redaction, sse, wait_and_stop
 from run import manifest as manifests
@@ -679,14 +679,19 @@ def begin_segment(ledger: LedgerWriter, manifest: Manifest, events: Sequence[Led
 def carry_out(run: Run, ready: discover.Ready, no_calibration: bool, is_first: bool) -> None:
     """Everything between the first and the last line of a segment; raises HarnessError."""
     target, ledger, monitor = ready.manifest["target"], run.ledger, None
+    is_local = target["class"] == "loopback"
     run.heartbeat.start()
     try:
         if not ready.manifest["smoke"]:
+            if is_local:
+                ledger.write("machine_identified", hardware=inventory.inventory(
+                    measure=is_first and not no_calibration,
+                    names=redaction.own_names(ready.manifest["submitter_handle"])))
             ledger.write("instrument_calibrated", **(
                 calibration.calibration("--no-calibration") if no_calibration else
                 calibrate(plan.calibrated_lanes(run.state.manifest["plan"]))))
             monitor = gauges.HostMonitor(
-                target["port"] if target["class"] == "loopback" else None,
+                target["port"] if is_local else None,
                 lambda found: run.state.note_sample(ledger.write("host_sampled", **found)))
             run.sampler = monitor.sampler
         for model, probes in ready.probes.items():
@@ -763,9 +768,8 @@ def try_hello(options: Options, environment: Mapping[str, str], progress: Progre
 
 def do_probe(options: Options, progress: Progress, environment: Mapping[str, str]) -> int:
     """Show what is served, and one hello call; writes nothing."""
-    # Not above: they would delay the start of each run.
+    # Not above: it would delay the start of each run.
     from compare import wanted
-    from machine import inventory
 
     url = options.target_url if "target_url" in options.given else None
     key = cli.api_key(options, environment)

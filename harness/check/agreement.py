@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
+from complete.metadata import values as facts_in
 from core import ledger, metrics, schema, usage
 from core.metric_definitions import ONE_LANE_PHASES
 from core.records import Manifest
@@ -31,6 +32,8 @@ LOAD_S, LOAD_STEP_S, LOAD_SPARE = 60, 6, 0.03     # of the system's moving avera
 PROBED_STEPS = {"memory.capacity_bytes": PAGE_BYTES, "memory.swap_bytes": PAGE_BYTES,
                 "cpu.cache_l1d_kib": 4, "cpu.cache_l2_kib": 32, "cpu.cache_l3_kib": 32}
 PROBED_DIGITS = {"memory.bandwidth_measured_gb_per_s": 1, "cpu.base_mhz": 3, "cpu.max_mhz": 3}
+# Differs from probe to probe of one machine.
+UNSTEADY = re.compile(r"memory\.(bandwidth_measured|swap)|accelerators\.\d+\.pcie_\w+_current")
 SYSTEMS = {"Darwin": "macos", "Windows": "windows"}       # others have their own name
 VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD", "Apple": "Apple"}
 IDLE_THREADS, MIN_SAMPLES = 0.5, 5          # samples taken while calls ran
@@ -61,6 +64,7 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
     calls = [call for call in ledger.latest_calls(events) if call["outcome"] == "ok"
              and call["response"] and call["timing"]]
     yield from _gauges(samples, manifest["os"]["system"] == "Linux")
+    yield from _segments(events)
     if metadata["endpoint"]["same_machine"]["value"] is True:
         yield from _hardware(manifest, hardware)
         yield from _idle(samples, calls, metadata, hardware)
@@ -103,6 +107,17 @@ def _gauges(samples: Sequence[Any], is_linux: bool) -> Problems:
                 yield "time-unexplained", f"load_1m falls from {before['load_1m']} to " \
                     f"{after['load_1m']} within {passed_s - LOAD_STEP_S:.1f} s; in that time, an " \
                     f"average over a minute cannot fall below {least:.2f}"
+
+
+def _segments(events: Sequence[Any]) -> Problems:
+    """The machines of resumed segments against that of the first."""
+    first, *others = [{key: item for key, item in facts_in(event["hardware"])
+                       if not UNSTEADY.match(key)}
+                      for event in events if event["event"] == "machine_identified"] or [{}]
+    for other in others:
+        if other != first:
+            was, now = schema.difference("machine_identified", first, other)
+            yield "server-changed", f"{was}; in a later segment it is {now}"
 
 
 def _hardware(manifest: Manifest, hardware: Any) -> Problems:

@@ -1,7 +1,7 @@
 """Check metadata.json, hardware.json and run.md against the evidence.
 
-metadata.json and run.md are recomputed and compared. For declared values and notes, which only the
-contributor knows, the check finds placeholders, implausible values and hidden text.
+All three are recomputed and compared. For declared values and notes, which only the contributor
+knows, the check finds placeholders, implausible values and hidden text.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from check import findings, markdown, parsing
 from complete import attestation, declared, metadata, run_md
 from core import flag_definitions, schema
+from core.errors import HarnessError
 from core.records import Fact, LedgerLine, Manifest, Metadata
 from machine import inventory, linux
 
@@ -41,7 +42,7 @@ IN_MANIFEST = {               # fields of hardware.json: where the manifest has 
     "cpu.architecture": ("os", "machine"), "python.version": ("python", "version"),
     "python.implementation": ("python", "implementation")}
 WHY_NULL = frozenset((        # besides the reasons of the inventory
-    declared.REMOTE, declared.PRIVATE, declared.WITHDRAWN, metadata.WITHHELD, metadata.UNDECLARED))
+    declared.REMOTE, metadata.WITHHELD, metadata.UNDECLARED, "declared earlier and then withdrawn"))
 
 
 # --- recomputed ----------------------------------------------------------------------------------
@@ -115,6 +116,23 @@ def check_hardware(manifest: Manifest, hardware: Mapping[str, Any], notes: findi
         if len(set(names)) > 1:
             notes.add("hardware-implausible", f"{key} is {schema.shown(held[key])}; the run was "
                                               f"made on {schema.shown(ran)}")
+
+
+def check_machine(manifest: Manifest, events: Sequence[LedgerLine], document: Metadata,
+                  hardware: Mapping[str, Any], notes: findings.Notes) -> None:
+    """Compare hardware.json with what the run has recorded and the contributor declared."""
+    base = declared.recorded_hardware(manifest, events,
+                                      document["endpoint"]["same_machine"]["value"] is True)
+    if base is None or not declared.records_hardware(manifest):
+        return
+    try:
+        built = declared.declare(base, metadata.declared_in(hardware))
+    except HarnessError as error:
+        notes.add("document-differs", str(error))
+        return
+    if hardware != built:
+        was, now = schema.difference("hardware", hardware, built)
+        notes.add("document-differs", f"{was}; the run recorded {now}")
 
 
 def unwritten(facts: Mapping[str, Fact]) -> Iterator[str]:

@@ -109,8 +109,9 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "Values of manifest.json contradict each other, the plan, or the hash in the ledger.",
         "restore manifest.json as the run wrote it"),
     "server-changed": (WARNING,
-        "The engine, the model, its facts or its speed changed during the run: an update between "
-        "two segments, or a router with several servers.", "make a second run on one server"),
+        "The machine, the engine, the model, its facts or its speed changed during the run: an "
+        "update between two segments, or a router with several servers.",
+        "make a second run on one machine and server"),
     # --- the ledger
     "ledger-altered": (ERROR,
         "A line of run.jsonl is missing, repeated, at the wrong place, or has a value that does "
@@ -181,9 +182,10 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "name the model's tokenizer, draft model and any proxy, or make a second run"),
     # --- documents
     "document-differs": (ERROR,
-        "metadata.json or run.md is not what the evidence gives. Only your notes in run.md are "
-        "free.",
-        "write both again, with your notes: python3 harness/complete_submission.py FOLDER"),
+        "hardware.json, metadata.json or run.md is not what the evidence and your declared values "
+        "give. Only your notes in run.md are free.",
+        "write them again, with your notes: python3 harness/complete_submission.py FOLDER; to "
+        "correct a value of the machine, declare it, such as --set hardware.cpu.model_name=NAME"),
     "attestation-missing": (ERROR, "The privacy attestation in run.md is not ticked.",
         "review the files, then tick it as run.md asks"),
     "placeholder-left": (ERROR, "A placeholder is left where a value or your notes belong.",
@@ -198,7 +200,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "that does not exist.", "fix it as submissions/README.md describes"),
     "hardware-implausible": (WARNING,
         "A value of hardware.json is not plausible, or contradicts the run.",
-        "on the measured machine: python3 harness/complete_submission.py FOLDER --reprobe"),
+        "declare what the system reports wrongly, such as --set hardware.memory.capacity_bytes=N, "
+        "with complete_submission.py, explain it in run.md, or make a second run"),
     "hostname-published": (WARNING, "manifest.json holds the machine's host name.",
         "to remove it: python3 harness/complete_submission.py FOLDER --set "
         "manifest.host_hostname_short=null"),

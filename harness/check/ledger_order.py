@@ -1,8 +1,8 @@
 """Check the order of ledger lines, their times, and that each planned call has one line.
 
-A segment is what one process wrote: run_started or run_resumed, the calibration, each model
-identified once, then groups of calls. A group is one phase of one model (parallel_mixed: of all
-models) and ends with phase_finished; only the last group of a process that was stopped may lack
+A segment is what one process wrote: run_started or run_resumed, the machine, the calibration, each
+model identified once, then groups of calls. A group is one phase of one model (parallel_mixed: of
+all models) and ends with phase_finished; only the last group of a process that was stopped may lack
 it. Groups may come in any order, since a retry asks only what failed, but a model's hello comes
 before its other calls. Lines are written under one lock, so their times ascend.
 """
@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from typing import Any, Optional, Union
 
 from check import calls, findings
+from complete import declared
 from core import curve_levels, ledger, metrics, plan, records, schema
 from core.plan import Cell, cell_id_of, skip_reason
 from core.records import LedgerLine, Manifest
@@ -56,7 +57,7 @@ class Segment:
     def __init__(self, number: int, first_line: int) -> None:
         self.number, self.first_line = number, first_line
         self.t_us = self.barrier_us = 0
-        self.has_ended = self.is_calibrated = False
+        self.has_ended = self.has_machine = self.is_calibrated = False
         self.identified: list[str] = []
         self.identified_again: set[str] = set()
         self.hellos: dict[str, str] = {}
@@ -188,10 +189,19 @@ class Walker:
         """Also of a second segment, if a crash has torn the very first line."""
         return self.segment.number == 0 or self.segment.number == 1 and self.segment.first_line == 2
 
+    def _machine_identified(self, _: records.MachineIdentified) -> None:
+        segment = self.segment
+        if segment.has_machine or segment.is_calibrated or self.manifest["smoke"]:
+            self.note("the machine is identified once, at the start of a segment")
+        segment.has_machine = True
+
     def _instrument_calibrated(self, event: records.InstrumentCalibrated) -> None:
         segment = self.segment
         if segment.is_calibrated or segment.identified or segment.asked or self.manifest["smoke"]:
             self.note("the calibration comes once, at the start of a segment")
+        is_local = self.manifest["target"]["class"] == "loopback"
+        if segment.has_machine != (is_local and declared.records_hardware(self.manifest)):
+            self.note("machine_identified is missing, or should not be above")
         segment.is_calibrated = True
         self.note_all(calibration_problems(event, plan.calibrated_lanes(self.manifest["plan"]),
                                            event["t_us"] - segment.barrier_us))

@@ -109,6 +109,7 @@ def _check_run(manifest: Manifest, ledger: parsing.Ledger, found: dict[str, Any]
     if metadata is None:
         return
     documents.check_declared(metadata, notes.of("metadata.json"))
+    documents.check_machine(manifest, ledger.events, metadata, hardware, notes.of("hardware.json"))
     documents.check_metadata(manifest, ledger, hardware, metadata, notes.of("metadata.json"))
     if page is not None:
         documents.check_page(manifest, metadata, hardware, ledger.events, page, notes.of("run.md"))

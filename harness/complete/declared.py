@@ -12,21 +12,19 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Optional
 
 from complete import metadata
 from core import schema
 from core.errors import HarnessError
 from core.names import is_generic_model
-from core.records import Fact, Metadata
+from core.records import Fact, LedgerLine, Manifest, Metadata
 from core.text import printable
 
 MAX_ACCELERATORS = schema.schema("hardware")["properties"]["accelerators"]["maxItems"]
 
 REMOTE = "the server ran on another machine, which was not probed"
-PRIVATE = "left out because it was private"
-WITHDRAWN = "declared earlier and then withdrawn"
 # Placeholders. Null with a reason is better.
 FILLERS = frozenset(("", "?", "-", "n/a", "na", "tbd", "todo", "unknown", "value", "text", "name",
                      "xxx", "..."))
@@ -203,11 +201,6 @@ def merge(earlier: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # --- hardware.json -------------------------------------------------------------------------------
-def python_of(python: Mapping[str, str]) -> dict[str, Fact]:
-    """The Python that made a run, from its manifest."""
-    return {name: metadata.known(value, "probed") for name, value in python.items()}
-
-
 def remote_hardware(python: Mapping[str, str]) -> dict[str, Any]:
     """hardware.json of a server on another machine: only the harness's Python is known."""
     document: dict[str, Any] = {}
@@ -215,13 +208,29 @@ def remote_hardware(python: Mapping[str, str]) -> dict[str, Any]:
         document[name] = {field_name: metadata.unknown(REMOTE)
                           for field_name in node.get("required", ())}
     return {**document, "schema_version": metadata.SCHEMA_VERSION,
-            "python": python_of(python),
+            "python": {name: metadata.known(value, "probed") for name, value in python.items()},
             "accelerators_count": metadata.unknown(REMOTE), "accelerators": []}
 
 
+def records_hardware(manifest: Manifest) -> bool:
+    """Whether a run records its machine if the server is on it. Earlier versions, which did not pin
+    the inventory, do not."""
+    return "harness/machine/inventory.py" in manifest["files_sha256"]
+
+
+def recorded_hardware(manifest: Manifest, events: Iterable[LedgerLine],
+                      is_local: bool) -> Optional[dict[str, Any]]:
+    """hardware.json without declarations, as a run has recorded it; None if it did not. is_local:
+    whether the server is on the machine of the run."""
+    if not is_local:
+        return remote_hardware(manifest["python"])
+    return next((event["hardware"] for event in events
+                 if event["event"] == "machine_identified"), None)
+
+
 def declare(document: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
-    """hardware.json with declared values, {"memory.type": "DDR5"}. A null withdraws a declaration,
-    or removes a probed value. Raises HarnessError."""
+    """hardware.json with declared values, {"memory.type": "DDR5"}; a null removes a probed value.
+    Raises HarnessError."""
     changed = copy.deepcopy(dict(document))
     cards = changed["accelerators"]
     for key, value in declared.items():
@@ -233,22 +242,28 @@ def declare(document: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[st
             parent = cards[int(parents[1])]
         else:
             parent = changed[parents[0]] if parents else changed
-        is_declared = name in parent and parent[name]["source"] == "declared"
-        parent[name] = metadata.known(value, "declared") if value is not None else \
-            metadata.unknown(WITHDRAWN if is_declared else metadata.WITHHELD)
-    while cards and all(item["value"] is None for item in cards[-1].values()):
+        parent[name] = metadata.apply_declared(_reported(parent.get(name)), key, declared)
+    found_count = len(document["accelerators"])
+    while len(cards) > found_count and all(item["value"] is None for item in cards[-1].values()):
         cards.pop()
-    for at, card in enumerate(cards):
+    for at, card in enumerate(cards[found_count:], found_count):
         if all(item["value"] is None for item in card.values()):
             raise HarnessError(f"hardware.accelerators.{at} has no value; number the accelerators "
                                "from 0, without gaps")
     count = declared.get("accelerators_count")
     if count is not None and count < len(cards):
         raise HarnessError(f"--set hardware.accelerators_count={count}: {len(cards)} are listed; "
-                           "set the values of the last one to null first")
+                           "declared ones go if all of their values are null")
     if len(cards) > (changed["accelerators_count"]["value"] or 0):
-        changed["accelerators_count"] = metadata.known(len(cards), "declared")
+        changed["accelerators_count"] = metadata.apply_declared(
+            _reported(document["accelerators_count"]), "", {"": len(cards)})
     return changed
+
+
+def _reported(found: Optional[Fact]) -> Fact:
+    """A value unless it was declared, as in hardware.json of a run that recorded no machine."""
+    return metadata.unknown(metadata.UNDECLARED) if found is None \
+        or found["source"] == "declared" else found
 
 
 # --- what is missing -----------------------------------------------------------------------------

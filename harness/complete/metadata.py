@@ -29,6 +29,8 @@ UNDECLARED = "only the contributor knows it, and it was not declared"
 NO_SIZE = "file_bytes or parameters_count is not known"
 IMPLAUSIBLE_SIZE = "file_bytes and parameters_count do not fit together"
 REASON_LIMIT = 200
+ORIGINS = {"server": "the server reported", "computed": "computed was",
+           "probed": "the system reported"}
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ def apply_declared(found: Fact, key: str, declared: Declared) -> Fact:
         return known(value, "declared")
     if value == original and isinstance(value, bool) == isinstance(original, bool):
         return found
-    origin = "the server reported" if found["source"] == "server" else "computed was"
+    origin = ORIGINS[found["source"] or "computed"]
     return known(value, "declared", f"{origin} {schema.shown(original)}"[:REASON_LIMIT])
 
 

@@ -146,7 +146,8 @@ def _reproduce(manifest: Manifest, document: Metadata) -> str:
             f"{_code(system['machine'] or 'unknown')}. {start}")
 
 
-def deviations(manifest: Manifest, document: Metadata, events: Sequence[LedgerLine]) -> list[str]:
+def deviations(manifest: Manifest, document: Metadata, hardware: Mapping[str, Any],
+               events: Sequence[LedgerLine]) -> list[str]:
     """How the run differs from a canonical one, as far as the files show."""
     canonical = manifest["canonical_options"]
     overrides = manifest["canonical_options_overrides"]
@@ -168,7 +169,8 @@ def deviations(manifest: Manifest, document: Metadata, events: Sequence[LedgerLi
     found += [f"phase {event['phase']} was skipped: {_code(event['reason'], 300)}"
               for event in events if event["event"] == "phase_skipped"]
     found += [f"{_code(key)}: the contributor declared {_code(item['value'])}; "
-              f"{_code(item['reason'])}" for key, item in metadata.values(document)
+              f"{_code(item['reason'])}" for held in (document, hardware)
+              for key, item in metadata.values(held)
               if item["source"] == "declared" and item["reason"]]
     if document["run"]["class"] == "partial":
         missing = len(metadata.missing_cells(manifest, events))
@@ -218,7 +220,8 @@ def render_run_md(manifest: Manifest, document: Metadata, hardware: Mapping[str,
         results_md.headline_tables(document), results_md.picture(document, events),
         _folded("Results by phase", results_md.phase_tables(document)),
         f"## Flags\n\n{_list(results_md.flag_lines(document))}",
-        f"## Deviations\n\nComputed:\n\n{_list(deviations(manifest, document, events))}\n\n"
+        "## Deviations\n\nComputed:\n\n"
+        f"{_list(deviations(manifest, document, hardware, events))}\n\n"
         f"From the contributor:\n\n{own['deviations']}",
         f"## Notes\n\n{own['notes']}",
         "## Facts",

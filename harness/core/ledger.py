@@ -46,7 +46,10 @@ def validate_line(line: Any, exact: bool = False) -> list[schema.Finding]:
     event = line.get("event") if isinstance(line, dict) else None
     if not isinstance(event, str) or event not in event_names():
         return [schema.Finding("event", f"{schema.shown(event)} is not a kind of ledger line")]
-    return schema.validate(line, "ledger", event, exact)
+    found = schema.validate(line, "ledger", event, exact)
+    if event == "machine_identified" and not found:
+        found = schema.validate(line["hardware"], "hardware", exact=exact)
+    return found
 
 
 def event_line(event: str, **fields: Any) -> dict[str, Any]:

@@ -34,6 +34,12 @@ class RunResumed(Event):
     torn_base64: Optional[str]
 
 
+class MachineIdentified(Event):
+    """The machine of a segment, if the server is on it. hardware: as in hardware.json."""
+    event: Literal["machine_identified"]
+    hardware: dict[str, Any]
+
+
 Spread = TypedDict("Spread", {"p50": int, "p99": int, "max": int, "n": int})
 Lane = TypedDict("Lane", {
     "lanes": int, "chunks": int, "gap_us": int, "lag_us": Optional[Spread],
@@ -492,6 +498,6 @@ class Metadata(TypedDict):
 
 
 LedgerLine = Union[
-    RunStarted, RunResumed, InstrumentCalibrated, EndpointIdentified, ModelSkipped,
-    PhaseSkipped, PhasesAdded, CallFinished, CurveEnded, CacheProbed, HostSampled, PhaseFinished,
-    RunInterrupted, RunFinished]
+    RunStarted, RunResumed, MachineIdentified, InstrumentCalibrated, EndpointIdentified,
+    ModelSkipped, PhaseSkipped, PhasesAdded, CallFinished, CurveEnded, CacheProbed, HostSampled,
+    PhaseFinished, RunInterrupted, RunFinished]

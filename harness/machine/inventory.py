@@ -1,13 +1,15 @@
 """Assemble the hardware.json of this machine."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Optional
 
-from core import schema
+from core import privacy, schema
 from machine import gpus, linux, macos, system, windows
 
 SCHEMA_VERSION = "1"
 DEFAULT_REASON = "the system does not report it"
+PRIVATE = "left out because it was private"
 REASONS = {                           # why a value may be null, where more is known
     "virtualization": "the system does not report whether this is a virtual machine",
     "container": "the system does not report whether this is a container",
@@ -41,6 +43,7 @@ EARLIER_REASONS = frozenset((         # of earlier versions
     "it", "the system has no CPU governor, or does not tell it", "the firmware's list of modules "
     "cannot be read, or has none", "the firmware's list of modules does not name channels",
     "the system does not say whether CPU and accelerator share the memory"))
+Names = Optional[Sequence[privacy.MachineName]]
 # What programs write in these fields. Of other values, more words are possible.
 WORDS = {
     "system.virtualization": linux.HYPERVISORS | {"vm", "wsl1", "wsl2"} | {
@@ -51,7 +54,8 @@ WORDS = {
 def reasons_of(key: str) -> set[str]:
     """Every text with which the inventory explains that a value, such as cpu.vendor, is null."""
     return {REASONS.get(key.rpartition(".")[2], DEFAULT_REASON), linux.WSL_HIDES, linux.NO_KIND,
-            macos.NO_SUCH_CORE, gpus.SHARED, gpus.UNLISTED, gpus.UNEQUAL, *EARLIER_REASONS}
+            macos.NO_SUCH_CORE, gpus.SHARED, gpus.UNLISTED, gpus.UNEQUAL, PRIVATE,
+            *EARLIER_REASONS}
 
 
 def _reasons(part: dict[str, Any]) -> dict[str, str]:
@@ -64,36 +68,42 @@ FIELDS = {name: _reasons(part) for name, part in _PROPERTIES.items() if "propert
 ACCELERATOR_FIELDS = _reasons(_PROPERTIES["accelerators"]["items"])
 
 
-def leaf(value: Any, reason: str) -> dict[str, Any]:
-    """{"value", "source", "reason"}: probed, or null with the reason."""
+def leaf(value: Any, reason: str, names: Names = None) -> dict[str, Any]:
+    """{"value", "source", "reason"}: probed, or null with the reason. names: see assemble."""
     if isinstance(value, system.Unknown):
         value, reason = None, str(value)
+    if names is not None and privacy.scan_json({"value": value}, names=names):
+        value, reason = None, PRIVATE
     if value is None or value == "" or value == []:
         return {"value": None, "source": None, "reason": reason}
     return {"value": value, "source": "probed", "reason": None}
 
 
-def assemble(probed: dict[str, Any]) -> dict[str, Any]:
-    """hardware.json from values without sources; a missing value is null with a reason."""
+def assemble(probed: dict[str, Any], names: Names = None) -> dict[str, Any]:
+    """hardware.json from values without sources; a missing value is null with a reason. names: of
+    this machine and its user, to leave out private values; without them, none are left out."""
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
     for section, fields in FIELDS.items():
         values = probed.get(section) or {}
-        document[section] = {name: leaf(values.get(name), why) for name, why in fields.items()}
+        document[section] = {name: leaf(values.get(name), why, names)
+                             for name, why in fields.items()}
     cards = probed.get("accelerators")
     document["accelerators_count"] = leaf(
         probed.get("accelerators_count") or (None if cards is None else len(cards)),
         REASONS["accelerators_count"])
     document["accelerators"] = [
-        {name: leaf(card.get(name), why) for name, why in ACCELERATOR_FIELDS.items()}
+        {name: leaf(card.get(name), why, names) for name, why in ACCELERATOR_FIELDS.items()}
         for card in cards or []]
     return document
 
 
-def inventory(machine: Optional[system.Machine] = None, measure: bool = True) -> dict[str, Any]:
-    """The draft of hardware.json: each value as {"value", "source": "probed", "reason": null}, or
-    {"value": null, "source": null, "reason": why}.
+def inventory(machine: Optional[system.Machine] = None, measure: bool = True,
+              names: Names = None) -> dict[str, Any]:
+    """hardware.json as the system reports it: each value as {"value", "source": "probed",
+    "reason": null}, or {"value": null, "source": null, "reason": why}.
 
-    Takes some seconds; `measure` copies memory during one of them. Never raises.
+    Takes some seconds; `measure` copies memory during one of them. names: see assemble. Never
+    raises.
     """
     machine = machine or system.Machine()
     probed: dict[str, Any] = {}
@@ -108,4 +118,4 @@ def inventory(machine: Optional[system.Machine] = None, measure: bool = True) ->
     probed["python"] = dict(machine.python)
     if measure:
         probed.setdefault("memory", {})["bandwidth_measured_gb_per_s"] = machine.copy_bandwidth()
-    return assemble(probed)
+    return assemble(probed, names)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from core import names, privacy
+from core import names, privacy, privacy_patterns
 from engines import answers
 
 REDACTED_KEY = "<redacted:key>"
@@ -25,8 +25,11 @@ def hide(key: Optional[str]) -> None:
 
 
 @functools.cache
-def _own_names() -> tuple[privacy.MachineName, ...]:
-    return tuple(names.this_machine())
+def own_names(handle: Optional[str] = None) -> tuple[privacy.MachineName, ...]:
+    """Names of this machine and its user. handle: a login is often a part of it, and is published
+    anyway."""
+    public = [privacy.MachineName(privacy_patterns.PUBLIC, handle)] if handle else []
+    return (*names.this_machine(), *public)
 
 
 def text(value: str) -> str:
@@ -36,7 +39,7 @@ def text(value: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _field(key: str, value: str) -> str:
-    return privacy.redact(value, _own_names(), key)
+    return privacy.redact(value, own_names(), key)
 
 
 def without_keys(value: Any) -> Any:

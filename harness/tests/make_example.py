@@ -25,6 +25,7 @@ sys.path[:0] = [path for path in (HARNESS,) if path not in sys.path]
 
 import complete_submission
 from core import answer_checks, ledger, plan, release, suites
+from machine import inventory
 from tests import valid_run
 from tests.machine.test_machine import RecordedMachine
 
@@ -104,12 +105,13 @@ def at(t_us: int) -> str:
 
 
 def ledger_of(manifest: Json, calls: Iterable[Call], facts: Json = FACTS,
-              context: Json = CONTEXT) -> list[Json]:
-    """The lines of run.jsonl for calls in the plan's order, with the seal in the last line."""
+              context: Json = CONTEXT, hardware: Optional[Json] = None) -> list[Json]:
+    """The lines of run.jsonl for calls in the plan's order, with the seal in the last line.
+    hardware: the machine that the run has recorded."""
     lines = [ledger.event_line(name, seq=seq, run_id=manifest["run_id"], segment=0, at=at(t_us),
                                t_us=t_us, **fields)
              for seq, (t_us, name, fields) in enumerate(
-                 _lines(manifest, iter(calls), facts, context))]
+                 _lines(manifest, iter(calls), facts, context, hardware))]
     counts, t_us = ledger.counts(lines), lines[-1]["t_us"] + 3_000
     seal = hashlib.sha256(b"".join(map(ledger.dump_line, lines))).hexdigest()
     return [*lines, ledger.event_line(
@@ -118,10 +120,12 @@ def ledger_of(manifest: Json, calls: Iterable[Call], facts: Json = FACTS,
         lines=len(lines), sha256=seal)]
 
 
-def _lines(manifest: Json, calls: Iterator[Call], facts: Json,
-            context: Json) -> Iterator[tuple[int, str, Json]]:
+def _lines(manifest: Json, calls: Iterator[Call], facts: Json, context: Json,
+           hardware: Optional[Json]) -> Iterator[tuple[int, str, Json]]:
     yield 40, "run_started", {"clock_origin_ns": 86_400_000_000_000,
                               "manifest_sha256": ledger.manifest_sha256(manifest)}
+    if hardware:
+        yield 20_000, "machine_identified", {"hardware": hardware}
     for model in manifest["models"]:
         yield 21_000, "endpoint_identified", {
             "model": model, "engine": manifest["engine"], "facts": facts, "context": context,
@@ -218,6 +222,8 @@ def make(root: str, files_sha256: Optional[Json] = None) -> str:
     made.manifest["files_sha256"] = files_sha256 or like["files_sha256"]
     for event in made.events:
         event["run_id"] = like["run_id"]
+        if event["event"] == "machine_identified":
+            event["hardware"] = inventory.inventory(Mac())
         if event["event"] == "host_sampled":
             event.update(memory_available_bytes=5 << 30, cpu_mhz=3_200)
         for stamped in (event, event.get("timing"), *event.get("lanes", ())):

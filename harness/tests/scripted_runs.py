@@ -21,7 +21,7 @@ import prompts
 import run_benchmark
 from core import files, ledger, release, schema
 from engines import answers
-from machine import gauges
+from machine import gauges, inventory
 from run import retries
 from tests.scripted_endpoint import (
     ANSWER,
@@ -81,10 +81,11 @@ def run(endpoint: Union[ScriptedEndpoint, str], *flags: str, phases: Optional[st
         return Ran(code, out.getvalue(), err.getvalue(), *left_in(folder))
 
 
-# What is not tested here and takes its time: git's word on the checkout, the disk, the list of this
-# machine's processes, garbage of all earlier tests, and pauses between two looks.
+# What is not tested here and takes its time: git's word on the checkout, the disk, this machine and
+# the list of its processes, garbage of all earlier tests, and pauses between two looks.
 QUICK = (mock.patch.object(files, "flush_to_disk", lambda _: None),
          mock.patch("gc.collect", lambda: 0),
+         mock.patch.object(inventory, "inventory", lambda **_: inventory.assemble({})),
          mock.patch.object(gauges.Sampler, "_server_gauges", lambda _: None),
          mock.patch.object(release, "git_state", lambda: {"commit": None, "dirty": None}),
          mock.patch.object(run_benchmark, "LOADING_PAUSE_S", 0.01),

@@ -40,7 +40,7 @@ NOT_MEASURING = {f"core/{name}" for name in (
     "metric_definitions", "metrics", "names", "privacy", "privacy_patterns", "records", "release",
     "result_tables", "run_summary", "text", "thresholds", "throughput", "vendor_keys")} | {
     # What a probe shows: which machine this is, and what is not measured on it.
-    "machine/awake", "machine/inventory", "machine/windows", *(f"compare/{name}" for name in (
+    "machine/awake", *(f"compare/{name}" for name in (
         "entries", "folders", "headline", "identity", "canonical_names", "reviewed_names",
         "ranking", "titles_and_sizes", "verdicts", "wanted"))}
 TOP = {"AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "LICENSE", "LICENSE-MIT", "README.md",

@@ -554,8 +554,9 @@ class Interrupted(Runs):
         endpoint.get["/v1/models"] = models
         self.assertEqual(self.run_it("--phases", "5q", url=endpoint.url).code, 130)
         self.assertEqual(runs.names(self.events),
-                         ["run_started", "instrument_calibrated", "endpoint_identified",
-                          "call_finished", "phase_finished", "run_interrupted"])
+                         ["run_started", "machine_identified", "instrument_calibrated",
+                          "endpoint_identified", "call_finished", "phase_finished",
+                          "run_interrupted"])
 
     def test_signal_handlers_are_restored(self):
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

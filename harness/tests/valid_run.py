@@ -213,8 +213,7 @@ class Maker:
                 self._segment()
             except Killed:
                 self._end_early()
-        machine = inventory.assemble(MACHINE)
-        made = Made(self.manifest, self.events, machine, {"cells": []}, dict(WORDS), {})
+        made = Made(self.manifest, self.events, self._machine(), {"cells": []}, dict(WORDS), {})
         return made.completed()
 
     def _manifest(self) -> Json:
@@ -270,6 +269,7 @@ class Maker:
         self.warm, self.sampled_us = set[str](), None
         smoke = self.manifest["smoke"]
         if not smoke:
+            self._write("machine_identified", hardware=self._machine())
             calibrated = _calibration(self.manifest)
             self._write("instrument_calibrated", max(2, len(calibrated["lanes"])) * 1_000_000,
                         **calibrated)
@@ -291,6 +291,9 @@ class Maker:
         self._write("run_finished", counts=ledger.counts(self.events), wall_us=self.t_us + 100,
                     exit_code=int(not self.known.all_answered()), lines=len(self.events),
                     sha256=hashlib.sha256(b"".join(map(ledger.dump_line, self.events))).hexdigest())
+
+    def _machine(self) -> Json:
+        return inventory.assemble({**MACHINE, "python": self.manifest["python"]})
 
     def _end_early(self) -> None:
         if self.spec.interrupted:

@@ -39,7 +39,7 @@ from check import (
     submission,
     submission_files,
 )
-from complete import attestation
+from complete import attestation, declared
 from core import answer_checks, ledger, names, privacy, release, schema
 from core.errors import HarnessError
 from machine import inventory
@@ -192,9 +192,16 @@ def declare(made, key, value):
     document[last] = {"value": value, "source": "declared", "reason": None}
 
 
+def machines(made):
+    """hardware.json and the machine in the ledger, from which it is made."""
+    return [made.hardware, *(event["hardware"] for event in made.events
+                             if event["event"] == "machine_identified")]
+
+
 def probe(made, key, value):
     section, name = key.split(".")
-    made.hardware[section][name] = {"value": value, "source": "probed", "reason": None}
+    for machine in machines(made):
+        machine[section][name] = {"value": value, "source": "probed", "reason": None}
 
 
 # --- the cases -----------------------------------------------------------------------------------
@@ -320,12 +327,20 @@ def drop_resumed_hello(made):
     del made.events[hello:hello + 3]
 
 
+def to_other_machine(made):
+    """The run of a server on another machine, which the client does not record."""
+    made.manifest["target"]["class"] = "lan"
+    made.events.remove(one(made, "machine_identified"))
+    made.hardware.clear()
+    made.hardware.update(declared.remote_hardware(made.manifest["python"]))
+
+
 def trade_lines(made):
     """Swap two lines and their times."""
-    first, second = made.events[1:3]
+    first, second = made.events[2:4]
     for name in ("t_us", "at"):
         first[name], second[name] = second[name], first[name]
-    made.events[1:3] = [second, first]
+    made.events[2:4] = [second, first]
 
 
 def ask_again(made):
@@ -391,9 +406,10 @@ def faster_segment(made):
 
 
 def graphics_card(made):
-    made.hardware["accelerators"] = inventory.assemble({"accelerators": [
-        {"vendor": "NVIDIA", "model_name": "NVIDIA GeForce RTX 5090"}]})["accelerators"]
-    made.hardware["accelerators_count"] = {"value": 1, "source": "probed", "reason": None}
+    found = inventory.assemble({"accelerators": [
+        {"vendor": "NVIDIA", "model_name": "NVIDIA GeForce RTX 5090"}]})
+    for machine in machines(made):
+        machine.update({name: found[name] for name in ("accelerators", "accelerators_count")})
     declare(made, "models.0.gpu_offload_ratio", 1)
 
 
@@ -569,7 +585,7 @@ CASES = (
     Case("manifest-altered", "manifest_sha256",
          after=manifest_field("git", "commit", value="4" * 40)),
     Case("server-changed", "fp_2", call_field("response", "system_fingerprint", value="fp_2")),
-    Case("endpoint-remote", "lan", manifest_field("target", "class", value="lan")),
+    Case("endpoint-remote", "lan", to_other_machine),
     Case("not-a-measurement", "OpenRouter", manifest_field("engine", "name", value="OpenRouter"),
          follows=("ledger-altered", "manifest-altered")),
     Case("not-a-measurement", "coder:480b-cloud", rename_model("coder:480b-cloud"),
@@ -662,7 +678,7 @@ CASES = (
     Case("claim-contradicted", "8x7b", lambda made: declare(
         made, "models.0.source_repository", "mixtral-8x7b")),
     Case("hardware-implausible", "same_machine", lambda made: declare(
-        made, "endpoint.same_machine", False)),
+        made, "endpoint.same_machine", False), follows=("document-differs",)),
     Case("hardware-implausible", "cuda", lambda made: declare(made, "runtime.backend", "cuda")),
     Case("claim-contradicted", "bits per weight", lambda made: declare(
         made, "models.0.quantization", "Q4_K_M")),
@@ -693,8 +709,8 @@ CASES = (
         made, "os.kernel_release", "6.1-alice")),
     Case("hardware-implausible", "virtualization", lambda made: probe(
         made, "system.virtualization", "kvmx")),
-    Case("hardware-implausible", "the reason", lambda made: made.hardware["memory"].update(
-        type={"value": None, "source": None, "reason": "ask me"})),
+    Case("hardware-implausible", "the reason", lambda made: [machine["memory"].update(
+        type={"value": None, "source": None, "reason": "ask me"}) for machine in machines(made)]),
     Case("hardware-implausible", "stolen", line_field("host_sampled", "cpu_steal_ratio", 0.6),
          follows=("cells-not-ranked",)),
     Case("hardware-implausible", "cpu.vendor", lambda made: probe(made, "cpu.vendor", "Apple")),
@@ -760,6 +776,17 @@ CASES = (
     Case("cells-not-ranked", "usage_implausible", lambda made: count_answers(
         made, lambda call: -(-len(call["response"]["text"].split()) // 3))),
     # documents
+    Case("document-differs", "hardware.cpu.model_name.value was", lambda made: made.hardware["cpu"][
+        "model_name"].update(value="AMD Ryzen 9 9950X")),
+    Case("document-differs", "cache_l2_kib.value was 16384; the run recorded 99", line_field(
+        "machine_identified", "hardware", lambda found: {**found, "cpu": {
+            **found["cpu"], "cache_l2_kib": inventory.leaf(99, "")}})),
+    Case("document-differs", "hardware.cpu.max_mhz.reason was", lambda made: made.hardware["cpu"][
+        "max_mhz"].update(value=5000.0, source="declared")),
+    Case("server-changed", "in a later segment it is 99", line_field(
+        "machine_identified", "hardware", lambda found: {**found, "cpu": {
+            **found["cpu"], "cache_l2_kib": inventory.leaf(99, "")}}, at=1), spec=RESUMED),
+    Case("ledger-altered", "machine_identified is missing", drop("machine_identified")),
     Case("document-differs", "counts", after=lambda made: made.metadata.update(counts={"ok": 1})),
     Case("document-differs", "Means", after=file_bytes(
         "run.md", lambda page: page.replace(b"Medians", b"Means"))),

@@ -84,10 +84,11 @@ class Case(unittest.TestCase):
         self.check.start()
         self.addCleanup(self.check.stop)
 
-    def write(self, facts: dict[str, Any] = make_example.FACTS, **changed: Any) -> None:
-        """Replace the raw files."""
+    def write(self, facts: dict[str, Any] = make_example.FACTS,
+              hardware: Optional[dict[str, Any]] = None, **changed: Any) -> None:
+        """Replace the raw files. hardware: as the run has recorded it."""
         self.manifest = {**self.manifest, **changed}
-        self.events = ledger_of(self.manifest, hello_and_5q(), facts)
+        self.events = ledger_of(self.manifest, hello_and_5q(), facts, hardware=hardware)
         shutil.rmtree(self.folder, ignore_errors=True)
         write_raw(self.folder, self.manifest, self.events)
 
@@ -321,19 +322,29 @@ class Keeps(Case):
                           "notes": "mine\nand more"},
                          attestation.read_sections(self.read("run.md")))
 
-    def test_probes_once_and_again_only_with_reprobe(self) -> None:
-        first, second, third = Mac(), Mac(), Mac()
+    def test_machine_is_the_recorded_one_and_not_probed(self) -> None:
+        found, machine = inventory.inventory(Mac()), Mac()
+        self.write(hardware=found)
+        self.complete("hardware.power.mode=low_power", "metadata.runtime.launch_flags=none",
+                      machine=machine)
+        found["power"]["mode"] = known("low_power", "declared", 'the system reported "automatic"')
+        self.assertEqual(found, self.read("hardware.json"))
+        files.write_whole(self.path("hardware.json"), self.bytes()["hardware.json"].replace(
+            b'"Apple M1"', b'"Apple M9"'))
+        self.complete(machine=machine)
+        self.assertEqual(known("Apple M1", "probed"),
+                         self.read("hardware.json")["cpu"]["model_name"])
+        self.assertEqual([], machine.asked)
+
+    def test_run_that_recorded_no_machine_is_probed_once(self) -> None:
+        first, second = Mac(), Mac()
         self.complete("hardware.power.mode=low_power", "metadata.runtime.launch_flags=none",
                       machine=first)
         before = self.read("hardware.json")
-        second.commands["sysctl hw.model"] = third.commands["sysctl hw.model"] = ""
+        second.commands["sysctl hw.model"] = ""
         self.complete(machine=second)
         self.assertEqual(before, self.read("hardware.json"))
-        self.complete(machine=third, reprobe=True)
-        self.assertEqual((True, [], True), (bool(first.asked), second.asked, bool(third.asked)))
-        after = self.read("hardware.json")
-        self.assertEqual(known("low_power", "declared"), after["power"]["mode"])
-        self.assertNotEqual(before["system"], after["system"])
+        self.assertEqual((True, []), (bool(first.asked), second.asked))
 
     def test_null_withdraws_a_declaration_and_then_removes_the_reported_value(self) -> None:
         seen = []
@@ -351,16 +362,15 @@ class Keeps(Case):
             document = self.read("hardware.json")
             return document["memory"]["type"], document["os"]["version"]
 
-        version = known("14.6.1", "probed")
-        withdrawn, removed = missing(declared.WITHDRAWN), missing(metadata.WITHHELD)
+        self.write(hardware=inventory.inventory(Mac()))
+        version, reported = known("14.6.1", "probed"), known("LPDDR4", "probed")
         for setting, expected in (
-                ("hardware.memory.type=DDR5", (known("DDR5", "declared"), version)),
-                ("hardware.memory.type=null", (withdrawn, version)),
-                ("hardware.os.version=null", (withdrawn, removed))):
+                ("hardware.memory.type=DDR5", (
+                    known("DDR5", "declared", 'the system reported "LPDDR4"'), version)),
+                ("hardware.memory.type=null", (reported, version)),
+                ("hardware.os.version=null", (reported, missing(metadata.WITHHELD)))):
             self.complete(setting)
             self.assertEqual(expected, seen(), setting)
-        self.complete(reprobe=True)
-        self.assertEqual((known("LPDDR4", "probed"), removed), seen())
 
     def test_removed_value_is_not_asked_for_again(self) -> None:
         key = "metadata.models.0.file_name"
@@ -424,7 +434,8 @@ class RemoteServer(Case):
             if item["value"] is not None and not key.startswith("python.")})
         self.complete(f"{LOCAL}=null")
         document = self.read("hardware.json")
-        self.assertEqual((known("Apple M1", "probed"), known("low_power", "declared")),
+        self.assertEqual((known("Apple M1", "probed"), known(
+            "low_power", "declared", 'the system reported "automatic"')),
                          (document["cpu"]["model_name"], document["power"]["mode"]))
 
     def test_public_endpoint_needs_no_declaration(self) -> None:
@@ -590,7 +601,7 @@ class Privacy(Case):
         self.complete(names=(privacy.MachineName("host", "Apple M1"),))
         self.complete()
         document = self.read("hardware.json")
-        self.assertEqual([missing(declared.PRIVATE)] * 2, [
+        self.assertEqual([missing(inventory.PRIVATE)] * 2, [
             document["cpu"]["model_name"], document["accelerators"][0]["model_name"]])
 
     def test_host_name_is_the_only_change_of_a_manifest(self) -> None:
@@ -780,7 +791,7 @@ class Command(Case):
     def test_help_lists_options_and_exit_codes(self) -> None:
         code, out, _ = self.main("--help")
         self.assertEqual(0, code)
-        for words in ("RUN_DIR", "--set KEY=VALUE", "--partial", "--reprobe", "--optional",
+        for words in ("RUN_DIR", "--set KEY=VALUE", "--partial", "--optional",
                       "--json", "0 written", "1 written", "2 wrong usage", "4 a file"):
             self.assertIn(words, out)
         self.assertLessEqual(max(map(len, out.split("\n"))), 100)

@@ -6,7 +6,7 @@ import re
 import unittest
 from typing import Any, Optional
 
-from complete import attestation, metadata, run_md
+from complete import attestation, declared, metadata, run_md
 from core import ledger, schema
 from machine import inventory
 from tests import make_example
@@ -130,16 +130,19 @@ class Page(unittest.TestCase):
             "phase_skipped", seq=2, run_id=self.manifest["run_id"], segment=0,
             at=self.events[0]["at"], t_us=1, model=None, phase="parallel_mixed",
             reason="two models | needed"))
+        hardware = declared.declare(inventory.assemble({"memory": {"type": "DDR5"}}),
+                                    {"memory.type": "DDR4", "cpu.model_name": "M1"})
         found = run_md.deviations(self.manifest, self.build({"models.0.quantization": "F16"}),
-                                  self.events)
+                                  hardware, self.events)
         for line, words in zip(found, (
                 "num_ctx: 8192 instead of the canonical 4096",
                 "temperature: 0.5 instead of the canonical 0.1",
                 "`qwen2.5:1.5b`: the context was 4096 tokens; 8192 were requested",
                 "prompt cache was left on", "parallel_mixed was skipped: `two models \\x7c needed`",
-                "`models.0.quantization`: the contributor declared `F16`; `the server reported ")):
+                "`models.0.quantization`: the contributor declared `F16`; `the server reported ",
+                "`memory.type`: the contributor declared `DDR4`; `the system reported \"DDR5\"`")):
             self.assertIn(words, line)
-        self.assertEqual(6, len(found))
+        self.assertEqual(7, len(found))
 
     def test_unknown_context_is_a_deviation(self) -> None:
         self.events = ledger_of(self.manifest, hello_and_5q(), context={
@@ -147,12 +150,12 @@ class Page(unittest.TestCase):
         found = self.build()
         self.assertEqual(missing("not told"), found["models"][0]["context_effective_tokens"])
         self.assertIn("whether it was in effect is not known",
-                      run_md.deviations(self.manifest, found, self.events)[0])
+                      run_md.deviations(self.manifest, found, {}, self.events)[0])
 
     def test_start_of_the_server_is_claimed_only_where_it_is_known(self) -> None:
-        for declared, sentence in (({}, "How the server was started is not known."), (
+        for flags, sentence in (({}, "How the server was started is not known."), (
                 {"runtime.launch_flags": "-t 4"}, "The server was started with the launch_flags ")):
-            page = run_md.render_run_md(self.manifest, self.build(declared), self.hardware, {},
+            page = run_md.render_run_md(self.manifest, self.build(flags), self.hardware, {},
                                         self.events)
             self.assertIn(sentence, page)
 

@@ -14,7 +14,7 @@ NAMES = (MachineName("user", "zaphod"), MachineName("host", "betelgeuse"))
 class Published(unittest.TestCase):
     def setUp(self):
         redaction._field.cache_clear()
-        patch = mock.patch.object(redaction, "_own_names", lambda: NAMES)
+        patch = mock.patch.object(redaction, "own_names", lambda: NAMES)
         patch.start()
         self.addCleanup(patch.stop)
         self.addCleanup(redaction._field.cache_clear)
