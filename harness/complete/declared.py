@@ -233,7 +233,7 @@ def declare(document: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[st
     Raises HarnessError."""
     changed = copy.deepcopy(dict(document))
     cards = changed["accelerators"]
-    for key, value in declared.items():
+    for key in declared:
         *parents, name = key.split(".")
         if parents and parents[0] == "accelerators":
             fields = schema.schema("hardware")["properties"]["accelerators"]["items"]["properties"]

@@ -221,7 +221,8 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     add("--repeats", "N", "how often each question is asked", type=_number(1, 1000, "--repeats 3"))
     add("--lanes", "N", "number of request loops in the parallel phases; ramp goes up to N if N is "
         "over 16", type=_number(1, 256, "--lanes 4"))
-    add("--no-calibration", None, "skip the measurements of this client's timing error and of the memory's bandwidth (4 s)")
+    add("--no-calibration", None, "skip the measurements of this client's timing error and "
+        "of the memory's bandwidth (4 s)")
 
     group = parser.add_argument_group("request options")
     add("--timeout", "SECONDS",
