@@ -50,6 +50,7 @@ from complete import attestation
 from core import corrections, files, ledger
 from core import text as texts
 from core.errors import HarnessError, StorageError
+from core.records import Json
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_PATH = os.path.join(os.path.dirname(HERE), "submissions")
@@ -61,8 +62,6 @@ IGNORED = {"vs": ("paths", "sort", "all_phases", "markdown", "csv", "html", "his
            "history": ("sort", "all_phases", *ranking.FILTERS),
            "wanted": ("sort", "all_phases", *ranking.FILTERS), "html": ("sort", "all_phases"),
            "markdown": ("all_phases", "phase")}
-
-Json = dict[str, Any]
 
 
 # --- two runs ------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from typing import Any, Callable, Optional, cast
 from core import files, names, plan
 from core import ledger as ledger_file
 from core.errors import EndpointError, HarnessError, StorageError
-from core.records import CallFinished, LedgerLine, Manifest, Phase
+from core.records import CallFinished, Json, LedgerLine, Manifest, Phase
 from core.suites import load_suites
 from core.text import Parser, command, print_error, print_result, print_text, printable, readable
 from engines import answers, queries
@@ -88,8 +88,6 @@ NO_WINDOW = 0x08000000 if os.name == "nt" else 0       # CREATE_NO_WINDOW
 DETACH_WAIT_S = 20.0              # for the first line of a background run
 SO_TIMESTAMPNS = 35               # Linux (asm-generic); not named in the socket module
 TIMESPEC = struct.Struct("ll")
-
-Json = dict[str, Any]
 
 
 class CallStopped(Exception):

@@ -141,9 +141,8 @@ class Replay(state.State):
 
     def entry_problems(self, entry: records.Phase) -> Problems:
         """Differences of an added phase from what the runner would have added."""
-        chosen = {**self.manifest["canonical_options"],
-                  **self.manifest["canonical_options_overrides"]}
         if self.has_suites:
+            chosen = plan.chosen_options(self.manifest)
             yield from _compare("phases", entry, plan.phase_of(
                 entry["phase"], self.suites, entry["lanes"], int(chosen["num_predict"]),
                 entry.get("context_tokens"), entry.get("challenge")))

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from check import calls, findings, submission_files
 from core import curve_levels, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
-from core.plan import plan_of
+from core.plan import chosen_options, plan_of
 from core.records import Manifest
 from core.release import Release, current_hashes, differences, file_sha256, revision
 from core.suites import PHASES, load_suites
@@ -192,8 +192,7 @@ def plan_problem(manifest: Manifest, suites: Optional[calls.Suites]) -> Optional
         return f"plan.phases are {', '.join(names)}"
     if suites is None:
         return None
-    options: dict[str, Any] = {**manifest["canonical_options"],
-                               **manifest["canonical_options_overrides"]}
+    options = chosen_options(manifest)
     own: dict[str, Any] = {"depth": {}, "challenge": {},
                            **{entry["phase"]: entry for entry in plan["phases"]}}
     expected = plan_of(names, suites, plan["lanes"], plan["repeats"], options["num_predict"],

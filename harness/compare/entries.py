@@ -15,8 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from compare import identity
 from compare.canonical_names import size_as_sold_gib
 from core import flag_definitions, metric_definitions, release, schema, suites
-
-Json = dict[str, Any]
+from core.records import Json
 
 MAX_CHARACTERS = 400          # of any text that is read here; schemas allow less
 LARGEST = 1e15                # of any number; published ones are far smaller

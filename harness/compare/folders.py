@@ -11,11 +11,10 @@ from compare import entries
 from core import corrections, files, schema
 from core import text as texts
 from core.errors import HarnessError
+from core.records import Json
 
 DOCUMENTS = ("manifest.json", "metadata.json", "hardware.json")
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024     # 20 models in 8 phases take 0.6 MiB
-
-Json = dict[str, Any]
 
 
 class Found(NamedTuple):

@@ -15,9 +15,8 @@ from compare import identity, verdicts
 from compare.headline import Run, runs_of
 from compare.ranking import RANKED_BY
 from compare.titles_and_sizes import machine_text, model_title
+from core.records import Json
 from core.text import fit_table, printable
-
-Json = dict[str, Any]
 
 
 def series(submissions: Iterable[reading.Submission]) -> list[Json]:

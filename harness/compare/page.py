@@ -24,8 +24,7 @@ from compare import entries, headline, identity, ranking, run_detail
 from compare.run_detail import columns
 from compare.titles_and_sizes import SIZES, machine_title, model_title, size_class
 from core import flag_definitions, ledger, suites
-
-Json = dict[str, Any]
+from core.records import Json
 
 PAGE_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page")
 SCRIPTS = ("data.js", "dom.js", "drawing.js", "bars.js", "pictures.js", "search.js", "first.js",

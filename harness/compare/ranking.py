@@ -15,8 +15,7 @@ from compare import entries as reading
 from compare import identity, verdicts
 from compare.titles_and_sizes import machine_text, model_title
 from core import flag_definitions, metric_definitions, metrics, release, suites
-
-Json = dict[str, Any]
+from core.records import Json
 
 RANKED_BY = "decode_tokens_per_s"
 

@@ -10,10 +10,9 @@ import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-from core import ledger, metrics, run_summary, suites
+from core import ledger, metrics, plan, run_summary, suites
+from core.records import Json
 from core.text import field_text, field_title
-
-Json = dict[str, Any]
 
 MAX_CALLS = 2000              # of one run's detail
 MAX_SAMPLES = 120             # of one gauge
@@ -232,7 +231,7 @@ def _leaves(group: str, holder: Json, section: str) -> list[list[Any]]:
 
 
 def _run_facts(metadata: Json, manifest: Json) -> list[list[Any]]:
-    options = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+    options = plan.chosen_options(manifest)
     cache, run = manifest["prompt_cache"], metadata["run"]
     lines = [("harness", manifest["harness_version"]), ("completeness", run["class"]),
              ("endpoint", manifest["target"]["class"]),

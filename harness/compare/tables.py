@@ -6,14 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 from compare import entries, folders, history, ranking, verdicts, wanted
 from compare.titles_and_sizes import machine_text, model_title
 from core import flag_definitions
 from core import text as texts
+from core.records import Json
 
-Json = dict[str, Any]
 Block = Sequence[ranking.Place]
 
 
@@ -47,8 +47,7 @@ def why_not(row: ranking.Row) -> str:
 
 def found_text(read: folders.Found) -> str:
     """`12 submissions, 1 that cannot be read`, without the made-up example."""
-    count = sum(run.handle != "example" for run in read.submissions)
-    text = f"{count} submission{'' if count == 1 else 's'}"
+    text = texts.plural(sum(run.handle != "example" for run in read.submissions), "submission")
     return text + (f", {len(read.broken)} that cannot be read" if read.broken else "")
 
 
@@ -209,9 +208,8 @@ def left_out_text(blocks: Iterable[Block], read: folders.Found,
     reasons = Counter(safe(one.reasons[0]) for block in blocks for place in block
                       for one in place.row.left_out if not one.run.synthetic)
     synthetic = sum(run.synthetic and run.handle != "example" for run in read.submissions)
-    found = [f"{count} run{'' if count == 1 else 's'} ({reason})"
-             for reason, count in reasons.most_common()]
-    found += [f"{synthetic} rehearsal{'' if synthetic == 1 else 's'}"] if synthetic else []
+    found = [f"{texts.plural(count, 'run')} ({reason})" for reason, count in reasons.most_common()]
+    found += [texts.plural(synthetic, "rehearsal")] if synthetic else []
     found += ["the made-up example"] if any(run.handle == "example"
                                             for run in read.submissions) else []
     return f"Left out: {', '.join(found)}." if found else ""
@@ -246,7 +244,7 @@ def details_text(blocks: Sequence[Block], read: folders.Found, width: int) -> st
         titles, rows = phase_table(block)
         out += [f"{model_name(block[0].row)}: {block[0].row.phase}",
                 *texts.fit_table(titles, rows, COLUMNS_RIGHT, width)]
-        out += [f"not ranked: {count} row{'' if count == 1 else 's'}, {reason}"
+        out += [f"not ranked: {texts.plural(count, 'row')}, {reason}"
                 for reason, count in Counter(why_not(place.row) for place in block
                                              if place.rank is None).items()]
         out.append("")

@@ -12,12 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from compare import verdicts
-from core import flag_definitions, ledger, metric_definitions, metrics, run_summary
+from core import flag_definitions, ledger, metric_definitions, metrics, plan, run_summary
 from core.errors import HarnessError
-from core.records import CallFinished
+from core.records import CallFinished, Json
 from core.text import align_columns, fit_table, number_column, printable, time_text, wrapped
-
-Json = dict[str, Any]
 
 Key = tuple[str, str]                        # model, phase
 Values = dict[str, dict[str, float]]         # question -> metric -> value
@@ -147,7 +145,7 @@ def differences(a: Sequence[Run], b: Sequence[Run]) -> list[str]:
 
 def _conditions(run: Run) -> dict[str, str]:
     manifest = run.manifest
-    options = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+    options = plan.chosen_options(manifest)
     return {"harness version": manifest["harness_version"],
             "synthetic": str(manifest["synthetic"]).lower(),
             **{name: str(options[name]) for name in sorted(manifest["canonical_options"])}}

@@ -16,9 +16,8 @@ from compare.headline import runs_of
 from compare.titles_and_sizes import machine_text
 from core import names
 from core.errors import HarnessError
+from core.records import Json
 from core.text import fit_table
-
-Json = dict[str, Any]
 
 GIB = 1024 ** 3
 

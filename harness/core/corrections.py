@@ -12,12 +12,12 @@ from typing import Any
 
 from core import schema
 from core.errors import HarnessError
+from core.records import Json
 
 NAME = "CORRECTIONS.json"
 MAX_BYTES = 1024 * 1024
 LEVELS = 5                    # from a run's folder to submissions/, and one above it
 
-Json = dict[str, Any]
 Corrections = Mapping[str, list[Json]]       # by run id
 
 

@@ -83,6 +83,11 @@ def phase_of(name: str, suites: Mapping[str, Sequence[Question]], lanes: int, nu
     return entry
 
 
+def chosen_options(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run: the canonical ones and those that override them."""
+    return {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+
+
 def extended(manifest: Manifest, events: Iterable[LedgerLine]) -> Manifest:
     """The manifest with the phases that were added to the run later, as its ledger records."""
     added = [entry for event in events if event["event"] == "phases_added"

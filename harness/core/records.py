@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, Optional, TypedDict, Union
 
+Json = dict[str, Any]                  # an object whose fields have no type here
+
 
 class Event(TypedDict):
     """Fields that every ledger line has."""
@@ -77,7 +79,7 @@ class EndpointIdentified(Event):
     event: Literal["endpoint_identified"]
     model: str
     engine: Engine
-    facts: dict[str, Any]              # what the engine reports about the model
+    facts: Json              # what the engine reports about the model
     context: Context
     slots: Slots
     prompt_cache_method: str
@@ -102,11 +104,11 @@ Attempt = TypedDict("Attempt", {
     "kind": str, "status": Optional[int], "started_us": int, "ended_us": int})
 Request = TypedDict("Request", {
     "prompt": str, "messages_sha256": str, "messages_chars": int, "messages_count": int,
-    "salt": Optional[str], "options": dict[str, Any], "dropped_fields": list[str]})
+    "salt": Optional[str], "options": Json, "dropped_fields": list[str]})
 Response = TypedDict("Response", {
     "http_status": int, "text": str, "reasoning_text": str, "finish_reason": Optional[str],
-    "model": Optional[str], "system_fingerprint": Optional[str], "usage": Optional[dict[str, Any]],
-    "server_timings": Optional[dict[str, Any]]})
+    "model": Optional[str], "system_fingerprint": Optional[str], "usage": Optional[Json],
+    "server_timings": Optional[Json]})
 
 
 class ChunkTiming(TypedDict):
@@ -216,7 +218,7 @@ class HostSampled(Event, ServerMemory):
     power_source: Optional[str]
     temperature_c: Optional[float]
     energy_uj: Optional[float]
-    gpus: list[dict[str, Any]]
+    gpus: list[Json]
 
 
 class PhaseFinished(Event):
@@ -486,7 +488,7 @@ class Metadata(TypedDict):
     smoke: bool
     run: Run
     endpoint: Endpoint
-    models: list[dict[str, Any]]
+    models: list[Json]
     runtime: dict[str, Fact]
     metrics_version: int
     cells: list[Cell]

@@ -137,8 +137,8 @@ def instrument_line(summary: Mapping[str, Any]) -> str:
         return f"timing error: not measured ({summary['instrument']['reason']})"
     row = max(rows, key=lambda one: int(one["lanes"]))
     p50, p99 = (text.format_number(row["lag_us"][name] / 1000) for name in ("p50", "p99"))
-    return (f"timing error: median {p50} ms, p99 {p99} ms at {row['lanes']} "
-            f"lane{'s' * (row['lanes'] != 1)} ({summary['instrument']['stamp']} timestamps)")
+    return (f"timing error: median {p50} ms, p99 {p99} ms at {text.plural(row['lanes'], 'lane')} "
+            f"({summary['instrument']['stamp']} timestamps)")
 
 
 # --- curves of ramp and depth --------------------------------------------------------------------

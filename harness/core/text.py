@@ -142,6 +142,11 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes / 1024 ** power:.3g} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """`40 s`, `12 min`, `3 h 20 min`."""
     if seconds < 90:

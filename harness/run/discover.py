@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple, Optional, cast
 
 from core import release
 from core.errors import EndpointError
-from core.records import Git, Manifest
+from core.records import Git, Json, Manifest
 from core.suites import Question
 from core.text import printable, readable
 from engines import answers, queries, server_errors
@@ -19,7 +19,6 @@ from run.manifest import RunContext, assemble
 from run.model_choice import choose_models, measurable, model_notes, named_models, require_local
 from run.reply import REDIRECTS, Reply
 
-Json = dict[str, Any]
 Send = Callable[..., Reply]
 
 ASK_TIMEOUT_S = 5.0               # for each request

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from core import ledger, result_tables, run_summary, suites
-from core.records import Manifest
+from core.records import Json, Manifest
 from core.text import command, print_result, printable, terminal_width
 from engines import queries
 from run import cli
 from run.estimates import LONG_TIMEOUT_S
 from run.manifest import inherit_options
 from run.plan_and_probe import trial_note
-
-Json = dict[str, Any]
 
 PARALLEL = ("same", "mixed", "ramp")      # kinds of phases
 

@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Optional, cast
 from core import plan
 from core.errors import EndpointError, Interrupted
 from core.metric_definitions import BROKEN_OUTCOMES
-from core.records import CallFinished, Timing
+from core.records import CallFinished, Json, Timing
 from core.suites import CURVES, PHASES
 from core.text import duration, readable
 from engines import answers, server_errors
@@ -28,8 +28,6 @@ from run.ledger_writer import STOP_SUFFIX
 from run.progress import LIVE_EVERY_S, Count, Progress, live_line
 from run.state import PROBE_MAX_TOKENS, Cache, State
 from run.timing import call_timing
-
-Json = dict[str, Any]
 
 VANISHED_AFTER = 3                # calls in a row that found no server
 

@@ -12,13 +12,11 @@ from typing import Any
 
 from core import files, ledger
 from core.errors import HarnessError, StorageError
-from core.records import LedgerLine, Manifest
+from core.records import Json, LedgerLine, Manifest
 from core.text import command
 
 LOCK_PATIENCE_S = 1.0             # another process may hold the lock for a moment, to test it
 STOP_SUFFIX = ".stop"             # of the file beside a ledger that asks its run to stop
-
-Json = dict[str, Any]
 
 
 def utc_now() -> str:

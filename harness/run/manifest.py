@@ -99,7 +99,7 @@ def inherit_options(options: Options, manifest: Manifest) -> Options:
     given = options.given - ({"phases"} if not set(others) - {"hello"} else set()) \
         - ({"lanes"} if "ramp" in asked else set()) - ({"num_ctx"} if "depth" in asked else set())
     kept: dict[str, Any] = {
-        **manifest["canonical_options"], **manifest["canonical_options_overrides"],
+        **plan.chosen_options(manifest),
         "models": ",".join(manifest["models"]), "repeats": planned["repeats"],
         "lanes": planned["lanes"], "asked": options,
         "phases": ",".join(_without_added(entry["phase"] for entry in planned["phases"])),
@@ -140,7 +140,7 @@ def with_added(manifest: Manifest, options: Options, events: Iterable[records.Le
     if missing and manifest["smoke"]:
         raise HarnessError(f"run {manifest['run_id']} is a smoke run, to which no phase can be "
                            "added; leave out --run-id for a new run")
-    chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+    chosen = plan.chosen_options(manifest)
     lanes = asked.lanes if "lanes" in asked.given else manifest["plan"]["lanes"]
     added = [plan.phase_of(name, suites, lanes, int(chosen["num_predict"]),
                            asked.num_ctx if "num_ctx" in asked.given else None, asked.challenge)

@@ -12,11 +12,11 @@ from core import challenge, curve_levels, depth_prompts, plan, records, usage
 from core.answer_checks import check_answer
 from core.metrics import median_or_none
 from core.reasoning_marks import strip_reasoning
+from core.records import Json
 from core.suites import ADDED, PHASES, Question
 from engines import answers, queries
 from run import reply as replies
 
-Json = dict[str, Any]
 Conversation = tuple[str, str, int, Optional[int]]     # model, phase, repeat, level
 GROWING = ("append", "depth")          # kinds of phases whose later questions follow the answers
 Cache = tuple[Optional[str], Json]     # a salt, and request fields, that bypass the prompt cache
@@ -33,7 +33,7 @@ class State:
                  served: dict[str, str], retry_failed: bool) -> None:
         self.manifest: Any = manifest
         self.suites, self.served, self.retry_failed = suites, served, retry_failed
-        chosen = {**manifest["canonical_options"], **manifest["canonical_options_overrides"]}
+        chosen = plan.chosen_options(manifest)
         self.temperature, self.num_ctx = chosen["temperature"], chosen["num_ctx"]
         self.engine: str = manifest["engine"]["name"]
         self.phases: dict[str, Any] = {p["phase"]: p for p in manifest["plan"]["phases"]}
