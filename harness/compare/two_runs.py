@@ -38,7 +38,7 @@ RATES = frozenset(("decode_tokens_per_s", "tpot_ms", "prefill_tokens_per_s", LAN
 SPOILS = {
     "truncated": ALL, "cached_prefill": metric_definitions.FIRST_TOKEN_METRICS, "busy_host": ALL,
     "hidden_reasoning": ALL, "usage_implausible": RATES, "tokens_from_chunks": RATES,
-    "not_streamed": ALL, "model_mismatch": ALL, "survivors": ALL,
+    "not_streamed": ALL, "model_mismatch": ALL, "survivors": ALL, "context_differs": ALL,
     # Waiting is true, but it compares slots, not speed.
     "queued": metric_definitions.FIRST_TOKEN_METRICS,
 }
