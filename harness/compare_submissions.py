@@ -127,7 +127,9 @@ def warn(broken: Iterable[tuple[str, str]]) -> None:
 
 def do_table(args: argparse.Namespace) -> int:
     """Read, rank and print; return the exit code."""
-    found = folders.read_all(args.paths or [DEFAULT_PATH])
+    found = folders.read_all([path if os.path.exists(path) else
+                              ledger.find_run(DEFAULT_PATH, path) or path
+                              for path in args.paths or [DEFAULT_PATH]])
     warn(found.broken)
     if not found.submissions:
         raise HarnessError("nothing to compare: no submission could be read; a submission is a "
@@ -151,6 +153,11 @@ def do_table(args: argparse.Namespace) -> int:
     blocks = ranking.only(ranking.ranked(rows, args.sort), shown)
     every = [] if args.phase else headline.headline_rows(found.submissions)
     headlines = ranking.only(ranking.ranked(every, args.sort), ranking.matching(every, filters))
+    asked = [f"--{name} {texts.shell_word(texts.printable(text))}"
+             for name, text in filters.items() if text]
+    if asked and not (blocks or headlines):
+        texts.print_error(f"compare_submissions: no row matches {' '.join(asked)}; leave it out to "
+                          "see all rows")
     if is_data:
         texts.print_safe(tables.json_text([*blocks, *headlines], found) if args.json else
                          tables.csv_text([*blocks, *headlines]).removesuffix("\n"))

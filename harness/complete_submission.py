@@ -111,7 +111,7 @@ def read_evidence(folder: str, partial: bool) -> Evidence:
     for name in (ledger.MANIFEST, ledger.LEDGER):
         if not os.path.isfile(os.path.join(folder, name)):
             raise HarnessError(f"{shown} is not the folder of a run: {name} is missing; type a "
-                               "folder submissions/<handle>/<device-tag>/run-<uuid>")
+                               "folder submissions/<handle>/<device-tag>/run-<uuid>, or its uuid")
     try:
         is_running = files.is_locked(path)
     except OSError as error:
@@ -178,6 +178,7 @@ def read_settings(typed: Sequence[str], models: int) -> Settings:
     settings = Settings({}, {})
     for word in typed:
         key, _, text = (part.strip() for part in word.partition("="))
+        key = f"run_md.{key}" if key in attestation.SECTIONS else key
         name = key.partition(".")[2]
         if key.startswith("run_md."):
             if name not in attestation.SECTIONS:
@@ -572,6 +573,7 @@ def _setting(word: str) -> str:
 def build_parser() -> Parser:
     """The command line."""
     parser = Parser("complete_submission", __doc__, "RUN_DIR [options]")
+    parser.loose = " (write --set before each KEY=VALUE)"
     parser.add_argument("folder", metavar="RUN_DIR", help="folder or id of a finished run")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                         dest="settings", type=_setting,

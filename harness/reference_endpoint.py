@@ -708,7 +708,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         endpoint = Endpoint(settings)
     except OSError as error:
-        print(f"reference_endpoint.py: port {settings.port} is not available ({error.strerror}); "
+        print(f"reference_endpoint.py: port {settings.port} is not available ("
+              f"{os.strerror(error.errno or 0)}); "
               "use --port 0 for a free one", file=sys.stderr)
         return 3
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -57,7 +57,7 @@ def check(submission: submission_files.Submission, settings: Settings, index: co
 def _check(submission: submission_files.Submission, settings: Settings, index: copies.Index,
            notes: findings.Notes) -> None:
     handle, files = submission.parts[0], submission.files
-    if settings.handle is not None and handle != settings.handle.lower():
+    if settings.handle is not None and handle != settings.handle.lower().lstrip("@"):
         notes.add("handle-not-author", f"the folder's handle is {handle}, the author is "
                                        f"{settings.handle.lower()}")
     found: dict[str, Any] = {

@@ -69,14 +69,14 @@ NARROWEST_MACHINE, USUAL_MACHINE = 15, 23
 ENGINE = 3                    # its column
 RARE_LEGEND = {"joules_per_output_token": " J per token: energy per output token.",
                "peak_card_bytes": " card GiB: peak memory in use on the cards."}
-TIES = ("rows with = share a rank. Rows above that are not clearly faster do not count, so 4 can "
+TIES = (" Rows with = share a rank. Rows above that are not clearly faster do not count, so 4 can "
         "follow 3=, 3=, 3=.")
 LEGEND = (
     "writes: output tokens per second. reads: prompt tokens per second. first word: seconds until "
     "the first token after a prompt of about 2,900 tokens. 4 at once: output tokens per second of "
     "4 parallel requests together.",
     "A number is the median of the owners' medians. #: 1 + the number of rows of the same model "
-    f"and bits class that are faster, by at least 5 % and a t-test; {TIES}")
+    "and bits class that are faster, by at least 5 % and a t-test.")
 
 
 def shown_blocks(blocks: Iterable[Block]) -> list[Block]:
@@ -84,6 +84,10 @@ def shown_blocks(blocks: Iterable[Block]) -> list[Block]:
     kept = ([place for place in block if place.row.runs or not all(
         one.run.synthetic for one in place.row.left_out)] for block in blocks)
     return [block for block in kept if block]
+
+
+def _ties(blocks: Iterable[Block]) -> str:
+    return TIES * any(place.tied for block in blocks for place in block)
 
 
 def heading(block: Block) -> str:
@@ -168,18 +172,14 @@ def headline_text(blocks: Iterable[Block], read: folders.Found, width: int,
     out.append(f"{found_text(read)}. {left_out_text(kept, read)}".strip())
     more = any(re.search(r" \+\d", cell) for row in table for cell in row)
     out += [LEGEND[0] + "".join(RARE_LEGEND.get(number[2], "") for number in numbers)
-            + " +1: also runs with one other format or engine." * more, LEGEND[1]] if kept else [
-                _no_row()]
+            + " +1: also runs with one other format or engine." * more,
+            LEGEND[1] + _ties(kept)] if kept else []
     return texts.fit_lines("\n".join(out), width)
 
 
 def _shortened(text: str, room: int) -> str:
     size = " " + " ".join(text.split(" ")[-2:])          # of the memory stays
     return text if len(text) <= room else f"{text[:max(room - 3 - len(size), 0)]}...{size}"
-
-
-def _no_row() -> str:
-    return "no row matches; leave out --" + ", --".join(ranking.FILTERS) + " to see all"
 
 
 def markdown_text(blocks: Iterable[Block], read: folders.Found, metric: str) -> str:
@@ -197,7 +197,8 @@ def markdown_text(blocks: Iterable[Block], read: folders.Found, metric: str) -> 
             parts.append(f"**{texts.markdown_words(heading(block))}**\n\n"
                          + texts.markdown_table(titles, rows, right))
     left_out = left_out_text(kept, read, texts.markdown_words)
-    ends = [f"{found_text(read)}. {left_out}".strip(), *LEGEND] if parts else [_no_row()]
+    ends = [f"{found_text(read)}. {left_out}".strip(), *LEGEND]
+    ends = [*ends[:-1], ends[-1] + _ties(kept)] if parts else ends[:1]
     return "\n".join([*parts, "\n\n".join(ends)])
 
 
@@ -223,7 +224,7 @@ COLUMNS = ("#", "device", "hardware", "memory", "runtime", "quant",
 COLUMNS_RIGHT = (0, 3, 10, 11)
 PHASE_LEGEND = (
     "Medians over all runs of a row, in brackets the 95 % interval over runs. #: 1 + the number of "
-    f"rows that are faster by at least 5 % and a t-test; {TIES}")
+    "rows that are faster by at least 5 % and a t-test.")
 
 
 def phase_table(block: Block) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -248,9 +249,9 @@ def details_text(blocks: Sequence[Block], read: folders.Found, width: int) -> st
                 for reason, count in Counter(why_not(place.row) for place in block
                                              if place.rank is None).items()]
         out.append("")
-    out += [] if blocks else [_no_row(), ""]
     names = {flag for block in blocks for place in block for flag in place.row.flags}
-    out += [f"{found_text(read)}. {PHASE_LEGEND}", *flag_definitions.explain_flags(names)]
+    out += [f"{found_text(read)}. {PHASE_LEGEND}{_ties(blocks)}",
+            *flag_definitions.explain_flags(names)]
     return texts.fit_lines("\n".join(out), width)
 
 

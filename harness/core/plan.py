@@ -46,7 +46,8 @@ def parse_phases(text: str) -> tuple[str, ...]:
     unknown = [n for n in names if n not in PHASES and n != "all"]
     if unknown or not names:
         shown = ", ".join(map(repr, unknown or [text]))
-        raise ValueError(f"{shown} is not a phase; use {', '.join(PHASES)}, or all")
+        raise ValueError(f"{shown} is not a phase; use {', '.join(PHASES)}, or all; "
+                         "separate several with commas")
     wanted = {*names, *(ALL_PHASES if "all" in names else ())}
     return tuple(name for name in PHASES if name in wanted)
 

@@ -422,7 +422,7 @@ class Parser(argparse.ArgumentParser):
         # Editors make long dashes of two hyphens.
         unknown = re.match(r"unknown argument: [-\u2010-\u2015]*([\w-]+)(?=[\s=]|$)", message)
         for near in difflib.get_close_matches(f"--{unknown[1]}" if unknown else "",
-                                              self._option_string_actions, 1, 0.7):
+                                              self._option_string_actions, 1, 0.75):
             message += f" (did you mean {near}?)"
         if re.match(r"unknown argument: [^-\u2010-\u2015]", message) and "?" not in message:
             message += self.loose

@@ -149,14 +149,17 @@ def parse_target(text: str) -> Target:
     Raises ArgumentTypeError.
     """
     port_only = re.fullmatch(r":?(\d{2,5})/?", text)
+    odd_scheme = re.match(r"(https?)[:/]+(?<!://)(?=[^:/])", text)
     try:
         parts = urllib.parse.urlsplit(text if "://" in text else "http://" + text)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if (port_only or not host or port == 0 or parts.scheme not in ("http", "https")
+    if (port_only or odd_scheme or not host or port == 0 or parts.scheme not in ("http", "https")
             or not re.fullmatch(r"[\x21-\x7e]+", text)):
-        example = f"http://127.0.0.1:{port_only[1]}" if port_only else DEFAULT_URL
+        example = (f"http://127.0.0.1:{port_only[1]}" if port_only else
+                   f"{odd_scheme[1]}://{printable(text[odd_scheme.end():])}" if odd_scheme else
+                   DEFAULT_URL)
         raise argparse.ArgumentTypeError(
             f"'{printable(text)}' is not an http or https URL; use for example {example}")
     if parts.username or parts.password or parts.query or parts.fragment:
@@ -193,7 +196,7 @@ def build_parser(doc: Optional[str], defaults: Mapping[str, Any]) -> Parser:
     """The parser. doc: the runner's docstring; defaults: its values for fields of `Options`."""
     parser = Parser("run_benchmark", doc)
     parser.argument_default = argparse.SUPPRESS        # so that only given options are parsed
-    parser.loose = " (write its option before it, such as --target-url URL or --models LIST)"
+    parser.loose = " (write its option before it, such as --target-url URL or --run-id UUID)"
     shown = {**{field.name: field.default for field in dataclasses.fields(Options)}, **defaults}
     group: Any = None
 

@@ -193,8 +193,10 @@ class Table(Case):
 
     def test_filter_without_matches_is_reported(self) -> None:
         self.put_three()
-        for words in ((), ("--all-phases",), ("--markdown",)):
-            self.assertIn("no row matches", run_program(self.root, "--model", "llama", *words)[1])
+        for words in ((), ("--all-phases",), ("--markdown",), ("--json",)):
+            code, out, err = run_program(self.root, "--model", "llama 3\x1b", *words)
+            self.assertEqual((code, err), (0, "compare_submissions: no row matches --model "
+                                           "'llama 3\\x1b'; leave it out to see all rows\n"))
 
     def test_filters_find_what_the_table_shows(self) -> None:
         self.put_headlines()

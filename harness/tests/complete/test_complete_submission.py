@@ -673,7 +673,7 @@ class Command(Case):
         self.assertEqual(0, self.main(self.folder, *typed[3:])[0])
 
     def test_unknown_required_value_does_not_hold_back_the_check(self) -> None:
-        out = self.set("run_md.deviations=None.", "run_md.notes=None.")[1]
+        out = self.set("run_md.deviations=None.", "notes=None.")[1]
         self.assertIn("--set backend=", out.partition("\nNext")[2])
         code, out, _ = self.set("run_md.attestation=true")
         self.assertEqual(1, code)                  # it can be submitted without

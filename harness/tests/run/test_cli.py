@@ -146,12 +146,14 @@ class Values(unittest.TestCase):
                 (["\u2014probe"], "unknown argument: \\u2014probe (did you mean --probe?)"),
                 (["--target_url", "h"], "--target_url h (did you mean --target-url?)"),
                 (["http://h:80"], "unknown argument: http://h:80 (write its option before it, such "
-                                  "as --target-url URL or --models LIST)"),
+                                  "as --target-url URL or --run-id UUID)"),
                 (["--wait", RUN_ID], "2 values are needed; type --wait SECONDS RUN"),
                 (["--models"], "a value is missing; type --models LIST"),
                 (["--plan=all"], "--plan: takes no value; leave out 'all'"),
                 (["--target-url", "8080"], "use for example http://127.0.0.1:8080"),
                 (["--target-url", ":8080"], "use for example http://127.0.0.1:8080"),
+                (["--target-url", "https:/h:1/v1"], "use for example https://h:1/v1"),
+                (["--target-url", "http//h:1"], "use for example http://h:1"),
                 (["--run-id", f"submissions\\ada\\m1\\run-{RUN_ID}\\"],
                  f"type --run-id {RUN_ID}, with its --out-dir")):
             with self.subTest(words):

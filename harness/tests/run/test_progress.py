@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 from core import plan as plans
+from core import text
 from run.progress import Count, Progress, live_line
 from tests.core.test_metrics import call
 from tests.run.test_plan_and_probe import manifest
@@ -106,6 +107,19 @@ class Lines(unittest.TestCase):
         self.assertEqual(self.shown(Terminal(), TERM="dumb"), "answer\nfailure\n")
         with mock.patch.object(os, "name", "nt"):
             self.assertEqual(self.shown(Terminal()), "answer\nfailure\n")
+
+    def test_lines_and_results_keep_their_order_in_one_pipe(self):
+        """Both streams buffer blocks here, as standard output does in a pipe."""
+        pipe = io.BytesIO()
+        out, err = (io.TextIOWrapper(io.BufferedWriter(pipe)) for _ in range(2))
+        progress = Progress.on(err, False, {})
+        progress.say("1/2")
+        text.print_text("still running", out)
+        progress.say("2/2")
+        progress.end()
+        text.print_safe("table", out)
+        text.print_text("error", err)
+        self.assertEqual(pipe.getvalue(), b"1/2\nstill running\n2/2\ntable\nerror\n")
 
     def test_quiet_shows_nothing(self):
         self.assertEqual(self.shown(Terminal(), quiet=True), "")
