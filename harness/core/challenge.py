@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 
+from core.depth_prompts import WORDS
 from core.suites import Question
 
 TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/#@-]{3,99}")
-NAMES = ("amber", "basalt", "cobalt", "copper", "granite", "indigo", "marble", "quartz")
 TASKS = ("merges two sorted lists", "counts the words of a text", "parses a duration such as 1h30m",
          "finds the longest run of equal items", "rotates a square matrix",
          "groups file names by their ending", "formats a number of bytes for people",
@@ -24,7 +24,7 @@ SUBJECTS = ("a harbour", "a library", "a glacier", "a railway station", "a baker
 def question(template: Question, text: str) -> Question:
     """The question of a template and a text; its answer has to contain a code."""
     digest = hashlib.sha256(f"{template.id} {text}".encode("ascii")).digest()
-    code = f"{NAMES[digest[0] % 8]}_{NAMES[digest[1] % 8]}_{digest[2] * 256 + digest[3]:05d}"
+    code = f"{WORDS[digest[0] % 8]}_{WORDS[digest[1] % 8]}_{digest[2] * 256 + digest[3]:05d}"
     prompt = template.prompt.format(code=code, task=TASKS[digest[4] % 8],
                                     one=SUBJECTS[digest[5] % 16],
                                     other=SUBJECTS[(digest[5] + 1 + digest[6] % 15) % 16])

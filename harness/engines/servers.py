@@ -78,9 +78,11 @@ class Engine:
     facts_at: dict[str, Places] = {}  # by the names of `Facts`
     context_at: Places = ("/v1/models max_model_len",)
     slots_at: Places = ()
-    # Where it is reported which models are loaded, and the place of a list of these alone.
+    # Where it is reported which models are loaded, and the place of a list of these alone. The
+    # fields of an entry there that lead to its context, if only that of a loaded model is reported.
     state_paths: Places = ("/v1/models", "/running", "/v1/models/status")     # the last: oMLX
     loaded_at = ""
+    loaded_context: tuple[str, ...] = ()
     # A POST of {"model": id} to this path describes one model and does not load it.
     show_path = ""
     # The request field by which one request bypasses the prompt cache. Without one, a line of salt
@@ -134,15 +136,20 @@ class Engine:
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
         """Whether a model is in memory: one of answers.STATES, or None if it is not reported."""
         if self.loaded_at:
-            loaded = json_at(probes, *self.loaded_at.split())
-            found = answers.entry_of(answers.objects(loaded), model_id)
-            return ("loaded" if found else "not loaded") if isinstance(loaded, list) else None
+            found = self.loaded_entry(model_id, probes)
+            is_list = isinstance(json_at(probes, *self.loaded_at.split()), list)
+            return ("loaded" if found else "not loaded") if is_list else None
         states = [answers.state_in(answers.model_at(probes, path, model_id))
                   for path in ("/v1/models", "/api/v0/models", "/running", "/v1/models/status")]
         reported = next(filter(None, states), None)
         listed = answers.probe_at(probes, "/running").status == 200 and isinstance(
             json_at(probes, "/running", "running"), list)
         return reported or ("not loaded" if listed else None)
+
+    def loaded_entry(self, model_id: Any, probes: Probes) -> dict[str, Any]:
+        """What is reported at `loaded_at` about a loaded model, {} if it is not loaded."""
+        entries = answers.objects(json_at(probes, *self.loaded_at.split()))
+        return answers.entry_of(entries, model_id)
 
     def model_request(self, model_id: str, probes: Probes) -> ModelRequest:
         """A request about one model, which must not load it; None without one."""
@@ -151,11 +158,15 @@ class Engine:
 
     def context(self, model_id: Any, probes: Probes) -> Sourced:
         """The context of one request in tokens."""
+        if self.loaded_context:
+            tokens = count(field(self.loaded_entry(model_id, probes), *self.loaded_context))
+            source = f"{self.loaded_at.split()[0]} {self.loaded_context[-1]}"
+            return (tokens, source) if tokens else UNKNOWN_NUMBER
         return first_count(probes, self.context_at, model_id)
 
     def needs_loading(self, model_id: Any, probes: Probes) -> bool:
         """Whether a missing context is reported as soon as the model is loaded."""
-        return False
+        return bool(self.loaded_context) and not self.loaded_entry(model_id, probes)
 
     def slots(self, probes: Probes) -> Sourced:
         """How many requests the server works on at once."""
@@ -298,11 +309,7 @@ class Lemonade(Engine):
     version_at = "/api/v1/health version"
     state_paths = ("/api/v1/health",)
     loaded_at = "/api/v1/health all_models_loaded"
-
-    def _loaded(self, model_id: Any, probes: Probes) -> dict[str, Any]:
-        """What is reported about a loaded model, {} if it is not loaded."""
-        entries = answers.objects(json_at(probes, *self.loaded_at.split()))
-        return answers.entry_of(entries, model_id)
+    loaded_context = ("recipe_options", "ctx_size")
 
     def facts(self, model_id: Any, probes: Probes) -> Facts:
         facts = super().facts(model_id, probes)
@@ -312,13 +319,6 @@ class Lemonade(Engine):
         if answers.repository(source):
             facts["source_repository"] = source
         return facts
-
-    def context(self, model_id: Any, probes: Probes) -> Sourced:
-        tokens = count(field(self._loaded(model_id, probes), "recipe_options", "ctx_size"))
-        return (tokens, "/api/v1/health ctx_size") if tokens else UNKNOWN_NUMBER
-
-    def needs_loading(self, model_id: Any, probes: Probes) -> bool:
-        return not self._loaded(model_id, probes)
 
 
 class LocalAI(Engine):
@@ -356,6 +356,8 @@ class SGLang(Engine):
     usual_port = 30000
     parallel_remedy = "Start SGLang with `--max-running-requests {slots}` or without that option."
     remedy = "Start SGLang with `--context-length {tokens}`."
+    context_at = ("/v1/models max_model_len", "/server_info context_length",
+                  "/get_server_info context_length")
     context_errors = (r"longer than the model's context",)
 
     def _info(self, probes: Probes) -> tuple[Any, str]:
@@ -386,11 +388,6 @@ class SGLang(Engine):
             # 1 is also that of a server on the CPU
             accelerators_used_count=devices if devices and devices > 1 else None,
             speculative=answers.word(field(info, "speculative_algorithm")))
-
-    def context(self, model_id: Any, probes: Probes) -> Sourced:
-        info, path = self._info(probes)
-        tokens, listed = count(field(info, "context_length")), super().context(model_id, probes)
-        return (tokens, f"{path} context_length") if tokens and not listed[0] else listed
 
     def slots(self, probes: Probes) -> Sourced:
         info, path = self._info(probes)
@@ -598,9 +595,10 @@ class Ollama(Engine):
         "file_bytes": ("/api/tags size",),
         "digest": ("/api/tags digest",),
         "family": ("/api/tags details family", "/api/show details family")}
-    context_at = ("/api/ps context_length",)
     show_path = "/api/show"
     state_paths = ("/api/ps",)
+    loaded_at = "/api/ps models"
+    loaded_context = ("context_length",)
     context_errors = (r"longer than the context",)
 
     def recognise(self, probes: Probes) -> Optional[str]:
@@ -635,7 +633,7 @@ class Ollama(Engine):
         if isinstance(template, str) and template.strip():
             facts["chat_template"] = (not self.NO_TEMPLATE.fullmatch(template)
                                       or bool(field(info, "tokenizer.chat_template")))
-        loaded = self._loaded(model_id, probes)
+        loaded = self.loaded_entry(model_id, probes)
         size, in_vram = count(loaded.get("size")), loaded.get("size_vram")
         in_vram = in_vram if isinstance(in_vram, int) and 0 <= in_vram else None
         return with_known(
@@ -646,12 +644,8 @@ class Ollama(Engine):
             gpu_offload_ratio=None if not size or in_vram is None else
             min(round(in_vram / size, 3), 1.0))
 
-    def context(self, model_id: Any, probes: Probes) -> Sourced:
-        tokens = count(self._loaded(model_id, probes).get("context_length"))
-        return (tokens, "/api/ps context_length") if tokens else UNKNOWN_NUMBER
-
-    def _loaded(self, model_id: Any, probes: Probes) -> dict[str, Any]:
-        """The entry of a loaded model, also under the name of another one with its digest."""
+    def loaded_entry(self, model_id: Any, probes: Probes) -> dict[str, Any]:
+        # Also under the name of another model with its digest.
         own = answers.model_at(probes, "/api/ps", model_id)
         digest = answers.model_at(probes, "/api/tags", model_id).get("digest")
         same = (entry for entry in models_at(probes, "/api/ps")
@@ -661,7 +655,7 @@ class Ollama(Engine):
     def state(self, model_id: Any, probes: Probes) -> Optional[str]:
         if not isinstance(json_at(probes, "/api/ps", "models"), list):
             return None
-        found = self._loaded(model_id, probes)
+        found = self.loaded_entry(model_id, probes)
         if found:
             return "not loaded" if self._is_unloading(found, probes) else "loaded"
         # Names of one file share a process, listed under the name that was called first.
