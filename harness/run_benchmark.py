@@ -662,8 +662,7 @@ def do_run(options: Options, progress: Progress, environment: Mapping[str, str],
 def begin_segment(ledger: LedgerWriter, manifest: Manifest, events: Sequence[LedgerLine],
                   resumed: Json, added: Sequence[Phase]) -> None:
     """Write `run_started`; in a later segment, or after a torn first line, `run_resumed`."""
-    shared = {"clock_origin_ns": ledger.zero_ns,
-              "manifest_sha256": ledger_file.manifest_sha256(manifest)}
+    shared = {"manifest_sha256": ledger_file.manifest_sha256(manifest)}
     if not events:
         ledger.write("run_started", **shared)
     if events or resumed["torn_bytes"]:

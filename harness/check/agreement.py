@@ -44,7 +44,9 @@ MIN_CHUNKS, MIN_CALLS = 16, 8
 # Merged runs: 20, and 0.06 per chunk. Longer names of models may make the length of a chunk in
 # HTTP, in hexadecimal digits, depend on its text.
 SPARE_BYTES, SPARE_PER_CHUNK = 32, 0.4
-STEADY_ENGINES = ("llama.cpp", "vLLM")      # others vary what surrounds a text now and then
+STEADY_ENGINES = ("llama.cpp", "vLLM", "Ollama")    # others may vary what surrounds a text
+ID_LENGTHS = {"Ollama": 3}                  # one to three digits in each chunk of an answer
+ESCAPED = {"Ollama": re.compile("[<>&]")}   # six bytes each
 STOPS_SHARE = 0.25            # of the answers; more of them if the server does not count the end
 LONGER_KEYS = (0, 2, 10)      # of "reasoning" and "reasoning_content" than of "content"
 BURST_RATIO, BURST_SHARE = 0.1, 0.35        # of the mean gap; merged runs have no such gaps
@@ -71,7 +73,7 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
     yield from _claims(metadata)
     yield from _messages(events)
     if manifest["engine"]["name"] in STEADY_ENGINES:
-        yield from _streams(calls)
+        yield from _streams(calls, manifest["engine"]["name"])
     for model in metadata["models"]:
         own = [call for call in calls if call["model"] == model["model"]]
         cells = [cell for cell in metadata["cells"] if cell["model"] == model["model"]]
@@ -86,7 +88,7 @@ def _gauges(samples: Sequence[Any], is_linux: bool) -> Problems:
     paged = (*PAGED, "swap_used_bytes") if is_linux else PAGED      # macOS rounds its swap
     for sample in samples:
         odd = [name for name, digits in DIGITS.items()
-               if sample[name] is not None and sample[name] != round(sample[name], digits)]
+               if sample.get(name) is not None and sample[name] != round(sample[name], digits)]
         odd += [name for name in paged if (sample.get(name) or 0) % PAGE_BYTES]
         if odd:
             yield "ledger-altered", f"line {sample['seq'] + 1}: {odd[0]} is {sample[odd[0]]}, " \
@@ -193,19 +195,21 @@ def _claims(metadata: Any) -> Problems:
 
 
 # --- streams -------------------------------------------------------------------------------------
-def _streams(calls: Sequence[Any]) -> Problems:
+def _streams(calls: Sequence[Any], engine: str) -> Problems:
     """Texts against the bytes that brought them: a server puts the same JSON around each chunk."""
     by_model: dict[str, list[Any]] = {}
     for call in calls:
         text = call["response"]["text"] + call["response"]["reasoning_text"]
         if len(call["timing"]["chunk_us"]) >= MIN_CHUNKS and text.isascii() \
                 and redaction.REDACTED_KEY not in text:
+            escapes = 5 * len(ESCAPED[engine].findall(text)) if engine in ESCAPED else 0
             by_model.setdefault(call["model"], []).append(
-                (call, call["timing"]["bytes_received"] - len(json.dumps(text))))
+                (call, call["timing"]["bytes_received"] - len(json.dumps(text)) - escapes))
     for model, rows in by_model.items():
         if len(rows) < MIN_CALLS:
             continue
-        odd = min((_odd_sizes(rows, key) for key in LONGER_KEYS), key=len)
+        odd = min((_odd_sizes(rows, key, ID_LENGTHS.get(engine, 1)) for key in LONGER_KEYS),
+                  key=len)
         if odd:
             call, over = max(odd, key=lambda one: abs(one[1]))
             yield "server-counts-contradict", f"{schema.shown(model)}: " \
@@ -214,7 +218,8 @@ def _streams(calls: Sequence[Any]) -> Problems:
                 f"{len(odd)} of {len(rows)} calls"
 
 
-def _odd_sizes(rows: Sequence[tuple[Any, int]], key: int) -> list[tuple[Any, float]]:
+def _odd_sizes(rows: Sequence[tuple[Any, int]], key: int,
+               id_lengths: int) -> list[tuple[Any, float]]:
     """(call, bytes too many) of calls that do not fit. rows: (call, bytes around its text). key:
     more bytes around a chunk of reasoning."""
     by_reason: dict[Optional[str], list[tuple[int, int, Any]]] = {}
@@ -233,8 +238,11 @@ def _odd_sizes(rows: Sequence[tuple[Any, int]], key: int) -> list[tuple[Any, flo
     odd = []
     for found in by_reason.values():
         usual = metrics.median(size - slope * chunks for chunks, size, _ in found)
-        odd += [(call, size - slope * chunks - usual) for chunks, size, call in found
-                if abs(size - slope * chunks - usual) > SPARE_BYTES + SPARE_PER_CHUNK * chunks]
+        for chunks, size, call in found:
+            over = min((size - slope * chunks - usual + shorter * chunks
+                        for shorter in range(id_lengths)), key=abs)
+            if abs(over) > SPARE_BYTES + SPARE_PER_CHUNK * chunks:
+                odd.append((call, over))
     return odd
 
 

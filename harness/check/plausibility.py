@@ -145,8 +145,8 @@ def _samples(samples: Sequence[Any], hardware: Any) -> Problems:
         if count is not None and cards and max(cards) >= count:
             yield "hardware-implausible", f"card {max(cards)} was sampled, accelerators_count is " \
                 f"{count}"
-        ratios = [sample[name] for name in ("cpu_busy_ratio", "cpu_steal_ratio",
-                                            "other_cpu_busy_ratio")]
+        ratios = [sample.get(name) for name in ("cpu_busy_ratio", "cpu_steal_ratio",
+                                                "other_cpu_busy_ratio")]
         shares = (ratios[0] or 0) + (ratios[1] or 0)        # of the same time
         ratios += [gpu["busy_ratio"] for gpu in sample["gpus"]]
         if shares > 1 + SPARE_SHARE or any(

@@ -25,8 +25,7 @@ SPARK = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 GAUGES = {                    # title, unit, factor
     "cpu_busy_ratio": ("processors busy", "%", 100), "other_cpu_busy_ratio": (
-        "other programs", "%", 100), "cpu_steal_ratio": (
-        "taken by the hypervisor", "%", 100), "load_1m": ("load over 1 min", "", 1),
+        "other programs", "%", 100), "load_1m": ("load over 1 min", "", 1),
     "cpu_mhz": ("clock", "MHz", 1), "temperature_c": ("temperature", "°C", 1),
     "power_w": ("power", "W", 1), "memory_used_bytes": ("memory used", "GiB", 1 / 2 ** 30),
     "swap_used_bytes": ("swap used", "GiB", 1 / 2 ** 30)}

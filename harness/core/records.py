@@ -19,17 +19,19 @@ class Event(TypedDict):
     t_us: int
 
 
-class RunStarted(Event):
+# Written by earlier versions; ignored.
+EarlierClock = TypedDict("EarlierClock", {"clock_origin_ns": int}, total=False)
+
+
+class RunStarted(Event, EarlierClock):
     """First line of a run."""
     event: Literal["run_started"]
-    clock_origin_ns: int
     manifest_sha256: str
 
 
-class RunResumed(Event):
+class RunResumed(Event, EarlierClock):
     """First line of each later segment, written when a run is resumed."""
     event: Literal["run_resumed"]
-    clock_origin_ns: int
     manifest_sha256: str
     newline_added: bool
     torn_bytes: int
@@ -42,10 +44,30 @@ class MachineIdentified(Event):
     hardware: dict[str, Any]
 
 
-Spread = TypedDict("Spread", {"p50": int, "p99": int, "max": int, "n": int})
-Lane = TypedDict("Lane", {
-    "lanes": int, "chunks": int, "gap_us": int, "lag_us": Optional[Spread],
-    "read_lag_us": Optional[Spread], "ttft_error_us": Optional[Spread]})
+EarlierSpread = TypedDict("EarlierSpread", {"n": int}, total=False)
+
+
+class Spread(EarlierSpread):
+    """Percentiles of a delay, rounded by run.timing.coarse; n was written by earlier versions."""
+    p50: int
+    p99: int
+    max: int
+
+
+class EarlierLane(TypedDict, total=False):
+    """Written by earlier versions; ignored."""
+    chunks: int
+    gap_us: int
+    read_lag_us: Optional[Spread]
+    ttft_error_us: Optional[Spread]
+
+
+class Lane(EarlierLane):
+    """Delay of the stamps at one number of lanes."""
+    lanes: int
+    lag_us: Optional[Spread]
+
+
 Saturation = TypedDict("Saturation", {"lanes": int, "chunks_per_s": float})
 
 
@@ -201,9 +223,11 @@ class CacheProbed(Event):
 
 # Missing in ledgers of earlier versions.
 ServerMemory = TypedDict("ServerMemory", {"server_memory_bytes": Optional[float]}, total=False)
+# Only in ledgers of earlier versions; now a part of both other ratios.
+Steal = TypedDict("Steal", {"cpu_steal_ratio": Optional[float]}, total=False)
 
 
-class HostSampled(Event, ServerMemory):
+class HostSampled(Event, ServerMemory, Steal):
     """Load of the machine; ratios are shares of all CPUs since the previous sample."""
     event: Literal["host_sampled"]
     load_1m: Optional[float]
@@ -213,7 +237,6 @@ class HostSampled(Event, ServerMemory):
     cpu_mhz: Optional[float]
     cpu_throttle_count: Optional[float]
     cpu_busy_ratio: Optional[float]
-    cpu_steal_ratio: Optional[float]
     other_cpu_busy_ratio: Optional[float]
     power_source: Optional[str]
     temperature_c: Optional[float]

@@ -24,7 +24,7 @@ class HostLoad:
                 continue
             ends_us = self._ends_us.setdefault(event["segment"], [])
             shares = self._shares.setdefault(event["segment"], [])
-            busy, stolen = event["cpu_busy_ratio"], event["cpu_steal_ratio"] or 0.0
+            busy, stolen = event["cpu_busy_ratio"], event.get("cpu_steal_ratio") or 0.0
             others = event["other_cpu_busy_ratio"]
             share = None if busy is None or others is None else \
                 0.0 if busy + stolen < thresholds.FULL_CPU_RATIO else \

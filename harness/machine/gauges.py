@@ -13,8 +13,7 @@ from machine import gpus, linux, macos, system
 
 GAUGES = ("load_1m", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes",
           "server_memory_bytes", "cpu_mhz", "cpu_throttle_count", "cpu_busy_ratio",
-          "cpu_steal_ratio", "other_cpu_busy_ratio",
-          "power_source", "temperature_c", "energy_uj")
+          "other_cpu_busy_ratio", "power_source", "temperature_c", "energy_uj")
 
 
 class Listing(NamedTuple):
@@ -104,9 +103,8 @@ class Sampler:
         before, self._times = self._times, times
         if before is None or times is None:
             return {}
-        total = times.total - before.total
-        return {"cpu_busy_ratio": system.ratio(times.busy - before.busy, total),
-                "cpu_steal_ratio": system.ratio(times.stolen - before.stolen, total)}
+        return {"cpu_busy_ratio": system.ratio(times.busy - before.busy,
+                                               times.total - before.total)}
 
     def _linux(self) -> dict[str, Any]:
         read, machine, safely = self._machine.read, self._machine, self._safely

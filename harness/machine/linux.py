@@ -96,8 +96,8 @@ def parse_proc_stat(text: Optional[str]) -> Optional[system.CpuTimes]:
     if not found:
         return None
     user, nice, kernel, idle, waiting, irq, softirq, stolen = map(int, found.group(1).split()[:8])
-    busy = user + nice + kernel + irq + softirq
-    return system.CpuTimes(busy, stolen, busy + stolen + idle + waiting)
+    busy = user + nice + kernel + irq + softirq + stolen
+    return system.CpuTimes(busy, busy + idle + waiting)
 
 
 def _supplies(machine: system.Machine) -> list[dict[str, str]]:

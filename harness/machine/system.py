@@ -279,8 +279,7 @@ FORWARDERS = frozenset((
 class CpuTimes(NamedTuple):
     """Time of all CPUs since the system started, in one unit (ticks or 100 ns)."""
 
-    busy: int
-    stolen: int                       # taken by the hypervisor for other guests
+    busy: int                         # also what the hypervisor took for other guests
     total: int
 
 
@@ -398,7 +397,7 @@ def find_server(machine: Machine, processes: dict[int, Process], port: int) -> f
 # --- Windows gauges ------------------------------------------------------------------------------
 def windows_cpu_times(idle: int, kernel: int, user: int) -> CpuTimes:
     """GetSystemTimes in 100 ns; Windows counts idle time as kernel time."""
-    return CpuTimes(kernel + user - idle, 0, kernel + user)
+    return CpuTimes(kernel + user - idle, kernel + user)
 
 
 def windows_power_source(line_status: int) -> Optional[str]:

@@ -81,8 +81,8 @@ def calibrate(send: Send, now_ns: Clock, wall_offset_ns: Clock, counts: Sequence
     """
     begun_ns = now_ns()
     offset_ns = clock_offset_ns(_read_clocks(send) for _ in range(CLOCK_READINGS))
-    rows = [calibration_row(_run_streams(send, wall_offset_ns, count, SCHEDULE), count,
-                            SCHEDULE["gap_ms"] * 1000, offset_ns) for count in counts]
+    rows = [calibration_row(_run_streams(send, wall_offset_ns, count, SCHEDULE), count, offset_ns)
+            for count in counts]
     saturation = []
     for count in counts:               # chunks that come as fast as they are read
         schedule = {"first_token_ms": 0, "gap_ms": 0, "tokens": SATURATION_CHUNKS // count}
@@ -93,8 +93,8 @@ def calibrate(send: Send, now_ns: Clock, wall_offset_ns: Clock, counts: Sequence
         saturation.append({"lanes": count, "chunks_per_s": rate or 0.0})
     return calibration(
         None, stamp="kernel" if {kind for kind, _ in rows} == {"kernel"} else "user",
-        clock_resolution_ns=clock_resolution_ns(now_ns), lanes=[row for _, row in rows],
-        saturation=saturation,
+        clock_resolution_ns=timing.coarse(clock_resolution_ns(now_ns)),
+        lanes=[row for _, row in rows], saturation=saturation,
         heartbeat_overshoot_us=timing.spread(overslept_us(begun_ns, now_ns())))
 
 
@@ -135,27 +135,20 @@ def _run_streams(send: Send, wall_offset_ns: Clock, lanes: int,
     return streams
 
 
-def calibration_row(streams: Iterable[Stream], lanes: int, gap_us: int,
+def calibration_row(streams: Iterable[Stream], lanes: int,
                     offset_ns: int) -> tuple[str, records.Lane]:
     """Return (kind of stamps, row of `instrument_calibrated`) of one scheduled stream per lane.
 
     offset_ns: our clock minus that of the sender.
     """
     lags_us: list[int] = []
-    first_lags_us: list[int] = []
-    read_lags_us: list[int] = []
-    chunks, kinds = 0, set()
+    kinds = set()
     for started_ns, sent, stamps in streams:
-        lags = [max(stamps.us[read] - (sent_ns + offset_ns - started_ns) // 1000, 0)
-                for read, sent_ns in sent.pairs()]
-        lags_us += lags
-        first_lags_us += lags[:1]
-        read_lags_us += stamps.lag_us
-        chunks += sent.count()
+        lags_us += [max(stamps.us[read] - (sent_ns + offset_ns - started_ns) // 1000, 0)
+                    for read, sent_ns in sent.pairs()]
         kinds.add(stamps.kind)
     return "kernel" if kinds == {"kernel"} else "user", {
-        "lanes": lanes, "chunks": chunks, "gap_us": gap_us, "lag_us": timing.spread(lags_us),
-        "read_lag_us": timing.spread(read_lags_us), "ttft_error_us": timing.spread(first_lags_us)}
+        "lanes": lanes, "lag_us": timing.spread(lags_us)}
 
 
 def clock_offset_ns(readings: Iterable[tuple[int, int, int]]) -> int:

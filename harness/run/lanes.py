@@ -27,7 +27,7 @@ from run import reply as replies
 from run.ledger_writer import STOP_SUFFIX
 from run.progress import LIVE_EVERY_S, Count, Progress, live_line
 from run.state import PROBE_MAX_TOKENS, Cache, State
-from run.timing import call_timing
+from run.timing import call_timing, coarse
 
 VANISHED_AFTER = 3                # calls in a row that found no server
 
@@ -281,8 +281,9 @@ class Run:
                              "ended_us": self.ledger.now_us()})
             self.stopping.wait(pause_s)
         self._stop_if_useless(reply, kind, text)
-        gap_us = (self.heartbeat.longest_gap_us(reply.arrivals.started_ns, self.clocks.now_ns())
-                  if reply.arrivals and self.heartbeat.is_alive() else None)
+        gap_us = (coarse(self.heartbeat.longest_gap_us(
+            reply.arrivals.started_ns, self.clocks.now_ns()))
+            if reply.arrivals and self.heartbeat.is_alive() else None)
         timing = call_timing(reply.stream, reply.arrivals, before_ns, after_ns,
                              self.ledger.zero_ns, gap_us)
         return Asked(reply, timing, attempts, {"salt": cache[0], "options": options,

@@ -50,9 +50,11 @@ class LedgerWriter:
     def write(self, event: str, **fields: Any) -> Json:
         """Append one event. Raises StorageError, and then the ledger still ends in a whole line."""
         with self._lock:
-            written = ledger.event_line(
-                event, seq=self.seq, run_id=self.run_id, segment=self.segment, at=utc_now(),
-                t_us=self.now_us(), **fields)
+            at, t_us = utc_now(), self.now_us()
+            if event in ("run_started", "run_resumed"):       # the segment's clock begins here
+                self.zero_ns, t_us = time.perf_counter_ns(), 0
+            written = ledger.event_line(event, seq=self.seq, run_id=self.run_id,
+                                        segment=self.segment, at=at, t_us=t_us, **fields)
             line = ledger.dump_line(written)
             try:
                 if os.write(self._fd, line) < len(line):

@@ -18,7 +18,7 @@ from core.plan import Cell
 from core.text import printable
 from engines import answers, server_errors
 from run import redaction, sse
-from run.timing import Arrivals
+from run.timing import Arrivals, coarse
 
 MAX_MESSAGE = 300
 MAX_BODY_START = 500
@@ -228,11 +228,11 @@ class Longest(NamedTuple):
 
 def cache_probe(kind: str, reply: Reply, timing: Optional[records.Timing]) -> records.Probe:
     """Return one of the probes of `cache_probed`."""
-    response = response_of(reply)
+    counted, first_us = usage.counts(response_of(reply)), timing and timing["first_token_us"]
     return {"kind": kind, "outcome": outcome_of(reply)[0],
-            "first_token_us": timing["first_token_us"] if timing else None,
-            "prompt_tokens": usage.counts(response).prompt or None,
-            "cached_tokens": usage.counts(response).cached}
+            "first_token_us": None if first_us is None else coarse(first_us),
+            "prompt_tokens": counted.prompt or None,
+            "cached_tokens": counted.cached}
 
 
 def cache_verdicts(longest: Optional[Longest],

@@ -120,10 +120,16 @@ def percentile(ordered: Sequence[int], share: float) -> int:
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
+def coarse(value: int) -> int:
+    """Round what is measured once to steps of 10 and two significant digits, at least 10."""
+    step = max(10 ** (len(str(value)) - 2), 10)
+    return max((value + step // 2) // step * step, 10)
+
+
 def spread(values: Sequence[int]) -> Optional[records.Spread]:
-    """Return p50, p99, max and n of integer values; None without values."""
+    """Return p50, p99 and max of integer values, rounded; None without values."""
     if not values:
         return None
     ordered = sorted(values)
-    return {"p50": percentile(ordered, 0.5), "p99": percentile(ordered, 0.99),
-            "max": ordered[-1], "n": len(ordered)}
+    return {"p50": coarse(percentile(ordered, 0.5)), "p99": coarse(percentile(ordered, 0.99)),
+            "max": coarse(ordered[-1])}

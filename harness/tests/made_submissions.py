@@ -153,8 +153,7 @@ def _last(spec: Spec, lines: list[Json]) -> Json:
 
 
 def _bodies(spec: Spec, manifest: Json, rng: random.Random) -> Iterator[tuple[int, str, Json]]:
-    yield 1000, "run_started", {"clock_origin_ns": 0,
-                                "manifest_sha256": ledger.manifest_sha256(manifest)}
+    yield 0, "run_started", {"manifest_sha256": ledger.manifest_sha256(manifest)}
     yield 1_800_000, "instrument_calibrated", _calibration()
     for model in spec.models:
         yield 1_900_000, "endpoint_identified", {
@@ -177,13 +176,11 @@ def _bodies(spec: Spec, manifest: Json, rng: random.Random) -> Iterator[tuple[in
 
 
 def _calibration() -> Json:
-    spread = {"p50": 8, "p99": 14, "max": 37, "n": 696}
-    return {"stamp": "kernel", "clock_resolution_ns": 40, "lanes": [
-        {"lanes": lanes, "chunks": 700 * lanes, "gap_us": 1000, "lag_us": spread,
-         "read_lag_us": {**spread, "p50": 29, "p99": 99}, "ttft_error_us": spread}
-        for lanes in (1, 4)],
-        "saturation": [{"lanes": lanes, "chunks_per_s": 445_655.0} for lanes in (1, 4)],
-        "heartbeat_overshoot_us": {**spread, "max": 14_359}, "reason": None}
+    spread = {"p50": 10, "p99": 20, "max": 40}
+    return {"stamp": "kernel", "clock_resolution_ns": 40,
+            "lanes": [{"lanes": lanes, "lag_us": spread} for lanes in (1, 4)],
+            "saturation": [{"lanes": lanes, "chunks_per_s": 445_655.0} for lanes in (1, 4)],
+            "heartbeat_overshoot_us": {**spread, "max": 14_000}, "reason": None}
 
 
 def _sample(spec: Spec, rng: random.Random, first: bool) -> Json:
@@ -196,7 +193,7 @@ def _sample(spec: Spec, rng: random.Random, first: bool) -> Json:
     return {"load_1m": round(rng.uniform(1, 3), 2), "memory_used_bytes": 3 * GIB,
             "memory_available_bytes": 5 * GIB, "swap_used_bytes": 0,
             "cpu_mhz": round(rng.uniform(2900, 3200)), "cpu_throttle_count": 0,
-            "cpu_busy_ratio": round(rng.uniform(0.3, 0.9), 4), "cpu_steal_ratio": 0.0,
+            "cpu_busy_ratio": round(rng.uniform(0.3, 0.9), 4),
             "other_cpu_busy_ratio": round(rng.uniform(0, 0.05), 4), "power_source": "ac",
             "temperature_c": round(rng.uniform(50, 70), 1), "energy_uj": None, "gpus": gpus}
 
@@ -245,7 +242,7 @@ def _call(spec: Spec, cell: plan.Cell, question: suites.Question, messages: list
                    "first_answer_us": first_us, "last_token_us": last_us, "done_us": last_us + 60,
                    "chunk_us": [first_us, *gaps], "chunk_kinds": None, "reads": [],
                    "ttft_null_reason": None, "bytes_received": 200 * tokens, "stamp": "kernel",
-                   "read_lag_us": {"p50": 29, "p99": 99, "max": 117, "n": tokens},
+                   "read_lag_us": {"p50": 30, "p99": 100, "max": 120},
                    "clock_step_us": 0, "heartbeat_gap_us": 0},
         "reasoning": {"mode": "none", "chunks": 0, "characters": 0},
         "truncated": {"verdict": "no", "reason": None},

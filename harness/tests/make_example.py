@@ -122,8 +122,7 @@ def ledger_of(manifest: Json, calls: Iterable[Call], facts: Json = FACTS,
 
 def _lines(manifest: Json, calls: Iterator[Call], facts: Json, context: Json,
            hardware: Optional[Json]) -> Iterator[tuple[int, str, Json]]:
-    yield 40, "run_started", {"clock_origin_ns": 86_400_000_000_000,
-                              "manifest_sha256": ledger.manifest_sha256(manifest)}
+    yield 0, "run_started", {"manifest_sha256": ledger.manifest_sha256(manifest)}
     if hardware:
         yield 20_000, "machine_identified", {"hardware": hardware}
     for model in manifest["models"]:

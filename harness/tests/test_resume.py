@@ -334,7 +334,7 @@ class AsItBegan(Runs):
             self.assertEqual(self.run_it().code, 0)
         starts = [e for e in self.events if e["event"] in ("run_started", "run_resumed")]
         self.assertEqual([e["segment"] for e in starts], [0, 1, 2, 3])
-        self.assertEqual(len({e["clock_origin_ns"] for e in starts}), 4)
+        self.assertLess(max(e["t_us"] for e in starts), 10_000_000)
         self.assertEqual([(e["repeat"], e["segment"], e["cold"]) for e in self.events
                           if e["event"] == "call_finished" and e["phase"] == "hello"],
                          [(n, n, True) for n in range(4)])

@@ -196,7 +196,7 @@ class Maker:
     def __init__(self, spec: Spec) -> None:
         self.spec, self.rng = spec, random.Random(spec.seed)
         self.events: list[Json] = []
-        self.segment, self.t_us, self.calls_left = 0, 40, 0
+        self.segment, self.t_us, self.calls_left = 0, 0, 0
         self.origin = BASE
         self.sampled_us: Optional[int] = None
 
@@ -253,16 +253,15 @@ class Maker:
         return self.events[-1]
 
     def _segment(self) -> None:
-        tie = {"clock_origin_ns": 10 ** 12, "manifest_sha256":
-               ledger.manifest_sha256(self.manifest)}
+        tie = {"manifest_sha256": ledger.manifest_sha256(self.manifest)}
         first = not self.events
         if first:
-            self._write("run_started", **tie)
+            self._write("run_started", 0, **tie)
         else:
             self.origin += datetime.timedelta(microseconds=self.t_us, minutes=3)
-            self.segment, self.t_us = self.segment + 1, 55
+            self.segment, self.t_us = self.segment + 1, 0
             torn = self.spec.torn
-            self._write("run_resumed", **tie, newline_added=False, torn_bytes=len(torn),
+            self._write("run_resumed", 0, **tie, newline_added=False, torn_bytes=len(torn),
                         torn_base64=_base64(torn))
         self.known = state.State(self.manifest, SUITES, self.served, not first)
         self.known.recall(self.events)
@@ -510,21 +509,18 @@ def _base64(data: bytes) -> Optional[str]:
 
 
 def _calibration(manifest: Json) -> Json:
-    spread = {"p50": 8, "p99": 14, "max": 37}
     counts = plan.calibrated_lanes(manifest["plan"])
-    return calibration.calibration(None, stamp="kernel", clock_resolution_ns=40, lanes=[
-        {"lanes": lanes, "chunks": 700 * lanes, "gap_us": 1000,
-         "lag_us": {**spread, "n": 699 * lanes},
-         "read_lag_us": {"p50": 29, "p99": 99, "max": 140, "n": 701 * lanes},
-         "ttft_error_us": {"p50": 9, "p99": 9, "max": 9, "n": lanes}} for lanes in counts],
+    return calibration.calibration(
+        None, stamp="kernel", clock_resolution_ns=40,
+        lanes=[{"lanes": lanes, "lag_us": {"p50": 10, "p99": 20, "max": 40}} for lanes in counts],
         saturation=[{"lanes": lanes, "chunks_per_s": 445_655.0} for lanes in counts],
-        heartbeat_overshoot_us={"p50": 80, "p99": 210, "max": 359, "n": 150})
+        heartbeat_overshoot_us={"p50": 80, "p99": 210, "max": 360})
 
 
 def _sample(rng: random.Random) -> Json:
     return {"load_1m": round(rng.uniform(2, 2.3), 2), "memory_used_bytes": 3 * GIB,
             "memory_available_bytes": 50 * GIB, "swap_used_bytes": 0,
             "server_memory_bytes": None, "cpu_mhz": 5000,
-            "cpu_throttle_count": 0, "cpu_busy_ratio": 0.5, "cpu_steal_ratio": 0.0,
+            "cpu_throttle_count": 0, "cpu_busy_ratio": 0.5,
             "other_cpu_busy_ratio": 0.01, "power_source": "ac", "temperature_c": 61.0,
             "energy_uj": None, "gpus": []}

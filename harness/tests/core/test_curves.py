@@ -52,7 +52,7 @@ class Ramp(unittest.TestCase):
 
     def test_disturbed_level_has_no_throughput(self) -> None:
         busy = HostLoad([{"event": "host_sampled", "segment": 0, "t_us": at, "cpu_busy_ratio": 1.0,
-                          "cpu_steal_ratio": 0.0, "other_cpu_busy_ratio": 0.9}
+                          "other_cpu_busy_ratio": 0.9}
                          for at in (0, 5_000_000)])
         self.assertEqual([curves.throughput_point(4, level(4, 4), load)["n"]
                           for load in (NO_LOAD, busy)], [12, 0])

@@ -22,7 +22,7 @@ from tests.scripted_runs import QUICK
 
 # --- lines ---------------------------------------------------------------------------------------
 STARTED = {"event": "run_started", "seq": 0, "run_id": "1" * 8 + "-1111-4111-8111-" + "1" * 12,
-           "segment": 0, "at": "2026-11-24T10:00:00.000Z", "t_us": 4, "clock_origin_ns": 123,
+           "segment": 0, "at": "2026-11-24T10:00:00.000Z", "t_us": 4,
            "manifest_sha256": "0" * 64}
 
 
@@ -236,7 +236,7 @@ class Manifests(Files):
         manifest, held = ledger.load_run(folder)
         self.assertEqual((manifest["run_id"], len(held.events)), (STARTED["run_id"], 5))
         path = Path(folder, "run.jsonl")
-        path.write_bytes(path.read_bytes().replace(b'"t_us":', b'"t_us":-', 1))
+        path.write_bytes(path.read_bytes().replace(b'"t_us":', b'"t_us":-4', 1))
         with self.assertRaisesRegex(ledger.LedgerError, r"line 1: t_us: -\d+ is below 0"):
             ledger.load_run(folder)
 

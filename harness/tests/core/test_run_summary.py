@@ -490,7 +490,7 @@ class Flags(unittest.TestCase):
         def found(*shares: float, busy: float = 1.0, failed: int = 0) -> Any:
             samples = [{"event": "host_sampled", "segment": 0, "t_us": 1_000_000 * (i + 1),
                         "cpu_busy_ratio": busy, "other_cpu_busy_ratio": share,
-                        "cpu_steal_ratio": 0.0, "cpu_throttle_count": None, "power_source": None,
+                        "cpu_throttle_count": None, "power_source": None,
                         "energy_uj": None, "gpus": []} for i, share in enumerate(shares)]
             calls = calls_of(10)
             for made in calls[:failed]:
@@ -547,13 +547,13 @@ class Flags(unittest.TestCase):
     def test_flags_of_the_machine(self) -> None:
         def sample(**gauges: Any) -> dict[str, Any]:
             return {"event": "host_sampled", "segment": 0, "t_us": 9, "gpus": [], **dict.fromkeys((
-                "cpu_busy_ratio", "other_cpu_busy_ratio", "cpu_steal_ratio", "cpu_throttle_count",
+                "cpu_busy_ratio", "other_cpu_busy_ratio", "cpu_throttle_count",
                 "power_source")), **gauges}
 
         def flags(*samples: dict[str, Any]) -> Any:
             whole = [CALIBRATION, *samples, {"event": "run_finished"}]
             return summarize_run(manifest(), whole)["run_flags"]
-        quiet = sample(other_cpu_busy_ratio=0.1, cpu_steal_ratio=0.01, cpu_throttle_count=7)
+        quiet = sample(other_cpu_busy_ratio=0.1, cpu_throttle_count=7)
         self.assertEqual(
             [flags(), flags(quiet, quiet),
              flags(quiet, sample(cpu_throttle_count=8)),

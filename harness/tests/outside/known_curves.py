@@ -90,7 +90,9 @@ def ideal_throughput(server: Server, calls: Sequence[Any], lanes: int) -> float:
 
 def as_sent(events: Sequence[Any], log: Sequence[Any]) -> list[Any]:
     """The ledger with the times at which the endpoint sent each chunk, by its own log."""
-    [origin_ns] = [e["clock_origin_ns"] for e in events if e["event"] == "run_started"]
+    # Of the endpoint's clock, which is the runner's: its first call is the run's.
+    origin_ns = min(entry["received_ns"] for entry in log) - 1000 * min(
+        e["timing"]["started_us"] for e in events if e["event"] == "call_finished")
     out = []
     for event in events:
         if event["event"] == "call_finished":

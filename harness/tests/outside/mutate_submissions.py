@@ -53,8 +53,11 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
     (r"metadata\.run\.(run_jsonl_sha256|manifest_sha256)", "derived"),
     (r"manifest\.flags", "unread"),
-    (r"ledger\.instrument_calibrated\.(clock_offset_us|wall_ms)", "unread"),
-    (r"ledger\.call_finished\.timing\.(connect_us|sent_us|headers_us|first_chunk_us)", "unread"),
+    (r"ledger\.run_(started|resumed)\.clock_origin_ns", "unread"),
+    (r"ledger\.instrument_calibrated\.(clock_offset_us|wall_ms|lanes\.(chunks|gap_us"
+     r"|(read_lag|ttft_error)_us\..*)|.*_us\.n)", "unread"),
+    (r"ledger\.call_finished\.timing\.(connect_us|sent_us|headers_us|first_chunk_us"
+     r"|read_lag_us\.n)", "unread"),
     (r"manifest\.(git|python|os|target)\..*", "declared"),
     (r"manifest\.(host_hostname_short|hostname_omitted|api_key_used|timeout_s|plan\.lanes)",
      "declared"),
@@ -63,7 +66,7 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"page\.words\..*", "declared"),
     (r"metadata\.(models|runtime|endpoint)\..*:declared", "declared"),
     (r"ledger\.\w+\.(at|t_us)", "raw"),
-    (r"ledger\.run_(started|resumed)\.(clock_origin_ns|newline_added|torn_base64)", "raw"),
+    (r"ledger\.run_resumed\.(newline_added|torn_base64)", "raw"),
     (r"ledger\.instrument_calibrated\..*", "raw"),
     (r"ledger\.endpoint_identified\.(engine\.(version|build|recognised_by)|facts\..*|slots\..*"
      r"|context\.(effective_tokens|source|reason|remedy))", "raw"),

@@ -166,7 +166,7 @@ class Run:
             since = sample["t_us"]
             known += within
             if busy is not None and others is not None:
-                stolen = sample["cpu_steal_ratio"] or 0
+                stolen = sample.get("cpu_steal_ratio") or 0
                 if busy + stolen >= 0.9:
                     taken += within * (others + stolen) / (busy + stolen)
         return taken > 0.25 * known

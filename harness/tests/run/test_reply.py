@@ -220,8 +220,8 @@ class CacheProbes(unittest.TestCase):
     def test_a_probe_is_made_from_its_reply(self):
         usage = {"prompt_tokens": 50, "prompt_tokens_details": {"cached_tokens": 48}}
         answer = reply(says("a") + event({}, "stop", usage=usage))
-        self.assertEqual(replies.cache_probe("as_run", answer, {"first_token_us": 7}),
-                         self.probe(first_token_us=7, prompt_tokens=50, cached_tokens=48))
+        self.assertEqual(replies.cache_probe("as_run", answer, {"first_token_us": 7_612}),
+                         self.probe(first_token_us=7_600, prompt_tokens=50, cached_tokens=48))
         failed = reply(status=None, failure=("connect_failed", "x"))
         self.assertEqual(replies.cache_probe("identical", failed, None), self.probe(
             "identical", outcome="connect_failed", first_token_us=None, prompt_tokens=None,

@@ -79,7 +79,7 @@ class CallTiming(unittest.TestCase):
             "last_token_us": 44_940, "done_us": 44_940, "chunk_us": [29_960, 0, 14_980],
             "chunk_kinds": "r1a2", "reads": [[0, 2]], "ttft_null_reason": None,
             "bytes_received": 999, "stamp": "kernel",
-            "read_lag_us": {"p50": 50, "p99": 60, "max": 60, "n": 4}, "clock_step_us": 0,
+            "read_lag_us": {"p50": 50, "p99": 60, "max": 60}, "clock_step_us": 0,
             "heartbeat_gap_us": 7})
 
     def test_times_without_a_body(self):
@@ -134,13 +134,19 @@ class ChunkTiming(unittest.TestCase):
 
     def test_spread_by_nearest_rank(self):
         self.assertIsNone(timing.spread([]))
-        for values, p50, p99 in (([5], 5, 5), ([9, 1, 5], 5, 9), (range(1, 101), 50, 99),
-                                 (range(1, 201), 100, 198)):
-            self.assertEqual(timing.spread(values), {
-                "p50": p50, "p99": p99, "max": max(values), "n": len(values)})
+        for values, p50, p99, most in (([0], 10, 10, 10), ([90, 10, 50], 50, 90, 90),
+                                       (range(1, 101), 50, 100, 100),
+                                       (range(1, 2001), 1000, 2000, 2000)):
+            self.assertEqual(timing.spread(values), {"p50": p50, "p99": p99, "max": most})
         for n in range(1, 1000):               # no rounding error of floats
-            found = timing.spread(range(1, n + 1))
-            self.assertEqual((found["p50"], found["p99"]), ((n + 1) // 2, (99 * n + 99) // 100))
+            values = range(1, n + 1)
+            self.assertEqual([timing.percentile(values, share) for share in (0.5, 0.99)],
+                             [(n + 1) // 2, (99 * n + 99) // 100])
+
+    def test_what_is_measured_once_has_two_digits_in_steps_of_10(self):
+        for value, rounded in ((0, 10), (14, 10), (16, 20), (104, 100), (227, 230), (5346, 5300),
+                               (16_285_123, 16_000_000)):
+            self.assertEqual([timing.coarse(value), timing.coarse(rounded)], [rounded, rounded])
 
 
 # --- through a socket ----------------------------------------------------------------------------
