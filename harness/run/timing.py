@@ -122,7 +122,7 @@ def percentile(ordered: Sequence[int], share: float) -> int:
 
 def coarse(value: int) -> int:
     """Round what is measured once to steps of 10 and two significant digits, at least 10."""
-    step = max(10 ** (len(str(value)) - 2), 10)
+    step = max(int(10 ** (len(str(value)) - 2)), 10)
     return max((value + step // 2) // step * step, 10)
 
 
