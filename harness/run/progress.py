@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional, TextIO
@@ -73,14 +75,15 @@ class Count:
 class Progress:
     """Lines on standard error; on a terminal also one live line below them. Thread-safe.
 
-    stream: None shows nothing; live: the terminal understands escapes; colour: it may be coloured.
+    stream: None shows nothing; live: the terminal understands escapes; colour: it may be coloured;
+    gap: what comes before the first line.
     """
 
-    def __init__(self, stream: Optional[TextIO], live: bool, colour: bool) -> None:
+    def __init__(self, stream: Optional[TextIO], live: bool, colour: bool, gap: str = "") -> None:
         self._stream, self.live, self._colour = stream, live, colour
         self._width = width_of(stream) if stream else None
         self._lock = threading.Lock()
-        self._shown, self._model = "", None
+        self._shown, self._model, self._gap = "", None, gap
         self._calls: list[Any] = []
 
     @classmethod
@@ -89,14 +92,15 @@ class Progress:
         terminal = (stream.isatty() and environment.get("TERM") != "dumb"
                     and (os.name == "posix" or understands_escapes(stream)))
         return cls(None if quiet else stream, terminal and not quiet,
-                   terminal and not environment.get("NO_COLOR"))
+                   terminal and not environment.get("NO_COLOR"), "\n" * is_apart(stream))
 
     def say(self, line: str, bad: bool = False) -> None:
         """Write a line that stays."""
         text = fit_lines(line, self._width)
         text = f"{RED}{text}{PLAIN}" if bad and self._colour else text
         with self._lock:
-            self._write((CLEAR_LINE if self._shown else "") + text + "\n" + self._shown)
+            self._write((CLEAR_LINE if self._shown else self._gap) + text + "\n" + self._shown)
+            self._gap = ""
 
     def call_ended(self, call: Any, made: int, total: int) -> None:
         """Show a call: always in a log, on a terminal only if it failed."""
@@ -137,6 +141,16 @@ class Progress:
                 self._stream.flush()
             except (OSError, ValueError):
                 self._stream = None          # its reader has closed it; the run continues
+
+
+def is_apart(stream: TextIO) -> bool:
+    """Whether standard output and this stream are two pipes or files. A program that reads both may
+    show one after the other, without a line end between them."""
+    try:
+        ends = [os.fstat(one.fileno()) for one in (sys.stdout, stream)]
+    except (OSError, ValueError, AttributeError):         # closed, or not a file
+        return False
+    return not (any(stat.S_ISCHR(end.st_mode) for end in ends) or os.path.samestat(*ends))
 
 
 def understands_escapes(stream: TextIO) -> bool:

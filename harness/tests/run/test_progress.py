@@ -1,15 +1,18 @@
 """Test the progress display: counting calls, lines and the live line."""
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import sys
+import tempfile
 import unittest
 from typing import Any
 from unittest import mock
 
 from core import plan as plans
 from core import text
-from run.progress import Count, Progress, live_line
+from run.progress import Count, Progress, is_apart, live_line
 from tests.core.test_metrics import call
 from tests.run.test_plan_and_probe import manifest
 
@@ -120,6 +123,19 @@ class Lines(unittest.TestCase):
         text.print_safe("table", out)
         text.print_text("error", err)
         self.assertEqual(pipe.getvalue(), b"1/2\nstill running\n2/2\ntable\nerror\n")
+
+    def test_a_pipe_of_its_own_begins_with_a_line_end(self):
+        with contextlib.ExitStack() as stack:
+            out, other, null = (stack.enter_context(io.TextIOWrapper(file)) for file in (
+                tempfile.TemporaryFile(), tempfile.TemporaryFile(), open(os.devnull, "wb")))
+            stack.enter_context(mock.patch.object(sys, "stdout", out))
+            self.assertEqual([is_apart(one) for one in (other, out, null, io.StringIO())],
+                             [True, False, False, False])
+            progress = Progress.on(other, False, {})
+            progress.say("1/2")
+            progress.say("2/2")
+            other.seek(0)
+            self.assertEqual(other.read(), "\n1/2\n2/2\n")
 
     def test_quiet_shows_nothing(self):
         self.assertEqual(self.shown(Terminal(), quiet=True), "")
