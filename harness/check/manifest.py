@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Optional
 
 from check import calls, findings, submission_files
+from complete import declared
 from core import curve_levels, schema
 from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
 from core.plan import chosen_options, plan_of
@@ -118,7 +119,8 @@ def commit_problems(manifest: Manifest, repository: submission_files.Repository)
     """The commit of the harness against the history: it exists, is older than the run, and holds
     the files whose hashes the manifest has."""
     git, files = manifest["git"], manifest["files_sha256"]
-    if git["commit"] is None or git["dirty"] is not False:
+    # For earlier versions, dirty included files that are not in files_sha256.
+    if git["commit"] is None or git["dirty"] and not declared.records_hardware(manifest):
         return
     made_s = repository.time_s(git["commit"])
     if made_s is None:
@@ -134,7 +136,9 @@ def commit_problems(manifest: Manifest, repository: submission_files.Repository)
     unlike = [path for path in files if path not in blobs
               or sizes.get(blobs[path], submission_files.MIB) >= submission_files.MIB
               or file_sha256(repository.read(blobs[path])) != files[path]]
-    if unlike:
+    if git["dirty"] and not unlike:
+        yield "claim-contradicted", "git.dirty is true, but files_sha256 are those of git.commit"
+    elif unlike and not git["dirty"]:
         yield "claim-contradicted", f"{len(unlike)} files of git.commit have other hashes than " \
             f"files_sha256, among them {unlike[0]}"
 
@@ -165,8 +169,6 @@ def _options(manifest: Manifest) -> Problems:
     if cache["method"] != method:
         yield "manifest-altered", f"prompt_cache.method is {cache['method']}; expected {method} " \
             f"for {schema.shown(engine)}"
-    if manifest.get("hostname_omitted") and manifest["host_hostname_short"] is not None:
-        yield "manifest-altered", "host_hostname_short is set, although hostname_omitted is true"
     if [context["model"] for context in manifest["contexts"]] != manifest["models"]:
         yield "manifest-altered", "contexts are not in the order of models"
     num_ctx = {**canonical, **overrides}["num_ctx"]

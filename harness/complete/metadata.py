@@ -117,9 +117,7 @@ def _run(manifest: Manifest, events: Sequence[LedgerLine], ledger_sha256: str) -
         "segments_count": len(segment_us),
         "wall_s": metrics.round_sig(sum(segment_us.values()) / 1e6),
         "class": run_class(manifest, events), "run_jsonl_sha256": ledger_sha256,
-        "manifest_sha256": ledger.manifest_sha256(manifest),
-        "host_name_removed": manifest["host_hostname_short"] is None
-        and not manifest.get("hostname_omitted", True)}
+        "manifest_sha256": ledger.manifest_sha256(manifest)}
 
 
 def missing_cells(manifest: Manifest, events: Sequence[LedgerLine]) -> list[str]:

@@ -347,14 +347,13 @@ class Manifest(TypedDict):
     prompt_cache: dict[str, str]
     timeout_s: float
     kept_awake_by: Optional[str]
-    hostname_omitted: bool
     api_key_used: bool
 
 
 # The run as a whole.
 Run = TypedDict("Run",
     {"started_at": str, "ended_at": str, "segments_count": int, "wall_s": float, "class": str,
-    "run_jsonl_sha256": str, "manifest_sha256": str, "host_name_removed": bool})
+    "run_jsonl_sha256": str, "manifest_sha256": str})
 # A value with its source; the reason explains why it is unknown or differs.
 Fact = TypedDict("Fact", {"value": Any, "source": Optional[str], "reason": Optional[str]})
 # Where the models were served.

@@ -101,8 +101,10 @@ def differences(files_sha256: Mapping[str, str]) -> list[str]:
 
 
 def git_state() -> dict[str, Any]:
-    """{"commit", "dirty"} of the checkout that holds this file; nulls outside of a checkout."""
-    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ".")
+    """{"commit", "dirty"} of the checkout that holds this file; nulls outside of a checkout. dirty:
+    whether a measuring file differs from the commit."""
+    commit = _git("rev-parse", "HEAD")
+    status = _git("-c", "core.fileMode=false", "status", "--porcelain", "--", *MEASURING)
     is_commit = commit is not None and re.fullmatch(r"[0-9a-f]{40,64}", commit) is not None
     return {"commit": commit if is_commit else None, "dirty": bool(status) if is_commit else None}
 

@@ -84,7 +84,6 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
                          "method": queries.cache_switch(name, options.prompt_cache, "x")[0]},
         "timeout_s": options.timeout,
         "kept_awake_by": context.kept_awake_by,
-        "hostname_omitted": options.no_hostname,
         "api_key_used": options.api_key_env is not None}
 
 

@@ -111,7 +111,7 @@ def make_manifest(spec: Spec) -> Json:
                                spec.smoke),
         "canonical_options": OPTIONS, "canonical_options_overrides": spec.overrides or {},
         "prompt_cache": {"policy": "avoid", "method": "engine_switch"}, "timeout_s": 360,
-        "kept_awake_by": None, "hostname_omitted": True, "api_key_used": False}
+        "kept_awake_by": None, "api_key_used": False}
 
 
 def _engine(spec: Spec) -> Json:

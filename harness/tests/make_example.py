@@ -94,7 +94,7 @@ def manifest_of(phases: Sequence[str], models: Sequence[str] = (MODEL,), **chang
         "plan": plan.plan_of(phases, SUITES, 4, 1, OPTIONS["num_predict"]),
         "canonical_options": OPTIONS, "canonical_options_overrides": {},
         "prompt_cache": {"policy": "avoid", "method": "salt"}, "timeout_s": 360.0,
-        "kept_awake_by": None, "hostname_omitted": True, "api_key_used": False}
+        "kept_awake_by": None, "api_key_used": False}
     return {**made, **changed}
 
 

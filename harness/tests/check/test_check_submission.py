@@ -487,7 +487,6 @@ def other_canonical(made):
 
 def host_name(made):
     made.manifest["host_hostname_short"] = "box"
-    made.manifest["hostname_omitted"] = False
 
 
 def other_prompts(made):
@@ -581,8 +580,6 @@ CASES = (
     Case("manifest-altered", "contexts",
          lambda made: made.manifest["contexts"][0].update(model="another"),
          follows=("ledger-altered",)),
-    Case("manifest-altered", "hostname_omitted", lambda made: made.manifest.update(
-        host_hostname_short="box"), follows=("hostname-published",)),
     Case("manifest-altered", "manifest_sha256",
          after=manifest_field("git", "commit", value="4" * 40)),
     Case("server-changed", "fp_2", call_field("response", "system_fingerprint", value="fp_2")),
@@ -1756,12 +1753,15 @@ class Changes(unittest.TestCase):
         self.assertEqual(codes(report), ["claim-contradicted"], report.text(1))
         repository = submission_files.Repository(os.path.join(self.repository, ".git"))
         self.addCleanup(repository.close)
-        for branch, started, expected in (
-                ("base", "2026-11-20T08:00:00.000Z", []),
-                ("base", "2023-11-20T08:00:00.000Z", ["after the run"]),
-                ("older", "2026-11-20T08:00:00.000Z", ["1 files of git.commit"])):
+        for branch, started, dirty, expected in (
+                ("base", "2026-11-20T08:00:00.000Z", False, []),
+                ("base", "2023-11-20T08:00:00.000Z", False, ["after the run"]),
+                ("base", "2026-11-20T08:00:00.000Z", True, ["git.dirty is true"]),
+                ("older", "2026-11-20T08:00:00.000Z", False, ["1 files of git.commit"]),
+                ("older", "2026-11-20T08:00:00.000Z", True, [])):
             made = self.at(repository.commit(branch), SMALL)
             made.manifest["started_at"] = started
+            made.manifest["git"]["dirty"] = dirty
             found = [what for _, what in manifest.commit_problems(made.manifest, repository)]
             self.assertEqual([word in what for word, what in zip(expected, found)],
                              [True] * len(found), (branch, started, found))

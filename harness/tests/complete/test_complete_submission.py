@@ -194,8 +194,7 @@ class Metadata(Case):
             "started_at": self.events[0]["at"], "ended_at": last["at"], "segments_count": 1,
             "wall_s": round(last["t_us"] / 1e6, 5), "class": "complete",
             "run_jsonl_sha256": hashlib.sha256(self.bytes()["run.jsonl"]).hexdigest(),
-            "manifest_sha256": self.events[0]["manifest_sha256"],
-            "host_name_removed": False}, self.read("metadata.json")["run"])
+            "manifest_sha256": self.events[0]["manifest_sha256"]}, self.read("metadata.json")["run"])
 
     def test_time_is_summed_over_segments_without_pauses(self) -> None:
         resumed = [{**event, "segment": 1, "t_us": 500_000} for event in self.events[-2:]]
@@ -605,16 +604,15 @@ class Privacy(Case):
             document["cpu"]["model_name"], document["accelerators"][0]["model_name"]])
 
     def test_host_name_is_the_only_change_of_a_manifest(self) -> None:
-        self.write(host_hostname_short="ada-box", hostname_omitted=False)
+        self.write(host_hostname_short="ada-box")
         before = self.bytes()["manifest.json"]
         self.complete()
         self.assertEqual(before, self.bytes()["manifest.json"])
         report = self.complete("manifest.host_hostname_short=null")
         self.assertEqual(sorted([*WRITTEN, "manifest.json"]), report.written)
         self.assertEqual(before.replace(b'"ada-box"', b"null"), self.bytes()["manifest.json"])
-        self.assertTrue(self.read("metadata.json")["run"]["host_name_removed"])
         self.complete()
-        self.assertTrue(self.read("metadata.json")["run"]["host_name_removed"])
+        self.assertIsNone(self.read("manifest.json")["host_hostname_short"])
 
 
 class Command(Case):

@@ -9,9 +9,9 @@ from core import ledger, records, schema
 
 Json = dict[str, Any]
 EARLIER = {                   # of manifests that earlier versions have written
-    "manifest: flags is only in one", "manifest: api_key_used is required only in one",
-    "manifest: kept_awake_by is required only in one",
-    "manifest: hostname_omitted is required only in one"}
+    "manifest: flags is only in one", "manifest: hostname_omitted is only in one",
+    "manifest: api_key_used is required only in one",
+    "manifest: kept_awake_by is required only in one"}
 
 
 def at(root: Json, node: Json) -> Json:

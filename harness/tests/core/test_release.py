@@ -5,6 +5,7 @@ import ast
 import contextlib
 import io
 import json
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
@@ -47,6 +48,21 @@ class Pins(unittest.TestCase):
                       {**files, "harness/c.py": "3" * 64},
                       {"harness/a.py": "2" * 64, "harness/b.py": "1" * 64}):
             self.assertNotEqual(release.revision(other), digest)
+
+    def test_only_measuring_files_make_a_checkout_dirty(self):
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.object(release, "HERE", Path(folder, "harness")):
+            release.HERE.joinpath("run").mkdir(parents=True)
+            for name in ("README.md", "run/a.py"):
+                release.HERE.joinpath(name).write_text("1\n", "ascii")
+            for words in (("init", "-q"), ("add", "."), ("-c", "user.name=a", "-c", "user.email=a",
+                                                         "commit", "-q", "-m", "a")):
+                subprocess.run(["git", "-C", folder, *words], check=True)
+            found = []
+            for name in ("README.md", "notes.txt", "run/b.py"):
+                release.HERE.joinpath(name).write_text("2\n", "ascii")
+                found.append(release.git_state()["dirty"])
+            self.assertEqual(found, [False, False, True])
 
     def test_line_ends_that_git_converts_change_no_hash(self):
         text = release.HERE.joinpath("prompts.py").read_bytes()

@@ -61,7 +61,7 @@ class Assemble(unittest.TestCase):
             "plan": plan.plan_of(("hello", "5q", "20q"), SUITES, 4, 1, 2048),
             "canonical_options": CANONICAL, "canonical_options_overrides": {},
             "prompt_cache": {"policy": "avoid", "method": "salt"}, "timeout_s": 360.0,
-            "kept_awake_by": None, "hostname_omitted": False, "api_key_used": False})
+            "kept_awake_by": None, "api_key_used": False})
 
     def test_manifest_fits_its_schema(self):
         for words in ((), ("--smoke",), ("--phases", "all", "--repeats", "3", "--no-hostname")):
