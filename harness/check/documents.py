@@ -133,6 +133,8 @@ def check_machine(manifest: Manifest, events: Sequence[LedgerLine], document: Me
     if hardware != built:
         was, now = schema.difference("hardware", hardware, built)
         notes.add("document-differs", f"{was}; the run recorded {now}")
+    for what in unwritten(dict(metadata.values(base))):      # declared values may hide it
+        notes.add("hardware-implausible", what)
 
 
 def unwritten(facts: Mapping[str, Fact]) -> Iterator[str]:

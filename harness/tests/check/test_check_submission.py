@@ -781,6 +781,13 @@ CASES = (
             **found["cpu"], "cache_l2_kib": inventory.leaf(99, "")}})),
     Case("document-differs", "hardware.cpu.max_mhz.reason was", lambda made: made.hardware["cpu"][
         "max_mhz"].update(value=5000.0, source="declared")),
+    Case("document-differs", "hardware.cpu.vendor.value was", lambda made: [
+        to_other_machine(made), made.hardware["cpu"].update(vendor=inventory.leaf("AMD", ""))],
+         follows=("endpoint-remote",)),
+    Case("hardware-implausible", "the reason", lambda made: [
+        machine["system"].update(model_name=leaf) for machine, leaf in zip(machines(made), (
+            {"value": "MS-7E12", "source": "declared", "reason": None},
+            {"value": None, "source": None, "reason": "ask me"}))]),
     Case("server-changed", "in a later segment it is 99", line_field(
         "machine_identified", "hardware", lambda found: {**found, "cpu": {
             **found["cpu"], "cache_l2_kib": inventory.leaf(99, "")}}, at=1), spec=RESUMED),

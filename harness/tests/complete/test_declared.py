@@ -10,6 +10,7 @@ from pathlib import Path
 from complete import declared, metadata
 from core import schema
 from core.errors import HarnessError
+from machine import inventory
 from tests import make_example
 
 
@@ -55,6 +56,19 @@ class Keys(unittest.TestCase):
     def test_remote_hardware_fits_the_schema(self) -> None:
         document = declared.remote_hardware({"version": "3.9.6", "implementation": "CPython"})
         self.assertEqual([], schema.validate(document, "hardware"))
+
+    def test_declared_hardware_can_be_rebuilt(self) -> None:
+        card = {"vendor": "NVIDIA", "model_name": "NVIDIA L40S"}
+        for cards in (None, [], [card], [card, card]):
+            base = inventory.assemble({"cpu": {"threads_count": 8}, "accelerators": cards})
+            for values in ({}, {"cpu.threads_count": 8}, {"cpu.threads_count": 16},
+                           {"cpu.threads_count": None, "memory.type": "DDR5"},
+                           {"system.modification": "undervolted"}, {"accelerators_count": 2},
+                           {f"accelerators.{len(cards or ())}.model_name": "NVIDIA L4"},
+                           {"accelerators.0.model_name": None} if cards else {}):
+                made = declared.declare(base, values)
+                self.assertEqual(made, declared.declare(base, metadata.declared_in(made)))
+                self.assertEqual([], schema.validate(made, "hardware"))
 
     def test_text_becomes_the_type_of_its_key(self) -> None:
         for key, text, value in (

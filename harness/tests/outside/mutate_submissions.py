@@ -9,7 +9,7 @@ project's own programs. Prints the rate of edits found for each class of fields,
 
     derived     follows from other fields, or is recorded twice: all have to be found
     raw         known only to the server, the clock or the machine
-    declared    known only to the contributor
+    declared    known only to the contributor, or recorded by the client about itself
     unread      written by earlier versions, and ignored
 
 Edits of raw fields that change a published number or flag are counted once more, as `moving`.
@@ -52,14 +52,14 @@ CLASSES = tuple((re.compile(pattern + r"\Z"), name) for pattern, name in (
     (r"ledger\.run_finished\.(counts\..*|lines|sha256)", "sealed"),
     (r"ledger\.\w+\.(event|run_id|segment)", "derived"),
     (r"metadata\.run\.(run_jsonl_sha256|manifest_sha256)", "derived"),
-    (r"manifest\.flags", "unread"),
+    (r"manifest\.(flags|hostname_omitted)", "unread"),
     (r"ledger\.run_(started|resumed)\.clock_origin_ns", "unread"),
     (r"ledger\.instrument_calibrated\.(clock_offset_us|wall_ms|lanes\.(chunks|gap_us"
      r"|(read_lag|ttft_error)_us\..*)|.*_us\.n)", "unread"),
     (r"ledger\.call_finished\.timing\.(connect_us|sent_us|headers_us|first_chunk_us"
      r"|read_lag_us\.n)", "unread"),
     (r"manifest\.(git|python|os|target)\..*", "declared"),
-    (r"manifest\.(host_hostname_short|hostname_omitted|api_key_used|timeout_s|plan\.lanes)",
+    (r"manifest\.(host_hostname_short|api_key_used|kept_awake_by|timeout_s|plan\.lanes)",
      "declared"),
     (r"manifest\.(started_at|engine\.(version|build|recognised_by))", "raw"),
     (r"hardware\..*", "declared"),
