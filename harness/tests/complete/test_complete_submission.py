@@ -194,7 +194,8 @@ class Metadata(Case):
             "started_at": self.events[0]["at"], "ended_at": last["at"], "segments_count": 1,
             "wall_s": round(last["t_us"] / 1e6, 5), "class": "complete",
             "run_jsonl_sha256": hashlib.sha256(self.bytes()["run.jsonl"]).hexdigest(),
-            "manifest_sha256": self.events[0]["manifest_sha256"]}, self.read("metadata.json")["run"])
+            "manifest_sha256": self.events[0]["manifest_sha256"]},
+            self.read("metadata.json")["run"])
 
     def test_time_is_summed_over_segments_without_pauses(self) -> None:
         resumed = [{**event, "segment": 1, "t_us": 500_000} for event in self.events[-2:]]
