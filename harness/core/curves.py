@@ -37,7 +37,7 @@ def curve(model: str, phase: str, calls: Sequence[CallFinished],
         THROUGHPUT: [throughput_point(lanes, group, load) for lanes, group in ordered],
         **{name: [_point(lanes, _of(group, numbers, name)) for lanes, group in ordered]
            for name in ("ttft_ms", "decode_tokens_per_s")}}
-    passed = [c["checks"]["passed"] for c in calls if c["outcome"] == "ok" and c["checks"]]
+    ok = [call for call in calls if call["outcome"] == "ok"]
     return {
         "model": model, "phase": phase, "release": CURVES_RELEASE,
         "axis": "lanes_count" if phase == "ramp" else "depth_tokens",
@@ -48,10 +48,8 @@ def curve(model: str, phase: str, calls: Sequence[CallFinished],
         "end": {"level": end["level"], "kind": end["kind"], "reason": end["reason"]} if end
         else None,
         "client": [_client(level, group, calibration, phase) for level, group in ordered],
-        "ok": sum(call["outcome"] == "ok" for call in calls),
-        "failed": sum(call["outcome"] != "ok" for call in calls),
-        "left_out": sum(call["outcome"] == "ok" for call in calls) - len(numbers),
-        "checks": {"passed": passed.count(True), "total": len(passed) - passed.count(None)}}
+        "ok": len(ok), "failed": len(calls) - len(ok), "left_out": len(ok) - len(numbers),
+        "checks": metrics.check_counts(ok)}
 
 
 def _point(at: Number, values: Iterable[Optional[Number]]) -> records.Point:

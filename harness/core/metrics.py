@@ -429,7 +429,13 @@ def shared_chunks(call: CallFinished) -> int:
     return sum(count for _, count in _reads(call))
 
 
-# --- verdicts over several calls -----------------------------------------------------------------
+# --- several calls -------------------------------------------------------------------------------
+def check_counts(calls: Iterable[CallFinished]) -> dict[str, int]:
+    """How many answers passed their check, and how many have one with a result."""
+    results = [call["checks"]["passed"] for call in calls if call["checks"]]
+    return {"passed": results.count(True), "total": len(results) - results.count(None)}
+
+
 def outliers(values: Sequence[Number]) -> records.Outliers:
     """Whether values are 10 sigma and 20 % off the median, and how many. Null below n = 6.
 

@@ -40,6 +40,11 @@ class _Run(NamedTuple):
     first_calls: set[int]                    # seq of the first call of each model
     declared_slots: Mapping[str, Optional[int]]      # by model
 
+    def slots(self, model: str) -> Optional[int]:
+        """How many requests the server processes at once, as declared or else as it reports."""
+        endpoint = self.endpoints.get(model)
+        return self.declared_slots.get(model) or (endpoint["slots"]["count"] if endpoint else None)
+
 
 class _Group(NamedTuple):
     """The calls of one cell with their numbers. measured: those answered calls that count."""
@@ -86,14 +91,12 @@ def summarize_run(manifest: Manifest, events: Sequence[LedgerLine],
 
 
 def _curve(run: _Run, key: Key, group: _Group, events: Iterable[LedgerLine]) -> records.Curve:
-    (model, phase), endpoint = key, run.endpoints.get(key[0])
     end = next((e for e in events if e["event"] == "curve_ended"
                 and (e["model"], e["phase"]) == key), None)
     return curves.curve(
-        model, phase, group.calls,
+        *key, group.calls,
         {call["cell_id"]: one for call, one in zip(group.measured, group.numbers)}, end,
-        run.calibration, run.load, run.declared_slots.get(model) or (
-            endpoint["slots"]["count"] if endpoint else None))
+        run.calibration, run.load, run.slots(key[0]))
 
 
 def call_numbers(manifest: Manifest, events: Sequence[LedgerLine]) -> dict[str, Numbers]:
@@ -253,7 +256,6 @@ def _cell(run: _Run, key: Key, groups: dict[Key, _Group]) -> records.Cell:
     window, why = throughput.busy_window([call for _, call in together], run.load, _is_suspended)
     rate = throughput.rate(ok, group.tokens, window, why)
     speedup = _speedup(lanes, key, groups, rate)
-    passed = [c["checks"]["passed"] for c in ok if c["checks"]]
     verdicts = _verdicts(run, phase, lanes, group)
     summaries: Any = {name: metrics.summarize(m[name] for m in numbers)
                       for name in defs.CALL_METRICS}
@@ -274,7 +276,7 @@ def _cell(run: _Run, key: Key, groups: dict[Key, _Group]) -> records.Cell:
             [throughput.span_of(call) for name, call in together if name == model],
             [throughput.span_of(call) for name, call in together if name != model]))
         if phase == defs.MIXED_PHASE else None,
-        "checks": {"passed": passed.count(True), "total": len(passed) - passed.count(None)},
+        "checks": metrics.check_counts(ok),
         "null_reasons": {**_null_reasons(group),
                          **{name: text for name, text in reasons.items() if text}},
         "verdicts": verdicts, "flags": _cell_flags(run, key, groups, verdicts)}
@@ -384,10 +386,10 @@ def _is_queued(run: _Run, key: Key, groups: dict[Key, _Group]) -> bool:
     Without them, from the times: TTFT is over twice that of one lane, and fewer answers were ever
     generated at once than lanes asked.
     """
-    (model, phase), endpoint = key, run.endpoints.get(key[0])
+    model, phase = key
     lanes = _phase_plan(run.manifest, phase)[0]
     own_lanes = _own_lanes(run.manifest, model, phase, lanes)
-    slots = run.declared_slots.get(model) or (endpoint["slots"]["count"] if endpoint else None)
+    slots = run.slots(model)
     if slots and slots < own_lanes:
         return True
     together = [call for (_, name), group in groups.items() if name == phase
