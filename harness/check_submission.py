@@ -92,8 +92,8 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
         report.add("author-published", ".", f"{len(private)} authors or lines of messages of "
                                             "commits have private values")
     for change in changes:
-        if change.path == corrections.PATH and change.mode == "100644":
-            check_corrections(repository, head_id, change.sha, report)
+        if change.path == corrections.PATH:
+            check_corrections(repository, start_id, head_id, change, report)
     if all(not change.path.lower().startswith("submissions/")
            or change.path.startswith(submission_files.PROJECTS_OWN) for change in changes):
         report.add("no-submission", ".", f"none of the {len(changes)} changed paths is in a "
@@ -136,16 +136,24 @@ def index_of(repository: submission_files.Repository, base: str,
     return index
 
 
-def check_corrections(repository: submission_files.Repository, head: str, sha: str,
-                      report: findings.Report) -> None:
+def check_corrections(repository: submission_files.Repository, start: str, head: str,
+                      change: submission_files.Change, report: findings.Report) -> None:
     """Check a change of CORRECTIONS.json; the runs are those of the head."""
     notes = findings.Notes(report, corrections.PATH)
-    if repository.sizes_bytes([sha]).get(sha, submission_files.MIB) >= submission_files.MIB:
+    if change.mode != "100644":
+        notes.add("correction-invalid", f"git mode is {change.mode}; expected a plain file")
+        return
+    shas = [*(sha for path, sha in repository.files(start, "submissions", "CORRECTIONS.json")
+              if path == corrections.PATH), change.sha]
+    sizes = repository.sizes_bytes(shas)
+    if any(sizes.get(sha, submission_files.MIB) >= submission_files.MIB for sha in shas):
         notes.add("file-too-large", "is missing in this clone, or larger than 1 MiB")
         return
-    run_ids = {path.split("/")[-2][4:]
+    handles = {path.split("/")[-2][4:]: path.split("/")[1]
                for path, _ in repository.files(head, "submissions", "manifest.json")}
-    corrections.check(repository.read(sha), run_ids, notes)
+    *before, data = map(repository.read, shas)
+    corrections.check(data, handles, notes)
+    corrections.compare(before[0] if before else None, data, handles, notes)
 
 
 def require_own_harness(repository: submission_files.Repository, args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from check.ledger_order import WITHIN_GROUPS as WITHIN
 from core import metrics
 from core.metric_definitions import ONE_LANE_PHASES
 from core.records import LedgerLine, Manifest, Metadata
+from core.thresholds import SUSPENDED_US
 
 Problems = Iterator[tuple[str, str, int]]          # code, what, line
 
@@ -22,11 +23,14 @@ Problems = Iterator[tuple[str, str, int]]          # code, what, line
 # machine at load 30 a typical call had 270 ms.
 IDLE_RATIO, IDLE_US = 0.05, 2_000_000     # of a phase: a warning
 PAUSES_RATIO, PAUSE_US = 0.1, 1_000_000   # if the typical call has such a pause: an error
+OPEN_US = 4_900_000, 7_000_000            # END_GRACE_S of the runner, at least and at most
 FEW_CALLS = 3                             # fewer have no typical one: a busy machine pauses once
 BETWEEN_US = 60_000_000                   # between two phases: loading a model is part of a call
 SAMPLE_GAP_US = 8_500_000                 # 1.7 times the time between two samples
+LEAST_TYPICAL_US = 4_950_000              # honest runs have 5.0015 s and more
 HEARTBEAT_US, LATE_US = 100_000, 150_000  # the period, and the first gap that counts as late
-SPEED_RATIO = 1.5                         # between the first segment and another one
+SPEED_RATIO, SAME_PHASE_RATIO = 1.5, 1.25       # between the first segment and another one
+LOST_RATIO, LOST_US, MIN_LOST = 1.2, 1_000_000, 3
 PREFILL_RATIO = 4                         # between two phases
 FORESEEN, MIN_FORESEEN, MIN_CHUNKS = 0.8, 12, 16     # merged runs have correlations up to 0.3
 
@@ -37,6 +41,7 @@ def problems(manifest: Manifest, events: Sequence[LedgerLine], metadata: Metadat
     if not manifest["smoke"]:
         yield from _samples(events)
     yield from _heartbeats(events)
+    yield from _broken_off(events)
     for model in manifest["models"]:
         yield from _segments(model, events)
         yield from _foreseen(model, events)
@@ -106,8 +111,12 @@ def _busy_us(call: Any, span: tuple[int, int]) -> int:
     timing = call["timing"]
     if timing is None:
         return 0
-    if call["outcome"] != "ok" or "left_open" in call["flags"]:      # waited for an end, too
+    if call["outcome"] != "ok":                                      # waited for an end, too
         return int(span[1] - timing["started_us"])
+    if "left_open" in call["flags"]:
+        ended_us = timing["last_token_us"] or 0
+        waited_us = span[1] - timing["started_us"] - ended_us
+        return int(ended_us + (min(waited_us, OPEN_US[1]) if waited_us > OPEN_US[0] else 0))
     end_us = timing["done_us"] if timing["last_token_us"] is None else timing["last_token_us"]
     return max(min(end_us or 0, span[1] - span[0]), 0)
 
@@ -127,6 +136,16 @@ def _samples(events: Sequence[LedgerLine]) -> Problems:
             since_us = None if is_end else event["t_us"]
         if event["event"] == "run_finished" and events[line - 2]["event"] != "host_sampled":
             yield "ledger-altered", "no sample of the host before it", line
+    times: dict[int, list[int]] = {}
+    for event in events:
+        if event["event"] == "host_sampled":
+            times.setdefault(event["segment"], []).append(event["t_us"])
+    between_us = [after - before for own in times.values()       # the last one comes at the end
+                  for before, after in zip(own, own[1:-1])]
+    typical_us = metrics.median_or_none(between_us)
+    if len(between_us) > FEW_CALLS and typical_us and typical_us < LEAST_TYPICAL_US:
+        yield "ledger-altered", f"samples of the host are {typical_us / 1e6:.2f} s apart; the " \
+            "runner waits 5 s between two", 0
     gaps = [(gap_us, line) for gap_us, line in found if gap_us > SAMPLE_GAP_US]
     if gaps:
         longest_us, line = max(gaps)
@@ -141,25 +160,62 @@ def _heartbeats(events: Sequence[LedgerLine]) -> Problems:
             if gap_us is None or gap_us != HEARTBEAT_US and gap_us < LATE_US:
                 yield "ledger-altered", f"timing.heartbeat_gap_us is {gap_us}; it is " \
                     f"{HEARTBEAT_US}, or at least {LATE_US}", line
+            elif gap_us > SUSPENDED_US and _longest_wait_us(event) < gap_us / 2:
+                yield "time-unexplained", f"timing.heartbeat_gap_us is {gap_us}, yet no chunk, " \
+                    "read or end came late", line
+
+
+def _longest_wait_us(call: Any) -> int:
+    """The longest time in which a call saw nothing."""
+    timing = call["timing"]
+    after_us = call["t_us"] - timing["started_us"] - (timing["last_token_us"] or 0)
+    return int(max(*timing["chunk_us"], (timing["read_lag_us"] or {"max": 0})["max"], after_us, 0))
 
 
 # --- speed ---------------------------------------------------------------------------------------
 def _segments(model: str, events: Sequence[LedgerLine]) -> Problems:
     """Decode rates of resumed segments against those of the first."""
-    rates: dict[int, list[float]] = {}
+    rates: dict[str, dict[int, list[float]]] = {}        # phase, or "" for all -> segment -> rates
     for event in events:
         if event["event"] == "call_finished" and event["model"] == model \
                 and event["phase"] in ONE_LANE_PHASES and event["outcome"] == "ok":
             rate = metrics.decode_rate(event)
             if rate:
-                rates.setdefault(event["segment"], []).append(rate)
-    medians = {segment: metrics.median(found) for segment, found in rates.items()
-               if len(found) >= 2}
-    for segment, median in list(medians.items())[1:]:
-        first = next(iter(medians.values()))
-        if not 1 / SPEED_RATIO < median / first < SPEED_RATIO:
-            yield "server-changed", f"{model!a}: {median:.4g} tokens/s in segment {segment}, " \
-                f"{first:.4g} in the first", 0
+                for phase in (event["phase"], ""):
+                    rates.setdefault(phase, {}).setdefault(event["segment"], []).append(rate)
+    for phase, by_segment in rates.items():
+        medians = {segment: metrics.median(found) for segment, found in by_segment.items()
+                   if len(found) >= 2}
+        ratio = SAME_PHASE_RATIO if phase else SPEED_RATIO
+        for segment, median in list(medians.items())[1:]:
+            first = next(iter(medians.values()))
+            if not 1 / ratio < median / first < ratio:
+                yield "server-changed", f"{model!a}: {median:.4g} tokens/s in segment " \
+                    f"{segment}, {first:.4g} in the first" + f" ({phase})" * bool(phase), 0
+
+
+def _broken_off(events: Sequence[LedgerLine]) -> Problems:
+    """Calls that were in flight when the run was stopped, against those that a resume made in their
+    place: someone who does not like a call can stop the run until it is faster."""
+    begun_us = ended_us = lost_us = -1        # -1: no such call was or is in flight
+    stops = longer = 0
+    for event in events:
+        if event["event"] == "run_resumed":
+            lost_us, begun_us = ended_us - begun_us if begun_us >= 0 else -1, -1
+        elif event["event"] == "call_finished" and event["phase"] != "hello":
+            is_alone, span = event["phase"] in ONE_LANE_PHASES, calls.span_us(event)
+            if is_alone and lost_us >= 0 and span:
+                stops += 1
+                longer += lost_us > LOST_RATIO * (span[1] - span[0]) + LOST_US
+            begun_us, lost_us = event["t_us"] if is_alone else -1, -1
+        elif event["event"] not in (*WITHIN, "run_interrupted"):
+            # The next line may be that of a call, unless a model has yet to be greeted.
+            begun_us = event["t_us"] if event["event"] == "phase_finished" \
+                or event["event"] == "endpoint_identified" and begun_us >= 0 else -1
+        ended_us = event["t_us"]
+    if longer >= MIN_LOST and longer > stops / 2:
+        yield "time-unexplained", f"{longer} of {stops} calls during which the run was stopped " \
+            "had taken longer by then than when they were made again", 0
 
 
 def _foreseen(model: str, events: Sequence[LedgerLine]) -> Problems:

@@ -16,6 +16,7 @@ from complete.metadata import values as facts_in
 from core import ledger, metrics, schema, usage
 from core.metric_definitions import ONE_LANE_PHASES
 from core.records import Manifest
+from core.thresholds import USED_CARD_RATIO
 from engines import server_errors
 from machine import inventory
 from run import redaction, reply
@@ -28,6 +29,12 @@ DIGITS = {"load_1m": 2, "cpu_busy_ratio": 4, "cpu_steal_ratio": 4, "other_cpu_bu
 PAGED = ("memory_used_bytes", "memory_available_bytes", "server_memory_bytes")
 PAGE_BYTES = 1024             # /proc counts in KiB, other systems in larger pages
 LOAD_S, LOAD_STEP_S, LOAD_SPARE = 60, 6, 0.03     # of the system's moving average, and its rounding
+# Linux counts the active tasks every five seconds, and adds 164/2048 of them to the average.
+LOAD_DECAY, ONE_COUNT_US, COUNT_SPARE = 1884 / 2048, 5_600_000, 0.13
+ODD_COUNTS, ODD_SHARE = 3, 0.03             # honest runs have 1 in 97, of samples that come late
+BURST_TASKS = 48                            # more than in both counts beside; honest runs have 14
+# µJ of one step of a package's energy counter: Intel, AMD, and small Intel CPUs.
+ENERGY_STEPS_UJ, ENERGY_SPARE_UJ, ENERGY_SHARE, MIN_ENERGY_STEPS = (61.035, 15.258, 32), 3, 0.9, 20
 # --- hardware.json
 PROBED_STEPS = {"memory.capacity_bytes": PAGE_BYTES, "memory.swap_bytes": PAGE_BYTES,
                 "cpu.cache_l1d_kib": 4, "cpu.cache_l2_kib": 32, "cpu.cache_l3_kib": 32}
@@ -65,7 +72,10 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
     samples = [event for event in events if event["event"] == "host_sampled"]
     calls = [call for call in ledger.latest_calls(events) if call["outcome"] == "ok"
              and call["response"] and call["timing"]]
-    yield from _gauges(samples, manifest["os"]["system"] == "Linux")
+    is_linux = manifest["os"]["system"] == "Linux"
+    yield from _gauges(samples, is_linux)
+    if is_linux:
+        yield from _counters(samples)
     yield from _segments(events)
     if metadata["endpoint"]["same_machine"]["value"] is True:
         yield from _hardware(manifest, hardware)
@@ -122,6 +132,36 @@ def _segments(events: Sequence[Any]) -> Problems:
             yield "server-changed", f"{was}; in a later segment it is {now}"
 
 
+def _counters(samples: Sequence[Any]) -> Problems:
+    """Load and energy between two samples against the whole numbers that they are made of: samples
+    that were moved, removed, smoothed or scaled do not fit."""
+    counts, steps = list[float](), list[int]()
+    for before, after in zip(samples, samples[1:]):
+        if before["segment"] != after["segment"]:
+            continue
+        if None not in (before["load_1m"], after["load_1m"]) \
+                and after["t_us"] - before["t_us"] < ONE_COUNT_US:
+            counts.append((after["load_1m"] - LOAD_DECAY * before["load_1m"]) / (1 - LOAD_DECAY)
+                          if after["load_1m"] != before["load_1m"] else round(after["load_1m"]))
+        if None not in (before["energy_uj"], after["energy_uj"]):
+            steps.append(after["energy_uj"] - before["energy_uj"])
+    odd = sum(abs(count - round(count)) > COUNT_SPARE for count in counts)
+    if odd >= max(ODD_COUNTS, ODD_SHARE * len(counts)):
+        yield "time-unexplained", f"load_1m changes {odd} of {len(counts)} times as no whole " \
+            "number of tasks changes it; samples may be missing or at another place"
+    # A sample that comes late follows two counts of the system, hence twice the tasks.
+    burst = max((count - 2 * max(before, after) for before, count, after in zip(
+        counts, counts[1:], counts[2:])), default=0)
+    if burst > BURST_TASKS:
+        yield "time-unexplained", f"load_1m rises once as if {burst:.0f} more tasks were active " \
+            "than five seconds before and after"
+    fitting = max(sum(abs(step - unit * round(step / unit)) <= ENERGY_SPARE_UJ for step in steps)
+                  for unit in ENERGY_STEPS_UJ)
+    if len(steps) >= MIN_ENERGY_STEPS and fitting < ENERGY_SHARE * len(steps):
+        yield "hardware-implausible", f"energy_uj grows by {steps[0]}, {steps[1]}, ...; no known " \
+            "counter has steps that fit"
+
+
 def _hardware(manifest: Manifest, hardware: Any) -> Problems:
     """hardware.json against the manifest and against itself. Probed values only: a contributor may
     declare a rounded one."""
@@ -151,21 +191,32 @@ def _hardware(manifest: Manifest, hardware: Any) -> Problems:
 
 
 def _idle(samples: Sequence[Any], calls: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
-    """Answers of a CPU that did nothing, or of a server without room for the weights: those of
-    another machine, behind a server that forwards them."""
-    if metadata["runtime"]["backend"]["value"] != "cpu":
+    """Answers of processors that did nothing, or of a server without room for the weights: those
+    of another machine, behind a server that forwards them."""
+    backend = metadata["runtime"]["backend"]["value"]
+    if backend is None:
         return
     spans: dict[int, tuple[int, int]] = {}
     for call in calls:           # lanes make no pauses, so samples in between are of calls
         begin_us, end_us = spans.get(call["segment"], (call["timing"]["started_us"], 0))
         spans[call["segment"]] = begin_us, max(end_us, call["t_us"])
-    busy = [sample["cpu_busy_ratio"] for sample in samples if sample["cpu_busy_ratio"] is not None
-            and sample["segment"] in spans
-            and spans[sample["segment"]][0] < sample["t_us"] <= spans[sample["segment"]][1]]
+    within = [sample for sample in samples if sample["cpu_busy_ratio"] is not None
+              and sample["segment"] in spans
+              and spans[sample["segment"]][0] < sample["t_us"] <= spans[sample["segment"]][1]]
+    cards = [0.0]                # a CPU answers, whatever the cards do
+    if backend != "cpu":
+        within = [sample for sample in within if sample["gpus"] and None not in [
+            card["busy_ratio"] for card in sample["gpus"]]]
+        cards = [max(card["busy_ratio"] for card in sample["gpus"]) for sample in within]
     threads = hardware["cpu"]["threads_count"]["value"]
-    if len(busy) >= MIN_SAMPLES and threads and metrics.median(busy) * threads < IDLE_THREADS:
-        yield "hardware-implausible", f"backend is cpu, but {metrics.median(busy) * threads:.2f} " \
-            f"of {threads} threads were busy while answers came"
+    if len(within) >= MIN_SAMPLES and threads and metrics.median(cards) < USED_CARD_RATIO:
+        busy = threads * metrics.median(sample["cpu_busy_ratio"] for sample in within)
+        if busy < IDLE_THREADS:
+            yield "hardware-implausible", f"backend is {schema.shown(backend)}, but {busy:.2f} " \
+                f"of {threads} threads, and {metrics.median(cards):.0%} of the cards, were busy " \
+                "while answers came"
+    if backend != "cpu":
+        return
     # A forwarder of a container holds the port, too; then its server is one of the others.
     others = [sample["other_cpu_busy_ratio"] for sample in samples
               if sample["other_cpu_busy_ratio"] is not None]

@@ -16,13 +16,14 @@ import heapq
 import json
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from check import findings
 from core import metrics
 from core.errors import HarnessError
 from core.metric_definitions import GROWING_PHASES
+from core.suites import CHALLENGE_QUESTIONS
 
 KEPT = 24
 SKETCHED = ("call_finished", "endpoint_identified")      # ledger lines; others add nothing
@@ -37,7 +38,13 @@ LONG_CHUNKS = 65
 PEAKS, EQUAL_PEAKS = 4, 3     # gaps that stand out, and how many have to be at the same place
 PEAK_SPARE = SIZE_SPARE = 1   # a copy may have lost or gained a chunk
 MAX_SHIFT = 40                # chunks that all answers of a copy may have lost in front
+MIN_CHALLENGED = 2            # of the three answers
 OTHER_TOKENIZER = 2.5         # typical deviation, in tokens, of the difference of two counts
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest(), "big")
+
 
 WORDS = re.compile(rb"[^\W_]+")
 # In the bytes of a line, where quotes inside of texts are escaped. The first of each counts.
@@ -51,6 +58,9 @@ FIELDS = {name: re.compile(pattern) for name, pattern in (
     ("times", rb'"chunk_us":\[\d+,([\d,]+)\]'))}
 TEXT, TEXT_END = b'"text":"', b'","reasoning_text":"'
 CUT = b'","finish_reason":"length",'
+# Answers to a challenge are few, but each is kept: they may be the only copied ones.
+CHALLENGE = frozenset(_hash(f'challenge","question_id":"{question.id}","repeat":0'.encode("ascii"))
+                      for question in CHALLENGE_QUESTIONS)
 GROWING = tuple(f'{phase}"'.encode("ascii") for phase in GROWING_PHASES)
 RUN_ID = re.compile(r"run-([0-9a-f-]{36})")
 
@@ -77,19 +87,16 @@ class Sketch(NamedTuple):
     parameters: int
 
 
-def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest(), "big")
-
-
-def _shape(tokens: int, prompt: int, gaps: list[int]) -> Shape:
+def peaks_of(gaps: Sequence[int]) -> tuple[int, ...]:
+    """Indexes of the gaps that exceed both neighbours most, ascending."""
     rise = [2 * here - before - after for before, here, after in zip(gaps, gaps[1:], gaps[2:])]
-    peaks = heapq.nlargest(PEAKS, range(len(rise)), key=lambda at: (rise[at], -at))
-    return Shape(tokens, len(gaps) + 1, tuple(sorted(peaks)), prompt)
+    return tuple(sorted(heapq.nlargest(PEAKS, range(len(rise)),
+                                       key=lambda at: (rise[at], -at))))
 
 
 def sketch(path: str, lines: Iterable[bytes]) -> Sketch:
     """The sketch of a ledger from its lines, without parsing them."""
-    gaps, answers = set[int](), set[int]()
+    gaps, answers, of_challenge = set[int](), set[int](), set[int]()
     long: dict[int, tuple[int, int, bytes]] = {}
     weights: dict[bytes, int] = {}
     counts = set[int]()
@@ -105,19 +112,24 @@ def sketch(path: str, lines: Iterable[bytes]) -> Sketch:
         start = line.find(TEXT) + len(TEXT)
         text = line[start:line.find(TEXT_END, start)] if start >= len(TEXT) else b""
         numbers = times.split(b",")
+        key = _hash(question)
         if len(numbers) >= MIN_GAPS and len(set(numbers)) >= MIN_DISTINCT_GAPS:
-            gaps.add(_hash(times))
+            (of_challenge if key in CHALLENGE else gaps).add(_hash(times))
         if len(text) >= LONG_BYTES:
             answers.add(_hash(b" ".join(WORDS.findall(text))))
         # Answers that ended at the requested length have the same number of tokens in every run.
-        if len(numbers) >= LONG_CHUNKS - 1 and CUT not in line:
+        if len(numbers) >= LONG_CHUNKS - 1 and (CUT not in line or key in CHALLENGE):
             has_answers = question.startswith(GROWING)
             counted = 0 if has_answers else int(prompt or 0)
-            long[_hash(question)] = int(tokens or 0), counted, times
-    shapes = {key: _shape(*long[key][:2], list(map(int, long[key][2].split(b","))))
-              for key in heapq.nsmallest(KEPT, long)}
+            long[key] = int(tokens or 0), counted, times
+    shapes = {}
+    for key in (*(CHALLENGE & long.keys()), *heapq.nsmallest(KEPT, long.keys() - CHALLENGE)):
+        tokens, prompt, times = long[key]
+        us = list(map(int, times.split(b",")))
+        shapes[key] = Shape(tokens, len(us) + 1, peaks_of(us), prompt)
     run = RUN_ID.search(path)
-    return Sketch(path, run[1] if run else "", frozenset(heapq.nsmallest(KEPT, gaps)),
+    return Sketch(path, run[1] if run else "", frozenset(
+        [*of_challenge, *heapq.nsmallest(KEPT, gaps)]),
                   frozenset(heapq.nsmallest(KEPT, answers)), shapes, weights,
                   counts.pop() if len(counts) == 1 else 0)
 
@@ -200,7 +212,13 @@ def _likeness(new: Sketch, other: Sketch,
             yield "weights-contradict", "weights", sizes_of[1] / max(sizes_of[0], 1), \
                 f"{digest.decode()[:12]} has {new.weights[digest]} parameters here and " \
                 f"{other.weights[digest]} in {other.path}"
-    pairs = [(shape, other.shapes[key]) for key, shape in new.shapes.items() if key in other.shapes]
+    challenged = [0 in map(abs, _shifts((new.shapes[key], other.shapes[key])))
+                  for key in CHALLENGE & new.shapes.keys() & other.shapes.keys()]
+    if len(challenged) >= MIN_CHALLENGED and all(challenged):
+        yield "answers-copied", "challenge", 1.0, \
+            f"its answers to the challenge pause at the places where those of {other.path} do"
+    pairs = [(shape, other.shapes[key]) for key, shape in new.shapes.items()
+             if key in other.shapes and key not in CHALLENGE]
     counted = [one.prompt - known.prompt for one, known in pairs if one.prompt and known.prompt]
     # A template or a salt adds the same to each prompt. Round numbers of parameters are names.
     if new.parameters == other.parameters and new.parameters % 1000 \

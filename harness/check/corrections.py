@@ -1,8 +1,9 @@
 """Check submissions/CORRECTIONS.json: its form, its runs, and the values that it replaces."""
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import date
+from typing import Optional
 
 from check import findings, privacy_scan
 from complete import declared
@@ -57,3 +58,18 @@ def check(data: bytes, run_ids: Collection[str], notes: findings.Notes) -> None:
                 elif not declared.is_valid(key, value):
                     notes.add("correction-invalid", f"{run_id}: {key} accepts "
                                                     f"{declared.accepted(key)}, or null")
+
+
+def compare(before: Optional[bytes], data: bytes, handles: Mapping[str, str],
+            notes: findings.Notes) -> None:
+    """Add a finding for each entry that a change adds or removes. handles: by run id."""
+    try:
+        old, new = (corrections.parse(one) if one else {} for one in (before, data))
+    except ValueError:                       # a finding of check
+        return
+    for word, these, others in (("added", new, old), ("removed", old, new)):
+        for run_id, own in these.items():
+            for one in own:
+                if one not in others.get(run_id, ()):
+                    notes.add("correction-changed", f"{one['state']} since {one['since']}, of a "
+                              f"run of {handles.get(run_id, 'no one')}, is {word}", place=run_id)

@@ -135,7 +135,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "set the machine's clock, and run again"),
     "challenge-unanswered": (ERROR,
         "The run does not answer the challenge of --challenge, or not with texts long enough to "
-        "measure.", "python3 harness/run_benchmark.py --run-id RUN_ID --challenge TEXT"),
+        "measure, or it answered before the commit in the challenge was made.", "python3 harness/run_benchmark.py --run-id RUN_ID --challenge TEXT"),
     "challenge-answered": (INFO,
         "The run has answered questions that follow from this text. These answers were made after "
         "the text was known; the rest of the run may be older.", NOTHING),
@@ -198,6 +198,10 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "correction-invalid": (ERROR,
         "submissions/CORRECTIONS.json does not match its schema, or names a run, day, key or value "
         "that does not exist.", "fix it as submissions/README.md describes"),
+    "correction-changed": (WARNING,
+        "The change adds or removes an entry of CORRECTIONS.json, which withdraws, disputes or "
+        "corrects a merged run. Only maintainers decide that.",
+        "compare the entry with its issue before you merge"),
     "hardware-implausible": (WARNING,
         "A value of hardware.json is not plausible, or contradicts the run.",
         "declare what the system reports wrongly, such as --set hardware.memory.capacity_bytes=N, "

@@ -39,16 +39,17 @@ MIN_SAMPLE_GAP_US = 4_500_000         # 0.9 of the time between two samples of t
 
 
 def walk(manifest: Manifest, events: list[LedgerLine], seals: dict[int, str],
-         suites: Optional[calls.Suites], notes: findings.Notes) -> None:
-    """Add all findings on a ledger. seals: line number of each run_finished -> SHA-256 of the
-    bytes before it."""
+         suites: Optional[calls.Suites], notes: findings.Notes) -> bool:
+    """Add all findings on a ledger; False if the rest was not read. seals: line number of each
+    run_finished -> SHA-256 of the bytes before it."""
     walker = Walker(manifest, events, seals, suites, notes)
     for event in events:
         walker.take(event)
         if walker.found > MAX_FOUND or walker.segment.number > MAX_SEGMENTS:
             walker.note("too many findings or segments; the lines that follow were not checked")
-            return
+            return False
     walker.end()
+    return True
 
 
 class Segment:

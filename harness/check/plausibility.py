@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any, Optional
 
+from check import copies
 from complete.metadata import FACTS
 from core import ledger, metrics, schema, usage
 from core.metric_definitions import GROWING_PHASES
+from core.reasoning_marks import strip_reasoning
 from core.suites import PHASES
-from core.thresholds import SPARE_TOKENS
+from core.thresholds import DECODE_GAPS, MIN_PREFILL_TOKENS, SPARE_TOKENS
 from run import state
 
 Json = dict[str, Any]
@@ -48,6 +51,7 @@ MIN_GAPS = 48
 EVEN_MIN_GAP_US = 200
 EVEN_US = 1                   # half of a call's gaps differ by no more
 EVEN_RATES_RATIO = 0.0002
+LONGEST_GAP_RATIO = 1.02      # of the median gap; a typical call of honest runs has 1.4 and more
 MIN_RATES = 10
 ROUND_SHARE = 0.5             # of the gaps; one in a hundred is round by chance
 MIN_DIGITS = 400
@@ -56,11 +60,16 @@ DIGITS_LIMIT = 60.0           # chi-square of 9 degrees of freedom: one honest r
 DIGITS_SHARE = 0.15           # of one digit
 COARSE_CLOCK_NS = 1000
 MEASURED = ("memory_used_bytes", "memory_available_bytes", "load_1m", "cpu_busy_ratio")
-REPEATED_SHARE, MIN_REPEATED = 0.5, 5        # honest runs have up to 9 % of equal samples
+REPEATED_SHARE, MIN_REPEATED = 0.2, 5        # honest runs have up to 9 % of equal samples
 STRAIGHT_RATIO, STRAIGHT, MIN_STRAIGHT = 0.01, 0.0002, 5     # of a change; samples on one line
 CHARACTERS_PER_TOKEN = (0.8, 9.0)
 MIN_PROMPT_CHARACTERS, LONG_PROMPT_CHARACTERS = 200, 1500
 ANSWERS_TO_PROMPTS = 0.78     # characters per token; honest runs have 0.89 and more
+# What a turn adds to the next prompt beside the answer and the question, per token of the answer;
+# merged runs have -0.03 to 0.06. Tokens of a template count.
+GROWTH, MIN_TURNS, MIN_TURN_TOKENS = (-0.12, 0.2), 3, 48
+PROBED_SHARE = 0.6            # of the probe's tokens, of prompts that are compared with it
+PROBED_RATIO = 1.5            # of prefill rates to those of the probes; merged runs have up to 1.13
 TOKENS_PER_CHUNK = 1.08       # honest runs have 1.00 to 1.03, the end of an answer included
 # --- claims
 DRAFT_SPEEDUP = 6             # at most, of a draft model
@@ -110,7 +119,9 @@ def problems(events: Sequence[Any], metadata: Any, hardware: Any) -> Problems:
         found += _curve_shapes(points)
         found += _physics(model["model"], held, cells, points, metadata["runtime"], hardware)
         found += [*_server(own, events, model), *_counts(own, events, context),
-                  *_tokens(own, held["draft_model"])]
+                  *_tokens(own, held["draft_model"]), *_growth(own),
+                  *_probes(own, [event for event in events if event["event"] == "cache_probed"
+                                 and event["model"] == model["model"]])]
         for code, what in found:
             yield code, f"{schema.shown(model['model'])}: {what}"
     yield from _answers(calls)
@@ -127,10 +138,9 @@ def _samples(samples: Sequence[Any], hardware: Any) -> Problems:
     if len(totals) > 1:
         yield "hardware-implausible", f"memory used and available are {len(totals)} different " \
             f"sums in {len(rows)} samples, among them {min(totals)} and {max(totals)}"
-    repeated = sum(before == after for before, after in zip(rows, rows[1:]))
+    repeated = len(rows) - len(set(rows))
     if repeated > max(REPEATED_SHARE * len(rows), MIN_REPEATED):
-        yield "data-too-regular", f"{repeated} of {len(rows)} samples of the host repeat the one " \
-            "before"
+        yield "data-too-regular", f"{repeated} of {len(rows)} samples of the host repeat another"
     for name in ("cpu_busy_ratio", "other_cpu_busy_ratio"):
         straight = _straight([sample[name] for sample in samples])
         if straight >= MIN_STRAIGHT:
@@ -457,6 +467,49 @@ def _tokens(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:
         yield "tokens-implausible", f"{over} of {len(calls)} calls have more chunks than tokens"
 
 
+def _growth(calls: Sequence[Any]) -> Problems:
+    """The tokens of an answer are in the next prompt of a growing conversation, too."""
+    long = [call["request"]["messages_chars"] / prompt for call in calls
+            for prompt, _ in [_usage(call)] if prompt and call["truncated"]["verdict"] != "yes"
+            and call["request"]["messages_chars"] >= LONG_PROMPT_CHARACTERS]
+    if len(long) < MIN_TURNS:
+        return
+    chars_per_token, rest = metrics.median(long), []
+    turns = [call for call in calls if call["phase"] in GROWING_PHASES]
+    for before, after in zip(turns, turns[1:]):
+        (prompt, answer), (later, _) = _usage(before), _usage(after)
+        if before["phase"] != after["phase"] or "yes" in (
+                before["truncated"]["verdict"], after["truncated"]["verdict"]) \
+                or after["request"]["messages_count"] != before["request"]["messages_count"] + 2 \
+                or before["reasoning"]["mode"] != "none" or usage.counts_only_new(after) \
+                or not prompt or not later or not answer or answer < MIN_TURN_TOKENS:
+            continue
+        question = after["request"]["messages_chars"] - before["request"]["messages_chars"] \
+            - len(strip_reasoning(before["response"]["text"]))
+        rest.append((later - prompt - answer - question / chars_per_token) / answer)
+    if len(rest) >= MIN_TURNS and not GROWTH[0] < metrics.median(rest) < GROWTH[1]:
+        yield "server-counts-contradict", "from one turn to the next, prompts grow by " \
+            f"{1 + metrics.median(rest):.2f} tokens per token of the answer (in {len(rest)} turns)"
+
+
+def _probes(calls: Sequence[Any], events: Sequence[Any]) -> Problems:
+    """A prompt that was asked again takes as long as such prompts took in the run."""
+    for event in events:
+        probes = [(probe["prompt_tokens"], probe["prompt_tokens"] / probe["first_token_us"] * 1e6)
+                  for probe in event["probes"] if probe["prompt_tokens"]
+                  and probe["first_token_us"] and not probe["cached_tokens"]]
+        least = max((tokens for tokens, _ in probes), default=0) * PROBED_SHARE
+        rates = [prompt / call["timing"]["first_token_us"] * 1e6 for call in calls
+                 for prompt, _ in [_usage(call)] if prompt and prompt >= max(least, 1)
+                 and call["lane"] == 0 and call["phase"] not in GROWING_PHASES
+                 and call["timing"]["first_token_us"] and not metrics.is_cached(call)]
+        if probes and len(rates) >= MIN_TURNS and least >= MIN_PREFILL_TOKENS * PROBED_SHARE \
+                and metrics.median(rates) > PROBED_RATIO * max(rate for _, rate in probes):
+            yield "server-counts-contradict", "prompts were read at " \
+                f"{metrics.median(rates):.4g} tokens/s, and when one was asked again, at " \
+                f"{max(rate for _, rate in probes):.4g}"
+
+
 # --- invented data -------------------------------------------------------------------------------
 def _answers(calls: Sequence[Any]) -> Problems:
     """One long text as the answer to different questions. In a growing conversation, small models
@@ -480,6 +533,7 @@ def _times(calls: Sequence[Any], events: Sequence[Any]) -> Problems:
     repeated = sum(count for count in vectors.values() if count > 1)
     if repeated:
         yield "data-too-regular", f"{repeated} calls have exactly the times of another"
+    yield from _peaks(calls)
     groups: dict[tuple[str, str], list[float]] = {}
     for call in calls:
         rate = metrics.decode_rate(call)
@@ -497,7 +551,32 @@ def _times(calls: Sequence[Any], events: Sequence[Any]) -> Problems:
     even = sum(map(_is_even, gaps))
     if even:
         yield "data-too-regular", f"half of the gaps are equal in {even} of {len(calls)} calls"
+    longest = [max(one) / metrics.median(one) for one in gaps
+               if len(one) >= MIN_GAPS and metrics.median(one) >= EVEN_MIN_GAP_US]
+    if len(longest) >= MIN_RATES and metrics.median(longest) < LONGEST_GAP_RATIO:
+        yield "data-too-regular", "the longest gap of a typical call exceeds its median by " \
+            f"{metrics.median(longest) - 1:.1%}; servers and networks pause now and then"
     yield from _digits([gap for one in gaps for gap in one if gap >= EVEN_MIN_GAP_US])
+
+
+def _peaks(calls: Sequence[Any]) -> Problems:
+    """Calls that pause at the same places: copies of each other, even if their times vary."""
+    firsts: dict[tuple[int, ...], tuple[int, Any]] = {}
+    count, equal = 0, set[int]()
+    for number, call in enumerate(calls):
+        gaps = call["timing"]["chunk_us"][1:]
+        if len(gaps) < DECODE_GAPS:
+            continue
+        count += 1
+        for places in combinations(copies.peaks_of(gaps), copies.EQUAL_PEAKS):
+            first, other = firsts.setdefault(places, (number, call))
+            # Lanes that began together pause together.
+            if other["segment"] != call["segment"] \
+                    or other["t_us"] < call["timing"]["started_us"]:
+                equal |= {first, number}
+    if len(equal) > max(EQUAL_SHARE * count, MIN_RATES):
+        yield "data-too-regular", f"{len(equal)} of {count} calls pause at the places where " \
+            "another one does"
 
 
 def _is_even(gaps: Sequence[int]) -> bool:

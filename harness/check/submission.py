@@ -98,9 +98,12 @@ def _check_run(manifest: Manifest, ledger: parsing.Ledger, found: dict[str, Any]
     if suites is None:
         notes.of("manifest.json").add("suites-unavailable", "files_sha256 has other hashes")
     in_ledger = notes.of("run.jsonl")
-    ledger_order.walk(manifest, ledger.events, ledger.seals, suites, in_ledger)
+    if not ledger_order.walk(manifest, ledger.events, ledger.seals, suites, in_ledger):
+        return
     ledger_order.clocks(manifest, ledger.events, settings.now_s, in_ledger)
-    in_ledger.add_all(challenge.problems(manifest, ledger.events, settings.challenge))
+    in_ledger.add_all(challenge.problems(
+        manifest, ledger.events, settings.challenge,
+        *([settings.repository.time_s] if settings.repository else [])))
     hardware, metadata = found.get("hardware"), found.get("metadata")
     if hardware is None:
         return

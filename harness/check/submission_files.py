@@ -144,6 +144,7 @@ SHAS_AT_ONCE = 1000
 SAFE_CONFIG = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}", "core.pager=cat",
                "core.attributesFile=" + os.devnull, "protocol.allow=never")
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+HEX = re.compile(r"[0-9a-f]{7,64}\Z")
 
 
 class Change(NamedTuple):
@@ -270,9 +271,11 @@ class Repository:
         return sorted([*found, *(f"{path} is missing" for path in theirs if path not in seen)])
 
     def time_s(self, commit: str) -> Optional[int]:
-        """When a commit was made, in seconds since 1970; None if it is not here."""
-        found = re.match(r"(\d{1,12}) ", self._output("rev-list", "--max-count=1", "--timestamp",
-                                                      commit) if SHA.match(commit) else "")
+        """When a commit was made, in seconds since 1970; None if it is not here. commit: its id or
+        the first digits of it."""
+        found = re.match(r"(\d{1,12}) ", self._output(
+            "rev-list", "--max-count=1", "--timestamp", commit + "^{commit}", "--")
+            if HEX.match(commit) else "")
         return int(found[1]) if found else None
 
     def authors(self, base: str, head: str) -> list[str]:

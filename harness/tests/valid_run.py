@@ -199,6 +199,7 @@ class Maker:
         self.segment, self.t_us, self.calls_left = 0, 0, 0
         self.origin = BASE
         self.sampled_us: Optional[int] = None
+        self.load = 2.2
 
     def make(self) -> Made:
         """The whole submission."""
@@ -244,7 +245,9 @@ class Maker:
         while self.sampled_us is not None and self.sampled_us + SAMPLE_US <= self.t_us:
             at_us, self.t_us = self.t_us, self.sampled_us + SAMPLE_US
             self.sampled_us = None
-            self.sampled_us = self._write("host_sampled", 0, **_sample(self.rng))["t_us"]
+            self.load += (self.rng.choice((2, 2, 3)) - self.load) * 164 / 2048     # as Linux does
+            self.sampled_us = self._write("host_sampled", 0, **_sample(
+                self.rng, self.load))["t_us"]
             self.t_us = at_us
         made = ledger.event_line(
             event, seq=len(self.events), run_id=self.manifest["run_id"], segment=self.segment,
@@ -286,7 +289,7 @@ class Maker:
                 self._phase(name, list(self.served))
         self.sampled_us = None
         if not smoke:
-            self._write("host_sampled", **_sample(self.rng))
+            self._write("host_sampled", **_sample(self.rng, self.load))
         self._write("run_finished", counts=ledger.counts(self.events), wall_us=self.t_us + 100,
                     exit_code=int(not self.known.all_answered()), lines=len(self.events),
                     sha256=hashlib.sha256(b"".join(map(ledger.dump_line, self.events))).hexdigest())
@@ -517,9 +520,10 @@ def _calibration(manifest: Json) -> Json:
         heartbeat_overshoot_us={"p50": 80, "p99": 210, "max": 360})
 
 
-def _sample(rng: random.Random) -> Json:
-    return {"load_1m": round(rng.uniform(2, 2.3), 2), "memory_used_bytes": 3 * GIB,
-            "memory_available_bytes": 50 * GIB, "swap_used_bytes": 0,
+def _sample(rng: random.Random, load: float) -> Json:
+    used = 3 * GIB + 4096 * rng.randrange(10_000)
+    return {"load_1m": round(load, 2), "memory_used_bytes": used,
+            "memory_available_bytes": 53 * GIB - used, "swap_used_bytes": 0,
             "server_memory_bytes": None, "cpu_mhz": 5000,
             "cpu_throttle_count": 0, "cpu_busy_ratio": 0.5,
             "other_cpu_busy_ratio": 0.01, "power_source": "ac", "temperature_c": 61.0,

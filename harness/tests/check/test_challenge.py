@@ -4,9 +4,11 @@ from __future__ import annotations
 import unittest
 
 from check import challenge as checking
+from check import copies, findings
 from core import challenge
 from core.suites import CHALLENGE_QUESTIONS
 from run import cli
+from tests import valid_run
 from tests.check.test_check_submission import check, codes
 from tests.valid_run import Spec, make
 
@@ -56,6 +58,39 @@ class Challenges(unittest.TestCase):
                                       *(us // 2 for us in timing["chunk_us"][1:])]
                 timing["last_token_us"] = sum(timing["chunk_us"])
         self.assertEqual(self.problems(made, TEXT), ["challenge-answered", "server-changed"])
+
+    def test_answers_from_before_the_commit_of_the_text_are_found(self):
+        made = make(ANSWERED)
+        asked_s = valid_run.BASE.timestamp()
+        for made_s, expected in ((asked_s - 60, []), (asked_s + 7200, ["challenge-unanswered"]),
+                                 (None, [])):
+            found = [code for code, _ in checking.problems(
+                made.manifest, made.events, TEXT, {"0a1b2c3": made_s}.get)]
+            self.assertEqual(found, [*expected, "challenge-answered"])
+
+    def test_answers_of_another_run_are_found_with_noise_and_without(self):
+        """Among many other calls, of which a sketch keeps only some."""
+        long = Spec(phases="frozen,5q,20q", tokens=90, more=("--challenge", TEXT))
+        source, made = make(long), make(long._replace(handle="grace", seed=2))
+        self.assertEqual(self.copied(source, made), set())
+        own, others = ([event for event in one.events if event.get("phase") == "challenge"
+                        and event["event"] == "call_finished"] for one in (made, source))
+        for noise, codes_of_copy in ((0, {"run-copied", "answers-copied"}),
+                                     (9, {"answers-copied"})):
+            for call, other in zip(own, others):
+                call["timing"]["chunk_us"] = [us + noise * (at % 3) for at, us in enumerate(
+                    other["timing"]["chunk_us"])]
+            self.assertEqual(self.copied(source, made), codes_of_copy)
+
+    def copied(self, *runs):
+        """Codes of the last run, with those before it in the index."""
+        index, report = copies.Index(), findings.Report()
+        *known, last = (copies.sketch(f"run-{one.manifest['run_id']}",
+                                      one.ledger_bytes().split(b"\n")) for one in runs)
+        for one in known:
+            index.add(one)
+        index.check(last, False, findings.Notes(report, "x"))
+        return set(codes(report))
 
     def test_prompts_of_another_text_are_found(self):
         made = make(ANSWERED)

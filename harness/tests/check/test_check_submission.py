@@ -485,6 +485,12 @@ def other_canonical(made):
     made.manifest["canonical_options_overrides"]["temperature"] = 0.1
 
 
+def corrections_of(*run_ids):
+    return json.dumps({"schema_version": "1", "corrections": [
+        {"run_id": run_id, "state": "withdrawn", "since": "2026-11-20", "issue": None,
+         "reason": "Another model.", "values": {}} for run_id in run_ids]}).encode()
+
+
 def host_name(made):
     made.manifest["host_hostname_short"] = "box"
 
@@ -829,7 +835,7 @@ ELSEWHERE = {
     "check-broken": "HostileFiles", "no-submission": "CommandLine", "example": "Examples",
     "file-changed": "Changes", "too-many-files": "Changes", "run-copied": "Copies",
     "answers-copied": "Copies", "weights-contradict": "Copies",
-    "correction-invalid": "Changes", "author-published": "Changes",
+    "correction-invalid": "Changes", "correction-changed": "Changes", "author-published": "Changes",
     "challenge-answered": "Challenges", "challenge-unanswered": "Challenges"}
 
 
@@ -1436,11 +1442,23 @@ class Workflow(unittest.TestCase):
 
     def test_each_finding_has_its_file_code_and_fix_and_quotes_as_code(self):
         report = findings.Report()
-        report.add("file-missing", "submissions/ada/x/run.md", "\n::error::x\n# ```<b>")
+        hostile = "\n::error::x\r\n# ```<b>\u2028##[error]\x85::add-mask::\x1b]0;\u202e"
+        report.add("file-missing", "submissions/ada/x/run.md", hostile)
+        report.add("file-malformed", f"submissions/ada/{hostile}/run.md", hostile, 1, hostile)
         out = self.summary(report.json(1))
         self.assertIn("    error file-missing submissions/ada/x/run.md\n", out)
         self.assertIn("\n      fix: write what is missing: python3 harness/complete", out)
-        self.assertNotRegex(out, r"(?m)^(::|#|<)")
+        self.assertEqual([line for line in out.splitlines() if not re.match("    |$", line)], [
+            "Submissions checked: 1", "To see the same on your machine, in a clone of the "
+            "repository:"])
+
+    def test_github_obeys_no_command_while_the_check_runs(self):
+        workflow = (release.HERE.parent / ".github" / "workflows" / "data-check.yml").read_text()
+        step = workflow.partition("- name: Check\n")[2].partition("- name: Keep")[0]
+        before, _, after = step.partition('echo "::stop-commands::$(od')
+        self.assertNotIn("python3", before)
+        self.assertIn("check_submission.py --json", after)
+        self.assertNotIn('"::$', after)          # no token that ends it
 
     def test_a_check_that_was_killed_is_named(self):
         self.assertIn("exit code 137 and without a report", self.summary(""))
@@ -1667,6 +1685,12 @@ class Changes(unittest.TestCase):
             "private": cls.added,
             "trailer": cls.added,
             "corrections": {"submissions/CORRECTIONS.json": ("100644", b"{}")},
+            "corrections-link": {"submissions/CORRECTIONS.json": ("120000", b"x")},
+            "corrections-gone": {"submissions/CORRECTIONS.json": None},
+            "corrections-new": {"submissions/CORRECTIONS.json": ("100644", corrections_of(
+                mine.manifest["run_id"]))},
+            "corrections-beside": {**cls.added, "submissions/CORRECTIONS.json": (
+                "100644", corrections_of(mine.manifest["run_id"]))},
             "many": {f"submissions/ada/x/run-{i}/run.md": ("100644", b"") for i in range(61)},
             "large": {**cls.added, page: ("100644", b"x" * 300_000)},
             "copied": cls.files(mine, "submissions/ada"),
@@ -1674,6 +1698,7 @@ class Changes(unittest.TestCase):
         }
         fast_import(cls.repository, [
             ("base", None, {**cls.merged, ".gitattributes": ("100644", b"* -text\n"),
+                            "submissions/CORRECTIONS.json": ("100644", corrections_of()),
                             **{f"harness/{path.relative_to(release.HERE).as_posix()}": (
                                 "100644", path.read_bytes()) for suffix in ("py", "json")
                                for path in release.HERE.rglob(f"*.{suffix}")
@@ -1682,6 +1707,8 @@ class Changes(unittest.TestCase):
                                "harness/core/plan.py": None}),
             ("offer", "older", dict(cls.added)),
             *((name, "base", files) for name, files in changes.items()),
+            ("corrections-back", "corrections-new", {
+                "submissions/CORRECTIONS.json": ("100644", corrections_of())}),
             ("base2", "base", {"README.md": ("100644", b"later")}),
             ("marked", "base", {"submissions/CORRECTIONS.json": ("100644", json.dumps({
                 "schema_version": "1", "corrections": [{
@@ -1789,7 +1816,15 @@ class Changes(unittest.TestCase):
             self.assertEqual(codes(self.report(branch)), ["author-published"], branch)
 
     def test_a_change_of_the_corrections_is_checked(self):
-        self.assertEqual(codes(self.report("corrections")), ["correction-invalid", "no-submission"])
+        for branch in ("corrections", "corrections-link", "corrections-gone"):
+            self.assertEqual(codes(self.report(branch)), ["correction-invalid", "no-submission"])
+        for base, branch, word in (("base", "corrections-new", "is added"),
+                                   ("corrections-new", "corrections-back", "is removed")):
+            report = self.report(branch, base)
+            self.assertEqual(codes(report), ["correction-changed", "no-submission"])
+            self.assertIn(f"withdrawn since 2026-11-20, of a run of grace, {word}", report.text(1))
+        self.assertEqual(codes(self.report("corrections-beside")),
+                         ["correction-changed", "file-changed"])
 
     def test_the_path_guard_has_the_same_project_paths(self):
         workflows = Path(check_submission.__file__).resolve().parents[1] / ".github" / "workflows"

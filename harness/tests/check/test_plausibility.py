@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import unittest
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Optional
 
 from check import agreement, plausibility
-from tests import made_submissions
+from tests import made_submissions, valid_run
 
 
 class Quantization(unittest.TestCase):
@@ -39,6 +42,56 @@ class Speeds(unittest.TestCase):
             cells = [{**cell, "flags": ["busy_host"] if cell["phase"] == busy else []}
                      for cell in made.metadata["cells"]]
             self.assertEqual([found[0] for found in agreement._speeds(calls, cells)], codes, busy)
+
+
+class Samples(unittest.TestCase):
+    """Samples of the host that follow from each other."""
+
+    def found(self, loads: Sequence[float], energies: Sequence[Optional[int]] = ()) -> list[str]:
+        samples = [{"segment": 0, "t_us": 5_004_000 * at, "load_1m": load, "energy_uj": energy}
+                   for at, (load, energy) in enumerate(zip(loads, [*energies, *[None] * 200]))]
+        return [code for code, _ in agreement._counters(samples)]
+
+    def test_load_is_an_average_of_whole_numbers(self) -> None:
+        rng, load, loads = random.Random(1), 2.0, []
+        for at in range(120):
+            load += ((14 if 40 < at < 60 else rng.choice((2, 2, 3))) - load) * 164 / 2048
+            loads.append(round(load, 2))
+        self.assertEqual(self.found(loads), [])
+        self.assertEqual(self.found(loads[::2]), ["time-unexplained"])
+        self.assertEqual(self.found([*loads[:40], *loads[59:]]), ["time-unexplained"])
+
+    def test_energy_grows_in_the_steps_of_a_counter(self) -> None:
+        for unit_nj in (61_035, 15_258):
+            steps = list(itertools.accumulate(random.Random(2).choices(range(10**6, 2 * 10**6),
+                                                                       k=40)))
+            counted = [step * unit_nj // 1000 for step in steps]
+            self.assertEqual(self.found([1.0] * 40, counted), [])
+            for factor in (0.5, 0.9):
+                self.assertEqual(self.found([1.0] * 40, [int(one * factor) for one in counted]),
+                                 ["hardware-implausible"])
+
+
+class Tokens(unittest.TestCase):
+    def test_a_prompt_grows_by_the_tokens_of_the_answer(self) -> None:
+        for factor, codes in ((1.0, []), (1.3, ["server-counts-contradict"]),
+                              (0.8, ["server-counts-contradict"])):
+            made = valid_run.make(valid_run.Spec(phases="edge_append,edge_suite", tokens=60))
+            calls = [event for event in made.events if event["event"] == "call_finished"]
+            for call in calls:
+                counted = call["response"]["usage"]
+                counted["prompt_tokens"] = int(counted["prompt_tokens"] * factor)
+            self.assertEqual([code for code, _ in plausibility._growth(calls)], codes, factor)
+
+    def test_a_prompt_that_is_asked_again_takes_as_long(self) -> None:
+        made = valid_run.make(valid_run.Spec(phases="edge_suite"))
+        calls = [event for event in made.events if event["event"] == "call_finished"]
+        probed = [event for event in made.events if event["event"] == "cache_probed"]
+        self.assertEqual(list(plausibility._probes(calls, probed)), [])
+        for probe in probed[0]["probes"]:
+            probe["first_token_us"] *= 2
+        self.assertEqual([code for code, _ in plausibility._probes(calls, probed)],
+                         ["server-counts-contradict"])
 
 
 class Sizes(unittest.TestCase):

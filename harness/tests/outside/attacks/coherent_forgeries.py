@@ -14,23 +14,35 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any
 
+from check import copies
 from tests.outside.attacks.forgeries import (
     LLAMA_CPP,
     MERGED,
     VLLM,
     Attack,
     calls_of,
+    codes,
+    declared,
+    faster,
+    is_missed,
+    more_tokens,
     run_attacks,
     set_times,
 )
 from tests.outside.attacks.more_forgeries import another_model, renamed
 from tests.outside.mutate_submissions import load
-from tests.valid_run import Made
+from tests.valid_run import Made, Spec, make
 
 QWEN = "run-b1d34289"
 
 
 # --- time ----------------------------------------------------------------------------------------
+def later(at: str, by_us: int) -> str:
+    """The time of a ledger line, so many microseconds later."""
+    moved = datetime.strptime(at, "%Y-%m-%dT%H:%M:%S.%fZ") + timedelta(microseconds=by_us)
+    return f"{moved:%Y-%m-%dT%H:%M:%S}.{moved.microsecond // 1000:03d}Z"
+
+
 def phase_faster(made: Made, phase: str, factor: float) -> None:
     """One phase faster, and all that follows earlier by the time that is gained: calls, lines and
     both clocks; the samples of the phase at their usual distance again."""
@@ -49,10 +61,7 @@ def phase_faster(made: Made, phase: str, factor: float) -> None:
     made.events[:] = [event for event in made.events if id(event) not in dropped]
     for event in made.events:
         moved_us = earlier(event["t_us"]) - event["t_us"]
-        at = datetime.strptime(event["at"], "%Y-%m-%dT%H:%M:%S.%fZ") + timedelta(
-            microseconds=moved_us)
-        event.update(t_us=event["t_us"] + moved_us, at=f"{at:%Y-%m-%dT%H:%M:%S}."
-                                                      f"{at.microsecond // 1000:03d}Z")
+        event.update(t_us=event["t_us"] + moved_us, at=later(event["at"], moved_us))
         if event["event"] == "phase_finished":
             ended_us = earlier(event["started_us"] + event["wall_us"])
             event["started_us"] = earlier(event["started_us"])
@@ -183,9 +192,22 @@ def interpolated(made: Made) -> None:
 
 
 def half_energy(made: Made) -> None:
+    """Half of what a counter of packages would have counted, in its steps."""
+    rng, steps = random.Random(8), 0
     for event in made.events:
-        if event["event"] == "host_sampled" and event["energy_uj"] is not None:
-            event["energy_uj"] //= 2
+        if event["event"] == "host_sampled":
+            steps += rng.randrange(900_000, 1_100_000)
+            event["energy_uj"] = steps * 61_035 // 2000
+
+
+def quiet_instead(made: Made) -> None:
+    """Quiet samples of the run in place of those of its busy quarter."""
+    with_busy_samples(made, 1)
+    samples = [event for event in made.events if event["event"] == "host_sampled"]
+    quarter = len(samples) // 4
+    for quiet, busy in zip(samples, samples[quarter:2 * quarter]):
+        busy.update({name: value for name, value in quiet.items() if name not in (
+            "seq", "t_us", "at", "event", "run_id", "segment")})
 
 
 def better_calibration(made: Made) -> None:
@@ -257,6 +279,78 @@ def names_swapped(made: Made) -> None:
             event["facts"] = dict(facts)
 
 
+def smoothed(made: Made, noise: float) -> None:
+    """All gaps of a call close to their mean."""
+    rng = random.Random(9)
+    for call in calls_of(made):
+        chunks = call["timing"]["chunk_us"]
+        call["timing"]["reads"] = []
+        mean = sum(chunks[1:]) / max(len(chunks) - 1, 1)
+        set_times(call, [chunks[0], *(int(mean * rng.uniform(1 - noise, 1 + noise))
+                                      for _ in chunks[1:])])
+
+
+def lanes_from_one(made: Made) -> None:
+    """The times of the first answer of a phase, with noise, in place of all others."""
+    rng = random.Random(10)
+    own = [call for call in calls_of(made) if call["phase"] == "parallel_same"]
+    source = max(own, key=lambda call: len(call["timing"]["chunk_us"]))["timing"]["chunk_us"]
+    for call in own:
+        chunks = call["timing"]["chunk_us"]
+        if len(chunks) <= len(source):
+            set_times(call, [chunks[0], *(int(gap * rng.uniform(0.99, 1.01))
+                                          for gap in source[1:len(chunks)])])
+
+
+def left_open(made: Made) -> None:
+    """Answers five times as fast, and streams that the server seems to have left open."""
+    faster(made)
+    for call in calls_of(made):
+        call["flags"] = sorted({*call["flags"], "left_open"})
+
+
+def slow_suspended(made: Made) -> None:
+    """The machine seems to have slept during the slowest answers, which are left out then."""
+    own = sorted((call for call in calls_of(made) if call["phase"] == "20q"),
+                 key=lambda call: call["timing"]["last_token_us"])
+    for call in own[-6:]:
+        call["timing"]["heartbeat_gap_us"] = 2_400_000
+
+
+def longer_prompts(made: Made, factor: float = 1.25) -> None:
+    """Each prompt is counted as longer, for a higher prefill rate; all counts agree."""
+    for event in made.events:
+        for probe in event["probes"] if event["event"] == "cache_probed" else ():
+            probe["prompt_tokens"] = int(probe["prompt_tokens"] * factor)
+    for call in calls_of(made):
+        usage, timings = call["response"]["usage"], call["response"]["server_timings"] or {}
+        usage["prompt_tokens"] = int(usage["prompt_tokens"] * factor)
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        if timings:
+            timings["prompt_n"] = usage["prompt_tokens"] - timings["cache_n"]
+            timings["prompt_per_token_ms"] = timings["prompt_ms"] / timings["prompt_n"]
+            timings["prompt_per_second"] = timings["prompt_n"] * 1000 / timings["prompt_ms"]
+
+
+def draft_declared(made: Made) -> None:
+    """More tokens than there were, as if a draft model had guessed them."""
+    declared("draft_model", "a small one")(made)
+    more_tokens(made, 1.4)
+    for call in calls_of(made):
+        (call["response"]["server_timings"] or {}).update(draft_n=40, draft_n_accepted=30)
+
+
+def idle_card(made: Made) -> None:
+    """Answers of a hosted API behind a proxy, on a machine with a card that does nothing."""
+    declares("runtime", "backend", "cuda", made)
+    for event in made.events:
+        if event["event"] == "host_sampled":
+            event["cpu_busy_ratio"] = 0.02
+            event["gpus"] = [{"index": 0, "busy_ratio": 0.0, "memory_used_bytes": 512 << 20,
+                              "power_w": 31.2, "temperature_c": 41.0, "clock_mhz": 210.0,
+                              "throttled": False}]
+
+
 def threads_claimed(made: Made) -> None:
     made.metadata["runtime"]["threads_count"] = {"value": 1, "source": "declared", "reason": None}
 
@@ -299,21 +393,57 @@ ATTACKS = (
            is_indexed=True),
     Attack("fewer threads than the command line", threads_claimed, ("claim-contradicted",)),
     Attack("a loop as an end", loops_stopped, ("server-counts-contradict",)),
+    Attack("busy samples moved", functools.partial(with_busy_samples, first=1),
+           ("time-unexplained",)),
+    Attack("quiet samples in place of busy ones", quiet_instead, ("data-too-regular",)),
+    Attack("earlier first tokens, slower answers", first_to_gaps, ("server-counts-contradict",)),
+    Attack("half of the energy", half_energy, ("hardware-implausible",)),
+    *(Attack(f"all gaps within {noise:.1%} of their mean", functools.partial(
+        smoothed, noise=noise), ("data-too-regular",), run)
+      for noise, run in ((0, LLAMA_CPP), (0.005, LLAMA_CPP), (0.015, VLLM))),
+    Attack("one answer's times on all lanes", lanes_from_one, ("data-too-regular",)),
+    Attack("streams left open", left_open, ("ledger-altered",)),
+    Attack("slow calls in a sleeping machine", slow_suspended, ("time-unexplained",)),
+    Attack("a quarter more prompt tokens", longer_prompts, ("server-counts-contradict",)),
+    Attack("more tokens of a draft model", draft_declared, ("server-counts-contradict",)),
+    Attack("a hosted API: an idle card", idle_card, ("hardware-implausible",)),
 )
 OPEN = (
-    ("busy samples moved", functools.partial(with_busy_samples, first=1),
-     "an average may rise at once, as at the start of a program with many threads"),
-    ("earlier first tokens, slower answers", first_to_gaps,
-     "no record but the server's own tells when a prompt was read"),
-    ("half of the energy", half_energy, "counters of energy have no second record"),
     ("a calibration ten times as fast", better_calibration,
      "a busy machine pauses between the streams of a calibration"),
+)
+
+
+# --- resumed runs --------------------------------------------------------------------------------
+def faster_after_resume(made: Made) -> None:
+    """The second segment is of a machine that is 1.35 times as fast."""
+    for call in calls_of(made):
+        if call["segment"]:
+            set_times(call, [int(us / 1.35) for us in call["timing"]["chunk_us"]])
+
+
+def stopped_when_slow(made: Made) -> None:
+    """Each segment but the last was stopped a minute after its last call."""
+    for event in made.events:
+        if event["event"] == "run_interrupted":
+            event.update(t_us=event["t_us"] + 60_000_000, at=later(event["at"], 60_000_000))
+
+
+RESUMED = (
+    ("a segment of a faster machine", faster_after_resume, (14,), "server-changed"),
+    ("stopped whenever a call is slow", stopped_when_slow, (5, 4, 4, 4), "time-unexplained"),
 )
 
 
 def main() -> int:
     """Run all attacks; return the exit code."""
     missed = run_attacks((*ATTACKS, *(Attack(name, change, ()) for name, change, _ in OPEN)), QWEN)
+    for name, change, kill_after, code in RESUMED:
+        made = make(Spec(phases="frozen,5q,20q", kill_after=kill_after, interrupted=True))
+        before = codes(made, made.path().split("/"), copies.Index())
+        change(made)
+        new = codes(made.sealed(), made.path().split("/"), copies.Index()) - before
+        missed += is_missed(name, (code,), new)
     return int(missed > 0)
 
 

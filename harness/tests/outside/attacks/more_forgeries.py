@@ -78,23 +78,23 @@ def reordered(made: Made) -> None:
 
 
 # --- time ----------------------------------------------------------------------------------------
-def compressed(made: Made, factor: int = 5) -> None:
-    """The whole run in a fifth of the time: every clock, with every fifth sample of the host."""
+def compressed(made: Made, factor: float = 5) -> None:
+    """The whole run in a part of the time: every clock, with as many samples per time."""
     faster(made, gaps=factor, first=factor)
     kept = 0
     for event in list(made.events):
         if event["event"] == "host_sampled":
             kept += 1
-            if kept % factor:
+            if kept % int(factor):
                 made.events.remove(event)
     for event in made.events:
         for name in ("t_us", "started_us", "wall_us"):
             if name in event:
-                event[name] //= factor
+                event[name] = int(event[name] / factor)
         for holder in (event.get("timing"), *event.get("attempts", ())):
             for name in ("started_us", "ended_us"):
                 if holder and name in holder:
-                    holder[name] //= factor
+                    holder[name] = int(holder[name] / factor)
 
 
 def calm(made: Made) -> None:
@@ -187,6 +187,7 @@ ATTACKS = (
     Attack("answers of other questions", reordered, (*COPIED, "ledger-altered"), is_indexed=True),
     Attack("a fifth of the time", compressed, ("ledger-altered", "time-unexplained",
                                                "machine-slept")),
+    Attack("all times / 1.1", functools.partial(compressed, factor=1.1), ("ledger-altered",)),
     Attack("a ratio above 1", calm, ("hardware-implausible",)),
     Attack("no samples in the first phases", without_first_samples, ("time-unexplained",)),
     Attack("one sample in place of all", repeated_samples, ("data-too-regular",)),
