@@ -135,7 +135,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "set the machine's clock, and run again"),
     "challenge-unanswered": (ERROR,
         "The run does not answer the challenge of --challenge, or not with texts long enough to "
-        "measure, or it answered before the commit in the challenge was made.", "python3 harness/run_benchmark.py --run-id RUN_ID --challenge TEXT"),
+        "measure, or it answered before the commit in the challenge was made.",
+        "python3 harness/run_benchmark.py --run-id RUN_ID --challenge TEXT"),
     "challenge-answered": (INFO,
         "The run has answered questions that follow from this text. These answers were made after "
         "the text was known; the rest of the run may be older.", NOTHING),

@@ -104,6 +104,6 @@ class Sizes(unittest.TestCase):
 
         honest = [row(256, "length") for _ in range(20)] + [
             row(chunks, "stop") for chunks in (34, 43, 121, 154, 190, 222, 239)]
-        self.assertEqual(agreement._odd_sizes([*honest, row(128, "length")], 0), [])
-        [(_, over)] = agreement._odd_sizes([*honest, row(128, "length", -300)], 0)
+        self.assertEqual(agreement._odd_sizes([*honest, row(128, "length")], 0, 1), [])
+        [(_, over)] = agreement._odd_sizes([*honest, row(128, "length", -300)], 0, 1)
         self.assertEqual(over, -300)
