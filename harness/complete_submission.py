@@ -12,10 +12,11 @@ do. You can run it as often as you like: it keeps what you declared and wrote, a
 rest.
 
 --set KEY=VALUE declares a value of hardware.json or metadata.json, or writes a section of run.md;
---set KEY=null removes it. A key is FILE.PATH, such as metadata.runtime.backend; its last part is
-enough if that is unique. Keys of run.md are run_md.deviations, run_md.notes and, once you have
-reviewed all five files, run_md.attestation=true. You can also edit run.md between its comments.
-manifest.json allows one change: --set manifest.host_hostname_short=null removes the machine's name.
+--set KEY=null removes it, except from run.jsonl. A key is FILE.PATH, such as
+metadata.runtime.backend; its last part is enough if that is unique. Keys of run.md are
+run_md.deviations, run_md.notes and, once you have reviewed all five files, run_md.attestation=true.
+You can also edit run.md between its comments. manifest.json allows one change: --set
+manifest.host_hostname_short=null removes the machine's name.
 
 If the server runs on another machine, describe that machine with --set hardware.*; this one is not
 probed. If a loopback address leads to another machine through a tunnel, add

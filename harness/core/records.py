@@ -39,7 +39,7 @@ class RunResumed(Event, EarlierClock):
 
 
 class MachineIdentified(Event):
-    """The machine of a segment, if the server is on it. hardware: as in hardware.json."""
+    """The machine of a segment, if the endpoint has a loopback address."""
     event: Literal["machine_identified"]
     hardware: dict[str, Any]
 
