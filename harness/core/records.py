@@ -1,7 +1,8 @@
 """Types of ledger lines, manifest.json and metadata.json.
 
 The schemas in harness/schemas describe the same records, with units and limits. A test compares the
-fields, and which of them are required or may be null.
+fields, and which of them are required or may be null. Only the schemas have fields that earlier
+versions wrote and that nothing reads.
 """
 from __future__ import annotations
 
@@ -19,17 +20,13 @@ class Event(TypedDict):
     t_us: int
 
 
-# Written by earlier versions; ignored.
-EarlierClock = TypedDict("EarlierClock", {"clock_origin_ns": int}, total=False)
-
-
-class RunStarted(Event, EarlierClock):
+class RunStarted(Event):
     """First line of a run."""
     event: Literal["run_started"]
     manifest_sha256: str
 
 
-class RunResumed(Event, EarlierClock):
+class RunResumed(Event):
     """First line of each later segment, written when a run is resumed."""
     event: Literal["run_resumed"]
     manifest_sha256: str
@@ -41,43 +38,17 @@ class RunResumed(Event, EarlierClock):
 class MachineIdentified(Event):
     """The machine of a segment, if the endpoint has a loopback address."""
     event: Literal["machine_identified"]
-    hardware: dict[str, Any]
+    hardware: Json
 
 
-EarlierSpread = TypedDict("EarlierSpread", {"n": int}, total=False)
-
-
-class Spread(EarlierSpread):
-    """Percentiles of a delay, rounded by run.timing.coarse; n was written by earlier versions."""
-    p50: int
-    p99: int
-    max: int
-
-
-class EarlierLane(TypedDict, total=False):
-    """Written by earlier versions; ignored."""
-    chunks: int
-    gap_us: int
-    read_lag_us: Optional[Spread]
-    ttft_error_us: Optional[Spread]
-
-
-class Lane(EarlierLane):
-    """Delay of the stamps at one number of lanes."""
-    lanes: int
-    lag_us: Optional[Spread]
-
-
+# Percentiles of a delay, rounded by run.timing.coarse.
+Spread = TypedDict("Spread", {"p50": int, "p99": int, "max": int})
+# Delay of the stamps at one number of lanes.
+Lane = TypedDict("Lane", {"lanes": int, "lag_us": Optional[Spread]})
 Saturation = TypedDict("Saturation", {"lanes": int, "chunks_per_s": float})
 
 
-class EarlierCalibration(TypedDict, total=False):
-    """Written by earlier versions; ignored."""
-    clock_offset_us: Optional[float]
-    wall_ms: Optional[int]
-
-
-class InstrumentCalibrated(Event, EarlierCalibration):
+class InstrumentCalibrated(Event):
     """The client's own timing error, measured against a local reference endpoint."""
     event: Literal["instrument_calibrated"]
     stamp: Optional[str]
@@ -144,15 +115,7 @@ class ChunkTiming(TypedDict):
     ttft_null_reason: Optional[str]
 
 
-class EarlierMarks(TypedDict, total=False):
-    """Written by earlier versions; ignored."""
-    connect_us: Optional[int]
-    sent_us: int
-    headers_us: Optional[int]
-    first_chunk_us: Optional[int]
-
-
-class Timing(ChunkTiming, EarlierMarks):
+class Timing(ChunkTiming):
     """Times of one call in microseconds.
 
     started_us counts from the segment's start, the other times from the moment when the request's

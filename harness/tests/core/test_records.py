@@ -8,8 +8,8 @@ from typing import Any, Optional, Union
 from core import ledger, records, schema
 
 Json = dict[str, Any]
+IGNORED = "Written by earlier versions; ignored."
 EARLIER = {                   # of manifests that earlier versions have written
-    "manifest: flags is only in one", "manifest: hostname_omitted is only in one",
     "manifest: api_key_used is required only in one",
     "manifest: kept_awake_by is required only in one"}
 
@@ -39,7 +39,9 @@ def differences(kind: Any, root: Json, node: Json, where: str) -> list[str]:
         return found + differences(kind, root, node, f"{where}[]")
     if not hasattr(kind, "__required_keys__"):
         return found
-    properties, hints = values[0]["properties"], typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)
+    properties = {name: part for name, part in values[0]["properties"].items()
+                  if name in hints or part.get("description") != IGNORED}
     found += [f"{where}: {name} is only in one" for name in properties.keys() ^ hints.keys()]
     found += [f"{where}: {name} is required only in one"
               for name in set(values[0].get("required", ())) ^ set(kind.__required_keys__)]
