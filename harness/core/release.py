@@ -54,8 +54,8 @@ MEASURING = ("run_benchmark.py", "prompts.py", "suites/*.json", "run/*.py", "eng
                  "answer_checks", "challenge", "curve_levels", "depth_prompts", "errors", "files",
                  "ledger", "plan", "reasoning_marks", "schema", "suites", "usage")),
              *(f"machine/{name}.py" for name in (
-                 "gauges", "gpus", "heartbeat", "inventory", "linux", "macos", "system", "windows"
-             )))
+                 "gauges", "gpus", "heartbeat", "inventory", "linux", "macos", "processes",
+                 "system", "windows")))
 HERE = Path(__file__).resolve().parent.parent
 PROGRAMS = HERE / "released_programs.json"
 

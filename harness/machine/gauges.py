@@ -9,7 +9,7 @@ import time
 from typing import Any, Callable, NamedTuple, Optional
 
 from core.errors import StorageError
-from machine import gpus, linux, macos, system
+from machine import gpus, linux, macos, processes, system
 
 GAUGES = ("load_1m", "memory_used_bytes", "memory_available_bytes", "swap_used_bytes",
           "server_memory_bytes", "cpu_mhz", "cpu_throttle_count", "cpu_busy_ratio",
@@ -20,7 +20,7 @@ class Listing(NamedTuple):
     """All CPU time, and all processes or those of this program and the server, at one moment."""
 
     times: system.CpuTimes
-    processes: dict[int, system.Process]
+    processes: dict[int, processes.Process]
 
 
 class Sampler:
@@ -39,7 +39,7 @@ class Sampler:
         self._server: frozenset[int] = frozenset()
         self._times: Optional[system.CpuTimes] = None
         self._listing: Optional[Listing] = None
-        self._held: dict[int, system.Process] = {}    # the server's processes at the last look
+        self._held: dict[int, processes.Process] = {}      # the server's processes at the last look
         self._energy: dict[str, tuple[int, int]] = {}
         self._energy_uj = 0
         self._power_limits_w: dict[int, Optional[float]] = {}
@@ -135,37 +135,37 @@ class Sampler:
         times = linux.parse_proc_stat(machine.read("/proc/stat")) if self._port else None
         if times is None or self._port is None:
             return {}
-        processes = system.family(machine, own | self._server) if self._server else None
-        if processes is None or not self._server & processes.keys():
-            processes = system.list_processes(machine)
-            if not self._server & processes.keys():
-                self._server = system.find_server(machine, processes, self._port)
-        before, self._listing = self._listing, Listing(times, processes)
+        listed = processes.family(machine, own | self._server) if self._server else None
+        if listed is None or not self._server & listed.keys():
+            listed = processes.list_processes(machine)
+            if not self._server & listed.keys():
+                self._server = processes.find_server(machine, listed, self._port)
+        before, self._listing = self._listing, Listing(times, listed)
         if not self._server:
             return {}
-        served = system.descendants(processes, self._server)
-        self._held = {pid: processes[pid] for pid in served}
-        memory = {"server_memory_bytes": sum(processes[pid].memory_bytes for pid in served) or None}
+        served = processes.descendants(listed, self._server)
+        self._held = {pid: listed[pid] for pid in served}
+        memory = {"server_memory_bytes": sum(listed[pid].memory_bytes for pid in served) or None}
         if before is None:
             return memory
         # A process that only the second listing has started from 0 ticks.
-        known_ticks = sum(max(0, processes[pid].ticks - (
+        known_ticks = sum(max(0, listed[pid].ticks - (
             before.processes[pid].ticks if pid in before.processes else 0))
-            for pid in system.descendants(processes, own | self._server))
+            for pid in processes.descendants(listed, own | self._server))
         return {**memory, "other_cpu_busy_ratio": system.ratio(
             times.busy - before.times.busy - known_ticks, times.total - before.times.total)}
 
     def note_server_processes(self) -> None:
         """Look at the server's processes now, since the next sample may come in half a minute."""
         if self._server:
-            self._held = system.family(self._machine, self._server) or self._held
+            self._held = processes.family(self._machine, self._server) or self._held
 
     def server_lost_processes(self) -> bool:
         """Whether processes with much of the server's memory have ended since the last look."""
         held = lost = 0
         for pid, process in self._held.items():
             held += process.memory_bytes
-            now = system.parse_process_stat(self._machine.read(f"/proc/{pid}/stat"))
+            now = processes.parse_process_stat(self._machine.read(f"/proc/{pid}/stat"))
             if now is None or not now.memory_bytes:         # ended, or ended and not yet reaped
                 lost += process.memory_bytes
         return lost > LOST_SHARE * held

@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 
 from core import privacy
 from machine import gguf, system
+from machine.processes import FORWARDERS, descendants, find_server, list_processes, listeners
 
 Flags = list[tuple[str, Optional[str]]]
 
@@ -105,7 +106,7 @@ def started(machine: system.Machine, port: int, engine: Optional[str],
     """
     found = find(machine, port)
     public = list(_public(found.words, names)) if found else []
-    if found is None or not public or public[0].rstrip(":") in system.FORWARDERS:
+    if found is None or not public or public[0].rstrip(":") in FORWARDERS:
         return None
     variables = _variables(found.environment, names)
     flags = list(_flags(public[1:]))
@@ -134,11 +135,11 @@ def why_unknown(machine: system.Machine, port: int) -> str:
     if machine.system not in ("Linux", "Android"):
         return (f"no process that you may look at listens on port {port}; it may belong to another "
                 "user or run in a container")
-    processes = system.list_processes(machine)
-    users, owned, _, holders = system.listeners(machine, processes, port)
+    processes = list_processes(machine)
+    users, owned, _, holders = listeners(machine, processes, port)
     if not users:
         return f"no process on this machine listens on port {port} now"
-    forwarders = [pid for pid in sorted(holders) if processes[pid].command in system.FORWARDERS]
+    forwarders = [pid for pid in sorted(holders) if processes[pid].command in FORWARDERS]
     if forwarders:
         return (f"process {forwarders[0]} ({processes[forwarders[0]].command}) passes port {port} "
                 "on, for example to a container; look at the server there")
@@ -163,8 +164,8 @@ def _computes(words: Sequence[str]) -> bool:
 
 
 def _on_linux(machine: system.Machine, port: int) -> Optional[Process]:
-    processes = system.list_processes(machine)
-    pids = system.find_server(machine, processes, port)
+    processes = list_processes(machine)
+    pids = find_server(machine, processes, port)
 
     def words(pid: int) -> list[str]:
         text = machine.read(f"/proc/{pid}/cmdline")
@@ -173,11 +174,11 @@ def _on_linux(machine: system.Machine, port: int) -> Optional[Process]:
     # If their files cannot be read, pids are all processes of a user: the server is the only one
     # that the others descend from.
     certain = [pid for pid in pids if machine.names(f"/proc/{pid}/fd")] or [
-        pid for pid in pids if system.descendants(processes, {pid}) >= pids]
+        pid for pid in pids if descendants(processes, {pid}) >= pids]
     if not certain or not words(min(certain)):
         return None
     server = min(certain)             # the first of several has started the others
-    below = sorted(system.descendants(processes, {server}) - {server})
+    below = sorted(descendants(processes, {server}) - {server})
     pairs = [pair.partition("=") for pair in
              (machine.read(f"/proc/{server}/environ") or "").split("\0")]
     return Process(words(server), {name: value for name, _, value in pairs},

@@ -19,7 +19,7 @@ import hardware
 from check import documents
 from complete import metadata
 from core import schema
-from machine import gauges, gpus, inventory, linux, macos, system, windows
+from machine import gauges, gpus, inventory, linux, macos, processes, system, windows
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATA = os.path.join(HERE, "data", "hardware")
@@ -565,8 +565,8 @@ class Parts(unittest.TestCase):
 
     def test_process_name_may_contain_parentheses(self) -> None:
         line = "42 (a) S 1 (x) R 7 42 42 0 -1 4194560 10 0 0 0 250 50 9 9 20 0 4 0 100 0 0"
-        self.assertEqual(system.parse_process_stat(line), system.Process(7, 300, "a) S 1 (x"))
-        self.assertEqual(system.parse_process_stat("42 (a) S 1"), None)
+        self.assertEqual(processes.parse_process_stat(line), processes.Process(7, 300, "a) S 1 (x"))
+        self.assertEqual(processes.parse_process_stat("42 (a) S 1"), None)
 
     def test_energy_counter_that_restarts(self) -> None:
         before, after = {"a": (990, 1000), "b": (5, 9)}, {"a": (20, 1000)}
@@ -635,15 +635,15 @@ def use(machine: RecordedMachine, ticks: dict[int, int], busy: int, idle: int) -
     machine.files["/proc/stat"] = f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\n"
     for pid, used in ticks.items():
         text = machine.files.get(f"/proc/{pid}/stat", stat(71, 0))
-        parent = system.parse_process_stat(text)
+        parent = processes.parse_process_stat(text)
         assert parent is not None
         machine.files[f"/proc/{pid}/stat"] = stat(parent.parent, used, parent.command)
 
 
 class Server(unittest.TestCase):
     def find(self, machine: RecordedMachine) -> set[int]:
-        processes = system.list_processes(machine)
-        return set(system.find_server(machine, processes, 11434))
+        listed = processes.list_processes(machine)
+        return set(processes.find_server(machine, listed, 11434))
 
     def test_server_is_the_process_with_the_listening_socket(self) -> None:
         self.assertEqual(self.find(with_processes(user=1000)), {70})
@@ -659,8 +659,8 @@ class Server(unittest.TestCase):
 
     def test_other_port_has_no_server(self) -> None:
         machine = with_processes(user=1000)
-        processes = system.list_processes(machine)
-        self.assertEqual(system.find_server(machine, processes, 11435), frozenset())
+        listed = processes.list_processes(machine)
+        self.assertEqual(processes.find_server(machine, listed, 11435), frozenset())
 
 
 class Samples(unittest.TestCase):
@@ -683,7 +683,7 @@ class Samples(unittest.TestCase):
         machine.files["/sys/class/powercap/intel-rapl:0/energy_uj"] = "4000149"
         self.assertEqual(sampler.sample(), {
             "load_1m": 1.24, "memory_used_bytes": 7113916416, "memory_available_bytes": 9341145088,
-            "swap_used_bytes": 268697600, "server_memory_bytes": 3 * 250 * system.PAGE_BYTES,
+            "swap_used_bytes": 268697600, "server_memory_bytes": 3 * 250 * processes.PAGE_BYTES,
             "cpu_mhz": 4200.0, "cpu_throttle_count": 17,
             "cpu_busy_ratio": 0.6, "other_cpu_busy_ratio": 0.15,
             "power_source": "battery", "temperature_c": 71.0, "energy_uj": 4000999,
@@ -730,11 +730,11 @@ class Samples(unittest.TestCase):
         use(machine, {}, busy=1000, idle=9000)
         sampler = gauges.Sampler(11434, machine)
         use(machine, {os.getpid(): 100, 70: 50, 71: 150, 72: 150, 80: 140}, busy=1600, idle=9400)
-        self.assertEqual(set(system.family(machine, {os.getpid(), 70}) or ()),
+        self.assertEqual(set(processes.family(machine, {os.getpid(), 70}) or ()),
                          {os.getpid(), 70, 71, 72})
         found = sampler.sample()
         self.assertEqual((found["other_cpu_busy_ratio"], found["server_memory_bytes"]),
-                         (0.15, 3 * 250 * system.PAGE_BYTES))
+                         (0.15, 3 * 250 * processes.PAGE_BYTES))
 
     def test_last_sample_reads_gauges_that_are_not_due(self) -> None:
         machine = with_processes(user=1000)
