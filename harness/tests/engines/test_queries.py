@@ -438,10 +438,13 @@ class Commands(unittest.TestCase):
 
     def test_usual_ports_are_those_of_the_engines_most_used_first(self):
         self.assertEqual(list(queries.USUAL_PORTS)[:4], [11434, 8080, 1234, 8000])
-        self.assertEqual(set(queries.USUAL_PORTS),
-                         {11434, 8080, 1234, 8000, 5001, 13305, 30000, 1337, 12434})
+        self.assertEqual(set(queries.USUAL_PORTS), {
+            11434, 8080, 1234, 8000, 4000, 5001, 13305, 30000, 1337, 12434, 52415})
         self.assertEqual(queries.USUAL_PORTS[8080],
-                         ("llama.cpp", "LocalAI", "llama-swap", "mlx-lm"))
+                         ("llama.cpp", "LocalAI", "llamafile", "llama-swap", "mlx-lm"))
+        self.assertEqual({name for names in queries.USUAL_PORTS.values() for name in names},
+                         set(servers.ENGINES) - {"reference-endpoint", "TGI", "OpenRouter",
+                                                 "Azure OpenAI"})
 
 
 class LoadState(unittest.TestCase):

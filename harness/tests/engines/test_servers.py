@@ -378,13 +378,6 @@ class Marks(unittest.TestCase):
                 self.assertEqual(queries.identify(probes), named("unknown"))
 
 
-class Ports(unittest.TestCase):
-    def test_all_engines_with_a_usual_port_are_looked_for(self):
-        self.assertEqual({name for names in queries.USUAL_PORTS.values() for name in names},
-                         set(servers.ENGINES) - {"reference-endpoint", "TGI", "OpenRouter",
-                                                 "Azure OpenAI"})
-
-
 class VersionsAndFacts(unittest.TestCase):
     def test_versions(self):
         for name, path, value, expected in (
