@@ -12,8 +12,7 @@ from typing import Any, Optional
 
 from check import calls, findings, submission_files
 from complete import declared
-from core import curve_levels, schema
-from core.names import cell_id_prefix_problem, device_tag_problem, handle_problem
+from core import curve_levels, names, schema
 from core.plan import chosen_options, plan_of
 from core.records import Manifest
 from core.release import Release, current_hashes, differences, file_sha256, revision
@@ -65,10 +64,11 @@ def _names(manifest: Manifest, submission: submission_files.Submission) -> Probl
     handle, tag, prefix = (manifest["submitter_handle"], manifest["device_tag"],
                            manifest["cell_id_prefix"])
     for name, value, is_placeholder, problem in (
-            ("submitter_handle", handle, handle == "unnamed", handle_problem(handle)),
-            ("device_tag", tag, tag == "unnamed-device", device_tag_problem(tag)),
+            ("submitter_handle", handle, handle == names.UNNAMED_HANDLE,
+             names.handle_problem(handle)),
+            ("device_tag", tag, tag == names.UNNAMED_TAG, names.device_tag_problem(tag)),
             ("cell_id_prefix", prefix, prefix.startswith("local:"),
-             cell_id_prefix_problem(prefix))):
+             names.cell_id_prefix_problem(prefix))):
         if is_placeholder:
             yield "name-refused", f"{name} {value} is a placeholder"
         elif problem:
@@ -183,21 +183,21 @@ def _options(manifest: Manifest) -> Problems:
 def plan_problem(manifest: Manifest, suites: Optional[calls.Suites]) -> Optional[str]:
     """Why the ledger cannot be checked against the plan, or None."""
     plan = manifest["plan"]
-    names = [entry["phase"] for entry in plan["phases"]]
+    phases = [entry["phase"] for entry in plan["phases"]]
     questions = sum(max(len(entry["question_ids"]),
                         curve_levels.MIN_CALLS * sum(entry.get("levels", ())))
                     if entry["phase"] != "depth" else 2 * len(entry.get("levels", ()))
                     for entry in plan["phases"])
     if questions * plan["repeats"] * len(manifest["models"]) > MAX_CELLS:
         return f"the plan has more than {MAX_CELLS} calls"
-    if names != [name for name in PHASES if name in names] or names[0] != "hello":
-        return f"plan.phases are {', '.join(names)}"
+    if phases != [name for name in PHASES if name in phases] or phases[0] != "hello":
+        return f"plan.phases are {', '.join(phases)}"
     if suites is None:
         return None
     options = chosen_options(manifest)
     own: dict[str, Any] = {"depth": {}, "challenge": {},
                            **{entry["phase"]: entry for entry in plan["phases"]}}
-    expected = plan_of(names, suites, plan["lanes"], plan["repeats"], options["num_predict"],
+    expected = plan_of(phases, suites, plan["lanes"], plan["repeats"], options["num_predict"],
                        manifest["smoke"], own["depth"].get("context_tokens"),
                        own["challenge"].get("challenge"))
     if plan == expected:

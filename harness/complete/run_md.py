@@ -17,7 +17,7 @@ from typing import Any
 from complete import attestation, metadata, results_md
 from core import curve_levels, plan, result_tables, suites
 from core import text as texts
-from core.names import plain_engine
+from core.names import UNNAMED_TAG, usual_prefix
 from core.records import Fact, LedgerLine, Manifest, Metadata
 
 HEADER = ('<!-- Written by harness/complete_submission.py. Edit only between the "begin" and "end" '
@@ -103,8 +103,6 @@ def reproduce_command(manifest: Manifest) -> str:
     target, planned, tag = manifest["target"], manifest["plan"], manifest["device_tag"]
     phases = [entry["phase"] for entry in planned["phases"]]
     depths = [entry["context_tokens"] for entry in planned["phases"] if "context_tokens" in entry]
-    prefix = ("local" if tag == "unnamed-device" else tag) + ":" + plain_engine(
-        manifest["engine"]["name"])
     is_default_url = (target["class"], target["scheme"], target["port"], target["path"]) == (
         "loopback", "http", 11434, None)
     options: list[tuple[str, object, object]] = [
@@ -118,8 +116,9 @@ def reproduce_command(manifest: Manifest) -> str:
         *(("--num-ctx", tokens, curve_levels.DEEPEST_TOKENS + curve_levels.ROOM_TOKENS)
           for tokens in depths),
         ("--prompt-cache", manifest["prompt_cache"]["policy"], "avoid"),
-        ("--device-tag", tag, "unnamed-device"),
-        ("--cell-id-prefix", manifest["cell_id_prefix"], prefix)]
+        ("--device-tag", tag, UNNAMED_TAG),
+        ("--cell-id-prefix", manifest["cell_id_prefix"],
+         usual_prefix(tag, manifest["engine"]["name"]))]
     words += ["--models", shlex.quote(",".join(manifest["models"]))]
     words += [] if is_default_url else ["--target-url", "<URL>"]
     words += ["--api-key-env", "<VARIABLE>"] if manifest.get("api_key_used") else []

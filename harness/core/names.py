@@ -118,9 +118,14 @@ def cell_id_prefix_problem(text: str, names: Iterable[MachineName] = ()) -> Opti
             "type for example --cell-id-prefix mac-m1-8gb:ollama")
 
 
-def plain_engine(name: str) -> str:
-    """An engine's name as the second part of a prefix: `LM Studio` is lm-studio."""
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:32]
+# Of a run that names no contributor or machine.
+UNNAMED_HANDLE, UNNAMED_TAG = "unnamed", "unnamed-device"
+
+
+def usual_prefix(tag: str, engine: str) -> str:
+    """The cell-id prefix of a device tag and an engine: `mac-m1-8gb:lm-studio`, `local:ollama`."""
+    node = "local" if tag == UNNAMED_TAG else tag
+    return f"{node}:{re.sub(r'[^a-z0-9._-]+', '-', engine.lower())[:32]}"
 
 
 # Served names that say nothing about the model. Source: defaults in the manuals of llama.cpp, vLLM,

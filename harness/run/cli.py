@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from core import challenge, curve_levels, plan, suites
 from core.errors import HarnessError
-from core.names import target_class
+from core.names import UNNAMED_HANDLE, UNNAMED_TAG, target_class
 from core.text import Parser, command, printable
 
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -44,8 +44,8 @@ class Options:
     timeout: float = suites.DEFAULT_TIMEOUT_S
     prompt_cache: str = "avoid"
     api_key_env: Optional[str] = None
-    submitter_handle: str = "unnamed"
-    device_tag: str = "unnamed-device"
+    submitter_handle: str = UNNAMED_HANDLE
+    device_tag: str = UNNAMED_TAG
     cell_id_prefix: Optional[str] = None
     run_id: Optional[str] = None
     retry_failed: bool = False

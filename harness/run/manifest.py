@@ -54,12 +54,12 @@ def assemble(options: Options, context: RunContext, engine: queries.Identity,
         and options.num_ctx != canonical["num_ctx"] else None
     if depth_context:                  # what depth needs is not an option of the other phases
         options = dataclasses.replace(options, num_ctx=canonical["num_ctx"])
-    tag = "local" if options.device_tag == Options.device_tag else options.device_tag
     return {
         "schema_version": SCHEMA_VERSION, "harness_version": context.harness_version,
         "run_id": context.run_id,
         "submitter_handle": options.submitter_handle, "device_tag": options.device_tag,
-        "cell_id_prefix": options.cell_id_prefix or f"{tag}:{names.plain_engine(name)}",
+        "cell_id_prefix": options.cell_id_prefix
+        or names.usual_prefix(options.device_tag, name),
         "started_at": context.started_at, "synthetic": context.synthetic, "smoke": options.smoke,
         "files_sha256": files_sha256, "git": git,
         "python": {"version": platform.python_version(),

@@ -81,7 +81,7 @@ class Assemble(unittest.TestCase):
             self.assertEqual(assembled(*words)["cell_id_prefix"], prefix)
         for name, plain in (("llama.cpp", "llama.cpp"), ("LM Studio", "lm-studio"),
                             ("x" * 50, "x" * 32), ("a/b\x1b", "a-b-")):
-            self.assertEqual(names.plain_engine(name), plain)
+            self.assertEqual(names.usual_prefix("x", name), f"x:{plain}")
 
     def test_target_is_a_class_without_an_address(self):
         for url, ip, target in (
