@@ -11,23 +11,15 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from core import plan, result_tables, suites
+from core import text as texts
 from core.errors import HarnessError, StorageError
 from core.names import is_generic_model
-from core.records import Manifest
-from core.text import (
-    align_columns,
-    command,
-    duration,
-    printable,
-    readable,
-    shell_word,
-    terminal_width,
-)
+from core.records import Json, Manifest
+from core.text import command, duration, printable, readable
 from engines import queries
 from run import cli, estimates
 from run.model_choice import commands_for, measurable, size_and_state
 
-Json = dict[str, Any]
 CLONE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SHORTER = (suites.DEFAULT_PHASES, ("hello", "5q"))      # phases for those who have less time
 CALIBRATION_S = 1.2               # for each number of lanes
@@ -59,7 +51,7 @@ def plan_text(manifest: Manifest, calls_count: int, found: Optional[estimates.Es
         rows.append((name, "0" if skipped else str(calls), str(entry["lanes"]),
                      f"{entry['max_tokens']} tokens", skipped or suites.PHASES[name].text))
     return "\n".join([f"models: {', '.join(map(readable, manifest['models']))}",
-                      *align_columns(rows, (1, 2), terminal_width()),
+                      *texts.align_columns(rows, (1, 2), texts.terminal_width()),
                       f"{calls_count} calls for all models",
                       estimates.estimate_line(found, manifest["timeout_s"]),
                       *_fewer_phases(manifest, fewer), *notes,
@@ -215,7 +207,7 @@ def copy_command() -> str:
     home = os.path.expanduser("~")
     copy = os.path.join(home if os.access(home, os.W_OK) else tempfile.gettempdir(),
                         os.path.basename(CLONE) + "-copy")
-    clone, copy = map(shell_word, (CLONE, copy))
+    clone, copy = map(texts.shell_word, (CLONE, copy))
     return (f"Copy-Item -Recurse -LiteralPath {clone} {copy}; "
             f"Set-Location -LiteralPath {copy}" if os.name == "nt" else
             f"cp -R {clone} {copy} && chmod -R u+w {copy} && cd {copy}")
