@@ -18,7 +18,7 @@ from core.metric_definitions import ONE_LANE_PHASES
 from core.records import Manifest
 from core.thresholds import USED_CARD_RATIO
 from engines import server_errors
-from machine import inventory
+from machine import inventory, system
 from run import redaction, reply
 
 Problems = Iterator[tuple[str, str]]          # code, what
@@ -73,7 +73,7 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
     calls = [call for call in ledger.latest_calls(events) if call["outcome"] == "ok"
              and call["response"] and call["timing"]]
     is_linux = manifest["os"]["system"] == "Linux"
-    yield from _gauges(samples, is_linux)
+    yield from _gauges(samples, is_linux, "clock_origin_ns" not in events[0])
     if is_linux:
         yield from _counters(samples)
     yield from _segments(events)
@@ -93,13 +93,16 @@ def problems(manifest: Manifest, events: Sequence[Any], metadata: Any, hardware:
 
 
 # --- the machine ---------------------------------------------------------------------------------
-def _gauges(samples: Sequence[Any], is_linux: bool) -> Problems:
-    """What no gauge writes: more digits, half of a page, a counter or an average that falls."""
+def _gauges(samples: Sequence[Any], is_linux: bool, is_rounded: bool) -> Problems:
+    """What no gauge writes: more digits, half of a page, a counter or an average that falls.
+    is_rounded: earlier versions wrote four digits of a ratio."""
     paged = (*PAGED, "swap_used_bytes") if is_linux else PAGED      # macOS rounds its swap
     for sample in samples:
         odd = [name for name, digits in DIGITS.items()
                if sample.get(name) is not None and sample[name] != round(sample[name], digits)]
         odd += [name for name in paged if (sample.get(name) or 0) % PAGE_BYTES]
+        odd += [name for name in ("cpu_busy_ratio", "other_cpu_busy_ratio") if is_rounded
+                and sample[name] is not None and sample[name] != system.ratio(sample[name], 1)]
         if odd:
             yield "ledger-altered", f"line {sample['seq'] + 1}: {odd[0]} is {sample[odd[0]]}, " \
                 "which its gauge does not write"
@@ -283,9 +286,7 @@ def _odd_sizes(rows: Sequence[tuple[Any, int]], key: int,
         slopes += [(after[1] - before[1]) / (after[0] - before[0])
                    for before, after in zip(found, found[len(found) // 2:])
                    if after[0] > before[0]]
-    if not slopes:
-        return []
-    slope = metrics.median(slopes)
+    slope = metrics.median(slopes) if slopes else 0
     odd = []
     for found in by_reason.values():
         usual = metrics.median(size - slope * chunks for chunks, size, _ in found)
@@ -313,18 +314,26 @@ def _messages(events: Sequence[Any]) -> Problems:
 
 
 def _ends(calls: Sequence[Any]) -> Problems:
-    """Why answers ended against their tokens: the one that ends an answer has no text."""
-    ended = []
+    """Why answers ended against their tokens: the one that ends an answer has no text, and servers
+    that report the limit do so when its last token has text."""
+    ended, full = list[tuple[bool, Any]](), list[tuple[bool, Any]]()
     for call in calls:
         tokens = usage.counts(call["response"]).completion
-        if tokens and reply.reason_of(call["response"]["finish_reason"]) in reply.STOPPED \
-                and not call["reasoning"]["chunks"]:
-            ended.append((tokens - len(call["timing"]["chunk_us"]), call))
-    odd = [call for over, call in ended if over <= 0]
-    if odd and len(odd) <= STOPS_SHARE * len(ended) and len(ended) >= MIN_CALLS:
-        yield "server-counts-contradict", f"{schema.shown(odd[0]['question_id'])} has as many " \
-            f"chunks as tokens and ended as {odd[0]['response']['finish_reason']}; in " \
-            f"{len(odd)} of {len(ended)} calls"
+        if not tokens or call["reasoning"]["chunks"]:
+            continue
+        has_stopped = reply.reason_of(call["response"]["finish_reason"]) in reply.STOPPED
+        has_no_end = has_stopped and len(call["timing"]["chunk_us"]) >= tokens
+        if has_stopped:
+            ended.append((has_no_end, call))
+        if tokens >= (call["request"]["options"].get("max_tokens") or math.inf):
+            full.append((has_no_end, call))
+    for found in (ended, full):
+        odd = [call for has_no_end, call in found if has_no_end]
+        if odd and len(odd) <= STOPS_SHARE * len(found) and len(found) >= MIN_CALLS:
+            yield "server-counts-contradict", f"{schema.shown(odd[0]['question_id'])} has as " \
+                f"many chunks as tokens and ended as {odd[0]['response']['finish_reason']}; in " \
+                f"{len(odd)} of {len(found)} calls"
+            return
 
 
 def _bursts(calls: Sequence[Any], draft_model: Optional[str]) -> Problems:

@@ -30,7 +30,7 @@ TIMEOUT_SPARE_US = 5_000_000          # a read that ends late; a machine that sl
 EARLY_RATIO = 0.98                    # of the timeout, by a clock with coarse steps
 JUMP_US, JUMP_RATIO = 2_000_000, 0.001
 ODD_US = 4_000                        # `at` is in milliseconds
-APART_US = 50_000                     # between both clocks of a line; 8 ms in runs at load 30
+APART_US = 50_000                     # between both clocks of a line; 20 ms in runs at load 10
 PREPARATION_US = 600_000_000          # between the manifest and the first line: a slow server
 WITHIN_GROUPS = ("call_finished", "host_sampled", "curve_ended")
 INSIDE_GROUPS = (*WITHIN_GROUPS, "phase_finished", "run_interrupted")
@@ -517,9 +517,9 @@ def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
         if after["segment"] == event["segment"] == segment:
             # Lines are written under one lock. A clock that is set stays so for the next line.
             after_us = epoch_us(after["at"]) or at
-            if abs(after_us - before - (after["t_us"] - t_us)) < ODD_US and (
-                    not before - ODD_US < at < after_us + ODD_US
-                    or abs(wall_us - clock_us) > APART_US):
+            beside_us = abs(after_us - before - (after["t_us"] - t_us))
+            if beside_us < ODD_US and not before - ODD_US < at < after_us + ODD_US \
+                    or 2 * beside_us < APART_US < abs(wall_us - clock_us):
                 notes.add("machine-slept", f"the clocks of this line, {event['at']} and "
                                            f"{event['t_us']}, do not fit the lines beside", line)
         before, segment, t_us = at, event["segment"], event["t_us"]

@@ -205,9 +205,17 @@ def scaled(value: Optional[float], factor: float, digits: int = 3) -> Optional[f
     return None if value is None else round(value * factor, digits)
 
 
+RATIO_STEP = 0.004
+
+
 def ratio(part: float, whole_part: float) -> Optional[float]:
-    """part / whole_part limited to 0..1, four digits; null unless whole_part is above 0."""
-    return round(min(1.0, max(0.0, part / whole_part)), 4) if whole_part > 0 else None
+    """part / whole_part limited to 0..1, in steps of 0.004; null unless whole_part is above 0.
+
+    In the five seconds between two samples, a processor has 500 ticks of 10 ms.
+    """
+    if whole_part <= 0:
+        return None
+    return round(round(min(1.0, max(0.0, part / whole_part)) / RATIO_STEP) * RATIO_STEP, 3)
 
 
 def difference(more: Optional[int], less: Optional[int]) -> Optional[int]:

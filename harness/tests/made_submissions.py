@@ -19,7 +19,7 @@ from complete import metadata
 from core import ledger, plan, suites
 from core import release as releases
 from engines import servers
-from machine import inventory
+from machine import inventory, system
 
 Json = dict[str, Any]
 
@@ -193,8 +193,8 @@ def _sample(spec: Spec, rng: random.Random, first: bool) -> Json:
     return {"load_1m": round(rng.uniform(1, 3), 2), "memory_used_bytes": 3 * GIB,
             "memory_available_bytes": 5 * GIB, "swap_used_bytes": 0,
             "cpu_mhz": round(rng.uniform(2900, 3200)), "cpu_throttle_count": 0,
-            "cpu_busy_ratio": round(rng.uniform(0.3, 0.9), 4),
-            "other_cpu_busy_ratio": round(rng.uniform(0, 0.05), 4), "power_source": "ac",
+            "cpu_busy_ratio": system.ratio(rng.uniform(0.3, 0.9), 1),
+            "other_cpu_busy_ratio": system.ratio(rng.uniform(0, 0.05), 1), "power_source": "ac",
             "temperature_c": round(rng.uniform(50, 70), 1), "energy_uj": None, "gpus": gpus}
 
 

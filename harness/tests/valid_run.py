@@ -526,5 +526,5 @@ def _sample(rng: random.Random, load: float) -> Json:
             "memory_available_bytes": 53 * GIB - used, "swap_used_bytes": 0,
             "server_memory_bytes": None, "cpu_mhz": 5000,
             "cpu_throttle_count": 0, "cpu_busy_ratio": 0.5,
-            "other_cpu_busy_ratio": 0.01, "power_source": "ac", "temperature_c": 61.0,
+            "other_cpu_busy_ratio": 0.012, "power_source": "ac", "temperature_c": 61.0,
             "energy_uj": None, "gpus": []}

@@ -216,7 +216,7 @@ def falling(name, first, later):
 def idle(made):
     for event in made.events:
         if event["event"] == "host_sampled":
-            event["cpu_busy_ratio"] = 0.001
+            event["cpu_busy_ratio"] = 0.004
 
 
 def bursts(made):
@@ -719,7 +719,8 @@ CASES = (
     Case("hardware-implausible", "the reason", lambda made: [machine["memory"].update(
         type={"value": None, "source": None, "reason": "ask me"}) for machine in machines(made)]),
     Case("hardware-implausible", "between 0 and 1", line_field(
-        "host_sampled", "other_cpu_busy_ratio", 1.2)),
+        "host_sampled", "other_cpu_busy_ratio", 1.2), follows=("ledger-altered",)),
+    Case("ledger-altered", "gauge", line_field("host_sampled", "cpu_busy_ratio", 0.51)),
     Case("hardware-implausible", "cpu.vendor", lambda made: probe(made, "cpu.vendor", "Apple")),
     Case("hardware-implausible", "instruction_sets", lambda made: probe(
         made, "cpu.instruction_sets", ["avx2", "avx2"])),

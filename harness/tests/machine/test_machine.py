@@ -685,7 +685,7 @@ class Samples(unittest.TestCase):
             "load_1m": 1.24, "memory_used_bytes": 7113916416, "memory_available_bytes": 9341145088,
             "swap_used_bytes": 268697600, "server_memory_bytes": 3 * 250 * processes.PAGE_BYTES,
             "cpu_mhz": 4200.0, "cpu_throttle_count": 17,
-            "cpu_busy_ratio": 0.6, "other_cpu_busy_ratio": 0.15,
+            "cpu_busy_ratio": 0.6, "other_cpu_busy_ratio": 0.152,
             "power_source": "battery", "temperature_c": 71.0, "energy_uj": 4000999,
             "gpus": [{"index": 0, "busy_ratio": 0.97, "memory_used_bytes": 3753902080,
                       "power_w": 24.61, "temperature_c": 83.0, "clock_mhz": 1402.0,
@@ -734,7 +734,7 @@ class Samples(unittest.TestCase):
                          {os.getpid(), 70, 71, 72})
         found = sampler.sample()
         self.assertEqual((found["other_cpu_busy_ratio"], found["server_memory_bytes"]),
-                         (0.15, 3 * 250 * processes.PAGE_BYTES))
+                         (0.152, 3 * 250 * processes.PAGE_BYTES))
 
     def test_last_sample_reads_gauges_that_are_not_due(self) -> None:
         machine = with_processes(user=1000)
@@ -798,7 +798,7 @@ class Samples(unittest.TestCase):
             "load_1m": 1.24, "memory_used_bytes": 6738542592, "memory_available_bytes": 1851392000,
             "swap_used_bytes": 1272184832, "server_memory_bytes": None,
             "cpu_mhz": None, "cpu_throttle_count": None,
-            "cpu_busy_ratio": 0.47, "other_cpu_busy_ratio": None,
+            "cpu_busy_ratio": 0.468, "other_cpu_busy_ratio": None,
             "power_source": "battery", "temperature_c": None, "energy_uj": None,
             "gpus": [{"index": 0, "busy_ratio": 0.91, "memory_used_bytes": 2147483648,
                       "power_w": None, "temperature_c": None, "clock_mhz": None,
@@ -812,7 +812,7 @@ class Samples(unittest.TestCase):
             found = sampler.sample()
         self.assertEqual({name: value for name, value in found.items() if value is not None}, {
             "load_1m": 1.24, "memory_used_bytes": 600, "memory_available_bytes": 400,
-            "cpu_busy_ratio": 0.25, "power_source": "ac", "gpus": []})
+            "cpu_busy_ratio": 0.248, "power_source": "ac", "gpus": []})
 
     def test_power_limit_alone_is_not_throttling(self) -> None:
         lines = ["1, [N/A], [N/A], [N/A], 40, 300, 70, 0x0000000000000004", "0, 1, 2, 3, 4, 5, 6",

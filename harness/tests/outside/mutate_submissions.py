@@ -221,15 +221,9 @@ def load(folder: Path) -> Made:
 
 
 def published(made: Made) -> Json:
-    """The numbers and flags of metadata.json.
-
-    Without the verdicts of cells and levels: they repeat the client's own error, of which the
-    calibration is the only record, and no table or rank uses it. What follows from a verdict is
-    one of the flags, which count. Memory counts: a gauge's page is a second record of it.
-    """
-    return {"cells": [{**cell, "verdicts": None} for cell in made.metadata["cells"]],
-            "curves": [{**curve, "client": None} for curve in made.metadata["curves"]],
-            **{name: made.metadata.get(name) for name in ("headlines", "run_flags", "counts")}}
+    """The numbers and flags of metadata.json."""
+    return {name: made.metadata.get(name) for name in (
+        "cells", "curves", "headlines", "run_flags", "counts", "instrument")}
 
 
 class Subject:
