@@ -32,14 +32,16 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
 from check.submission import Settings, check
+from complete.metadata import values
 from core import challenge, files, metrics, names, privacy, release, result_tables
 from core import ledger as ledger_file
 from core.errors import HarnessError
+from core.metric_definitions import METRICS
 from core.records import Response
 from core.text import (
     Parser,
@@ -59,7 +61,10 @@ SUBMISSIONS = str(release.HERE.parent / "submissions")
 MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 80, 30       # of an answer, printed by --answers
-OWN_TEXTS = {"files_sha256", "question_ids", "phase", "suite_file"}      # left out by --texts
+# Keys whose texts the programs choose among their own, left out by --texts.
+OWN_TEXTS = {*METRICS, "class", "error_source", "files_sha256", "flags", "harness_version", "method",
+             "phase", "policy", "question_ids", "run_flags", "schema_version", "scheme", "source",
+             "stamp", "suite_file"}
 
 
 # --- many ----------------------------------------------------------------------------------------
@@ -189,7 +194,16 @@ def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
                 f"{number}/{len(calls)}  {call['phase']}  {printable(call['question_id'])}  "
                 f"{format_number(metrics.call_metrics(call)['output_tokens'])} tokens")
             lines.append(f"{head}  {_ends(call['response'])}")
+            lines += [f"    looks private: {part}" for part in _private_parts(call["response"])]
     return lines
+
+
+def _private_parts(response: Optional[Response]) -> Iterator[str]:
+    """What the privacy check finds in an answer, with the text around it."""
+    for key in ("text", "reasoning_text"):
+        text = response[key] if response else ""
+        for hit in privacy_scan.hits_in(f"response.{key}", key, text, ()):
+            yield readable(text[max(hit.start - 30, 0):hit.end + 30], 200)
 
 
 def _ends(response: Optional[Response]) -> str:
@@ -206,7 +220,8 @@ def _ends(response: Optional[Response]) -> str:
 
 # --- texts of the documents ----------------------------------------------------------------------
 def texts(paths: Sequence[str], report: findings.Report) -> list[str]:
-    """--texts: each text in the JSON files of submissions, once, with the last part of its key."""
+    """--texts: each text in the JSON files of submissions that is not the programs' own, once, with
+    the last part of its key."""
     lines = []
     for submission in submission_files.of_paths(paths, report):
         found = set[str]()
@@ -214,9 +229,11 @@ def texts(paths: Sequence[str], report: findings.Report) -> list[str]:
             blob = submission.files.get(f"{name}.json")
             notes = findings.Notes(report, submission.path).of(f"{name}.json")
             document = parsing.read_document(blob, name, notes) if blob else None
+            why_null = {fact["reason"] for _, fact in values(document) if fact["value"] is None}
             found.update(f"{key}: {readable(text, 4000)}"
                          for path, key, text in privacy.strings(document)
-                         if key and not OWN_TEXTS & {key, path.split(".")[0]})
+                         if key and not OWN_TEXTS & {key, path.split(".")[0]}
+                         and not (key == "reason" and text in why_null))
         lines += [f"{printable(submission.path, 1000)}: {len(found)} texts", *sorted(found)]
     return lines
 

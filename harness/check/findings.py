@@ -220,7 +220,7 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "noreply address of github.com/settings/emails; or merge with --squash"),
     "private-answer": (WARNING,
         "Text in an answer looks private. Models also invent addresses and keys.",
-        "look at it; invented values may stay"),
+        "look at it with check_submission.py --answers FOLDER; invented values may stay"),
     "cells-not-ranked": (INFO,
         "Some results carry flags that keep them out of rankings. They are published anyway.",
         "nothing to do; run.md explains the flags"),

@@ -68,22 +68,22 @@ def check_lines(events: Sequence[LedgerLine], prompts: Collection[str], run_id: 
                 notes: findings.Notes) -> None:
     """Add all findings on the texts of a ledger; those on answers become one finding per code.
     prompts: known prompts, which are not searched."""
-    of_answers: dict[str, list[tuple[int, str, str]]] = {"answer-invisible": [],
-                                                         "private-answer": []}
+    of_answers: dict[str, list[tuple[int, str, str, str]]] = {
+        "answer-invisible": [], "private-answer": []}
     for line, event in enumerate(events, 1):
         value: Any = event
         if event["event"] == "call_finished" and event["request"]["prompt"] in prompts:
             value = {**event, "request": {**event["request"], "prompt": ""}}
         for code, path, what in _problems(value, run_id, True):
             if code in of_answers:
-                of_answers[code].append((line, path, what))
+                of_answers[code].append((line, path, what, value.get("question_id") or "probe"))
             else:
                 notes.add(code, what, line, path)
     for code, places in of_answers.items():
         if places:
-            line, path, what = places[0]
-            numbers = sorted({place[0] for place in places})
-            notes.add(code, f"{len(places)} in lines {', '.join(map(str, numbers[:20]))}; the "
+            line, path, what, _ = places[0]
+            questions = dict.fromkeys(place[3] for place in places)
+            notes.add(code, f"{len(places)} in answers to {', '.join(list(questions)[:20])}; the "
                             f"first: {what}", line, path)
 
 

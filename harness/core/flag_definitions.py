@@ -52,8 +52,7 @@ FLAGS: dict[str, Flag] = {flag.name: flag for flag in (
          "shared the machine with fewer calls than planned, so their medians look better than they "
          "are.", "Leave the phase out, or use fewer models or a lower --num-predict.", True),
     Flag("few_samples", f"Fewer than {thresholds.MIN_INTERVAL_N} answered calls count, so the "
-         "median has no interval. A phase with few questions, such as 5q, has this flag unless "
-         "they are repeated.",
+         "median has no interval: the phase has few questions, as 5q has, or calls were left out.",
          "No action is needed. --repeats asks each question more often.", False),
     Flag("hidden_reasoning", "The model's reasoning was not streamed. TTFT includes the time it "
          "took, and rates cannot be computed.",

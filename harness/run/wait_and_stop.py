@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from core import files, ledger, plan, suites
+from core import files, ledger, plan, suites, throughput
 from core.errors import HarnessError
 from core.records import Manifest
 from core.text import print_result, printable
@@ -64,6 +64,12 @@ def follow(options: cli.Options, progress: Progress,
     found = paces.estimate(left) if left else None
     state = f"still running: {count.made} of {count.total()} calls" + (
         "" if left else ", now testing the server's cache")
+    load = throughput.HostLoad(tail.events)
+    lost = sum(load.is_disturbed(*throughput.span_of(event)) for event in tail.events
+               if event["event"] == "call_finished")
+    if lost:
+        state += f"\n{lost} of them will not count, because other programs use the processors; " \
+                 "stop them if you can"
     if left:
         state += "\n" + estimates.estimate_line(found, manifest["timeout_s"], left=True)
     print_result(options.json, {"run_id": manifest["run_id"], "folder": folder,

@@ -21,7 +21,7 @@ from typing import Any, Iterator, Optional
 from unittest import mock
 
 import run_benchmark
-from core import files, ledger, release
+from core import files, ledger, release, throughput
 from core.text import printable
 from engines import answers, queries
 from run import ledger_writer, wait_and_stop
@@ -686,6 +686,9 @@ class Waiting(Runs):
         self.held = files.open_to_append(str(self.ledger))
         self.addCleanup(self.let_go)
         self.now_s = 0.0
+        quiet = mock.patch.object(throughput.HostLoad, "is_disturbed", return_value=False)
+        self.is_disturbed = quiet.start()
+        self.addCleanup(quiet.stop)
 
     def hold(self, lines: int) -> None:
         """As if a process had written so many lines so far."""
@@ -732,6 +735,12 @@ class Waiting(Runs):
             5, "still running: 1 of 1 calls, now testing the server's cache\n"
             "next: python3 harness/run_benchmark.py --wait 2 "
             f"{RUN_ID} --out-dir {shlex.quote(self.out_dir)} --quiet\n", ""), 2.0))
+
+    def test_wait_says_how_many_calls_other_programs_disturbed(self):
+        self.hold(3)
+        self.is_disturbed.return_value = True
+        line = self.follow("--wait", "2", RUN_ID, "--quiet").out.splitlines()[1]
+        self.assertRegex(line, "^1 of them .* other programs ")
 
     def test_wait_with_json_prints_one_document(self):
         self.hold(3)

@@ -1468,6 +1468,18 @@ class Workflow(unittest.TestCase):
 class Answers(unittest.TestCase):
     """--answers: how each call went."""
 
+    def test_what_looks_private_is_shown_with_its_surroundings(self):
+        made = make(SMALL)
+        call = calls_of(made)[1]
+        call["response"]["text"] = f"{'word ' * 40}listen on 10.1.2.3 in your network"
+        code, lines, err = self.shown(made.sealed())
+        at = next(at for at, line in enumerate(lines) if line.startswith("    looks private: "))
+        self.assertIn(f"  {call['question_id']}  ", lines[at - 1])
+        self.assertRegex(lines[at], r": .{17,30}listen on 10\.1\.2\.3 in your network$")
+        report = check(made)
+        found = next(one for one in report.findings() if one.code == "private-answer")
+        self.assertIn(f" in answers to {call['question_id']}; ", found.what)
+
     def shown(self, made, *argv):
         with tempfile.TemporaryDirectory() as root:
             folder = made.write(root)
@@ -1536,9 +1548,10 @@ class Texts(unittest.TestCase):
         self.assertTrue(title.endswith(f": {len(lines)} texts"))
         self.assertIn("value: A \\u202e chip", lines)
         for text in (f"submitter_handle: {made.manifest['submitter_handle']}",
-                     f"run_id: {made.manifest['run_id']}", "source: probed"):
+                     f"run_id: {made.manifest['run_id']}"):
             self.assertIn(text, lines)
-        for text in (next(iter(made.manifest["files_sha256"].values())), "phase: frozen"):
+        for text in (next(iter(made.manifest["files_sha256"].values())), "phase: frozen",
+                     "source: probed", "reason: the system does not report it"):
             self.assertNotIn(text, out)
 
 
