@@ -62,9 +62,9 @@ MAX_CHANGED_FILES = 25        # of one pull request: five submissions
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 80, 30       # of an answer, printed by --answers
 # Keys whose texts the programs choose among their own, left out by --texts.
-OWN_TEXTS = {*METRICS, "class", "error_source", "files_sha256", "flags", "harness_version", "method",
-             "phase", "policy", "question_ids", "run_flags", "schema_version", "scheme", "source",
-             "stamp", "suite_file"}
+OWN_TEXTS = {*METRICS, "class", "error_source", "files_sha256", "flags", "harness_version",
+             "method", "phase", "policy", "question_ids", "run_flags", "schema_version", "scheme",
+             "source", "stamp", "suite_file"}
 
 
 # --- many ----------------------------------------------------------------------------------------

@@ -486,9 +486,8 @@ def as_text(report: Report, width: int, list_optional: bool = False) -> str:
         lines += ["", *paragraph("How the server was started could not be read: "
                                  f"{report.server_unknown}", "")]
     for title, found in (("The check would refuse this:", report.refused),
-                         ("Warnings (the check allows them; explain them in your notes, without the "
-                          "values):",
-                          report.warnings)):
+                         ("Warnings (the check allows them; explain them in your notes, without "
+                          "the values):", report.warnings)):
         lines += ["", title] if found else []
         for one in found:
             place = f" ({printable(one.place)})" if one.place else ""
