@@ -234,7 +234,7 @@ class WrongUsage(Failures):
              "example --temperature 0.1" + help_),
             (("--phases", "6q"), "--phases: '6q' is not a phase; use hello, frozen, 5q, 20q, "
              "parallel_same, parallel_mixed, edge_append, edge_suite, ramp, depth, challenge, or "
-             "all" + help_),
+             "all; separate several with commas" + help_),
             (("--run-id", "../x"), "--run-id: '../x' is not a run id such as "
              "00000000-0000-0000-0000-000000000000; leave the option out for a new run" + help_),
             (("--target-url", "ftp://x"), "--target-url: 'ftp://x' is not an http or https URL; "
