@@ -31,6 +31,7 @@ LEAST_TYPICAL_US = 4_950_000              # honest runs have 5.0015 s and more
 HEARTBEAT_US, LATE_US = 100_000, 150_000  # the period, and the first gap that counts as late
 SPEED_RATIO, SAME_PHASE_RATIO = 1.5, 1.25       # between the first segment and another one
 LOST_RATIO, LOST_US, MIN_LOST = 1.2, 1_000_000, 3
+PROBE_US, PROBE_STEPS = 15_000_000, 64    # twice the tokens of both; streams may be left open
 PREFILL_RATIO = 4                         # between two phases
 FORESEEN, MIN_FORESEEN, MIN_CHUNKS = 0.8, 12, 16     # merged runs have correlations up to 0.3
 
@@ -42,6 +43,7 @@ def problems(manifest: Manifest, events: Sequence[LedgerLine], metadata: Metadat
         yield from _samples(events)
     yield from _heartbeats(events)
     yield from _broken_off(events)
+    yield from _probes(events)
     for model in manifest["models"]:
         yield from _segments(model, events)
         yield from _foreseen(model, events)
@@ -216,6 +218,24 @@ def _broken_off(events: Sequence[LedgerLine]) -> Problems:
     if longer >= MIN_LOST and longer > stops / 2:
         yield "time-unexplained", f"{longer} of {stops} calls during which the run was stopped " \
             "had taken longer by then than when they were made again", 0
+
+
+def _probes(events: Sequence[LedgerLine]) -> Problems:
+    """The time of both probes of the cache, against that of their few tokens."""
+    before_us, steps_us = 0, dict[str, list[float]]()
+    for line, event in enumerate(events, 1):
+        if event["event"] == "call_finished" and len(metrics.chunk_times_us(event)) > 1:
+            steps_us.setdefault(event["model"], []).append(
+                metrics.window_us(event) / (len(metrics.chunk_times_us(event)) - 1))
+        if event["event"] == "cache_probed" and event["model"] in steps_us:
+            first_us = [probe["first_token_us"] or 0 for probe in event["probes"]]
+            left_us = event["t_us"] - before_us - sum(first_us)
+            most_us = PROBE_US + PROBE_STEPS * metrics.median(steps_us[event["model"]])
+            if first_us and all(first_us) and left_us > most_us:
+                yield "time-unexplained", f"{left_us / 1e6:.1f} s passed around the first tokens " \
+                    "of the cache's probes", line
+        if event["event"] not in WITHIN:
+            before_us = event["t_us"]
 
 
 def _foreseen(model: str, events: Sequence[LedgerLine]) -> Problems:

@@ -46,7 +46,8 @@ def walk(manifest: Manifest, events: list[LedgerLine], seals: dict[int, str],
     for event in events:
         walker.take(event)
         if walker.found > MAX_FOUND or walker.segment.number > MAX_SEGMENTS:
-            walker.note("too many findings or segments; the lines that follow were not checked")
+            walker.note(f"over {MAX_FOUND} findings or {MAX_SEGMENTS} segments; the lines that "
+                        "follow were not checked", "file-malformed")
             return False
     walker.end()
     return True

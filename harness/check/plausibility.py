@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 from typing import Any, Optional
 
 from check import copies
@@ -568,7 +567,7 @@ def _peaks(calls: Sequence[Any]) -> Problems:
         if len(gaps) < DECODE_GAPS:
             continue
         count += 1
-        for places in combinations(copies.peaks_of(gaps), copies.EQUAL_PEAKS):
+        for places in copies.marks_of(copies.peaks_of(gaps)):
             first, other = firsts.setdefault(places, (number, call))
             # Lanes that began together pause together.
             if other["segment"] != call["segment"] \

@@ -29,7 +29,7 @@ from tests.outside.attacks.forgeries import (
     run_attacks,
     set_times,
 )
-from tests.outside.attacks.more_forgeries import another_model, renamed
+from tests.outside.attacks.more_forgeries import another_model, compressed, renamed
 from tests.outside.mutate_submissions import load
 from tests.valid_run import Made, Spec, make
 
@@ -116,6 +116,20 @@ def first_to_gaps(made: Made) -> None:
         first, *gaps = call["timing"]["chunk_us"]
         each = first * 2 // 3 // len(gaps)
         shift(call, [first - each * len(gaps), *(gap + each for gap in gaps)])
+
+
+def warm_cache(made: Made) -> None:
+    """All first tokens early, those of the probes as well, as with a cache that is not reported."""
+    for event in made.events:
+        for probe in event["probes"] if event["event"] == "cache_probed" else ():
+            probe["first_token_us"] //= 5
+        if event["event"] == "cache_probed":
+            event["run_first_token_us"] //= 5
+    for call in calls_of(made):
+        first, *gaps = call["timing"]["chunk_us"]
+        if gaps:
+            each = first * 4 // 5 // len(gaps)
+            shift(call, [first - each * len(gaps), *(gap + each for gap in gaps)])
 
 
 def slow_calls_time_out(made: Made) -> None:
@@ -279,6 +293,14 @@ def names_swapped(made: Made) -> None:
             event["facts"] = dict(facts)
 
 
+def relabelled(made: Made) -> None:
+    """Four bits per weight with the name and size of eight."""
+    for event in made.events:
+        if event["event"] == "endpoint_identified":
+            event["facts"].update(quantization="Q8_0", file_bytes=int(
+                event["facts"]["parameters_count"] * 8.5 / 8))
+
+
 def smoothed(made: Made, noise: float) -> None:
     """All gaps of a call close to their mean."""
     rng = random.Random(9)
@@ -397,6 +419,7 @@ ATTACKS = (
            ("time-unexplained",)),
     Attack("quiet samples in place of busy ones", quiet_instead, ("data-too-regular",)),
     Attack("earlier first tokens, slower answers", first_to_gaps, ("server-counts-contradict",)),
+    Attack("a cache that is not reported", warm_cache, ("time-unexplained",)),
     Attack("half of the energy", half_energy, ("hardware-implausible",)),
     *(Attack(f"all gaps within {noise:.1%} of their mean", functools.partial(
         smoothed, noise=noise), ("data-too-regular",), run)
@@ -409,6 +432,10 @@ ATTACKS = (
     Attack("a hosted API: an idle card", idle_card, ("hardware-implausible",)),
 )
 OPEN = (
+    ("another quantization in all facts", relabelled,
+     "speed is not that of a label, unless the memory is too slow for it"),
+    ("all times / 1.008", functools.partial(compressed, factor=1.008),
+     "the times between two samples vary by as much"),
     ("a calibration ten times as fast", better_calibration,
      "a busy machine pauses between the streams of a calibration"),
 )

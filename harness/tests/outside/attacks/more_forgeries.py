@@ -26,7 +26,7 @@ from tests.outside.attacks.forgeries import (
     set_times,
 )
 from tests.outside.mutate_submissions import load
-from tests.valid_run import Made, Spec, make
+from tests.valid_run import NOW_S, Made, Spec, make
 
 OTHER_RUN = "run-9595f3cd"
 TEXT = "PR 12 0a1b2c3"
@@ -65,6 +65,19 @@ def two_halves(made: Made) -> None:
             for name in ("response", "checks", "reasoning"):
                 call[name] = copy.deepcopy(other[call["cell_id"]][name])
             set_times(call, list(other[call["cell_id"]]["timing"]["chunk_us"]))
+
+
+def shortened(made: Made) -> None:
+    """Answers that end early, with all counts that follow."""
+    for call in calls_of(made):
+        response, chunks = call["response"], call["timing"]["chunk_us"]
+        kept = len(chunks) - len(chunks) // 10
+        if response["finish_reason"] == "stop" and kept < len(chunks):
+            response["text"] = response["text"][:len(response["text"]) * kept // len(chunks)]
+            call["timing"]["bytes_received"] -= call["timing"]["bytes_received"] // 10
+            response["usage"]["completion_tokens"] -= len(chunks) - kept
+            response["usage"]["total_tokens"] -= len(chunks) - kept
+            set_times(call, chunks[:kept])
 
 
 def reordered(made: Made) -> None:
@@ -184,6 +197,8 @@ ATTACKS = (
     Attack("copy with jitter, lost chunks and other words", functools.partial(
         jittered, ratio=0.3, lost=0.05, words=0.05, tokens=4), COPIED, is_indexed=True),
     Attack("halves of two merged runs", two_halves, COPIED, is_indexed=True),
+    Attack("halves of two unknown runs", two_halves, ("ledger-altered", "time-unexplained")),
+    Attack("answers without their last tenth", shortened, ("time-unexplained",)),
     Attack("answers of other questions", reordered, (*COPIED, "ledger-altered"), is_indexed=True),
     Attack("a fifth of the time", compressed, ("ledger-altered", "time-unexplained",
                                                "machine-slept")),
@@ -224,12 +239,36 @@ def slower() -> set[str]:
     return challenged(made)
 
 
+def early() -> set[str]:
+    """Answers from before the commit in the text was made, by a contributor who guessed its id."""
+    made = make(Spec(phases="frozen", more=("--challenge", TEXT)))
+    return {code for code, _ in challenge.problems(made.manifest, made.events, TEXT, {
+        "0a1b2c3": int(NOW_S)}.get)}
+
+
+def of_another_run() -> set[str]:
+    """The answers of another run to the same challenge, with other times."""
+    rng = random.Random(11)
+    spec = Spec(phases="frozen,5q,20q", tokens=90, more=("--challenge", TEXT))
+    source, made = make(spec), make(spec._replace(handle="another", seed=2))
+    own, others = ([call for call in calls_of(one) if call["phase"] == "challenge"]
+                   for one in (made, source))
+    for call in others:
+        set_times(call, [rng.randrange(9000, 9900) for _ in call["timing"]["chunk_us"]])
+    index = copies.Index()
+    codes(source.sealed(), source.path().split("/"), index)
+    for call, other in zip(own, others):
+        set_times(call, [us + rng.randrange(30) for us in other["timing"]["chunk_us"]])
+    return codes(made.sealed(), made.path().split("/"), index)
+
+
 def challenged(made: Made) -> set[str]:
     return {code for code, _ in challenge.problems(made.manifest, made.events, TEXT)}
 
 
 CHALLENGED = ((older_run, "challenge-unanswered"), (pretended, "ledger-altered"),
-              (slower, "server-changed"))
+              (slower, "server-changed"), (early, "challenge-unanswered"),
+              (of_another_run, "answers-copied"))
 
 
 def main() -> int:
