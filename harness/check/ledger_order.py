@@ -503,8 +503,8 @@ def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
            notes: findings.Notes) -> None:
     """Add findings where wall clock and monotonic clock disagree, or the run is in the future."""
     before, segment, t_us = epoch_us(manifest["started_at"]), -1, 0
-    for line, event in enumerate(events, 1):
-        at = epoch_us(event["at"])
+    times_us = [epoch_us(event["at"]) for event in events]
+    for line, (event, at) in enumerate(zip(events, times_us), 1):
         if at is None or before is None:
             notes.add("file-malformed", f"at or started_at is no time: {event['at']}", line)
             return
@@ -517,7 +517,7 @@ def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
         after = events[line] if line < len(events) else event
         if after["segment"] == event["segment"] == segment:
             # Lines are written under one lock. A clock that is set stays so for the next line.
-            after_us = epoch_us(after["at"]) or at
+            after_us = times_us[min(line, len(events) - 1)] or at
             beside_us = abs(after_us - before - (after["t_us"] - t_us))
             if beside_us < ODD_US and not before - ODD_US < at < after_us + ODD_US \
                     or 2 * beside_us < APART_US < abs(wall_us - clock_us):

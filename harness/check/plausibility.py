@@ -7,6 +7,7 @@ than memory, gaps without jitter, round times, one answer to many questions.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
@@ -581,8 +582,10 @@ def _peaks(calls: Sequence[Any]) -> Problems:
 def _is_even(gaps: Sequence[int]) -> bool:
     if len(gaps) < MIN_GAPS:
         return False
-    middle = metrics.median(gaps)
-    return middle >= EVEN_MIN_GAP_US and metrics.median(
+    ordered = sorted(gaps)
+    middle = metrics.quartile(ordered, 2)
+    near = bisect_right(ordered, middle + EVEN_US) - bisect_left(ordered, middle - EVEN_US)
+    return middle >= EVEN_MIN_GAP_US and 2 * near >= len(gaps) and metrics.median(
         abs(gap - middle) for gap in gaps) <= EVEN_US
 
 

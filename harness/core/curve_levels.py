@@ -14,6 +14,7 @@ A curve ends early for one of these reasons (`kind`):
 """
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -93,10 +94,9 @@ def tokens_within(calls: Iterable[CallFinished], spans: Sequence[Span]) -> float
         timing = call["timing"]
         if timing is None or not timing["chunk_us"]:
             continue
-        own = [span for span in spans if span[0] == call["segment"]]
-        times = accumulate(timing["chunk_us"], initial=timing["started_us"])
-        next(times)
-        arrived = sum(any(begin < at <= end for _, begin, end in own) for at in times)
+        times = list(accumulate(timing["chunk_us"], initial=timing["started_us"]))
+        arrived = sum(bisect_right(times, end, 1) - bisect_right(times, begin, 1)
+                      for segment, begin, end in spans if segment == call["segment"])
         tokens = usage.counts(call["response"]).completion
         found.append(arrived * (tokens / len(timing["chunk_us"]) if tokens else 1.0))
     return fsum(found)

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Optional
 
 SCHEMA_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schemas")
@@ -41,9 +41,8 @@ def validate(value: Any, name: str, definition: Optional[str] = None,
 
     exact: 4.0 is not an integer, although it is one in JSON Schema: programs may treat it unlike 4.
     """
-    root = schema(name)
-    at = root["$defs"][definition] if definition else root
-    return list(_Validator(root, exact).check(value, at, ""))
+    return [Finding(found.path.removeprefix("."), found.message)
+            for found in _check_of(name, definition, exact)(value)]
 
 
 def shown(value: Any) -> str:
@@ -69,82 +68,111 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "integer": lambda v: type(v) is int or type(v) is float and v.is_integer(),
 }
 # A keyword ignores values of other types than its own.
-BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
-    "minimum": ("number", lambda v, b: v >= b, "is below {}"),
-    "maximum": ("number", lambda v, b: v <= b, "is above {}"),
-    "exclusiveMinimum": ("number", lambda v, b: v > b, "is not above {}"),
-    "minLength": ("string", lambda v, b: len(v) >= b, "has fewer than {} characters"),
-    "maxLength": ("string", lambda v, b: len(v) <= b, "has more than {} characters"),
-    "pattern": ("string", lambda v, b: re.search(b, v) is not None, "does not match {}"),
-    "minItems": ("array", lambda v, b: len(v) >= b, "has fewer than {} items"),
-    "maxItems": ("array", lambda v, b: len(v) <= b, "has more than {} items"),
-    "uniqueItems": ("array", lambda v, b: all(one not in v[:i] for i, one in enumerate(v)),
+BOUNDS: dict[str, tuple[tuple[type, ...], Callable[[Any, Any], bool], str]] = {
+    "minimum": ((int, float), lambda v, b: v >= b, "is below {}"),
+    "maximum": ((int, float), lambda v, b: v <= b, "is above {}"),
+    "exclusiveMinimum": ((int, float), lambda v, b: v > b, "is not above {}"),
+    "minLength": ((str,), lambda v, b: len(v) >= b, "has fewer than {} characters"),
+    "maxLength": ((str,), lambda v, b: len(v) <= b, "has more than {} characters"),
+    "pattern": ((str,), lambda v, b: re.search(b, v) is not None, "does not match {}"),
+    "minItems": ((list,), lambda v, b: len(v) >= b, "has fewer than {} items"),
+    "maxItems": ((list,), lambda v, b: len(v) <= b, "has more than {} items"),
+    "uniqueItems": ((list,), lambda v, b: all(one not in v[:i] for i, one in enumerate(v)),
                     "has a repeated item"),
-    "minProperties": ("object", lambda v, b: len(v) >= b, "has fewer than {} keys"),
-    "maxProperties": ("object", lambda v, b: len(v) <= b, "has more than {} keys"),
+    "minProperties": ((dict,), lambda v, b: len(v) >= b, "has fewer than {} keys"),
+    "maxProperties": ((dict,), lambda v, b: len(v) <= b, "has more than {} keys"),
 }
+OF_OBJECTS = {"properties", "required", "additionalProperties", "propertyNames"}
 
 
-class _Validator:
-    """Walks a value and a schema side by side. Values of const and enum, and unique items, are
-    texts in all schemas, so that Python's equality is that of JSON."""
+Check = Callable[[Any], list[Finding]]       # paths begin below the value: `.a.b[3]`
 
-    def __init__(self, root: Schema, exact: bool = False) -> None:
-        self.root, self.exact = root, exact
 
-    def check(self, value: Any, at: Schema, path: str) -> Iterator[Finding]:
-        """Everything in `value` that does not match the schema `at`."""
-        if "$ref" in at:
-            yield from self.check(value, self.root["$defs"][at["$ref"].rpartition("/")[2]], path)
-        kind = at.get("type")
+@functools.cache
+def _check_of(name: str, definition: Optional[str], exact: bool) -> Check:
+    root = schema(name)
+    return compiled(root["$defs"][definition] if definition else root, root, exact)
+
+
+def compiled(at: Schema, root: Schema, exact: bool = False) -> Check:
+    """A function that finds everything in a value that does not match the schema `at`. Values of
+    const and enum, and unique items, are texts in all schemas, so that Python's equality is that of
+    JSON."""
+    kind, checks = at.get("type"), list[Check]()
+    if "$ref" in at:
+        checks.append(compiled(root["$defs"][at["$ref"].rpartition("/")[2]], root, exact))
+    if "const" in at:
+        checks.append(lambda value: [] if value == at["const"] else [
+            Finding("", f"{shown(value)} is not {shown(at['const'])}")])
+    if "enum" in at:
+        checks.append(lambda value: [] if value in at["enum"] else [
+            Finding("", f"{shown(value)} is not one of {', '.join(map(shown, at['enum']))}")])
+    if "anyOf" in at:
+        checks.append(functools.partial(_branches, [
+            (one.get("type"), compiled(one, root, exact)) for one in at["anyOf"]]))
+    checks += [functools.partial(_bound, *BOUNDS[name], at[name]) for name in at if name in BOUNDS]
+    if not OF_OBJECTS.isdisjoint(at):
+        others = at.get("additionalProperties")
+        checks.append(functools.partial(
+            _object, {name: compiled(one, root, exact)
+                      for name, one in at.get("properties", {}).items()}, at.get("required", ()),
+            _unknown if others is False else compiled(others or {}, root, exact),
+            compiled(at["propertyNames"], root, exact) if "propertyNames" in at else None))
+    if "items" in at:
+        checks.append(functools.partial(_list, at["items"], compiled(at["items"], root, exact)))
+
+    def check(value: Any) -> list[Finding]:
         if kind and not TYPES[kind](value) \
-                or self.exact and kind == "integer" and type(value) is float:
-            yield Finding(path, f"{shown(value)} is not of type {kind}")
-            return
-        if "const" in at and value != at["const"]:
-            yield Finding(path, f"{shown(value)} is not {shown(at['const'])}")
-        if "enum" in at and value not in at["enum"]:
-            yield Finding(path, f"{shown(value)} is not one of {', '.join(map(shown, at['enum']))}")
-        if "anyOf" in at:
-            yield from self._branches(value, at["anyOf"], path)
-        for keyword, bound in at.items():
-            if keyword in BOUNDS:
-                kind, holds, words = BOUNDS[keyword]
-                if TYPES[kind](value) and not holds(value, bound):
-                    yield Finding(path, f"{shown(value)} {words.format(bound)}")
-        if isinstance(value, dict):
-            yield from self._object(value, at, path)
-        elif isinstance(value, list) and "items" in at and not _all_integers(value, at["items"]):
-            for i, item in enumerate(value):
-                yield from self.check(item, at["items"], f"{path}[{i}]")
+                or exact and kind == "integer" and type(value) is float:
+            return [Finding("", f"{shown(value)} is not of type {kind}")]
+        found = list[Finding]()
+        for one in checks:
+            found += one(value)
+        return found
 
-    def _branches(self, value: Any, branches: list[Schema], path: str) -> Iterator[Finding]:
-        """Findings if no branch matches."""
-        results = []
-        of_its_type = [b for b in branches if "type" not in b or TYPES[b["type"]](value)]
-        for branch in of_its_type or branches:
-            results.append(list(self.check(value, branch, path)))
-            if not results[-1]:
-                return
-        # Report the branch that was probably meant: it fails deeper inside, and is not `null`.
-        yield from max(results, key=lambda found: (len(found[0].path),
-                                                   not found[0].message.endswith("null")))
+    return check
 
-    def _object(self, value: dict[str, Any], at: Schema, path: str) -> Iterator[Finding]:
-        properties, others = at.get("properties", {}), at.get("additionalProperties")
-        for name in at.get("required", ()):
-            if name not in value:
-                yield Finding(path, f"{shown(name)} is missing")
-        for name, inner in value.items():
-            below = f"{path}.{name}" if path else name
-            if "propertyNames" in at:
-                yield from self.check(name, at["propertyNames"], below)
-            if name in properties:
-                yield from self.check(inner, properties[name], below)
-            elif others is False:
-                yield Finding(below, "is not a known field")
-            elif isinstance(others, dict):
-                yield from self.check(inner, others, below)
+
+def _bound(types: tuple[type, ...], holds: Callable[[Any, Any], bool], words: str, bound: Any,
+           value: Any) -> list[Finding]:
+    return [] if type(value) not in types or holds(value, bound) else [
+        Finding("", f"{shown(value)} {words.format(bound)}")]
+
+
+def _branches(branches: list[tuple[Optional[str], Check]], value: Any) -> list[Finding]:
+    """Findings if no branch matches."""
+    results = []
+    of_its_type = [check for kind, check in branches if not kind or TYPES[kind](value)]
+    for check in of_its_type or [check for _, check in branches]:
+        results.append(check(value))
+        if not results[-1]:
+            return []
+    # Report the branch that was probably meant: it fails deeper inside, and is not `null`.
+    return max(results, key=lambda found: (len(found[0].path),
+                                           not found[0].message.endswith("null")))
+
+
+def _unknown(_: Any) -> list[Finding]:
+    return [Finding("", "is not a known field")]
+
+
+def _object(properties: dict[str, Check], required: Iterable[str], others: Check,
+            names: Optional[Check], value: Any) -> list[Finding]:
+    """others: of values of unknown fields; names: of all names."""
+    if not isinstance(value, dict):
+        return []
+    found = [Finding("", f"{shown(name)} is missing") for name in required if name not in value]
+    for name, inner in value.items():
+        for one in (*(names(name) if names else ()), *properties.get(name, others)(inner)):
+            found.append(Finding(f".{name}{one.path}", one.message))
+    return found
+
+
+def _list(of_items: Schema, check: Check, value: Any) -> list[Finding]:
+    if not isinstance(value, list) or _all_integers(value, of_items):
+        return []
+    return [Finding(f"[{i}]{one.path}", one.message)
+            for i, item in enumerate(value) for one in check(item)]
 
 
 def _all_integers(value: list[Any], at: Schema) -> bool:
@@ -170,12 +198,15 @@ def strict_json(data: bytes) -> Any:
         raise ValueError("begins with a byte order mark")
     try:
         value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant,
-                           parse_int=_exact_int, parse_float=_finite_float)
+                           parse_int=_exact_int if _LONG_NUMBER.search(text) else None,
+                           parse_float=_finite_float)
     except RecursionError:
         raise ValueError("is nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON at character {error.pos}: {error.msg}") from None
-    _check_depth_and_texts(value)
+    # Only an escape makes half of a surrogate pair, and each level has a bracket.
+    if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth_and_texts(value)
     return value
 
 
@@ -192,6 +223,9 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def no_constant(word: str) -> None:
     """For json: refuse NaN and infinities with a ValueError."""
     raise ValueError(f"{word} is not JSON")
+
+
+_LONG_NUMBER = re.compile(r"\d{16}")
 
 
 def _exact_int(digits: str) -> int:

@@ -31,6 +31,7 @@ DETAILS: dict[str, tuple[str, ...]] = {
     "cached": ("prompt_tokens_details", "input_tokens_details", "prompt_token_details"),
     "reasoning": ("completion_tokens_details", "output_tokens_details"),
 }
+_KEYS = {field: {*names, *DETAILS.get(field, ())} for field, names in NAMES.items()}
 ALL_NAMES = tuple(name for names in NAMES.values() for name in names)
 TOP_LEVEL = ("prompt_eval_count", "eval_count", "tokens_evaluated", "tokens_predicted")
 # Places of a usage object in a message, besides `usage` itself.
@@ -140,6 +141,8 @@ def has_counts(usage: Mapping[str, Any]) -> bool:
 
 def _field(usage: Mapping[str, Any], field: str) -> Optional[int]:
     """The first positive count under the names of a field, else 0 if one of them is 0."""
+    if _KEYS[field].isdisjoint(usage):
+        return None
     holders = [usage[name] for name in DETAILS.get(field, ()) if name in usage]
     names = NAMES[field] if field == "reasoning" else (*NAMES[field], "cache_read", "cached")
     values = [count(holder[name]) for holder in holders if isinstance(holder, dict)
