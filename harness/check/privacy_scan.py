@@ -89,7 +89,9 @@ def check_lines(events: Sequence[LedgerLine], prompts: Collection[str], run_id: 
 
 def _problems(value: Any, run_id: str, is_line: bool) -> Iterator[tuple[str, str, str]]:
     """(code, path, what) of invisible characters and private values."""
-    for path, key, text in privacy.strings(value):
+    for path, key, text in privacy.strings(value, known_keys()):
+        if is_line and path == "at":         # has a fixed form
+            continue
         if not (text.isascii() and text.isprintable()):
             is_answer = is_line and path.startswith(ANSWER_FIELDS)
             found = (INVISIBLE_IN_ANSWERS if is_answer else INVISIBLE).search(text)
@@ -107,9 +109,9 @@ def code_of(hit: privacy.Hit) -> str:
 
 def hits_in(path: str, key: str, text: str, allowed: Collection[str],
             names: Collection[privacy.MachineName] = ()) -> Iterator[privacy.Hit]:
-    """Private values in the text of a field, or in a key that no schema names. A version of four
-    parts is not an address, and the host name has a finding of its own."""
-    if path == HOST_NAME or not key and text in known_keys():
+    """Private values in the text of a field or key. A version of four parts is not an address, and
+    the host name has a finding of its own."""
+    if path == HOST_NAME:
         return
     scope = privacy.LEDGER_SCOPES.get(path, "disclosure")
     search = _hits_in if len(text) <= CACHED_CHARACTERS else _hits_in.__wrapped__
@@ -178,7 +180,7 @@ class PrivacyScan:
             event = _event(line)
             if event is not None:
                 own = allowed | {str(event.get("run_id"))}
-                for place, key, text in privacy.strings(event):
+                for place, key, text in privacy.strings(event, known_keys()):
                     for hit in hits_in(place, key, text, own, names):
                         self._add(path, number, hit, place)
             else:

@@ -4,10 +4,10 @@ The runner passes every message through `redact` before it is written, and the s
 passes every published string through `scan`. Key scanners do not look for home folders, host names,
 local addresses or serial numbers, so the patterns cover those as well as keys.
 
-Not recognised: text that is encoded (base64, hex, compressed), spelt with similar letters of
-another script, or split by its writer. Invisible characters, full-width and other variants of
-ASCII, and JSON or percent escapes before a value are recognised. No key is ever tested with its
-vendor, since that would hand it over.
+Recognised as well: values with invisible characters, with full-width or other variants of ASCII,
+with JSON or percent escapes, and in base64. Not recognised: text that is encoded otherwise (twice,
+hex, compressed), spelt with similar letters of another script, or split by its writer. No key is
+ever tested with its vendor, since that would hand it over.
 
     >>> redact("no route to 192.168.1.20")
     'no route to <redacted:address>'
@@ -17,10 +17,10 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
-from core.privacy_patterns import ERROR, PATTERNS, PUBLIC, REMEDIES, WARNING, Pattern
+from core.privacy_patterns import ERROR, PATTERNS, PUBLIC, REMEDIES, WARNING, Pattern, decoded
 
 
 class Hit(NamedTuple):
@@ -177,9 +177,15 @@ def scan(text: str, scope: str = "disclosure", allowed: Iterable[str] = frozense
             for start, end, _, pattern, value in merged]
 
 
-def _in_readings(text: str, scope: str, names: tuple[MachineName, ...], permitted: set[str]
-                 ) -> Iterator[tuple[int, int, int, Pattern, str]]:
-    """Every match as (start, end, rank, pattern, value); places are those of the text itself."""
+# In base64, ASCII text has + and / (or - and _) only in place of some > ? and ~, so that a value is
+# found without them. No private value has a shorter code.
+_ENCODED = re.compile("(?<![A-Za-z0-9])[A-Za-z0-9]{16,}")
+
+
+def _in_readings(text: str, scope: str, names: tuple[MachineName, ...], permitted: set[str],
+                 is_decoded: bool = False) -> Iterator[tuple[int, int, int, Pattern, str]]:
+    """Every match as (start, end, rank, pattern, value); places are those of the text itself. A
+    match in decoded base64 is all of its code."""
     for folded, places in _readings(text):
         for start, end, rank, pattern in _matches(folded, scope, names):
             value = folded[start:end]
@@ -192,6 +198,11 @@ def _in_readings(text: str, scope: str, names: tuple[MachineName, ...], permitte
                 escape = _ESCAPED.match(text, last)
                 start, end = places[start], min(escape.end() if escape else last + 1, next_at)
             yield start, end, rank, pattern, value
+    for code in () if is_decoded else _ENCODED.finditer(text):
+        inner = decoded(code[0])
+        for _, _, rank, pattern, _ in _in_readings(inner, scope, names, permitted,
+                                                   True) if inner else ():
+            yield *code.span(), rank, pattern, code[0]
 
 
 def redact(text: str, names: Iterable[MachineName] = (), key: str = "") -> str:
@@ -215,11 +226,13 @@ def redact(text: str, names: Iterable[MachineName] = (), key: str = "") -> str:
 # Fields of a ledger line that hold what a model or a suite wrote, not what a contributor states.
 LEDGER_SCOPES: Mapping[str, str] = {"response.text": "answer", "response.reasoning_text": "answer",
                                     "request.prompt": "answer"}
+_NUMBERS = {int, float}
 _VERSION_WORDS = frozenset(("version", "driver", "build", "release", "firmware", "bios"))
 
 
-def strings(document: Any) -> Iterator[tuple[str, str, str]]:
-    """(path, key, text) of every string in a JSON document; keys are strings with an empty key."""
+def strings(document: Any, known: Container[str] = ()) -> Iterator[tuple[str, str, str]]:
+    """(path, key, text) of every string in a JSON document; keys are strings with an empty key.
+    known: keys that are left out."""
     waiting: list[tuple[str, str, Any]] = [("", "", document)]
     while waiting:       # an explicit stack: a hostile document may be deeper than Python's
         path, key, value = waiting.pop()
@@ -227,14 +240,18 @@ def strings(document: Any) -> Iterator[tuple[str, str, str]]:
             yield path, key, value
         elif isinstance(value, list):
             # Skip numbers at once: the times of a call are lists of thousands.
-            waiting += [(f"{path}[{i}]", key, one) for i, one in enumerate(value)
-                        if isinstance(one, (str, list, dict))]
+            if not _NUMBERS.issuperset(map(type, value)):
+                waiting += [(f"{path}[{i}]", key, one) for i, one in enumerate(value)
+                            if isinstance(one, (str, list, dict))]
         elif isinstance(value, dict):
             for name, one in value.items():
-                below = f"{path}.{name}" if path else str(name)
-                waiting.append((below, "", str(name)))
-                if isinstance(one, (str, list, dict)):
-                    waiting.append((below, str(name), one))
+                is_searched = isinstance(one, (str, list, dict))
+                if is_searched or name not in known:
+                    below = f"{path}.{name}" if path else str(name)
+                    if name not in known:
+                        waiting.append((below, "", str(name)))
+                    if is_searched:
+                        waiting.append((below, str(name), one))
 
 
 def scan_json(document: Any, scopes: Mapping[str, str] = LEDGER_SCOPES,

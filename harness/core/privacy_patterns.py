@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import json
 import re
@@ -108,11 +107,13 @@ def _is_secret_word(match: re.Match[str]) -> bool:
 
 
 def _is_dense(match: re.Match[str]) -> bool:
-    """Capitals, small letters and digits mixed as by chance; hexadecimal digests are not."""
+    """Capitals, small letters and digits mixed as by chance; neither a hexadecimal digest, nor a
+    text in base64, which is searched itself."""
     value = _value(match)
     turns = len(re.findall(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[0-9a-z])|(?<=[0-9])(?=[A-Za-z])",
                            value))
-    return turns >= len(value) / 4 and not re.fullmatch(r"[0-9a-f]+|[0-9A-F]+", value) \
+    return turns >= len(value) / 4 and not decoded(value) \
+        and not re.fullmatch(r"[0-9a-f]+|[0-9A-F]+", value) \
         and len(re.findall("[0-9]", value)) >= 3 and bool(re.search("[a-z]", value)) \
         and bool(re.search("[A-Z]", value))
 
@@ -128,23 +129,57 @@ def _looks_random(match: re.Match[str]) -> bool:
     return kinds > 1 and len(set(value)) > 6 and _is_real_value(match)
 
 
+_ASCII_TEXT = re.compile(rb"[\t\n\r -~]+")
+
+
+def decoded(encoded: str) -> str:
+    """The ASCII text that is encoded in base64; "" if there is none."""
+    length = len(encoded) - (len(encoded) % 4 == 1)
+    data = base64.urlsafe_b64decode(encoded[:length] + "==")
+    return data.decode("ascii") if _ASCII_TEXT.fullmatch(data) else ""
+
+
 def _is_jwt(match: re.Match[str]) -> bool:
-    """The first part of a JSON Web Token is base64url of a JSON object with `alg` or `typ`."""
-    head = match[0].split(".", 1)[0]
+    """The first part of a JSON Web Token is base64 of a JSON object with `alg` or `typ`."""
     try:
-        header = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
+        header = json.loads(decoded(match[0].split(".", 1)[0]))
+    except (ValueError, RecursionError):
         return False
     return isinstance(header, dict) and bool({"alg", "typ"} & set(header))
 
 
+def _is_login(text: str) -> bool:
+    """A `name:password` that is not a sample."""
+    password = text.partition(":")[2]
+    return bool(password) and not _PLACEHOLDER.search(text) \
+        and password.lower() not in ("pass", "password", "passwd", "pw", "secret")
+
+
+def _is_basic(match: re.Match[str]) -> bool:
+    """A login in base64; its password may have any signs."""
+    text = decoded(_value(match))
+    return bool(re.match(r"[\w.@+-]*:", text)) and _is_login(re.sub("[^:A-Za-z0-9]", "-", text))
+
+
 def _is_userinfo(match: re.Match[str]) -> bool:
     """A `name:password`, or a single token too long for a login such as `git`."""
-    name, colon, password = _value(match).partition(":")
-    if colon:
-        sample = password.lower() in ("pass", "password", "passwd", "pw", "secret")
-        return bool(password) and not sample and _is_real_value(match)
-    return len(name) >= 16 and _is_opaque(match)
+    value = _value(match)
+    return _is_login(value) if ":" in value else len(value) >= 16 and _is_opaque(match)
+
+
+_SESSION_NAME = re.compile(r"sess|sid\b|auth|token|jwt|csrf|xsrf|login|user|remember|key|id\b",
+                           re.IGNORECASE)
+
+
+def _is_cookie(match: re.Match[str]) -> bool:
+    """Cookies of which one has the name of a session, or a value that looks random."""
+    for pair in re.split(r"[;,&\s]+", _value(match)):
+        name, _, value = pair.partition("=")
+        is_long = len(value) >= (8 if _SESSION_NAME.search(name) else 20)
+        if is_long and re.search("[0-9]", value) and re.search("[A-Za-z]", value) \
+                and not _PLACEHOLDER.search(value):
+            return True
+    return False
 
 
 def _none_of(words: Iterable[str]) -> Callable[[re.Match[str]], bool]:
@@ -282,7 +317,7 @@ _SAMPLE_MAC = re.compile("0123456789ab|123456789abc|deadbeef|cafebabe|a1b2c3d4|^
 
 def _is_real_mac(match: re.Match[str]) -> bool:
     """Not all zero, broadcast, reserved for documentation, or a sample that counts up."""
-    digits = re.sub("[^0-9a-f]", "", match[0].lower())
+    digits = re.sub("[^0-9a-f]", "", _value(match).lower())
     values = bytes.fromhex(digits)
     steps = [(after - before) % 256 for before, after in zip(values, values[1:])]
     counts_up = steps.count(0x11) >= 4 or steps.count(1) >= 4
@@ -338,26 +373,42 @@ def _reads_as_version(match: re.Match[str]) -> bool:
     before = match.string[max(0, match.start() - 24) : match.start()]
     if _VERSION_BEFORE.search(before) or _LIBRARY_BEFORE.search(before):
         return True
-    after = match.string[match.end() : match.end() + 7]
-    if _ADDRESS_BEFORE.search(before) or re.match(r":\d{2,5}\b|/\d", after):
+    after = match.string[match.end() : match.end() + 8]
+    if _ADDRESS_BEFORE.search(before) or re.match(r":\d{2,5}\b|/\d|\.in-addr", after):
         return False
-    return numbers[0] != 10 and max(numbers) < 32
+    is_padded = re.search(r"\b0\d", match[0]) is not None
+    return is_padded or numbers[0] != 10 and max(numbers) < 32
 
 
 def _is_ipv4(match: re.Match[str]) -> bool:
-    address = ipaddress.ip_address(match[0])
+    address = ipaddress.IPv4Address(bytes(map(int, match[0].split("."))))
     if within(address, UNOWNED) or _is_whole_range(match):
         return False
     is_private = within(address, VPN + LAN) and not match[0].startswith("10.")
     return is_private or not _reads_as_version(match)
 
 
+def _is_ipv4_number(match: re.Match[str]) -> bool:
+    """An address as C's inet_aton reads it: decimal, octal or hexadecimal, in one to four parts."""
+    value = _value(match)
+    *front, last = (int(part, 16 if "x" in part.lower() else 8 if part[0] == "0" else 10)
+                    for part in value.split("."))
+    number = sum(part << 24 - 8 * at for at, part in enumerate(front)) + last
+    if number >= 2 ** 32:
+        return False
+    address = ipaddress.IPv4Address(number)
+    return str(address) != value and not within(address, UNOWNED)
+
+
 def _is_ipv6(match: re.Match[str]) -> bool:
+    """Also an IPv4 address that is written as an IPv6 one."""
     try:
-        address = ipaddress.IPv6Address(match[0].partition("%")[0])
+        address: Any = ipaddress.IPv6Address(match[0].partition("%")[0])
     except ValueError:
         return False
-    ours = within(address, LAN) or address in _GLOBAL_V6
+    if int(address) >> 32 in (0xFFFF, 0x64FF9B << 64):
+        address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    ours = address.version == 4 or within(address, LAN) or address in _GLOBAL_V6
     return ours and not within(address, UNOWNED) and not _is_whole_range(match)
 
 
@@ -370,7 +421,7 @@ def _left(word: str = "A-Za-z0-9_-") -> str:
 
 _L = _left()
 _NAME = r"(?P<v>\w[\w.@+-]{0,63})"
-_BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_BYTE = r"(?:25[0-5]|2[0-4]\d|[01]?\d?\d)"
 _HEX = "[0-9A-Fa-f]"
 _UUID = rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}(?!{_HEX}|-)"
 
@@ -378,6 +429,15 @@ _SECRET_NAMES = (r"api[_-]?key|secret(?:[_-]?key)?|passw(?:or)?d|access[_-]?(?:t
                  r"|auth[_-]?(?:token|key)|(?:hf|bot|refresh|session|id)[_-]?token|bearer"
                  r"|credential|private[_-]?key|encryption[_-]?key")
 _LETTERS = r"[^\W\d_]"
+# What stands before the name or address of a machine, after (?i).
+_BEFORE_HOST = (
+    r"(?:\b(?:https?|wss?|grpc|tcp|udp|unix|redis|postgres(?:ql)?|mysql|mongodb|amqp|mqtt|rtsp|ssh"
+    r"|vnc|rdp|telnet|ray|dask)://(?:[^\s/@]{1,64}@)?|(?<![\w-])--?(?:rpc|remote|host|server|url"
+    r"|addr|address|endpoint|master[_-]addr|rdzv[_-]endpoint|nnodes|H)[ =]{1,2}"
+    r"|\b(?:ssh|scp|sftp)\s(?:-\w\s(?:\S{1,40}\s)?){0,3}[\w.-]{1,64}@)")
+_HOST_KEYWORDS = ("://", "--rpc", "--remote", "-host", "--server", "--url", "addr", "endpoint",
+                  "-h ", "ssh ", "scp ", "sftp ")
+_INTEGER = r"(?:0x[0-9a-f]{1,8}|0[0-7]{0,11}|[1-9]\d{0,9})"
 
 # The order matters: if two matches overlap, the first pattern names the finding. Every regex takes
 # linear time: it starts at a fixed word or boundary, and no repetition contains another one that
@@ -430,6 +490,13 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)(?:authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:(?:bearer|basic|token)\s{1,3})"
         r"|x-(?:api-key|auth-token)[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?P<v>[A-Za-z0-9._~+/=-]{8,})",
         ("authorization", "x-api-key", "x-auth-token"), _is_real_value),
+    Pattern("key.basic", "key", "name and password in base64",
+        "Anyone can decode it, and the password opens that server.",
+        r"(?i)(?:\bbasic[\s:=\"']{1,4}|auth[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?P<v>[a-z0-9+/_-]{8,})",
+        ("basic", "auth"), _is_basic),
+    Pattern("key.cookie", "key", "cookie of a session", "It is a login.",
+        r"(?i)cookies?[\"']?(?:\s{0,3}[:=]|\s)[\s\"'\[{(]{0,4}"
+        r"(?P<v>[\w.%-]{1,64}=[^\r\n\"'<>\\]{1,4000})", ("cookie",), _is_cookie, in_answers=False),
     Pattern("key.bearer", "key", "bearer token", "It carries the key itself.",
         r"(?i)\bbearer\s{1,3}(?P<v>[A-Za-z0-9._~+/=-]{16,})", ("bearer",), _is_opaque),
     Pattern("key.url_userinfo", "key", "name and password in a URL",
@@ -455,9 +522,9 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?P<v>[A-Za-z0-9+/_.-]{12,})", ("=",), _is_opaque, in_answers=False),
     Pattern("key.bare_value", "key", "unquoted value that is called a key, secret or password",
         "Self-made secrets have no form of their own, only a name.",
-        rf"(?i)(?:{_SECRET_NAMES}|pass(?:phrase|code)|pwd|cookie|session[_-]?id)s?"
+        rf"(?i)(?:{_SECRET_NAMES}|pass(?:phrase|code)|pwd|cookie|sess(?:ion)?[_-]?id|\bsid)s?"
         r"(?:\s(?:is|was))?\s{0,3}[:=\s]\s{0,3}(?P<v>[A-Za-z0-9!#@^&*+/_~-]{8,200})(?![\w(.\"'])",
-        ("key", "secret", "pass", "pwd", "token", "bearer", "credential", "cookie", "session"),
+        ("key", "secret", "pass", "pwd", "token", "bearer", "credential", "cookie", "sess", "sid"),
         _is_secret_word, in_answers=False),
     Pattern("key.product", "key", "product key of Windows or Office", "It can be used once only.",
         r"(?=\w{5}-)" + _left("A-Z0-9-") + r"(?:[BCDFGHJKMNPQRTVWXY2346789]{5}-){4}"
@@ -567,15 +634,8 @@ PATTERNS: tuple[Pattern, ...] = (
         r":\d{2,5}(?![\w.])", (":",), _is_private_service, in_answers=False),
     Pattern("id.host_bare", "host", "host name in an address or option",
         "It is the name of a machine in a private network.",
-        r"(?i)(?:\b(?:https?|wss?|grpc|tcp|udp|unix|redis|postgres(?:ql)?|mysql|mongodb|amqp"
-        r"|mqtt|rtsp"
-        r"|ssh|vnc|rdp|telnet|ray|dask)://(?:[^\s/@]{1,64}@)?|(?<![\w-])--?(?:rpc|remote|host"
-        r"|server"
-        r"|url|addr|address|endpoint|master[_-]addr|rdzv[_-]endpoint|nnodes|H)[ =]{1,2}"
-        r"|\b(?:ssh|scp|sftp)\s(?:-\w\s(?:\S{1,40}\s)?){0,3}[\w.-]{1,64}@)"
-        r"(?P<v>[a-z][a-z0-9_-]{1,62})(?=[:/\s\"',;)?]|$)",
-        ("://", "--rpc", "--remote", "-host", "--server", "--url", "addr", "endpoint",
-        "-h ", "ssh ", "scp ", "sftp "), _is_bare_host, in_answers=False),
+        rf"(?i){_BEFORE_HOST}(?P<v>[a-z][a-z0-9_-]{{1,62}})(?=[:/\s\"',;)?]|$)", _HOST_KEYWORDS,
+        _is_bare_host, in_answers=False),
     Pattern("id.host_numbered", "host", "numbered machine of a company",
         "It shows how a company's network is built.",
         r"(?i)" + _left("a-z0-9_.-") + r"(?:gpu|node|srv|server|host|ws|pc|nb|lt|dev|build|ci"
@@ -598,10 +658,12 @@ PATTERNS: tuple[Pattern, ...] = (
         "s-workst"), _is_owned_device),
     Pattern("id.mac", "hardware-id", "MAC address or BSSID",
         "It identifies a device, and that of an access point maps to a place.",
-        r"(?i)(?:(?<![0-9a-f:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![0-9a-f:-])"
-        r"|(?<![\w.])[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}(?![\w.])"
-        r"|(?<=mac)[ :=_-]{1,3}(?:addr(?:ess)?[ :=]{1,3})?[0-9a-f]{12}(?![0-9a-f]))", (),
-        _is_real_mac),
+        # Most positions fail at the first character, before any look behind.
+        rf"[0-9A-FMa-fm](?:{_HEX}(?:([:-])(?<={_HEX}{{2}}[:-])(?<![0-9A-Fa-f:-].{{3}})"
+        rf"(?:{_HEX}{{2}}\1){{4}}{_HEX}{{2}}(?![0-9A-Fa-f:-])"
+        rf"|{_HEX}{{2}}\.(?<={_HEX}{{4}}\.)(?<![\w.].{{5}}){_HEX}{{4}}\.{_HEX}{{4}}(?![\w.]))"
+        rf"|(?i:(?<=m)ac[ :=_-]{{1,3}}(?:addr(?:ess)?[ :=]{{1,3}})?(?P<v>{_HEX}{{12}}))(?!{_HEX}))",
+        (), _is_real_mac),
     Pattern("id.fingerprint", "hardware-id", "fingerprint of an SSH key",
         "It identifies a machine or person on every server.",
         r"\b(?:SHA256:[A-Za-z0-9+/]{43}|MD5:(?:[0-9a-f]{2}:){15}[0-9a-f]{2})", ("sha256:", "md5:")),
@@ -635,9 +697,14 @@ PATTERNS: tuple[Pattern, ...] = (
         "It shows where a machine is, or how a private network is built.",
         r"(?=\d)" + _left("A-Za-z0-9.") + rf"(?:{_BYTE}\.){{3}}{_BYTE}(?![A-Za-z0-9]|\.[0-9])",
         (".",), _is_ipv4),
+    Pattern("net.ipv4_number", "address", "IPv4 address as a number in an address or option",
+        "It shows where a machine is, or how a private network is built.",
+        rf"(?i){_BEFORE_HOST}(?P<v>{_INTEGER}(?:\.{_INTEGER}){{0,3}})(?!\w|\.\w)", _HOST_KEYWORDS,
+        _is_ipv4_number),
     Pattern("net.ipv6", "address", "IPv6 address (local, VPN, link-local, public)",
         "It shows where a machine is; many contain its MAC address.",
-        r"(?=[23fF])" + _left("0-9A-Za-z:.") + rf"[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}"
+        r"(?=[236fF:])" + _left("0-9A-Za-z:.") + rf"(?:[23fF]{_HEX}{{3}}(?::{_HEX}{{0,4}}){{2,7}}"
+        rf"|(?:64:[fF]{{2}}9[bB]::|::[fF]{{4}}:){_HEX}{{1,4}}:{_HEX}{{1,4}})"
         r"(?:%[A-Za-z0-9]{1,15})?(?![0-9A-Za-z:])", (":",), _is_ipv6),
     Pattern("id.card", "person", "number of a payment card", "It can be charged.",
         r"(?<![\w.-])(?:[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}"

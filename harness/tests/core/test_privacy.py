@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
@@ -48,6 +49,23 @@ Author: NVIDIA Corporation <support@nvidia.com>, for example 00:1A:2B:3C:4D:5E,
 00:11:22:33:44:55,
 http://llama-server:8080, run.py:123, password: required, an access token, https://example.com:8443/,
 Qwen2.5-Coder-32B-Instruct-Q4_K_M-00001-of-00002.gguf, cookies, S/N ratio, tel aviv, +12 ms, +3.5 %
+"""
+
+# Ordinary words beside those that announce a key or an address.
+NOT_HIDDEN = f"""
+sha256-{base64.b64encode(bytes(range(7, 39))).decode()} build b7012, cpython-312-x86_64-linux-gnu,
+{base64.b64encode(b"hello world, this is only a text").decode()} PreTrainedTokenizerFast
+{base64.b64encode(b"{% if messages[0]['role'] == 'system' %}{{ messages[0] }}{% endif %}").decode()}
+ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 {"A" * 40} GGML_CUDA_FORCE_MMQ=1
+10.0.26100.4946, BIOS F.40 1.02.03.04, release 12.04.131.02, 26.01.02.03, accessid, ssid of none
+cookies accepted: yes, --cookie-jar none, --cookie session, cookie: enabled1, cookie policy v2
+Cookie: name=value; lang=en, Set-Cookie: theme=dark; Path=/; Max-Age=31536000
+Cookie: sessionid=<value>, Cookie: session=$SESSION, tmux session bench-01, session id 3 of 4
+basic arithmetic, BASIC-256-AES, Basic Latin, basic authentication, Basic dXNlcjpwYXNzd29yZA==
+Basic understanding of recursion, auth: required8, --no-auth, OAuth=configured1, auth=token-based
+http://127.1:8080 http://2130706433/ http://0x7f.1/ http://0/ http://017700000001 --host 0.0.0.0
+port 3232235796, seed 3232235796, https://example.com/3232235796, s3://20261130/, 0xC0A80114
+::ffff:127.0.0.1, ::ffff:7f00:1, 64:ff9b::/96, std::ffff:ab12:cd34, --port 11434 --host 0
 """
 
 # An ordinary answer to a question of the suites, in which nothing may be a hit.
@@ -194,10 +212,62 @@ class VariantsTest(unittest.TestCase):
         ("2a00:1450:4001::/48", "net.ipv6"),
     )
 
+    # Logins, addresses and cookies as programs write them, and each of them in base64.
+    LOGIN = base64.b64encode(b"zaphod:hunter2").decode()
+    HIDDEN = (
+        ("401 for Basic " + LOGIN, "key.basic"),
+        ("basic: " + LOGIN, "key.basic"),
+        ("BASIC " + base64.b64encode(b"zaphod:Tr1cia>M{Millan}?").decode(), "key.basic"),
+        ("Proxy-Authorization: Basic " + LOGIN, "key.auth_header"),
+        ('{"auths": {"ghcr.io": {"auth": "' + LOGIN + '"}}}', "key.basic"),
+        ("//npm.magrathea.org/:_auth=" + LOGIN, "key.basic"),
+        ("http://0xC0A80114/", "net.ipv4_number"),
+        ("http://0300.0250.01.024/", "net.ipv4_number"),
+        ("http://0xc0.0xa8.1.0x14:80/", "net.ipv4_number"),
+        ("http://192.168.276/x", "net.ipv4_number"),
+        ("http://030052000424", "net.ipv4_number"),
+        ("ws://10.66051", "net.ipv4_number"),
+        ("--host 3232235796", "net.ipv4_number"),
+        ("grpc://z@167838211:50051", "net.ipv4_number"),
+        ("http://1572395042", "net.ipv4_number"),
+        ("::ffff:c0a8:114", "net.ipv6"),
+        ("64:ff9b::c0a8:114", "net.ipv6"),
+        ("192.168.001.020", "net.ipv4"),
+        ("3.2.1.10.in-addr.arpa", "net.ipv4"),
+        ("Cookie: session=abc123def456", "key.cookie"),
+        ("Set-Cookie: sid=s%3Aab12cd34ef56; Path=/; HttpOnly", "key.cookie"),
+        ("{'Cookie': 'theme=dark; JSESSIONID=0A1B2C3D4E5F'}", "key.cookie"),
+        ("document.cookie = 'token=abc12345'", "key.cookie"),
+        ("curl --cookie 'auth=0a0a0a0a'", "key.cookie"),
+        ("Cookie: cf_clearance=" + MIXED[:40], "key.cookie"),
+        ("PHPSESSID=abc123def456", "key.bare_value"),
+    )
+    IN_BASE64 = (
+        ("192.168.1.20", "net.ipv4"), ("sk-" + "0a" * 12, "key.openai_style"),
+        ("/home/zaphod/models", "id.home_posix"), ('{"token": "hf_' + MIXED[:34], "key.vendor"),
+        ("-----BEGIN RSA " + "PRIVATE KEY-----\nMIIE", "key.pem"),
+        ("MY_API_KEY=" + "0a" * 8, "key.env_value"),
+        ("some.one" + "@fake-company.io", "id.email"),
+        ("http://betelgeuse.local:8080/v1", "id.host_local"),
+        ("\t?>~ ssh zaphod@heartofgold:~/x", "id.shell_prompt"), (MIXED[:32], "key.opaque"))
+
     def test_other_forms_of_the_same_thing_are_found(self):
-        for text, pattern_id in self.FOUND:
+        for text, pattern_id in self.FOUND + self.HIDDEN:
             with self.subTest(text):
                 self.assertEqual(ids(text), [pattern_id])
+
+    def test_values_in_base64_are_found_as_a_whole(self):
+        for value, pattern_id in self.IN_BASE64:
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                code = encode(value.encode()).decode()
+                with self.subTest(value):
+                    (hit,) = privacy.scan(f"data:text/plain;base64,{code} or {'a' * 20}")
+                    self.assertEqual(hit.pattern_id, pattern_id)
+                    self.assertEqual(privacy.redact(f"secret/{code}.").count(code[-12:-4]), 0)
+
+    def test_base64_is_decoded_once(self):
+        twice = base64.b64encode(base64.b64encode(b"from 192.168.1.20")).decode()
+        self.assertEqual(ids(twice), [])
 
     def test_a_value_right_after_an_escape_is_found(self):
         values = ("sk-" + "0a" * 12, "192.168.1.20", "/home/zaphod", "betelgeuse.local")
@@ -249,6 +319,8 @@ class VendorTest(unittest.TestCase):
 class OrdinaryTextTest(unittest.TestCase):
     def test_ordinary_prose_has_no_hits(self):
         self.assertEqual(privacy.scan(PROSE, allowed={RUN_ID}), [])
+        self.assertEqual([(hit.pattern_id, NOT_HIDDEN[hit.start:hit.end])
+                          for hit in privacy.scan(NOT_HIDDEN)], [])
 
     def test_an_ordinary_python_answer_has_no_hits(self):
         self.assertEqual(privacy.scan(PYTHON_ANSWER, "answer"), [])
@@ -273,9 +345,9 @@ class ScopeTest(unittest.TestCase):
     def test_answers_are_full_of_what_these_patterns_find(self):
         silent = {p.id for p in PATTERNS if not p.in_answers}
         self.assertEqual(silent, {
-            "key.named_value", "key.bare_value", "key.env_value", "key.opaque", "id.env_user",
-            "id.uuid", "id.phone", "id.card", "id.place", "id.mount", "id.drive", "id.share",
-            "id.host_service", "id.host_bare", "id.host_numbered"})
+            "key.named_value", "key.bare_value", "key.cookie", "key.env_value", "key.opaque",
+            "id.env_user", "id.uuid", "id.phone", "id.card", "id.place", "id.mount", "id.drive",
+            "id.share", "id.host_service", "id.host_bare", "id.host_numbered"})
 
     def test_allowed_values_are_no_hits_in_any_case(self):
         other = RUN_ID.replace("1f", "3a")

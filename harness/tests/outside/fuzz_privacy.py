@@ -11,7 +11,8 @@ from core import names, privacy
 PIECES = st.sampled_from(
     "http:// https:// 192.168.0.7 10.0.0.1:8080 fe80::1 /home/ /Users/ ann C:\\Users\\ Bearer "
     "api_key= sk- token: @ example .local .lan 00:1b: <redacted: > -----BEGIN KEY ssh:// user: "
-    'pass . : // serial - _ = " \\\\ aaaaaaaaaaaaaaaaaaaaaaaa 000000000000'.split()
+    'pass . : // serial - _ = " \\\\ aaaaaaaaaaaaaaaaaaaaaaaa 000000000000 Basic Cookie: session= '
+    "emFwaG9kOmh1bnRlcjI= MTkyLjE2OC4xLjIw L2hvbWUvemFwaG9kL3g 0xC0A80114 32322357961".split()
     + [" ", "\n", "\u202e", "\u00a0"]
 )
 NEARLY_PRIVATE = st.lists(PIECES | st.text(max_size=6), max_size=14).map("".join)
