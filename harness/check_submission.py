@@ -29,10 +29,11 @@ if sys.version_info < (3, 9):      # above all code that an older Python cannot 
 
 import argparse
 import difflib
+import io
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Optional
 
 from check import copies, corrections, findings, parsing, privacy_scan, submission_files
@@ -59,6 +60,9 @@ from run import plan_and_probe
 
 SUBMISSIONS = str(release.HERE.parent / "submissions")
 MAX_CHANGED_FILES = 25        # of one pull request: five submissions
+MAX_VERSIONS = 250            # of files, in its earlier commits
+MAX_VERSIONS_BYTES = 64 * submission_files.MIB
+PROGRAMS = ("harness/", ".ci/", ".github/")
 KEPT_BY_PRIVACY = 10_000      # findings of --privacy that are listed
 FIRST_CHARACTERS, LAST_CHARACTERS = 80, 30       # of an answer, printed by --answers
 # Keys whose texts the programs choose among their own, left out by --texts.
@@ -99,6 +103,8 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     for change in changes:
         if change.path == corrections.PATH:
             check_corrections(repository, start_id, head_id, change, report)
+    check_versions(repository, repository.all_changes(start_id, head_id),
+                   {change.sha for change in changes}, report)
     if all(not change.path.lower().startswith("submissions/")
            or change.path.startswith(submission_files.PROJECTS_OWN) for change in changes):
         report.add("no-submission", ".", f"none of the {len(changes)} changed paths is in a "
@@ -112,6 +118,30 @@ def check_changes(repository: submission_files.Repository, base: str, head: str,
     found = list(submission_files.of_changes(repository, changes, report))
     return check_all(found, settings._replace(repository=repository), index,
                      report) if found else 0
+
+
+def check_versions(repository: submission_files.Repository,
+                   versions: Iterable[submission_files.Change], last: Container[str],
+                   report: findings.Report) -> None:
+    """Search the versions of files that a later commit of the change changed or removed, since they
+    stay public. last: objects of the change as a whole. Programs have examples of private text."""
+    earlier = sorted({(one.path, one.sha) for one in versions
+                      if one.status != "D" and one.mode != "160000" and one.sha not in last
+                      and not one.path.startswith(PROGRAMS)})
+    sizes_bytes = repository.sizes_bytes([sha for _, sha in earlier])
+    if len(earlier) > MAX_VERSIONS or sum(sizes_bytes.values()) > MAX_VERSIONS_BYTES:
+        report.add("too-many-files", ".", f"commits change or remove {len(earlier)} versions of "
+                                          "files that earlier ones added; make one commit of all")
+        return
+    found = findings.Report(MAX_VERSIONS)
+    for path, sha in earlier:
+        if sha in sizes_bytes:
+            privacy_scan.PrivacyScan(found, ()).stream(path, io.BytesIO(repository.read(sha)))
+        else:
+            report.add("file-unreadable", path, "an earlier version is missing in this clone")
+    for one in found.findings():
+        if one.severity == findings.ERROR:
+            report.add("private-history", one.path, one.what, one.line, one.place)
 
 
 def index_of(repository: submission_files.Repository, base: str,

@@ -231,11 +231,21 @@ class Repository:
 
     def changes(self, base: str, head: str) -> list[Change]:
         """All changed paths; a rename is a deletion and an addition. Raises HarnessError."""
-        words = list(self._records(
-            ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
-             "--no-textconv", base, head], MAX_CHANGES_BYTES))
-        rows = ((meta.split(" "), path) for meta, path in zip(words[::2], words[1::2]))
-        return [Change(row[1], row[3], row[4][:1], path) for row, path in rows]
+        return self._changes("diff-tree", "-r", base, head)
+
+    def all_changes(self, base: str, head: str) -> list[Change]:
+        """All changed paths of each commit between two commits; of a merge, what it alone changed.
+        Raises HarnessError."""
+        return self._changes("log", "-c", "--format=", f"{base}..{head}")
+
+    def _changes(self, name: str, *words: str) -> list[Change]:
+        found = list(self._records(
+            [name, "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", "--no-textconv",
+             *words], MAX_CHANGES_BYTES))
+        # One colon, mode and object for each parent, then those of the commit.
+        rows = ((meta.split(" "), meta.count(":"), path)
+                for meta, path in zip(found[::2], found[1::2]))
+        return [Change(row[parents], row[-2], row[-1][:1], path) for row, parents, path in rows]
 
     def files(self, commit: str, folder: str, name: str) -> Iterator[tuple[str, str]]:
         """(path, object) of all files of that name, or all files, below a folder. Raises

@@ -837,6 +837,7 @@ ELSEWHERE = {
     "file-changed": "Changes", "too-many-files": "Changes", "run-copied": "Copies",
     "answers-copied": "Copies", "weights-contradict": "Copies",
     "correction-invalid": "Changes", "correction-changed": "Changes", "author-published": "Changes",
+    "private-history": "Changes",
     "challenge-answered": "Challenges", "challenge-unanswered": "Challenges"}
 
 
@@ -1662,6 +1663,13 @@ def fast_import(repository, commits):
 class Changes(unittest.TestCase):
     """--base and --head: what a change adds, read from git objects."""
 
+    # branch, path (empty: run.md), what its first commit has there and the second one has not
+    EARLIER = (("log", "submissions/ada/server.log", b"listening\nGET from 192.168.1.20\n"),
+               ("env", ".env", b"MY_API_KEY=" + b"0a" * 12),
+               ("notes", "", b"Made by /home/zaphod/x."),
+               ("harmless", "submissions/ada/server.log", b"listening on 127.0.0.1\n"),
+               ("tested", "harness/tests/test_x.py", b"from 192.168.1.20"))
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
@@ -1721,6 +1729,9 @@ class Changes(unittest.TestCase):
                                "harness/core/plan.py": None}),
             ("offer", "older", dict(cls.added)),
             *((name, "base", files) for name, files in changes.items()),
+            *((name, parent, files) for name, path, data in cls.EARLIER for parent, files in (
+                ("base", {**cls.added, path or page: ("100644", data)}),
+                (None, {path or page: cls.added.get(path or page)}))),
             ("corrections-back", "corrections-new", {
                 "submissions/CORRECTIONS.json": ("100644", corrections_of())}),
             ("base2", "base", {"README.md": ("100644", b"later")}),
@@ -1828,6 +1839,30 @@ class Changes(unittest.TestCase):
     def test_private_addresses_of_authors_are_found(self):
         for branch in ("private", "trailer"):
             self.assertEqual(codes(self.report(branch)), ["author-published"], branch)
+
+    def test_private_values_of_earlier_commits_are_found(self):
+        for branch, path, _ in self.EARLIER:
+            report = self.report(branch)
+            place = [(one.path, one.line) for one in report.findings()]
+            if branch in ("harmless", "tested"):
+                self.assertEqual(place, [], branch)
+                continue
+            self.assertEqual(codes(report), ["private-history"], branch)
+            self.assertEqual((path or place[0][0], 2 if branch == "log" else 1), place[0])
+        with mock.patch.object(check_submission, "MAX_VERSIONS", 0):
+            self.assertEqual(codes(self.report("log")), ["too-many-files"])
+
+    def test_a_merge_is_compared_with_all_its_parents(self):
+        fast_import(self.repository, [("side", "base", {"notes.txt": ("100644", b"10.1.2.3")})])
+        subprocess.run(["git", "-C", self.repository, "fast-import", "--quiet"], check=True, input=(
+            b"commit refs/heads/merged\ncommitter A <a@example.org> 1790000000 +0000\ndata 1\nx\n"
+            b"from refs/heads/good\nmerge refs/heads/side\n"
+            b"M 100644 inline notes.txt\ndata 8\n10.1.2.4\n"))
+        repository = submission_files.Repository(os.path.join(self.repository, ".git"))
+        self.addCleanup(repository.close)
+        found = repository.all_changes("good", "merged")
+        self.assertEqual([(one.path, repository.read(one.sha)) for one in found],
+                         [("notes.txt", b"10.1.2.4"), ("notes.txt", b"10.1.2.3")])
 
     def test_a_change_of_the_corrections_is_checked(self):
         for branch in ("corrections", "corrections-link", "corrections-gone"):
