@@ -593,16 +593,17 @@ def _digits(gaps: Sequence[int]) -> Problems:
     """The last digit of a time in microseconds is uniformly distributed."""
     if len(gaps) < MIN_DIGITS:
         return
-    rounded = sum(gap % 100 == 0 for gap in gaps)
+    ends = Counter([gap % 100 for gap in gaps])
+    rounded = ends[0]
     if rounded > ROUND_SHARE * len(gaps):
         yield "data-too-regular", f"{rounded} of {len(gaps)} gaps are multiples of 100 us"
         return
     ordered = sorted(gaps)
     if metrics.quartile(ordered, 3) - metrics.quartile(ordered, 1) < DIGITS_SPREAD_US:
         return
-    counts = Counter(gap % 10 for gap in gaps)
+    counts = [sum(ends[tens + digit] for tens in range(0, 100, 10)) for digit in range(10)]
     expected = len(gaps) / 10
-    square = sum((counts[digit] - expected) ** 2 / expected for digit in range(10))
-    digit, most = max(counts.items(), key=lambda item: (item[1], item[0]))
+    square = sum((count - expected) ** 2 / expected for count in counts)
+    most, digit = max((count, digit) for digit, count in enumerate(counts))
     if square > DIGITS_LIMIT and most > DIGITS_SHARE * len(gaps):
         yield "data-too-regular", f"{most} of {len(gaps)} gaps end in {digit}"

@@ -61,7 +61,8 @@ def values(document: Any, key: str = "") -> Iterator[tuple[str, Fact]]:
     elif isinstance(document, (dict, list)):
         items = enumerate(document) if isinstance(document, list) else document.items()
         for name, item in items:
-            yield from values(item, f"{key}.{name}" if key else str(name))
+            if isinstance(item, (dict, list)):
+                yield from values(item, f"{key}.{name}" if key else str(name))
 
 
 def declared_in(document: Any) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def is_json_dict(text: str) -> bool:
                            parse_float=str, object_pairs_hook=schema.unique_keys)
     except (ValueError, RecursionError, MemoryError):
         return False
-    return isinstance(value, dict) and bool(value) and not _too_deep(value, _json_children)
+    return isinstance(value, dict) and bool(value) and _nodes(value, _json_children) is not None
 
 
 FORMAT_RULES: dict[str, Callable[[str], bool]] = {
@@ -224,18 +224,20 @@ def _python_statements(text: str) -> list[ast.stmt]:
             tree = ast.parse(code, feature_version=PYTHON_GRAMMAR)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    newer = (_too_deep(tree, ast.iter_child_nodes) or any(map(_is_newer_syntax, ast.walk(tree)))
-             or _has_newer_fstring(code))
+    nodes = _nodes(tree, ast.iter_child_nodes)
+    newer = nodes is None or any(map(_is_newer_syntax, nodes)) or _has_newer_fstring(code)
     return [] if newer else tree.body
 
 
-def _too_deep(root: Any, children_of: Callable[[Any], Iterable[Any]]) -> bool:
-    level = [root]
+def _nodes(root: Any, children_of: Callable[[Any], Iterable[Any]]) -> Optional[list[Any]]:
+    """All nodes of a tree; None if it is too deep."""
+    found, level = list[Any](), [root]
     for _ in range(MAX_DEPTH):
+        found += level
         level = [child for node in level for child in children_of(node)]
         if not level:
-            return False
-    return True
+            return found
+    return None
 
 
 def _json_children(value: Any) -> Iterable[Any]:

@@ -101,7 +101,8 @@ def rate(calls: Sequence[CallFinished], tokens: Sequence[Optional[Number]],
         if not chunk_us:
             return None, "an answer was not streamed"
         left_us = end_us - span_of(call)[1]
-        arrived += (count or 0) * sum(us <= left_us for us in accumulate(chunk_us)) / len(chunk_us)
+        within = bisect_right(list(accumulate(chunk_us)), left_us)
+        arrived += (count or 0) * within / len(chunk_us)
     return (arrived * 1e6 / (end_us - begin_us), None) if arrived else (None, "no text arrived")
 
 
