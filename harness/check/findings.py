@@ -219,8 +219,8 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
         "git commit --amend --reset-author, after git config user.email with your "
         "noreply address of github.com/settings/emails; or merge with --squash"),
     "private-history": (ERROR,
-        "A file in an earlier commit of the change has a private value. The fork keeps it, also after "
-        "a squash.",
+        "A file in an earlier commit of the change has a private value. The fork keeps it, also "
+        "after a squash.",
         "revoke keys; commit the final files once on a new branch from main, open a new pull "
         "request with it, and delete the old branch"),
     "private-answer": (WARNING,
