@@ -24,6 +24,7 @@ from core.text import printable
 
 MAX_ACCELERATORS = schema.schema("hardware")["properties"]["accelerators"]["maxItems"]
 
+# Merged submissions hold this text.
 REMOTE = "the server ran on another machine, which was not probed"
 # Placeholders. Null with a reason is better.
 FILLERS = frozenset(("", "?", "-", "n/a", "na", "tbd", "todo", "unknown", "value", "text", "name",
