@@ -67,9 +67,12 @@ def compare(before: Optional[bytes], data: bytes, handles: Mapping[str, str],
         old, new = (corrections.parse(one) if one else {} for one in (before, data))
     except ValueError:                       # a finding of check
         return
-    for word, these, others in (("added", new, old), ("removed", old, new)):
+    for code, these, others, word in (
+            ("no-submission", new, old, "added"),
+            ("correction-invalid", old, new, "gone; only a maintainer's push to main removes one")):
         for run_id, own in these.items():
             for one in own:
                 if one not in others.get(run_id, ()):
-                    notes.add("correction-changed", f"{one['state']} since {one['since']}, of a "
-                              f"run of {handles.get(run_id, 'no one')}, is {word}", place=run_id)
+                    notes.add(code, f"{one['state']} since {one['since']}, of a run of "
+                              f"{handles.get(run_id, 'no one')}: this entry is {word}",
+                              place=run_id)

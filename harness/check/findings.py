@@ -199,10 +199,6 @@ CODES: dict[str, Code] = {name: Code(name, *entry) for name, entry in {
     "correction-invalid": (ERROR,
         "submissions/CORRECTIONS.json does not match its schema, or names a run, day, key or value "
         "that does not exist.", "fix it as submissions/README.md describes"),
-    "correction-changed": (WARNING,
-        "The change adds or removes an entry of CORRECTIONS.json, which withdraws, disputes or "
-        "corrects a merged run. Only maintainers decide that.",
-        "compare the entry with its issue before you merge"),
     "hardware-implausible": (WARNING,
         "A value of hardware.json is not plausible, or contradicts the run.",
         "declare what the system reports wrongly, such as --set hardware.memory.capacity_bytes=N, "

@@ -254,7 +254,8 @@ def of_another_run() -> set[str]:
     own, others = ([call for call in calls_of(one) if call["phase"] == "challenge"]
                    for one in (made, source))
     for call in others:
-        set_times(call, [rng.randrange(9000, 9900) + 9000 * (rng.random() < 0.05) for _ in call["timing"]["chunk_us"]])
+        set_times(call, [rng.randrange(9000, 9900) + 9000 * (rng.random() < 0.05)
+                         for _ in call["timing"]["chunk_us"]])
     index = copies.Index()
     codes(source.sealed(), source.path().split("/"), index)
     for call, other in zip(own, others):
