@@ -214,8 +214,7 @@ def redact(text: str, names: Iterable[MachineName] = (), key: str = "") -> str:
     """
     known = tuple(names)
     while True:
-        hits = [found.hit for found in scan_json({key: text}, {}, names=known)] if key else \
-            scan(text, names=known)
+        hits = list(scan_field(key, text, "disclosure", names=known))
         if not hits:
             return text
         for hit in reversed(hits):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import random
 import re
@@ -471,6 +472,14 @@ class RedactTest(unittest.TestCase):
             "GET http://<redacted:address>:80/v1 by /home/<redacted:user>/x "
             '"serial": "<redacted:hardware-id>"',
         )
+
+    def test_redaction_of_a_field_replaces_every_value_in_any_order(self):
+        values = {"192.168.1.20": "address", "ann.lee@gmail.com": "person",
+                  "AA:BB:CC:12:34:56": "hardware-id"}
+        for order in itertools.permutations(values):
+            self.assertEqual(
+                privacy.redact(f"at {' and '.join(order)} now", key="message"),
+                f"at {' and '.join(f'<redacted:{values[one]}>' for one in order)} now")
 
     def test_redaction_replaces_own_names(self):
         self.assertEqual(privacy.redact("no model for Zaphod", [ZAPHOD]),
