@@ -83,8 +83,6 @@ BOUNDS: dict[str, tuple[tuple[type, ...], Callable[[Any, Any], bool], str]] = {
     "maxProperties": ((dict,), lambda v, b: len(v) <= b, "has more than {} keys"),
 }
 OF_OBJECTS = {"properties", "required", "additionalProperties", "propertyNames"}
-
-
 Check = Callable[[Any], list[Finding]]       # paths begin below the value: `.a.b[3]`
 
 
@@ -120,6 +118,8 @@ def compiled(at: Schema, root: Schema, exact: bool = False) -> Check:
             compiled(at["propertyNames"], root, exact) if "propertyNames" in at else None))
     if "items" in at:
         checks.append(functools.partial(_list, at["items"], compiled(at["items"], root, exact)))
+    if not kind and len(checks) == 1:
+        return checks[0]
 
     def check(value: Any) -> list[Finding]:
         if kind and not TYPES[kind](value) \
@@ -252,7 +252,8 @@ def _check_depth_and_texts(value: Any) -> None:
             if depth > MAX_DEPTH:
                 raise ValueError("is nested too deep")
             inner: Iterable[Any] = outer if isinstance(outer, list) else (*outer, *outer.values())
-            waiting += [(one, depth + 1) for one in inner if isinstance(one, (str, dict, list))]
+            if not {int}.issuperset(map(type, inner)):
+                waiting += [(one, depth + 1) for one in inner if isinstance(one, (str, dict, list))]
 
 
 def difference(name: str, before: Any, after: Any) -> tuple[str, str]:
