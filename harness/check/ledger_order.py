@@ -30,6 +30,8 @@ TIMEOUT_SPARE_US = 5_000_000          # a read that ends late; a machine that sl
 EARLY_RATIO = 0.98                    # of the timeout, by a clock with coarse steps
 JUMP_US, JUMP_RATIO = 2_000_000, 0.001
 ODD_US = 4_000                        # `at` is in milliseconds
+# The clock of t_us is read after that of `at`: a busy machine may be late in between, never early.
+EARLY_US = 10_000
 APART_US = 50_000                     # between both clocks of a line; 20 ms in runs at load 10
 PREPARATION_US = 600_000_000          # between the manifest and the first line: a slow server
 WITHIN_GROUPS = ("call_finished", "host_sampled", "curve_ended")
@@ -520,7 +522,8 @@ def clocks(manifest: Manifest, events: Sequence[LedgerLine], now_s: float,
             after_us = times_us[min(line, len(events) - 1)] or at
             beside_us = abs(after_us - before - (after["t_us"] - t_us))
             if beside_us < ODD_US and not before - ODD_US < at < after_us + ODD_US \
-                    or 2 * beside_us < APART_US < abs(wall_us - clock_us):
+                    or 2 * beside_us < (
+                        APART_US if wall_us < clock_us else EARLY_US) < abs(wall_us - clock_us):
                 notes.add("machine-slept", f"the clocks of this line, {event['at']} and "
                                            f"{event['t_us']}, do not fit the lines beside", line)
         before, segment, t_us = at, event["segment"], event["t_us"]

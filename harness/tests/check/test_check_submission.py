@@ -750,7 +750,7 @@ CASES = (
     Case("machine-slept", "lines beside", line_field(
         "endpoint_identified", "at", lambda at: moved(at, -300_000), at=1)),
     Case("machine-slept", "lines beside", line_field(
-        "host_sampled", "t_us", lambda us: us - 60_000), spec=LONG_CALLS),
+        "host_sampled", "t_us", lambda us: us - 12_000), spec=LONG_CALLS),
     # physics and the server's own numbers
     Case("hardware-exceeded", "GB/s", slow_memory),
     Case("hardware-exceeded", "prefill", slow_cpu, spec=SUITE),
