@@ -308,7 +308,9 @@ def too_few(missed: int, total: int, least: float) -> bool:
     A binomial test with at most one false alarm in 100: of a dozen mutants one may be missed by
     chance.
     """
-    at_least = sum(math.comb(total, count) * (1 - least) ** count * least ** (total - count)
+    of_all = math.lgamma(total + 1)           # logarithms, since binomials exceed a float
+    at_least = sum(math.exp(of_all - math.lgamma(count + 1) - math.lgamma(total - count + 1)
+                            + count * math.log(1 - least) + (total - count) * math.log(least))
                    for count in range(missed, total + 1))
     return at_least < 0.01
 
