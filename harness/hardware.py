@@ -49,7 +49,9 @@ def before_a_run(busy: Optional[float], power: Optional[str]) -> list[str]:
     wishes = ["close other programs"] * is_busy + ["connect mains power"] * (power == "battery")
     return [f"processors in use now: {shown}", *(
         [f"Before a run: {' and '.join(wishes)}, if you can. Otherwise run anyway, and mention it "
-         "in your notes." + " What other programs slow is published, but not ranked." * is_busy]
+         "in your notes." + " What other programs slow is published, but not ranked." * is_busy
+         + " At this load, no call may count: choose another time, or a run with few phases."
+         * ((busy or 0) > 0.5)]
         if wishes else [])]
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO, Optional
 
@@ -181,8 +182,10 @@ class PrivacyScan:
             if event is not None:
                 own = allowed | {str(event.get("run_id"))}
                 for place, key, text in privacy.strings(event, known_keys()):
-                    for hit in hits_in(place, key, text, own, names):
-                        self._add(path, number, hit, place)
+                    found = hits_in(place, key, text, own, names)
+                    for hit, times in Counter(one._replace(start=0, end=0)
+                                              for one in found).items():
+                        self._add(path, number, hit, place, times=times)
             else:
                 text = line.decode("utf-8", "replace")
                 is_host = HOST_LINE.search(text) is not None
@@ -195,9 +198,9 @@ class PrivacyScan:
                                for handle, _ in HANDLE.findall(text)))
 
     def _add(self, path: str, number: int, hit: privacy.Hit, place: str,
-             is_host: bool = False) -> None:
+             is_host: bool = False, times: int = 1) -> None:
         self.report.add("hostname-published" if is_host else code_of(hit), path,
-                        f"{hit.excerpt}, {hit.why}", number, place)
+                        f"{hit.excerpt}{f' {times} times' * (times > 1)}, {hit.why}", number, place)
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -7,8 +7,9 @@ from complete import declared
 
 # What the contributor attests. Merged runs hold these lines as they were ticked.
 STATEMENTS = (
-    "I reviewed all five files. They hold no real key, address, user name, personal name or serial "
-    "number (models may invent some), and a host name only if I chose to publish it.",
+    "I reviewed what these files publish: this page, and what `check_submission.py --answers "
+    "--texts` shows. It holds no real key, address, user name, personal name or serial number "
+    "(models may invent some), and a host name only if I chose to publish it.",
     "`python3 harness/check_submission.py --privacy` on this folder found no errors, and I "
     "reviewed its warnings.",
     "The numbers are those of this one run; no byte of `run.jsonl` was changed, and no other run "

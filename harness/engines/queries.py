@@ -33,14 +33,16 @@ class ServedModel(TypedDict):
     """A listed model, as far as the server reports it.
 
     id: the id that requests must use; chat: whether it chats, by the server or else by the name;
-    remote: why it is computed elsewhere; state: one of answers.STATES; same_as: the id with the
-    same weights that is loaded, else the first listed one; is_alias: also the same model, under
-    one more name; size_bytes: of the weights; chat_template: False without one.
+    remote: why it is computed elsewhere; behind: URL of the server behind a proxy; state: one of
+    answers.STATES; same_as: the id with the same weights that is loaded, else the first listed one;
+    is_alias: also the same model, under one more name; size_bytes: of the weights; chat_template:
+    False without one.
     """
 
     id: str
     chat: bool
     remote: Optional[str]
+    behind: Optional[str]
     state: Optional[str]
     same_as: Optional[str]
     is_alias: bool
@@ -145,6 +147,15 @@ def _remote(entry: dict[str, Any]) -> Optional[str]:
     return None
 
 
+def _behind(model_id: str, probes: answers.Probes) -> Optional[str]:
+    """The server to which LiteLLM forwards a model, if that is not a public one."""
+    base = answers.field(answers.model_at(probes, "/model/info", model_id), "litellm_params",
+                         "api_base")
+    if not isinstance(base, str) or not base.startswith("http") or answers.is_public(base):
+        return None
+    return answers.one_line(base).rstrip("/").removesuffix("/v1")
+
+
 # text-generation-webui and TabbyAPI show the loaded model here, and others in their lists.
 LOADED_AT = (("/v1/internal/model/info", "model_name"), ("/v1/model", "id"))
 CLOUD_TAG = re.compile(r":(?:[\w.-]+-)?cloud$", re.IGNORECASE)            # Ollama: "x:120b-cloud"
@@ -203,7 +214,7 @@ def served_models(engine_name: Any, probes: answers.Probes,
         # Ollama's sizes include the template and the license, so equal weights differ in them.
         weights.append((digest,) if digest else (root, facts["file_bytes"]))
         models.append({
-            "id": model_id, "chat": chat, "remote": elsewhere,
+            "id": model_id, "chat": chat, "remote": elsewhere, "behind": _behind(model_id, about),
             "state": ("loaded" if model_id == loaded else "not loaded") if loaded else
             state(engine_name, model_id, about),
             "same_as": None, "is_alias": False,

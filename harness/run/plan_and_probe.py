@@ -104,6 +104,11 @@ def hello_text(found: Sequence[Json], hello: Optional[Any], options: cli.Options
     if len(found) > 1:
         return "\n".join(["several endpoints; to choose one:", *(
             "  " + cli.command_with(options, target_url=one["url"], probe=True) for one in found)])
+    behind = {model["behind"] for one in found for model in one["models"] if model["behind"]}
+    if behind:
+        return "\n".join(["a proxy; probe the server behind it, and measure that:", *(
+            "  " + cli.command_with(options, target_url=url, models=None, probe=True)
+            for url in sorted(behind))])
     able = [model for one in found for model in one["models"] if measurable(model)]
     plan_it: dict[str, Any] = {"target_url": found[0]["url"], "probe": None, "json": None,
                                "plan": True,
@@ -137,6 +142,8 @@ def _model_words(model: Json) -> list[str]:
         words.append(f"trained for {facts['trained_context_tokens']}")
     if model["same_as"]:
         words.append(f"the same weights as {readable(model['same_as'])}")
+    if model["behind"]:
+        words.append(f"from {readable(model['behind'])}")
     if model["remote"]:
         words.append(f"computed elsewhere: {readable(model['remote'])}; it cannot be submitted")
     return words + ([] if model["chat"] else ["not a chat model"])

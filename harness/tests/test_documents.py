@@ -447,7 +447,7 @@ class Words(unittest.TestCase):
 
 class Sizes(unittest.TestCase):
     def test_front_pages_stay_short(self):
-        for name, lines in (("README.md", 160), ("CONTRIBUTING.md", 150)):
+        for name, lines in (("README.md", 160), ("CONTRIBUTING.md", 155)):
             self.assertLessEqual(TEXTS[name].count("\n"), lines, name)
         self.assertLessEqual(documents.section(RUNBOOK, "1 ").count("\n"), 140)
 

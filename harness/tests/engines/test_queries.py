@@ -147,6 +147,15 @@ class ModelStates(unittest.TestCase):
                 info = {"data": [{"model_name": "m", "litellm_params": upstream}]}
                 self.assertEqual(queries.remote("litellm", "m", only(model_info=info)), expected)
 
+    def test_litellm_names_the_local_server_behind_a_model(self):
+        for base, expected in (("http://127.0.0.1:8081/v1/", "http://127.0.0.1:8081"),
+                               ("http://192.168.0.7:8000", "http://192.168.0.7:8000"),
+                               ("https://api.together.xyz/v1", None), (7, None), (None, None)):
+            info = {"data": [{"model_name": "m", "litellm_params": {"api_base": base}}]}
+            probes = only(v1_models={"data": [{"id": "m"}]}, model_info=info)
+            self.assertEqual([one["behind"] for one in queries.served_models("litellm", probes)],
+                             [expected])
+
     def test_states_that_servers_report(self):
         old, new = servers.ENGINES["LM Studio"].name, "api_v1_models"
         for engine, replies, expected in (

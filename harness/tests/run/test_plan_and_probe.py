@@ -82,8 +82,8 @@ class Probes(unittest.TestCase):
 
     def model(self, name: str, **changes: Any) -> dict[str, Any]:
         facts = dict.fromkeys(("quantization", "family", "trained_context_tokens"))
-        return {"id": name, "chat": True, "facts": facts, "remote": None, "state": None,
-                "same_as": None, "size_bytes": None, "chat_template": None,
+        return {"id": name, "chat": True, "facts": facts, "remote": None, "behind": None,
+                "state": None, "same_as": None, "size_bytes": None, "chat_template": None,
                 "context": {"effective_tokens": None, "remedy": None}, **changes}
 
     def text(self, found: Any, hello: Any, *words: str) -> str:
@@ -91,6 +91,12 @@ class Probes(unittest.TestCase):
                                     run_benchmark.DEFAULTS)
         return "\n".join([plan_and_probe.served_text(found, options),
                           plan_and_probe.hello_text(found, hello, options)])
+
+    def test_probe_of_a_proxy_leads_to_the_server_behind_it(self):
+        at = "http://127.0.0.1:8081"
+        shown = self.text([{**self.found(), "models": [self.model("small", behind=at)]}], None)
+        self.assertIn(f"small  (from {at})", shown)
+        self.assertTrue(shown.endswith(f" --target-url {at} --probe"), shown)
 
     def test_text_of_a_probe(self):
         self.assertEqual(self.text([self.found()], call(model="m")), """\
