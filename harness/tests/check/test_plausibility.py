@@ -8,7 +8,8 @@ import unittest
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from check import agreement, plausibility
+import run_benchmark
+from check import accounting, agreement, plausibility
 from tests import made_submissions, valid_run
 
 
@@ -92,6 +93,35 @@ class Tokens(unittest.TestCase):
             probe["first_token_us"] *= 2
         self.assertEqual([code for code, _ in plausibility._probes(calls, probed)],
                          ["server-counts-contradict"])
+
+
+class Time(unittest.TestCase):
+    def found(self, made: Any) -> list[str]:
+        return [code for code, _, _ in accounting.problems(
+            made.manifest, made.events, made.metadata)]
+
+    def test_a_run_that_is_stopped_whenever_a_call_is_slow(self) -> None:
+        """A stop in the middle of calls is honest; one after more than their time is a choice."""
+        for longer_us, codes in ((0, []), (60_000_000, ["time-unexplained"])):
+            made = valid_run.make(valid_run.Spec(phases="20q", kill_after=(4, 4, 4),
+                                                 interrupted=True))
+            for event in made.events:
+                if event["event"] == "run_interrupted":
+                    event["t_us"] += longer_us
+            self.assertEqual([code for code, _, _ in accounting._broken_off(made.events)], codes)
+
+    def test_times_of_calls_that_nothing_else_shows(self) -> None:
+        grace_us = run_benchmark.END_GRACE_S * 1e6
+        self.assertTrue(accounting.OPEN_US[0] < grace_us < accounting.OPEN_US[1])
+        for change, code in (({"heartbeat_gap_us": 2_400_000}, "time-unexplained"),
+                             ({"chunk_us": [1000, 20], "first_token_us": 1000,
+                               "last_token_us": 1020}, "ledger-altered")):
+            made = valid_run.make(valid_run.Spec(phases="20q", tokens=200))
+            for call in made.events:
+                if call["event"] == "call_finished" and call["phase"] == "20q":
+                    call["timing"].update(change)
+                    call["flags"] = ["left_open"]
+            self.assertIn(code, self.found(made))
 
 
 class Sizes(unittest.TestCase):
