@@ -173,7 +173,8 @@ class Curves(unittest.TestCase):
 
         with mock.patch.object(gauges.Sampler, "sample", sample), \
                 mock.patch.object(gauges, "SAMPLE_EVERY_S", 0.05), \
-                mock.patch("check.ledger_order.MIN_SAMPLE_GAP_US", 0):
+                mock.patch("check.ledger_order.MIN_SAMPLE_GAP_US", 0), \
+                mock.patch("check.accounting.LEAST_TYPICAL_US", 0):
             outcome = self.run_against("--phases", "ramp", "--num-predict", "20",
                                        flags=("--models", "swift:100"))
             self.assertEqual([(phase, kind) for phase, _, kind in self.ends()],
