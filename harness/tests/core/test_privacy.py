@@ -513,7 +513,8 @@ class TimeTest(unittest.TestCase):
     UNITS = (
         "a", "a.", "a-", "a@a.", "1.", "fe80:", "f:", "\\", "\\\\a", "://a:", "eyJaaaaaaaaa.",
         "-----BEGIN A ", "serial number ", "0a0a0a0a-", "C:\\Users\\", "c:/users/a b", "aa mac ",
-        "secret = ", "\nauthor: a<a", "ssid='a", "%41a", "?key=", "aa:", "'s-", "\u200b", "\uff11")
+        "secret = ", "\nauthor: a<a", "ssid='a", "%41a", "?key=", "aa:", "'s-", "\u200b", "\uff11",
+        "cookie=", "basic a", "http://1.", "Aa0", "::ffff:", "MTkyLjE2OC4xLjIw")
 
     def test_every_pattern_is_linear_on_hostile_lines(self):
         words = " ".join(word for p in PATTERNS for word in p.keywords)      # all patterns run
