@@ -173,7 +173,8 @@ class PrivacyScan:
 
     def stream(self, path: str, file: BinaryIO) -> None:
         """Search line by line. A line of a diff may name the run of the lines that follow."""
-        allowed, names = set(RUN_ID.findall(path)), self._names(os.path.abspath(path))
+        allowed = set(RUN_ID.findall(os.path.abspath(path)))
+        names = self._names(os.path.abspath(path))
         for number, line in _lines(file):
             start = line[:400].decode("utf-8", "replace")
             allowed.update(RUN_ID.findall(start))

@@ -311,6 +311,9 @@ def missing_values(document: Metadata, hardware: Mapping[str, Any],
     found = []
     for key in [*important, *others]:
         what, _, where = field(key)["description"].rstrip(".").partition("; see ")
+        if key == "metadata.runtime.version" and \
+                document["runtime"]["name"]["value"] == "llama.cpp":      # others report it
+            where = "this build does not know it; the package or release it came from"
         example = field(key)["examples"][0]
         found.append(MissingValue(
             key, short_key(key, models), example if isinstance(example, str) else

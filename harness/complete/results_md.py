@@ -138,8 +138,9 @@ def picture(document: Metadata, events: Sequence[LedgerLine]) -> str:
         if cell["model"] != model and len(document["models"]) > 1:
             model = cell["model"]
             lines.append(texts.code_span(model).strip("`"))
-        bars = _bars(rates[cell["model"], cell["phase"]], largest)
-        lines.append(f"{cell['phase']:<{size}} {median:>5} {bars}")
+        is_known = cell["metrics"]["decode_tokens_per_s"]["median"] is not None
+        bars = _bars(rates[cell["model"], cell["phase"]], largest) if is_known else ""
+        lines.append(f"{cell['phase']:<{size}} {median:>5} {bars}".rstrip())
     title = f"tok/s, median and each call, 0 to {texts.number_column([largest])[0]}"
     title += "; x: no rate" * any(None in every for every in rates.values())
     title += "; -: no call was usable" * (None in [

@@ -654,6 +654,22 @@ class Command(Case):
             self.assertEqual(1, self.main(os.path.basename(self.folder))[0])
             self.assertEqual(1, self.main(os.path.join(self.folder, "run.jsonl"))[0])
 
+    def test_run_can_be_completed_from_its_own_folder(self) -> None:
+        before = os.getcwd()
+        os.chdir(self.folder)
+        try:
+            self.assertNotIn("private-value", self.main(".")[1])
+        finally:
+            os.chdir(before)
+
+    def test_version_of_a_llama_cpp_that_does_not_report_it_is_not_looked_for_in_vain(self) -> None:
+        with mock.patch.object(declared, "important_keys",
+                               return_value=["metadata.runtime.version"]):
+            for name, expected in (("llama.cpp", "this build does not know it"),
+                                   ("Ollama", "its --version option")):
+                out = self.main(self.folder, f"--set=metadata.runtime.name={name}")[1]
+                self.assertRegex(out, rf"runtime.version=\S+ +{expected}")
+
     def test_optional_values_are_only_counted_on_later_calls(self) -> None:
         first, later = self.main(self.folder)[1], self.main(self.folder)[1]
         self.assertNotIn("\nOptional values not declared: ", first)
