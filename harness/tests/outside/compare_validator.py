@@ -210,8 +210,10 @@ def differing(case: Case, mutant: Json, full: dict[tuple[str, str], Any]) -> tup
     words = [] if full[case.schema, case.definition].is_valid(mutant) == (not ours) else [
         f"ours: {ours[:1] or 'valid'}"]
     if case.schema == "ledger":
-        line = ledger.validate_line(mutant)
-        if full["ledger", ""].is_valid(mutant) != (not line):
+        line, is_valid = ledger.validate_line(mutant), full["ledger", ""].is_valid(mutant)
+        if is_valid and mutant["event"] == "machine_identified":
+            is_valid = full["hardware", ""].is_valid(mutant["hardware"])
+        if is_valid != (not line):
             words.append(f"as a line, ours: {line[:1] or 'valid'}")
     return bool(ours), "; ".join(words)
 
@@ -221,7 +223,7 @@ def main() -> int:
     count, seed = (*given, *(MUTANTS, SEED)[len(given):])
     rng, bad, corpus, tried_keywords = random.Random(seed), 0, cases(), set()
     wanted = {(case.schema, case.definition) for group in corpus.values() for case in group}
-    full = {key: package_validator(*key) for key in {*wanted, ("ledger", "")}}
+    full = {key: package_validator(*key) for key in {*wanted, ("ledger", ""), ("hardware", "")}}
     for name, group in corpus.items():
         jsonschema.Draft202012Validator.check_schema(schema.schema(name))
         places_of = [edges(case) for case in group]
