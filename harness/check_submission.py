@@ -229,11 +229,15 @@ def answers(paths: Sequence[str], report: findings.Report) -> list[str]:
 
 
 def _private_parts(response: Optional[Response]) -> Iterator[str]:
-    """What the privacy check finds in an answer, with the text around it."""
+    """Each private value that the privacy check finds in an answer, once, with the text around."""
+    shown = set[str]()
     for key in ("text", "reasoning_text"):
         text = response[key] if response else ""
         for hit in privacy_scan.hits_in(f"response.{key}", key, text, ()):
-            yield readable(text[max(hit.start - 30, 0):hit.end + 30], 200)
+            value = text[hit.start:hit.end]
+            if value not in shown:
+                shown.add(value)
+                yield readable(text[max(hit.start - 30, 0):hit.end + 30], 200)
 
 
 def _ends(response: Optional[Response]) -> str:

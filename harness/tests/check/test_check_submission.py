@@ -1472,11 +1472,13 @@ class Answers(unittest.TestCase):
     def test_what_looks_private_is_shown_with_its_surroundings(self):
         made = make(SMALL)
         call = calls_of(made)[1]
-        call["response"]["text"] = f"{'word ' * 40}listen on 10.1.2.3 in your network"
+        call["response"]["text"] = f"{'word ' * 40}listen on 10.1.2.3 in your network" + \
+            " 10.1.2.3" * 20
         code, lines, err = self.shown(made.sealed())
         at = next(at for at, line in enumerate(lines) if line.startswith("    looks private: "))
         self.assertIn(f"  {call['question_id']}  ", lines[at - 1])
-        self.assertRegex(lines[at], r": .{17,30}listen on 10\.1\.2\.3 in your network$")
+        self.assertRegex(lines[at], r": .{17,30}listen on 10\.1\.2\.3 in your network 10")
+        self.assertEqual(sum("looks private" in line for line in lines), 1)
         report = check(made)
         found = next(one for one in report.findings() if one.code == "private-answer")
         self.assertIn(f" in answers to {call['question_id']}; ", found.what)
